@@ -1,0 +1,1 @@
+//! A load balancer for HTTP proxies.
