@@ -8,4 +8,5 @@
 pub mod fields;
 pub mod framing;
 pub mod head;
+mod start_line;
 pub mod target;
