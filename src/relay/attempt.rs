@@ -9,7 +9,7 @@ use std::io::IoSlice;
 use std::time::{Duration, Instant};
 
 use crate::balance::failover::AttemptError;
-use crate::balance::pool::Lease;
+use crate::balance::upstream::Lease;
 use crate::net::conn::{Conn, LookAround, SendError};
 use crate::net::socket::{self, HalfClose, Received, TICK, Wait, Want};
 use crate::protocol::answer::{HopFailure, Refusal};
@@ -303,7 +303,7 @@ impl Exchange<'_> {
             return Ok(());
         };
         let vitals = lease.upstream().vitals();
-        if !vitals.is_online() && vitals.epoch() != lease.epoch() {
+        if !vitals.is_online() && lease.is_outdated() {
             return Err(Failed::no_response(HopFailure::WentOffline));
         }
         let silent = waiting.asked.is_some_and(|asked| {
@@ -346,7 +346,7 @@ impl Exchange<'_> {
         let mut bytes = Vec::new();
         let how = ResponseRewrite {
             framing: SentFraming::None,
-            persistence: &Persistence::KeepAlive,
+            persistence: Persistence::KeepAlive,
             via: self.via(),
             switch: rewrite::Switch::No,
         };

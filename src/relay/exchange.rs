@@ -7,13 +7,14 @@
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use crate::balance::failover::{self, AttemptError, Blame, Next, Replay};
-use crate::balance::pool::{Lease, Tried};
-use crate::balance::state::Transition;
+use crate::balance::failover::{self, AttemptError, Judge, Next, Replay, Verdict};
+use crate::balance::pool::Tried;
+use crate::balance::upstream::Lease;
 use crate::net::conn::Conn;
-use crate::net::dial;
+use crate::net::{dial, socket::TICK};
 use crate::protocol::answer::{HopFailure, Refusal};
 use crate::protocol::credentials::Credentials;
 use crate::protocol::head::RequestHead;
@@ -54,8 +55,8 @@ pub struct Exchange<'a> {
     pub(super) binds: bool,
     /// The close that follows must be a reset.
     pub(super) reset_client: bool,
-    /// This exchange has taken an upstream offline that may have been innocent.
-    pub(super) took_one_offline: bool,
+    /// Weighs the failures of this exchange.
+    pub(super) judge: Judge,
 }
 
 impl std::fmt::Debug for Exchange<'_> {
@@ -122,7 +123,7 @@ impl Exchange<'_> {
             let Some(lease) = self.next_upstream(&tried) else {
                 break;
             };
-            tried.add(lease.upstream().id());
+            tried.insert(lease.upstream().id());
             self.report.tries(&lease);
             let error = match attempt(self, lease) {
                 Err(Failed::Hop(error)) => error,
@@ -133,14 +134,14 @@ impl Exchange<'_> {
                 used += 1;
             }
             let late = self.deadline().is_some_and(|at| at <= Instant::now());
-            match failover::next(&error, self.head.method(), self.upload.replay()) {
+            match self.next_after(&error) {
                 Next::Failover if !late => last = Some(error),
-                Next::Failover | Next::GiveUp => return Err(refused_by_hop(error)),
+                Next::Failover | Next::GiveUp => return Err(refused(Failed::Hop(error))),
                 Next::Close => return Err(Failed::Hop(error)),
             }
         }
         Err(match last {
-            Some(error) => refused_by_hop(error),
+            Some(error) => refused(Failed::Hop(error)),
             None if pool.upstreams().is_empty() => Failed::Refused(Refusal::NoUpstreamConfigured),
             None => Failed::Refused(Refusal::NoUpstream),
         })
@@ -165,27 +166,27 @@ impl Exchange<'_> {
         let mut hop = self.connect_upstream(lease, begun)?;
         loop {
             self.write_request(target, Form::Absolute, credentials.as_ref());
-            let error = match self.converse(hop) {
-                Err((Failed::Hop(error), lease, origin)) => {
-                    let stale = origin == HopOrigin::Reused && is_staleness(&error);
-                    let next = failover::next(&error, self.head.method(), self.upload.replay());
-                    if let (true, Next::Failover, Some(lease)) = (stale, next, &lease) {
-                        // Nobody failed: the connection had died while idle.
-                        hop = self.dial_upstream(lease.clone(), begun)?;
-                        continue;
-                    }
-                    if let Some(lease) = &lease {
-                        if !stale {
-                            self.blame(lease, begun, &error);
-                        }
-                    }
-                    Failed::Hop(error)
-                }
-                Err((other, ..)) => other,
+            let (failed, lease, origin) = match self.converse(hop) {
                 Ok(done) => return Ok(done),
+                Err(unanswered) => unanswered,
             };
-            return Err(error);
+            let (Failed::Hop(error), Some(lease)) = (&failed, lease) else {
+                return Err(failed);
+            };
+            if origin == HopOrigin::Fresh || !is_staleness(error) {
+                self.blame(&lease, begun, error);
+                return Err(failed);
+            }
+            if self.next_after(error) != Next::Failover {
+                return Err(failed);
+            }
+            // Nobody failed: the connection had died while it was idle.
+            hop = self.dial_upstream(lease, begun)?;
         }
+    }
+
+    fn next_after(&self, error: &AttemptError) -> Next {
+        failover::next(error, self.head.method(), self.upload.replay())
     }
 
     fn relay_directly(&mut self, target: &AbsoluteForm<'_>) -> Result<Done, Failed> {
@@ -197,27 +198,18 @@ impl Exchange<'_> {
         if let Some(bound) = self.client.bound.take_if(|bound| bound.to == to) {
             let hop = hop(bound.conn, None, begun, HopOrigin::Reused);
             match self.converse(hop) {
+                Ok(done) => return Ok(done),
                 Err((Failed::Hop(error), ..))
-                    if is_staleness(&error)
-                        && failover::next(&error, self.head.method(), self.upload.replay())
-                            == Next::Failover =>
+                    if is_staleness(&error) && self.next_after(&error) == Next::Failover =>
                 {
                     self.write_request(target, Form::Origin, None);
                 }
-                Err((Failed::Hop(error), ..)) => return Err(refused_by_hop(error)),
-                Err((other, ..)) => return Err(other),
-                Ok(done) => return Ok(done),
+                Err((failed, ..)) => return Err(refused(failed)),
             }
         }
         let conn = self.dial_origin().map_err(Failed::Refused)?;
-        match self.converse(hop(conn, None, begun, HopOrigin::Fresh)) {
-            Err((Failed::Hop(AttemptError::Truncated(failure)), ..)) => {
-                Err(Failed::Hop(AttemptError::Truncated(failure)))
-            }
-            Err((Failed::Hop(error), ..)) => Err(refused_by_hop(error)),
-            Err((other, ..)) => Err(other),
-            Ok(done) => Ok(done),
-        }
+        self.converse(hop(conn, None, begun, HopOrigin::Fresh))
+            .map_err(|(failed, ..)| refused(failed))
     }
 
     /// Sends the request in `self.out` over `hop` and passes the answer on. With an error come the
@@ -282,8 +274,8 @@ impl Exchange<'_> {
         };
         let shelf = self.snapshot.shelf(lease.upstream());
         if let Some(stream) = shelf.and_then(|shelf| shelf.take(within)) {
-            lease.upstream().vitals().counters.reused.increment();
-            let conn = Conn::prepared(stream, crate::net::socket::TICK);
+            lease.upstream().vitals().counters.connections_reused.fetch_add(1, Ordering::Relaxed);
+            let conn = Conn::prepared(stream, TICK);
             return Ok(hop(conn, Some(lease), begun, HopOrigin::Reused));
         }
         self.dial_upstream(lease, begun)
@@ -295,7 +287,7 @@ impl Exchange<'_> {
         let authority = &lease.upstream().spec.authority;
         match dial::dial(authority, &self.ctx.resolver, deadline, &|_| true) {
             Ok(conn) => {
-                lease.upstream().vitals().counters.opened.increment();
+                lease.upstream().vitals().counters.connections_opened.fetch_add(1, Ordering::Relaxed);
                 Ok(hop(conn, Some(lease), begun, HopOrigin::Fresh))
             }
             Err(failure) => {
@@ -350,9 +342,8 @@ impl Exchange<'_> {
             Some(lease) => BoundTo::Upstream(lease.upstream().id()),
             None => BoundTo::Origin(self.authority.clone()),
         };
-        let was_bound = self.client.bound_before;
-        if self.binds || was_bound {
-            self.client.bound_before = true;
+        self.client.binds |= self.binds;
+        if self.client.binds {
             self.client.bound = Some(Bound { conn: hop.conn, to });
             return;
         }
@@ -363,7 +354,7 @@ impl Exchange<'_> {
         let upstream = lease.upstream();
         if upstream.vitals().is_online() && limits.upstream_idle_connections > 0 {
             let mut conn = hop.conn;
-            if conn.limit_read(crate::net::socket::TICK).is_ok() {
+            if conn.limit_read(TICK).is_ok() {
                 if let Some(shelf) = self.snapshot.shelf(upstream) {
                     shelf.keep(conn.into_parts().0, limits.upstream_idle_connections);
                 }
@@ -373,36 +364,21 @@ impl Exchange<'_> {
 
     /// Writes a failure into the upstream's vitals, by the table of blame.
     pub(super) fn blame(&mut self, lease: &Lease, begun: Instant, error: &AttemptError) {
-        let vitals = lease.upstream().vitals();
-        let elapsed = begun.elapsed();
-        let fall = self.snapshot.config.health.fall;
-        let reason = match failover::blame(error.failure()) {
-            Blame::Nobody => return,
-            Blame::Probe => {
-                vitals.failed_softly(elapsed);
-                self.suspect(lease);
-                return;
+        let upstream = lease.upstream();
+        let reason = match self.judge.judge(error.failure()) {
+            Verdict::Acquitted => return,
+            Verdict::Suspect => return self.suspect(lease),
+            Verdict::FailedSoftly => {
+                upstream.vitals().failed_softly(begun.elapsed());
+                return self.suspect(lease);
             }
-            Blame::LikelyUpstream(_) if self.took_one_offline => {
-                vitals.failed_softly(elapsed);
-                self.suspect(lease);
-                return;
-            }
-            Blame::LikelyUpstream(reason) | Blame::Upstream(reason) => reason,
+            Verdict::Failed(reason) => reason,
         };
-        let transition = vitals.failed(lease.epoch(), reason, elapsed, fall, unix_ms());
-        if matches!(transition, Transition::WentOffline { .. }) {
-            if matches!(
-                failover::blame(error.failure()),
-                Blame::LikelyUpstream(_)
-            ) {
-                self.took_one_offline = true;
-            }
-            log::warn!(
-                "upstream {} is offline: {reason}",
-                lease.upstream().spec.name
-            );
-            if let Some(shelf) = self.snapshot.shelf(lease.upstream()) {
+        let fall = self.snapshot.config.health.fall;
+        let transition = lease.failed(reason, begun.elapsed(), fall, unix_ms());
+        if let Some(change) = upstream.change(transition) {
+            log::warn!("{change}");
+            if let Some(shelf) = self.snapshot.shelf(upstream) {
                 shelf.clear();
             }
             self.ctx.health_alarm.ring();
@@ -419,14 +395,14 @@ pub(super) fn hop(conn: Conn, lease: Option<Lease>, begun: Instant, origin: HopO
     }
 }
 
-/// What a client is told of an attempt that failed for good. After the first byte of the response
-/// there is nothing left to tell.
-fn refused_by_hop(error: AttemptError) -> Failed {
-    match error {
-        AttemptError::NotSent(failure) | AttemptError::NoResponse(failure) => {
+/// What a client is told when no other next hop is tried. After the first byte of the response there
+/// is nothing left to tell.
+fn refused(failed: Failed) -> Failed {
+    match failed {
+        Failed::Hop(AttemptError::NotSent(failure) | AttemptError::NoResponse(failure)) => {
             Failed::Refused(Refusal::NextHop(failure))
         }
-        AttemptError::Truncated(failure) => Failed::Hop(AttemptError::Truncated(failure)),
+        Failed::Hop(AttemptError::Truncated(_)) | Failed::Refused(_) | Failed::Closed(_) => failed,
     }
 }
 

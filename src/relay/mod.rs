@@ -155,7 +155,7 @@ impl Snapshot {
     pub fn sweep_shelves(&self) {
         for upstream in self.pool.upstreams() {
             if let Some(shelf) = self.shelf(upstream) {
-                if upstream.vitals().is_online() && !upstream.is_drained() {
+                if upstream.vitals().is_online() && upstream.is_in_service() {
                     shelf.sweep(self.config.limits.upstream_idle);
                 } else {
                     shelf.clear();
@@ -186,6 +186,8 @@ pub struct Client {
     pub served: u64,
     /// A connection to a next hop that belongs to this client alone (NTLM, Negotiate).
     pub bound: Option<attempt::Bound>,
+    /// Whether it has ever used such a scheme: then its connections are never shared again.
+    pub binds: bool,
     _permits: (Permit, ClientPermit),
 }
 
@@ -199,6 +201,7 @@ impl Client {
             head_begun: None,
             served: 0,
             bound: None,
+            binds: false,
             _permits: permits,
         }
     }

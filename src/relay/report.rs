@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::access_log::{Agent, Entry};
-use crate::balance::pool::Lease;
+use crate::balance::upstream::Lease;
 use crate::protocol::fields::Fields;
 use crate::protocol::head::RequestHead;
 use crate::protocol::target::RequestTarget;

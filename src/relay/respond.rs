@@ -89,7 +89,7 @@ impl Exchange<'_> {
         let persistence = self.persistence_after(passage);
         let how = ResponseRewrite {
             framing: passage.declared,
-            persistence: &persistence,
+            persistence,
             via: self.via(),
             switch: Switch::No,
         };
@@ -206,7 +206,7 @@ impl Exchange<'_> {
     }
 
     /// A body that the next hop broke off counts against it; whatever the client did does not.
-    fn blame_truncation(&self, hop: &Hop, error: &Failed) {
+    fn blame_truncation(&mut self, hop: &Hop, error: &Failed) {
         if let (Some(lease), Failed::Hop(error)) = (&hop.lease, error) {
             self.blame(lease, hop.begun, error);
         }
