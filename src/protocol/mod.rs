@@ -5,7 +5,10 @@
 //! repaired: two hops that disagree about a message are a request-smuggling
 //! hole (RFC 9112 §11.2).
 
+pub mod body;
+pub mod chunked;
 pub mod fields;
 pub mod framing;
 pub mod head;
 pub mod target;
+mod trailers;
