@@ -279,7 +279,6 @@ pub(super) fn is_token_byte(byte: u8) -> bool {
 #[cfg(test)]
 mod tests {
     use super::super::head::ResponseHead;
-    use super::*;
 
     fn head(fields: &str) -> ResponseHead {
         let text = format!("HTTP/1.1 200 OK\r\n{fields}\r\n");

@@ -13,6 +13,7 @@
 use std::fmt;
 
 use super::fields::{FieldSpan, Fields, Span, is_token_byte};
+use super::start_line::{RequestLine, StatusLine};
 use super::target::Authority;
 
 /// The longest request line, without its CRLF, in bytes.
@@ -271,7 +272,7 @@ impl HeadScanner {
     }
 }
 
-fn malformed<T>(what: &'static str) -> Result<T, HeadError> {
+pub(super) fn malformed<T>(what: &'static str) -> Result<T, HeadError> {
     Err(HeadError::Malformed(what))
 }
 
@@ -286,80 +287,6 @@ fn run_of(bytes: &[u8], kind: impl Fn(u8) -> bool) -> usize {
 /// The controls of US-ASCII. Bytes beyond it are obs-text (RFC 9110 §5.5).
 fn is_control(byte: u8) -> bool {
     byte < 0x20 || byte == 0x7f
-}
-
-/// `method SP request-target SP HTTP-version` (RFC 9112 §3). No second space is
-/// tolerated: it would let two readers see two targets.
-struct RequestLine<'a> {
-    method: &'a [u8],
-    target: &'a [u8],
-    version: Version,
-}
-
-impl<'a> RequestLine<'a> {
-    fn parse(line: &'a [u8]) -> Result<Self, HeadError> {
-        let mut words = line.split(|&byte| byte == b' ');
-        match (words.next(), words.next(), words.next(), words.next()) {
-            (Some(method), Some(target), Some(version), None) => {
-                if method.is_empty() || !method.iter().copied().all(is_token_byte) {
-                    return malformed("a method that is not a token");
-                }
-                if target.is_empty() {
-                    return malformed("a request line without a target");
-                }
-                Ok(Self {
-                    method,
-                    target,
-                    version: parse_version(version)?,
-                })
-            }
-            _ => malformed("a request line that is not \"METHOD target HTTP/1.1\""),
-        }
-    }
-}
-
-/// `HTTP-version SP status-code SP [ reason-phrase ]` (RFC 9112 §4). Without a
-/// reason the second space may be missing: many servers leave it out.
-struct StatusLine<'a> {
-    version: Version,
-    status: u16,
-    reason: &'a [u8],
-}
-
-impl<'a> StatusLine<'a> {
-    fn parse(line: &'a [u8]) -> Result<Self, HeadError> {
-        let mut words = line.splitn(3, |&byte| byte == b' ');
-        let version = parse_version(words.next().unwrap_or_default())?;
-        let status = match words.next() {
-            Some(
-                &[
-                    hundreds @ b'1'..=b'9',
-                    tens @ b'0'..=b'9',
-                    ones @ b'0'..=b'9',
-                ],
-            ) => [hundreds, tens, ones]
-                .iter()
-                .fold(0, |number, digit| number * 10 + u16::from(digit - b'0')),
-            _ => return malformed("a status that is not a number from 100 to 999"),
-        };
-        Ok(Self {
-            version,
-            status,
-            reason: words.next().unwrap_or_default(),
-        })
-    }
-}
-
-/// `HTTP/` DIGIT `.` DIGIT, in this case (RFC 9112 §2.3).
-fn parse_version(word: &[u8]) -> Result<Version, HeadError> {
-    match word {
-        b"HTTP/1.0" => Ok(Version::Http10),
-        [b'H', b'T', b'T', b'P', b'/', b'1', b'.', b'1'..=b'9'] => Ok(Version::Http11),
-        [b'H', b'T', b'T', b'P', b'/', b'0'..=b'9', b'.', b'0'..=b'9'] => {
-            Err(HeadError::VersionUnsupported)
-        }
-        _ => malformed("an HTTP version that is not HTTP/1.1 or HTTP/1.0"),
-    }
 }
 
 /// A whole and well-formed request head.
@@ -610,5 +537,467 @@ fn span_of(part: &[u8], whole: &[u8]) -> Result<Span, HeadError> {
     match (u32::try_from(start), u32::try_from(end)) {
         (Ok(start), Ok(end)) => Ok(Span { start, end }),
         _ => Err(HeadError::TooLarge),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMITS: HeadLimits = HeadLimits { bytes: 64 * 1024 };
+
+    /// Scans at once, in two pieces at every position, and byte by byte; all
+    /// must agree.
+    fn scan(new: fn() -> HeadScanner, bytes: &[u8], limits: HeadLimits) -> Scan {
+        let whole = new().scan(bytes, limits);
+        for split in 0..bytes.len() {
+            let mut scanner = new();
+            let first = scanner.scan(&bytes[..split], limits);
+            if first == Ok(None) {
+                assert_eq!(scanner.scan(bytes, limits), whole, "split at {split}");
+            } else {
+                assert_eq!(first, whole, "decided at {split}");
+                assert_eq!(scanner.scan(bytes, limits), whole, "asked again");
+            }
+        }
+        let mut scanner = new();
+        let last = (0..=bytes.len())
+            .map(|end| scanner.scan(&bytes[..end], limits))
+            .last();
+        assert_eq!(last, Some(whole), "byte by byte");
+        whole
+    }
+
+    type Scan = Result<Option<usize>, HeadError>;
+
+    fn scan_request(bytes: &[u8]) -> Scan {
+        scan(HeadScanner::default, bytes, LIMITS)
+    }
+
+    fn scan_response(bytes: &[u8]) -> Scan {
+        scan(HeadScanner::for_response, bytes, LIMITS)
+    }
+
+    fn is_malformed(result: Scan) -> bool {
+        matches!(result, Err(HeadError::Malformed(_)))
+    }
+
+    fn check_request_refused(table: &[&[u8]]) {
+        for bytes in table {
+            assert!(
+                is_malformed(scan_request(bytes)),
+                "{}",
+                bytes.escape_ascii()
+            );
+            assert!(
+                RequestHead::parse(bytes.to_vec()).is_err(),
+                "{}",
+                bytes.escape_ascii()
+            );
+        }
+    }
+
+    fn check_response_refused(table: &[&[u8]]) {
+        for bytes in table {
+            assert!(
+                is_malformed(scan_response(bytes)),
+                "{}",
+                bytes.escape_ascii()
+            );
+            assert!(
+                ResponseHead::parse(bytes.to_vec()).is_err(),
+                "{}",
+                bytes.escape_ascii()
+            );
+        }
+    }
+
+    /// How many bytes of a refused request it takes to refuse it.
+    fn refused_after(bytes: &[u8]) -> usize {
+        let mut scanner = HeadScanner::default();
+        (0..=bytes.len())
+            .find(|&end| scanner.scan(&bytes[..end], LIMITS).is_err())
+            .expect("a request that is refused")
+    }
+
+    fn request(text: &str) -> RequestHead {
+        assert_eq!(scan_request(text.as_bytes()), Ok(Some(text.len())));
+        RequestHead::parse(text.as_bytes().to_vec()).expect("well formed")
+    }
+
+    fn response(bytes: &[u8]) -> ResponseHead {
+        assert_eq!(scan_response(bytes), Ok(Some(bytes.len())));
+        ResponseHead::parse(bytes.to_vec()).expect("well formed")
+    }
+
+    #[test]
+    fn a_head_ends_with_its_blank_line() {
+        let head = b"GET http://h/ HTTP/1.1\r\nHost: h\r\nA:b\r\n\r\n";
+        let with_body = [&head[..], b"\r\nGET x"].concat();
+        assert_eq!(scan_request(&with_body), Ok(Some(head.len())));
+        assert_eq!(scan_request(b""), Ok(None));
+        assert_eq!(scan_request(&head[..head.len() - 1]), Ok(None));
+        assert_eq!(scan_request(b"GET / HTTP/1.0\r\n\r\n"), Ok(Some(18)));
+    }
+
+    #[test]
+    fn a_request_is_read_as_it_was_sent() {
+        let text = "gEt http://h/a?b HTTP/1.1\r\nHost: h\r\nX-A:\t b c \t\r\nx-a:\r\n\r\n";
+        let head = request(text);
+        assert_eq!(head.method(), "gEt");
+        assert_eq!(head.target(), b"http://h/a?b");
+        assert_eq!(head.version(), Version::Http11);
+        let fields: Vec<_> = head
+            .fields()
+            .iter()
+            .map(|field| (field.name, field.value))
+            .collect();
+        assert_eq!(
+            fields,
+            [(&b"Host"[..], &b"h"[..]), (b"X-A", b"b c"), (b"x-a", b"")]
+        );
+        assert_eq!(head.as_bytes(), text.as_bytes());
+        assert_eq!(head.into_bytes(), text.as_bytes());
+    }
+
+    #[test]
+    fn a_few_empty_lines_before_a_request_are_skipped() {
+        let head = request("\r\n\r\n\r\n\r\nGET / HTTP/1.0\r\n\r\n");
+        assert_eq!(head.method(), "GET");
+        assert_eq!(head.as_bytes(), b"GET / HTTP/1.0\r\n\r\n");
+        check_request_refused(&[
+            b"\r\n\r\n\r\n\r\n\r\nGET / HTTP/1.0\r\n\r\n",
+            b"\nGET / HTTP/1.0\r\n\r\n",
+            b"\rGET / HTTP/1.0\r\n\r\n",
+            b"\r\r\nGET / HTTP/1.0\r\n\r\n",
+            b" GET / HTTP/1.0\r\n\r\n",
+        ]);
+    }
+
+    #[test]
+    fn a_bare_lf_or_cr_is_refused_everywhere() {
+        check_request_refused(&[
+            b"GET / HTTP/1.0\n\r\n",
+            b"GET / HTTP/1.0\r\r\n\r\n",
+            b"GET\n/ HTTP/1.0\r\n\r\n",
+            b"GET / HTTP/1.0\r\n\n",
+            b"GET / HTTP/1.0\r\n\r\r\n",
+            b"GET / HTTP/1.0\r\nA: b\n\r\n",
+            b"GET / HTTP/1.0\r\nA: b\nC: d\r\n\r\n",
+            b"GET / HTTP/1.0\r\nA: b\rC: d\r\n\r\n",
+            b"GET / HTTP/1.0\r\nA: b\r\n\nC: d\r\n\r\n",
+            b"GET / HTTP/1.0\r\nA\n: b\r\n\r\n",
+        ]);
+    }
+
+    #[test]
+    fn a_control_character_is_refused_everywhere() {
+        for byte in (0..0x20).chain([0x7f]) {
+            let control = [byte];
+            let in_target = [b"GET /", &control[..], b" HTTP/1.0\r\n\r\n"].concat();
+            let in_name = [b"GET / HTTP/1.0\r\nA", &control[..], b": b\r\n\r\n"].concat();
+            check_request_refused(&[&in_target, &in_name]);
+            if byte != b'\t' {
+                let in_value = [b"GET / HTTP/1.0\r\nA: b", &control[..], b"c\r\n\r\n"].concat();
+                let in_reason = [b"HTTP/1.1 200 O", &control[..], b"K\r\n\r\n"].concat();
+                check_request_refused(&[&in_value]);
+                check_response_refused(&[&in_reason]);
+            }
+        }
+    }
+
+    #[test]
+    fn bytes_beyond_ascii_pass_in_values_and_targets_only() {
+        let bytes = b"GET http://h/\xe9 HTTP/1.0\r\nA: \xff\x80\r\n\r\n";
+        assert_eq!(scan_request(bytes), Ok(Some(bytes.len())));
+        let head = RequestHead::parse(bytes.to_vec()).expect("well formed");
+        assert_eq!(head.target(), b"http://h/\xe9");
+        assert_eq!(head.fields().values("a").next(), Some(&b"\xff\x80"[..]));
+        check_request_refused(&[
+            b"G\xc9T / HTTP/1.0\r\n\r\n",
+            b"GET / HTTP/1.0\r\n\xc9: a\r\n\r\n",
+            b"GET / HTTP/1.0\r\nA\xa0: a\r\n\r\n",
+        ]);
+    }
+
+    #[test]
+    fn a_request_line_is_three_words_with_one_space_between_them() {
+        check_request_refused(&[
+            b"GET / HTTP/1.0 \r\n\r\n",
+            b"GET  / HTTP/1.0\r\n\r\n",
+            b"GET /  HTTP/1.0\r\n\r\n",
+            b"GET  HTTP/1.0\r\n\r\n",
+            b"GET\t/\tHTTP/1.0\r\n\r\n",
+            b"GET / x HTTP/1.0\r\n\r\n",
+            b"GET /\r\n\r\n",
+            b"GET\r\n\r\n",
+            b"G(T / HTTP/1.0\r\n\r\n",
+            b"GET: / HTTP/1.0\r\n\r\n",
+        ]);
+    }
+
+    #[test]
+    fn only_http_1_is_spoken() {
+        for (word, expected) in [
+            ("HTTP/1.0", Ok(Version::Http10)),
+            ("HTTP/1.1", Ok(Version::Http11)),
+            ("HTTP/1.2", Ok(Version::Http11)),
+            ("HTTP/1.9", Ok(Version::Http11)),
+            ("HTTP/2.0", Err(HeadError::VersionUnsupported)),
+            ("HTTP/0.9", Err(HeadError::VersionUnsupported)),
+        ] {
+            let text = format!("GET http://h/ {word}\r\nHost: h\r\n\r\n");
+            let head = RequestHead::parse(text.clone().into_bytes());
+            assert_eq!(head.map(|head| head.version()), expected, "{word}");
+            assert_eq!(
+                scan_request(text.as_bytes()).err(),
+                expected.err(),
+                "{word}"
+            );
+        }
+        for word in [
+            "http/1.1",
+            "HTTP/1",
+            "HTTP/1.",
+            "HTTP/1.10",
+            "HTTP/01.1",
+            "HTTP/11.1",
+            "HTTP/1,1",
+            "HTTP/+1.1",
+            "HTTPS/1.1",
+            "HTTP /1.1",
+            "",
+            "x",
+        ] {
+            check_request_refused(&[format!("GET / {word}\r\nHost: h\r\n\r\n").as_bytes()]);
+        }
+    }
+
+    #[test]
+    fn folded_lines_and_odd_names_are_refused() {
+        check_request_refused(&[
+            b"GET / HTTP/1.0\r\nA: b\r\n c\r\n\r\n",
+            b"GET / HTTP/1.0\r\nA: b\r\n\tc\r\n\r\n",
+            b"GET / HTTP/1.0\r\n A: b\r\n\r\n",
+            b"GET / HTTP/1.0\r\nA : b\r\n\r\n",
+            b"GET / HTTP/1.0\r\nA\t: b\r\n\r\n",
+            b"GET / HTTP/1.0\r\n: b\r\n\r\n",
+            b"GET / HTTP/1.0\r\nA\r\n\r\n",
+            b"GET / HTTP/1.0\r\nA B: c\r\n\r\n",
+            b"GET / HTTP/1.0\r\nA(: c\r\n\r\n",
+            b"GET / HTTP/1.0\r\n\"A\": c\r\n\r\n",
+        ]);
+    }
+
+    #[test]
+    fn what_cannot_become_a_request_is_refused_at_its_first_wrong_byte() {
+        assert_eq!(
+            refused_after(b"\x16\x03\x01\x02\x00"),
+            1,
+            "a TLS ClientHello"
+        );
+        assert_eq!(refused_after(b"\x05\x01\x00"), 1, "SOCKS 5");
+        assert_eq!(refused_after(b"GET / HTTP/1.0\0"), 15);
+        assert_eq!(refused_after(b"GET / HTTP/1.0\n"), 15);
+        assert_eq!(
+            refused_after(b"SSH-2.0-OpenSSH_9.9\r\n..."),
+            21,
+            "the line is judged when whole"
+        );
+        assert_eq!(
+            refused_after(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"),
+            16,
+            "the HTTP/2 preface"
+        );
+        assert_eq!(refused_after(b"GET /\r\n..."), 7, "HTTP/0.9");
+    }
+
+    #[test]
+    fn what_cannot_become_a_response_is_refused_at_its_first_wrong_byte() {
+        for bytes in [
+            &b"<"[..],
+            b"HX",
+            b"HTTP1",
+            b"\r",
+            b"\n",
+            b"http/",
+            b"ICY 200",
+        ] {
+            assert!(
+                is_malformed(scan_response(bytes)),
+                "{}",
+                bytes.escape_ascii()
+            );
+        }
+        assert_eq!(scan_response(b"HTTP"), Ok(None));
+    }
+
+    #[test]
+    fn a_request_line_has_at_most_16_kib() {
+        let line = |length: usize| {
+            let path = "a".repeat(length - "GET / HTTP/1.0".len());
+            format!("GET /{path} HTTP/1.0\r\n\r\n").into_bytes()
+        };
+        let mut longest = b"\r\n".to_vec();
+        longest.extend(line(REQUEST_LINE_MAX));
+        assert_eq!(
+            HeadScanner::default().scan(&longest, LIMITS),
+            Ok(Some(longest.len()))
+        );
+        let too_long = line(REQUEST_LINE_MAX + 1);
+        let refused = Err(HeadError::RequestLineTooLong);
+        assert_eq!(HeadScanner::default().scan(&too_long, LIMITS), refused);
+        assert_eq!(refused_after(&too_long), REQUEST_LINE_MAX + 1);
+        let within_less = scan(HeadScanner::default, &line(40), HeadLimits { bytes: 39 });
+        assert_eq!(within_less, refused);
+    }
+
+    #[test]
+    fn a_head_has_at_most_the_given_bytes() {
+        let head = b"GET / HTTP/1.0\r\nA: b\r\n\r\n";
+        let exact = HeadLimits { bytes: head.len() };
+        assert_eq!(
+            scan(HeadScanner::default, head, exact),
+            Ok(Some(head.len()))
+        );
+        for bytes in 16..head.len() {
+            let scanned = scan(HeadScanner::default, head, HeadLimits { bytes });
+            assert_eq!(scanned, Err(HeadError::TooLarge), "{bytes}");
+        }
+        let response = b"HTTP/1.1 200 A very long reason\r\n\r\n";
+        let scanned = scan(
+            HeadScanner::for_response,
+            response,
+            HeadLimits { bytes: 20 },
+        );
+        assert_eq!(scanned, Err(HeadError::TooLarge));
+    }
+
+    #[test]
+    fn a_head_has_at_most_256_fields() {
+        let head = |fields: usize| format!("GET / HTTP/1.0\r\n{}\r\n", "a:\r\n".repeat(fields));
+        let most = request(&head(FIELDS_MAX));
+        assert_eq!(most.fields().iter().count(), FIELDS_MAX);
+        assert_eq!(
+            scan_request(head(FIELDS_MAX + 1).as_bytes()),
+            Err(HeadError::TooLarge)
+        );
+    }
+
+    #[test]
+    fn http_1_1_wants_one_host_and_http_1_0_takes_one_at_most() {
+        for (version, fields, accepted) in [
+            ("1.1", "", false),
+            ("1.1", "Host: h\r\n", true),
+            ("1.1", "Host:\r\n", true),
+            ("1.1", "host: [::1]:80\r\n", true),
+            ("1.1", "Host: h:\r\n", true),
+            ("1.1", "Host: h\r\nHost: h\r\n", false),
+            ("1.1", "Host: h\r\nA: b\r\nHOST:\r\n", false),
+            ("1.1", "Host: h, g\r\n", false),
+            ("1.1", "Host: h g\r\n", false),
+            ("1.1", "Host: u@h\r\n", false),
+            ("1.1", "Host: h:x\r\n", false),
+            ("1.1", "Host: h/\r\n", false),
+            ("1.1", "Host: http://h\r\n", false),
+            ("1.0", "", true),
+            ("1.0", "Host: h\r\n", true),
+            ("1.0", "Host: h\r\nHost: g\r\n", false),
+            ("1.0", "Host: h/\r\n", false),
+        ] {
+            let text = format!("GET http://h/ HTTP/{version}\r\n{fields}\r\n");
+            let parsed = RequestHead::parse(text.into_bytes());
+            assert_eq!(parsed.is_ok(), accepted, "{version} {fields:?}");
+        }
+    }
+
+    #[test]
+    fn a_head_is_parsed_whole_and_alone() {
+        let head = b"GET / HTTP/1.0\r\nA: b\r\n\r\n";
+        for end in 0..head.len() {
+            assert!(RequestHead::parse(head[..end].to_vec()).is_err(), "{end}");
+        }
+        assert!(RequestHead::parse([&head[..], b"x"].concat()).is_err());
+        assert!(ResponseHead::parse(b"HTTP/1.1 200 OK\r\n\r\nx".to_vec()).is_err());
+    }
+
+    #[test]
+    fn a_response_is_read_as_it_was_sent() {
+        let head = response(b"HTTP/1.0 404 Not \xe9 \tFound \r\nA: b\r\n\r\n");
+        assert_eq!(head.version(), Version::Http10);
+        assert_eq!(head.status(), 404);
+        assert_eq!(head.reason(), b"Not \xe9 \tFound ");
+        assert_eq!(head.fields().values("A").next(), Some(&b"b"[..]));
+    }
+
+    #[test]
+    fn a_response_needs_no_reason() {
+        for bytes in [&b"HTTP/1.1 200\r\n\r\n"[..], b"HTTP/1.1 200 \r\n\r\n"] {
+            let head = response(bytes);
+            assert_eq!((head.status(), head.reason()), (200, &b""[..]));
+            assert_eq!(head.into_bytes(), bytes);
+        }
+    }
+
+    #[test]
+    fn a_status_is_three_digits() {
+        assert_eq!(response(b"HTTP/1.1 100 Continue\r\n\r\n").status(), 100);
+        assert_eq!(response(b"HTTP/1.1 999 x\r\n\r\n").status(), 999);
+        check_response_refused(&[
+            b"HTTP/1.1 099 x\r\n\r\n",
+            b"HTTP/1.1 000 x\r\n\r\n",
+            b"HTTP/1.1 20 OK\r\n\r\n",
+            b"HTTP/1.1 2000 OK\r\n\r\n",
+            b"HTTP/1.1 +20 OK\r\n\r\n",
+            b"HTTP/1.1 200OK\r\n\r\n",
+            b"HTTP/1.1  200 OK\r\n\r\n",
+            b"HTTP/1.1\t200 OK\r\n\r\n",
+            b"HTTP/1.1\r\n\r\n",
+            b"HTTP/1.1 OK\r\n\r\n",
+            b"HTTP/1 200 OK\r\n\r\n",
+            b"HTTP/1.1 200 OK\nA: b\r\n\r\n",
+            b"HTTP/1.1 200 OK\r\nA : b\r\n\r\n",
+            b"\r\nHTTP/1.1 200 OK\r\n\r\n",
+        ]);
+    }
+
+    #[test]
+    fn a_response_of_another_version_is_refused() {
+        let refused = Err(HeadError::VersionUnsupported);
+        assert_eq!(scan_response(b"HTTP/2.0 200 OK\r\n\r\n"), refused);
+    }
+
+    #[test]
+    fn trailers_are_fields_and_a_blank_line() {
+        let section = b"A: b\r\nC: d\r\n\r\nrest";
+        assert_eq!(
+            scan(HeadScanner::for_trailers, section, LIMITS),
+            Ok(Some(14))
+        );
+        assert_eq!(
+            scan(HeadScanner::for_trailers, b"\r\n", LIMITS),
+            Ok(Some(2))
+        );
+        let trailers = Trailers::parse(section[..14].to_vec()).expect("well formed");
+        assert_eq!(trailers.fields().values("c").next(), Some(&b"d"[..]));
+        for refused in [
+            &b"A b\r\n\r\n"[..],
+            b" A: b\r\n\r\n",
+            b"A: b\n\r\n",
+            b"\n",
+            b"A: \0\r\n\r\n",
+        ] {
+            let scanned = scan(HeadScanner::for_trailers, refused, LIMITS);
+            assert!(is_malformed(scanned), "{}", refused.escape_ascii());
+        }
+    }
+
+    #[test]
+    fn debug_shows_no_field_values() {
+        let text = "GET http://u:hunter2@h/ HTTP/1.0\r\nProxy-Authorization: Basic hunter2\r\n\r\n";
+        let head = request(text);
+        let shown = format!("{head:?}");
+        assert!(!shown.contains("hunter2"), "{shown}");
+        assert!(shown.contains("Proxy-Authorization"), "{shown}");
     }
 }

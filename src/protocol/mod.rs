@@ -10,5 +10,6 @@ pub mod chunked;
 pub mod fields;
 pub mod framing;
 pub mod head;
+mod start_line;
 pub mod target;
 mod trailers;
