@@ -67,7 +67,7 @@ enum Progress {
     /// Not 0.
     Length(u64),
     UntilClose(Frames),
-    Chunked(Box<ChunkScanner>, Frames),
+    Chunked(ChunkScanner, Frames),
     Failed(BodyError),
 }
 
@@ -112,7 +112,7 @@ impl BodyCoder {
                 Progress::UntilClose(Frames::Plain)
             }
             (Framing::Chunked, _) => Progress::Chunked(
-                Box::new(ChunkScanner::new(trailer_limit)),
+                ChunkScanner::new(trailer_limit),
                 if sent == Sent::Decoded {
                     Frames::Plain
                 } else {
