@@ -15,6 +15,8 @@
 //! | `trailers` | which trailer fields go on | RFC 9110 §6.5 |
 //! | [`body`] | which bytes of a body go on | RFC 9112 §6.3, §7.1 |
 //! | [`persistence`] | does the connection go on | RFC 9112 §9 |
+//! | `hop` | what a message asks of this hop | RFC 9110 §7.6.2, §7.8, §10.1.1 |
+//! | [`rewrite`] | the head that goes on | RFC 9110 §7.6, RFC 9112 §3.2 |
 //! | [`credentials`] | Basic authentication | RFC 7617 |
 //! | [`answer`] | what this proxy says itself | RFC 9110 §15, RFC 9209 |
 
@@ -25,7 +27,9 @@ pub mod credentials;
 pub mod fields;
 pub mod framing;
 pub mod head;
+mod hop;
 pub mod persistence;
+pub mod rewrite;
 mod start_line;
 pub mod target;
 mod trailers;
