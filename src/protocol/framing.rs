@@ -137,8 +137,8 @@ fn declared(version: Version, fields: Fields<'_>) -> Result<Option<Framing>, Fra
 
 /// The one length that the `Content-Length` fields declare, if there are any.
 ///
-/// "If all the field values in the list are valid and the same", they count as
-/// one (§6.3 rule 5).
+/// If "all values in the list are valid, and all values in the list are the
+/// same", they count as one (§6.3 rule 5).
 ///
 /// # Errors
 ///

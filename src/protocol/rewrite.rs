@@ -216,8 +216,8 @@ pub fn response(head: &ResponseHead, how: &ResponseRewrite<'_>, out: &mut Vec<u8
     write_fields(head.fields(), kept, out);
     let is_interim = head.status() < 200;
     // "A server MUST NOT send a Content-Length header field in any response
-    // with a status code of 1xx or 204" (RFC 9110 §8.6), nor a
-    // Transfer-Encoding (RFC 9112 §6.1).
+    // with a status code of 1xx (Informational) or 204 (No Content)" (RFC 9110
+    // §8.6), nor a Transfer-Encoding (RFC 9112 §6.1).
     if !is_interim && head.status() != 204 {
         write_sent_framing(how.framing, head, out);
     }
