@@ -2,4 +2,5 @@
 
 pub mod protocol;
 
+pub mod balance;
 pub mod route;
