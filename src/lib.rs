@@ -4,3 +4,12 @@ pub mod protocol;
 
 pub mod balance;
 pub mod route;
+
+pub mod config;
+pub mod metrics;
+
+pub mod access_log;
+pub mod net;
+pub mod stop;
+
+pub mod relay;

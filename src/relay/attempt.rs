@@ -348,7 +348,7 @@ impl Exchange<'_> {
             framing: SentFraming::None,
             persistence: Persistence::KeepAlive,
             via: self.via(),
-            switch: rewrite::Switch::No,
+            switch: rewrite::Switch::Stays,
         };
         rewrite::response(head, &how, &mut bytes);
         self.send_to_client(&mut [IoSlice::new(&bytes)])

@@ -53,8 +53,8 @@ pub struct Exchange<'a> {
     pub(super) request_done: Option<Instant>,
     /// The next hop's connection belongs to this client from now on.
     pub(super) binds: bool,
-    /// The close that follows must be a reset.
-    pub(super) reset_client: bool,
+    /// How the client's connection ends if the response breaks off.
+    pub(super) client_end: ClientEnd,
     /// Weighs the failures of this exchange.
     pub(super) judge: Judge,
 }
@@ -66,6 +66,15 @@ impl std::fmt::Debug for Exchange<'_> {
             .field("report", &self.report)
             .finish_non_exhaustive()
     }
+}
+
+/// How a client learns that what it got is not all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ClientEnd {
+    /// The framing of the body tells.
+    Orderly,
+    /// The body would end with the connection: only a reset tells.
+    Reset,
 }
 
 /// How an exchange ended well.

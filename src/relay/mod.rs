@@ -188,7 +188,7 @@ pub struct Client {
     pub bound: Option<attempt::Bound>,
     /// Whether it has ever used such a scheme: then its connections are never shared again.
     pub binds: bool,
-    _permits: (Permit, ClientPermit),
+    permits: (Permit, ClientPermit),
 }
 
 impl Client {
@@ -202,7 +202,7 @@ impl Client {
             served: 0,
             bound: None,
             binds: false,
-            _permits: permits,
+            permits,
         }
     }
 
