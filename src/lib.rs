@@ -1,1 +1,3 @@
 //! A load balancer for HTTP proxies.
+
+pub mod config;
