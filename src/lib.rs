@@ -1,3 +1,5 @@
 //! A load balancer for HTTP proxies.
 
+pub mod protocol;
+
 pub mod config;
