@@ -90,21 +90,34 @@ pub(super) struct Place {
 impl Place {
     /// The entry `key`, `position`th of the map at this place.
     pub(super) fn entry(&self, position: usize, key: &str) -> Self {
-        Self { steps: self.steps_to(position), name: self.name_of(key) }
+        Self {
+            steps: self.steps_to(position),
+            name: self.name_of(key),
+        }
     }
 
     /// The element `position` of the list at this place.
     pub(super) fn element(&self, position: usize) -> Self {
-        Self { steps: self.steps_to(position), name: format!("{}[{position}]", self.name) }
+        Self {
+            steps: self.steps_to(position),
+            name: format!("{}[{position}]", self.name),
+        }
     }
 
     /// A key that is not there: its name, at the line of what should hold it.
     pub(super) fn missing(&self, key: &str) -> Self {
-        Self { steps: self.steps.clone(), name: self.name_of(key) }
+        Self {
+            steps: self.steps.clone(),
+            name: self.name_of(key),
+        }
     }
 
     fn name_of(&self, key: &str) -> String {
-        if self.name.is_empty() { key.to_owned() } else { format!("{}.{key}", self.name) }
+        if self.name.is_empty() {
+            key.to_owned()
+        } else {
+            format!("{}.{key}", self.name)
+        }
     }
 
     fn steps_to(&self, position: usize) -> Vec<usize> {
@@ -123,48 +136,81 @@ pub(super) struct Findings {
 impl Findings {
     /// The value cannot be used.
     pub(super) fn error(&mut self, place: &Place, text: impl Into<String>) {
-        self.found.push((Severity::Error, place.clone(), text.into()));
+        self.found
+            .push((Severity::Error, place.clone(), text.into()));
     }
 
     /// The first release took it; see [`Severity::Compatibility`].
     pub(super) fn compatibility(&mut self, place: &Place, text: impl Into<String>) {
-        self.found.push((Severity::Compatibility, place.clone(), text.into()));
+        self.found
+            .push((Severity::Compatibility, place.clone(), text.into()));
     }
 
     /// Valid, and worth a word.
     pub(super) fn advice(&mut self, place: &Place, text: impl Into<String>) {
-        self.found.push((Severity::Advice, place.clone(), text.into()));
+        self.found
+            .push((Severity::Advice, place.clone(), text.into()));
+    }
+
+    /// Whether the file is refused already.
+    pub(super) fn has_error(&self) -> bool {
+        self.found
+            .iter()
+            .any(|(severity, ..)| *severity == Severity::Error)
     }
 
     /// Looks up the lines and sorts: the errors, or, if there is none, the
     /// warnings.
     pub(super) fn conclude(mut self, file: &str, text: &str) -> Result<Vec<Notice>, ConfigErrors> {
-        let failed = self.found.iter().any(|(severity, ..)| *severity == Severity::Error);
+        let failed = self.has_error();
         if failed {
-            self.found.retain(|(severity, ..)| *severity == Severity::Error);
+            self.found
+                .retain(|(severity, ..)| *severity == Severity::Error);
         }
         let beyond = self.found.split_off(self.found.len().min(SHOWN_MAX));
-        let mut notices: Vec<Notice> =
-            self.found.into_iter().map(|found| locate(file, text, found)).collect();
+        let mut notices: Vec<Notice> = self
+            .found
+            .into_iter()
+            .map(|found| locate(file, text, found))
+            .collect();
         notices.sort_by_key(|notice| notice.line);
         if let Some(worst) = beyond.iter().map(|(severity, ..)| *severity).min() {
-            let more = format!("and {} more like these; mend those above first", beyond.len());
+            let more = format!(
+                "and {} more like these; mend those above first",
+                beyond.len()
+            );
             notices.push(whole_file(worst, file, more));
         }
-        if failed { Err(ConfigErrors { errors: notices }) } else { Ok(notices) }
+        if failed {
+            Err(ConfigErrors { errors: notices })
+        } else {
+            Ok(notices)
+        }
     }
 }
 
 /// A notice about the file as a whole.
 pub(super) fn whole_file(severity: Severity, file: &str, text: impl Into<String>) -> Notice {
     let (file, text) = (file.to_owned(), text.into());
-    Notice { severity, file, line: None, key: String::new(), text }
+    Notice {
+        severity,
+        file,
+        line: None,
+        key: String::new(),
+        text,
+    }
 }
 
 fn locate(file: &str, text: &str, found: (Severity, Place, String)) -> Notice {
     let (severity, place, said) = found;
     let line = locate::line_of(text, &place.steps);
-    Notice { severity, file: file.to_owned(), line, key: place.name, text: said }
+    Notice {
+        severity,
+        file: file.to_owned(),
+        line,
+        key: place.name,
+        text: said,
+    }
 }
 
 #[cfg(test)]
@@ -176,7 +222,9 @@ mod tests {
         let mut findings = Findings::default();
         let place = Place::default().entry(1, "limits").entry(0, "queue");
         findings.error(&place, "write a number");
-        let errors = findings.conclude("c.yaml", "a: 1\nlimits:\n  queue: x\n").unwrap_err();
+        let errors = findings
+            .conclude("c.yaml", "a: 1\nlimits:\n  queue: x\n")
+            .unwrap_err();
         assert_eq!(errors.to_string(), "c.yaml:3: limits.queue: write a number");
     }
 
@@ -195,7 +243,10 @@ mod tests {
         findings.advice(&Place::default().entry(1, "b"), "second");
         findings.advice(&Place::default().entry(0, "a"), "first");
         let notices = findings.conclude("c", "a: 1\nb: 2\n").unwrap();
-        assert_eq!(notices.iter().map(|n| n.line).collect::<Vec<_>>(), [Some(1), Some(2)]);
+        assert_eq!(
+            notices.iter().map(|n| n.line).collect::<Vec<_>>(),
+            [Some(1), Some(2)]
+        );
     }
 
     #[test]

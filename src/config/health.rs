@@ -78,9 +78,14 @@ impl HealthCheck {
 fn read_target(findings: &mut Findings, block: &Section<'_>) -> Option<ProbeTarget> {
     let Some(written) = block.text(findings, "url") else {
         let authority = Authority::new(Host::Name(PROBE_HOST.into()), 80)?;
-        return Some(ProbeTarget { authority, path_and_query: PROBE_PATH.to_owned() });
+        return Some(ProbeTarget {
+            authority,
+            path_and_query: PROBE_PATH.to_owned(),
+        });
     };
-    parse_target(written.text).map_err(|said| findings.error(&written.place, said)).ok()
+    parse_target(written.text)
+        .map_err(|said| findings.error(&written.place, said))
+        .ok()
 }
 
 fn parse_target(url: &str) -> Result<ProbeTarget, String> {
@@ -102,11 +107,14 @@ fn parse_target(url: &str) -> Result<ProbeTarget, String> {
     }
     if !parts.rest.bytes().all(|byte| byte.is_ascii_graphic()) {
         return Err(
-            "the path has a space or a letter beyond ASCII: write it percent-encoded".to_owned()
+            "the path has a space or a letter beyond ASCII: write it percent-encoded".to_owned(),
         );
     }
     let slash = if parts.rest.starts_with('/') { "" } else { "/" };
-    Ok(ProbeTarget { authority, path_and_query: format!("{slash}{}", parts.rest) })
+    Ok(ProbeTarget {
+        authority,
+        path_and_query: format!("{slash}{}", parts.rest),
+    })
 }
 
 #[cfg(test)]

@@ -91,8 +91,10 @@ const LIMITS: &[(&str, Shape)] = &[
     ("upstream_idle_secs", Shape::Plain),
 ];
 
-const DOMAIN_POLICY: &[(&str, Shape)] =
-    &[("mode", Shape::Text), ("domains", Shape::List(&Shape::Text))];
+const DOMAIN_POLICY: &[(&str, Shape)] = &[
+    ("mode", Shape::Text),
+    ("domains", Shape::List(&Shape::Text)),
+];
 
 const ACCESS: &[(&str, Shape)] = &[
     ("allow", Shape::List(&Shape::Text)),
@@ -117,24 +119,44 @@ const UPSTREAM: &[(&str, Shape)] = &[
 
 /// Below this likeness (0 to 1) a suggestion would only puzzle.
 const LIKENESS_MIN: f64 = 0.75;
+/// The same for a key of another block, which is a bolder guess.
+const LIKENESS_ELSEWHERE_MIN: f64 = 0.85;
 
-/// The key of `shape` that was probably meant by `unknown`.
-pub(super) fn nearest(shape: &Shape, unknown: &str) -> Option<&'static str> {
-    let unknown = unknown.to_ascii_lowercase().replace('-', "_");
-    let likeness = |key: &str| {
-        // `max_header` for `max_header_bytes`, `upstreams` for `upstream`
-        let prefix = unknown.len() > 2 && key.starts_with(&unknown) || unknown.starts_with(key);
-        strsim::jaro_winkler(&unknown, key).max(if prefix { 0.9 } else { 0.0 })
-    };
-    let rated = shape.entries().iter().map(|(key, _)| (*key, likeness(key)));
-    let best = rated.max_by(|a, b| a.1.total_cmp(&b.1));
-    best.filter(|(_, likeness)| *likeness >= LIKENESS_MIN).map(|(key, _)| key)
+/// The key that was probably meant by `unknown`, which stands in a block of
+/// `shape`: one of that block by its name, one of another block by its path
+/// (`limits.workers`).
+pub(super) fn nearest(shape: &Shape, unknown: &str) -> Option<String> {
+    let moved = paths().into_iter().find(|path| last_of(path) == unknown);
+    let here = shape
+        .entries()
+        .iter()
+        .map(|(key, _)| (*key).to_owned())
+        .collect();
+    moved
+        .or_else(|| most_alike(here, unknown, LIKENESS_MIN))
+        .or_else(|| most_alike(paths(), unknown, LIKENESS_ELSEWHERE_MIN))
 }
 
-/// Where in the file a key that stands in the wrong block belongs, as a path
-/// like `limits.workers`.
-pub(super) fn home_of(key: &str) -> Option<String> {
-    paths().into_iter().find(|path| path.rsplit('.').next() == Some(key))
+fn most_alike(paths: Vec<String>, unknown: &str, least: f64) -> Option<String> {
+    let rated = paths
+        .into_iter()
+        .map(|path| (likeness(last_of(&path), unknown), path));
+    let best = rated.max_by(|one, other| one.0.total_cmp(&other.0));
+    best.filter(|(likeness, _)| least <= *likeness)
+        .map(|(_, path)| path)
+}
+
+/// From 0 to 1; 1 is the same.
+fn likeness(key: &str, unknown: &str) -> f64 {
+    let unknown = unknown.to_ascii_lowercase().replace('-', "_");
+    // `idle_timeout` for `idle_timeout_secs`, `upstreams` for `upstream`
+    let is_prefix = 2 < unknown.len() && (key.starts_with(&unknown) || unknown.starts_with(key));
+    strsim::jaro_winkler(&unknown, key).max(if is_prefix { 0.9 } else { 0.0 })
+}
+
+/// `workers` of `limits.workers`.
+fn last_of(path: &str) -> &str {
+    path.rsplit('.').next().unwrap_or(path)
 }
 
 /// Every key with the keys it stands in: `upstream[].url`.
@@ -149,7 +171,11 @@ fn collect(shape: &Shape, above: &str, paths: &mut Vec<String>) {
         return collect(element, &format!("{above}[]"), paths);
     }
     for (key, below) in shape.entries() {
-        let path = if above.is_empty() { (*key).to_owned() } else { format!("{above}.{key}") };
+        let path = if above.is_empty() {
+            (*key).to_owned()
+        } else {
+            format!("{above}.{key}")
+        };
         paths.push(path.clone());
         collect(below, &path, paths);
     }
@@ -160,7 +186,7 @@ mod tests {
     use super::*;
 
     fn check(shape: &Shape, unknown: &str, meant: Option<&str>) {
-        assert_eq!(nearest(shape, unknown), meant, "{unknown}");
+        assert_eq!(nearest(shape, unknown).as_deref(), meant, "{unknown}");
     }
 
     #[test]
@@ -169,8 +195,16 @@ mod tests {
         check(&ROOT, "upstreams", Some("upstream"));
         check(&ROOT, "Listen", Some("listen"));
         check(&ROOT, "admin-listen", Some("admin_listen"));
-        check(ROOT.below("limits"), "max_conections", Some("max_connections"));
-        check(ROOT.below("limits"), "idle_timeout", Some("idle_timeout_secs"));
+        check(
+            ROOT.below("limits"),
+            "max_conections",
+            Some("max_connections"),
+        );
+        check(
+            ROOT.below("limits"),
+            "idle_timeout",
+            Some("idle_timeout_secs"),
+        );
         check(ROOT.below("upstream").element(), "wieght", Some("weight"));
     }
 
@@ -182,10 +216,11 @@ mod tests {
     }
 
     #[test]
-    fn a_key_in_the_wrong_block_has_a_home() {
-        assert_eq!(home_of("workers").as_deref(), Some("limits.workers"));
-        assert_eq!(home_of("weight").as_deref(), Some("upstream[].weight"));
-        assert_eq!(home_of("nonsense"), None);
+    fn a_key_in_the_wrong_block_is_told_where_it_belongs() {
+        check(&ROOT, "workers", Some("limits.workers"));
+        check(&ROOT, "max_conections", Some("limits.max_connections"));
+        check(ROOT.below("limits"), "weight", Some("upstream[].weight"));
+        check(ROOT.below("limits"), "via", Some("via"));
     }
 
     #[test]

@@ -65,10 +65,16 @@ impl Limits {
         let per_client = limit(integer("max_connections_per_client", 0..=u32::MAX, 0));
         let workers = limit(integer("workers", 0..=WORKERS_MAX, 0));
         let queue = limit(integer("queue", 0..=QUEUE_MAX, 0));
-        let max_header_bytes =
-            size(integer("max_header_bytes", HEADER_BYTES_MIN..=HEADER_BYTES_MAX, 65_536));
-        let upstream_idle_connections =
-            size(integer("upstream_idle_connections", 0..=UPSTREAM_IDLE_MAX, 64));
+        let max_header_bytes = size(integer(
+            "max_header_bytes",
+            HEADER_BYTES_MIN..=HEADER_BYTES_MAX,
+            65_536,
+        ));
+        let upstream_idle_connections = size(integer(
+            "upstream_idle_connections",
+            0..=UPSTREAM_IDLE_MAX,
+            64,
+        ));
 
         let mut may_be_zero = |key, default| limits.seconds(findings, key, Shortest::Zero, default);
         let queue_timeout = may_be_zero("queue_timeout_secs", 5);

@@ -23,19 +23,26 @@ impl ListenAddress {
     pub fn is_loopback(&self) -> bool {
         match self.host.parse::<IpAddr>() {
             Ok(address) => address.to_canonical().is_loopback(),
-            Err(_) => self.host.trim_end_matches('.').eq_ignore_ascii_case("localhost"),
+            Err(_) => self
+                .host
+                .trim_end_matches('.')
+                .eq_ignore_ascii_case("localhost"),
         }
     }
 
     /// Whether it is every address of the machine (`0.0.0.0`, `[::]`).
     pub fn is_unspecified(&self) -> bool {
-        self.host.parse::<IpAddr>().is_ok_and(|address| address.is_unspecified())
+        self.host
+            .parse::<IpAddr>()
+            .is_ok_and(|address| address.is_unspecified())
     }
 
     /// Reads `127.0.0.1:8080`, `[::1]:8080` or `name:8080`; notes what to write
     /// instead of anything else.
     pub(super) fn read(findings: &mut Findings, written: &Text<'_>) -> Option<Self> {
-        parse(written.text).map_err(|said| findings.error(&written.place, said)).ok()
+        parse(written.text)
+            .map_err(|said| findings.error(&written.place, said))
+            .ok()
     }
 }
 
@@ -60,8 +67,10 @@ fn parse(text: &str) -> Result<ListenAddress, &'static str> {
         return Err("the address or the port is missing: write address:port, as in 127.0.0.1:8080");
     };
     if host.is_empty() || host == "*" {
-        return Err("the address is missing: write 127.0.0.1:PORT for this machine alone, \
-                    0.0.0.0:PORT for every IPv4 or [::]:PORT for every address");
+        return Err(
+            "the address is missing: write 127.0.0.1:PORT for this machine alone, \
+                    0.0.0.0:PORT for every IPv4 or [::]:PORT for every address",
+        );
     }
     if !host.starts_with('[') && host.contains(':') {
         return Err("an IPv6 address needs brackets: write it as [::1]:8080");
@@ -73,11 +82,22 @@ fn parse(text: &str) -> Result<ListenAddress, &'static str> {
         return Err("the port is too large: write one from 1 to 65535");
     };
     match Host::parse(host.as_bytes()) {
-        Ok(Host::Name(name)) => Ok(ListenAddress { host: name.into(), port }),
-        Ok(Host::V4(address)) => Ok(ListenAddress { host: address.to_string(), port }),
-        Ok(Host::V6(address)) => Ok(ListenAddress { host: address.to_string(), port }),
-        Err(_) => Err("this is neither an address nor a host name: write address:port, as in \
-                       127.0.0.1:8080 or [::1]:8080"),
+        Ok(Host::Name(name)) => Ok(ListenAddress {
+            host: name.into(),
+            port,
+        }),
+        Ok(Host::V4(address)) => Ok(ListenAddress {
+            host: address.to_string(),
+            port,
+        }),
+        Ok(Host::V6(address)) => Ok(ListenAddress {
+            host: address.to_string(),
+            port,
+        }),
+        Err(_) => Err(
+            "this is neither an address nor a host name: write address:port, as in \
+                       127.0.0.1:8080 or [::1]:8080",
+        ),
     }
 }
 

@@ -71,13 +71,22 @@ pub(super) struct SyntaxError {
 /// beyond 128 levels, and a list or block of keys in the place of a text.
 pub(super) fn parse(text: &str, shape: &'static Shape) -> Result<Value, SyntaxError> {
     let budget = Cell::new(VALUES_MAX);
-    let node = Node { shape, budget: &budget };
-    node.deserialize(serde_yaml::Deserializer::from_str(text)).map_err(|error| {
-        let line = error.location().map(|location| location.line());
-        let said = error.to_string();
-        let text = said.rsplit_once(" at line ").map_or(said.as_str(), |(text, _)| text);
-        SyntaxError { line, text: text.to_owned() }
-    })
+    let node = Node {
+        shape,
+        budget: &budget,
+    };
+    node.deserialize(serde_yaml::Deserializer::from_str(text))
+        .map_err(|error| {
+            let line = error.location().map(|location| location.line());
+            let said = error.to_string();
+            let text = said
+                .rsplit_once(" at line ")
+                .map_or(said.as_str(), |(text, _)| text);
+            SyntaxError {
+                line,
+                text: text.to_owned(),
+            }
+        })
 }
 
 /// Reads one value of a shape.
@@ -90,7 +99,8 @@ struct Node<'b> {
 impl Node<'_> {
     fn spend<E: de::Error>(self) -> Result<(), E> {
         let left = self.budget.get().checked_sub(1);
-        self.budget.set(left.ok_or_else(|| E::custom("too many values (500000 at most)"))?);
+        self.budget
+            .set(left.ok_or_else(|| E::custom("too many values (500000 at most)"))?);
         Ok(())
     }
 }
@@ -112,6 +122,10 @@ impl<'de> Visitor<'de> for Node<'_> {
 
     fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.write_str("a YAML value")
+    }
+
+    fn visit_none<E: de::Error>(self) -> Result<Value, E> {
+        Ok(Value::Null)
     }
 
     fn visit_unit<E: de::Error>(self) -> Result<Value, E> {
@@ -171,15 +185,17 @@ struct Key(String);
 
 impl<'de> Deserialize<'de> for Key {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_str(TextVisitor).map(|value| match value {
-            Value::Text(key) => Self(key),
-            Value::Null
-            | Value::Bool(_)
-            | Value::Integer(_)
-            | Value::Float(_)
-            | Value::List(_)
-            | Value::Map(_) => Self(String::new()),
-        })
+        deserializer
+            .deserialize_str(TextVisitor)
+            .map(|value| match value {
+                Value::Text(key) => Self(key),
+                Value::Null
+                | Value::Bool(_)
+                | Value::Integer(_)
+                | Value::Float(_)
+                | Value::List(_)
+                | Value::Map(_) => Self(String::new()),
+            })
     }
 }
 
@@ -237,15 +253,27 @@ mod tests {
         assert_eq!(entry("listen:\n", "listen"), Value::Null);
         assert_eq!(entry("listen: ~\n", "listen"), Value::Null);
         assert_eq!(entry("listen: ''\n", "listen"), Value::Text(String::new()));
-        assert_eq!(entry("listen: '~'\n", "listen"), Value::Text("~".to_owned()));
+        assert_eq!(
+            entry("listen: '~'\n", "listen"),
+            Value::Text("~".to_owned())
+        );
     }
 
     #[test]
     fn numbers_and_booleans_are_read_by_the_rules_of_yaml() {
-        assert_eq!(entry("reload_interval_secs: 5", "reload_interval_secs"), Value::Integer(5));
-        assert_eq!(entry("reload_interval_secs: 0.5", "reload_interval_secs"), Value::Float(0.5));
+        assert_eq!(
+            entry("reload_interval_secs: 5", "reload_interval_secs"),
+            Value::Integer(5)
+        );
+        assert_eq!(
+            entry("reload_interval_secs: 0.5", "reload_interval_secs"),
+            Value::Float(0.5)
+        );
         assert_eq!(entry("via: true", "via"), Value::Bool(true));
-        assert_eq!(entry("via: 99999999999999999999", "via"), Value::Float(f64::INFINITY));
+        assert_eq!(
+            entry("via: 99999999999999999999", "via"),
+            Value::Float(f64::INFINITY)
+        );
     }
 
     #[test]
@@ -259,7 +287,11 @@ mod tests {
     fn syntax_errors_carry_the_line() {
         check_error("listen: a:1\n\tvia: true\n", Some(2), "");
         check_error("listen: 'a:1\nvia: true\n", Some(3), "quoted scalar");
-        check_error("via: true\nlisten: [a]\n", Some(2), "listen: invalid type: sequence");
+        check_error(
+            "via: true\nlisten: [a]\n",
+            Some(2),
+            "listen: invalid type: sequence",
+        );
     }
 
     #[test]
@@ -275,6 +307,10 @@ mod tests {
 
     #[test]
     fn two_documents_are_refused() {
-        check_error("via: true\n---\nvia: true\n", None, "more than one document");
+        check_error(
+            "via: true\n---\nvia: true\n",
+            None,
+            "more than one document",
+        );
     }
 }

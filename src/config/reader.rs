@@ -77,7 +77,11 @@ impl<'v> Section<'v> {
                 &[]
             }
         };
-        let section = Self { place, shape, entries };
+        let section = Self {
+            place,
+            shape,
+            entries,
+        };
         section.check_keys(findings);
         section
     }
@@ -87,9 +91,15 @@ impl<'v> Section<'v> {
         &self.place
     }
 
+    /// What may stand below `key`.
+    pub(super) fn shape_of(&self, key: &str) -> &'static Shape {
+        self.shape.below(key)
+    }
+
     /// Where `key` stands, or would stand.
     pub(super) fn place_of(&self, key: &str) -> Place {
-        self.item(key).map_or_else(|| self.place.missing(key), |item| item.place)
+        self.item(key)
+            .map_or_else(|| self.place.missing(key), |item| item.place)
     }
 
     /// The value of `key`, unless it is absent.
@@ -102,8 +112,15 @@ impl<'v> Section<'v> {
 
     /// The block below `key`; an empty one if it is absent.
     pub(super) fn section(&self, findings: &mut Findings, key: &str) -> Self {
-        let absent = Item { place: self.place.missing(key), value: &Value::Null };
-        Section::open(findings, self.item(key).unwrap_or(absent), self.shape.below(key))
+        let absent = Item {
+            place: self.place.missing(key),
+            value: &Value::Null,
+        };
+        Section::open(
+            findings,
+            self.item(key).unwrap_or(absent),
+            self.shape.below(key),
+        )
     }
 
     /// The elements of the list below `key`, if there is one.
@@ -118,13 +135,25 @@ impl<'v> Section<'v> {
             return None;
         };
         let items = elements.iter().enumerate();
-        Some(items.map(|(i, value)| Item { place: place.element(i), value }).collect())
+        Some(
+            items
+                .map(|(i, value)| Item {
+                    place: place.element(i),
+                    value,
+                })
+                .collect(),
+        )
     }
 
     /// The texts of the list below `key`, if there is one; others are noted.
     pub(super) fn texts(&self, findings: &mut Findings, key: &str) -> Option<Vec<Text<'v>>> {
         let items = self.list(findings, key)?;
-        Some(items.into_iter().filter_map(|item| text_of(findings, item)).collect())
+        Some(
+            items
+                .into_iter()
+                .filter_map(|item| text_of(findings, item))
+                .collect(),
+        )
     }
 
     /// The text of `key`, if there is one.
@@ -147,7 +176,10 @@ impl<'v> Section<'v> {
             return *meant;
         }
         let known: Vec<_> = words.iter().map(|(word, _)| format!("`{word}`")).collect();
-        findings.error(&place, format!("{} is not known: write {}", quote(text), one_of(&known)));
+        findings.error(
+            &place,
+            format!("{} is not known: write {}", quote(text), one_of(&known)),
+        );
         default
     }
 
@@ -158,7 +190,10 @@ impl<'v> Section<'v> {
             return Some(*value);
         }
         let found = value.kind();
-        findings.error(&place, format!("expected `true` or `false` without quotes, found {found}"));
+        findings.error(
+            &place,
+            format!("expected `true` or `false` without quotes, found {found}"),
+        );
         None
     }
 
@@ -212,7 +247,10 @@ impl<'v> Section<'v> {
             }
         };
         let number = match value {
-            #[expect(clippy::cast_precision_loss, reason = "anything that large is out of range")]
+            #[expect(
+                clippy::cast_precision_loss,
+                reason = "anything that large is out of range"
+            )]
             Value::Integer(number) => *number as f64,
             Value::Float(number) => *number,
             Value::Text(text) => {
@@ -249,11 +287,9 @@ impl<'v> Section<'v> {
     }
 
     fn unknown(&self, key: &str) -> String {
-        let home = keys::home_of(key);
-        match (keys::nearest(self.shape, key), home) {
-            (_, Some(home)) => format!("unknown here, ignored; did you mean `{home}`?"),
-            (Some(near), None) => format!("unknown key, ignored; did you mean `{near}`?"),
-            (None, None) => {
+        match keys::nearest(self.shape, key) {
+            Some(near) => format!("unknown key, ignored; did you mean `{near}`?"),
+            None => {
                 "unknown key, ignored; remove it (config.example.yaml lists every key)".to_owned()
             }
         }
@@ -319,11 +355,18 @@ mod tests {
     fn with<T>(text: &str, read: impl FnOnce(&mut Findings, &Section<'_>) -> T) -> (T, String) {
         let tree = raw::parse(text, &keys::ROOT).unwrap();
         let mut findings = Findings::default();
-        let item = Item { place: Place::default(), value: &tree };
+        let item = Item {
+            place: Place::default(),
+            value: &tree,
+        };
         let root = Section::open(&mut findings, item, &keys::ROOT);
         let value = read(&mut findings, &root);
         let said = match findings.conclude("c", text) {
-            Ok(notices) => notices.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"),
+            Ok(notices) => notices
+                .iter()
+                .map(ToString::to_string)
+                .collect::<Vec<_>>()
+                .join("\n"),
             Err(errors) => errors.to_string(),
         };
         (value, said)
@@ -360,7 +403,10 @@ mod tests {
 
     #[test]
     fn seconds_that_are_no_number_name_the_key() {
-        check_seconds("abc", Err("c:1: reload_interval_secs: `abc` is no number: write"));
+        check_seconds(
+            "abc",
+            Err("c:1: reload_interval_secs: `abc` is no number: write"),
+        );
         check_seconds("5s", Err("`5s` is no number"));
         check_seconds("'5'", Err("without quotes"));
         check_seconds("true", Err("found true"));
@@ -372,12 +418,16 @@ mod tests {
         let read = |written: &str| {
             let text = format!("limits: {{workers: {written}}}\n");
             with(&text, |findings, root| {
-                root.section(findings, "limits").integer(findings, "workers", 0..=9, 1)
+                root.section(findings, "limits")
+                    .integer(findings, "workers", 0..=9, 1)
             })
         };
         assert_eq!(read("7"), (7, String::new()));
         for (written, part) in [
-            ("10", "c:1: limits.workers: 10 is out of range: write a whole number from 0 to 9"),
+            (
+                "10",
+                "c:1: limits.workers: 10 is out of range: write a whole number from 0 to 9",
+            ),
             ("-1", "-1 is out of range"),
             ("1.5", "1.5 does not fit"),
             ("abc", "`abc` is no number"),
@@ -393,17 +443,29 @@ mod tests {
             root.section(findings, "limits");
         });
         let second = "this key stands in the same block a second time: remove one of the two";
-        assert_eq!(said, format!("c:5: limits.queue: {second}\nc:6: via: {second}"));
+        assert_eq!(
+            said,
+            format!("c:5: limits.queue: {second}\nc:6: via: {second}")
+        );
     }
 
     #[test]
     fn unknown_keys_are_ignored_with_the_nearest_key() {
-        let ((), said) = with("lisen: x\nlimits:\n  mode: best\n  zzz: 1\n", |findings, root| {
-            root.section(findings, "limits");
-        });
+        let ((), said) = with(
+            "lisen: x\nlimits:\n  mode: best\n  zzz: 1\n",
+            |findings, root| {
+                root.section(findings, "limits");
+            },
+        );
         let lines: Vec<_> = said.lines().collect();
-        assert_eq!(lines[0], "c:1: lisen: unknown key, ignored; did you mean `listen`?");
-        assert_eq!(lines[1], "c:3: limits.mode: unknown here, ignored; did you mean `mode`?");
+        assert_eq!(
+            lines[0],
+            "c:1: lisen: unknown key, ignored; did you mean `listen`?"
+        );
+        assert_eq!(
+            lines[1],
+            "c:3: limits.mode: unknown key, ignored; did you mean `mode`?"
+        );
         assert!(lines[2].starts_with("c:4: limits.zzz: unknown key, ignored; remove it"));
     }
 
@@ -418,6 +480,9 @@ mod tests {
         let ((), said) = with("limits: 5\n", |findings, root| {
             root.section(findings, "limits");
         });
-        assert!(said.starts_with("c:1: limits: expected a block of keys, found a number"), "{said}");
+        assert!(
+            said.starts_with("c:1: limits: expected a block of keys, found a number"),
+            "{said}"
+        );
     }
 }

@@ -58,7 +58,11 @@ impl Files {
     /// folder on.
     pub(super) fn beside(config: &Path) -> Self {
         let folder = config.parent().map(Path::to_path_buf).unwrap_or_default();
-        Self { folder, seen: DefaultHasher::new(), has_inline_secret: false }
+        Self {
+            folder,
+            seen: DefaultHasher::new(),
+            has_inline_secret: false,
+        }
     }
 
     /// Where a path of the configuration leads.
@@ -107,13 +111,17 @@ impl Files {
 /// Reads a file that is not endless, with its permission bits. The bits are
 /// those of the file that was opened, not of whatever has the name by then.
 fn read(path: &Path) -> Result<(String, u32), String> {
-    let about = path.metadata().map_err(|error| format!("cannot be read: {error}"))?;
+    let about = path
+        .metadata()
+        .map_err(|error| format!("cannot be read: {error}"))?;
     if !about.is_file() {
         // opening a FIFO would wait for a writer
         return Err("is not a file".to_owned());
     }
     let file = File::open(path).map_err(|error| format!("cannot be read: {error}"))?;
-    let about = file.metadata().map_err(|error| format!("cannot be read: {error}"))?;
+    let about = file
+        .metadata()
+        .map_err(|error| format!("cannot be read: {error}"))?;
     let mut bytes = Vec::new();
     file.take(SECRET_FILE_MAX + 1)
         .read_to_end(&mut bytes)
@@ -135,9 +143,15 @@ fn check_mode(findings: &mut Findings, path: &Text<'_>, mode: u32) -> Option<()>
         return None;
     }
     if mode & OTHERS_READ != 0 {
-        findings.advice(&path.place, format!("everybody may read {name}: chmod o-rwx it"));
+        findings.advice(
+            &path.place,
+            format!("everybody may read {name}: chmod o-rwx it"),
+        );
     } else if mode & GROUP_WRITE != 0 {
-        findings.advice(&path.place, format!("its group may write to {name}: chmod g-w it"));
+        findings.advice(
+            &path.place,
+            format!("its group may write to {name}: chmod g-w it"),
+        );
     }
     Some(())
 }

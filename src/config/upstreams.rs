@@ -29,8 +29,12 @@ pub(super) fn read(
     let mut specs = Vec::new();
     let mut taken = Taken::default();
     for item in items {
-        let Some(block) = open(findings, item, shape) else { continue };
-        let Some(spec) = read_one(findings, files, &block) else { continue };
+        let Some(block) = open(findings, item, shape) else {
+            continue;
+        };
+        let Some(spec) = read_one(findings, files, &block) else {
+            continue;
+        };
         if taken.is_new(findings, &block, &spec) {
             specs.push(spec);
         }
@@ -47,7 +51,12 @@ struct Taken {
 }
 
 impl Taken {
-    fn is_new(&mut self, findings: &mut Findings, block: &Section<'_>, spec: &UpstreamSpec) -> bool {
+    fn is_new(
+        &mut self,
+        findings: &mut Findings,
+        block: &Section<'_>,
+        spec: &UpstreamSpec,
+    ) -> bool {
         let here = block.place().name.clone();
         if let Some(first) = self.authorities.get(&spec.authority) {
             let text = format!("the same upstream as {first}, dropped; remove one of the two");
@@ -62,19 +71,19 @@ impl Taken {
             findings.error(&block.place_of("name"), text);
             return false;
         }
-        self.authorities.insert(spec.authority.clone(), here.clone());
+        self.authorities
+            .insert(spec.authority.clone(), here.clone());
         self.names.insert(spec.name.clone(), here);
         true
     }
 }
 
-fn open<'v>(
-    findings: &mut Findings,
-    item: Item<'v>,
-    shape: &'static Shape,
-) -> Option<Section<'v>> {
+fn open<'v>(findings: &mut Findings, item: Item<'v>, shape: &'static Shape) -> Option<Section<'v>> {
     if let Value::Text(_) | Value::Null = item.value {
-        findings.error(&item.place, "an upstream is a block of keys: write `- url: http://host:port`");
+        findings.error(
+            &item.place,
+            "an upstream is a block of keys: write `- url: http://host:port`",
+        );
         return None;
     }
     Some(Section::open(findings, item, shape))
@@ -98,13 +107,22 @@ fn read_one(
     let name = read_name(findings, block);
     let authority = read_url(findings, block)?;
     let name = name.unwrap_or_else(|| authority.to_string());
-    Some(UpstreamSpec { name, authority, credentials, weight, priority })
+    Some(UpstreamSpec {
+        name,
+        authority,
+        credentials,
+        weight,
+        priority,
+    })
 }
 
 fn read_url(findings: &mut Findings, block: &Section<'_>) -> Option<Authority> {
     if block.item("url").is_none() {
         let place = block.place_of("url");
-        findings.error(&place, "every upstream needs one: write `url: http://host:port`");
+        findings.error(
+            &place,
+            "every upstream needs one: write `url: http://host:port`",
+        );
         return None;
     }
     let written = block.text(findings, "url")?;
@@ -240,11 +258,17 @@ mod tests {
 
     #[test]
     fn an_impossible_url_is_told_what_to_write() {
-        check("https://p.test:3128", Err("`https` is not spoken to upstreams"));
+        check(
+            "https://p.test:3128",
+            Err("`https` is not spoken to upstreams"),
+        );
         check("socks5://p.test:1080", Err("`socks5` is not spoken"));
         check("http://p.test:3128/path", Err("write `http://p.test:3128`"));
         check("http://p.test:3128?x", Err("write `http://p.test:3128`"));
-        check("http://bob:hunter2@p.test", Err("`username` and `password`"));
+        check(
+            "http://bob:hunter2@p.test",
+            Err("`username` and `password`"),
+        );
         check("bob:hunter2@p.test:1", Err("`username` and `password`"));
         for port in ["0", "65536", "99999", "notaport", "+1", "-1"] {
             check(&format!("http://p.test:{port}"), Err("from 1 to 65535"));

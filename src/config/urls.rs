@@ -21,15 +21,21 @@ pub(super) fn split(url: &str) -> Parts<'_> {
     };
     let end = behind.find(['/', '?', '#']).unwrap_or(behind.len());
     let (authority, rest) = behind.split_at_checked(end).unwrap_or((behind, ""));
-    Parts { scheme, authority, rest }
+    Parts {
+        scheme,
+        authority,
+        rest,
+    }
 }
 
 /// Reads `host[:port]`, or says what to write instead. The text is not
 /// repeated: it may hold a password.
 pub(super) fn authority(text: &str, default_port: u16) -> Result<Authority, &'static str> {
     if text.contains('@') {
-        return Err("a user or password does not belong into a URL: remove what stands up to the \
-                    `@` (an upstream has the keys `username` and `password` for it)");
+        return Err(
+            "a user or password does not belong into a URL: remove what stands up to the \
+                    `@` (an upstream has the keys `username` and `password` for it)",
+        );
     }
     Authority::parse(text.as_bytes(), Some(default_port)).map_err(|error| match error {
         TargetError::HostMissing => "the host is missing: write http://host:port",
@@ -60,7 +66,15 @@ mod tests {
             ("http://", Some("http"), "", ""),
             ("", None, "", ""),
         ] {
-            assert_eq!(split(url), Parts { scheme, authority, rest }, "{url}");
+            assert_eq!(
+                split(url),
+                Parts {
+                    scheme,
+                    authority,
+                    rest
+                },
+                "{url}"
+            );
         }
     }
 }
