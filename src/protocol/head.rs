@@ -29,6 +29,9 @@ const EMPTY_LINES_MAX: usize = 4;
 /// Every status line begins so.
 const STATUS_LINE_START: &[u8] = b"HTTP/";
 
+/// What is said if the scanner accepts fields that `httparse` does not.
+const FIELDS_UNREADABLE: &str = "a field line that cannot be read";
+
 /// How large a head may be.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct HeadLimits {
@@ -523,7 +526,7 @@ fn parse_fields(bytes: &[u8], from: usize, count: usize) -> Result<Vec<FieldSpan
                 })
                 .collect()
         }
-        Ok(_) | Err(_) => malformed("a field line that cannot be read"),
+        Ok(_) | Err(_) => malformed(FIELDS_UNREADABLE),
     }
 }
 
@@ -908,6 +911,37 @@ mod tests {
             let text = format!("GET http://h/ HTTP/{version}\r\n{fields}\r\n");
             let parsed = RequestHead::parse(text.into_bytes());
             assert_eq!(parsed.is_ok(), accepted, "{version} {fields:?}");
+        }
+    }
+
+    /// Every byte of two heads is replaced by every other one. The scanner and
+    /// the reader of fields behind it must never disagree.
+    #[test]
+    fn what_the_scanner_accepts_can_be_read() {
+        let unreadable = Some(HeadError::Malformed(FIELDS_UNREADABLE));
+        let request = b"GET http://h/ HTTP/1.1\r\nHost: h\r\nA-b:\t c d \r\nE:\r\n\r\n";
+        let response = b"HTTP/1.1 200 OK\r\nA-b:\t c d \r\nE:\r\n\r\n";
+        for value in 0..=255 {
+            for at in 0..request.len() {
+                let mut bytes = request.to_vec();
+                bytes[at] = value;
+                assert_ne!(
+                    RequestHead::parse(bytes).err(),
+                    unreadable,
+                    "{value:#x} at {at}"
+                );
+            }
+            for at in 0..response.len() {
+                let mut bytes = response.to_vec();
+                bytes[at] = value;
+                let accepted = HeadScanner::for_response().scan(&bytes, LIMITS);
+                let is_whole = accepted == Ok(Some(bytes.len()));
+                assert_eq!(
+                    ResponseHead::parse(bytes).is_ok(),
+                    is_whole,
+                    "{value:#x} at {at}"
+                );
+            }
         }
     }
 

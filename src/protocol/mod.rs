@@ -4,9 +4,22 @@
 //! protocol is a table test. What can be read in two ways is refused and never
 //! repaired: two hops that disagree about a message are a request-smuggling
 //! hole (RFC 9112 §11.2).
+//!
+//! | module | problem | where it is settled |
+//! |---|---|---|
+//! | [`target`] | where a request leads | RFC 9112 §3.2 |
+//! | [`fields`] | field lines, lists, hop-by-hop | RFC 9110 §5, §7.6.1 |
+//! | [`head`] | start line and field lines | RFC 9112 §2 to §5 |
+//! | [`framing`] | where a body ends | RFC 9112 §6 |
+//! | [`persistence`] | does the connection go on | RFC 9112 §9 |
+//! | [`credentials`] | Basic authentication | RFC 7617 |
+//! | [`answer`] | what this proxy says itself | RFC 9110 §15, RFC 9209 |
 
+pub mod answer;
+pub mod credentials;
 pub mod fields;
 pub mod framing;
 pub mod head;
+pub mod persistence;
 mod start_line;
 pub mod target;
