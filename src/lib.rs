@@ -24,7 +24,11 @@ pub mod server {
     ///
     /// Always, as there is no relay yet.
     pub fn run(config: Config, path: &Path) -> io::Result<()> {
-        let told = format!("{} is fine, but there is no relay at {} yet", path.display(), config.listen);
+        let told = format!(
+            "{} is fine, but there is no relay at {} yet",
+            path.display(),
+            config.listen
+        );
         drop(config);
         Err(io::Error::other(told))
     }
