@@ -9,6 +9,7 @@ pub mod config;
 pub mod metrics;
 
 pub mod access_log;
+pub mod logging;
 pub mod net;
 pub mod stop;
 
