@@ -14,3 +14,10 @@ pub mod net;
 pub mod stop;
 
 pub mod relay;
+
+pub mod health;
+pub mod reload;
+
+pub mod server;
+
+pub mod cli;

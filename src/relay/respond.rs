@@ -91,7 +91,7 @@ impl Exchange<'_> {
             framing: passage.declared,
             persistence,
             via: self.via(),
-            switch: Switch::Stays,
+            upgrade: Switch::Stays,
         };
         let mut out = std::mem::take(&mut self.out);
         out.clear();
@@ -197,10 +197,10 @@ impl Exchange<'_> {
                         return Err(Failed::Closed(CloseReason::ClientGone));
                     }
                     if since.elapsed() >= patience {
-                        return Err(truncated(HopFailure::BodyTimeout));
+                        return Err(truncated(HopFailure::Stalled));
                     }
                 }
-                Err(_) => return Err(truncated(HopFailure::Reset)),
+                Err(_) => return Err(truncated(HopFailure::Truncated)),
             }
         }
     }
