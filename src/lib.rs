@@ -9,6 +9,8 @@ pub mod config;
 
 pub mod logging;
 
+pub mod health;
+
 pub mod cli;
 
 /// Stands in until the relay itself is here.
