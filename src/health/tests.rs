@@ -264,7 +264,7 @@ fn an_online_upstream_is_not_probed() {
     let (online, offline) = (Fake::new(Manner::Hold), Fake::new(Manner::Answer(500)));
     let world = world(vec![online.spec("a"), offline.spec("b")], health());
     take_offline(&world.pool.lock(), "b");
-    with_prober(&world, |_| world.results.wait_for(3));
+    with_prober(&world, |_| world.results.wait_for(2));
     assert_eq!(online.probes.count(), 0);
 }
 
@@ -334,9 +334,9 @@ fn silent_upstreams_do_not_delay_the_probes_of_others() {
             take_offline(pool, "good");
             wait_online(pool, "good");
         }
-        silent
-            .iter()
-            .for_each(|upstream| upstream.probes.wait_for(1));
+        for upstream in &silent {
+            upstream.probes.wait_for(1);
+        }
     });
     assert!(silent.iter().all(|upstream| upstream.probes.count() == 1));
 }
