@@ -20,4 +20,6 @@ pub mod reload;
 
 pub mod server;
 
+pub mod health;
+
 pub mod cli;
