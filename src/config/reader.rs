@@ -7,7 +7,6 @@
 //! What a key means is not here.
 
 use std::collections::HashSet;
-use std::fmt::Write as _;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
@@ -281,18 +280,22 @@ impl<'v> Section<'v> {
                     "this key stands in the same block a second time: remove one of the two",
                 );
             } else if !known {
-                findings.compatibility(&place, self.unknown(key));
+                // looking for the nearest key is slow, and nobody will read it
+                let near = if findings.is_full() {
+                    None
+                } else {
+                    keys::nearest(self.shape, key)
+                };
+                findings.compatibility(&place, unknown(near));
             }
         }
     }
+}
 
-    fn unknown(&self, key: &str) -> String {
-        match keys::nearest(self.shape, key) {
-            Some(near) => format!("unknown key, ignored; did you mean `{near}`?"),
-            None => {
-                "unknown key, ignored; remove it (config.example.yaml lists every key)".to_owned()
-            }
-        }
+fn unknown(near: Option<String>) -> String {
+    match near {
+        Some(near) => format!("unknown key, ignored; did you mean `{near}`?"),
+        None => "unknown key, ignored; remove it (config.example.yaml lists every key)".to_owned(),
     }
 }
 
@@ -334,8 +337,7 @@ fn plain(text: &str) -> String {
     let mut plain = String::new();
     for letter in text.chars().take(QUOTED_MAX) {
         if letter.is_control() {
-            // writing to a String cannot fail
-            let _: Result<(), _> = write!(plain, "{}", letter.escape_default());
+            plain.extend(letter.escape_default());
         } else {
             plain.push(letter);
         }
