@@ -97,16 +97,22 @@ impl<'v> Section<'v> {
 
     /// Where `key` stands, or would stand.
     pub(super) fn place_of(&self, key: &str) -> Place {
-        self.item(key)
-            .map_or_else(|| self.place.missing(key), |item| item.place)
+        match self.position(key) {
+            Some(position) => self.place.entry(position, key),
+            None => self.place.missing(key),
+        }
     }
 
     /// The value of `key`, unless it is absent.
     pub(super) fn item(&self, key: &str) -> Option<Item<'v>> {
-        let position = self.entries.iter().position(|(name, _)| name == key)?;
+        let position = self.position(key)?;
         let (_, value) = self.entries.get(position)?;
         let place = self.place.entry(position, key);
         (*value != Value::Null).then_some(Item { place, value })
+    }
+
+    fn position(&self, key: &str) -> Option<usize> {
+        self.entries.iter().position(|(name, _)| name == key)
     }
 
     /// The block below `key`; an empty one if it is absent.
