@@ -128,7 +128,7 @@ fn read(findings: &mut Findings, files: &mut Files, tree: &Value) -> Option<Conf
 
 fn read_listen(findings: &mut Findings, root: &Section<'_>) -> Option<ListenAddress> {
     if root.item("listen").is_none() {
-        let text = "it has no value: write `listen: 127.0.0.1:8080` for clients on this \
+        let text = "required: write `listen: 127.0.0.1:8080` for clients on this \
                     machine, or `listen: 0.0.0.0:8080` for the network";
         findings.error(&root.place_of("listen"), text);
         return None;
@@ -345,16 +345,13 @@ mod tests {
     #[test]
     fn an_empty_file_is_told_what_it_lacks() {
         for text in ["", "# nothing\n", "---\n", "{}"] {
-            check_errors(
-                text,
-                &["c.yaml: listen: it has no value: write `listen: 127"],
-            );
+            check_errors(text, &["c.yaml: listen: required: write `listen: 127"]);
         }
     }
 
     #[test]
     fn a_key_without_a_value_is_absent_and_has_a_line() {
-        check_errors("via:\nlisten:\n", &["c.yaml:2: listen: it has no value"]);
+        check_errors("via:\nlisten:\n", &["c.yaml:2: listen: required"]);
     }
 
     #[test]
@@ -365,7 +362,7 @@ mod tests {
         );
         check_errors(
             "- a\n",
-            &["c.yaml: expected a block", "c.yaml: listen: it has no"],
+            &["c.yaml: expected a block", "c.yaml: listen: required"],
         );
     }
 
