@@ -403,7 +403,10 @@ fn month(month: time::Month) -> String {
 }
 
 /// RFC 3339, UTC, milliseconds.
-fn write_time(time: SystemTime, out: &mut String) -> std::fmt::Result {
+///
+/// # Errors
+/// When `out` cannot be written to, which a `String` always can.
+pub fn write_time(time: SystemTime, out: &mut String) -> std::fmt::Result {
     let at = OffsetDateTime::from(time);
     write!(
         out,
@@ -441,7 +444,7 @@ fn write_word(text: &str, out: &mut String) {
 
 /// A JSON string in ASCII. Control characters and everything beyond ASCII are escaped, so that no
 /// terminal or line reader can be fooled.
-fn write_quoted(text: &str, out: &mut String) {
+pub fn write_quoted(text: &str, out: &mut String) {
     out.push('"');
     for unit in text.encode_utf16() {
         match u8::try_from(unit) {

@@ -33,7 +33,7 @@
 //! | 2 | [`config`], [`metrics`] | the file, the counters |
 //! | 3 | [`stop`], [`net`], [`access_log`], [`logging`] | sockets, threads, time limits, files |
 //! | 4 | [`relay`] | the only place where protocol, balancing and sockets meet |
-//! | 5 | [`health`], [`reload`] | probes; the file again |
+//! | 5 | [`health`], [`reload`], [`admin`] | probes; the file again; what operators ask |
 //! | 6 | [`server`] | which threads there are, who starts and joins them |
 //! | 7 | [`demo`], [`cli`] | what a person types |
 //!
@@ -46,6 +46,7 @@
 //!      ▲                               full: 503          │ Park       │ Tunnel
 //!      └──────────────────────────────────────────────────┘            └▶ tunnel x2 each
 //!  overseer x1   health x1 (+ probes)   reload x1   sweeper x1   access-log x1   resolver x0..8
+//!  admin x1   admin-handler x1 (+ those of tiny_http)
 //! ```
 //!
 //! Workers start when requests wait, up to `limits.workers`, and leave when idle. An exchange that lasts
@@ -111,6 +112,7 @@ pub mod stop;
 
 pub mod relay;
 
+pub mod admin;
 pub mod health;
 pub mod reload;
 

@@ -3,6 +3,7 @@
 //! - [`socket`]: system calls with a time limit, and waiting for two sockets at once
 //! - [`conn`]: a socket with the bytes read too far
 //! - [`permits`]: how many of a thing may exist, as guards
+//! - [`process`]: what the system says about this process
 //! - [`resolve`]: names to addresses, off the workers, under a deadline
 //! - [`dial`]: an authority to a connected socket
 //! - [`shelf`]: idle connections to one upstream, kept for reuse
@@ -15,6 +16,7 @@
 pub mod conn;
 pub mod dial;
 pub mod permits;
+pub mod process;
 pub mod resolve;
 pub mod shelf;
 pub mod socket;

@@ -182,7 +182,8 @@ pub(super) fn start_tunnel(
     let idle_limit = snapshot.config.limits.tunnel_idle_timeout;
     match ctx
         .tunnels
-        .prepare(sides, (idle_limit, Arc::new(meter)), threads, on_end) {
+        .prepare(sides, (idle_limit, Arc::new(meter)), threads, on_end)
+    {
         Ok(ready) => {
             ready.open();
             Outcome::Tunneled

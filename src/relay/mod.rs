@@ -69,6 +69,8 @@ pub struct Context {
     pub long_threads: LongThreads,
     /// Wakes the health thread when an upstream is suspect or went offline.
     pub health_alarm: Alarm,
+    /// When this instance began.
+    pub started: Instant,
     next_exchange: AtomicU64,
 }
 
@@ -91,6 +93,7 @@ impl Context {
             tunnels: Arc::default(),
             long_threads: LongThreads::within_system_limits(),
             health_alarm,
+            started: Instant::now(),
             next_exchange: AtomicU64::new(1),
         })
     }

@@ -19,7 +19,7 @@ mod waiter;
 mod workers;
 
 use std::io;
-use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
+use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -27,9 +27,9 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
+use crate::admin::{Admin, Load, Surroundings};
 use crate::balance::state::Availability;
 use crate::config::checked::Config;
-use crate::config::listen::ListenAddress;
 use crate::net::permits::{PerClient, Permits};
 use crate::net::resolve::Resolver;
 use crate::net::{socket, threads};
@@ -68,6 +68,7 @@ pub struct Server {
     workers: Arc<Workers>,
     connections: Arc<Permits>,
     reload_alarm: Alarm,
+    admin: Option<Admin>,
     threads: Mutex<Vec<JoinHandle<()>>>,
     acceptor: Mutex<Option<JoinHandle<()>>>,
 }
@@ -128,7 +129,11 @@ impl Server {
     /// When the address cannot be bound (which, and why), the access log cannot be opened, or the
     /// system lacks descriptors or threads.
     pub fn start(config: Config, options: Options) -> io::Result<Self> {
-        let listener = bind(&config.listen)?;
+        let listener = socket::listen("listen", &config.listen)?;
+        let admin = match &config.admin_listen {
+            Some(listen) => Some((socket::listen("admin_listen", listen)?, listen.clone())),
+            None => None,
+        };
         Acceptor::prepare(&listener)?;
         let address = listener.local_addr()?;
         let access_log = config.access_log.clone();
@@ -137,7 +142,15 @@ impl Server {
         let (waiter, poll) = Waiter::new(Arc::clone(&ctx))?;
         let workers = Workers::new(Arc::clone(&ctx));
         let connections = Permits::new(most_connections(&ctx));
+        let observed = Observed {
+            ctx: Arc::clone(&ctx),
+            waiter: Arc::clone(&waiter),
+            workers: Arc::clone(&workers),
+            connections: Arc::clone(&connections),
+        };
+        let start = |(listener, listen)| Admin::start(listener, listen, Arc::new(observed));
         let server = Self {
+            admin: admin.map(start).transpose()?,
             reload_alarm: ctx.stop.alarm(),
             ctx,
             address,
@@ -194,6 +207,11 @@ impl Server {
         self.address
     }
 
+    /// Where the admin server listens, if there is one.
+    pub fn admin_addr(&self) -> Option<SocketAddr> {
+        self.admin.as_ref().map(Admin::address)
+    }
+
     /// Says in the log what is running, for whoever reads it first.
     fn announce(&self) {
         let snapshot = self.ctx.snapshot();
@@ -205,6 +223,9 @@ impl Server {
             snapshot.pool.upstreams().len(),
             config.mode
         );
+        if let Some(address) = self.admin_addr() {
+            log::info!("the admin endpoints are at http://{address}/");
+        }
         for upstream in snapshot.pool.upstreams() {
             log::info!("upstream {} at {}", upstream.spec.name, upstream.url());
         }
@@ -302,7 +323,41 @@ impl Server {
         for thread in self.threads.lock().drain(..) {
             join(thread);
         }
+        if let Some(admin) = &self.admin {
+            admin.end();
+        }
         self.ctx.access_log.finish(Duration::from_secs(1));
+    }
+}
+
+/// What the admin server sees of a server.
+struct Observed {
+    ctx: Arc<Context>,
+    waiter: Arc<Waiter>,
+    workers: Arc<Workers>,
+    connections: Arc<Permits>,
+}
+
+impl Surroundings for Observed {
+    fn context(&self) -> &Arc<Context> {
+        &self.ctx
+    }
+
+    fn load(&self) -> Load {
+        let workers = self.workers.counts();
+        let waiting = self.waiter.counts();
+        Load {
+            connections: self.connections.taken(),
+            most_connections: self.connections.limit(),
+            parked: waiting.parked,
+            lingering: waiting.lingering,
+            workers: workers.workers,
+            busy: workers.busy,
+            most_workers: workers.most_workers,
+            lasting: workers.lasting,
+            queue: workers.queue,
+            most_queued: workers.most_queued,
+        }
     }
 }
 
@@ -324,17 +379,6 @@ fn log_panics() {
 
 /// How often a drain looks whether it is over.
 const DRAIN_TICK: Duration = Duration::from_millis(20);
-
-/// Binds the first address of `listen` that can be bound.
-fn bind(listen: &ListenAddress) -> io::Result<TcpListener> {
-    let named =
-        |error: io::Error| io::Error::new(error.kind(), format!("listen {listen}: {error}"));
-    let addresses = (listen.host.as_str(), listen.port)
-        .to_socket_addrs()
-        .map_err(named)?;
-    let addresses: Vec<SocketAddr> = addresses.collect();
-    TcpListener::bind(&*addresses).map_err(named)
-}
 
 /// What a change of the configuration changes here.
 fn apply_limits(ctx: &Context, connections: &Permits, workers: &Workers) {
