@@ -1,1 +1,6 @@
 //! A load balancer for HTTP proxies.
+
+pub mod protocol;
+
+pub mod balance;
+pub mod route;
