@@ -78,12 +78,6 @@ fn serve(stream: TcpStream, shared: &Shared) -> io::Result<()> {
     let mut input = BufReader::with_capacity(WINDOW, stream);
     while let Some(head) = Head::read(&mut input)? {
         let target = head.word(1).to_owned();
-        crate::machine::note(&format!(
-            "DEBUG {} {:?} {:?}",
-            head.start,
-            head.field("content-length"),
-            head.field("transfer-encoding")
-        ));
         let path = target.trim_start_matches('/');
         let (area, rest) = path.split_once('/').unwrap_or((path, ""));
         match area {
@@ -101,8 +95,15 @@ fn serve(stream: TcpStream, shared: &Shared) -> io::Result<()> {
             }
             "endless" => return endless(&mut output),
             "git" => git(&head, &mut input, &mut output, shared)?,
-            "ok" => answer(&mut output, "200 OK", b"ok\n")?,
+            "ok" | "stubborn" => answer(&mut output, "200 OK", b"ok\n")?,
             _ => answer(&mut output, "404 Not Found", b"no such thing\n")?,
+        }
+        // The stubborn one is what a proxy must be prepared for.
+        let close = head
+            .field("connection")
+            .is_some_and(|value| value == "close");
+        if close && area != "stubborn" {
+            return Ok(());
         }
     }
     Ok(())
