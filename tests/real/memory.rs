@@ -74,7 +74,7 @@ fn open_tunnel(client: &mut Client, origin: &Origin) {
 #[ignore = "moves 4 GiB; needs no package"]
 fn a_long_download_needs_little_memory() {
     check("download", |client, origin| {
-        download(client, &origin.url(&format!("/pattern/{BYTES}")))
+        download(client, &origin.url(&format!("/pattern/{BYTES}")));
     });
 }
 
@@ -83,7 +83,7 @@ fn a_long_download_needs_little_memory() {
 fn a_long_chunked_download_needs_little_memory() {
     let path = format!("/pattern-chunked/{BYTES}");
     check("chunked download", |client, origin| {
-        download(client, &origin.url(&path))
+        download(client, &origin.url(&path));
     });
 }
 
@@ -91,7 +91,7 @@ fn a_long_chunked_download_needs_little_memory() {
 #[ignore = "moves 4 GiB; needs no package"]
 fn a_long_upload_needs_little_memory() {
     check("upload", |client, origin| {
-        upload(client, &origin.url("/count/"), Framed::Length)
+        upload(client, &origin.url("/count/"), Framed::Length);
     });
 }
 
