@@ -44,9 +44,8 @@ fn idle_and_half_sent_clients_cost_no_threads() {
     }
     let mut half: Vec<Client> = (0..200).map(|_| Client::connect(relay.port())).collect();
     for client in &mut half {
-        client
-            .send("GET http://127.0.0.1/ HTTP/1.1\r\nHo")
-            .expect("sent");
+        let begun = format!("GET {} HTTP/1.1\r\nHo", origin.url("/ok"));
+        client.send(&begun).expect("sent");
     }
     expect_answer(&relay, &origin);
     let mut threads = 0;
@@ -68,11 +67,7 @@ fn idle_and_half_sent_clients_cost_no_threads() {
     let rest = format!("st: {}\r\n\r\n", host(&origin.url("/ok")));
     for client in half.iter_mut().step_by(20) {
         client.send(&rest).expect("still connected");
-        assert_eq!(
-            client.head().expect("an answer").status(),
-            502,
-            "nothing listens on port 80"
-        );
+        assert_eq!(client.head().expect("an answer").status(), 200);
     }
 }
 

@@ -201,12 +201,9 @@ impl Drop for Spawned {
         // It may be gone already: that is all these two can complain about.
         drop(self.child.kill());
         drop(self.child.wait());
-        if thread::panicking() {
-            note(&format!(
-                "{}:\n{}",
-                self.output.display(),
-                tail(&self.output)
-            ));
+        let said = tail(&self.output);
+        if thread::panicking() && !said.is_empty() {
+            note(&format!("{}:\n{said}", self.output.display()));
         }
     }
 }
