@@ -4,9 +4,10 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use crate::machine::{Folder, assert_same_bytes, assert_same_file, run, tool};
+use crate::machine::{Folder, assert_same_bytes, assert_same_file};
 use crate::nginx::small;
 use crate::pattern;
+use crate::programs::{run, tool};
 use crate::relay::Relay;
 use crate::stage::Stage;
 

@@ -3,7 +3,8 @@
 use std::fs;
 use std::process::{Command, Stdio};
 
-use crate::machine::{Folder, PATIENCE, Spawned, run, tool, wait_until};
+use crate::machine::{Folder, PATIENCE, wait_until};
+use crate::programs::{Spawned, run, tool};
 
 #[test]
 #[ignore = "needs curl (Debian package curl)"]

@@ -9,12 +9,11 @@ use std::thread::{self, ScopedJoinHandle};
 use std::time::{Duration, Instant};
 
 use crate::curl::curl;
-use crate::machine::{
-    Finished, Folder, PATIENCE, assert_same_bytes, assert_same_file, note, run, wait_until,
-};
+use crate::machine::{Folder, PATIENCE, assert_same_bytes, assert_same_file, note, wait_until};
 use crate::nginx::{SMALL_FILES, small};
 use crate::origin::Origin;
 use crate::pattern;
+use crate::programs::{Finished, run};
 use crate::relay::{Relay, Settings, as_upstream};
 use crate::stage::{NAMES, Stage};
 use crate::wire::{Client, host};

@@ -10,10 +10,12 @@
 //! --test-threads=1`. One at a time, because some of the tests count threads and memory.
 #![cfg(test)]
 
-/// What every test needs of the machine: folders, free ports, child processes, waiting.
+/// What every test needs of the machine: folders, free ports, connections, waiting.
 mod machine;
 /// Bytes whose place in a body can be told by looking at them.
 mod pattern;
+/// Servers that end with their test, and clients that end by themselves.
+mod programs;
 /// Just enough blocking HTTP for the hand-made origin and the raw client.
 mod wire;
 

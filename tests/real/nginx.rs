@@ -3,8 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::machine::{Folder, Server, free_port, run, tool, write};
+use crate::machine::{Folder, free_port, write};
 use crate::pattern;
+use crate::programs::{Server, run, tool};
 
 /// How many files stand under `/small/`, and how long each is.
 pub(crate) const SMALL_FILES: usize = 25;

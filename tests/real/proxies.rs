@@ -2,7 +2,8 @@
 
 use std::process::Command;
 
-use crate::machine::{Folder, Server, free_port, run, tool};
+use crate::machine::{Folder, free_port};
+use crate::programs::{Server, run, tool};
 
 /// What an upstream wants to hear; the password has the characters that break naive parsers.
 #[derive(Clone, Copy)]

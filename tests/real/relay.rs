@@ -5,7 +5,8 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use crate::machine::{Folder, PATIENCE, Server, free_port, wait_until};
+use crate::machine::{Folder, PATIENCE, free_port, wait_until};
+use crate::programs::Server;
 use crate::proxies::Proxy;
 
 /// A running http-proxy-lb.

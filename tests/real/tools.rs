@@ -4,9 +4,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::machine::{Folder, assert_same_bytes, note, run, tool, write};
+use crate::machine::{Folder, assert_same_bytes, note, write};
 use crate::nginx::{SMALL_FILES, small};
 use crate::pattern;
+use crate::programs::{run, tool};
 use crate::relay::Relay;
 use crate::stage::Stage;
 
