@@ -1,6 +1,5 @@
 //! An upstream is killed while clients work: who notices, and who must not.
 
-use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -11,12 +10,10 @@ use std::time::{Duration, Instant};
 use crate::curl::curl;
 use crate::machine::{Folder, PATIENCE, assert_same_bytes, assert_same_file, note, wait_until};
 use crate::nginx::{SMALL_FILES, small};
-use crate::origin::Origin;
 use crate::pattern;
 use crate::programs::{Finished, run};
-use crate::relay::{Relay, Settings, as_upstream};
+use crate::relay::Relay;
 use crate::stage::{NAMES, Stage};
-use crate::wire::{Client, host};
 
 const LONG_BYTES: usize = 200_000_000;
 /// As in `Settings::new`.
@@ -242,64 +239,4 @@ impl Loops {
             "failed before their response began: {failed:#?}"
         );
     }
-}
-
-#[test]
-#[ignore = "takes a minute; needs no package"]
-fn under_random_kills_no_get_fails_early_and_no_post_arrives_twice() {
-    let origin = Origin::start();
-    let mut upstreams = ["one", "two", "three"].map(|name| as_upstream(name, &Settings::direct()));
-    let settings = Settings::default().line("via: false").line(&format!(
-        "health_check: {{url: '{}', expect_status: 200, interval_secs: 1}}",
-        origin.url("/ok")
-    ));
-    let relay = Relay::start(&upstreams.iter().fold(settings, Settings::upstream));
-    let mut fates: HashMap<String, Result<u16, String>> = HashMap::new();
-    for number in 0..1000_usize {
-        if number % 20 == 10 {
-            upstreams[(number / 20) % 3].kill();
-        }
-        if number % 20 == 15 {
-            upstreams[(number / 20) % 3].revive();
-        }
-        let method = if number % 2 == 0 { "GET" } else { "POST" };
-        let name = format!("{method}-{number}");
-        let url = origin.url(&format!("/once/{name}"));
-        let fate = send(relay.port(), method, &url);
-        fates.insert(name, fate.map_err(|error| error.to_string()));
-    }
-    let seen = origin.seen();
-    for (name, fate) in fates {
-        let times = seen.get(&name).copied().unwrap_or(0);
-        if name.starts_with("GET") {
-            assert_eq!(
-                fate,
-                Ok(200),
-                "{name}, which reached the origin {times} times"
-            );
-        } else {
-            assert!(times <= 1, "{name} arrived {times} times");
-            assert!(
-                fate != Ok(200) || times == 1,
-                "{name} was answered but never arrived"
-            );
-        }
-    }
-}
-
-fn send(port: u16, method: &str, url: &str) -> std::io::Result<u16> {
-    let mut client = Client::connect(port);
-    let body = if method == "POST" { "x=1" } else { "" };
-    let length = if method == "POST" {
-        "Content-Length: 3\r\n"
-    } else {
-        ""
-    };
-    let host = host(url);
-    client.send(&format!(
-        "{method} {url} HTTP/1.1\r\nHost: {host}\r\n{length}\r\n{body}"
-    ))?;
-    let head = client.head()?;
-    client.body(&head, |_| ())?;
-    Ok(head.status())
 }

@@ -46,3 +46,5 @@ mod demo;
 mod kill;
 /// Very large bodies in little memory.
 mod memory;
+/// GET and POST while upstreams die at random.
+mod replay;
