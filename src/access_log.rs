@@ -17,7 +17,7 @@ use std::time::{Duration, Instant, SystemTime};
 use parking_lot::{Condvar, Mutex};
 use time::OffsetDateTime;
 
-use crate::config::{AccessLog as Settings, AccessLogFormat};
+use crate::config::checked::{AccessLog as Settings, AccessLogFormat};
 use crate::metrics::Metrics;
 use crate::net::threads;
 

@@ -322,7 +322,7 @@ impl Exchange<'_> {
         self.ctx.health_alarm.ring();
     }
 
-    fn client_is_gone(&self) -> bool {
+    pub(super) fn client_is_gone(&self) -> bool {
         // A client that will not send another request may close its side while it waits.
         let half_close = match self.persistence {
             Persistence::Close(_) => HalfClose::Waits,
@@ -348,7 +348,7 @@ impl Exchange<'_> {
             framing: SentFraming::None,
             persistence: Persistence::KeepAlive,
             via: self.via(),
-            switch: rewrite::Switch::No,
+            upgrade: rewrite::Switch::Stays,
         };
         rewrite::response(head, &how, &mut bytes);
         self.send_to_client(&mut [IoSlice::new(&bytes)])
@@ -390,9 +390,5 @@ pub(super) fn look_at(stage: Stage) -> LookAround {
 }
 
 fn malformed(error: HeadError) -> Failed {
-    Failed::no_response(match error {
-        HeadError::TooLarge | HeadError::RequestLineTooLong => HopFailure::HeadTooLarge,
-        HeadError::Malformed(what) => HopFailure::Malformed(what),
-        HeadError::VersionUnsupported => HopFailure::Malformed("version is not HTTP/1.x"),
-    })
+    Failed::no_response(error.into())
 }

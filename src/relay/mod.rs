@@ -37,7 +37,7 @@ use crate::access_log::AccessLog;
 use crate::balance::pool::Pool;
 use crate::balance::upstream::Upstream;
 use crate::balance::vitals::UpstreamId;
-use crate::config::Config;
+use crate::config::checked::Config;
 use crate::metrics::Metrics;
 use crate::net::conn::Conn;
 use crate::net::permits::{ClientPermit, Permit};
@@ -188,7 +188,7 @@ pub struct Client {
     pub bound: Option<attempt::Bound>,
     /// Whether it has ever used such a scheme: then its connections are never shared again.
     pub binds: bool,
-    _permits: (Permit, ClientPermit),
+    permits: (Permit, ClientPermit),
 }
 
 impl Client {
@@ -202,7 +202,7 @@ impl Client {
             served: 0,
             bound: None,
             binds: false,
-            _permits: permits,
+            permits,
         }
     }
 

@@ -125,7 +125,13 @@ impl Report {
         if self.route == RouteTaken::Direct {
             metrics.direct.increment();
         }
-        let whole = self.cause.is_none() && self.status.is_some_and(|status| status < 500);
+        // How a tunnel ends is its peers' business.
+        let tunneled = match (self.kind, self.status) {
+            (_, Some(101)) | (Kind::Connect, Some(200..=299)) => true,
+            (_, _) => false,
+        };
+        let gateway_error = matches!(self.status, None | Some(502..=504));
+        let whole = tunneled || (self.cause.is_none() && !gateway_error);
         if whole {
             metrics.succeeded.increment();
         } else {

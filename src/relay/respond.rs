@@ -18,7 +18,7 @@ use crate::protocol::rewrite::{self, ResponseRewrite, SentFraming, Switch};
 use crate::stop::Stage;
 
 use super::attempt::{Failed, Hop};
-use super::exchange::Exchange;
+use super::exchange::{ClientEnd, Exchange};
 
 /// How the body of a response travels on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,7 +91,7 @@ impl Exchange<'_> {
             framing: passage.declared,
             persistence,
             via: self.via(),
-            switch: Switch::No,
+            upgrade: Switch::Stays,
         };
         let mut out = std::mem::take(&mut self.out);
         out.clear();
@@ -109,7 +109,7 @@ impl Exchange<'_> {
             self.blame_truncation(&hop, &error);
             if passage.declared == SentFraming::UntilClose {
                 // An orderly end would look like the end of the body.
-                self.reset_client = true;
+                self.client_end = ClientEnd::Reset;
             }
             return Err(error);
         }
@@ -197,10 +197,10 @@ impl Exchange<'_> {
                         return Err(Failed::Closed(CloseReason::ClientGone));
                     }
                     if since.elapsed() >= patience {
-                        return Err(truncated(HopFailure::BodyTimeout));
+                        return Err(truncated(HopFailure::Stalled));
                     }
                 }
-                Err(_) => return Err(truncated(HopFailure::Reset)),
+                Err(_) => return Err(truncated(HopFailure::Truncated)),
             }
         }
     }
