@@ -20,6 +20,6 @@ pub mod reload;
 
 pub mod server;
 
-pub mod health;
+pub mod demo;
 
 pub mod cli;

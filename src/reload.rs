@@ -50,7 +50,10 @@ pub fn apply(ctx: &Context, config: Config) {
     let before = ctx.snapshot();
     for (key, changed) in [
         ("listen", before.config.listen != config.listen),
-        ("admin_listen", before.config.admin_listen != config.admin_listen),
+        (
+            "admin_listen",
+            before.config.admin_listen != config.admin_listen,
+        ),
     ] {
         if changed {
             log::warn!("{key} changed: that needs a restart");

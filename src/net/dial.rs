@@ -136,8 +136,7 @@ mod tests {
         let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
         let port = listener.local_addr().unwrap().port();
         // Nothing listens on that port of the first address.
-        let resolver =
-            Resolver::asking(|_| Ok(vec![[127, 0, 0, 9].into(), [127, 0, 0, 1].into()]));
+        let resolver = Resolver::asking(|_| Ok(vec![[127, 0, 0, 9].into(), [127, 0, 0, 1].into()]));
         let conn = dial(
             &authority(&format!("two.test:{port}")),
             &resolver,
@@ -170,6 +169,9 @@ mod tests {
         let target = authority(&reserved.local_addr().unwrap().to_string());
         drop(reserved);
         let refused = dial(&target, &Resolver::default(), deadline(), &|_| true);
-        assert!(matches!(refused, Err(DialError::Failed(HopFailure::ConnectRefused))), "{refused:?}");
+        assert!(
+            matches!(refused, Err(DialError::Failed(HopFailure::ConnectRefused))),
+            "{refused:?}"
+        );
     }
 }

@@ -246,10 +246,7 @@ impl Exchange<'_> {
             let scanner = waiting
                 .scanner
                 .get_or_insert_with(HeadScanner::for_response);
-            if let Some(length) = scanner
-                .scan(hop.conn.unread(), limits)
-                .map_err(malformed)?
-            {
+            if let Some(length) = scanner.scan(hop.conn.unread(), limits).map_err(malformed)? {
                 waiting.scanner = None;
                 let mut bytes = std::mem::take(&mut self.scratch_response);
                 hop.conn.take_into(length, &mut bytes);
@@ -284,12 +281,7 @@ impl Exchange<'_> {
     }
 
     /// Nothing came for a while: is there still a point in waiting?
-    fn look_around(
-        &self,
-        hop: &Hop,
-        waiting: &mut Waiting,
-        limit: Duration,
-    ) -> Result<(), Failed> {
+    fn look_around(&self, hop: &Hop, waiting: &mut Waiting, limit: Duration) -> Result<(), Failed> {
         if self.ctx.stop.stage() == Stage::Ended {
             return Err(Failed::Closed(CloseReason::Draining));
         }
@@ -302,13 +294,12 @@ impl Exchange<'_> {
         let Some(lease) = &hop.lease else {
             return Ok(());
         };
-        let vitals = lease.upstream().vitals();
-        if !vitals.is_online() && lease.is_outdated() {
+        if lease.is_lost() {
             return Err(Failed::no_response(HopFailure::WentOffline));
         }
-        let silent = waiting.asked.is_some_and(|asked| {
-            asked.elapsed() >= self.snapshot.config.health.timeout
-        });
+        let silent = waiting
+            .asked
+            .is_some_and(|asked| asked.elapsed() >= self.snapshot.config.health.timeout);
         if silent && !waiting.suspected {
             waiting.suspected = true;
             self.suspect(lease);

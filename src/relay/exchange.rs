@@ -292,7 +292,12 @@ impl Exchange<'_> {
         };
         let shelf = self.snapshot.shelf(lease.upstream());
         if let Some(stream) = shelf.and_then(|shelf| shelf.take(within)) {
-            lease.upstream().vitals().counters.connections_reused.fetch_add(1, Ordering::Relaxed);
+            lease
+                .upstream()
+                .vitals()
+                .counters
+                .connections_reused
+                .fetch_add(1, Ordering::Relaxed);
             let conn = Conn::prepared(stream, TICK);
             return Ok(hop(conn, Some(lease), begun, HopOrigin::Reused));
         }
@@ -305,7 +310,12 @@ impl Exchange<'_> {
         let authority = &lease.upstream().spec.authority;
         match dial::dial(authority, &self.ctx.resolver, deadline, &|_| true) {
             Ok(conn) => {
-                lease.upstream().vitals().counters.connections_opened.fetch_add(1, Ordering::Relaxed);
+                lease
+                    .upstream()
+                    .vitals()
+                    .counters
+                    .connections_opened
+                    .fetch_add(1, Ordering::Relaxed);
                 Ok(hop(conn, Some(lease), begun, HopOrigin::Fresh))
             }
             Err(DialError::Forbidden) => Err(Failed::Refused(Refusal::TargetForbidden)),

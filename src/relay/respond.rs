@@ -69,7 +69,7 @@ impl Exchange<'_> {
             if matches!(head.status(), 502..=504)
                 && vitals.gateway_error(self.target_hash()) == Suspicion::Probe
             {
-                self.suspect(lease);
+                self.ctx.health_alarm.ring();
             }
         }
         Ok(framing)
@@ -184,7 +184,9 @@ impl Exchange<'_> {
         let patience = self.snapshot.config.limits.io_timeout;
         let since = Instant::now();
         // A failure shows at the read.
-        hop.conn.limit_read(patience.min(crate::net::socket::TICK)).ok();
+        hop.conn
+            .limit_read(patience.min(crate::net::socket::TICK))
+            .ok();
         loop {
             match hop.conn.receive_bulk(Wait::Tick) {
                 Ok(Received::Bytes(_)) => return Ok(true),

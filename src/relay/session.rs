@@ -225,7 +225,12 @@ impl Turn<'_> {
             Ok(Done::Answered(then)) => self.over(client, then),
             Ok(Done::Switched { hop, first }) => {
                 let (ctx, snapshot, report) = (self.ctx, self.snapshot, self.report);
-                Next::Over(connect::start_tunnel((ctx, snapshot), client, (hop, first), report))
+                Next::Over(connect::start_tunnel(
+                    (ctx, snapshot),
+                    client,
+                    (hop, first),
+                    report,
+                ))
             }
             Err(Failed::Refused(refusal)) => self.refuse(client, scratch, (&refusal, then)),
             Err(Failed::Hop(error)) => {
@@ -372,7 +377,9 @@ impl Turn<'_> {
         if sent.is_ok() {
             return self.over(client, then);
         }
-        self.report.cause.get_or_insert(CloseReason::ClientGone.label());
+        self.report
+            .cause
+            .get_or_insert(CloseReason::ClientGone.label());
         self.broken(client, CloseReason::ClientGone, ClientEnd::Orderly)
     }
 

@@ -13,13 +13,14 @@
 //! the drain time is over, or a second signal comes, everything is cut.
 
 mod acceptor;
+mod checks;
 mod signals;
 mod waiter;
 mod workers;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -29,10 +30,9 @@ use parking_lot::Mutex;
 use crate::balance::state::Availability;
 use crate::config::checked::Config;
 use crate::config::listen::ListenAddress;
-use crate::health;
 use crate::net::permits::{PerClient, Permits};
 use crate::net::resolve::Resolver;
-use crate::net::{dial, socket, threads};
+use crate::net::{socket, threads};
 use crate::relay::Context;
 use crate::reload;
 use crate::stop::{Alarm, Stage, Woken};
@@ -157,12 +157,14 @@ impl Server {
         file: Option<PathBuf>,
     ) -> io::Result<()> {
         let (waiter, workers) = (Arc::clone(&self.waiter), Arc::clone(&self.workers));
-        self.keep(threads::start("waiter", move || waiter.run(poll, &workers))?);
+        self.keep(threads::start("waiter", move || {
+            waiter.run(poll, &workers)
+        })?);
         let hold: Arc<dyn Hold> = Arc::<Waiter>::clone(&self.waiter);
         let workers = Arc::clone(&self.workers);
         self.keep(threads::start("overseer", move || workers.oversee(&hold))?);
         let ctx = Arc::clone(&self.ctx);
-        self.keep(threads::start("health", move || check_health(&ctx))?);
+        self.keep(threads::start("health", move || checks::run(ctx))?);
         let (ctx, alarm) = (Arc::clone(&self.ctx), self.ctx.stop.alarm());
         self.keep(threads::start("sweeper", move || sweep(&ctx, &alarm))?);
         if let Some(file) = file {
@@ -190,6 +192,22 @@ impl Server {
     /// Where it listens.
     pub fn local_addr(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Says in the log what is running, for whoever reads it first.
+    fn announce(&self) {
+        let snapshot = self.ctx.snapshot();
+        let config = &snapshot.config;
+        log::info!(
+            "http-proxy-lb {} listens on {}; {} upstreams, {}",
+            env!("CARGO_PKG_VERSION"),
+            self.address,
+            snapshot.pool.upstreams().len(),
+            config.mode
+        );
+        for upstream in snapshot.pool.upstreams() {
+            log::info!("upstream {} at {}", upstream.spec.name, upstream.url());
+        }
     }
 
     /// What its parts share.
@@ -295,12 +313,22 @@ fn join(thread: JoinHandle<()>) {
     }
 }
 
+/// Makes a panic one line of the log; what it cost is counted where it is caught.
+fn log_panics() {
+    std::panic::set_hook(Box::new(|panic| {
+        let thread = std::thread::current();
+        let name = thread.name().unwrap_or("unnamed");
+        log::error!("thread {name} panicked, one connection is lost: {panic}");
+    }));
+}
+
 /// How often a drain looks whether it is over.
 const DRAIN_TICK: Duration = Duration::from_millis(20);
 
 /// Binds the first address of `listen` that can be bound.
 fn bind(listen: &ListenAddress) -> io::Result<TcpListener> {
-    let named = |error: io::Error| io::Error::new(error.kind(), format!("listen {listen}: {error}"));
+    let named =
+        |error: io::Error| io::Error::new(error.kind(), format!("listen {listen}: {error}"));
     let addresses = (listen.host.as_str(), listen.port)
         .to_socket_addrs()
         .map_err(named)?;

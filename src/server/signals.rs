@@ -22,6 +22,7 @@ use super::{Drained, Options, Server};
 pub fn run(config: Config, file: &Path) -> io::Result<()> {
     // Before the first thread and the first client: no signal may find its default action.
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR1])?;
+    let done = signals.handle();
     super::log_panics();
     let options = Options {
         file: Some(file.to_owned()),
@@ -40,7 +41,7 @@ pub fn run(config: Config, file: &Path) -> io::Result<()> {
             }
             _ => {
                 log::info!("stopping: no new connections; a second signal ends at once");
-                let (server, done) = (Arc::clone(&server), signals.handle());
+                let (server, done) = (Arc::clone(&server), done.clone());
                 draining = Some(threads::start("drain", move || {
                     match server.drain() {
                         Drained::Clean => log::info!("stopped"),

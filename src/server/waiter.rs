@@ -211,7 +211,11 @@ impl Waiter {
             if until > now {
                 break;
             }
-            late.extend(table.remove(token, &self.registry).map(|waiting| waiting.what));
+            late.extend(
+                table
+                    .remove(token, &self.registry)
+                    .map(|waiting| waiting.what),
+            );
         }
         late
     }
