@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use crate::machine::{PATIENCE, allow_many_descriptors, note, wait_until};
 use crate::origin::Origin;
 use crate::relay::{Relay, Settings};
+use crate::stage::SetAtTheEnd;
 use crate::wire::{Client, host};
 
 /// Far more than an answer from loopback takes, far less than anybody waits.
@@ -111,15 +112,6 @@ fn endless_streams_and_stalled_readers_do_not_stop_others() {
             expect_answer(&relay, &origin);
         }
     });
-}
-
-/// Sets the flag when the scope is left, also by a panic.
-struct SetAtTheEnd<'a>(&'a AtomicBool);
-
-impl Drop for SetAtTheEnd<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
 }
 
 /// Another client's request at the busiest moment: it may wait, but it is answered.

@@ -13,7 +13,7 @@ use crate::nginx::{SMALL_FILES, small};
 use crate::pattern;
 use crate::programs::{Finished, run};
 use crate::relay::Relay;
-use crate::stage::{NAMES, Stage};
+use crate::stage::{NAMES, SetAtTheEnd, Stage};
 
 const LONG_BYTES: usize = 200_000_000;
 /// As in `Settings::new`.
@@ -53,7 +53,7 @@ fn kill_under_load(victim: &str) {
     let original = stage.nginx.root().join("slow/long.bin");
     let loops = Loops::default();
     thread::scope(|scope| {
-        let _stop = StopAtTheEnd(&loops);
+        let _stop = SetAtTheEnd(&loops.stop);
         let long: Vec<Long<'_>> = (0..4)
             .map(|number| {
                 let file = long_home.path().join(number.to_string());
@@ -160,15 +160,6 @@ fn used_again_after(relay: &Relay, name: &str) -> String {
         || relay.log_lines(&["/small/", name]).len() > before,
     );
     format!("and used again after {:?}", start.elapsed())
-}
-
-/// Ends the loops when the scope is left, also by a panic, as else it would wait for ever.
-struct StopAtTheEnd<'a>(&'a Loops);
-
-impl Drop for StopAtTheEnd<'_> {
-    fn drop(&mut self) {
-        self.0.stop.store(true, Ordering::Relaxed);
-    }
 }
 
 /// What the clients that fetch small files share.

@@ -56,6 +56,13 @@ impl Folder {
         path
     }
 
+    /// Writes a file that only its owner may read.
+    pub(crate) fn write_secret(&self, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
+        let path = self.write(name, content);
+        share(&path, 0o600);
+        path
+    }
+
     pub(crate) fn write(&self, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
         let path = self.0.join(name);
         write(&path, content);

@@ -35,6 +35,8 @@ mod curl;
 /// wget, Python requests, git, apt-get and Chromium.
 mod tools;
 
+/// What one client provokes, and what upstreams are blamed for.
+mod blame;
 /// Crowds of idle, slow and endless clients.
 mod crowd;
 /// Connections to upstreams are used again, but not for the wrong origin.

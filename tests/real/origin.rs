@@ -95,7 +95,8 @@ fn serve(stream: TcpStream, shared: &Shared) -> io::Result<()> {
             }
             "endless" => return endless(&mut output),
             "git" => git(&head, &mut input, &mut output, shared)?,
-            "ok" | "stubborn" => answer(&mut output, "200 OK", b"ok\n")?,
+            "stubborn" => send_pattern(&mut output, Framed::Chunked, "100")?,
+            "ok" => answer(&mut output, "200 OK", b"ok\n")?,
             _ => answer(&mut output, "404 Not Found", b"no such thing\n")?,
         }
         // The stubborn one is what a proxy must be prepared for.

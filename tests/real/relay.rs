@@ -79,7 +79,7 @@ impl Relay {
     pub(crate) fn start(settings: &Settings) -> Self {
         let folder = Folder::new();
         let port = free_port();
-        let config = folder.write("config.yaml", settings.yaml(port));
+        let config = folder.write_secret("config.yaml", settings.yaml(port));
         let server = start(&config, port);
         Self {
             server,
@@ -119,15 +119,18 @@ impl Relay {
     }
 }
 
-/// Whether `word` stands in `line` with no letter or digit next to it.
+/// Whether `word` stands in `line`, and if it begins or ends with a letter or digit, with no other
+/// next to that.
 fn has_word(line: &str, word: &str) -> bool {
     let parts: Vec<&str> = line.split(word).collect();
     parts.windows(2).any(|around| {
         let (before, after) = (around[0].chars().next_back(), around[1].chars().next());
-        ![before, after]
-            .into_iter()
-            .flatten()
-            .any(char::is_alphanumeric)
+        let goes_on = |own: Option<char>, next: Option<char>| {
+            [own, next]
+                .iter()
+                .all(|c| c.is_some_and(char::is_alphanumeric))
+        };
+        !goes_on(word.chars().next(), before) && !goes_on(word.chars().next_back(), after)
     })
 }
 
@@ -141,6 +144,6 @@ fn start(config: &Path, port: u16) -> Server {
 pub(crate) fn as_upstream(name: &'static str, settings: &Settings) -> Proxy {
     let folder = Folder::new();
     let port = free_port();
-    let config = folder.write("config.yaml", settings.yaml(port));
+    let config = folder.write_secret("config.yaml", settings.yaml(port));
     Proxy::new(name, None, folder, move || start(&config, port))
 }

@@ -1,8 +1,9 @@
 //! A connection to an upstream may be used again only if the upstream will read the next request.
 //!
-//! tinyproxy does not: after the first request it passes everything on to that request's origin,
-//! and counts on the origin to close, as it asked for that. Whoever sends another client's request
-//! down such a connection hands it, cookies and all, to an origin that did not close.
+//! tinyproxy does not: after the first request it passes everything on to that request's origin
+//! until the response ends, and the end of a chunked one it does not see but counts on the origin
+//! to close, as it asked for that. Whoever sends the next request down such a connection hands it,
+//! with its cookies and tinyproxy's own password, to an origin that did not close.
 
 use crate::origin::Origin;
 use crate::proxies::tinyproxy;

@@ -1,4 +1,7 @@
-//! Everything started together: both origins, three upstream proxies, and relays in front.
+//! Everything started together: both origins, three upstream proxies, and relays in front; and
+//! stopped together.
+
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::nginx::Nginx;
 use crate::origin::Origin;
@@ -49,5 +52,14 @@ impl Stage {
         let mut relays: Vec<_> = self.proxies.iter().map(alone).collect();
         relays.push(("direct", Relay::start(&Settings::direct())));
         relays
+    }
+}
+
+/// Tells threads to stop when their scope is left, also by a panic, as else it would wait for ever.
+pub(crate) struct SetAtTheEnd<'a>(pub(crate) &'a AtomicBool);
+
+impl Drop for SetAtTheEnd<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
     }
 }
