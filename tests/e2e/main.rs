@@ -1,0 +1,3 @@
+//! End-to-end tests.
+#![cfg(test)]
+mod harness;
