@@ -90,9 +90,16 @@ impl Client {
     /// to HEAD, for interim responses, and for bodies that are still being sent.
     #[track_caller]
     pub(crate) fn expect_head(&mut self, status: u16) -> &mut Self {
-        let head = self.socket.try_read_head();
-        let head = head.unwrap_or_else(|what| panic!("no response head: {what}"));
+        let head = self.read_head().clone();
         self.check_status(head, status)
+    }
+
+    /// As [`Client::expect_head`], whatever its status.
+    #[track_caller]
+    pub(crate) fn read_head(&mut self) -> &Message {
+        let head = self.socket.try_read_head();
+        self.last
+            .insert(head.unwrap_or_else(|what| panic!("no response head: {what}")))
     }
 
     /// An answer that the proxy makes itself: a short text, `Proxy-Status`, complete framing.

@@ -16,7 +16,10 @@ pub(crate) fn forwarded(request: impl AsRef<[u8]>) -> Message {
     let upstream = Upstream::echo_ok("a");
     let proxy = Proxy::over([&upstream]);
     proxy.client().send(request).expect_head(200);
-    upstream.requests().pop().expect("a request at the upstream")
+    upstream
+        .requests()
+        .pop()
+        .expect("a request at the upstream")
 }
 
 /// What an origin gets when a client sends this request on the direct route. `{origin}` in it
@@ -25,7 +28,10 @@ pub(crate) fn forwarded(request: impl AsRef<[u8]>) -> Message {
 pub(crate) fn forwarded_direct(request: &str) -> Message {
     let origin = Origin::echo_ok("origin");
     let proxy = Proxy::direct();
-    proxy.client().send(request.replace("{origin}", &origin.authority())).expect_head(200);
+    proxy
+        .client()
+        .send(request.replace("{origin}", &origin.authority()))
+        .expect_head(200);
     origin.requests().pop().expect("a request at the origin")
 }
 
@@ -44,10 +50,7 @@ pub(crate) fn relayed(response: impl AsRef<[u8]>) -> Message {
 /// Each of these requests, alone on its connection, is refused with this status. The upstream
 /// sees nothing of them, and an honest client is served afterwards.
 #[track_caller]
-pub(crate) fn expect_refused<R: AsRef<[u8]>>(
-    status: u16,
-    requests: impl IntoIterator<Item = R>,
-) {
+pub(crate) fn expect_refused<R: AsRef<[u8]>>(status: u16, requests: impl IntoIterator<Item = R>) {
     each_refused(requests, |client| {
         client.expect_refusal(status);
         if client.message().values("Connection") == ["close"] {

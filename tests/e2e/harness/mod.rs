@@ -21,7 +21,7 @@
 //! | [`Talk`] | `socket` | what client and hop have in common: send, expect, close, reset |
 //! | [`Message`] | `wire` | an HTTP parser of its own, so that no bug is on both sides |
 //! | [`forwarded`], [`relayed`], [`expect_refused`], .. | `exchange` | one exchange in one line, for tables |
-//! | [`Journal`] | `journal` | who sent what and when; printed when a test fails |
+//! | [`journal::Journal`] | `journal` | who sent what and when; printed when a test fails |
 //!
 //! Nothing here sleeps in order to synchronise. A step waits for what it is about, for at most
 //! [`PATIENCE`]; for everything else there is [`wait_until`].
@@ -47,9 +47,8 @@ pub(crate) use exchange::{
     relayed,
 };
 pub(crate) use hop::Hop;
-pub(crate) use journal::Journal;
 pub(crate) use origin::Origin;
-pub(crate) use proxy::{Proxy, TemporaryFile};
+pub(crate) use proxy::{Member, Proxy, TemporaryFile};
 pub(crate) use socket::Talk;
 pub(crate) use stage::ProbeAnswer;
 pub(crate) use upstream::Upstream;
@@ -91,4 +90,12 @@ pub(crate) fn pattern(length: usize) -> Vec<u8> {
         .flat_map(|n| n.wrapping_mul(2_654_435_761).to_be_bytes())
         .take(length)
         .collect()
+}
+
+/// This many field lines, from `X-0: 0` on.
+pub(crate) fn numbered_fields(count: usize) -> String {
+    (0..count)
+        .map(|n| format!("X-{n}: {n}\r\n"))
+        .collect::<Vec<_>>()
+        .concat()
 }

@@ -44,9 +44,18 @@ impl Upstream {
     /// This upstream with more keys, for example `weight: 3`.
     #[track_caller]
     pub(crate) fn with(&self, keys: &str) -> Member {
-        let address = self.address();
-        let own = format!("{{name: {}, url: 'http://{address}'}}", self.name());
-        Member(merged(mapping(&own), mapping(keys)))
+        let own = Member::at(self.name(), self.address());
+        Member(merged(own.0, mapping(keys)))
+    }
+}
+
+impl Member {
+    /// Whatever listens there.
+    #[track_caller]
+    pub(crate) fn at(name: &str, address: SocketAddr) -> Self {
+        Self(mapping(&format!(
+            "{{name: {name}, url: 'http://{address}'}}"
+        )))
     }
 }
 

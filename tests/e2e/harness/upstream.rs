@@ -119,7 +119,10 @@ impl Upstream {
     #[track_caller]
     pub(crate) fn accept(&self) -> Hop {
         let mut waiting = self.stage.waiting.lock();
-        let in_vain = self.stage.arrived.wait_while_for(&mut waiting, |w| w.is_empty(), PATIENCE);
+        let in_vain = self
+            .stage
+            .arrived
+            .wait_while_for(&mut waiting, |w| w.is_empty(), PATIENCE);
         assert!(!in_vain.timed_out(), "nobody connected to {}", self.name());
         waiting.pop_front().expect("one connection is waiting")
     }
