@@ -32,7 +32,6 @@ fn lengths_that_differ_are_refused() {
             "Content-Length: 0\r\nContent-Length: 6",
             "Content-Length: 6\r\nContent-Length: 0",
             "Content-Length: 0, 6",
-            "Content-Length: 6, 06",
             "Content-Length: 6\r\nContent-Length: 6, 7",
         ],
     );
@@ -75,7 +74,6 @@ fn a_coding_other_than_chunked_is_501() {
             "Transfer-Encoding: gzip\r\nTransfer-Encoding: chunked",
             "Transfer-Encoding: identity",
             "Transfer-Encoding: identity, chunked",
-            "Transfer-Encoding: \"chunked\"",
         ],
     );
 }
@@ -87,6 +85,9 @@ fn a_malformed_coding_is_refused() {
         &[
             "Transfer-Encoding:",
             "Transfer-Encoding: ,",
+            "Transfer-Encoding: \"chunked\"",
+            "Transfer-Encoding: chunked;q=1",
+            "Transfer-Encoding: chunked, gzip",
             "Transfer-Encoding: chunked, chunked",
             "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked",
             "Transfer-Encoding: chunked\u{b}",
@@ -181,26 +182,29 @@ fn a_malformed_chunk_of_a_request_is_never_completed() {
         "2\r\nhi\r\n0\r\n\n",
     ];
     for body in bodies {
-        check_chunked(body);
+        check_chunked(400, body);
     }
 }
 
 #[test]
 fn an_endless_chunk_extension_is_refused() {
-    check_chunked(&format!("2;{}\r\nhi\r\n0\r\n\r\n", "x".repeat(100_000)));
-    check_chunked(&("1;a=b\r\nx\r\n".repeat(50_000) + "0\r\n\r\n"));
+    check_chunked(
+        431,
+        &format!("2;{}\r\nhi\r\n0\r\n\r\n", "x".repeat(100_000)),
+    );
+    check_chunked(431, &("1;a=b\r\nx\r\n".repeat(50_000) + "0\r\n\r\n"));
 }
 
 #[test]
 fn an_endless_trailer_section_is_refused() {
-    check_chunked(&format!(
-        "2\r\nhi\r\n0\r\nX-A: {}\r\n\r\n",
-        "x".repeat(100_000)
-    ));
-    check_chunked(&format!(
-        "2\r\nhi\r\n0\r\n{}\r\n",
-        "X-A: b\r\n".repeat(2_000)
-    ));
+    check_chunked(
+        431,
+        &format!("2\r\nhi\r\n0\r\nX-A: {}\r\n\r\n", "x".repeat(100_000)),
+    );
+    check_chunked(
+        431,
+        &format!("2\r\nhi\r\n0\r\n{}\r\n", "X-A: b\r\n".repeat(2_000)),
+    );
 }
 
 /// What stands within a body is no request, and what stands behind it is one of its own.
@@ -290,10 +294,10 @@ fn check_fields(status: u16, fields: &[&str]) {
     expect_refused_and_closed(status, fields.iter().map(attack));
 }
 
-/// A chunked POST with this body is answered with 400, its connection closed, and never complete
+/// A chunked POST with this body is answered with this status, its connection closed, and never complete
 /// at the upstream, which stays online.
 #[track_caller]
-fn check_chunked(body: &str) {
+fn check_chunked(status: u16, body: &str) {
     let upstream = Upstream::echo_ok("a");
     let proxy = Proxy::over([&upstream]);
     let mut client = proxy.client();
@@ -301,7 +305,7 @@ fn check_chunked(body: &str) {
         "POST http://o.test/ HTTP/1.1\r\nHost: o.test\r\nTransfer-Encoding: chunked\r\n\r\n\
          {body}{SMUGGLED}"
     ));
-    client.expect_refusal_and_close(400);
+    client.expect_refusal_and_close(status);
     proxy.expect_at_rest();
     proxy.expect_online("a");
     assert!(upstream.requests().is_empty(), "completed with {body:?}");
