@@ -1,0 +1,19 @@
+//! Which upstream gets a request, which one is out of use, and what may follow a failure.
+//!
+//! Everything here is a decision over values: no IO, no clock (time is an argument), no thread. So
+//! each rule is a table test, and a picture of the pool can be taken at any moment without waiting.
+//!
+//! Read in this order: [`reason`] and [`state`] (one upstream, online or offline), [`vitals`]
+//! (the same, shared between threads, with load and latency), [`upstream`] (with what the
+//! configuration says), [`pick`] (the choice), [`pool`] (all of them), [`failover`] (after a
+//! failure).
+//!
+//! Not here: connecting, probing ([`crate::health`]), and the counting of requests as a whole.
+
+pub mod failover;
+pub mod pick;
+pub mod pool;
+pub mod reason;
+pub mod state;
+pub mod upstream;
+pub mod vitals;

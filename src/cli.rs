@@ -1,0 +1,239 @@
+//! The command line: arguments in, exit code out.
+//!
+//! What is printed here is for the person who typed the command; what happens
+//! later goes to the log. Running is the business of other modules.
+
+use std::ffi::OsString;
+use std::fmt::Display;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::builder::PossibleValuesParser;
+use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
+use log::LevelFilter;
+
+use crate::config;
+use crate::config::report::Report;
+use crate::logging::{self, Level};
+use crate::{demo, server};
+
+/// The program could not start, or failed while it ran.
+const EXIT_FAILURE: u8 = 1;
+/// The command was misspelled.
+const EXIT_USAGE: u8 = 2;
+/// The configuration cannot be used (`EX_CONFIG` of sysexits.h).
+const EXIT_CONFIG: u8 = 78;
+
+/// The environment variable with the level of the log.
+const RUST_LOG: &str = "RUST_LOG";
+
+/// What the command asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Wish {
+    /// Relay until a signal.
+    Run { config: PathBuf },
+    /// Say what the configuration means.
+    Check { config: PathBuf },
+    /// Show everything without a configuration.
+    Demo,
+}
+
+/// Does what the arguments say; the first one is the name of the program.
+pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let matches = match command().try_get_matches_from(arguments) {
+        Ok(matches) => matches,
+        // help and version come as errors, too, and go to standard output
+        Err(error) => {
+            let code = if error.use_stderr() { EXIT_USAGE } else { 0 };
+            return printed(error.print(), code);
+        }
+    };
+    let asked = level(&matches);
+    let from_environment = std::env::var(RUST_LOG).ok();
+    match wish(&matches) {
+        Wish::Check { config } => check(&config),
+        Wish::Run { config } => {
+            start_log(Level::choose(asked, from_environment.as_deref()));
+            relay(&config)
+        }
+        Wish::Demo => {
+            start_log(Level::choose(asked, from_environment.as_deref()));
+            ended(demo::run())
+        }
+    }
+}
+
+fn command() -> Command {
+    let config = Arg::new("config")
+        .short('c')
+        .long("config")
+        .value_name("FILE")
+        .default_value("config.yaml")
+        .value_parser(value_parser!(PathBuf))
+        .help("The configuration file");
+    let check = Arg::new("check")
+        .long("check")
+        .action(ArgAction::SetTrue)
+        .help("Check FILE, print what it means and start nothing");
+    let levels = PossibleValuesParser::new(["error", "warn", "info", "debug", "trace"]);
+    let log_level = Arg::new("log-level")
+        .long("log-level")
+        .value_name("LEVEL")
+        .global(true)
+        .value_parser(levels)
+        .help("How much is logged to standard error [default: RUST_LOG, or info]");
+    let demo = Command::new("demo").about(
+        "Show everything with nothing installed: the relay with upstream proxies and an origin of \
+         its own, on loopback ports",
+    );
+    Command::new(env!("CARGO_PKG_NAME"))
+        .version(env!("CARGO_PKG_VERSION"))
+        .about(env!("CARGO_PKG_DESCRIPTION"))
+        .after_help(
+            "Exit codes: 0 after a clean stop, 1 if it cannot start or fails, 2 for a misspelled \
+             command, 78 for a configuration that cannot be used.",
+        )
+        .args([config, check, log_level])
+        .subcommand(demo)
+        .args_conflicts_with_subcommands(true)
+        .disable_help_subcommand(true)
+}
+
+fn wish(matches: &ArgMatches) -> Wish {
+    if matches.subcommand_name() == Some("demo") {
+        return Wish::Demo;
+    }
+    let config = matches
+        .get_one::<PathBuf>("config")
+        .cloned()
+        .unwrap_or_default();
+    if matches.get_flag("check") {
+        Wish::Check { config }
+    } else {
+        Wish::Run { config }
+    }
+}
+
+fn level(matches: &ArgMatches) -> Option<LevelFilter> {
+    matches
+        .get_one::<String>("log-level")
+        .and_then(|word| word.parse().ok())
+}
+
+/// `--check`: the report goes to standard output, errors to standard error.
+fn check(path: &Path) -> ExitCode {
+    let file = path.display().to_string();
+    match config::load(path) {
+        Ok(config) => {
+            let code = if config.relies_on_compatibility() {
+                EXIT_CONFIG
+            } else {
+                0
+            };
+            let report = Report {
+                config: &config,
+                file: &file,
+            };
+            printed(write!(io::stdout(), "{report}"), code)
+        }
+        Err(error) => refuse(&error),
+    }
+}
+
+fn relay(path: &Path) -> ExitCode {
+    match config::load(path) {
+        Ok(config) => {
+            for notice in &config.warnings {
+                log::warn!("{notice}");
+            }
+            ended(server::run(config, path))
+        }
+        Err(error) => refuse(&error),
+    }
+}
+
+fn start_log(level: Level) {
+    if let Err(error) = logging::start(level) {
+        // a log is there, else this would not have failed
+        log::warn!("{error}");
+    }
+}
+
+fn refuse(error: &dyn Display) -> ExitCode {
+    printed(writeln!(io::stderr(), "{error}"), EXIT_CONFIG)
+}
+
+fn ended(result: Result<(), impl Display>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            log::error!("{error}");
+            ExitCode::from(EXIT_FAILURE)
+        }
+    }
+}
+
+/// `code`, unless printing failed. Whoever closes the pipe (`--check | head`)
+/// has seen enough, which is no failure.
+fn printed(result: io::Result<()>, code: u8) -> ExitCode {
+    match result {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => ExitCode::from(EXIT_FAILURE),
+        Ok(()) | Err(_) => ExitCode::from(code),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run_with(config: &str) -> Wish {
+        Wish::Run {
+            config: config.into(),
+        }
+    }
+
+    fn check_with(config: &str) -> Wish {
+        Wish::Check {
+            config: config.into(),
+        }
+    }
+
+    fn check_wish(arguments: &str, wanted: &Wish) {
+        let words = std::iter::once("http-proxy-lb").chain(arguments.split_whitespace());
+        let matches = command().try_get_matches_from(words).unwrap();
+        assert_eq!(&wish(&matches), wanted, "{arguments}");
+    }
+
+    #[test]
+    fn the_command_is_sound() {
+        command().debug_assert();
+    }
+
+    #[test]
+    fn without_a_word_the_relay_runs_with_the_default_file() {
+        check_wish("", &run_with("config.yaml"));
+        check_wish("-c x.yaml", &run_with("x.yaml"));
+        check_wish("--config=x.yaml --log-level debug", &run_with("x.yaml"));
+        check_wish("--check", &check_with("config.yaml"));
+        check_wish("--check -c x.yaml", &check_with("x.yaml"));
+        check_wish("demo", &Wish::Demo);
+        check_wish("demo --log-level trace", &Wish::Demo);
+    }
+
+    #[test]
+    fn a_misspelled_command_is_an_error() {
+        for arguments in [
+            "--confg x",
+            "run",
+            "-c",
+            "--log-level loud",
+            "demo --check",
+            "-c x demo",
+        ] {
+            let words = std::iter::once("http-proxy-lb").chain(arguments.split_whitespace());
+            let error = command().try_get_matches_from(words).unwrap_err();
+            assert!(error.use_stderr(), "{arguments}");
+        }
+    }
+}

@@ -1,0 +1,348 @@
+//! The configuration file: read, checked to its end, and turned into values
+//! that need no second look.
+//!
+//! Three steps, each in modules of its own. `raw`, `keys` and `locate` know
+//! YAML and nothing of what it means; `reader` and `findings` take typed values
+//! out of it and collect every mistake with file, line and key; the rest knows
+//! the keys: [`checked`] as a whole, [`listen`], [`limits`], [`health`],
+//! [`access`] and `upstreams` each for its part. [`report`] tells people what a
+//! valid file means.
+//!
+//! Only this module uses serde and the YAML parser. When a file is read again
+//! is not decided here.
+
+pub mod access;
+mod advice;
+pub mod checked;
+pub mod findings;
+pub mod health;
+mod keys;
+pub mod limits;
+pub mod listen;
+mod locate;
+mod raw;
+mod reader;
+pub mod report;
+pub mod secret;
+mod upstreams;
+mod urls;
+
+use std::error::Error;
+use std::fmt;
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use checked::{Config, Source};
+use findings::ConfigErrors;
+
+/// The largest file that is read, in bytes: the parser takes memory and time
+/// in proportion before any other limit holds.
+const FILE_MAX: u64 = 1024 * 1024;
+
+/// Why there is no configuration. Its `Display` may have several lines.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ConfigError {
+    /// There is no file of this name.
+    Missing {
+        /// As it was named.
+        file: String,
+    },
+    /// The file cannot be read, or is no file.
+    Unreadable {
+        /// As it was named.
+        file: String,
+        /// What the system said, or what it is instead.
+        said: String,
+    },
+    /// What is written in it cannot be used.
+    Invalid(ConfigErrors),
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Missing { file } => write!(
+                out,
+                "{file}: no such file; name another one with --config FILE, or try \
+                 `http-proxy-lb demo`, which needs none"
+            ),
+            Self::Unreadable { file, said } => write!(out, "{file}: {said}"),
+            Self::Invalid(errors) => errors.fmt(out),
+        }
+    }
+}
+
+impl Error for ConfigError {}
+
+/// Reads and checks the file at `path`, and the secret files it names.
+///
+/// # Errors
+///
+/// The file is missing, unreadable, larger than 1 MiB or no UTF-8 text, or
+/// something in it is wrong: then every mistake in it is told.
+pub fn load(path: &Path) -> Result<Config, ConfigError> {
+    let (text, mode) = read(path)?;
+    checked::check(Source {
+        path,
+        text: &text,
+        mode: Some(mode),
+    })
+    .map_err(ConfigError::Invalid)
+}
+
+/// Checks `text` as if it were the content of a file called `file`. Secret
+/// files it names are read.
+///
+/// # Errors
+///
+/// Every mistake in the text.
+pub fn parse(text: &str, file: &str) -> Result<Config, ConfigErrors> {
+    checked::check(Source {
+        path: Path::new(file),
+        text,
+        mode: None,
+    })
+}
+
+/// Every key that a file may have, with the keys it stands in, like
+/// `upstream[].url`.
+pub fn key_paths() -> Vec<String> {
+    keys::paths()
+}
+
+/// The content of a file and its permission bits.
+fn read(path: &Path) -> Result<(String, u32), ConfigError> {
+    let file = path.display().to_string();
+    let unreadable = |said: String| ConfigError::Unreadable {
+        file: file.clone(),
+        said,
+    };
+    let failed = |error: io::Error| match error.kind() {
+        io::ErrorKind::NotFound => ConfigError::Missing { file: file.clone() },
+        _ => unreadable(format!("cannot be read: {error}")),
+    };
+    let opened = File::open(path).map_err(failed)?;
+    let about = opened.metadata().map_err(failed)?;
+    if about.is_dir() {
+        return Err(unreadable("is a folder: name the file in it".to_owned()));
+    }
+    let mut bytes = Vec::new();
+    opened
+        .take(FILE_MAX + 1)
+        .read_to_end(&mut bytes)
+        .map_err(failed)?;
+    if FILE_MAX < bytes.len() as u64 {
+        return Err(unreadable(
+            "is larger than 1 MiB, so it is hardly a configuration file".to_owned(),
+        ));
+    }
+    match String::from_utf8(bytes) {
+        Ok(text) => Ok((text, about.permissions().mode())),
+        Err(error) => {
+            let valid = error.utf8_error().valid_up_to();
+            let lines = error
+                .as_bytes()
+                .iter()
+                .take(valid)
+                .filter(|byte| **byte == b'\n')
+                .count();
+            Err(ConfigError::Unreadable {
+                file: format!("{file}:{}", lines + 1),
+                said: "is not UTF-8 text: save it as such".to_owned(),
+            })
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{self, Permissions};
+    use std::path::PathBuf;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::findings::Severity;
+    use super::*;
+
+    /// A folder that is gone with the test.
+    struct Folder(PathBuf);
+
+    impl Folder {
+        fn new() -> Self {
+            static COUNT: AtomicUsize = AtomicUsize::new(0);
+            let number = COUNT.fetch_add(1, Ordering::Relaxed);
+            let name = format!("http-proxy-lb-config-{}-{number}", std::process::id());
+            let path = std::env::temp_dir().join(name);
+            fs::create_dir(&path).unwrap();
+            Self(path)
+        }
+
+        fn write(&self, name: &str, content: impl AsRef<[u8]>, mode: u32) -> PathBuf {
+            let path = self.0.join(name);
+            fs::write(&path, content).unwrap();
+            fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
+            path
+        }
+    }
+
+    impl Drop for Folder {
+        fn drop(&mut self) {
+            fs::remove_dir_all(&self.0).unwrap();
+        }
+    }
+
+    const WITH_FILES: &str = "listen: 127.0.0.1:1\nadmin_listen: 127.0.0.1:2\n\
+        admin_token_file: token\naccess: {users_file: users}\nupstream:\n  - url: http://p.test\n    \
+        username: u\n    password_file: password\n";
+
+    fn said(config: &Config) -> Vec<String> {
+        config
+            .warnings
+            .iter()
+            .map(|notice| notice.text.clone())
+            .collect()
+    }
+
+    #[test]
+    fn secrets_are_read_from_files_beside_the_configuration() {
+        let folder = Folder::new();
+        folder.write("token", "0123456789abcdef\r\n", 0o600);
+        folder.write("users", "# people\n\nann:p:w\nbob:\n", 0o640);
+        folder.write("password", " pass word \n", 0o600);
+        let config = load(&folder.write("c.yaml", WITH_FILES, 0o644)).unwrap();
+        assert_eq!(said(&config), [""; 0]);
+        assert_eq!(config.admin_token.unwrap().expose(), "0123456789abcdef");
+        let names: Vec<_> = config
+            .access
+            .users
+            .iter()
+            .map(|u| u.username.as_str())
+            .collect();
+        assert_eq!(names, ["ann", "bob"]);
+        let ann = config.access.users[0].credentials.authorization();
+        assert_eq!(ann, "Basic YW5uOnA6dw==");
+        let upstream = config.upstreams[0].credentials.as_ref().unwrap();
+        assert_eq!(upstream.authorization(), "Basic dTogcGFzcyB3b3JkIA==");
+    }
+
+    #[test]
+    fn a_changed_secret_changes_the_fingerprint() {
+        let folder = Folder::new();
+        folder.write("token", "0123456789abcdef", 0o600);
+        folder.write("users", "ann:x", 0o600);
+        folder.write("password", "x", 0o600);
+        let path = folder.write("c.yaml", WITH_FILES, 0o600);
+        let before = load(&path).unwrap().fingerprint;
+        assert_eq!(load(&path).unwrap().fingerprint, before);
+        folder.write("password", "y", 0o600);
+        assert_ne!(load(&path).unwrap().fingerprint, before);
+    }
+
+    #[test]
+    fn a_secret_that_others_may_write_is_refused() {
+        let folder = Folder::new();
+        folder.write("token", "0123456789abcdef", 0o602);
+        folder.write("users", "ann:x", 0o666);
+        folder.write("password", "x", 0o622);
+        let error = load(&folder.write("c.yaml", WITH_FILES, 0o600))
+            .unwrap_err()
+            .to_string();
+        let lines: Vec<_> = error.lines().collect();
+        assert_eq!(lines.len(), 3, "{error}");
+        for (line, name) in lines.iter().zip(["token", "users", "password"]) {
+            let wanted =
+                format!("everybody may write to `{name}`, so it is no secret: chmod o-rwx");
+            assert!(line.contains(&wanted), "{line}");
+        }
+    }
+
+    #[test]
+    fn a_secret_that_others_may_read_is_warned_about() {
+        let folder = Folder::new();
+        folder.write("token", "0123456789abcdef", 0o604);
+        folder.write("users", "ann:x", 0o644);
+        folder.write("password", "x", 0o620);
+        let config = load(&folder.write("c.yaml", WITH_FILES, 0o600)).unwrap();
+        assert_eq!(
+            said(&config),
+            [
+                "everybody may read `token`: chmod o-rwx it",
+                "everybody may read `users`: chmod o-rwx it",
+                "its group may write to `password`: chmod g-w it",
+            ]
+        );
+        assert!(!config.relies_on_compatibility());
+    }
+
+    #[test]
+    fn secret_files_that_cannot_be_used_are_named_with_the_reason() {
+        let folder = Folder::new();
+        fs::create_dir(folder.0.join("token")).unwrap();
+        folder.write("users", "ann\n", 0o600);
+        folder.write("password", "\n", 0o600);
+        let error = load(&folder.write("c.yaml", WITH_FILES, 0o600))
+            .unwrap_err()
+            .to_string();
+        for part in [
+            ":3: admin_token_file: `token`: is not a file",
+            ":4: access.users_file: line 1 of `users` has no colon: write user:password",
+            ":8: upstream[0].password_file: `password` is empty",
+        ] {
+            assert!(error.contains(part), "{error}");
+        }
+        fs::remove_file(folder.0.join("password")).unwrap();
+        let error = load(&folder.0.join("c.yaml")).unwrap_err().to_string();
+        assert!(
+            error.contains("password_file: `password`: cannot be read: No such file"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn a_configuration_with_secrets_that_others_may_read_is_warned_about() {
+        let folder = Folder::new();
+        let text = "listen: 127.0.0.1:1\nupstream:\n  - {url: 'http://p.test', username: u, \
+                    password: x}\n";
+        let config = load(&folder.write("c.yaml", text, 0o644)).unwrap();
+        assert_eq!(config.warnings[0].severity, Severity::Advice);
+        assert!(said(&config)[0].starts_with("everybody may read this file"));
+        let config = load(&folder.write("c.yaml", text, 0o640)).unwrap();
+        assert_eq!(said(&config), [""; 0]);
+    }
+
+    #[test]
+    fn a_missing_file_is_one_line_with_the_path_and_a_way_out() {
+        let error = load(Path::new("/nonexistent/c.yaml")).unwrap_err();
+        assert!(matches!(error, ConfigError::Missing { .. }));
+        let said = error.to_string();
+        assert!(
+            said.starts_with("/nonexistent/c.yaml: no such file"),
+            "{said}"
+        );
+        assert!(said.contains("http-proxy-lb demo"));
+        assert_eq!(said.lines().count(), 1);
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_a_configuration_is_refused() {
+        let folder = Folder::new();
+        let check = |path: &Path, part: &str| {
+            let error = load(path).unwrap_err().to_string();
+            assert!(error.contains(part), "{error}");
+        };
+        check(&folder.0, "is a folder");
+        let mut large = b"listen: 127.0.0.1:1\n#".to_vec();
+        large.resize(1024 * 1024 + 1, b'x');
+        check(
+            &folder.write("large", &large, 0o600),
+            "is larger than 1 MiB",
+        );
+        check(
+            &folder.write("latin1", b"a: b\n# \xe9\n", 0o600),
+            "latin1:2: is not UTF-8 text",
+        );
+        large.pop();
+        load(&folder.write("large", &large, 0o600)).unwrap();
+    }
+}

@@ -1,0 +1,316 @@
+//! The YAML file as it is spelled: a tree of values, not yet believed.
+//!
+//! A derived `Deserialize` stops at the first wrong key and reads `007` as a
+//! number where a password was meant. An operator with three typing errors
+//! wants to hear of three, so the file is read into a tree first, led by the
+//! [`Shape`] of `keys.rs`: where a text is expected, a scalar keeps every
+//! character (`password: 1e5` is `1e5`), elsewhere YAML's own rules decide.
+//!
+//! What a value means, its range and its default are not here.
+
+use std::cell::Cell;
+use std::fmt;
+
+use serde::de::{self, Deserialize, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
+
+use super::keys::Shape;
+
+/// More values than this are refused: aliases could otherwise unfold a file of
+/// 1 MiB into more than the memory holds.
+const VALUES_MAX: u32 = 500_000;
+
+/// One value of the file.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Value {
+    /// Nothing, `~` or `null`.
+    Null,
+    /// `true` or `false`.
+    Bool(bool),
+    /// A whole number that fits.
+    Integer(i64),
+    /// A number with a fraction or an exponent, or one too large for `Integer`.
+    Float(f64),
+    /// Any other scalar; where a text is expected, every scalar.
+    Text(String),
+    /// A sequence.
+    List(Vec<Value>),
+    /// A mapping, in the order of the file, duplicate keys included.
+    Map(Vec<(String, Value)>),
+}
+
+impl Value {
+    /// What the value is, for a sentence like "expected .., found ..". Never
+    /// the content of a text: it may be a secret.
+    pub(super) fn kind(&self) -> &'static str {
+        match self {
+            Self::Null => "nothing",
+            Self::Bool(true) => "true",
+            Self::Bool(false) => "false",
+            Self::Integer(_) | Self::Float(_) => "a number",
+            Self::Text(_) => "a text",
+            Self::List(_) => "a list",
+            Self::Map(_) => "a block of keys",
+        }
+    }
+}
+
+/// The file is not YAML, or a block stands where a text belongs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct SyntaxError {
+    /// From 1; absent where the parser does not know.
+    pub(super) line: Option<usize>,
+    /// What the parser said, without the position.
+    pub(super) text: String,
+}
+
+/// Reads `text` as one YAML document of the given shape.
+///
+/// # Errors
+///
+/// [`SyntaxError`] for anything that is not YAML, two documents, nesting
+/// beyond 128 levels, and a list or block of keys in the place of a text.
+pub(super) fn parse(text: &str, shape: &'static Shape) -> Result<Value, SyntaxError> {
+    let budget = Cell::new(VALUES_MAX);
+    let node = Node {
+        shape,
+        budget: &budget,
+    };
+    node.deserialize(serde_yaml::Deserializer::from_str(text))
+        .map_err(|error| {
+            let line = error.location().map(|location| location.line());
+            let said = error.to_string();
+            let text = said
+                .rsplit_once(" at line ")
+                .map_or(said.as_str(), |(text, _)| text);
+            SyntaxError {
+                line,
+                text: text.to_owned(),
+            }
+        })
+}
+
+/// Reads one value of a shape.
+#[derive(Clone, Copy)]
+struct Node<'b> {
+    shape: &'static Shape,
+    budget: &'b Cell<u32>,
+}
+
+impl Node<'_> {
+    fn spend<E: de::Error>(self) -> Result<(), E> {
+        let left = self.budget.get().checked_sub(1);
+        self.budget
+            .set(left.ok_or_else(|| E::custom("too many values (500000 at most)"))?);
+        Ok(())
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for Node<'_> {
+    type Value = Value;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
+        self.spend()?;
+        match self.shape {
+            Shape::Text => deserializer.deserialize_option(TextVisitor),
+            Shape::Plain | Shape::List(_) | Shape::Map(_) => deserializer.deserialize_any(self),
+        }
+    }
+}
+
+impl<'de> Visitor<'de> for Node<'_> {
+    type Value = Value;
+
+    fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str("a YAML value")
+    }
+
+    fn visit_none<E: de::Error>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_unit<E: de::Error>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_bool<E: de::Error>(self, value: bool) -> Result<Value, E> {
+        Ok(Value::Bool(value))
+    }
+
+    fn visit_i64<E: de::Error>(self, value: i64) -> Result<Value, E> {
+        Ok(Value::Integer(value))
+    }
+
+    fn visit_u64<E: de::Error>(self, value: u64) -> Result<Value, E> {
+        Ok(i64::try_from(value).map_or(Value::Float(f64::INFINITY), Value::Integer))
+    }
+
+    fn visit_u128<E: de::Error>(self, _: u128) -> Result<Value, E> {
+        Ok(Value::Float(f64::INFINITY))
+    }
+
+    fn visit_i128<E: de::Error>(self, _: i128) -> Result<Value, E> {
+        Ok(Value::Float(f64::NEG_INFINITY))
+    }
+
+    fn visit_f64<E: de::Error>(self, value: f64) -> Result<Value, E> {
+        Ok(Value::Float(value))
+    }
+
+    fn visit_str<E: de::Error>(self, value: &str) -> Result<Value, E> {
+        Ok(Value::Text(value.to_owned()))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<Value, A::Error> {
+        let shape = self.shape.element();
+        let mut list = Vec::new();
+        while let Some(value) = elements.next_element_seed(Node { shape, ..self })? {
+            list.push(value);
+        }
+        Ok(Value::List(list))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Value, A::Error> {
+        let mut map = Vec::new();
+        while let Some(Key(key)) = entries.next_key()? {
+            let shape = self.shape.below(&key);
+            let value = entries.next_value_seed(Node { shape, ..self })?;
+            map.push((key, value));
+        }
+        Ok(Value::Map(map))
+    }
+}
+
+/// A key, whatever YAML takes its scalar for.
+struct Key(String);
+
+impl<'de> Deserialize<'de> for Key {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer
+            .deserialize_str(TextVisitor)
+            .map(|value| match value {
+                Value::Text(key) => Self(key),
+                Value::Null
+                | Value::Bool(_)
+                | Value::Integer(_)
+                | Value::Float(_)
+                | Value::List(_)
+                | Value::Map(_) => Self(String::new()),
+            })
+    }
+}
+
+/// A scalar with all its characters, or nothing.
+struct TextVisitor;
+
+impl<'de> Visitor<'de> for TextVisitor {
+    type Value = Value;
+
+    fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str("one word, or a text in quotes")
+    }
+
+    fn visit_none<E: de::Error>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
+        deserializer.deserialize_str(self)
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<Value, E> {
+        Ok(Value::Text(text.to_owned()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::keys::ROOT;
+
+    fn entry(text: &str, key: &str) -> Value {
+        match parse(text, &ROOT).unwrap() {
+            Value::Map(entries) => entries.into_iter().find(|(name, _)| name == key).unwrap().1,
+            other => panic!("{other:?} is no map"),
+        }
+    }
+
+    fn check_error(text: &str, line: Option<usize>, said: &str) {
+        let error = parse(text, &ROOT).unwrap_err();
+        assert_eq!(error.line, line, "{error:?}");
+        assert!(error.text.contains(said), "{error:?}");
+    }
+
+    #[test]
+    fn a_text_keeps_every_character_of_an_unquoted_scalar() {
+        for text in ["007", "1e5", "0x1F", "1.10", "true", ".inf"] {
+            let file = format!("admin_token: {text}\n");
+            assert_eq!(entry(&file, "admin_token"), Value::Text(text.to_owned()));
+        }
+    }
+
+    #[test]
+    fn nothing_is_nothing_and_quoted_nothing_is_an_empty_text() {
+        assert_eq!(entry("listen:\n", "listen"), Value::Null);
+        assert_eq!(entry("listen: ~\n", "listen"), Value::Null);
+        assert_eq!(entry("listen: ''\n", "listen"), Value::Text(String::new()));
+        assert_eq!(
+            entry("listen: '~'\n", "listen"),
+            Value::Text("~".to_owned())
+        );
+    }
+
+    #[test]
+    fn numbers_and_booleans_are_read_by_the_rules_of_yaml() {
+        assert_eq!(
+            entry("reload_interval_secs: 5", "reload_interval_secs"),
+            Value::Integer(5)
+        );
+        assert_eq!(
+            entry("reload_interval_secs: 0.5", "reload_interval_secs"),
+            Value::Float(0.5)
+        );
+        assert_eq!(entry("via: true", "via"), Value::Bool(true));
+        assert_eq!(
+            entry("via: 99999999999999999999", "via"),
+            Value::Float(f64::INFINITY)
+        );
+    }
+
+    #[test]
+    fn duplicate_keys_are_kept_for_the_check_that_names_them() {
+        let tree = parse("via: true\nvia: false\n", &ROOT).unwrap();
+        let via = |value| ("via".to_owned(), Value::Bool(value));
+        assert_eq!(tree, Value::Map(vec![via(true), via(false)]));
+    }
+
+    #[test]
+    fn syntax_errors_carry_the_line() {
+        check_error("listen: a:1\n\tvia: true\n", Some(2), "");
+        check_error("listen: 'a:1\nvia: true\n", Some(3), "quoted scalar");
+        check_error(
+            "via: true\nlisten: [a]\n",
+            Some(2),
+            "listen: invalid type: sequence",
+        );
+    }
+
+    #[test]
+    fn an_alias_bomb_is_refused() {
+        let mut bomb = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n".to_owned();
+        for level in 1..9 {
+            let below = format!("*a{}", level - 1);
+            let list = vec![below; 10].join(", ");
+            bomb += &format!("a{level}: &a{level} [{list}]\n");
+        }
+        assert!(parse(&bomb, &ROOT).is_err());
+    }
+
+    #[test]
+    fn two_documents_are_refused() {
+        check_error(
+            "via: true\n---\nvia: true\n",
+            None,
+            "more than one document",
+        );
+    }
+}

@@ -1,0 +1,179 @@
+//! Passwords and tokens: kept out of every message, and read from files that
+//! nobody else can change.
+
+use std::fmt;
+use std::fs::File;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::io::Read;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use super::findings::Findings;
+use super::reader::{Text, quote};
+
+/// The most a secret file may hold, in bytes; a file of users is one, too.
+const SECRET_FILE_MAX: u64 = 1024 * 1024;
+
+/// The permission bit that lets everybody write.
+const OTHERS_WRITE: u32 = 0o002;
+/// The permission bit that lets everybody read.
+const OTHERS_READ: u32 = 0o004;
+/// The permission bit that lets the members of the file's group write.
+const GROUP_WRITE: u32 = 0o020;
+
+/// A text that no `Debug` shows. It has no `Display` and no `==`: comparing
+/// with what a client sent must take the same time for every guess.
+#[derive(Clone)]
+pub struct Secret(Box<str>);
+
+impl Secret {
+    /// Hides `text`.
+    pub fn new(text: impl Into<Box<str>>) -> Self {
+        Self(text.into())
+    }
+
+    /// The text itself. Not for messages.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str("Secret(..)")
+    }
+}
+
+/// The files a configuration refers to, and a trace of what was read.
+#[derive(Debug)]
+pub(super) struct Files {
+    folder: PathBuf,
+    seen: DefaultHasher,
+    /// Whether the configuration file itself holds a secret.
+    pub(super) has_inline_secret: bool,
+}
+
+impl Files {
+    /// `config` is the configuration file: other paths are meant from its
+    /// folder on.
+    pub(super) fn beside(config: &Path) -> Self {
+        let folder = config.parent().map(Path::to_path_buf).unwrap_or_default();
+        Self {
+            folder,
+            seen: DefaultHasher::new(),
+            has_inline_secret: false,
+        }
+    }
+
+    /// Where a path of the configuration leads.
+    pub(super) fn resolve(&self, written: &str) -> PathBuf {
+        self.folder.join(written)
+    }
+
+    /// Adds to what [`Self::fingerprint`] is made of.
+    pub(super) fn saw(&mut self, content: &str) {
+        content.hash(&mut self.seen);
+    }
+
+    /// A number that is another one when any content was.
+    pub(super) fn fingerprint(&self) -> u64 {
+        self.seen.finish()
+    }
+
+    /// The content of a secret file without the line end behind it.
+    pub(super) fn secret(&mut self, findings: &mut Findings, path: &Text<'_>) -> Option<String> {
+        let mut content = self.content(findings, path)?;
+        let end = content.trim_end_matches(['\r', '\n']).len();
+        content.truncate(end);
+        if content.is_empty() {
+            findings.error(&path.place, format!("{} is empty", quote(path.text)));
+            return None;
+        }
+        Some(content)
+    }
+
+    /// The content of a secret file.
+    pub(super) fn content(&mut self, findings: &mut Findings, path: &Text<'_>) -> Option<String> {
+        match read(&self.resolve(path.text)) {
+            Ok((content, mode)) => {
+                self.saw(&content);
+                check_mode(findings, path, mode)?;
+                Some(content)
+            }
+            Err(said) => {
+                findings.error(&path.place, format!("{}: {said}", quote(path.text)));
+                None
+            }
+        }
+    }
+}
+
+/// Reads a file that is not endless, with its permission bits. The bits are
+/// those of the file that was opened, not of whatever has the name by then.
+fn read(path: &Path) -> Result<(String, u32), String> {
+    let about = path
+        .metadata()
+        .map_err(|error| format!("cannot be read: {error}"))?;
+    if !about.is_file() {
+        // opening a FIFO would wait for a writer
+        return Err("is not a file".to_owned());
+    }
+    let file = File::open(path).map_err(|error| format!("cannot be read: {error}"))?;
+    let about = file
+        .metadata()
+        .map_err(|error| format!("cannot be read: {error}"))?;
+    let mut bytes = Vec::new();
+    file.take(SECRET_FILE_MAX + 1)
+        .read_to_end(&mut bytes)
+        .map_err(|error| format!("cannot be read: {error}"))?;
+    if SECRET_FILE_MAX < bytes.len() as u64 {
+        return Err("is larger than 1 MiB".to_owned());
+    }
+    match String::from_utf8(bytes) {
+        Ok(text) => Ok((text, about.permissions().mode())),
+        Err(_) => Err("is not UTF-8 text".to_owned()),
+    }
+}
+
+fn check_mode(findings: &mut Findings, path: &Text<'_>, mode: u32) -> Option<()> {
+    let name = quote(path.text);
+    if mode & OTHERS_WRITE != 0 {
+        let text = format!("everybody may write to {name}, so it is no secret: chmod o-rwx it");
+        findings.error(&path.place, text);
+        return None;
+    }
+    if mode & OTHERS_READ != 0 {
+        findings.advice(
+            &path.place,
+            format!("everybody may read {name}: chmod o-rwx it"),
+        );
+    } else if mode & GROUP_WRITE != 0 {
+        findings.advice(
+            &path.place,
+            format!("its group may write to {name}: chmod g-w it"),
+        );
+    }
+    Some(())
+}
+
+/// What to say about a configuration file with secrets in it and these
+/// permission bits.
+pub(super) fn advice_for_config(mode: u32) -> Option<&'static str> {
+    if mode & OTHERS_WRITE != 0 {
+        Some("everybody may write to this file, which holds secrets: chmod o-rwx it")
+    } else if mode & OTHERS_READ != 0 {
+        Some("everybody may read this file, which holds secrets: chmod o-rwx it")
+    } else {
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn debug_does_not_show_a_secret() {
+        assert_eq!(format!("{:?}", Secret::new("hunter2")), "Secret(..)");
+    }
+}

@@ -1,0 +1,311 @@
+//! A socket with the bytes that were read too far.
+//!
+//! A head ends where its blank line is, but a read ends where the network pleases. What lies behind
+//! the head (a body, a pipelined request, a tunnel's first bytes) stays here and goes to whoever owns
+//! the connection next, so that no early byte is ever lost or given to the wrong message.
+
+use std::io::{self, IoSlice};
+use std::net::{Shutdown, TcpStream};
+use std::time::{Duration, Instant};
+
+use super::socket::{self, Received, TICK, Wait};
+
+/// What one read of a head asks for, in bytes.
+const SMALL: usize = 16 * 1024;
+/// What one read of a body asks for once the first read was full.
+const LARGE: usize = 128 * 1024;
+
+/// A connection and its unread bytes.
+#[derive(Debug)]
+pub struct Conn {
+    stream: TcpStream,
+    buffer: Vec<u8>,
+    /// Bytes of `buffer` before this one are consumed. At most `buffer.len()`.
+    start: usize,
+    read_limit: Duration,
+    received: u64,
+    sent: u64,
+}
+
+/// Why bytes could not be delivered.
+#[derive(Debug)]
+pub enum SendError {
+    /// The peer has closed or reset the connection.
+    Io(io::Error),
+    /// The peer took nothing for the given time.
+    Stalled,
+    /// The process ends.
+    Cut,
+}
+
+impl Conn {
+    /// Takes over a connected, blocking socket. `read_limit` is how long one read waits.
+    ///
+    /// # Errors
+    /// When the socket is already dead.
+    pub fn new(stream: TcpStream, read_limit: Duration) -> io::Result<Self> {
+        stream.set_read_timeout(Some(read_limit))?;
+        stream.set_write_timeout(Some(TICK))?;
+        Ok(Self::prepared(stream, read_limit))
+    }
+
+    /// As [`Conn::new`] for a socket whose time limits are already so.
+    pub fn prepared(stream: TcpStream, read_limit: Duration) -> Self {
+        Self {
+            stream,
+            buffer: Vec::new(),
+            start: 0,
+            read_limit,
+            received: 0,
+            sent: 0,
+        }
+    }
+
+    /// The socket.
+    pub fn stream(&self) -> &TcpStream {
+        &self.stream
+    }
+
+    /// Gives the socket away; unread bytes are returned beside it.
+    pub fn into_parts(mut self) -> (TcpStream, Vec<u8>) {
+        self.buffer.drain(..self.start);
+        (self.stream, self.buffer)
+    }
+
+    /// Bytes received over this connection so far.
+    pub fn received(&self) -> u64 {
+        self.received
+    }
+
+    /// Bytes sent over this connection so far.
+    pub fn sent(&self) -> u64 {
+        self.sent
+    }
+
+    /// The bytes received and not yet consumed.
+    pub fn unread(&self) -> &[u8] {
+        self.buffer.get(self.start..).unwrap_or_default()
+    }
+
+    /// The same, to be compacted in place.
+    pub fn unread_mut(&mut self) -> &mut [u8] {
+        self.buffer.get_mut(self.start..).unwrap_or_default()
+    }
+
+    /// Marks the first `count` unread bytes as consumed.
+    pub fn consume(&mut self, count: usize) {
+        self.start = (self.start + count).min(self.buffer.len());
+        if self.start == self.buffer.len() {
+            self.buffer.clear();
+            self.start = 0;
+        }
+    }
+
+    /// Moves the first `count` unread bytes into `into`, replacing what was there.
+    pub fn take_into(&mut self, count: usize, into: &mut Vec<u8>) {
+        into.clear();
+        into.extend_from_slice(self.unread().get(..count).unwrap_or_default());
+        self.consume(count);
+    }
+
+    /// Gives the buffer's memory back when nothing unread is in it. An idle connection is a socket
+    /// and this struct.
+    pub fn shrink(&mut self) {
+        if self.unread().is_empty() {
+            self.buffer = Vec::new();
+            self.start = 0;
+        }
+    }
+
+    /// Changes how long one read waits, if it is not so already. Never less than a millisecond.
+    ///
+    /// # Errors
+    /// When the socket is dead.
+    pub fn limit_read(&mut self, limit: Duration) -> io::Result<()> {
+        let limit = limit.max(Duration::from_millis(1));
+        if limit != self.read_limit {
+            self.stream.set_read_timeout(Some(limit))?;
+            self.read_limit = limit;
+        }
+        Ok(())
+    }
+
+    /// Reads once; what arrives is added to the unread bytes.
+    ///
+    /// # Errors
+    /// When the connection is broken.
+    pub fn receive(&mut self, wait: Wait) -> io::Result<Received> {
+        self.make_room(SMALL);
+        let received = socket::receive(&self.stream, &mut self.buffer, wait)?;
+        if let Received::Bytes(count) = received {
+            self.received += count as u64;
+        }
+        Ok(received)
+    }
+
+    /// As [`Conn::receive`] in the middle of a body: the buffer grows once bytes come in bulk.
+    ///
+    /// # Errors
+    /// When the connection is broken.
+    pub fn receive_bulk(&mut self, wait: Wait) -> io::Result<Received> {
+        if self.unread().is_empty() && self.buffer.capacity() >= SMALL {
+            self.make_room(LARGE);
+        }
+        self.receive(wait)
+    }
+
+    fn make_room(&mut self, wanted: usize) {
+        if self.start > 0 {
+            self.buffer.drain(..self.start);
+            self.start = 0;
+        }
+        let spare = self.buffer.capacity() - self.buffer.len();
+        if spare < wanted.min(SMALL) / 4 || self.buffer.capacity() < wanted {
+            self.buffer.reserve_exact(wanted);
+        }
+    }
+
+    /// Sends as much of `parts` as the peer takes; see [`socket::send`].
+    ///
+    /// # Errors
+    /// When the connection is broken.
+    pub fn send(&mut self, parts: &[IoSlice<'_>], wait: Wait) -> io::Result<usize> {
+        let count = socket::send(&self.stream, parts, wait)?;
+        self.sent += count as u64;
+        Ok(count)
+    }
+
+    /// Sends all of `parts`. The peer may be slow, but must take something every `patience`.
+    /// `look_around` is asked after each time limit and may end the wait.
+    ///
+    /// # Errors
+    /// See [`SendError`]; a part may have been sent.
+    pub fn send_all(
+        &mut self,
+        parts: &mut [IoSlice<'_>],
+        patience: Duration,
+        look_around: &mut dyn FnMut() -> LookAround,
+    ) -> Result<(), SendError> {
+        let mut left = parts;
+        IoSlice::advance_slices(&mut left, 0);
+        let mut stalled_since: Option<Instant> = None;
+        while !left.is_empty() {
+            let count = self.send(left, Wait::Tick).map_err(SendError::Io)?;
+            if count > 0 {
+                IoSlice::advance_slices(&mut left, count);
+                stalled_since = None;
+                continue;
+            }
+            if look_around() == LookAround::GiveUp {
+                return Err(SendError::Cut);
+            }
+            // The tick that just ended was already waited for.
+            let since = *stalled_since.get_or_insert_with(|| Instant::now() - TICK);
+            if since.elapsed() >= patience {
+                return Err(SendError::Stalled);
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells the peer that nothing more will come.
+    pub fn finish_sending(&self) {
+        if let Err(error) = self.stream.shutdown(Shutdown::Write) {
+            log::trace!("the peer was gone before the end: {error}");
+        }
+    }
+
+    /// Makes the close a reset, so that the peer cannot take a part for the whole.
+    pub fn reset(self) {
+        socket::reset_on_close(&self.stream);
+    }
+}
+
+/// What the caller of a blocking call thinks of another try.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LookAround {
+    /// Go on.
+    GoOn,
+    /// There is no point any more.
+    GiveUp,
+}
+
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::TcpListener;
+
+    use super::*;
+
+    fn pair() -> (Conn, TcpStream) {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let address = listener.local_addr().unwrap();
+        let far = TcpStream::connect_timeout(&address, Duration::from_secs(10)).unwrap();
+        (
+            Conn::new(listener.accept().unwrap().0, TICK).unwrap(),
+            far,
+        )
+    }
+
+    fn receive_all(conn: &mut Conn, wanted: usize) {
+        while conn.unread().len() < wanted {
+            assert_ne!(conn.receive(Wait::Tick).unwrap(), Received::End);
+        }
+    }
+
+    #[test]
+    fn bytes_behind_what_was_taken_stay_unread() {
+        let (mut conn, mut far) = pair();
+        far.write_all(b"head|body").unwrap();
+        receive_all(&mut conn, 9);
+        let mut head = Vec::new();
+        conn.take_into(5, &mut head);
+        assert_eq!(head, b"head|");
+        assert_eq!(conn.unread(), b"body");
+        assert_eq!(conn.into_parts().1, b"body");
+    }
+
+    #[test]
+    fn an_emptied_buffer_can_be_given_back_and_used_again() {
+        let (mut conn, mut far) = pair();
+        far.write_all(b"one").unwrap();
+        receive_all(&mut conn, 3);
+        conn.consume(3);
+        conn.shrink();
+        assert_eq!(conn.buffer.capacity(), 0);
+        far.write_all(b"two").unwrap();
+        receive_all(&mut conn, 3);
+        assert_eq!(conn.unread(), b"two");
+        assert_eq!(conn.received(), 6);
+    }
+
+    #[test]
+    fn several_parts_arrive_in_order_and_empty_ones_do_no_harm() {
+        let (mut conn, mut far) = pair();
+        let mut parts = [
+            IoSlice::new(b""),
+            IoSlice::new(b"ab"),
+            IoSlice::new(b""),
+            IoSlice::new(b"c"),
+        ];
+        conn.send_all(&mut parts, TICK, &mut || LookAround::GoOn)
+            .unwrap();
+        drop(conn);
+        let mut got = String::new();
+        far.read_to_string(&mut got).unwrap();
+        assert_eq!(got, "abc");
+    }
+
+    #[test]
+    fn a_peer_that_takes_nothing_ends_the_wait() {
+        let (mut conn, _far) = pair();
+        let much = vec![0; 64 << 20];
+        let error = conn
+            .send_all(&mut [IoSlice::new(&much)], TICK, &mut || {
+                LookAround::GiveUp
+            })
+            .unwrap_err();
+        assert!(matches!(error, SendError::Cut), "{error:?}");
+    }
+}

@@ -1,0 +1,22 @@
+//! Sockets: the only layer below the server that does IO.
+//!
+//! - [`socket`]: system calls with a time limit, and waiting for two sockets at once
+//! - [`conn`]: a socket with the bytes read too far
+//! - [`permits`]: how many of a thing may exist, as guards
+//! - [`resolve`]: names to addresses, off the workers, under a deadline
+//! - [`dial`]: an authority to a connected socket
+//! - [`shelf`]: idle connections to one upstream, kept for reuse
+//! - [`threads`]: named threads within the process's budget
+//! - [`tunnel`]: two copy threads after a CONNECT or an Upgrade
+//!
+//! Every socket is blocking; single calls are made non-blocking by a flag where two peers must be
+//! watched at once. Nothing here knows HTTP.
+
+pub mod conn;
+pub mod dial;
+pub mod permits;
+pub mod resolve;
+pub mod shelf;
+pub mod socket;
+pub mod threads;
+pub mod tunnel;

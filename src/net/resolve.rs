@@ -1,0 +1,266 @@
+//! Names to addresses, off the workers and under a deadline.
+//!
+//! The system's resolver blocks for as long as it likes and cannot be told to stop. So a few threads
+//! of their own ask it, a worker waits for the answer only until its connect deadline, and answers are
+//! kept for a fixed time: 30 s when there are addresses, 2 s when there are none.
+
+use std::collections::{HashMap, VecDeque};
+use std::io;
+use std::net::{IpAddr, ToSocketAddrs};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex};
+
+use super::threads;
+
+/// Threads that may ask the system at once; a hanging name server holds at most these.
+const MOST_THREADS: usize = 8;
+/// How long addresses are used.
+const KEEP: Duration = Duration::from_secs(30);
+/// How long a failure is remembered.
+const KEEP_FAILURE: Duration = Duration::from_secs(2);
+/// Names remembered; beyond this, expired ones are dropped, then all.
+const MOST_NAMES: usize = 4096;
+/// Names waiting for a thread; beyond this a look-up fails at once.
+const MOST_WAITING: usize = 1024;
+/// How long a thread waits for another name before it leaves.
+const LEAVE_AFTER: Duration = Duration::from_secs(10);
+
+/// Why a name has no address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ResolveError {
+    /// The system says that there is none (or that it cannot ask).
+    NoAddress,
+    /// No answer before the deadline.
+    TimedOut,
+}
+
+/// The addresses of a name, shared by everybody who asks for it.
+pub type Addresses = Arc<[IpAddr]>;
+
+/// The look-up, as a function so that tests can hang it.
+type Ask = dyn Fn(&str) -> io::Result<Vec<IpAddr>> + Send + Sync;
+
+/// The resolver: a cache and the threads behind it.
+#[derive(Clone)]
+pub struct Resolver {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    ask: Box<Ask>,
+    table: Mutex<Table>,
+    answered: Condvar,
+    wanted: Condvar,
+}
+
+#[derive(Default)]
+struct Table {
+    names: HashMap<Box<str>, Entry>,
+    waiting: VecDeque<Box<str>>,
+    threads: usize,
+    idle: usize,
+}
+
+enum Entry {
+    /// Asked for; a thread has it or will take it.
+    Pending,
+    Known(Answer, Instant),
+}
+
+type Answer = Result<Addresses, ResolveError>;
+
+impl std::fmt::Debug for Resolver {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let table = self.shared.table.lock();
+        f.debug_struct("Resolver")
+            .field("names", &table.names.len())
+            .field("waiting", &table.waiting.len())
+            .field("threads", &table.threads)
+            .finish()
+    }
+}
+
+impl Default for Resolver {
+    fn default() -> Self {
+        Self::asking(|name| {
+            // The port is of no interest: the system wants one, and it does not change the answer.
+            Ok((name, 0).to_socket_addrs()?.map(|addr| addr.ip()).collect())
+        })
+    }
+}
+
+impl Resolver {
+    /// A resolver that asks `ask`, which may block.
+    pub fn asking(ask: impl Fn(&str) -> io::Result<Vec<IpAddr>> + Send + Sync + 'static) -> Self {
+        Self {
+            shared: Arc::new(Shared {
+                ask: Box::new(ask),
+                table: Mutex::default(),
+                answered: Condvar::new(),
+                wanted: Condvar::new(),
+            }),
+        }
+    }
+
+    /// The addresses of `name`, in the system's order (RFC 6724); never empty.
+    ///
+    /// # Errors
+    /// [`ResolveError::TimedOut`] when `deadline` passes first.
+    pub fn addresses(&self, name: &str, deadline: Instant) -> Result<Addresses, ResolveError> {
+        let mut table = self.shared.table.lock();
+        loop {
+            match table.names.get(name) {
+                Some(Entry::Known(answer, until)) if *until > Instant::now() => {
+                    return answer.clone();
+                }
+                Some(Entry::Pending) => {}
+                Some(Entry::Known(..)) | None => self.enqueue(&mut table, name)?,
+            }
+            if self
+                .shared
+                .answered
+                .wait_until(&mut table, deadline)
+                .timed_out()
+            {
+                return Err(ResolveError::TimedOut);
+            }
+        }
+    }
+
+    fn enqueue(&self, table: &mut Table, name: &str) -> Result<(), ResolveError> {
+        if table.waiting.len() >= MOST_WAITING {
+            return Err(ResolveError::TimedOut);
+        }
+        if table.idle == 0 && table.threads < MOST_THREADS {
+            let shared = Arc::clone(&self.shared);
+            match threads::start("resolver", move || shared.run()) {
+                Ok(_detached) => table.threads += 1,
+                Err(error) if table.threads == 0 => {
+                    log::warn!("no thread to resolve names with: {error}");
+                    return Err(ResolveError::NoAddress);
+                }
+                Err(_) => {} // The ones there are will do it.
+            }
+        }
+        if table.names.len() >= MOST_NAMES {
+            let now = Instant::now();
+            table.names.retain(|_, entry| match entry {
+                Entry::Pending => true,
+                Entry::Known(_, until) => *until > now,
+            });
+            if table.names.len() >= MOST_NAMES {
+                table
+                    .names
+                    .retain(|_, entry| matches!(entry, Entry::Pending));
+            }
+        }
+        table.names.insert(name.into(), Entry::Pending);
+        table.waiting.push_back(name.into());
+        self.shared.wanted.notify_one();
+        Ok(())
+    }
+}
+
+impl Shared {
+    /// One resolver thread: asks for names until there has been none for a while.
+    fn run(&self) {
+        let mut table = self.table.lock();
+        loop {
+            let Some(name) = table.waiting.pop_front() else {
+                table.idle += 1;
+                let late = self
+                    .wanted
+                    .wait_for(&mut table, LEAVE_AFTER)
+                    .timed_out();
+                table.idle -= 1;
+                if late && table.waiting.is_empty() {
+                    table.threads -= 1;
+                    return;
+                }
+                continue;
+            };
+            drop(table);
+            let answer = match (self.ask)(&name) {
+                Ok(addresses) if !addresses.is_empty() => Ok(distinct(addresses)),
+                Ok(_) => Err(ResolveError::NoAddress),
+                Err(error) => {
+                    log::debug!("no address for {name}: {error}");
+                    Err(ResolveError::NoAddress)
+                }
+            };
+            let keep = if answer.is_ok() { KEEP } else { KEEP_FAILURE };
+            table = self.table.lock();
+            let known = Entry::Known(answer, Instant::now() + keep);
+            table.names.insert(name, known);
+            self.answered.notify_all();
+        }
+    }
+}
+
+/// The system lists an address once per socket type.
+fn distinct(addresses: Vec<IpAddr>) -> Addresses {
+    let mut seen = Vec::with_capacity(addresses.len());
+    for address in addresses {
+        if !seen.contains(&address) {
+            seen.push(address);
+        }
+    }
+    seen.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+
+    fn soon() -> Instant {
+        Instant::now() + Duration::from_secs(10)
+    }
+
+    #[test]
+    fn a_known_name_is_not_asked_for_again() {
+        let asked = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&asked);
+        let resolver = Resolver::asking(move |_| {
+            count.fetch_add(1, Ordering::Relaxed);
+            Ok(vec![[192, 0, 2, 1].into(), [192, 0, 2, 1].into()])
+        });
+        for _ in 0..3 {
+            let addresses = resolver.addresses("a.test", soon()).unwrap();
+            assert_eq!(*addresses, [IpAddr::from([192, 0, 2, 1])]);
+        }
+        assert_eq!(asked.load(Ordering::Relaxed), 1);
+    }
+
+    #[test]
+    fn a_hanging_look_up_costs_its_asker_only_the_deadline_and_nobody_else() {
+        let (release, hold) = std::sync::mpsc::channel::<()>();
+        let hold = Mutex::new(hold);
+        let resolver = Resolver::asking(move |name| {
+            if name == "hangs.test" {
+                hold.lock().recv().ok();
+            }
+            Ok(vec![[192, 0, 2, 2].into()])
+        });
+        let now = Instant::now();
+        assert_eq!(
+            resolver.addresses("hangs.test", now),
+            Err(ResolveError::TimedOut)
+        );
+        assert!(resolver.addresses("works.test", soon()).is_ok());
+        drop(release);
+        assert!(resolver.addresses("hangs.test", soon()).is_ok());
+    }
+
+    #[test]
+    fn a_name_without_an_address_is_an_error() {
+        let resolver = Resolver::asking(|_| Ok(Vec::new()));
+        assert_eq!(
+            resolver.addresses("none.test", soon()),
+            Err(ResolveError::NoAddress)
+        );
+    }
+}

@@ -1,0 +1,135 @@
+//! Idle connections to one upstream, kept for reuse, newest first.
+//!
+//! The newest is the least likely to have been closed meanwhile, and the oldest get the chance to
+//! expire. Count and age are limited by `limits.upstream_idle_connections` and `.upstream_idle_secs`.
+
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+use super::socket;
+
+/// Idle connections to one upstream.
+#[derive(Debug, Default)]
+pub struct Shelf {
+    idle: Mutex<Vec<Idle>>,
+}
+
+#[derive(Debug)]
+struct Idle {
+    stream: TcpStream,
+    since: Instant,
+}
+
+impl Shelf {
+    /// Keeps a connection on which nothing is under way, unless there are `most` already.
+    pub fn keep(&self, stream: TcpStream, most: usize) {
+        let mut idle = self.idle.lock();
+        if idle.len() < most {
+            idle.push(Idle {
+                stream,
+                since: Instant::now(),
+            });
+        }
+    }
+
+    /// The connection used last, if that was less than `within` ago and nothing has happened on it
+    /// since. Those found closed are dropped on the way.
+    pub fn take(&self, within: Duration) -> Option<TcpStream> {
+        loop {
+            let newest = {
+                let mut idle = self.idle.lock();
+                if idle.last()?.since.elapsed() >= within {
+                    return None; // Every other one is older still; the next sweep has them.
+                }
+                idle.pop()?
+            };
+            if socket::is_quiet(&newest.stream) {
+                return Some(newest.stream);
+            }
+        }
+    }
+
+    /// Drops what is older than `within` or was closed by the upstream.
+    pub fn sweep(&self, within: Duration) {
+        self.idle
+            .lock()
+            .retain(|idle| idle.since.elapsed() < within && socket::is_quiet(&idle.stream));
+    }
+
+    /// Drops all.
+    pub fn clear(&self) {
+        self.idle.lock().clear();
+    }
+
+    /// How many are kept.
+    pub fn len(&self) -> usize {
+        self.idle.lock().len()
+    }
+
+    /// Whether none is kept.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::net::TcpListener;
+
+    use super::*;
+
+    const LONG: Duration = Duration::from_secs(3600);
+
+    fn pair() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let address = listener.local_addr().unwrap();
+        let near = TcpStream::connect_timeout(&address, Duration::from_secs(10)).unwrap();
+        (near, listener.accept().unwrap().0)
+    }
+
+    #[test]
+    fn the_last_used_connection_comes_back_first() {
+        let shelf = Shelf::default();
+        let (first, _far_first) = pair();
+        let (second, _far_second) = pair();
+        let port = second.local_addr().unwrap().port();
+        shelf.keep(first, 2);
+        shelf.keep(second, 2);
+        let taken = shelf.take(LONG).unwrap();
+        assert_eq!(taken.local_addr().unwrap().port(), port);
+        assert_eq!(shelf.len(), 1);
+    }
+
+    #[test]
+    fn a_connection_with_unasked_bytes_or_an_end_is_never_handed_out() {
+        let shelf = Shelf::default();
+        let (near, far) = pair();
+        shelf.keep(near, 2);
+        drop(far);
+        let (near, mut far) = pair();
+        far.write_all(b"HTTP/1.1 200 OK\r\n").unwrap();
+        shelf.keep(near, 2);
+        // The bytes are on loopback, but arrival is the kernel's business: wait for it.
+        for idle in shelf.idle.lock().iter() {
+            idle.stream.peek(&mut [0]).unwrap();
+        }
+        assert!(shelf.take(LONG).is_none());
+        assert!(shelf.is_empty());
+    }
+
+    #[test]
+    fn neither_too_many_nor_too_old_ones_are_kept() {
+        let shelf = Shelf::default();
+        let (first, _far_first) = pair();
+        let (second, _far_second) = pair();
+        shelf.keep(first, 1);
+        shelf.keep(second, 1);
+        assert_eq!(shelf.len(), 1);
+        assert!(shelf.take(Duration::ZERO).is_none());
+        shelf.sweep(Duration::ZERO);
+        assert!(shelf.is_empty());
+    }
+}

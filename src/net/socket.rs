@@ -1,0 +1,273 @@
+//! System calls on sockets, each with a time limit.
+//!
+//! A blocking socket whose peer says nothing would hold a thread for ever, so every socket carries
+//! receive and send time limits of at most one [`TICK`]. A call that comes back with nothing is not an
+//! error: the caller looks whether its own deadline has passed, whether the process stops, whether the
+//! other peer is still there, and calls again.
+
+use std::io::{self, IoSlice};
+use std::net::{Shutdown, TcpStream};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::time::Duration;
+
+use rustix::buffer::spare_capacity;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, recv, sendmsg, sockopt};
+
+/// The longest any call blocks before its caller looks around: 1 s.
+pub const TICK: Duration = Duration::from_secs(1);
+
+/// What a read brought.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Received {
+    /// So many new bytes.
+    Bytes(usize),
+    /// The peer has closed its side.
+    End,
+    /// Nothing within the time limit, or nothing there when asked not to wait.
+    Nothing,
+}
+
+/// Whether a call may wait for the peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wait {
+    /// Up to the socket's time limit.
+    Tick,
+    /// Not at all.
+    No,
+}
+
+/// Appends what arrives to the unused capacity of `buffer`, which must not be full.
+///
+/// # Errors
+/// What the system says, interruptions and time limits excepted.
+pub fn receive(stream: &TcpStream, buffer: &mut Vec<u8>, wait: Wait) -> io::Result<Received> {
+    debug_assert!(
+        buffer.len() < buffer.capacity(),
+        "a full buffer reads as end"
+    );
+    let flags = match wait {
+        Wait::Tick => RecvFlags::empty(),
+        Wait::No => RecvFlags::DONTWAIT,
+    };
+    loop {
+        return match recv(stream, spare_capacity(buffer), flags) {
+            Ok((_, 0)) => Ok(Received::End),
+            Ok((_, count)) => Ok(Received::Bytes(count)),
+            Err(Errno::INTR) => continue,
+            Err(Errno::AGAIN) => Ok(Received::Nothing),
+            Err(error) => Err(error.into()),
+        };
+    }
+}
+
+/// Sends from `parts`, in order; `Ok(0)` means that nothing could be sent in time.
+///
+/// # Errors
+/// What the system says, interruptions and time limits excepted.
+pub fn send(stream: &TcpStream, parts: &[IoSlice<'_>], wait: Wait) -> io::Result<usize> {
+    let mut flags = SendFlags::NOSIGNAL;
+    if wait == Wait::No {
+        flags |= SendFlags::DONTWAIT;
+    }
+    loop {
+        return match sendmsg(stream, parts, &mut SendAncillaryBuffer::default(), flags) {
+            Ok(count) => Ok(count),
+            Err(Errno::INTR) => continue,
+            Err(Errno::AGAIN) => Ok(0),
+            Err(error) => Err(error.into()),
+        };
+    }
+}
+
+/// Whether a silent connection can be used: neither data nor an end nor an error is pending.
+pub fn is_quiet(stream: &TcpStream) -> bool {
+    let mut byte = [0_u8; 1];
+    matches!(
+        recv(
+            stream,
+            &mut byte,
+            RecvFlags::PEEK.union(RecvFlags::DONTWAIT)
+        ),
+        Err(Errno::AGAIN)
+    )
+}
+
+/// What is asked of one socket in [`wait_for`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Want {
+    /// Nothing for now.
+    Nothing,
+    /// Data, or the end of it.
+    Read,
+    /// Room to send.
+    Write,
+    /// Either.
+    ReadOrWrite,
+}
+
+/// What a socket is ready for. An error counts as both: the next call reports it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Ready {
+    events: u8,
+}
+
+impl Ready {
+    const READ: u8 = 1;
+    const WRITE: u8 = 2;
+
+    /// A read will not wait.
+    pub fn to_read(self) -> bool {
+        self.events & Self::READ != 0
+    }
+
+    /// A write will not wait.
+    pub fn to_write(self) -> bool {
+        self.events & Self::WRITE != 0
+    }
+}
+
+/// Waits until one of two sockets is ready, at most `limit`. One from which nothing is wanted is left
+/// alone: an end or a reset of it would otherwise wake the caller again and again.
+///
+/// # Errors
+/// When the system refuses (no memory); an interruption counts as a time-out.
+pub fn wait_for(
+    first: (&TcpStream, Want),
+    second: (&TcpStream, Want),
+    limit: Duration,
+) -> io::Result<(Ready, Ready)> {
+    let mut fds = [
+        PollFd::new(first.0, flags(first.1)),
+        PollFd::new(second.0, flags(second.1)),
+    ];
+    let wanted = match (first.1, second.1) {
+        (Want::Nothing, Want::Nothing) => &mut fds[..0],
+        (Want::Nothing, _) => &mut fds[1..],
+        (_, Want::Nothing) => &mut fds[..1],
+        (_, _) => &mut fds[..],
+    };
+    poll_within(wanted, Some(limit))?;
+    let [first, second] = fds;
+    Ok((ready(&first), ready(&second)))
+}
+
+/// Waits until `fd` or `wake` is readable, at most `limit` (`None`: without an end).
+/// Says whether `fd` is.
+///
+/// # Errors
+/// As [`wait_for`].
+pub fn wait_readable(
+    fd: impl AsFd,
+    wake: BorrowedFd<'_>,
+    limit: Option<Duration>,
+) -> io::Result<Ready> {
+    let fd = fd.as_fd();
+    let mut fds = [
+        PollFd::from_borrowed_fd(fd, PollFlags::IN),
+        PollFd::from_borrowed_fd(wake, PollFlags::IN),
+    ];
+    poll_within(&mut fds, limit)?;
+    let [first, _] = fds;
+    Ok(ready(&first))
+}
+
+/// Whether a read would bring something (data, end or error) now.
+pub fn is_readable(stream: &TcpStream) -> bool {
+    let mut fds = [PollFd::new(stream, PollFlags::IN)];
+    poll_within(&mut fds, Some(Duration::ZERO)).is_ok() && ready(&fds[0]).to_read()
+}
+
+/// What a peer's end of sending means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HalfClose {
+    /// It still waits for its answer.
+    Waits,
+    /// It is gone.
+    Gone,
+}
+
+/// Whether the peer has reset the connection or, if that means the same, closed its sending side, even
+/// behind unread data (where the system can tell: Linux; elsewhere only a reset is seen).
+pub fn is_gone(stream: &TcpStream, half_close: HalfClose) -> bool {
+    let gone = match half_close {
+        HalfClose::Waits => PollFlags::HUP,
+        #[cfg(target_os = "linux")]
+        HalfClose::Gone => PollFlags::RDHUP,
+        #[cfg(not(target_os = "linux"))]
+        HalfClose::Gone => PollFlags::HUP,
+    };
+    let mut fds = [PollFd::new(stream, gone)];
+    poll_within(&mut fds, Some(Duration::ZERO)).is_ok()
+        && fds[0]
+            .revents()
+            .intersects(gone | PollFlags::HUP | PollFlags::ERR)
+}
+
+/// What every connection of a relay wants: no Nagle delay (a head and its body may be two segments),
+/// and a peer that vanished without a word noticed within minutes.
+///
+/// # Errors
+/// When the socket is already dead.
+pub fn prepare(stream: &TcpStream) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    sockopt::set_socket_keepalive(stream, true)?;
+    sockopt::set_tcp_keepidle(stream, Duration::from_secs(60))?;
+    sockopt::set_tcp_keepintvl(stream, Duration::from_secs(15))?;
+    sockopt::set_tcp_keepcnt(stream, 4)?;
+    Ok(())
+}
+
+/// Resets the connection now, also under threads that wait on it.
+///
+/// # Errors
+/// When it is not connected any more.
+pub fn reset(stream: &TcpStream) -> io::Result<()> {
+    reset_on_close(stream);
+    // Dissolving the association sends the reset at once; a shutdown would send an orderly end.
+    if rustix::net::connect_unspec(stream).is_err() {
+        stream.shutdown(Shutdown::Both)?;
+    }
+    Ok(())
+}
+
+/// Makes the coming close a reset: the peer must learn that what it got is not all.
+pub fn reset_on_close(stream: &TcpStream) {
+    if let Err(error) = sockopt::set_socket_linger(stream, Some(Duration::ZERO)) {
+        log::debug!("cannot make a close a reset: {error}");
+    }
+}
+
+fn flags(want: Want) -> PollFlags {
+    match want {
+        Want::Nothing => PollFlags::empty(),
+        Want::Read => PollFlags::IN,
+        Want::Write => PollFlags::OUT,
+        Want::ReadOrWrite => PollFlags::IN | PollFlags::OUT,
+    }
+}
+
+fn ready(fd: &PollFd<'_>) -> Ready {
+    let revents = fd.revents();
+    let broken = revents.intersects(PollFlags::ERR | PollFlags::NVAL);
+    let mut events = 0;
+    if broken || revents.intersects(PollFlags::IN | PollFlags::HUP) {
+        events |= Ready::READ;
+    }
+    if broken || revents.intersects(PollFlags::OUT) {
+        events |= Ready::WRITE;
+    }
+    Ready { events }
+}
+
+fn poll_within(fds: &mut [PollFd<'_>], limit: Option<Duration>) -> io::Result<()> {
+    let limit = limit.map(|limit| Timespec {
+        tv_sec: i64::try_from(limit.as_secs()).unwrap_or(i64::MAX),
+        tv_nsec: i64::from(limit.subsec_nanos()),
+    });
+    match poll(fds, limit.as_ref()) {
+        Ok(_) | Err(Errno::INTR) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}

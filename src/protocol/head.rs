@@ -1,0 +1,1037 @@
+//! Heads: finding the end of one, and reading it (RFC 9112 §2 to §5).
+//!
+//! The peer decides when its bytes come and what they are. [`HeadScanner`]
+//! looks at each byte once, however small the pieces are, and refuses at the
+//! first one that cannot belong to a head. [`RequestHead`] and [`ResponseHead`]
+//! are what is left: whole, well formed, and read a single time. What this
+//! proxy is stricter about than the RFC demands (bare LF, folded lines), other
+//! proxies were led astray by.
+//!
+//! Not here: what the target means ([`super::target`]), how long the body is
+//! ([`super::framing`]).
+
+use std::fmt;
+
+use super::fields::{FieldSpan, Fields, Span, is_token_byte};
+use super::start_line::{RequestLine, StatusLine};
+use super::target::Authority;
+
+/// The longest request line, without its CRLF, in bytes.
+pub const REQUEST_LINE_MAX: usize = 16 * 1024;
+
+/// The most field lines in a head or trailer section.
+pub const FIELDS_MAX: usize = 256;
+
+/// Empty lines that may precede a request (RFC 9112 §2.2); some clients send
+/// one after a body.
+const EMPTY_LINES_MAX: usize = 4;
+
+/// Every status line begins so.
+const STATUS_LINE_START: &[u8] = b"HTTP/";
+
+/// What is said if the scanner accepts fields that `httparse` does not.
+const FIELDS_UNREADABLE: &str = "a field line that cannot be read";
+
+/// How large a head may be.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct HeadLimits {
+    /// The whole head with its blank line, in bytes.
+    pub bytes: usize,
+}
+
+/// The versions this proxy speaks.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Version {
+    /// HTTP/1.0.
+    Http10,
+    /// HTTP/1.1, and every later 1.x, which must be compatible (RFC 9110 §2.5).
+    Http11,
+}
+
+/// Why a head was refused.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum HeadError {
+    /// It breaks the grammar: where, for people to read. 400.
+    Malformed(&'static str),
+    /// The request line is longer than [`REQUEST_LINE_MAX`]. 414.
+    RequestLineTooLong,
+    /// More bytes than the limit, or more than [`FIELDS_MAX`] fields. 431.
+    TooLarge,
+    /// Not HTTP/1.x. 505.
+    VersionUnsupported,
+}
+
+impl fmt::Display for HeadError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Malformed(what) => write!(f, "malformed head: {what}"),
+            Self::RequestLineTooLong => f.write_str("request line too long"),
+            Self::TooLarge => f.write_str("head too large"),
+            Self::VersionUnsupported => f.write_str("not HTTP/1.x"),
+        }
+    }
+}
+
+impl std::error::Error for HeadError {}
+
+/// Finds the end of a head in bytes that arrive piece by piece.
+///
+/// `default()` expects a request. One scanner is good for one head.
+#[derive(Clone, Debug)]
+pub struct HeadScanner {
+    section: Section,
+    /// What the next byte belongs to; after an error there is nothing to go on
+    /// with.
+    state: Result<State, HeadError>,
+    /// How many bytes have been looked at.
+    at: usize,
+    /// Where the start line begins, after leading empty lines. `start <= at`
+    start: usize,
+    /// How many field lines have begun.
+    fields: usize,
+}
+
+/// What the lines to come are.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Section {
+    Request,
+    Response,
+    Trailers,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum State {
+    /// A request's first byte, or the CR of an empty line before it.
+    BeforeRequest,
+    EmptyLineLf,
+    /// The `HTTP/` of a status line.
+    StatusLineStart,
+    StartLine,
+    StartLineLf,
+    /// The first byte of a field line, or the CR of the blank line.
+    LineStart,
+    Name,
+    Value,
+    ValueLf,
+    BlankLineLf,
+    Done,
+}
+
+impl Default for HeadScanner {
+    fn default() -> Self {
+        Self::new(Section::Request, State::BeforeRequest)
+    }
+}
+
+impl HeadScanner {
+    /// A scanner for the head of a response.
+    pub fn for_response() -> Self {
+        Self::new(Section::Response, State::StatusLineStart)
+    }
+
+    /// A scanner for a trailer section with its blank line (RFC 9112 §7.1.2).
+    pub fn for_trailers() -> Self {
+        Self::new(Section::Trailers, State::LineStart)
+    }
+
+    fn new(section: Section, state: State) -> Self {
+        Self {
+            section,
+            state: Ok(state),
+            at: 0,
+            start: 0,
+            fields: 0,
+        }
+    }
+
+    /// The length of the head with its blank line, or `None` while that has
+    /// not come. `received` begins with the bytes of the call before.
+    ///
+    /// # Errors
+    ///
+    /// As soon as the bytes cannot become an acceptable head, and again at
+    /// every later call.
+    pub fn scan(
+        &mut self,
+        received: &[u8],
+        limits: HeadLimits,
+    ) -> Result<Option<usize>, HeadError> {
+        let allowed = received.get(..limits.bytes).unwrap_or(received);
+        while self.state? != State::Done && self.at < allowed.len() {
+            self.state = self.advance(allowed);
+        }
+        let state = self.state?;
+        if state == State::Done {
+            Ok(Some(self.at))
+        } else if self.at < limits.bytes {
+            Ok(None)
+        } else if state == State::StartLine && self.section == Section::Request {
+            Err(HeadError::RequestLineTooLong)
+        } else {
+            Err(HeadError::TooLarge)
+        }
+    }
+
+    /// Takes a run of bytes that change nothing, or else the one that does.
+    fn advance(&mut self, received: &[u8]) -> Result<State, HeadError> {
+        let state = self.state?;
+        let rest = received.get(self.at..).unwrap_or_default();
+        let run = if matches!(state, State::StartLine | State::Value) {
+            run_of(rest, |byte| !is_control(byte))
+        } else if state == State::Name {
+            run_of(rest, is_token_byte)
+        } else {
+            0
+        };
+        self.at += run;
+        if state == State::StartLine
+            && self.section == Section::Request
+            && REQUEST_LINE_MAX < self.at - self.start
+        {
+            return Err(HeadError::RequestLineTooLong);
+        }
+        match rest.get(run) {
+            Some(&byte) => {
+                let next = self.step(state, byte, received)?;
+                self.at += 1;
+                Ok(next)
+            }
+            None => Ok(state),
+        }
+    }
+
+    /// What follows `byte`, the one at `self.at`. The rows are in the order of
+    /// the grammar in RFC 9112 §2.1.
+    fn step(&mut self, state: State, byte: u8, received: &[u8]) -> Result<State, HeadError> {
+        match (state, byte) {
+            (State::BeforeRequest, b'\r') if self.at < 2 * EMPTY_LINES_MAX => {
+                Ok(State::EmptyLineLf)
+            }
+            (State::BeforeRequest, _) if is_token_byte(byte) => {
+                self.start = self.at;
+                Ok(State::StartLine)
+            }
+            (State::BeforeRequest, _) => malformed("it does not begin with a method"),
+            (State::EmptyLineLf, b'\n') => Ok(State::BeforeRequest),
+            (State::StatusLineStart, _) => self.step_status_line_start(byte),
+            (State::StartLine, b'\r') => Ok(State::StartLineLf),
+            (State::StartLine, b'\t') if self.section == Section::Response => Ok(State::StartLine),
+            (State::StartLineLf, b'\n') => self.check_start_line(received),
+            (State::LineStart, b'\r') => Ok(State::BlankLineLf),
+            (State::LineStart, _) => self.step_line_start(byte),
+            (State::Name, b':') => Ok(State::Value),
+            (State::Name, b' ' | b'\t') => malformed("whitespace after a field name"),
+            (State::Name, b'\r' | b'\n') => malformed("a field line without a colon"),
+            (State::Name, _) => malformed("a field name with a byte that is not allowed there"),
+            (State::Value, b'\t') => Ok(State::Value),
+            (State::Value, b'\r') => Ok(State::ValueLf),
+            (State::ValueLf, b'\n') => Ok(State::LineStart),
+            (State::BlankLineLf, b'\n') => Ok(State::Done),
+            (_, b'\n') => malformed("a bare LF"),
+            (State::EmptyLineLf | State::StartLineLf | State::ValueLf | State::BlankLineLf, _) => {
+                malformed("a bare CR")
+            }
+            (State::StartLine | State::Value | State::Done, _) => malformed("a control character"),
+        }
+    }
+
+    fn step_status_line_start(&self, byte: u8) -> Result<State, HeadError> {
+        if STATUS_LINE_START.get(self.at) != Some(&byte) {
+            return malformed("it does not begin with HTTP/");
+        }
+        if self.at + 1 < STATUS_LINE_START.len() {
+            Ok(State::StatusLineStart)
+        } else {
+            Ok(State::StartLine)
+        }
+    }
+
+    fn step_line_start(&mut self, byte: u8) -> Result<State, HeadError> {
+        match byte {
+            b' ' | b'\t' => malformed("a folded field line"),
+            b':' => malformed("a field line without a name"),
+            b'\n' => malformed("a bare LF"),
+            _ if !is_token_byte(byte) => {
+                malformed("a field name with a byte that is not allowed there")
+            }
+            _ if self.fields == FIELDS_MAX => Err(HeadError::TooLarge),
+            _ => {
+                self.fields += 1;
+                Ok(State::Name)
+            }
+        }
+    }
+
+    /// Reads the start line as soon as it is there: a peer that speaks another
+    /// protocol need not be waited for.
+    fn check_start_line(&self, received: &[u8]) -> Result<State, HeadError> {
+        let line = received.get(self.start..self.at - 1).unwrap_or_default();
+        match self.section {
+            Section::Request => RequestLine::parse(line).map(drop)?,
+            Section::Response => StatusLine::parse(line).map(drop)?,
+            Section::Trailers => {}
+        }
+        Ok(State::LineStart)
+    }
+}
+
+pub(super) fn malformed<T>(what: &'static str) -> Result<T, HeadError> {
+    Err(HeadError::Malformed(what))
+}
+
+/// How many bytes of that kind the slice begins with.
+fn run_of(bytes: &[u8], kind: impl Fn(u8) -> bool) -> usize {
+    bytes
+        .iter()
+        .position(|&byte| !kind(byte))
+        .unwrap_or(bytes.len())
+}
+
+/// The controls of US-ASCII. Bytes beyond it are obs-text (RFC 9110 §5.5).
+fn is_control(byte: u8) -> bool {
+    byte < 0x20 || byte == 0x7f
+}
+
+/// A whole and well-formed request head.
+///
+/// `Debug` shows no values: they may be credentials.
+#[derive(Clone)]
+pub struct RequestHead {
+    bytes: Vec<u8>,
+    method: Span,
+    target: Span,
+    version: Version,
+    fields: Vec<FieldSpan>,
+}
+
+impl RequestHead {
+    /// Reads a head as [`HeadScanner`] found it: from the first byte to the
+    /// blank line. Empty lines before it are dropped.
+    ///
+    /// # Errors
+    ///
+    /// Whatever the scanner refuses; bytes missing or left over; a `Host` that
+    /// is missing in HTTP/1.1, repeated, or not a host (RFC 9112 §3.2).
+    pub fn parse(mut bytes: Vec<u8>) -> Result<Self, HeadError> {
+        let empty_lines = run_of(&bytes, |byte| matches!(byte, b'\r' | b'\n'));
+        let scanned = scan_whole(HeadScanner::default(), &bytes)?;
+        bytes.drain(..empty_lines);
+        let line_length = run_of(&bytes, |byte| byte != b'\r');
+        let line = RequestLine::parse(bytes.get(..line_length).unwrap_or_default())?;
+        let head = Self {
+            method: span_of(line.method, &bytes)?,
+            target: span_of(line.target, &bytes)?,
+            version: line.version,
+            fields: parse_fields(&bytes, line_length + 2, scanned.fields)?,
+            bytes,
+        };
+        head.check_host()?;
+        Ok(head)
+    }
+
+    /// The method, in the case it was sent in: methods are case-sensitive.
+    pub fn method(&self) -> &str {
+        str::from_utf8(self.method.of(&self.bytes)).unwrap_or_default()
+    }
+
+    /// The request target as received, not empty and without spaces.
+    pub fn target(&self) -> &[u8] {
+        self.target.of(&self.bytes)
+    }
+
+    /// The version the client speaks.
+    pub fn version(&self) -> Version {
+        self.version
+    }
+
+    /// The field lines.
+    pub fn fields(&self) -> Fields<'_> {
+        Fields::new(&self.bytes, &self.fields)
+    }
+
+    /// The head from its first letter to its blank line.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// The same bytes, to use their memory again.
+    pub fn into_bytes(self) -> Vec<u8> {
+        self.bytes
+    }
+
+    /// "A server MUST respond with a 400 status code to any HTTP/1.1 request
+    /// message that lacks a Host header field and to any request message that
+    /// contains more than one Host header field line or a Host header field
+    /// with an invalid field value" (RFC 9112 §3.2).
+    fn check_host(&self) -> Result<(), HeadError> {
+        let mut hosts = self.fields().values("host");
+        match (hosts.next(), hosts.next(), self.version) {
+            (None, _, Version::Http10) => Ok(()),
+            (None, _, Version::Http11) => malformed("HTTP/1.1 without a Host field"),
+            (Some(_), Some(_), _) => malformed("more than one Host field"),
+            (Some(b""), None, _) => Ok(()),
+            (Some(host), None, _) if Authority::parse(host, Some(80)).is_ok() => Ok(()),
+            (Some(_), None, _) => malformed("a Host field that is not a host and a port"),
+        }
+    }
+}
+
+impl fmt::Debug for RequestHead {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RequestHead")
+            .field("method", &self.method())
+            .field("version", &self.version)
+            .field("fields", &self.fields())
+            .finish_non_exhaustive()
+    }
+}
+
+/// A whole and well-formed response head.
+///
+/// `Debug` shows no values: they may be credentials.
+#[derive(Clone)]
+pub struct ResponseHead {
+    bytes: Vec<u8>,
+    version: Version,
+    status: u16,
+    reason: Span,
+    fields: Vec<FieldSpan>,
+}
+
+impl ResponseHead {
+    /// Reads a head as [`HeadScanner::for_response`] found it.
+    ///
+    /// # Errors
+    ///
+    /// Whatever the scanner refuses; bytes missing or left over.
+    pub fn parse(bytes: Vec<u8>) -> Result<Self, HeadError> {
+        let scanned = scan_whole(HeadScanner::for_response(), &bytes)?;
+        let line_length = run_of(&bytes, |byte| byte != b'\r');
+        let line = StatusLine::parse(bytes.get(..line_length).unwrap_or_default())?;
+        Ok(Self {
+            version: line.version,
+            status: line.status,
+            reason: if line.reason.is_empty() {
+                Span { start: 0, end: 0 }
+            } else {
+                span_of(line.reason, &bytes)?
+            },
+            fields: parse_fields(&bytes, line_length + 2, scanned.fields)?,
+            bytes,
+        })
+    }
+
+    /// The version the next hop speaks.
+    pub fn version(&self) -> Version {
+        self.version
+    }
+
+    /// The status code, 100 to 999.
+    pub fn status(&self) -> u16 {
+        self.status
+    }
+
+    /// The reason phrase as received; may be empty.
+    pub fn reason(&self) -> &[u8] {
+        self.reason.of(&self.bytes)
+    }
+
+    /// The field lines.
+    pub fn fields(&self) -> Fields<'_> {
+        Fields::new(&self.bytes, &self.fields)
+    }
+
+    /// The head from its first letter to its blank line.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// The same bytes, to use their memory again.
+    pub fn into_bytes(self) -> Vec<u8> {
+        self.bytes
+    }
+}
+
+impl fmt::Debug for ResponseHead {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ResponseHead")
+            .field("version", &self.version)
+            .field("status", &self.status)
+            .field("fields", &self.fields())
+            .finish_non_exhaustive()
+    }
+}
+
+/// A whole and well-formed trailer section (RFC 9112 §7.1.2).
+#[derive(Clone)]
+pub struct Trailers {
+    bytes: Vec<u8>,
+    fields: Vec<FieldSpan>,
+}
+
+impl Trailers {
+    /// Reads a section as [`HeadScanner::for_trailers`] found it, with its
+    /// blank line.
+    ///
+    /// # Errors
+    ///
+    /// Whatever the scanner refuses; bytes missing or left over.
+    pub fn parse(bytes: Vec<u8>) -> Result<Self, HeadError> {
+        let scanned = scan_whole(HeadScanner::for_trailers(), &bytes)?;
+        Ok(Self {
+            fields: parse_fields(&bytes, 0, scanned.fields)?,
+            bytes,
+        })
+    }
+
+    /// The field lines.
+    pub fn fields(&self) -> Fields<'_> {
+        Fields::new(&self.bytes, &self.fields)
+    }
+}
+
+impl fmt::Debug for Trailers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Trailers")
+            .field("fields", &self.fields())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Scans what must be one head and nothing else. Its size was limited when it
+/// was received.
+fn scan_whole(mut scanner: HeadScanner, bytes: &[u8]) -> Result<HeadScanner, HeadError> {
+    match scanner.scan(bytes, HeadLimits { bytes: usize::MAX })? {
+        Some(length) if length == bytes.len() => Ok(scanner),
+        Some(_) => malformed("bytes after the blank line"),
+        None => malformed("it ends before the blank line"),
+    }
+}
+
+/// Splits the field lines that begin at `from`. The scanner has approved of
+/// every byte; a second reader that disagrees is a reason to refuse.
+fn parse_fields(bytes: &[u8], from: usize, count: usize) -> Result<Vec<FieldSpan>, HeadError> {
+    let section = bytes.get(from..).unwrap_or_default();
+    let mut slots = vec![httparse::EMPTY_HEADER; count];
+    match httparse::parse_headers(section, &mut slots) {
+        Ok(httparse::Status::Complete((length, fields)))
+            if length == section.len() && fields.len() == count =>
+        {
+            fields
+                .iter()
+                .map(|field| {
+                    let name = span_of(field.name.as_bytes(), bytes)?;
+                    let value = span_of(field.value, bytes)?;
+                    Ok(FieldSpan { name, value })
+                })
+                .collect()
+        }
+        Ok(_) | Err(_) => malformed(FIELDS_UNREADABLE),
+    }
+}
+
+/// Where `part`, which is a part of `whole`, stands in it.
+fn span_of(part: &[u8], whole: &[u8]) -> Result<Span, HeadError> {
+    let start = part.as_ptr().addr().wrapping_sub(whole.as_ptr().addr());
+    let end = start.wrapping_add(part.len());
+    if whole.get(start..end) != Some(part) {
+        return malformed("a part that is not in the head");
+    }
+    match (u32::try_from(start), u32::try_from(end)) {
+        (Ok(start), Ok(end)) => Ok(Span { start, end }),
+        _ => Err(HeadError::TooLarge),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMITS: HeadLimits = HeadLimits { bytes: 64 * 1024 };
+
+    /// Scans at once, in two pieces at every position, and byte by byte; all
+    /// must agree.
+    fn scan(new: fn() -> HeadScanner, bytes: &[u8], limits: HeadLimits) -> Scan {
+        let whole = new().scan(bytes, limits);
+        for split in 0..bytes.len() {
+            let mut scanner = new();
+            let first = scanner.scan(&bytes[..split], limits);
+            if first == Ok(None) {
+                assert_eq!(scanner.scan(bytes, limits), whole, "split at {split}");
+            } else {
+                assert_eq!(first, whole, "decided at {split}");
+                assert_eq!(scanner.scan(bytes, limits), whole, "asked again");
+            }
+        }
+        let mut scanner = new();
+        let last = (0..=bytes.len())
+            .map(|end| scanner.scan(&bytes[..end], limits))
+            .last();
+        assert_eq!(last, Some(whole), "byte by byte");
+        whole
+    }
+
+    type Scan = Result<Option<usize>, HeadError>;
+
+    fn scan_request(bytes: &[u8]) -> Scan {
+        scan(HeadScanner::default, bytes, LIMITS)
+    }
+
+    fn scan_response(bytes: &[u8]) -> Scan {
+        scan(HeadScanner::for_response, bytes, LIMITS)
+    }
+
+    fn is_malformed(result: Scan) -> bool {
+        matches!(result, Err(HeadError::Malformed(_)))
+    }
+
+    fn check_request_refused(table: &[&[u8]]) {
+        for bytes in table {
+            assert!(
+                is_malformed(scan_request(bytes)),
+                "{}",
+                bytes.escape_ascii()
+            );
+            assert!(
+                RequestHead::parse(bytes.to_vec()).is_err(),
+                "{}",
+                bytes.escape_ascii()
+            );
+        }
+    }
+
+    fn check_response_refused(table: &[&[u8]]) {
+        for bytes in table {
+            assert!(
+                is_malformed(scan_response(bytes)),
+                "{}",
+                bytes.escape_ascii()
+            );
+            assert!(
+                ResponseHead::parse(bytes.to_vec()).is_err(),
+                "{}",
+                bytes.escape_ascii()
+            );
+        }
+    }
+
+    /// How many bytes of a refused request it takes to refuse it.
+    fn refused_after(bytes: &[u8]) -> usize {
+        let mut scanner = HeadScanner::default();
+        (0..=bytes.len())
+            .find(|&end| scanner.scan(&bytes[..end], LIMITS).is_err())
+            .expect("a request that is refused")
+    }
+
+    fn request(text: &str) -> RequestHead {
+        assert_eq!(scan_request(text.as_bytes()), Ok(Some(text.len())));
+        RequestHead::parse(text.as_bytes().to_vec()).expect("well formed")
+    }
+
+    fn response(bytes: &[u8]) -> ResponseHead {
+        assert_eq!(scan_response(bytes), Ok(Some(bytes.len())));
+        ResponseHead::parse(bytes.to_vec()).expect("well formed")
+    }
+
+    #[test]
+    fn a_head_ends_with_its_blank_line() {
+        let head = b"GET http://h/ HTTP/1.1\r\nHost: h\r\nA:b\r\n\r\n";
+        let with_body = [&head[..], b"\r\nGET x"].concat();
+        assert_eq!(scan_request(&with_body), Ok(Some(head.len())));
+        assert_eq!(scan_request(b""), Ok(None));
+        assert_eq!(scan_request(&head[..head.len() - 1]), Ok(None));
+        assert_eq!(scan_request(b"GET / HTTP/1.0\r\n\r\n"), Ok(Some(18)));
+    }
+
+    #[test]
+    fn a_request_is_read_as_it_was_sent() {
+        let text = "gEt http://h/a?b HTTP/1.1\r\nHost: h\r\nX-A:\t b c \t\r\nx-a:\r\n\r\n";
+        let head = request(text);
+        assert_eq!(head.method(), "gEt");
+        assert_eq!(head.target(), b"http://h/a?b");
+        assert_eq!(head.version(), Version::Http11);
+        let fields: Vec<_> = head
+            .fields()
+            .iter()
+            .map(|field| (field.name, field.value))
+            .collect();
+        assert_eq!(
+            fields,
+            [(&b"Host"[..], &b"h"[..]), (b"X-A", b"b c"), (b"x-a", b"")]
+        );
+        assert_eq!(head.as_bytes(), text.as_bytes());
+        assert_eq!(head.into_bytes(), text.as_bytes());
+    }
+
+    #[test]
+    fn a_few_empty_lines_before_a_request_are_skipped() {
+        let head = request("\r\n\r\n\r\n\r\nGET / HTTP/1.0\r\n\r\n");
+        assert_eq!(head.method(), "GET");
+        assert_eq!(head.as_bytes(), b"GET / HTTP/1.0\r\n\r\n");
+        check_request_refused(&[
+            b"\r\n\r\n\r\n\r\n\r\nGET / HTTP/1.0\r\n\r\n",
+            b"\nGET / HTTP/1.0\r\n\r\n",
+            b"\rGET / HTTP/1.0\r\n\r\n",
+            b"\r\r\nGET / HTTP/1.0\r\n\r\n",
+            b" GET / HTTP/1.0\r\n\r\n",
+        ]);
+    }
+
+    #[test]
+    fn a_bare_lf_or_cr_is_refused_everywhere() {
+        check_request_refused(&[
+            b"GET / HTTP/1.0\n\r\n",
+            b"GET / HTTP/1.0\r\r\n\r\n",
+            b"GET\n/ HTTP/1.0\r\n\r\n",
+            b"GET / HTTP/1.0\r\n\n",
+            b"GET / HTTP/1.0\r\n\r\r\n",
+            b"GET / HTTP/1.0\r\nA: b\n\r\n",
+            b"GET / HTTP/1.0\r\nA: b\nC: d\r\n\r\n",
+            b"GET / HTTP/1.0\r\nA: b\rC: d\r\n\r\n",
+            b"GET / HTTP/1.0\r\nA: b\r\n\nC: d\r\n\r\n",
+            b"GET / HTTP/1.0\r\nA\n: b\r\n\r\n",
+        ]);
+    }
+
+    #[test]
+    fn a_control_character_is_refused_everywhere() {
+        for byte in (0..0x20).chain([0x7f]) {
+            let control = [byte];
+            let in_target = [b"GET /", &control[..], b" HTTP/1.0\r\n\r\n"].concat();
+            let in_name = [b"GET / HTTP/1.0\r\nA", &control[..], b": b\r\n\r\n"].concat();
+            check_request_refused(&[&in_target, &in_name]);
+            if byte != b'\t' {
+                let in_value = [b"GET / HTTP/1.0\r\nA: b", &control[..], b"c\r\n\r\n"].concat();
+                let in_reason = [b"HTTP/1.1 200 O", &control[..], b"K\r\n\r\n"].concat();
+                check_request_refused(&[&in_value]);
+                check_response_refused(&[&in_reason]);
+            }
+        }
+    }
+
+    #[test]
+    fn bytes_beyond_ascii_pass_in_values_and_targets_only() {
+        let bytes = b"GET http://h/\xe9 HTTP/1.0\r\nA: \xff\x80\r\n\r\n";
+        assert_eq!(scan_request(bytes), Ok(Some(bytes.len())));
+        let head = RequestHead::parse(bytes.to_vec()).expect("well formed");
+        assert_eq!(head.target(), b"http://h/\xe9");
+        assert_eq!(head.fields().values("a").next(), Some(&b"\xff\x80"[..]));
+        check_request_refused(&[
+            b"G\xc9T / HTTP/1.0\r\n\r\n",
+            b"GET / HTTP/1.0\r\n\xc9: a\r\n\r\n",
+            b"GET / HTTP/1.0\r\nA\xa0: a\r\n\r\n",
+        ]);
+    }
+
+    #[test]
+    fn a_request_line_is_three_words_with_one_space_between_them() {
+        check_request_refused(&[
+            b"GET / HTTP/1.0 \r\n\r\n",
+            b"GET  / HTTP/1.0\r\n\r\n",
+            b"GET /  HTTP/1.0\r\n\r\n",
+            b"GET  HTTP/1.0\r\n\r\n",
+            b"GET\t/\tHTTP/1.0\r\n\r\n",
+            b"GET / x HTTP/1.0\r\n\r\n",
+            b"GET /\r\n\r\n",
+            b"GET\r\n\r\n",
+            b"G(T / HTTP/1.0\r\n\r\n",
+            b"GET: / HTTP/1.0\r\n\r\n",
+        ]);
+    }
+
+    #[test]
+    fn only_http_1_is_spoken() {
+        for (word, expected) in [
+            ("HTTP/1.0", Ok(Version::Http10)),
+            ("HTTP/1.1", Ok(Version::Http11)),
+            ("HTTP/1.2", Ok(Version::Http11)),
+            ("HTTP/1.9", Ok(Version::Http11)),
+            ("HTTP/2.0", Err(HeadError::VersionUnsupported)),
+            ("HTTP/0.9", Err(HeadError::VersionUnsupported)),
+        ] {
+            let text = format!("GET http://h/ {word}\r\nHost: h\r\n\r\n");
+            let head = RequestHead::parse(text.clone().into_bytes());
+            assert_eq!(head.map(|head| head.version()), expected, "{word}");
+            assert_eq!(
+                scan_request(text.as_bytes()).err(),
+                expected.err(),
+                "{word}"
+            );
+        }
+        for word in [
+            "http/1.1",
+            "HTTP/1",
+            "HTTP/1.",
+            "HTTP/1.10",
+            "HTTP/01.1",
+            "HTTP/11.1",
+            "HTTP/1,1",
+            "HTTP/+1.1",
+            "HTTPS/1.1",
+            "HTTP /1.1",
+            "",
+            "x",
+        ] {
+            check_request_refused(&[format!("GET / {word}\r\nHost: h\r\n\r\n").as_bytes()]);
+        }
+    }
+
+    #[test]
+    fn folded_lines_and_odd_names_are_refused() {
+        check_request_refused(&[
+            b"GET / HTTP/1.0\r\nA: b\r\n c\r\n\r\n",
+            b"GET / HTTP/1.0\r\nA: b\r\n\tc\r\n\r\n",
+            b"GET / HTTP/1.0\r\n A: b\r\n\r\n",
+            b"GET / HTTP/1.0\r\nA : b\r\n\r\n",
+            b"GET / HTTP/1.0\r\nA\t: b\r\n\r\n",
+            b"GET / HTTP/1.0\r\n: b\r\n\r\n",
+            b"GET / HTTP/1.0\r\nA\r\n\r\n",
+            b"GET / HTTP/1.0\r\nA B: c\r\n\r\n",
+            b"GET / HTTP/1.0\r\nA(: c\r\n\r\n",
+            b"GET / HTTP/1.0\r\n\"A\": c\r\n\r\n",
+        ]);
+    }
+
+    #[test]
+    fn what_cannot_become_a_request_is_refused_at_its_first_wrong_byte() {
+        assert_eq!(
+            refused_after(b"\x16\x03\x01\x02\x00"),
+            1,
+            "a TLS ClientHello"
+        );
+        assert_eq!(refused_after(b"\x05\x01\x00"), 1, "SOCKS 5");
+        assert_eq!(refused_after(b"GET / HTTP/1.0\0"), 15);
+        assert_eq!(refused_after(b"GET / HTTP/1.0\n"), 15);
+        assert_eq!(
+            refused_after(b"SSH-2.0-OpenSSH_9.9\r\n..."),
+            21,
+            "the line is judged when whole"
+        );
+        assert_eq!(
+            refused_after(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"),
+            16,
+            "the HTTP/2 preface"
+        );
+        assert_eq!(refused_after(b"GET /\r\n..."), 7, "HTTP/0.9");
+    }
+
+    #[test]
+    fn what_cannot_become_a_response_is_refused_at_its_first_wrong_byte() {
+        for bytes in [
+            &b"<"[..],
+            b"HX",
+            b"HTTP1",
+            b"\r",
+            b"\n",
+            b"http/",
+            b"ICY 200",
+        ] {
+            assert!(
+                is_malformed(scan_response(bytes)),
+                "{}",
+                bytes.escape_ascii()
+            );
+        }
+        assert_eq!(scan_response(b"HTTP"), Ok(None));
+    }
+
+    #[test]
+    fn a_request_line_has_at_most_16_kib() {
+        let line = |length: usize| {
+            let path = "a".repeat(length - "GET / HTTP/1.0".len());
+            format!("GET /{path} HTTP/1.0\r\n\r\n").into_bytes()
+        };
+        let mut longest = b"\r\n".to_vec();
+        longest.extend(line(REQUEST_LINE_MAX));
+        assert_eq!(
+            HeadScanner::default().scan(&longest, LIMITS),
+            Ok(Some(longest.len()))
+        );
+        let too_long = line(REQUEST_LINE_MAX + 1);
+        let refused = Err(HeadError::RequestLineTooLong);
+        assert_eq!(HeadScanner::default().scan(&too_long, LIMITS), refused);
+        assert_eq!(refused_after(&too_long), REQUEST_LINE_MAX + 1);
+        let within_less = scan(HeadScanner::default, &line(40), HeadLimits { bytes: 39 });
+        assert_eq!(within_less, refused);
+    }
+
+    #[test]
+    fn a_head_has_at_most_the_given_bytes() {
+        let head = b"GET / HTTP/1.0\r\nA: b\r\n\r\n";
+        let exact = HeadLimits { bytes: head.len() };
+        assert_eq!(
+            scan(HeadScanner::default, head, exact),
+            Ok(Some(head.len()))
+        );
+        for bytes in 16..head.len() {
+            let scanned = scan(HeadScanner::default, head, HeadLimits { bytes });
+            assert_eq!(scanned, Err(HeadError::TooLarge), "{bytes}");
+        }
+        let response = b"HTTP/1.1 200 A very long reason\r\n\r\n";
+        let scanned = scan(
+            HeadScanner::for_response,
+            response,
+            HeadLimits { bytes: 20 },
+        );
+        assert_eq!(scanned, Err(HeadError::TooLarge));
+    }
+
+    #[test]
+    fn a_head_has_at_most_256_fields() {
+        let head = |fields: usize| format!("GET / HTTP/1.0\r\n{}\r\n", "a:\r\n".repeat(fields));
+        let most = request(&head(FIELDS_MAX));
+        assert_eq!(most.fields().iter().count(), FIELDS_MAX);
+        assert_eq!(
+            scan_request(head(FIELDS_MAX + 1).as_bytes()),
+            Err(HeadError::TooLarge)
+        );
+    }
+
+    #[test]
+    fn http_1_1_wants_one_host_and_http_1_0_takes_one_at_most() {
+        for (version, fields, accepted) in [
+            ("1.1", "", false),
+            ("1.1", "Host: h\r\n", true),
+            ("1.1", "Host:\r\n", true),
+            ("1.1", "host: [::1]:80\r\n", true),
+            ("1.1", "Host: h:\r\n", true),
+            ("1.1", "Host: h\r\nHost: h\r\n", false),
+            ("1.1", "Host: h\r\nA: b\r\nHOST:\r\n", false),
+            ("1.1", "Host: h, g\r\n", false),
+            ("1.1", "Host: h g\r\n", false),
+            ("1.1", "Host: u@h\r\n", false),
+            ("1.1", "Host: h:x\r\n", false),
+            ("1.1", "Host: h/\r\n", false),
+            ("1.1", "Host: http://h\r\n", false),
+            ("1.0", "", true),
+            ("1.0", "Host: h\r\n", true),
+            ("1.0", "Host: h\r\nHost: g\r\n", false),
+            ("1.0", "Host: h/\r\n", false),
+        ] {
+            let text = format!("GET http://h/ HTTP/{version}\r\n{fields}\r\n");
+            let parsed = RequestHead::parse(text.into_bytes());
+            assert_eq!(parsed.is_ok(), accepted, "{version} {fields:?}");
+        }
+    }
+
+    /// Every byte of two heads is replaced by every other one. The scanner and
+    /// the reader of fields behind it must never disagree.
+    #[test]
+    fn what_the_scanner_accepts_can_be_read() {
+        let unreadable = Some(HeadError::Malformed(FIELDS_UNREADABLE));
+        let request = b"GET http://h/ HTTP/1.1\r\nHost: h\r\nA-b:\t c d \r\nE:\r\n\r\n";
+        let response = b"HTTP/1.1 200 OK\r\nA-b:\t c d \r\nE:\r\n\r\n";
+        for value in 0..=255 {
+            for at in 0..request.len() {
+                let mut bytes = request.to_vec();
+                bytes[at] = value;
+                assert_ne!(
+                    RequestHead::parse(bytes).err(),
+                    unreadable,
+                    "{value:#x} at {at}"
+                );
+            }
+            for at in 0..response.len() {
+                let mut bytes = response.to_vec();
+                bytes[at] = value;
+                let accepted = HeadScanner::for_response().scan(&bytes, LIMITS);
+                let is_whole = accepted == Ok(Some(bytes.len()));
+                assert_eq!(
+                    ResponseHead::parse(bytes).is_ok(),
+                    is_whole,
+                    "{value:#x} at {at}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn a_head_is_parsed_whole_and_alone() {
+        let head = b"GET / HTTP/1.0\r\nA: b\r\n\r\n";
+        for end in 0..head.len() {
+            assert!(RequestHead::parse(head[..end].to_vec()).is_err(), "{end}");
+        }
+        assert!(RequestHead::parse([&head[..], b"x"].concat()).is_err());
+        assert!(ResponseHead::parse(b"HTTP/1.1 200 OK\r\n\r\nx".to_vec()).is_err());
+    }
+
+    #[test]
+    fn a_response_is_read_as_it_was_sent() {
+        let head = response(b"HTTP/1.0 404 Not \xe9 \tFound \r\nA: b\r\n\r\n");
+        assert_eq!(head.version(), Version::Http10);
+        assert_eq!(head.status(), 404);
+        assert_eq!(head.reason(), b"Not \xe9 \tFound ");
+        assert_eq!(head.fields().values("A").next(), Some(&b"b"[..]));
+    }
+
+    #[test]
+    fn a_response_needs_no_reason() {
+        for bytes in [&b"HTTP/1.1 200\r\n\r\n"[..], b"HTTP/1.1 200 \r\n\r\n"] {
+            let head = response(bytes);
+            assert_eq!((head.status(), head.reason()), (200, &b""[..]));
+            assert_eq!(head.into_bytes(), bytes);
+        }
+    }
+
+    #[test]
+    fn a_status_is_three_digits() {
+        assert_eq!(response(b"HTTP/1.1 100 Continue\r\n\r\n").status(), 100);
+        assert_eq!(response(b"HTTP/1.1 999 x\r\n\r\n").status(), 999);
+        check_response_refused(&[
+            b"HTTP/1.1 099 x\r\n\r\n",
+            b"HTTP/1.1 000 x\r\n\r\n",
+            b"HTTP/1.1 20 OK\r\n\r\n",
+            b"HTTP/1.1 2000 OK\r\n\r\n",
+            b"HTTP/1.1 +20 OK\r\n\r\n",
+            b"HTTP/1.1 200OK\r\n\r\n",
+            b"HTTP/1.1  200 OK\r\n\r\n",
+            b"HTTP/1.1\t200 OK\r\n\r\n",
+            b"HTTP/1.1\r\n\r\n",
+            b"HTTP/1.1 OK\r\n\r\n",
+            b"HTTP/1 200 OK\r\n\r\n",
+            b"HTTP/1.1 200 OK\nA: b\r\n\r\n",
+            b"HTTP/1.1 200 OK\r\nA : b\r\n\r\n",
+            b"\r\nHTTP/1.1 200 OK\r\n\r\n",
+        ]);
+    }
+
+    #[test]
+    fn a_response_of_another_version_is_refused() {
+        let refused = Err(HeadError::VersionUnsupported);
+        assert_eq!(scan_response(b"HTTP/2.0 200 OK\r\n\r\n"), refused);
+    }
+
+    #[test]
+    fn trailers_are_fields_and_a_blank_line() {
+        let section = b"A: b\r\nC: d\r\n\r\nrest";
+        assert_eq!(
+            scan(HeadScanner::for_trailers, section, LIMITS),
+            Ok(Some(14))
+        );
+        assert_eq!(
+            scan(HeadScanner::for_trailers, b"\r\n", LIMITS),
+            Ok(Some(2))
+        );
+        let trailers = Trailers::parse(section[..14].to_vec()).expect("well formed");
+        assert_eq!(trailers.fields().values("c").next(), Some(&b"d"[..]));
+        for refused in [
+            &b"A b\r\n\r\n"[..],
+            b" A: b\r\n\r\n",
+            b"A: b\n\r\n",
+            b"\n",
+            b"A: \0\r\n\r\n",
+        ] {
+            let scanned = scan(HeadScanner::for_trailers, refused, LIMITS);
+            assert!(is_malformed(scanned), "{}", refused.escape_ascii());
+        }
+    }
+
+    #[test]
+    fn debug_shows_no_field_values() {
+        let text = "GET http://u:hunter2@h/ HTTP/1.0\r\nProxy-Authorization: Basic hunter2\r\n\r\n";
+        let head = request(text);
+        let shown = format!("{head:?}");
+        assert!(!shown.contains("hunter2"), "{shown}");
+        assert!(shown.contains("Proxy-Authorization"), "{shown}");
+    }
+}

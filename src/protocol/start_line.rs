@@ -1,0 +1,79 @@
+//! Start lines: the first line of a request or a response, split into its
+//! words (RFC 9112 §3, §4).
+
+use super::fields::is_token_byte;
+use super::head::{HeadError, Version, malformed};
+
+/// `method SP request-target SP HTTP-version` (RFC 9112 §3). No second space is
+/// tolerated: it would let two readers see two targets.
+pub(super) struct RequestLine<'a> {
+    pub(super) method: &'a [u8],
+    pub(super) target: &'a [u8],
+    pub(super) version: Version,
+}
+
+impl<'a> RequestLine<'a> {
+    pub(super) fn parse(line: &'a [u8]) -> Result<Self, HeadError> {
+        let mut words = line.split(|&byte| byte == b' ');
+        match (words.next(), words.next(), words.next(), words.next()) {
+            (Some(method), Some(target), Some(version), None) => {
+                if method.is_empty() || !method.iter().copied().all(is_token_byte) {
+                    return malformed("a method that is not a token");
+                }
+                if target.is_empty() {
+                    return malformed("a request line without a target");
+                }
+                Ok(Self {
+                    method,
+                    target,
+                    version: parse_version(version)?,
+                })
+            }
+            _ => malformed("a request line that is not \"METHOD target HTTP/1.1\""),
+        }
+    }
+}
+
+/// `HTTP-version SP status-code SP [ reason-phrase ]` (RFC 9112 §4). Without a
+/// reason the second space may be missing: many servers leave it out.
+pub(super) struct StatusLine<'a> {
+    pub(super) version: Version,
+    pub(super) status: u16,
+    pub(super) reason: &'a [u8],
+}
+
+impl<'a> StatusLine<'a> {
+    pub(super) fn parse(line: &'a [u8]) -> Result<Self, HeadError> {
+        let mut words = line.splitn(3, |&byte| byte == b' ');
+        let version = parse_version(words.next().unwrap_or_default())?;
+        let status = match words.next() {
+            Some(
+                &[
+                    hundreds @ b'1'..=b'9',
+                    tens @ b'0'..=b'9',
+                    ones @ b'0'..=b'9',
+                ],
+            ) => [hundreds, tens, ones]
+                .iter()
+                .fold(0, |number, digit| number * 10 + u16::from(digit - b'0')),
+            _ => return malformed("a status that is not a number from 100 to 999"),
+        };
+        Ok(Self {
+            version,
+            status,
+            reason: words.next().unwrap_or_default(),
+        })
+    }
+}
+
+/// `HTTP/` DIGIT `.` DIGIT, in this case (RFC 9112 §2.3).
+fn parse_version(word: &[u8]) -> Result<Version, HeadError> {
+    match word {
+        b"HTTP/1.0" => Ok(Version::Http10),
+        [b'H', b'T', b'T', b'P', b'/', b'1', b'.', b'1'..=b'9'] => Ok(Version::Http11),
+        [b'H', b'T', b'T', b'P', b'/', b'0'..=b'9', b'.', b'0'..=b'9'] => {
+            Err(HeadError::VersionUnsupported)
+        }
+        _ => malformed("an HTTP version that is not HTTP/1.1 or HTTP/1.0"),
+    }
+}

@@ -1,0 +1,175 @@
+//! Which trailer fields go on to the next hop (RFC 9110 §6.5).
+//!
+//! A recipient may merge trailers into the head, long after this proxy looked
+//! at the head. So what frames, routes, guards or describes the message passes
+//! there or not at all: a trailer with such a name is dropped, as §6.5.1
+//! allows, and the rest of the section goes on.
+//!
+//! Not in here: the grammar and the size of the section (`head`).
+
+use super::body::BodyError;
+use super::fields::Field;
+use super::head::Trailers;
+
+/// Names that mean nothing good in a trailer section, beside those that are
+/// hop-by-hop anyway (RFC 9110 §6.5.1, which lists kinds, not names).
+const REFUSED: [&str; 40] = [
+    // Framing and routing.
+    "content-length",
+    "forwarded",
+    "host",
+    "transfer-encoding",
+    "via",
+    "x-real-ip",
+    // Controls and conditions of a request.
+    "cache-control",
+    "expect",
+    "if-match",
+    "if-modified-since",
+    "if-none-match",
+    "if-range",
+    "if-unmodified-since",
+    "max-forwards",
+    "origin",
+    "pragma",
+    "range",
+    "te",
+    // Authentication and state.
+    "authorization",
+    "cookie",
+    "set-cookie",
+    "www-authenticate",
+    // What decides how a response is used.
+    "access-control-allow-credentials",
+    "access-control-allow-origin",
+    "age",
+    "content-security-policy",
+    "date",
+    "expires",
+    "location",
+    "refresh",
+    "retry-after",
+    "strict-transport-security",
+    "vary",
+    "warning",
+    // How the content is to be read.
+    "content-disposition",
+    "content-encoding",
+    "content-range",
+    "content-type",
+    "trailer",
+    "upgrade",
+];
+
+/// Families of names, refused for the same reasons.
+const REFUSED_PREFIXES: [&str; 3] = ["proxy-", "x-forwarded-", "sec-"];
+
+/// Appends what may pass of a whole trailer section, with the empty line
+/// behind it. Values stay byte for byte as they were received.
+///
+/// # Errors
+///
+/// `Malformed` or `TooLarge` if the section is not well formed.
+pub(super) fn rewrite(section: &[u8], out: &mut Vec<u8>) -> Result<(), BodyError> {
+    let trailers = Trailers::parse(section.to_vec())?;
+    for field in trailers.fields().end_to_end().filter(passes) {
+        out.extend_from_slice(field.name);
+        out.extend_from_slice(b": ");
+        out.extend_from_slice(field.value);
+        out.extend_from_slice(b"\r\n");
+    }
+    out.extend_from_slice(b"\r\n");
+    Ok(())
+}
+
+fn passes(field: &Field<'_>) -> bool {
+    let refused = REFUSED.iter().any(|name| field.is(name))
+        || REFUSED_PREFIXES.iter().any(|prefix| {
+            field
+                .name
+                .get(..prefix.len())
+                .is_some_and(|start| start.eq_ignore_ascii_case(prefix.as_bytes()))
+        });
+    !refused
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(section: &[u8], expected: &[u8]) {
+        let mut out = Vec::new();
+        rewrite(section, &mut out).expect("well formed");
+        assert_eq!(
+            out.escape_ascii().to_string(),
+            expected.escape_ascii().to_string()
+        );
+    }
+
+    #[test]
+    fn harmless_trailers_keep_order_case_and_bytes() {
+        check(
+            b"Digest: sha-256=x\r\nX-caf:  \xe9 \r\nempty:\r\nDigest: 2\r\n\r\n",
+            b"Digest: sha-256=x\r\nX-caf: \xe9\r\nempty: \r\nDigest: 2\r\n\r\n",
+        );
+    }
+
+    #[test]
+    fn trailers_that_frame_route_or_guard_a_message_are_dropped() {
+        for name in [
+            "Content-Length",
+            "TRANSFER-ENCODING",
+            "Host",
+            "Content-Encoding",
+            "Content-Type",
+            "Content-Range",
+            "Authorization",
+            "Set-Cookie",
+            "Cookie",
+            "Expect",
+            "Max-Forwards",
+            "Cache-Control",
+            "TE",
+            "Trailer",
+            "Proxy-Authorization",
+            "Proxy-Anything",
+            "Via",
+            "Connection",
+            "Keep-Alive",
+            "Upgrade",
+            "X-Forwarded-For",
+            "If-None-Match",
+        ] {
+            check(
+                format!("A: 1\r\n{name}: 5\r\nB: 2\r\n\r\n").as_bytes(),
+                b"A: 1\r\nB: 2\r\n\r\n",
+            );
+        }
+    }
+
+    #[test]
+    fn a_section_of_refused_trailers_leaves_the_empty_line() {
+        check(b"Content-Length: 5\r\n\r\n", b"\r\n");
+    }
+
+    #[test]
+    fn malformed_sections_are_refused() {
+        for section in [
+            &b"GET /x HTTP/1.1\r\n\r\n"[..],
+            b"A : 1\r\n\r\n",
+            b": 1\r\n\r\n",
+            b"A: 1\r\n b\r\n\r\n",
+            b"A: \x00\r\n\r\n",
+            b"A: 1\n\r\n",
+            b"A: 1\r\n",
+        ] {
+            let mut out = Vec::new();
+            assert!(
+                rewrite(section, &mut out).is_err(),
+                "{}",
+                section.escape_ascii()
+            );
+            assert!(out.is_empty());
+        }
+    }
+}

@@ -1,0 +1,398 @@
+//! One try at one next hop: the request out, the final response head in.
+//!
+//! The request body and the response can overlap in every way: the next hop may answer before it has
+//! read all (an error to a big upload), ask for the body (`100 Continue`), or break the connection with
+//! an answer still in it. So while the body is sent both peers are watched, and a next hop that takes
+//! no more is still listened to.
+
+use std::io::IoSlice;
+use std::time::{Duration, Instant};
+
+use crate::balance::failover::AttemptError;
+use crate::balance::upstream::Lease;
+use crate::net::conn::{Conn, LookAround, SendError};
+use crate::net::socket::{self, HalfClose, Received, TICK, Wait, Want};
+use crate::protocol::answer::{HopFailure, Refusal};
+use crate::protocol::head::{HeadError, HeadScanner, ResponseHead, Version};
+use crate::protocol::persistence::{CloseReason, Persistence};
+use crate::protocol::rewrite::{self, ResponseRewrite, SentFraming};
+use crate::stop::Stage;
+
+use super::exchange::Exchange;
+
+/// How long a body is held back for a `100 Continue` that does not come (RFC 9110 §10.1.1 leaves the
+/// time open; a client waits about as long before it sends unasked).
+const AWAIT_CONTINUE: Duration = Duration::from_secs(1);
+
+/// Interim responses (1xx) to one request; more is not a server but an attack.
+const MOST_INTERIM: u32 = 32;
+
+/// A connection to a next hop, for one attempt.
+#[derive(Debug)]
+pub struct Hop {
+    /// The connection.
+    pub conn: Conn,
+    /// The upstream; `None`: the origin itself.
+    pub lease: Option<Lease>,
+    /// When the attempt began.
+    pub begun: Instant,
+    /// Whether the connection carried other exchanges before.
+    pub origin: HopOrigin,
+}
+
+/// Where a connection to a next hop came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HopOrigin {
+    /// Dialed for this attempt.
+    Fresh,
+    /// Idle until now: it may have died unseen.
+    Reused,
+}
+
+/// A connection that belongs to one client connection (NTLM and Negotiate authenticate connections,
+/// not requests).
+#[derive(Debug)]
+pub struct Bound {
+    /// The connection, idle.
+    pub conn: Conn,
+    /// Where it leads.
+    pub to: BoundTo,
+}
+
+/// Where a bound connection leads.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum BoundTo {
+    /// To this upstream.
+    Upstream(crate::balance::vitals::UpstreamId),
+    /// To this origin.
+    Origin(crate::protocol::target::Authority),
+}
+
+/// Why an attempt brought no response.
+#[derive(Debug)]
+pub enum Failed {
+    /// The next hop; another may do.
+    Hop(AttemptError),
+    /// The client's request cannot be completed.
+    Refused(Refusal),
+    /// There is nobody to answer.
+    Closed(CloseReason),
+}
+
+impl Failed {
+    pub(super) fn no_response(failure: HopFailure) -> Self {
+        Self::Hop(AttemptError::NoResponse(failure))
+    }
+}
+
+/// What has been seen while waiting for a response.
+#[derive(Debug, Default)]
+struct Waiting {
+    scanner: Option<HeadScanner>,
+    /// Since when the request is complete.
+    asked: Option<Instant>,
+    interim: u32,
+    suspected: bool,
+}
+
+impl Exchange<'_> {
+    /// Sends the request whose head is in `self.out`, and what follows; returns the final response's
+    /// head (or that of a 101). `limit` is the longest wait for it once the request is complete.
+    ///
+    /// # Errors
+    /// See [`Failed`]; the client has seen nothing but interim responses.
+    pub fn ask(&mut self, hop: &mut Hop, limit: Duration) -> Result<ResponseHead, Failed> {
+        self.upload.resume();
+        self.send_head(hop)?;
+        let mut waiting = Waiting::default();
+        loop {
+            if self.upload.is_open() {
+                self.send_body(hop)?;
+            }
+            if !self.upload.is_open() {
+                waiting.asked.get_or_insert_with(Instant::now);
+                self.request_done.get_or_insert_with(Instant::now);
+            }
+            let Some(head) = self.next_head(hop, &mut waiting, limit)? else {
+                continue; // Not all of it is there, and the body goes on meanwhile.
+            };
+            match head.status() {
+                101 if self.upgrade.is_none() || self.upload.is_open() => {
+                    return Err(Failed::no_response(HopFailure::SwitchUnasked));
+                }
+                100 | 102..=199 => self.pass_interim(&head, &mut waiting)?,
+                _ => return Ok(head),
+            }
+            self.scratch_response = head.into_bytes();
+        }
+    }
+
+    fn send_head(&mut self, hop: &mut Hop) -> Result<(), Failed> {
+        let before = hop.conn.sent();
+        let mut parts = [IoSlice::new(&self.out), IoSlice::new(self.upload.kept())];
+        let stop = &self.ctx.stop;
+        let patience = self.snapshot.config.limits.io_timeout;
+        let sent = hop
+            .conn
+            .send_all(&mut parts, patience, &mut || look_at(stop.stage()));
+        match sent {
+            Ok(()) => Ok(()),
+            Err(SendError::Io(_)) if hop.conn.sent() == before => {
+                Err(Failed::Hop(AttemptError::NotSent(HopFailure::Reset)))
+            }
+            // It may have said why before it left.
+            Err(SendError::Io(_)) => {
+                self.upload.abandon();
+                Ok(())
+            }
+            Err(SendError::Stalled) => Err(Failed::no_response(HopFailure::SendTimeout)),
+            Err(SendError::Cut) => Err(Failed::Closed(CloseReason::Draining)),
+        }
+    }
+
+    /// Sends the body until it is finished, or until the next hop says something or takes no more.
+    fn send_body(&mut self, hop: &mut Hop) -> Result<(), Failed> {
+        if self.upload.expects_continue && self.upload.pending().is_empty() {
+            let client = (self.client.conn.stream(), Want::Nothing);
+            let next = (hop.conn.stream(), Want::Read);
+            let ready = socket::wait_for(client, next, AWAIT_CONTINUE);
+            if ready.is_ok_and(|(_, next)| next.to_read()) {
+                return Ok(());
+            }
+            self.upload.expects_continue = false;
+        }
+        let mut progress = Instant::now();
+        while self.upload.is_open() {
+            while !self.upload.pending().is_empty() {
+                match hop
+                    .conn
+                    .send(&[IoSlice::new(self.upload.pending())], Wait::Tick)
+                {
+                    Ok(0) if socket::is_readable(hop.conn.stream()) => return Ok(()),
+                    Ok(0) => self.check_progress(progress, Side::Hop)?,
+                    Ok(count) => {
+                        self.upload.advance(count);
+                        progress = Instant::now();
+                    }
+                    Err(_) => {
+                        self.upload.abandon();
+                        return Ok(());
+                    }
+                }
+            }
+            if socket::is_readable(hop.conn.stream()) || !self.upload.is_open() {
+                return Ok(());
+            }
+            if self.read_body(hop, progress)? {
+                progress = Instant::now();
+            } else {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads a piece of the body. `false`: the next hop spoke first.
+    fn read_body(&mut self, hop: &mut Hop, progress: Instant) -> Result<bool, Failed> {
+        loop {
+            if !self.client.conn.unread().is_empty() {
+                self.upload
+                    .read(&mut self.client.conn)
+                    .map_err(|error| Failed::Refused(Refusal::from(error)))?;
+                return Ok(true);
+            }
+            match self.client.conn.receive_bulk(Wait::No) {
+                Ok(Received::Bytes(_)) => {}
+                Ok(Received::End) | Err(_) => return Err(Failed::Closed(CloseReason::ClientGone)),
+                Ok(Received::Nothing) => {
+                    let client = (self.client.conn.stream(), Want::Read);
+                    let next = (hop.conn.stream(), Want::Read);
+                    let Ok((client, next)) = socket::wait_for(client, next, TICK) else {
+                        return Err(Failed::Refused(Refusal::Internal));
+                    };
+                    if next.to_read() {
+                        return Ok(false);
+                    }
+                    if !client.to_read() {
+                        self.check_progress(progress, Side::Client)?;
+                    }
+                }
+            }
+        }
+    }
+
+    pub(super) fn check_progress(&self, since: Instant, side: Side) -> Result<(), Failed> {
+        if self.ctx.stop.stage() == Stage::Ended {
+            return Err(Failed::Closed(CloseReason::Draining));
+        }
+        if since.elapsed() < self.snapshot.config.limits.io_timeout {
+            return Ok(());
+        }
+        Err(match side {
+            Side::Client => Failed::Refused(Refusal::BodyTimeout),
+            Side::Hop => Failed::no_response(HopFailure::SendTimeout),
+        })
+    }
+
+    /// The next head from the next hop. `None`: it is not complete, and the body must go on.
+    fn next_head(
+        &mut self,
+        hop: &mut Hop,
+        waiting: &mut Waiting,
+        limit: Duration,
+    ) -> Result<Option<ResponseHead>, Failed> {
+        let limits = self.snapshot.head_limits();
+        loop {
+            let scanner = waiting
+                .scanner
+                .get_or_insert_with(HeadScanner::for_response);
+            if let Some(length) = scanner
+                .scan(hop.conn.unread(), limits)
+                .map_err(malformed)?
+            {
+                waiting.scanner = None;
+                let mut bytes = std::mem::take(&mut self.scratch_response);
+                hop.conn.take_into(length, &mut bytes);
+                return ResponseHead::parse(bytes).map(Some).map_err(malformed);
+            }
+            let wait = if self.upload.is_open() {
+                Wait::No
+            } else {
+                let left = self.time_left(waiting, limit);
+                // A failure shows at the read.
+                hop.conn.limit_read(left.min(TICK)).ok();
+                Wait::Tick
+            };
+            match hop.conn.receive(wait) {
+                Ok(Received::Bytes(_)) => {}
+                Ok(Received::End) => return Err(Failed::no_response(HopFailure::Closed)),
+                Ok(Received::Nothing) if wait == Wait::No => return Ok(None),
+                Ok(Received::Nothing) => self.look_around(hop, waiting, limit)?,
+                Err(_) => return Err(Failed::no_response(HopFailure::Reset)),
+            }
+        }
+    }
+
+    /// How much longer the response may take.
+    fn time_left(&self, waiting: &Waiting, limit: Duration) -> Duration {
+        let attempt = waiting.asked.map(|asked| asked + limit);
+        let whole = self.deadline();
+        let until = [attempt, whole].into_iter().flatten().min();
+        until.map_or(limit, |until| {
+            until.saturating_duration_since(Instant::now())
+        })
+    }
+
+    /// Nothing came for a while: is there still a point in waiting?
+    fn look_around(
+        &self,
+        hop: &Hop,
+        waiting: &mut Waiting,
+        limit: Duration,
+    ) -> Result<(), Failed> {
+        if self.ctx.stop.stage() == Stage::Ended {
+            return Err(Failed::Closed(CloseReason::Draining));
+        }
+        if self.client_is_gone() {
+            return Err(Failed::Closed(CloseReason::ClientGone));
+        }
+        if self.time_left(waiting, limit).is_zero() {
+            return Err(Failed::no_response(HopFailure::ResponseTimeout));
+        }
+        let Some(lease) = &hop.lease else {
+            return Ok(());
+        };
+        let vitals = lease.upstream().vitals();
+        if !vitals.is_online() && lease.is_outdated() {
+            return Err(Failed::no_response(HopFailure::WentOffline));
+        }
+        let silent = waiting.asked.is_some_and(|asked| {
+            asked.elapsed() >= self.snapshot.config.health.timeout
+        });
+        if silent && !waiting.suspected {
+            waiting.suspected = true;
+            self.suspect(lease);
+        }
+        Ok(())
+    }
+
+    /// Has the upstream probed at once.
+    pub(super) fn suspect(&self, lease: &Lease) {
+        lease.upstream().vitals().suspect();
+        self.ctx.health_alarm.ring();
+    }
+
+    fn client_is_gone(&self) -> bool {
+        // A client that will not send another request may close its side while it waits.
+        let half_close = match self.persistence {
+            Persistence::Close(_) => HalfClose::Waits,
+            Persistence::KeepAlive => HalfClose::Gone,
+        };
+        socket::is_gone(self.client.conn.stream(), half_close)
+    }
+
+    /// Passes a 1xx on (RFC 9110 §15.2), except to an HTTP/1.0 client, which does not know them.
+    fn pass_interim(&mut self, head: &ResponseHead, waiting: &mut Waiting) -> Result<(), Failed> {
+        waiting.interim += 1;
+        if waiting.interim > MOST_INTERIM {
+            return Err(Failed::no_response(HopFailure::TooManyInterim));
+        }
+        if head.status() == 100 {
+            self.upload.expects_continue = false;
+        }
+        if self.head.version() == Version::Http10 {
+            return Ok(());
+        }
+        let mut bytes = Vec::new();
+        let how = ResponseRewrite {
+            framing: SentFraming::None,
+            persistence: Persistence::KeepAlive,
+            via: self.via(),
+            switch: rewrite::Switch::Stays,
+        };
+        rewrite::response(head, &how, &mut bytes);
+        self.send_to_client(&mut [IoSlice::new(&bytes)])
+    }
+
+    /// Sends to the client, who may be slow but not endlessly.
+    ///
+    /// # Errors
+    /// When the client is gone, stalls, or the process ends.
+    pub(super) fn send_to_client(&mut self, parts: &mut [IoSlice<'_>]) -> Result<(), Failed> {
+        let stop = &self.ctx.stop;
+        let patience = self.snapshot.config.limits.io_timeout;
+        let sent = self
+            .client
+            .conn
+            .send_all(parts, patience, &mut || look_at(stop.stage()));
+        sent.map_err(|error| {
+            Failed::Closed(match error {
+                SendError::Io(_) => CloseReason::ClientGone,
+                SendError::Stalled => CloseReason::ClientTooSlow,
+                SendError::Cut => CloseReason::Draining,
+            })
+        })
+    }
+}
+
+/// Whose turn it is to make progress.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Side {
+    Client,
+    Hop,
+}
+
+pub(super) fn look_at(stage: Stage) -> LookAround {
+    match stage {
+        Stage::Running | Stage::Draining => LookAround::GoOn,
+        Stage::Ended => LookAround::GiveUp,
+    }
+}
+
+fn malformed(error: HeadError) -> Failed {
+    Failed::no_response(match error {
+        HeadError::TooLarge | HeadError::RequestLineTooLong => HopFailure::HeadTooLarge,
+        HeadError::Malformed(what) => HopFailure::Malformed(what),
+        HeadError::VersionUnsupported => HopFailure::Malformed("version is not HTTP/1.x"),
+    })
+}

@@ -1,0 +1,230 @@
+//! CONNECT, through an upstream or directly, and the start of every tunnel.
+//!
+//! A CONNECT carries nothing but an address, so an upstream that breaks off before it answered costs
+//! nothing but another try. Once the answer is 2xx, both connections, with whatever came early on
+//! either, belong to the tunnel's threads, and the worker is free.
+
+use std::io::IoSlice;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+use crate::net::socket::Wait;
+use crate::net::tunnel::{OnEnd, Side, TunnelEnd};
+use crate::protocol::answer::{self, AnswerContext, BodyWanted, HopFailure, Refusal};
+use crate::protocol::framing::Framing;
+use crate::protocol::head::ResponseHead;
+use crate::protocol::persistence::{CloseReason, Persistence};
+use crate::protocol::rewrite::{self, ResponseRewrite, SentFraming, Switch};
+use crate::route::Route;
+
+use super::attempt::{Failed, Hop, HopOrigin};
+use super::exchange::{Done, Exchange, hop};
+use super::report::{Report, RouteTaken};
+use super::session::Outcome;
+use super::{Client, Context, Snapshot};
+
+/// The longest wait for an upstream's answer to CONNECT, whatever `limits.response_timeout_secs` says.
+const MOST_PATIENCE: Duration = Duration::from_secs(60);
+
+/// Upstreams asked after one said 502, 503 or 504: it may be the target, and one more opinion is enough.
+const SECOND_OPINIONS: u32 = 1;
+
+impl Exchange<'_> {
+    /// Opens what CONNECT asks for.
+    ///
+    /// # Errors
+    /// See [`Failed`].
+    pub fn connect(&mut self) -> Result<Done, Failed> {
+        self.request_done = Some(Instant::now());
+        match self.snapshot.config.rules.route(self.authority.host()) {
+            Route::Direct => self.connect_directly(),
+            Route::ViaUpstream => {
+                let mut opinions = 0;
+                let mut refused = None;
+                let done = self.over_upstreams(&mut |exchange, lease| {
+                    let begun = Instant::now();
+                    let hop = exchange.dial_upstream(lease, begun)?;
+                    let (hop, head) = exchange.ask_for_tunnel(hop)?;
+                    if is_success(head.status()) {
+                        return Ok(exchange.opened(hop));
+                    }
+                    if !matches!(head.status(), 502..=504) || opinions == SECOND_OPINIONS {
+                        return exchange.pass_refusal(hop, head);
+                    }
+                    opinions += 1;
+                    refused = Some((hop, head));
+                    Err(Failed::no_response(HopFailure::TunnelRefused))
+                });
+                match (done, refused) {
+                    // There was nobody else to ask, or nobody who answered: the one answer stands.
+                    (Err(Failed::Refused(_)), Some((hop, head))) => self.pass_refusal(hop, head),
+                    (done, _) => done,
+                }
+            }
+        }
+    }
+
+    fn connect_directly(&mut self) -> Result<Done, Failed> {
+        self.report.route = RouteTaken::Direct;
+        self.report.attempts += 1;
+        let conn = self.dial_origin().map_err(Failed::Refused)?;
+        Ok(self.opened(hop(conn, None, Instant::now(), HopOrigin::Fresh)))
+    }
+
+    /// Sends CONNECT and reads the answer's head.
+    fn ask_for_tunnel(&mut self, mut hop: Hop) -> Result<(Hop, ResponseHead), Failed> {
+        let mut out = std::mem::take(&mut self.out);
+        out.clear();
+        let credentials = hop
+            .lease
+            .as_ref()
+            .and_then(|lease| lease.upstream().spec.credentials.as_ref());
+        rewrite::connect(self.head, self.authority, credentials, self.via(), &mut out);
+        self.out = out;
+        let limit = self.snapshot.config.limits.response_timeout;
+        let answer = self
+            .ask(&mut hop, limit.min(MOST_PATIENCE))
+            .and_then(|head| self.examine(&hop, &head).map(|_| head));
+        match answer {
+            Ok(head) => Ok((hop, head)),
+            Err(failed) => {
+                if let (Failed::Hop(error), Some(lease)) = (&failed, &hop.lease) {
+                    self.blame(lease, hop.begun, error);
+                }
+                Err(failed)
+            }
+        }
+    }
+
+    fn opened(&mut self, hop: Hop) -> Done {
+        let mut first = Vec::new();
+        answer::tunnel_opened(&mut first);
+        self.report.answered(200);
+        Done::Switched { hop, first }
+    }
+
+    /// Gives the client the upstream's own words, and closes: what the client sent early for the
+    /// tunnel must not be read as a request (RFC 9931).
+    fn pass_refusal(&mut self, hop: Hop, head: ResponseHead) -> Result<Done, Failed> {
+        if let Some(lease) = &hop.lease {
+            self.report.route = RouteTaken::Upstream(lease.upstream().spec.name.clone());
+        }
+        self.persistence = Persistence::Close(CloseReason::ConnectRefused);
+        let framing = crate::protocol::framing::of_response(self.head.method(), &head)
+            .unwrap_or(Framing::Empty);
+        self.respond(hop, head, framing).map(Done::Answered)
+    }
+
+    /// The tunnel that follows a 101 (RFC 9110 §7.8).
+    pub(super) fn switch(&mut self, hop: Hop, head: &ResponseHead) -> Done {
+        let mut first = Vec::new();
+        let how = ResponseRewrite {
+            framing: SentFraming::None,
+            persistence: Persistence::KeepAlive,
+            via: self.via(),
+            switch: Switch::Switches,
+        };
+        rewrite::response(head, &how, &mut first);
+        self.report.answered(101);
+        Done::Switched { hop, first }
+    }
+}
+
+fn is_success(status: u16) -> bool {
+    (200..300).contains(&status)
+}
+
+/// Hands both connections to the threads of a tunnel; `first` reaches the client before anything else.
+pub(super) fn start_tunnel(
+    (ctx, snapshot): (&Arc<Context>, &Snapshot),
+    client: Client,
+    (hop, mut first): (Hop, Vec<u8>),
+    report: Report,
+) -> Outcome {
+    let Some(threads) = ctx.long_threads.take(2) else {
+        return no_thread(ctx, client, report);
+    };
+    let received = client.conn.received() - client.conn.unread().len() as u64;
+    let sent = client.conn.sent();
+    let Client { conn, permits, .. } = client;
+    let Hop {
+        conn: hop, lease, ..
+    } = hop;
+    let (client_stream, client_early) = conn.into_parts();
+    let (hop_stream, hop_early) = hop.into_parts();
+    first.extend_from_slice(&hop_early);
+    let sides = (
+        Side {
+            stream: client_stream,
+            early: client_early,
+        },
+        Side {
+            stream: hop_stream,
+            early: first,
+        },
+    );
+    // Whoever gets there tells: the last copy thread, or this worker when there is none.
+    let report = Arc::new(Mutex::new(Some(report)));
+    let (told, told_to) = (Arc::clone(&report), Arc::clone(ctx));
+    let on_end: OnEnd = Box::new(move |totals| {
+        if let Some(mut report) = told.lock().take() {
+            report.cause = match totals.end {
+                TunnelEnd::Finished => None,
+                TunnelEnd::Reset => Some("tunnel_reset"),
+                TunnelEnd::Idle => Some("tunnel_idle"),
+                TunnelEnd::Cut => Some(CloseReason::Draining.label()),
+            };
+            let after = (received + totals.to_hop, sent + totals.to_client);
+            report.finish(&told_to, after);
+        }
+        drop((lease, permits));
+    });
+    let idle_limit = snapshot.config.limits.tunnel_idle_timeout;
+    match ctx.tunnels.prepare(sides, idle_limit, threads, on_end) {
+        Ok(ready) => {
+            ready.open();
+            Outcome::Tunneled
+        }
+        Err(failed) => {
+            log::warn!("no thread for a tunnel: {}", failed.error);
+            let answer = thread_limit(ctx);
+            failed.answer(&answer);
+            if let Some(mut report) = report.lock().take() {
+                refused_for_threads(&mut report);
+                report.finish(ctx, (received, sent + answer.len() as u64));
+            }
+            Outcome::Closed(CloseReason::ConnectRefused)
+        }
+    }
+}
+
+/// The budget for tunnels is used up.
+fn no_thread(ctx: &Context, mut client: Client, mut report: Report) -> Outcome {
+    let answer = thread_limit(ctx);
+    if let Err(error) = client.conn.send(&[IoSlice::new(&answer)], Wait::No) {
+        log::debug!("the client left before its refusal: {error}");
+    }
+    client.conn.finish_sending();
+    refused_for_threads(&mut report);
+    report.finish(ctx, (client.conn.received(), client.conn.sent()));
+    Outcome::Linger(client)
+}
+
+fn refused_for_threads(report: &mut Report) {
+    report.cause = Some(Refusal::ThreadLimit.label());
+    report.status = Some(Refusal::ThreadLimit.status());
+}
+
+fn thread_limit(ctx: &Context) -> Vec<u8> {
+    let context = AnswerContext {
+        body: BodyWanted::Yes,
+        persistence: Persistence::Close(CloseReason::ConnectRefused),
+        next_hop: None,
+        server: ctx.via.pseudonym(),
+    };
+    let mut out = Vec::new();
+    answer::write(&Refusal::ThreadLimit, &context, &mut out);
+    out
+}

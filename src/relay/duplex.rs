@@ -1,0 +1,222 @@
+//! A response that comes while the request body still goes.
+//!
+//! Neither side may be waited for alone: a next hop that echoes stops reading once its answer is not
+//! taken, and a client that sends everything before it reads anything would wait for ever. So both
+//! directions move as far as their peers let them, on one thread.
+
+use std::io::IoSlice;
+use std::time::Instant;
+
+use crate::net::socket::{self, Received, TICK, Wait, Want};
+use crate::protocol::answer::{HopFailure, Refusal};
+use crate::protocol::body::BodyCoder;
+use crate::protocol::persistence::CloseReason;
+
+use super::attempt::{Failed, Hop, Side};
+use super::exchange::Exchange;
+use super::respond::truncated;
+
+/// The most bytes waiting for the client before the next hop is read again.
+const WINDOW: usize = 64 * 1024;
+
+/// The response direction.
+struct Down<'a> {
+    coder: &'a mut BodyCoder,
+    /// Bytes for the client, from `sent` on.
+    out: &'a mut Vec<u8>,
+    sent: usize,
+    ended: bool,
+}
+
+impl Down<'_> {
+    fn pending(&self) -> &[u8] {
+        self.out.get(self.sent..).unwrap_or_default()
+    }
+
+    fn is_finished(&self) -> bool {
+        (self.coder.is_finished() || self.ended) && self.pending().is_empty()
+    }
+
+    fn wants_input(&self) -> bool {
+        !self.coder.is_finished() && !self.ended && self.pending().len() < WINDOW
+    }
+
+    /// Turns what the next hop sent into bytes for the client.
+    fn absorb(&mut self, hop: &mut Hop) -> Result<(), Failed> {
+        while self.wants_input() && !hop.conn.unread().is_empty() {
+            let passed = self
+                .coder
+                .pass(hop.conn.unread_mut())
+                .map_err(|error| truncated(HopFailure::from(error)))?;
+            let data = hop.conn.unread().get(..passed.output).unwrap_or_default();
+            if !data.is_empty() {
+                self.out.extend_from_slice(self.coder.before());
+            }
+            self.out.extend_from_slice(data);
+            self.out.extend_from_slice(self.coder.after());
+            hop.conn.consume(passed.taken);
+        }
+        Ok(())
+    }
+
+    fn end(&mut self) -> Result<(), Failed> {
+        self.coder
+            .end_of_input()
+            .map_err(|error| truncated(HopFailure::from(error)))?;
+        self.out.extend_from_slice(self.coder.after());
+        self.ended = true;
+        Ok(())
+    }
+}
+
+impl Exchange<'_> {
+    /// Copies the response whose head is in `out` while the request body goes on, until the response is
+    /// complete. A request body that the next hop does not take is given up.
+    ///
+    /// # Errors
+    /// When the response cannot be completed.
+    pub(super) fn copy_both_ways(
+        &mut self,
+        hop: &mut Hop,
+        coder: &mut BodyCoder,
+        out: &mut Vec<u8>,
+    ) -> Result<(), Failed> {
+        let mut down = Down {
+            coder,
+            out,
+            sent: 0,
+            ended: false,
+        };
+        let mut progress = Instant::now();
+        loop {
+            down.absorb(hop)?;
+            self.absorb_upload()?;
+            if down.is_finished() {
+                return Ok(());
+            }
+            let client = (self.client.conn.stream(), self.client_wants(&down));
+            let next = (hop.conn.stream(), self.hop_wants(&down));
+            let Ok((client, next)) = socket::wait_for(client, next, TICK) else {
+                return Err(Failed::Refused(Refusal::Internal));
+            };
+            let mut moved = false;
+            if client.to_write() && !down.pending().is_empty() {
+                moved |= self.write_down(&mut down)?;
+            }
+            if next.to_read() && down.wants_input() {
+                moved |= read_down(&mut down, hop)?;
+            }
+            if client.to_read() && self.upload_wants_input() {
+                moved |= self.read_up();
+            }
+            if next.to_write() && !self.upload.pending().is_empty() {
+                moved |= self.write_up(hop);
+            }
+            if moved {
+                progress = Instant::now();
+            } else if self.client_is_gone() {
+                return Err(Failed::Closed(CloseReason::ClientGone));
+            } else {
+                let side = if down.pending().is_empty() {
+                    Side::Hop
+                } else {
+                    Side::Client
+                };
+                self.check_progress(progress, side)
+                    .map_err(|stalled| match side {
+                        Side::Hop => truncated(HopFailure::BodyTimeout),
+                        Side::Client => match stalled {
+                            Failed::Closed(reason) => Failed::Closed(reason),
+                            Failed::Hop(_) | Failed::Refused(_) => {
+                                Failed::Closed(CloseReason::ClientTooSlow)
+                            }
+                        },
+                    })?;
+            }
+        }
+    }
+
+    fn upload_wants_input(&self) -> bool {
+        self.upload.is_open() && !self.upload.is_finished() && self.upload.pending().is_empty()
+    }
+
+    fn client_wants(&self, down: &Down<'_>) -> Want {
+        match (self.upload_wants_input(), down.pending().is_empty()) {
+            (false, true) => Want::Nothing,
+            (true, true) => Want::Read,
+            (false, false) => Want::Write,
+            (true, false) => Want::ReadOrWrite,
+        }
+    }
+
+    fn hop_wants(&self, down: &Down<'_>) -> Want {
+        let writes = self.upload.is_open() && !self.upload.pending().is_empty();
+        match (down.wants_input(), writes) {
+            (false, false) => Want::Nothing,
+            (true, false) => Want::Read,
+            (false, true) => Want::Write,
+            (true, true) => Want::ReadOrWrite,
+        }
+    }
+
+    /// Moves what the client already sent towards the next hop. A broken framing ends the response,
+    /// too: it may depend on bytes that cannot be told.
+    fn absorb_upload(&mut self) -> Result<(), Failed> {
+        if self.upload_wants_input() && !self.client.conn.unread().is_empty() {
+            let read = self.upload.read(&mut self.client.conn);
+            read.map_err(|_broken| Failed::Closed(CloseReason::RequestRefused))?;
+        }
+        Ok(())
+    }
+
+    fn read_up(&mut self) -> bool {
+        match self.client.conn.receive_bulk(Wait::No) {
+            Ok(Received::Bytes(_)) => true,
+            Ok(Received::Nothing) => false,
+            // The body will not be complete; the response may still be wanted.
+            Ok(Received::End) | Err(_) => {
+                self.upload.abandon();
+                true
+            }
+        }
+    }
+
+    fn write_up(&mut self, hop: &mut Hop) -> bool {
+        let sent = hop
+            .conn
+            .send(&[IoSlice::new(self.upload.pending())], Wait::No);
+        match sent {
+            Ok(count) => {
+                self.upload.advance(count);
+                count > 0
+            }
+            Err(_) => {
+                self.upload.abandon();
+                true
+            }
+        }
+    }
+
+    fn write_down(&mut self, down: &mut Down<'_>) -> Result<bool, Failed> {
+        let sent = self
+            .client
+            .conn
+            .send(&[IoSlice::new(down.pending())], Wait::No)
+            .map_err(|_gone| Failed::Closed(CloseReason::ClientGone))?;
+        down.sent += sent;
+        if down.pending().is_empty() {
+            down.out.clear();
+            down.sent = 0;
+        }
+        Ok(sent > 0)
+    }
+}
+
+fn read_down(down: &mut Down<'_>, hop: &mut Hop) -> Result<bool, Failed> {
+    match hop.conn.receive_bulk(Wait::No) {
+        Ok(Received::Bytes(_)) => Ok(true),
+        Ok(Received::Nothing) => Ok(false),
+        Ok(Received::End) => down.end().map(|()| true),
+        Err(_) => Err(truncated(HopFailure::Reset)),
+    }
+}

@@ -1,0 +1,435 @@
+//! One request: where it goes, how often it is tried, and what the client gets.
+//!
+//! The rules of failover are pure functions of [`AttemptError`] (`balance/failover.rs`); this module
+//! finds next hops, applies those rules, and makes sure that every way out is told: in an answer, in
+//! the upstream's vitals, and in the report.
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use crate::balance::failover::{self, AttemptError, Judge, Next, Replay, Verdict};
+use crate::balance::pool::Tried;
+use crate::balance::upstream::Lease;
+use crate::net::conn::Conn;
+use crate::net::{dial, socket::TICK};
+use crate::protocol::answer::{HopFailure, Refusal};
+use crate::protocol::credentials::Credentials;
+use crate::protocol::head::RequestHead;
+use crate::protocol::persistence::{CloseReason, Persistence};
+use crate::protocol::rewrite::{self, Form, HopConnection, MaxForwards, RequestRewrite, Via};
+use crate::protocol::target::{AbsoluteForm, Authority};
+use crate::route::Route;
+
+use super::attempt::{Bound, BoundTo, Failed, Hop, HopOrigin};
+use super::report::{Report, RouteTaken};
+use super::upload::Upload;
+use super::{Client, Context, Snapshot, unix_ms};
+
+/// A connection idle for longer than this is not trusted with a request that cannot be repeated.
+const TRUSTED_IDLE: Duration = Duration::from_secs(1);
+
+/// The most upstreams one request is tried at.
+const MOST_ATTEMPTS: usize = 3;
+
+/// One exchange under way.
+pub struct Exchange<'a> {
+    pub(super) ctx: &'a Context,
+    pub(super) snapshot: &'a Snapshot,
+    pub(super) client: &'a mut Client,
+    pub(super) head: &'a RequestHead,
+    pub(super) authority: &'a Authority,
+    pub(super) upload: Upload,
+    pub(super) persistence: Persistence,
+    pub(super) upgrade: Option<Vec<u8>>,
+    pub(super) report: &'a mut Report,
+    /// What is about to be sent.
+    pub(super) out: Vec<u8>,
+    /// Memory for the next response head.
+    pub(super) scratch_response: Vec<u8>,
+    /// When the last byte of the request was read.
+    pub(super) request_done: Option<Instant>,
+    /// The next hop's connection belongs to this client from now on.
+    pub(super) binds: bool,
+    /// How the client's connection ends if the response breaks off.
+    pub(super) client_end: ClientEnd,
+    /// Weighs the failures of this exchange.
+    pub(super) judge: Judge,
+}
+
+impl std::fmt::Debug for Exchange<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Exchange")
+            .field("authority", &self.authority)
+            .field("report", &self.report)
+            .finish_non_exhaustive()
+    }
+}
+
+/// How a client learns that what it got is not all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ClientEnd {
+    /// The framing of the body tells.
+    Orderly,
+    /// The body would end with the connection: only a reset tells.
+    Reset,
+}
+
+/// How an exchange ended well.
+#[derive(Debug)]
+pub enum Done {
+    /// With a response; whether the client's connection goes on.
+    Answered(Persistence),
+    /// With a tunnel to this next hop; `first` goes to the client before anything else.
+    Switched {
+        /// The other end.
+        hop: Hop,
+        /// The head that tells the client.
+        first: Vec<u8>,
+    },
+}
+
+impl Exchange<'_> {
+    /// Relays an absolute-form request.
+    ///
+    /// # Errors
+    /// See [`Failed`]; nothing of a final response was sent unless the error says so.
+    pub fn relay(&mut self, target: &AbsoluteForm<'_>) -> Result<Done, Failed> {
+        self.binds = rewrite::binds_connection(self.head.fields());
+        self.upload.expects_continue = rewrite::expects_continue(self.head);
+        if !self.upload.expects_continue {
+            self.upload
+                .prefetch(&mut self.client.conn)
+                .map_err(|error| Failed::Refused(Refusal::from(error)))?;
+        }
+        if self.upload.is_finished() {
+            self.request_done = Some(Instant::now());
+        }
+        match self.snapshot.config.rules.route(self.authority.host()) {
+            Route::Direct => self.relay_directly(target),
+            Route::ViaUpstream => {
+                self.over_upstreams(&mut |exchange, lease| exchange.relay_via(target, lease))
+            }
+        }
+    }
+
+    /// Tries one upstream after the other until `attempt` succeeds or the rules say stop.
+    ///
+    /// # Errors
+    /// The last failure, as an answer.
+    pub(super) fn over_upstreams(
+        &mut self,
+        attempt: &mut dyn FnMut(&mut Self, Lease) -> Result<Done, Failed>,
+    ) -> Result<Done, Failed> {
+        let pool = Arc::clone(&self.snapshot.pool);
+        let most = pool.upstreams().len().min(MOST_ATTEMPTS);
+        let mut tried = Tried::default();
+        let mut last = None;
+        let mut used = 0;
+        while used < most {
+            let Some(lease) = self.next_upstream(&tried) else {
+                break;
+            };
+            tried.insert(lease.upstream().id());
+            self.report.tries(&lease);
+            let error = match attempt(self, lease) {
+                Err(Failed::Hop(error)) => error,
+                done_or_over => return done_or_over,
+            };
+            // A refused connection cost nobody any time.
+            if !matches!(&error, AttemptError::NotSent(HopFailure::ConnectRefused)) {
+                used += 1;
+            }
+            let late = self.deadline().is_some_and(|at| at <= Instant::now());
+            match self.next_after(&error) {
+                Next::Failover if !late => last = Some(error),
+                Next::Failover | Next::GiveUp => return Err(refused(Failed::Hop(error))),
+                Next::Close => return Err(Failed::Hop(error)),
+            }
+        }
+        Err(match last {
+            Some(error) => refused(Failed::Hop(error)),
+            None if pool.upstreams().is_empty() => Failed::Refused(Refusal::NoUpstreamConfigured),
+            None => Failed::Refused(Refusal::NoUpstream),
+        })
+    }
+
+    /// The upstream this client is bound to, if it still can be used, else the one the mode picks.
+    fn next_upstream(&mut self, tried: &Tried) -> Option<Lease> {
+        if let Some(bound) = &self.client.bound {
+            if let BoundTo::Upstream(id) = bound.to {
+                if let Some(lease) = self.snapshot.pool.lease(id).filter(|_| !tried.contains(id)) {
+                    return Some(lease);
+                }
+            }
+            self.client.bound = None;
+        }
+        self.snapshot.pool.pick(self.snapshot.config.mode, tried)
+    }
+
+    fn relay_via(&mut self, target: &AbsoluteForm<'_>, lease: Lease) -> Result<Done, Failed> {
+        let credentials = lease.upstream().spec.credentials.clone();
+        let begun = Instant::now();
+        let mut hop = self.connect_upstream(lease, begun)?;
+        loop {
+            self.write_request(target, Form::Absolute, credentials.as_ref());
+            let (failed, lease, origin) = match self.converse(hop) {
+                Ok(done) => return Ok(done),
+                Err(unanswered) => unanswered,
+            };
+            let (Failed::Hop(error), Some(lease)) = (&failed, lease) else {
+                return Err(failed);
+            };
+            if origin == HopOrigin::Fresh || !is_staleness(error) {
+                self.blame(&lease, begun, error);
+                return Err(failed);
+            }
+            if self.next_after(error) != Next::Failover {
+                return Err(failed);
+            }
+            // Nobody failed: the connection had died while it was idle.
+            hop = self.dial_upstream(lease, begun)?;
+        }
+    }
+
+    fn next_after(&self, error: &AttemptError) -> Next {
+        failover::next(error, self.head.method(), self.upload.replay())
+    }
+
+    fn relay_directly(&mut self, target: &AbsoluteForm<'_>) -> Result<Done, Failed> {
+        self.report.route = RouteTaken::Direct;
+        self.report.attempts += 1;
+        self.write_request(target, Form::Origin, None);
+        let begun = Instant::now();
+        let to = BoundTo::Origin(target.authority.clone());
+        if let Some(bound) = self.client.bound.take_if(|bound| bound.to == to) {
+            let hop = hop(bound.conn, None, begun, HopOrigin::Reused);
+            match self.converse(hop) {
+                Ok(done) => return Ok(done),
+                Err((Failed::Hop(error), ..))
+                    if is_staleness(&error) && self.next_after(&error) == Next::Failover =>
+                {
+                    self.write_request(target, Form::Origin, None);
+                }
+                Err((failed, ..)) => return Err(refused(failed)),
+            }
+        }
+        let conn = self.dial_origin().map_err(Failed::Refused)?;
+        self.converse(hop(conn, None, begun, HopOrigin::Fresh))
+            .map_err(|(failed, ..)| refused(failed))
+    }
+
+    /// Sends the request in `self.out` over `hop` and passes the answer on. With an error come the
+    /// lease and where the connection was from.
+    fn converse(&mut self, mut hop: Hop) -> Result<Done, (Failed, Option<Lease>, HopOrigin)> {
+        let limit = self.snapshot.config.limits.response_timeout;
+        let origin = hop.origin;
+        let answer = self
+            .ask(&mut hop, limit)
+            .and_then(|head| Ok((self.examine(&hop, &head)?, head)));
+        let (framing, head) = match answer {
+            Ok(answer) => answer,
+            Err(failed) => return Err((failed, hop.lease, origin)),
+        };
+        if head.status() == 101 {
+            return Ok(self.switch(hop, &head));
+        }
+        self.respond(hop, head, framing)
+            .map(Done::Answered)
+            .map_err(|failed| (failed, None, origin))
+    }
+
+    fn write_request(
+        &mut self,
+        target: &AbsoluteForm<'_>,
+        form: Form,
+        credentials: Option<&Credentials>,
+    ) {
+        let mut out = std::mem::take(&mut self.out);
+        out.clear();
+        let how = RequestRewrite {
+            form,
+            target,
+            framing: self.upload.framing(),
+            credentials,
+            via: self.via(),
+            upgrade: self.upgrade.as_deref(),
+            max_forwards: match rewrite::max_forwards(self.head) {
+                MaxForwards::Left(left) => Some(left),
+                MaxForwards::Absent | MaxForwards::Zero => None,
+            },
+            connection: HopConnection::KeepAlive,
+        };
+        rewrite::request(self.head, &how, &mut out);
+        self.out = out;
+    }
+
+    /// A connection to the upstream of `lease`: the one bound to this client, an idle one, or a new one.
+    fn connect_upstream(&mut self, lease: Lease, begun: Instant) -> Result<Hop, Failed> {
+        let to = BoundTo::Upstream(lease.upstream().id());
+        if let Some(bound) = self.client.bound.take_if(|bound| bound.to == to) {
+            return Ok(hop(bound.conn, Some(lease), begun, HopOrigin::Reused));
+        }
+        let limits = &self.snapshot.config.limits;
+        let repeatable = failover::is_idempotent(self.head.method())
+            && self.upload.is_finished()
+            && self.upload.replay() == Replay::Whole;
+        let within = if repeatable {
+            limits.upstream_idle
+        } else {
+            limits.upstream_idle.min(TRUSTED_IDLE)
+        };
+        let shelf = self.snapshot.shelf(lease.upstream());
+        if let Some(stream) = shelf.and_then(|shelf| shelf.take(within)) {
+            lease.upstream().vitals().counters.connections_reused.fetch_add(1, Ordering::Relaxed);
+            let conn = Conn::prepared(stream, TICK);
+            return Ok(hop(conn, Some(lease), begun, HopOrigin::Reused));
+        }
+        self.dial_upstream(lease, begun)
+    }
+
+    /// A new connection to the upstream of `lease`, which is blamed if there is none.
+    pub(super) fn dial_upstream(&mut self, lease: Lease, begun: Instant) -> Result<Hop, Failed> {
+        let deadline = self.connect_deadline();
+        let authority = &lease.upstream().spec.authority;
+        match dial::dial(authority, &self.ctx.resolver, deadline, &|_| true) {
+            Ok(conn) => {
+                lease.upstream().vitals().counters.connections_opened.fetch_add(1, Ordering::Relaxed);
+                Ok(hop(conn, Some(lease), begun, HopOrigin::Fresh))
+            }
+            Err(failure) => {
+                let error = AttemptError::NotSent(failure);
+                self.blame(&lease, begun, &error);
+                Err(Failed::Hop(error))
+            }
+        }
+    }
+
+    /// A new connection to the origin, if the direct route may go there.
+    pub(super) fn dial_origin(&self) -> Result<Conn, Refusal> {
+        let access = &self.snapshot.config.access;
+        let asker = super::access::Asker::new(self.client.address.ip(), self.head);
+        let allows = |ip: IpAddr| super::access::allows_origin(access, asker, ip);
+        dial::dial(
+            self.authority,
+            &self.ctx.resolver,
+            self.connect_deadline(),
+            &allows,
+        )
+        .map_err(|failure| match failure {
+            HopFailure::AddressForbidden => Refusal::TargetForbidden,
+            other => Refusal::NextHop(other),
+        })
+    }
+
+    fn connect_deadline(&self) -> Instant {
+        let own = Instant::now() + self.snapshot.config.limits.connect_timeout;
+        self.deadline().map_or(own, |whole| whole.min(own))
+    }
+
+    /// When the response must have begun, all attempts together (`limits.request_timeout_secs`).
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        let timeout = self.snapshot.config.limits.request_timeout?;
+        Some(self.request_done? + timeout)
+    }
+
+    pub(super) fn via(&self) -> Option<&Via> {
+        self.snapshot.config.via.then_some(&self.ctx.via)
+    }
+
+    pub(super) fn target_hash(&self) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        self.authority.hash(&mut hasher);
+        hasher.finish()
+    }
+
+    /// Keeps a connection whose exchange is complete: for this client alone if it is bound to it.
+    pub(super) fn keep(&mut self, hop: Hop) {
+        let to = match &hop.lease {
+            Some(lease) => BoundTo::Upstream(lease.upstream().id()),
+            None => BoundTo::Origin(self.authority.clone()),
+        };
+        self.client.binds |= self.binds;
+        if self.client.binds {
+            self.client.bound = Some(Bound { conn: hop.conn, to });
+            return;
+        }
+        let Some(lease) = hop.lease else {
+            return; // Origins are not kept.
+        };
+        let limits = &self.snapshot.config.limits;
+        let upstream = lease.upstream();
+        if upstream.vitals().is_online() && limits.upstream_idle_connections > 0 {
+            let mut conn = hop.conn;
+            if conn.limit_read(TICK).is_ok() {
+                if let Some(shelf) = self.snapshot.shelf(upstream) {
+                    shelf.keep(conn.into_parts().0, limits.upstream_idle_connections);
+                }
+            }
+        }
+    }
+
+    /// Writes a failure into the upstream's vitals, by the table of blame.
+    pub(super) fn blame(&mut self, lease: &Lease, begun: Instant, error: &AttemptError) {
+        let upstream = lease.upstream();
+        let reason = match self.judge.judge(error.failure()) {
+            Verdict::Acquitted => return,
+            Verdict::Suspect => return self.suspect(lease),
+            Verdict::FailedSoftly => {
+                upstream.vitals().failed_softly(begun.elapsed());
+                return self.suspect(lease);
+            }
+            Verdict::Failed(reason) => reason,
+        };
+        let fall = self.snapshot.config.health.fall;
+        let transition = lease.failed(reason, begun.elapsed(), fall, unix_ms());
+        if let Some(change) = upstream.change(transition) {
+            log::warn!("{change}");
+            if let Some(shelf) = self.snapshot.shelf(upstream) {
+                shelf.clear();
+            }
+            self.ctx.health_alarm.ring();
+        }
+    }
+}
+
+pub(super) fn hop(conn: Conn, lease: Option<Lease>, begun: Instant, origin: HopOrigin) -> Hop {
+    Hop {
+        conn,
+        lease,
+        begun,
+        origin,
+    }
+}
+
+/// What a client is told when no other next hop is tried. After the first byte of the response there
+/// is nothing left to tell.
+fn refused(failed: Failed) -> Failed {
+    match failed {
+        Failed::Hop(AttemptError::NotSent(failure) | AttemptError::NoResponse(failure)) => {
+            Failed::Refused(Refusal::NextHop(failure))
+        }
+        Failed::Hop(AttemptError::Truncated(_)) | Failed::Refused(_) | Failed::Closed(_) => failed,
+    }
+}
+
+/// Whether a connection that was idle before may simply have been closed meanwhile.
+fn is_staleness(error: &AttemptError) -> bool {
+    match error {
+        AttemptError::NotSent(failure) | AttemptError::NoResponse(failure) => {
+            matches!(failure, HopFailure::Closed | HopFailure::Reset)
+        }
+        AttemptError::Truncated(_) => false,
+    }
+}
+
+/// The reason for which a connection is closed after `failed`.
+pub(super) fn close_reason(failed: &Failed) -> CloseReason {
+    match failed {
+        Failed::Hop(_) => CloseReason::ResponseTruncated,
+        Failed::Refused(_) => CloseReason::RequestRefused,
+        Failed::Closed(reason) => *reason,
+    }
+}

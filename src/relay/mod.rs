@@ -1,0 +1,243 @@
+//! Relaying: the only place where protocol, balancing and sockets meet.
+//!
+//! In reading order:
+//! - [`session`]: one client connection, exchange after exchange
+//! - [`exchange`]: one request: access, route, attempts, failover
+//! - [`upload`]: the request body, and what of it can be sent again
+//! - [`attempt`]: one try at one next hop, up to its final response head
+//! - [`respond`]: the final response, from the next hop to the client
+//! - [`duplex`]: the same while the request body still comes
+//! - [`connect`]: CONNECT, and the start of every tunnel
+//! - [`access`]: who may use this proxy, and where the direct route may go
+//! - [`report`]: what is told of an exchange when it is over
+//!
+//! Nothing here knows of queues, workers or the waiter: [`session::serve`] *returns* what is to become
+//! of the connection, and the server does it.
+
+pub mod access;
+pub mod attempt;
+pub mod connect;
+pub mod duplex;
+pub mod exchange;
+pub mod report;
+pub mod respond;
+pub mod session;
+pub mod upload;
+
+use std::collections::HashMap;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use parking_lot::RwLock;
+
+use crate::access_log::AccessLog;
+use crate::balance::pool::Pool;
+use crate::balance::upstream::Upstream;
+use crate::balance::vitals::UpstreamId;
+use crate::config::Config;
+use crate::metrics::Metrics;
+use crate::net::conn::Conn;
+use crate::net::permits::{ClientPermit, Permit};
+use crate::net::resolve::Resolver;
+use crate::net::shelf::Shelf;
+use crate::net::threads::LongThreads;
+use crate::net::tunnel::Tunnels;
+use crate::protocol::head::{HeadLimits, HeadScanner};
+use crate::protocol::rewrite::Via;
+use crate::stop::{Alarm, Stop};
+
+/// What every worker shares.
+#[derive(Debug)]
+pub struct Context {
+    snapshot: RwLock<Arc<Snapshot>>,
+    /// Counters.
+    pub metrics: Arc<Metrics>,
+    /// One line per exchange.
+    pub access_log: AccessLog,
+    /// The way out.
+    pub stop: Arc<Stop>,
+    /// Names to addresses.
+    pub resolver: Resolver,
+    /// This instance's name in `Via`.
+    pub via: Via,
+    /// All tunnels.
+    pub tunnels: Arc<Tunnels>,
+    /// Threads for tunnels and long exchanges.
+    pub long_threads: LongThreads,
+    /// Wakes the health thread when an upstream is suspect or went offline.
+    pub health_alarm: Alarm,
+    next_exchange: AtomicU64,
+}
+
+impl Context {
+    /// A context that relays by `config`.
+    ///
+    /// # Errors
+    /// When the process has no file descriptors left.
+    pub fn new(config: Config, resolver: Resolver) -> io::Result<Self> {
+        let metrics = Arc::<Metrics>::default();
+        let stop = Arc::new(Stop::new()?);
+        let health_alarm = stop.alarm();
+        Ok(Self {
+            access_log: AccessLog::new(Arc::clone(&metrics)),
+            snapshot: RwLock::new(Arc::new(Snapshot::new(config, None))),
+            metrics,
+            stop,
+            resolver,
+            via: Via::new(pseudonym()),
+            tunnels: Arc::default(),
+            long_threads: LongThreads::within_system_limits(),
+            health_alarm,
+            next_exchange: AtomicU64::new(1),
+        })
+    }
+
+    /// The configuration in force. Taken once per exchange, so that pool, rules and limits change
+    /// together or not at all.
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        Arc::clone(&self.snapshot.read())
+    }
+
+    /// Puts `config` in force for every exchange that begins from now on. Upstreams matched by URL keep
+    /// their state, statistics and idle connections.
+    pub fn replace(&self, config: Config) {
+        let mut current = self.snapshot.write();
+        *current = Arc::new(Snapshot::new(config, Some(&current)));
+    }
+
+    fn next_exchange_id(&self) -> u64 {
+        self.next_exchange.fetch_add(1, Ordering::Relaxed)
+    }
+}
+
+/// One configuration and the state that goes with it.
+#[derive(Debug)]
+pub struct Snapshot {
+    /// What the file says; its list of upstreams is in `pool`.
+    pub config: Config,
+    /// The upstreams.
+    pub pool: Arc<Pool>,
+    shelves: HashMap<UpstreamId, Arc<Shelf>>,
+}
+
+impl Snapshot {
+    fn new(mut config: Config, before: Option<&Self>) -> Self {
+        let specs = std::mem::take(&mut config.upstreams);
+        let pool = match before {
+            None => Pool::new(specs),
+            Some(before) => before.pool.succeeded_by(specs),
+        };
+        let shelves = pool
+            .upstreams()
+            .iter()
+            .map(|upstream| {
+                let id = upstream.id();
+                let kept = before.and_then(|before| before.shelves.get(&id));
+                (id, kept.map(Arc::clone).unwrap_or_default())
+            })
+            .collect();
+        Self {
+            config,
+            pool: Arc::new(pool),
+            shelves,
+        }
+    }
+
+    /// The idle connections to `upstream`; none once it left the pool.
+    pub fn shelf(&self, upstream: &Upstream) -> Option<&Shelf> {
+        self.shelves.get(&upstream.id()).map(|shelf| &**shelf)
+    }
+
+    /// Drops idle connections that are too old, closed, or lead to an upstream that gets no requests.
+    pub fn sweep_shelves(&self) {
+        for upstream in self.pool.upstreams() {
+            if let Some(shelf) = self.shelf(upstream) {
+                if upstream.vitals().is_online() && upstream.is_in_service() {
+                    shelf.sweep(self.config.limits.upstream_idle);
+                } else {
+                    shelf.clear();
+                }
+            }
+        }
+    }
+
+    fn head_limits(&self) -> HeadLimits {
+        HeadLimits {
+            bytes: self.config.limits.max_header_bytes,
+        }
+    }
+}
+
+/// One client's connection between and during its exchanges.
+#[derive(Debug)]
+pub struct Client {
+    /// The socket and its unread bytes.
+    pub conn: Conn,
+    /// Who it is.
+    pub address: SocketAddr,
+    /// How far the head that is coming in has been looked at.
+    pub scanner: HeadScanner,
+    /// When the first byte of that head came.
+    pub head_begun: Option<Instant>,
+    /// Exchanges so far.
+    pub served: u64,
+    /// A connection to a next hop that belongs to this client alone (NTLM, Negotiate).
+    pub bound: Option<attempt::Bound>,
+    /// Whether it has ever used such a scheme: then its connections are never shared again.
+    pub binds: bool,
+    permits: (Permit, ClientPermit),
+}
+
+impl Client {
+    /// A new connection that counts for `permits`.
+    pub fn new(conn: Conn, address: SocketAddr, permits: (Permit, ClientPermit)) -> Self {
+        Self {
+            conn,
+            address,
+            scanner: HeadScanner::default(),
+            head_begun: None,
+            served: 0,
+            bound: None,
+            binds: false,
+            permits,
+        }
+    }
+
+    /// When the waiter must give up on what it waits for, counted from `now`.
+    pub fn deadline(&self, snapshot: &Snapshot, now: Instant) -> Instant {
+        let limits = &snapshot.config.limits;
+        match self.head_begun {
+            Some(begun) => begun + limits.header_timeout,
+            None => now + limits.idle_timeout,
+        }
+    }
+}
+
+/// Buffers a worker uses again and again.
+#[derive(Debug, Default)]
+pub struct Scratch {
+    /// The head of the request at hand.
+    pub request: Vec<u8>,
+    /// The head of the response at hand.
+    pub response: Vec<u8>,
+    /// What is about to be sent.
+    pub out: Vec<u8>,
+}
+
+/// Milliseconds since 1970, for what people see.
+pub fn unix_ms() -> u64 {
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or(Duration::ZERO);
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// `hplb-<8 hex>`, random per start, so that a request that comes back is known.
+fn pseudonym() -> String {
+    use std::hash::{BuildHasher, RandomState};
+    let random = RandomState::new().hash_one(unix_ms());
+    format!("hplb-{:08x}", random & 0xffff_ffff)
+}

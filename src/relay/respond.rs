@@ -1,0 +1,218 @@
+//! The final response, from the next hop to the client.
+//!
+//! Once its first byte is out there is no way back: whatever fails from here on closes the client's
+//! connection, in a way that cannot be taken for the end of the body.
+
+use std::io::IoSlice;
+use std::time::Instant;
+
+use crate::balance::failover::AttemptError;
+use crate::balance::state::Suspicion;
+use crate::net::socket::{Received, Wait};
+use crate::protocol::answer::HopFailure;
+use crate::protocol::body::{BodyCoder, Sent};
+use crate::protocol::framing::{self, Framing};
+use crate::protocol::head::{ResponseHead, Version};
+use crate::protocol::persistence::{self, CloseReason, NextHopPersistence, Persistence};
+use crate::protocol::rewrite::{self, ResponseRewrite, SentFraming, Switch};
+use crate::stop::Stage;
+
+use super::attempt::{Failed, Hop};
+use super::exchange::{ClientEnd, Exchange};
+
+/// How the body of a response travels on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Passage {
+    pub(super) received: Framing,
+    pub(super) sent: Sent,
+    declared: SentFraming,
+}
+
+impl Passage {
+    /// Which framing the client gets (RFC 9112 §6): the same if it can have it, chunks for a body that
+    /// ends with the connection, and for an HTTP/1.0 client the other way round.
+    fn of(received: Framing, head: &ResponseHead, client: Version) -> Self {
+        let (sent, declared) = match (received, client) {
+            (Framing::Empty, _) if head.status() < 200 || head.status() == 204 => {
+                (Sent::AsReceived, SentFraming::None)
+            }
+            (Framing::Empty, _) => (Sent::AsReceived, SentFraming::AsDeclared),
+            (Framing::Length(length), _) => (Sent::AsReceived, SentFraming::Length(length)),
+            (Framing::Chunked, Version::Http11) => (Sent::AsReceived, SentFraming::Chunked),
+            (Framing::Chunked, Version::Http10) => (Sent::Decoded, SentFraming::UntilClose),
+            (Framing::UntilClose, Version::Http11) => (Sent::Chunked, SentFraming::Chunked),
+            (Framing::UntilClose, Version::Http10) => (Sent::AsReceived, SentFraming::UntilClose),
+        };
+        Self {
+            received,
+            sent,
+            declared,
+        }
+    }
+}
+
+impl Exchange<'_> {
+    /// Checks what an answer says about its next hop, before anything of it is passed on.
+    ///
+    /// # Errors
+    /// When the answer cannot be passed on; another next hop may do.
+    pub(super) fn examine(&mut self, hop: &Hop, head: &ResponseHead) -> Result<Framing, Failed> {
+        let framing = framing::of_response(self.head.method(), head)
+            .map_err(|error| Failed::no_response(HopFailure::from(error)))?;
+        if head.status() == 407 {
+            // It wants credentials from us; the client's answer to it would be another's password.
+            return Err(Failed::no_response(HopFailure::AuthenticationRefused));
+        }
+        if let Some(lease) = &hop.lease {
+            let vitals = lease.upstream().vitals();
+            vitals.answered(hop.begun.elapsed(), head.status());
+            if matches!(head.status(), 502..=504)
+                && vitals.gateway_error(self.target_hash()) == Suspicion::Probe
+            {
+                self.suspect(lease);
+            }
+        }
+        Ok(framing)
+    }
+
+    /// Passes the response on. Returns whether the client's connection goes on.
+    ///
+    /// # Errors
+    /// When the response could not be completed; the client's connection must be closed.
+    pub(super) fn respond(
+        &mut self,
+        mut hop: Hop,
+        head: ResponseHead,
+        framing: Framing,
+    ) -> Result<Persistence, Failed> {
+        let passage = Passage::of(framing, &head, self.head.version());
+        let persistence = self.persistence_after(passage);
+        let how = ResponseRewrite {
+            framing: passage.declared,
+            persistence,
+            via: self.via(),
+            switch: Switch::Stays,
+        };
+        let mut out = std::mem::take(&mut self.out);
+        out.clear();
+        rewrite::response(&head, &how, &mut out);
+        self.report.answered(head.status());
+        let trailers = self.snapshot.config.limits.max_header_bytes;
+        let mut coder = BodyCoder::new(passage.received, passage.sent, trailers);
+        let copied = if self.upload.is_open() {
+            self.copy_both_ways(&mut hop, &mut coder, &mut out)
+        } else {
+            self.copy_response(&mut hop, &mut coder, &out)
+        };
+        self.out = out;
+        if let Err(error) = copied {
+            self.blame_truncation(&hop, &error);
+            if passage.declared == SentFraming::UntilClose {
+                // An orderly end would look like the end of the body.
+                self.client_end = ClientEnd::Reset;
+            }
+            return Err(error);
+        }
+        self.binds |= rewrite::binds_connection(head.fields());
+        let keeps = persistence::next_hop_keeps(&head) == NextHopPersistence::Keeps
+            && framing != Framing::UntilClose;
+        self.scratch_response = head.into_bytes();
+        // Unasked bytes behind a response poison the connection for whoever would come next.
+        if keeps && self.upload.is_finished() && hop.conn.unread().is_empty() {
+            self.keep(hop);
+        }
+        Ok(persistence)
+    }
+
+    fn persistence_after(&self, passage: Passage) -> Persistence {
+        if let Persistence::Close(reason) = self.persistence {
+            return Persistence::Close(reason);
+        }
+        if passage.declared == SentFraming::UntilClose {
+            return Persistence::Close(CloseReason::BodyUntilClose);
+        }
+        if !self.upload.is_finished() {
+            return Persistence::Close(CloseReason::RequestUnread);
+        }
+        if self.upgrade.is_some() {
+            // What the client sent behind the refused Upgrade may be another protocol (RFC 9931).
+            return Persistence::Close(CloseReason::UpgradeRefused);
+        }
+        if self.ctx.stop.stage() != Stage::Running {
+            return Persistence::Close(CloseReason::Draining);
+        }
+        Persistence::KeepAlive
+    }
+
+    /// Copies head and body; the head goes out together with what there is of the body.
+    fn copy_response(
+        &mut self,
+        hop: &mut Hop,
+        coder: &mut BodyCoder,
+        head: &[u8],
+    ) -> Result<(), Failed> {
+        let mut head = head;
+        loop {
+            let passed = coder
+                .pass(hop.conn.unread_mut())
+                .map_err(|error| truncated(HopFailure::from(error)))?;
+            let data = hop.conn.unread().get(..passed.output).unwrap_or_default();
+            let mut parts = [
+                IoSlice::new(head),
+                IoSlice::new(if data.is_empty() { b"" } else { coder.before() }),
+                IoSlice::new(data),
+                IoSlice::new(coder.after()),
+            ];
+            self.send_to_client(&mut parts)?;
+            head = b"";
+            hop.conn.consume(passed.taken);
+            if coder.is_finished() {
+                return Ok(());
+            }
+            if hop.conn.unread().is_empty() && !self.receive_body(hop)? {
+                coder
+                    .end_of_input()
+                    .map_err(|error| truncated(HopFailure::from(error)))?;
+                let mut last = [IoSlice::new(coder.after())];
+                return self.send_to_client(&mut last);
+            }
+        }
+    }
+
+    /// Waits for more of the body. `false`: the next hop has ended.
+    fn receive_body(&mut self, hop: &mut Hop) -> Result<bool, Failed> {
+        let patience = self.snapshot.config.limits.io_timeout;
+        let since = Instant::now();
+        // A failure shows at the read.
+        hop.conn.limit_read(patience.min(crate::net::socket::TICK)).ok();
+        loop {
+            match hop.conn.receive_bulk(Wait::Tick) {
+                Ok(Received::Bytes(_)) => return Ok(true),
+                Ok(Received::End) => return Ok(false),
+                Ok(Received::Nothing) => {
+                    if self.ctx.stop.stage() == Stage::Ended {
+                        return Err(Failed::Closed(CloseReason::Draining));
+                    }
+                    if self.client_is_gone() {
+                        return Err(Failed::Closed(CloseReason::ClientGone));
+                    }
+                    if since.elapsed() >= patience {
+                        return Err(truncated(HopFailure::BodyTimeout));
+                    }
+                }
+                Err(_) => return Err(truncated(HopFailure::Reset)),
+            }
+        }
+    }
+
+    /// A body that the next hop broke off counts against it; whatever the client did does not.
+    fn blame_truncation(&mut self, hop: &Hop, error: &Failed) {
+        if let (Some(lease), Failed::Hop(error)) = (&hop.lease, error) {
+            self.blame(lease, hop.begun, error);
+        }
+    }
+}
+
+pub(super) fn truncated(failure: HopFailure) -> Failed {
+    Failed::Hop(AttemptError::Truncated(failure))
+}

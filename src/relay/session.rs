@@ -1,0 +1,400 @@
+//! One client connection: exchange after exchange until it is parked, closed or a tunnel.
+//!
+//! Whatever the client sends too early stays in its connection and is looked at in its turn; each
+//! request is routed and checked on its own. This module never waits for a client: a head that is not
+//! complete goes back to the waiter with what there is of it.
+
+use std::io::IoSlice;
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::balance::failover::Judge;
+use crate::net::socket::{Received, TICK, Wait};
+use crate::protocol::answer::{self, AnswerContext, BodyWanted, Refusal};
+use crate::protocol::framing::{self, Framing};
+use crate::protocol::head::{HeadScanner, RequestHead};
+use crate::protocol::persistence::{self, CloseReason, Persistence};
+use crate::protocol::rewrite::{self, MaxForwards};
+use crate::protocol::target::{Authority, RequestTarget};
+use crate::stop::Stage;
+
+use super::attempt::{Failed, look_at};
+use super::exchange::{ClientEnd, Done, Exchange};
+use super::report::{Report, RouteTaken};
+use super::upload::Upload;
+use super::{Client, Context, Scratch, Snapshot, access, connect};
+
+/// What is to become of a connection.
+#[derive(Debug)]
+pub enum Outcome {
+    /// Idle, or its next head is incomplete: to the waiter.
+    Park(Client),
+    /// Answered for the last time; what the client still sends must be read away for a moment, or a
+    /// reset would destroy the answer on its way.
+    Linger(Client),
+    /// Closed.
+    Closed(CloseReason),
+    /// Handed to the threads of a tunnel.
+    Tunneled,
+}
+
+/// Whether a worker may wait a moment for the next request of a connection it has just served.
+pub trait MayLinger {
+    /// Nobody needs this worker now.
+    fn may_linger(&self) -> bool;
+}
+
+enum NextHead {
+    Complete(RequestHead),
+    Incomplete,
+    Ended,
+    Refused(Refusal),
+}
+
+/// Serves `client` as long as it has something to say.
+pub fn serve(
+    ctx: &Arc<Context>,
+    scratch: &mut Scratch,
+    mut client: Client,
+    worker: &dyn MayLinger,
+) -> Outcome {
+    loop {
+        let snapshot = ctx.snapshot();
+        let next = next_head(&mut client, &snapshot, scratch, worker);
+        let begun = client.head_begun.unwrap_or_else(Instant::now);
+        let head = match next {
+            NextHead::Complete(head) => head,
+            NextHead::Incomplete if client.head_begun.is_none() && is_stopping(ctx) => {
+                return Outcome::Closed(CloseReason::Draining);
+            }
+            NextHead::Incomplete => return Outcome::Park(client),
+            NextHead::Ended => return Outcome::Closed(CloseReason::ClientGone),
+            NextHead::Refused(refusal) => return refuse(ctx, client, &refusal),
+        };
+        client.head_begun = None;
+        client.scanner = HeadScanner::default();
+        client.served += 1;
+        let (received, sent) = totals(&client);
+        let received = received.saturating_sub(head.as_bytes().len() as u64);
+        let turn = Turn {
+            ctx,
+            snapshot: &snapshot,
+            head: &head,
+            report: Report::begin(ctx, client.address, begun, (received, sent)),
+        };
+        match turn.take(client, scratch) {
+            Next::Again(same) => client = *same,
+            Next::Over(outcome) => return outcome,
+        }
+        scratch.request = head.into_bytes();
+    }
+}
+
+/// Refuses a connection of which no request could be read: malformed, too many, too slow, no worker.
+pub fn refuse(ctx: &Context, mut client: Client, refusal: &Refusal) -> Outcome {
+    let begun = client.head_begun.unwrap_or_else(Instant::now);
+    let (received, sent) = totals(&client);
+    let mut report = Report::begin(ctx, client.address, begun, (received, sent));
+    let context = AnswerContext {
+        body: BodyWanted::Yes,
+        persistence: Persistence::Close(CloseReason::RequestRefused),
+        next_hop: None,
+        server: ctx.via.pseudonym(),
+    };
+    let mut out = Vec::new();
+    answer::write(refusal, &context, &mut out);
+    report.cause = Some(refusal.label());
+    report.answered(refusal.status());
+    // What is not taken at once is not worth a thread's time.
+    if let Err(error) = client.conn.send(&[IoSlice::new(&out)], Wait::No) {
+        log::debug!("the client left before its refusal: {error}");
+    }
+    client.conn.finish_sending();
+    report.finish(ctx, (client.conn.received(), client.conn.sent()));
+    Outcome::Linger(client)
+}
+
+fn is_stopping(ctx: &Context) -> bool {
+    ctx.stop.stage() != Stage::Running
+}
+
+/// What the connection received for messages so far, and what it sent.
+fn totals(client: &Client) -> (u64, u64) {
+    let unread = client.conn.unread().len() as u64;
+    (
+        client.conn.received().saturating_sub(unread),
+        client.conn.sent(),
+    )
+}
+
+/// Reads what is there of the next head; waits only as long as the worker may.
+fn next_head(
+    client: &mut Client,
+    snapshot: &Snapshot,
+    scratch: &mut Scratch,
+    worker: &dyn MayLinger,
+) -> NextHead {
+    let limits = snapshot.head_limits();
+    loop {
+        if !client.conn.unread().is_empty() {
+            client.head_begun.get_or_insert_with(Instant::now);
+            match client.scanner.scan(client.conn.unread(), limits) {
+                Ok(None) => {}
+                Ok(Some(length)) => {
+                    let mut bytes = std::mem::take(&mut scratch.request);
+                    client.conn.take_into(length, &mut bytes);
+                    return match RequestHead::parse(bytes) {
+                        Ok(head) => NextHead::Complete(head),
+                        Err(error) => NextHead::Refused(error.into()),
+                    };
+                }
+                Err(error) => return NextHead::Refused(error.into()),
+            }
+        }
+        // Between two requests the read itself waits a few milliseconds (the socket's time limit),
+        // which spares the way through the waiter, but only while nobody else wants this worker.
+        let between = client.served > 0 && client.head_begun.is_none();
+        let wait = if between && worker.may_linger() {
+            Wait::Tick
+        } else {
+            Wait::No
+        };
+        match client.conn.receive(wait) {
+            Ok(Received::Bytes(_)) => {}
+            Ok(Received::Nothing) => return NextHead::Incomplete,
+            Ok(Received::End) | Err(_) => return NextHead::Ended,
+        }
+    }
+}
+
+enum Next {
+    Again(Box<Client>),
+    Over(Outcome),
+}
+
+/// One request at work.
+struct Turn<'a> {
+    ctx: &'a Arc<Context>,
+    snapshot: &'a Snapshot,
+    head: &'a RequestHead,
+    report: Report,
+}
+
+/// A request that passed every check.
+struct Admitted<'a> {
+    target: RequestTarget<'a>,
+    framing: Framing,
+}
+
+/// A request that did not, and whether another may follow it.
+struct Rejected {
+    refusal: Refusal,
+    then: Persistence,
+}
+
+impl Turn<'_> {
+    fn take(mut self, mut client: Client, scratch: &mut Scratch) -> Next {
+        let admitted = match self.admit(&client) {
+            Ok(admitted) => admitted,
+            Err(Rejected { refusal, then }) => {
+                return self.refuse(client, scratch, (&refusal, then));
+            }
+        };
+        if rewrite::max_forwards(self.head) == MaxForwards::Zero {
+            return self.answer_here(client, scratch, admitted.framing);
+        }
+        let mut exchange = self.begin(&mut client, scratch, &admitted);
+        let result = match &admitted.target {
+            RequestTarget::Absolute(target) => exchange.relay(target),
+            RequestTarget::Authority(_) => exchange.connect(),
+        };
+        let end = exchange.client_end;
+        let then = match self.head.method() {
+            "CONNECT" => Persistence::Close(CloseReason::ConnectRefused),
+            _ if !exchange.upload.is_finished() => Persistence::Close(CloseReason::RequestUnread),
+            _ => exchange.persistence,
+        };
+        scratch.out = std::mem::take(&mut exchange.out);
+        scratch.response = std::mem::take(&mut exchange.scratch_response);
+        match result {
+            Ok(Done::Answered(then)) => self.over(client, then),
+            Ok(Done::Switched { hop, first }) => {
+                let (ctx, snapshot, report) = (self.ctx, self.snapshot, self.report);
+                Next::Over(connect::start_tunnel((ctx, snapshot), client, (hop, first), report))
+            }
+            Err(Failed::Refused(refusal)) => self.refuse(client, scratch, (&refusal, then)),
+            Err(Failed::Hop(error)) => {
+                self.report.cause = Some(error.failure().label());
+                self.broken(client, CloseReason::ResponseTruncated, end)
+            }
+            Err(Failed::Closed(reason)) => {
+                self.report.cause = Some(reason.label());
+                self.broken(client, reason, end)
+            }
+        }
+    }
+
+    /// Every check that needs no next hop.
+    fn admit<'h>(&mut self, client: &Client) -> Result<Admitted<'h>, Rejected>
+    where
+        Self: 'h,
+    {
+        let target = RequestTarget::parse(self.head.method(), self.head.target());
+        self.report.asked(self.ctx, self.head, target.as_ref().ok());
+        let closing = |refusal: Refusal| Rejected {
+            refusal,
+            then: Persistence::Close(CloseReason::RequestRefused),
+        };
+        let target = target.map_err(|error| closing(error.into()))?;
+        let framing = framing::of_request(self.head).map_err(|error| closing(error.into()))?;
+        let access = &self.snapshot.config.access;
+        let checked = access::check(access, client.address.ip(), self.head, &target);
+        let looped = self.snapshot.config.via && self.ctx.via.passes_through(self.head.fields());
+        let refusal = match checked {
+            Ok(()) if !looped => return Ok(Admitted { target, framing }),
+            Ok(()) => Refusal::Loop,
+            Err(refusal) => refusal,
+        };
+        Err(Rejected {
+            refusal,
+            then: match (framing, self.head.method()) {
+                (_, "CONNECT") => Persistence::Close(CloseReason::ConnectRefused),
+                (Framing::Empty, _) => persistence::of_request(self.head),
+                (_, _) => Persistence::Close(CloseReason::RequestUnread),
+            },
+        })
+    }
+
+    fn begin<'x>(
+        &'x mut self,
+        client: &'x mut Client,
+        scratch: &mut Scratch,
+        admitted: &'x Admitted<'_>,
+    ) -> Exchange<'x> {
+        let trailers = self.snapshot.config.limits.max_header_bytes;
+        Exchange {
+            ctx: self.ctx,
+            snapshot: self.snapshot,
+            client,
+            head: self.head,
+            authority: match &admitted.target {
+                RequestTarget::Absolute(target) => &target.authority,
+                RequestTarget::Authority(authority) => authority,
+            },
+            upload: Upload::new(admitted.framing, trailers),
+            persistence: persistence::of_request(self.head),
+            upgrade: rewrite::requested_upgrade(self.head),
+            report: &mut self.report,
+            out: std::mem::take(&mut scratch.out),
+            scratch_response: std::mem::take(&mut scratch.response),
+            request_done: None,
+            binds: false,
+            client_end: ClientEnd::Orderly,
+            judge: Judge::default(),
+        }
+    }
+
+    /// TRACE and OPTIONS that must go no further (RFC 9110 §7.6.2).
+    fn answer_here(mut self, client: Client, scratch: &mut Scratch, framing: Framing) -> Next {
+        let then = match framing {
+            Framing::Empty => self.persistence_now(persistence::of_request(self.head)),
+            Framing::Length(_) | Framing::Chunked | Framing::UntilClose => {
+                Persistence::Close(CloseReason::RequestUnread)
+            }
+        };
+        let context = self.answer_context(then, None);
+        scratch.out.clear();
+        match self.head.method() {
+            "TRACE" => answer::trace(self.head, &context, &mut scratch.out),
+            _ => answer::options(&context, &mut scratch.out),
+        }
+        self.report.answered(200);
+        self.send_answer(client, &scratch.out, then)
+    }
+
+    fn refuse(
+        mut self,
+        client: Client,
+        scratch: &mut Scratch,
+        (refusal, then): (&Refusal, Persistence),
+    ) -> Next {
+        let then = self.persistence_now(then);
+        let next_hop = match (&self.report.route, refusal) {
+            (RouteTaken::Upstream(name), Refusal::NextHop(_)) => Some(name.clone()),
+            _ => None,
+        };
+        scratch.out.clear();
+        answer::write(
+            refusal,
+            &self.answer_context(then, next_hop.as_deref()),
+            &mut scratch.out,
+        );
+        self.report.cause = Some(refusal.label());
+        self.report.answered(refusal.status());
+        self.send_answer(client, &scratch.out, then)
+    }
+
+    fn answer_context<'x>(
+        &'x self,
+        persistence: Persistence,
+        next_hop: Option<&'x str>,
+    ) -> AnswerContext<'x> {
+        AnswerContext {
+            body: BodyWanted::by_method(self.head.method()),
+            persistence,
+            next_hop,
+            server: self.ctx.via.pseudonym(),
+        }
+    }
+
+    fn persistence_now(&self, then: Persistence) -> Persistence {
+        match then {
+            Persistence::KeepAlive if is_stopping(self.ctx) => {
+                Persistence::Close(CloseReason::Draining)
+            }
+            then => then,
+        }
+    }
+
+    fn send_answer(mut self, mut client: Client, answer: &[u8], then: Persistence) -> Next {
+        let patience = self.snapshot.config.limits.io_timeout.min(TICK * 5);
+        let stop = &self.ctx.stop;
+        let sent = client
+            .conn
+            .send_all(&mut [IoSlice::new(answer)], patience, &mut || {
+                look_at(stop.stage())
+            });
+        if sent.is_ok() {
+            return self.over(client, then);
+        }
+        self.report.cause.get_or_insert(CloseReason::ClientGone.label());
+        self.broken(client, CloseReason::ClientGone, ClientEnd::Orderly)
+    }
+
+    /// The exchange is complete.
+    fn over(self, client: Client, then: Persistence) -> Next {
+        self.report.finish(self.ctx, totals(&client));
+        match then {
+            Persistence::KeepAlive => Next::Again(Box::new(client)),
+            // It will send nothing more, so nothing can hit a closed socket.
+            Persistence::Close(reason @ (CloseReason::ClientAsked | CloseReason::Http10))
+                if client.conn.unread().is_empty() =>
+            {
+                Next::Over(Outcome::Closed(reason))
+            }
+            Persistence::Close(_) => {
+                client.conn.finish_sending();
+                Next::Over(Outcome::Linger(client))
+            }
+        }
+    }
+
+    /// The exchange ended before its end.
+    fn broken(self, client: Client, reason: CloseReason, end: ClientEnd) -> Next {
+        self.report.finish(self.ctx, totals(&client));
+        if end == ClientEnd::Reset {
+            client.conn.reset();
+        }
+        Next::Over(Outcome::Closed(reason))
+    }
+}

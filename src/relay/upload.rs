@@ -1,0 +1,128 @@
+//! The request body on its way to the next hop, and what of it can be sent again.
+//!
+//! As long as the body fits into [`REPLAYABLE`] bytes, everything sent is also kept, so that another
+//! attempt can send it again; beyond that the body can be sent only once.
+
+use crate::balance::failover::Replay;
+use crate::net::conn::Conn;
+use crate::protocol::body::{BodyCoder, BodyError, Sent};
+use crate::protocol::framing::Framing;
+
+/// The most bytes of a body that are kept for another attempt: 64 KiB.
+pub const REPLAYABLE: usize = 64 * 1024;
+
+/// A request body.
+#[derive(Debug)]
+pub struct Upload {
+    coder: BodyCoder,
+    /// Everything sent so far, in the framing of the next hop; empty once `replay` is `Gone`.
+    kept: Vec<u8>,
+    replay: Replay,
+    /// Bytes read from the client that the next hop has not taken yet, from `sent` on.
+    pending: Vec<u8>,
+    sent: usize,
+    /// Nothing more is read from the client for the next hop: it has answered or left.
+    abandoned: bool,
+    /// The client waits for a `100 Continue` before it sends the body.
+    pub expects_continue: bool,
+}
+
+impl Upload {
+    /// A body of which nothing has been read yet.
+    pub fn new(framing: Framing, trailer_limit: usize) -> Self {
+        Self {
+            coder: BodyCoder::new(framing, Sent::AsReceived, trailer_limit),
+            kept: Vec::new(),
+            replay: Replay::Whole,
+            pending: Vec::new(),
+            sent: 0,
+            abandoned: false,
+            expects_continue: false,
+        }
+    }
+
+    /// Whether the whole body was read from the client.
+    pub fn is_finished(&self) -> bool {
+        self.coder.is_finished()
+    }
+
+    /// Whether the next hop is to get more.
+    pub fn is_open(&self) -> bool {
+        !self.abandoned && (!self.coder.is_finished() || !self.pending().is_empty())
+    }
+
+    /// The next hop takes no more.
+    pub fn abandon(&mut self) {
+        self.abandoned = true;
+    }
+
+    /// Another attempt begins: it sends what is [`kept`](Self::kept) and goes on from there.
+    pub fn resume(&mut self) {
+        self.abandoned = false;
+        self.pending.clear();
+        self.sent = 0;
+    }
+
+    /// What the next hop is to get now.
+    pub fn pending(&self) -> &[u8] {
+        self.pending.get(self.sent..).unwrap_or_default()
+    }
+
+    /// The next hop took so many bytes of [`pending`](Self::pending).
+    pub fn advance(&mut self, count: usize) {
+        self.sent += count;
+        if self.pending().is_empty() {
+            self.pending.clear();
+            self.sent = 0;
+        }
+    }
+
+    /// Whether another attempt could send the body from its beginning.
+    pub fn replay(&self) -> Replay {
+        self.replay
+    }
+
+    /// What an attempt must send before anything new.
+    pub fn kept(&self) -> &[u8] {
+        &self.kept
+    }
+
+    /// Reads what the client has already sent, as far as it can be kept, so that it goes out together
+    /// with the head.
+    ///
+    /// # Errors
+    /// When the client's framing is broken.
+    pub fn prefetch(&mut self, client: &mut Conn) -> Result<(), BodyError> {
+        while !self.coder.is_finished() && !client.unread().is_empty() {
+            if self.kept.len() + client.unread().len() > REPLAYABLE {
+                return Ok(());
+            }
+            self.read(client)?;
+        }
+        self.resume();
+        Ok(())
+    }
+
+    /// Moves what the client sent to [`pending`](Self::pending), with a copy as long as it can be kept.
+    ///
+    /// # Errors
+    /// When the client's framing is broken.
+    pub fn read(&mut self, client: &mut Conn) -> Result<(), BodyError> {
+        let from = self.pending.len();
+        let passed = self.coder.pass(client.unread_mut())?;
+        let data = client.unread().get(..passed.output).unwrap_or_default();
+        self.pending.extend_from_slice(data);
+        self.pending.extend_from_slice(self.coder.after());
+        client.consume(passed.taken);
+        let new = self.pending.get(from..).unwrap_or_default();
+        if self.replay == Replay::Whole {
+            if self.kept.len() + new.len() <= REPLAYABLE {
+                self.kept.extend_from_slice(new);
+            } else {
+                self.replay = Replay::Gone;
+                self.kept = Vec::new();
+            }
+        }
+        Ok(())
+    }
+}
