@@ -17,7 +17,7 @@ use std::time::{Duration, Instant, SystemTime};
 use parking_lot::{Condvar, Mutex};
 use time::OffsetDateTime;
 
-use crate::config::{AccessLog as Settings, AccessLogFormat};
+use crate::config::checked::{AccessLog as Settings, AccessLogFormat};
 use crate::metrics::Metrics;
 use crate::net::threads;
 
@@ -272,7 +272,10 @@ impl Sink {
             .mode(0o640)
             .open(path)
             .map_err(|error| {
-                io::Error::new(error.kind(), format!("access log {}: {error}", path.display()))
+                io::Error::new(
+                    error.kind(),
+                    format!("access log {}: {error}", path.display()),
+                )
             })?;
         Ok(Self::File(file))
     }
@@ -321,7 +324,11 @@ fn write_text(entry: &Entry, out: &mut String) -> std::fmt::Result {
 fn write_json(entry: &Entry, out: &mut String) -> std::fmt::Result {
     out.push_str("{\"time\":\"");
     write_time(entry.time, out)?;
-    write!(out, "\",\"id\":{},\"client\":\"{}\"", entry.id, entry.client)?;
+    write!(
+        out,
+        "\",\"id\":{},\"client\":\"{}\"",
+        entry.id, entry.client
+    )?;
     for (name, value) in [
         ("method", &entry.method),
         ("target", &entry.target),
@@ -370,7 +377,13 @@ fn write_combined(entry: &Entry, out: &mut String) -> std::fmt::Result {
     }
     write!(out, " {}", entry.sent)?;
     let agent = entry.agent.clone().unwrap_or_default();
-    let dash = |text: &str| if text.is_empty() { "-".to_owned() } else { text.to_owned() };
+    let dash = |text: &str| {
+        if text.is_empty() {
+            "-".to_owned()
+        } else {
+            text.to_owned()
+        }
+    };
     for text in [
         dash(&agent.referer),
         dash(&agent.user_agent),

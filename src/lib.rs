@@ -14,3 +14,12 @@ pub mod net;
 pub mod stop;
 
 pub mod relay;
+
+pub mod health;
+pub mod reload;
+
+pub mod server;
+
+pub mod demo;
+
+pub mod cli;

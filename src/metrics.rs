@@ -49,6 +49,10 @@ pub struct Metrics {
     pub accepted: Counter,
     /// Client connections refused before their first request was read.
     pub refused: Counter,
+    /// Probes of upstreams that ended.
+    pub probes: Counter,
+    /// Those that were answered as wanted.
+    pub probes_succeeded: Counter,
     /// Panics caught; each cost one connection.
     pub panics: Counter,
     /// Successful reloads.

@@ -30,6 +30,7 @@ pub enum Stage {
 pub struct Stop {
     stage: AtomicU8,
     alarms: Mutex<Vec<Arc<Bell>>>,
+    rest: Alarm,
     wake_sender: UnixStream,
     wake_receiver: UnixStream,
 }
@@ -41,9 +42,11 @@ impl Stop {
     /// When the process has no file descriptors left.
     pub fn new() -> io::Result<Self> {
         let (wake_sender, wake_receiver) = UnixStream::pair()?;
+        let bell = Arc::<Bell>::default();
         Ok(Self {
             stage: AtomicU8::new(0),
-            alarms: Mutex::new(Vec::new()),
+            alarms: Mutex::new(vec![Arc::clone(&bell)]),
+            rest: Alarm { bell },
             wake_sender,
             wake_receiver,
         })
@@ -74,6 +77,11 @@ impl Stop {
     /// Readable once the stage is no longer [`Stage::Running`]. Never read from it.
     pub fn wake_fd(&self) -> BorrowedFd<'_> {
         self.wake_receiver.as_fd()
+    }
+
+    /// Waits for the stop, at most `limit`.
+    pub fn wait(&self, limit: Duration) {
+        self.rest.wait(Some(limit));
     }
 
     /// A new alarm that this signal also wakes.

@@ -116,7 +116,7 @@ pub fn next(error: &AttemptError, method: &str, body: Replay) -> Next {
         (AttemptError::Truncated(_), _) => Next::Close,
         (AttemptError::NoResponse(_), Replay::Gone) => Next::GiveUp,
         (AttemptError::NoResponse(failure), Replay::Whole) => match failure {
-            HopFailure::AuthenticationRefused => Next::Failover,
+            HopFailure::AuthenticationRefused | HopFailure::TunnelRefused => Next::Failover,
             HopFailure::ResponseTimeout => Next::GiveUp,
             HopFailure::DnsError
             | HopFailure::DnsTimeout
@@ -131,10 +131,12 @@ pub fn next(error: &AttemptError, method: &str, body: Replay) -> Next {
             | HopFailure::HeadTooLarge
             | HopFailure::WentOffline
             | HopFailure::Truncated
+            | HopFailure::Stalled
+            | HopFailure::LocalExhaustion
             | HopFailure::TooManyInterim
             | HopFailure::SwitchUnasked
             | HopFailure::SendTimeout => {
-                if is_idempotent(method) {
+                if is_repeatable(method) {
                     Next::Failover
                 } else {
                     Next::GiveUp
@@ -142,6 +144,12 @@ pub fn next(error: &AttemptError, method: &str, body: Replay) -> Next {
             }
         },
     }
+}
+
+/// Whether a request of this method may be sent again although it may have arrived: an idempotent one,
+/// and CONNECT, of which nothing but an address has left this proxy before its answer.
+pub fn is_repeatable(method: &str) -> bool {
+    is_idempotent(method) || method == "CONNECT"
 }
 
 /// Whether a request of this method has the same effect when it is made twice (RFC 9110 §9.2.2).
@@ -163,7 +171,7 @@ pub fn blame(failure: &HopFailure) -> Blame {
         HopFailure::ConnectUnreachable => connect_failed("unreachable"),
         HopFailure::ConnectFailed => connect_failed("the connection could not be opened"),
         HopFailure::AuthenticationRefused => Blame::Upstream(OfflineReason::Auth),
-        HopFailure::Truncated => Blame::Upstream(OfflineReason::Truncated),
+        HopFailure::Truncated | HopFailure::Stalled => Blame::Upstream(OfflineReason::Truncated),
         HopFailure::Closed | HopFailure::Reset => Blame::LikelyUpstream(OfflineReason::Closed),
         HopFailure::Malformed(_)
         | HopFailure::Framing(_)
@@ -171,7 +179,9 @@ pub fn blame(failure: &HopFailure) -> Blame {
         | HopFailure::TooManyInterim
         | HopFailure::SwitchUnasked => Blame::LikelyUpstream(OfflineReason::Malformed),
         HopFailure::ResponseTimeout | HopFailure::SendTimeout => Blame::Probe,
-        HopFailure::WentOffline => Blame::Nobody,
+        HopFailure::WentOffline | HopFailure::LocalExhaustion | HopFailure::TunnelRefused => {
+            Blame::Nobody
+        }
     }
 }
 

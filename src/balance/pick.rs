@@ -9,6 +9,8 @@
 //!
 //! Not here: who may be chosen ([`super::pool`] says so with [`Role`]).
 
+use std::fmt;
+
 /// How an upstream is chosen.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub enum BalanceMode {
@@ -19,6 +21,17 @@ pub enum BalanceMode {
     Best,
     /// Lowest priority value; equals by weight, in turn.
     Priority,
+}
+
+/// As it is spelled in the configuration.
+impl fmt::Display for BalanceMode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::RoundRobin => "round_robin",
+            Self::Best => "best",
+            Self::Priority => "priority",
+        })
+    }
 }
 
 /// What one request in flight costs in `best`, in microseconds of latency.

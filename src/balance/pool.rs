@@ -93,6 +93,12 @@ impl Pool {
         self.upstreams.get(place).map(Lease::take)
     }
 
+    /// A lease of this very upstream, if it is online and takes requests.
+    pub fn lease(&self, id: UpstreamId) -> Option<Lease> {
+        let upstream = self.upstreams.iter().find(|upstream| upstream.id() == id)?;
+        (upstream.is_in_service() && upstream.vitals().is_online()).then(|| Lease::take(upstream))
+    }
+
     /// All members, in the order of the file.
     pub fn upstreams(&self) -> &[Arc<Upstream>] {
         &self.upstreams

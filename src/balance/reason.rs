@@ -47,6 +47,19 @@ impl OfflineReason {
         }
     }
 
+    /// Whether a probe can have found this.
+    pub fn is_from_probe(self) -> bool {
+        match self {
+            Self::Auth
+            | Self::ProbeTimeout
+            | Self::ProbeConnect(_)
+            | Self::ProbeClosed
+            | Self::ProbeMalformed
+            | Self::ProbeStatus(_) => true,
+            Self::ConnectFailed(_) | Self::Closed | Self::Malformed | Self::Truncated => false,
+        }
+    }
+
     /// Whether an upstream that is offline for this reason may be used while nothing is online.
     pub fn allows_last_resort(self) -> bool {
         match self {

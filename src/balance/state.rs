@@ -67,8 +67,30 @@ pub enum Suspicion {
 }
 
 /// A span of time without a change between online and offline.
+///
+/// It begins online, and each change begins the next one: so the even ones are online.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Epoch(pub(super) u64);
+
+impl Epoch {
+    /// The one in which every upstream begins.
+    pub const FIRST: Self = Self(0);
+
+    /// The one that follows.
+    #[must_use]
+    pub fn next(self) -> Self {
+        Self(self.0.wrapping_add(1))
+    }
+
+    /// The state that lasts this long.
+    pub fn availability(self) -> Availability {
+        if self.0.is_multiple_of(2) {
+            Availability::Online
+        } else {
+            Availability::Offline
+        }
+    }
+}
 
 /// What balancing may do with an upstream.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -84,7 +106,7 @@ pub(super) struct State {
     /// Why it is offline; none = online.
     offline: Option<OfflineReason>,
     since_unix_ms: Option<u64>,
-    epoch: u64,
+    epoch: Epoch,
     attempt_failures: u32,
     probe_failures: u32,
     probe_successes: u32,
@@ -111,7 +133,7 @@ impl State {
         Self {
             offline: None,
             since_unix_ms: None,
-            epoch: 0,
+            epoch: Epoch::FIRST,
             attempt_failures: 0,
             probe_failures: 0,
             probe_successes: 0,
@@ -128,7 +150,7 @@ impl State {
     }
 
     pub(super) fn epoch(&self) -> Epoch {
-        Epoch(self.epoch)
+        self.epoch
     }
 
     /// Of attempts and of probes, each in a row.
@@ -187,7 +209,7 @@ impl State {
         fall: u32,
         now_unix_ms: u64,
     ) -> Transition {
-        if began != self.epoch() {
+        if began != self.epoch {
             return self.unchanged();
         }
         self.attempt_failures = self.attempt_failures.saturating_add(1);
@@ -210,7 +232,7 @@ impl State {
         rise: u32,
         now_unix_ms: u64,
     ) -> Transition {
-        if began != self.epoch() {
+        if began != self.epoch {
             return self.unchanged();
         }
         self.probe_failures = 0;
@@ -236,7 +258,7 @@ impl State {
         fall: u32,
         now_unix_ms: u64,
     ) -> Transition {
-        if began != self.epoch() {
+        if began != self.epoch {
             return self.unchanged();
         }
         self.probe_successes = 0;
@@ -262,7 +284,7 @@ impl State {
 
     /// Gives the length of the epoch that ends.
     fn begin_epoch(&mut self, now_unix_ms: u64) -> Option<Duration> {
-        self.epoch = self.epoch.wrapping_add(1);
+        self.epoch = self.epoch.next();
         self.gateway = GatewayErrors::default();
         let began = self.since_unix_ms.replace(now_unix_ms)?;
         Some(Duration::from_millis(now_unix_ms.saturating_sub(began)))
@@ -537,6 +559,7 @@ mod tests {
                         since_change.clear();
                     }
                     assert_eq!(driver.sign() == '+', now == Availability::Online);
+                    assert_eq!(driver.state.epoch().availability(), now);
                 }
             }
         }

@@ -8,7 +8,7 @@ use crate::protocol::credentials::Credentials;
 use crate::protocol::target::Authority;
 
 use super::reason::OfflineReason;
-use super::state::{Epoch, Standing, Transition};
+use super::state::{Availability, Epoch, Standing, Transition};
 use super::vitals::{Failure, UpstreamId, Vitals};
 
 /// An upstream as it is configured.
@@ -140,10 +140,19 @@ impl Lease {
         self.upstream.vitals.failed(failure, fall, now_unix_ms)
     }
 
-    /// Whether the upstream went offline or came back since the pick. An attempt that waits for a
-    /// silent upstream is ended by this.
-    pub fn is_outdated(&self) -> bool {
-        self.upstream.vitals.epoch() != self.began
+    /// Whether a probe has shown since the pick that the upstream does not work. This ends an
+    /// attempt that waits on a silent upstream; a failure of another attempt does not, for that one
+    /// may have been poisonous. On a last resort, the status that made it one says nothing new.
+    pub fn is_lost(&self) -> bool {
+        let vitals = &self.upstream.vitals;
+        if vitals.is_online() {
+            return false;
+        }
+        let reason = vitals.state().reason;
+        reason.is_some_and(|reason| match self.began.availability() {
+            Availability::Online => reason.is_from_probe(),
+            Availability::Offline => reason.is_from_probe() && !reason.allows_last_resort(),
+        })
     }
 }
 
@@ -243,13 +252,53 @@ mod tests {
         assert_eq!(upstream.vitals().active(), 0);
     }
 
+    fn fail_probe(upstream: &Upstream, reason: OfflineReason) {
+        upstream
+            .vitals()
+            .probe_failed(upstream.vitals().epoch(), reason, 1, 0);
+    }
+
     #[test]
-    fn a_lease_is_outdated_when_the_state_has_changed() {
+    fn a_failed_probe_ends_the_leases_that_wait() {
+        for reason in [OfflineReason::ProbeTimeout, OfflineReason::Auth, REASON] {
+            let upstream = upstream();
+            let lease = Lease::take(&upstream);
+            assert!(!lease.is_lost());
+            fail_probe(&upstream, reason);
+            assert!(lease.is_lost(), "{reason}");
+        }
+    }
+
+    #[test]
+    fn a_failed_attempt_ends_no_other_lease_until_a_probe_agrees() {
         let upstream = upstream();
         let (lease, other) = (Lease::take(&upstream), Lease::take(&upstream));
-        assert!(!lease.is_outdated());
-        other.failed(REASON, Duration::ZERO, 1, 0);
-        assert!(lease.is_outdated());
+        other.failed(OfflineReason::Closed, Duration::ZERO, 1, 0);
+        assert!(!lease.is_lost());
+        fail_probe(&upstream, OfflineReason::ProbeTimeout);
+        assert!(lease.is_lost());
+    }
+
+    #[test]
+    fn a_last_resort_is_lost_by_something_worse_than_another_status() {
+        let upstream = upstream();
+        fail_probe(&upstream, REASON);
+        let lease = Lease::take(&upstream);
+        fail_probe(&upstream, OfflineReason::ProbeStatus(500));
+        assert!(!lease.is_lost());
+        fail_probe(&upstream, OfflineReason::ProbeClosed);
+        assert!(lease.is_lost());
+    }
+
+    #[test]
+    fn a_recovery_ends_no_lease() {
+        let upstream = upstream();
+        fail_probe(&upstream, REASON);
+        let lease = Lease::take(&upstream);
+        upstream
+            .vitals()
+            .probe_succeeded(upstream.vitals().epoch(), 1, 0);
+        assert!(!lease.is_lost());
     }
 
     #[test]

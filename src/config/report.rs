@@ -6,7 +6,6 @@ use std::fmt::{self, Display, Formatter};
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
-use crate::balance::pick::BalanceMode;
 use crate::balance::upstream::UpstreamSpec;
 use crate::route::PolicyMode;
 
@@ -59,7 +58,7 @@ fn write_general(out: &mut Formatter<'_>, config: &Config) -> fmt::Result {
         None => row(out, "admin_listen", &"none (no admin endpoints)")?,
     }
     row(out, "admin_token", &there(config.admin_token.as_ref()))?;
-    row(out, "mode", &mode_word(config.mode))?;
+    row(out, "mode", &config.mode)?;
     match config.reload_interval {
         Some(interval) => row(out, "reload_interval_secs", &Seconds(interval))?,
         None => row(out, "reload_interval_secs", &"0 (only on SIGHUP)")?,
@@ -273,14 +272,6 @@ fn heading(out: &mut Formatter<'_>, title: &str) -> fmt::Result {
 
 fn row(out: &mut Formatter<'_>, key: &str, value: &dyn Display) -> fmt::Result {
     writeln!(out, "{key:KEY_WIDTH$}{value}")
-}
-
-fn mode_word(mode: BalanceMode) -> &'static str {
-    match mode {
-        BalanceMode::RoundRobin => "round_robin",
-        BalanceMode::Best => "best",
-        BalanceMode::Priority => "priority",
-    }
 }
 
 /// Whether a secret is there; which one it is stays out of every text.

@@ -230,7 +230,6 @@ pub enum LookAround {
     GiveUp,
 }
 
-
 #[cfg(test)]
 mod tests {
     use std::io::{Read, Write};
@@ -242,10 +241,7 @@ mod tests {
         let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
         let address = listener.local_addr().unwrap();
         let far = TcpStream::connect_timeout(&address, Duration::from_secs(10)).unwrap();
-        (
-            Conn::new(listener.accept().unwrap().0, TICK).unwrap(),
-            far,
-        )
+        (Conn::new(listener.accept().unwrap().0, TICK).unwrap(), far)
     }
 
     fn receive_all(conn: &mut Conn, wanted: usize) {
@@ -302,9 +298,7 @@ mod tests {
         let (mut conn, _far) = pair();
         let much = vec![0; 64 << 20];
         let error = conn
-            .send_all(&mut [IoSlice::new(&much)], TICK, &mut || {
-                LookAround::GiveUp
-            })
+            .send_all(&mut [IoSlice::new(&much)], TICK, &mut || LookAround::GiveUp)
             .unwrap_err();
         assert!(matches!(error, SendError::Cut), "{error:?}");
     }

@@ -18,17 +18,32 @@ use super::socket::{self, TICK};
 /// The least time one of several addresses is given.
 const LEAST_SHARE: Duration = Duration::from_millis(250);
 
+/// Why there is no connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DialError {
+    /// None of the addresses may be connected to.
+    Forbidden,
+    /// What failed.
+    Failed(HopFailure),
+}
+
+impl From<HopFailure> for DialError {
+    fn from(failure: HopFailure) -> Self {
+        Self::Failed(failure)
+    }
+}
+
 /// Connects to `authority`, trying only addresses that `allows` lets pass.
 ///
 /// # Errors
-/// What failed at the last address tried; [`HopFailure::AddressForbidden`] when none was allowed.
+/// What failed at the last address tried.
 pub fn dial(
     authority: &Authority,
     resolver: &Resolver,
     deadline: Instant,
     allows: &dyn Fn(IpAddr) -> bool,
-) -> Result<Conn, HopFailure> {
-    let mut failure = HopFailure::AddressForbidden;
+) -> Result<Conn, DialError> {
+    let mut error = DialError::Forbidden;
     let addresses = addresses(authority.host(), resolver, deadline)?;
     let allowed: Vec<IpAddr> = addresses.into_iter().filter(|ip| allows(*ip)).collect();
     for (index, address) in allowed.iter().enumerate() {
@@ -36,14 +51,14 @@ pub fn dial(
         let others = u32::try_from(allowed.len() - index).unwrap_or(u32::MAX);
         let share = (left / others).max(LEAST_SHARE).min(left);
         if share.is_zero() {
-            return Err(HopFailure::ConnectTimeout);
+            return Err(DialError::Failed(HopFailure::ConnectTimeout));
         }
         match connect(SocketAddr::new(*address, authority.port()), share) {
             Ok(conn) => return Ok(conn),
-            Err(error) => failure = failed(&error),
+            Err(said) => error = DialError::Failed(failed(&said)),
         }
     }
-    Err(failure)
+    Err(error)
 }
 
 /// The addresses of `host`, without asking anybody where it is one.
@@ -121,8 +136,7 @@ mod tests {
         let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
         let port = listener.local_addr().unwrap().port();
         // Nothing listens on that port of the first address.
-        let resolver =
-            Resolver::asking(|_| Ok(vec![[127, 0, 0, 9].into(), [127, 0, 0, 1].into()]));
+        let resolver = Resolver::asking(|_| Ok(vec![[127, 0, 0, 9].into(), [127, 0, 0, 1].into()]));
         let conn = dial(
             &authority(&format!("two.test:{port}")),
             &resolver,
@@ -141,7 +155,7 @@ mod tests {
         let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
         let target = authority(&listener.local_addr().unwrap().to_string());
         let refused = dial(&target, &Resolver::default(), deadline(), &|_| false);
-        assert!(matches!(refused, Err(HopFailure::AddressForbidden)));
+        assert!(matches!(refused, Err(DialError::Forbidden)));
         listener.set_nonblocking(true).unwrap();
         assert_eq!(
             listener.accept().unwrap_err().kind(),
@@ -155,6 +169,9 @@ mod tests {
         let target = authority(&reserved.local_addr().unwrap().to_string());
         drop(reserved);
         let refused = dial(&target, &Resolver::default(), deadline(), &|_| true);
-        assert!(matches!(refused, Err(HopFailure::ConnectRefused)), "{refused:?}");
+        assert!(
+            matches!(refused, Err(DialError::Failed(HopFailure::ConnectRefused))),
+            "{refused:?}"
+        );
     }
 }

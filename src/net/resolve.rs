@@ -170,10 +170,7 @@ impl Shared {
         loop {
             let Some(name) = table.waiting.pop_front() else {
                 table.idle += 1;
-                let late = self
-                    .wanted
-                    .wait_for(&mut table, LEAVE_AFTER)
-                    .timed_out();
+                let late = self.wanted.wait_for(&mut table, LEAVE_AFTER).timed_out();
                 table.idle -= 1;
                 if late && table.waiting.is_empty() {
                     table.threads -= 1;

@@ -6,7 +6,7 @@
 //! other peer is still there, and calls again.
 
 use std::io::{self, IoSlice};
-use std::net::{Shutdown, TcpStream};
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
@@ -14,9 +14,13 @@ use rustix::buffer::spare_capacity;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, recv, sendmsg, sockopt};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// The longest any call blocks before its caller looks around: 1 s.
 pub const TICK: Duration = Duration::from_secs(1);
+
+/// File descriptors beyond which no limit is raised: 2^20.
+const MOST_FILES: u64 = 1 << 20;
 
 /// What a read brought.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -211,12 +215,46 @@ pub fn is_gone(stream: &TcpStream, half_close: HalfClose) -> bool {
 /// # Errors
 /// When the socket is already dead.
 pub fn prepare(stream: &TcpStream) -> io::Result<()> {
-    stream.set_nodelay(true)?;
-    sockopt::set_socket_keepalive(stream, true)?;
-    sockopt::set_tcp_keepidle(stream, Duration::from_secs(60))?;
-    sockopt::set_tcp_keepintvl(stream, Duration::from_secs(15))?;
-    sockopt::set_tcp_keepcnt(stream, 4)?;
+    keep_alive(stream)
+}
+
+fn keep_alive(socket: impl AsFd) -> io::Result<()> {
+    let socket = socket.as_fd();
+    sockopt::set_tcp_nodelay(socket, true)?;
+    sockopt::set_socket_keepalive(socket, true)?;
+    sockopt::set_tcp_keepidle(socket, Duration::from_secs(60))?;
+    sockopt::set_tcp_keepintvl(socket, Duration::from_secs(15))?;
+    sockopt::set_tcp_keepcnt(socket, 4)?;
     Ok(())
+}
+
+/// Sets on a listener what its accepted sockets inherit (on Linux): [`prepare`] and both time limits.
+/// That spares seven system calls per connection.
+///
+/// # Errors
+/// When the listener is unusable.
+pub fn prepare_listener(listener: &TcpListener, read: Duration, write: Duration) -> io::Result<()> {
+    sockopt::set_socket_timeout(listener, sockopt::Timeout::Recv, Some(read))?;
+    sockopt::set_socket_timeout(listener, sockopt::Timeout::Send, Some(write))?;
+    keep_alive(listener)
+}
+
+/// Raises the limit of open files as far as the system lets this user, and says where it is then.
+pub fn raise_file_limit() -> usize {
+    let now = getrlimit(Resource::Nofile);
+    let wanted = now.maximum.unwrap_or(MOST_FILES).min(MOST_FILES);
+    let current = now.current.unwrap_or(wanted);
+    if current < wanted {
+        let raised = Rlimit {
+            current: Some(wanted),
+            maximum: now.maximum,
+        };
+        if let Err(error) = setrlimit(Resource::Nofile, raised) {
+            log::warn!("cannot raise the limit of open files beyond {current}: {error}");
+            return usize::try_from(current).unwrap_or(usize::MAX);
+        }
+    }
+    usize::try_from(current.max(wanted)).unwrap_or(usize::MAX)
 }
 
 /// Resets the connection now, also under threads that wait on it.

@@ -10,6 +10,7 @@
 use std::borrow::Cow;
 use std::fmt;
 
+use super::body::BodyError;
 use super::fields::{Field, is_token_byte};
 use super::framing::FramingError;
 use super::head::{HeadError, RequestHead, Version};
@@ -107,6 +108,12 @@ pub enum HopFailure {
     HeadTooLarge,
     /// It ended its response too early. 502.
     Truncated,
+    /// It stopped in the middle of its response. 504.
+    Stalled,
+    /// This machine has no sockets or ports left. 502.
+    LocalExhaustion,
+    /// It could not open the tunnel (502, 503 or 504), and another one may. 502.
+    TunnelRefused,
     /// More interim (1xx) responses than any server needs. 502.
     TooManyInterim,
     /// It switched protocols (101) unasked, or to another one. 502.
@@ -285,6 +292,15 @@ impl From<FramingError> for Refusal {
     }
 }
 
+impl From<BodyError> for Refusal {
+    fn from(error: BodyError) -> Self {
+        match error {
+            BodyError::Malformed(_) | BodyError::Truncated => Self::BodyMalformed,
+            BodyError::TooLarge => Self::BodyFramingTooLarge,
+        }
+    }
+}
+
 impl From<HopFailure> for Refusal {
     fn from(failure: HopFailure) -> Self {
         Self::NextHop(failure)
@@ -399,6 +415,9 @@ impl HopFailure {
                 "http_response_header_section_size",
             ),
             Self::Truncated => row(502, "response_truncated", "http_response_incomplete"),
+            Self::Stalled => row(504, "response_stalled", "connection_read_timeout"),
+            Self::LocalExhaustion => row(502, "local_exhaustion", "proxy_internal_error"),
+            Self::TunnelRefused => row(502, "tunnel_refused", "destination_unavailable"),
             Self::TooManyInterim => row(502, "too_many_interim", "http_protocol_error"),
             Self::SwitchUnasked => row(502, "switch_unasked", "http_upgrade_failed"),
             Self::AuthenticationRefused => {
@@ -417,13 +436,16 @@ impl HopFailure {
             | Self::ConnectRefused
             | Self::ConnectTimeout
             | Self::ConnectUnreachable
-            | Self::ConnectFailed => "Try again later.",
+            | Self::ConnectFailed
+            | Self::LocalExhaustion
+            | Self::TunnelRefused => "Try again later.",
             Self::SendTimeout
             | Self::Closed
             | Self::Reset
             | Self::ResponseTimeout
             | Self::WentOffline
-            | Self::Truncated => "It is unknown whether the request was acted upon.",
+            | Self::Truncated
+            | Self::Stalled => "It is unknown whether the request was acted upon.",
             Self::Malformed(_)
             | Self::Framing(_)
             | Self::HeadTooLarge
@@ -448,12 +470,15 @@ impl fmt::Display for HopFailure {
             Self::Reset => "the next hop reset the connection without a response",
             Self::ResponseTimeout => "the next hop did not answer in time",
             Self::WentOffline => "the next hop went offline while it was waited for",
-            Self::Malformed(what) => return write!(f, "the response head is malformed: {what}"),
+            Self::Malformed(what) => return write!(f, "the response is malformed: {what}"),
             Self::Framing(error) => {
                 return write!(f, "the framing of the response is refused: {error}");
             }
             Self::HeadTooLarge => "the response head is too large",
             Self::Truncated => "the next hop ended the response too early",
+            Self::Stalled => "the next hop stopped in the middle of the response",
+            Self::LocalExhaustion => "this proxy has no sockets left",
+            Self::TunnelRefused => "the upstream proxy could not open the tunnel",
             Self::TooManyInterim => "the next hop sent too many interim responses",
             Self::SwitchUnasked => "the next hop switched protocols unasked",
             Self::AuthenticationRefused => "the upstream proxy refused this proxy's credentials",
@@ -469,6 +494,16 @@ impl From<HeadError> for HopFailure {
             HeadError::Malformed(what) => Self::Malformed(what),
             HeadError::TooLarge | HeadError::RequestLineTooLong => Self::HeadTooLarge,
             HeadError::VersionUnsupported => Self::Malformed("a version that is not HTTP/1.x"),
+        }
+    }
+}
+
+impl From<BodyError> for HopFailure {
+    fn from(error: BodyError) -> Self {
+        match error {
+            BodyError::Malformed(what) => Self::Malformed(what),
+            BodyError::TooLarge => Self::HeadTooLarge,
+            BodyError::Truncated => Self::Truncated,
         }
     }
 }
@@ -738,6 +773,9 @@ mod tests {
         HopFailure::HeadTooLarge,
         HopFailure::Truncated,
         HopFailure::TooManyInterim,
+        HopFailure::Stalled,
+        HopFailure::LocalExhaustion,
+        HopFailure::TunnelRefused,
         HopFailure::SwitchUnasked,
         HopFailure::AuthenticationRefused,
     ];

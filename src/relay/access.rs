@@ -133,7 +133,11 @@ mod tests {
     }
 
     fn request(target: &str, fields: &str) -> RequestHead {
-        let method = if target.starts_with("http") { "GET" } else { "CONNECT" };
+        let method = if target.starts_with("http") {
+            "GET"
+        } else {
+            "CONNECT"
+        };
         let bytes = format!("{method} {target} HTTP/1.1\r\nHost: a.test\r\n{fields}\r\n");
         RequestHead::parse(bytes.into_bytes()).unwrap()
     }
@@ -148,17 +152,35 @@ mod tests {
 
     #[test]
     fn private_networks_may_use_the_proxy_and_the_internet_may_not() {
-        for client in ["127.0.0.1", "10.1.2.3", "192.168.0.9", "100.64.0.1", "::1", "fd00::1"] {
-            assert_eq!(check_request("", client, "http://a.test/", ""), None, "{client}");
+        for client in [
+            "127.0.0.1",
+            "10.1.2.3",
+            "192.168.0.9",
+            "100.64.0.1",
+            "::1",
+            "fd00::1",
+        ] {
+            assert_eq!(
+                check_request("", client, "http://a.test/", ""),
+                None,
+                "{client}"
+            );
         }
         for client in ["192.0.2.1", "2001:db8::1", "::ffff:192.0.2.1"] {
-            assert_eq!(check_request("", client, "http://a.test/", ""), Some(403), "{client}");
+            assert_eq!(
+                check_request("", client, "http://a.test/", ""),
+                Some(403),
+                "{client}"
+            );
         }
     }
 
     #[test]
     fn a_mapped_address_counts_as_the_one_it_maps() {
-        assert_eq!(check_request("", "::ffff:10.0.0.1", "http://a.test/", ""), None);
+        assert_eq!(
+            check_request("", "::ffff:10.0.0.1", "http://a.test/", ""),
+            None
+        );
     }
 
     #[test]
@@ -166,9 +188,18 @@ mod tests {
         let yaml = "access:\n  users:\n    - username: bob\n      password: hunter2\n";
         let right = "Proxy-Authorization: Basic Ym9iOmh1bnRlcjI=\r\n";
         let wrong = "Proxy-Authorization: Basic Ym9iOmh1bnRlcjM=\r\n";
-        assert_eq!(check_request(yaml, "127.0.0.1", "http://a.test/", right), None);
-        assert_eq!(check_request(yaml, "127.0.0.1", "http://a.test/", wrong), Some(407));
-        assert_eq!(check_request(yaml, "127.0.0.1", "http://a.test/", ""), Some(407));
+        assert_eq!(
+            check_request(yaml, "127.0.0.1", "http://a.test/", right),
+            None
+        );
+        assert_eq!(
+            check_request(yaml, "127.0.0.1", "http://a.test/", wrong),
+            Some(407)
+        );
+        assert_eq!(
+            check_request(yaml, "127.0.0.1", "http://a.test/", ""),
+            Some(407)
+        );
     }
 
     #[test]
@@ -190,7 +221,11 @@ mod tests {
             "http://0.0.0.0/",
             "localhost:22",
         ] {
-            assert_eq!(check_request("", "10.0.0.1", target, ""), Some(403), "{target}");
+            assert_eq!(
+                check_request("", "10.0.0.1", target, ""),
+                Some(403),
+                "{target}"
+            );
             assert_eq!(check_request("", "127.0.0.1", target, ""), None, "{target}");
         }
     }
@@ -199,10 +234,22 @@ mod tests {
     fn the_direct_route_never_reaches_metadata_and_reaches_loopback_only_for_its_own_host() {
         let rules = rules("");
         let allows = |asker, ip: &str| allows_origin(&rules, asker, ip.parse().unwrap());
-        for ip in ["169.254.169.254", "fe80::1", "::ffff:169.254.169.254", "64:ff9b::a9fe:a9fe"] {
+        for ip in [
+            "169.254.169.254",
+            "fe80::1",
+            "::ffff:169.254.169.254",
+            "64:ff9b::a9fe:a9fe",
+        ] {
             assert!(!allows(Asker::Local, ip), "{ip}");
         }
-        for ip in ["127.0.0.1", "::1", "0.0.0.0", "::", "::ffff:127.0.0.1", "2002:7f00:1::"] {
+        for ip in [
+            "127.0.0.1",
+            "::1",
+            "0.0.0.0",
+            "::",
+            "::ffff:127.0.0.1",
+            "2002:7f00:1::",
+        ] {
             assert!(allows(Asker::Local, ip), "{ip}");
             assert!(!allows(Asker::Remote, ip), "{ip}");
         }

@@ -246,10 +246,7 @@ impl Exchange<'_> {
             let scanner = waiting
                 .scanner
                 .get_or_insert_with(HeadScanner::for_response);
-            if let Some(length) = scanner
-                .scan(hop.conn.unread(), limits)
-                .map_err(malformed)?
-            {
+            if let Some(length) = scanner.scan(hop.conn.unread(), limits).map_err(malformed)? {
                 waiting.scanner = None;
                 let mut bytes = std::mem::take(&mut self.scratch_response);
                 hop.conn.take_into(length, &mut bytes);
@@ -284,12 +281,7 @@ impl Exchange<'_> {
     }
 
     /// Nothing came for a while: is there still a point in waiting?
-    fn look_around(
-        &self,
-        hop: &Hop,
-        waiting: &mut Waiting,
-        limit: Duration,
-    ) -> Result<(), Failed> {
+    fn look_around(&self, hop: &Hop, waiting: &mut Waiting, limit: Duration) -> Result<(), Failed> {
         if self.ctx.stop.stage() == Stage::Ended {
             return Err(Failed::Closed(CloseReason::Draining));
         }
@@ -302,13 +294,12 @@ impl Exchange<'_> {
         let Some(lease) = &hop.lease else {
             return Ok(());
         };
-        let vitals = lease.upstream().vitals();
-        if !vitals.is_online() && lease.is_outdated() {
+        if lease.is_lost() {
             return Err(Failed::no_response(HopFailure::WentOffline));
         }
-        let silent = waiting.asked.is_some_and(|asked| {
-            asked.elapsed() >= self.snapshot.config.health.timeout
-        });
+        let silent = waiting
+            .asked
+            .is_some_and(|asked| asked.elapsed() >= self.snapshot.config.health.timeout);
         if silent && !waiting.suspected {
             waiting.suspected = true;
             self.suspect(lease);
@@ -322,7 +313,7 @@ impl Exchange<'_> {
         self.ctx.health_alarm.ring();
     }
 
-    fn client_is_gone(&self) -> bool {
+    pub(super) fn client_is_gone(&self) -> bool {
         // A client that will not send another request may close its side while it waits.
         let half_close = match self.persistence {
             Persistence::Close(_) => HalfClose::Waits,
@@ -348,7 +339,7 @@ impl Exchange<'_> {
             framing: SentFraming::None,
             persistence: Persistence::KeepAlive,
             via: self.via(),
-            switch: rewrite::Switch::Stays,
+            upgrade: rewrite::Switch::Stays,
         };
         rewrite::response(head, &how, &mut bytes);
         self.send_to_client(&mut [IoSlice::new(&bytes)])
@@ -390,9 +381,5 @@ pub(super) fn look_at(stage: Stage) -> LookAround {
 }
 
 fn malformed(error: HeadError) -> Failed {
-    Failed::no_response(match error {
-        HeadError::TooLarge | HeadError::RequestLineTooLong => HopFailure::HeadTooLarge,
-        HeadError::Malformed(what) => HopFailure::Malformed(what),
-        HeadError::VersionUnsupported => HopFailure::Malformed("version is not HTTP/1.x"),
-    })
+    Failed::no_response(error.into())
 }

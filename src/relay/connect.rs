@@ -124,7 +124,7 @@ impl Exchange<'_> {
             framing: SentFraming::None,
             persistence: Persistence::KeepAlive,
             via: self.via(),
-            switch: Switch::Switches,
+            upgrade: Switch::Switches,
         };
         rewrite::response(head, &how, &mut first);
         self.report.answered(101);

@@ -124,7 +124,7 @@ impl Exchange<'_> {
                 };
                 self.check_progress(progress, side)
                     .map_err(|stalled| match side {
-                        Side::Hop => truncated(HopFailure::BodyTimeout),
+                        Side::Hop => truncated(HopFailure::Stalled),
                         Side::Client => match stalled {
                             Failed::Closed(reason) => Failed::Closed(reason),
                             Failed::Hop(_) | Failed::Refused(_) => {
@@ -217,6 +217,6 @@ fn read_down(down: &mut Down<'_>, hop: &mut Hop) -> Result<bool, Failed> {
         Ok(Received::Bytes(_)) => Ok(true),
         Ok(Received::Nothing) => Ok(false),
         Ok(Received::End) => down.end().map(|()| true),
-        Err(_) => Err(truncated(HopFailure::Reset)),
+        Err(_) => Err(truncated(HopFailure::Truncated)),
     }
 }

@@ -14,11 +14,12 @@ use crate::balance::failover::{self, AttemptError, Judge, Next, Replay, Verdict}
 use crate::balance::pool::Tried;
 use crate::balance::upstream::Lease;
 use crate::net::conn::Conn;
-use crate::net::{dial, socket::TICK};
+use crate::net::dial::{self, DialError};
+use crate::net::socket::TICK;
 use crate::protocol::answer::{HopFailure, Refusal};
 use crate::protocol::credentials::Credentials;
 use crate::protocol::head::RequestHead;
-use crate::protocol::persistence::{CloseReason, Persistence};
+use crate::protocol::persistence::Persistence;
 use crate::protocol::rewrite::{self, Form, HopConnection, MaxForwards, RequestRewrite, Via};
 use crate::protocol::target::{AbsoluteForm, Authority};
 use crate::route::Route;
@@ -75,6 +76,14 @@ pub(super) enum ClientEnd {
     Orderly,
     /// The body would end with the connection: only a reset tells.
     Reset,
+}
+
+impl<'a> Exchange<'a> {
+    /// This proxy's entry in `Via`, if it is to have one.
+    pub(super) fn via(&self) -> Option<&'a Via> {
+        let (ctx, snapshot) = (self.ctx, self.snapshot);
+        snapshot.config.via.then_some(&ctx.via)
+    }
 }
 
 /// How an exchange ended well.
@@ -273,7 +282,7 @@ impl Exchange<'_> {
             return Ok(hop(bound.conn, Some(lease), begun, HopOrigin::Reused));
         }
         let limits = &self.snapshot.config.limits;
-        let repeatable = failover::is_idempotent(self.head.method())
+        let repeatable = failover::is_repeatable(self.head.method())
             && self.upload.is_finished()
             && self.upload.replay() == Replay::Whole;
         let within = if repeatable {
@@ -283,7 +292,12 @@ impl Exchange<'_> {
         };
         let shelf = self.snapshot.shelf(lease.upstream());
         if let Some(stream) = shelf.and_then(|shelf| shelf.take(within)) {
-            lease.upstream().vitals().counters.connections_reused.fetch_add(1, Ordering::Relaxed);
+            lease
+                .upstream()
+                .vitals()
+                .counters
+                .connections_reused
+                .fetch_add(1, Ordering::Relaxed);
             let conn = Conn::prepared(stream, TICK);
             return Ok(hop(conn, Some(lease), begun, HopOrigin::Reused));
         }
@@ -296,10 +310,16 @@ impl Exchange<'_> {
         let authority = &lease.upstream().spec.authority;
         match dial::dial(authority, &self.ctx.resolver, deadline, &|_| true) {
             Ok(conn) => {
-                lease.upstream().vitals().counters.connections_opened.fetch_add(1, Ordering::Relaxed);
+                lease
+                    .upstream()
+                    .vitals()
+                    .counters
+                    .connections_opened
+                    .fetch_add(1, Ordering::Relaxed);
                 Ok(hop(conn, Some(lease), begun, HopOrigin::Fresh))
             }
-            Err(failure) => {
+            Err(DialError::Forbidden) => Err(Failed::Refused(Refusal::TargetForbidden)),
+            Err(DialError::Failed(failure)) => {
                 let error = AttemptError::NotSent(failure);
                 self.blame(&lease, begun, &error);
                 Err(Failed::Hop(error))
@@ -318,9 +338,9 @@ impl Exchange<'_> {
             self.connect_deadline(),
             &allows,
         )
-        .map_err(|failure| match failure {
-            HopFailure::AddressForbidden => Refusal::TargetForbidden,
-            other => Refusal::NextHop(other),
+        .map_err(|error| match error {
+            DialError::Forbidden => Refusal::TargetForbidden,
+            DialError::Failed(failure) => Refusal::NextHop(failure),
         })
     }
 
@@ -333,10 +353,6 @@ impl Exchange<'_> {
     pub(super) fn deadline(&self) -> Option<Instant> {
         let timeout = self.snapshot.config.limits.request_timeout?;
         Some(self.request_done? + timeout)
-    }
-
-    pub(super) fn via(&self) -> Option<&Via> {
-        self.snapshot.config.via.then_some(&self.ctx.via)
     }
 
     pub(super) fn target_hash(&self) -> u64 {
@@ -422,14 +438,5 @@ fn is_staleness(error: &AttemptError) -> bool {
             matches!(failure, HopFailure::Closed | HopFailure::Reset)
         }
         AttemptError::Truncated(_) => false,
-    }
-}
-
-/// The reason for which a connection is closed after `failed`.
-pub(super) fn close_reason(failed: &Failed) -> CloseReason {
-    match failed {
-        Failed::Hop(_) => CloseReason::ResponseTruncated,
-        Failed::Refused(_) => CloseReason::RequestRefused,
-        Failed::Closed(reason) => *reason,
     }
 }

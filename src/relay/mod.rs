@@ -37,7 +37,7 @@ use crate::access_log::AccessLog;
 use crate::balance::pool::Pool;
 use crate::balance::upstream::Upstream;
 use crate::balance::vitals::UpstreamId;
-use crate::config::Config;
+use crate::config::checked::Config;
 use crate::metrics::Metrics;
 use crate::net::conn::Conn;
 use crate::net::permits::{ClientPermit, Permit};

@@ -69,7 +69,7 @@ impl Exchange<'_> {
             if matches!(head.status(), 502..=504)
                 && vitals.gateway_error(self.target_hash()) == Suspicion::Probe
             {
-                self.suspect(lease);
+                self.ctx.health_alarm.ring();
             }
         }
         Ok(framing)
@@ -91,7 +91,7 @@ impl Exchange<'_> {
             framing: passage.declared,
             persistence,
             via: self.via(),
-            switch: Switch::Stays,
+            upgrade: Switch::Stays,
         };
         let mut out = std::mem::take(&mut self.out);
         out.clear();
@@ -184,7 +184,9 @@ impl Exchange<'_> {
         let patience = self.snapshot.config.limits.io_timeout;
         let since = Instant::now();
         // A failure shows at the read.
-        hop.conn.limit_read(patience.min(crate::net::socket::TICK)).ok();
+        hop.conn
+            .limit_read(patience.min(crate::net::socket::TICK))
+            .ok();
         loop {
             match hop.conn.receive_bulk(Wait::Tick) {
                 Ok(Received::Bytes(_)) => return Ok(true),
@@ -197,10 +199,10 @@ impl Exchange<'_> {
                         return Err(Failed::Closed(CloseReason::ClientGone));
                     }
                     if since.elapsed() >= patience {
-                        return Err(truncated(HopFailure::BodyTimeout));
+                        return Err(truncated(HopFailure::Stalled));
                     }
                 }
-                Err(_) => return Err(truncated(HopFailure::Reset)),
+                Err(_) => return Err(truncated(HopFailure::Truncated)),
             }
         }
     }

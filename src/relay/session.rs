@@ -15,7 +15,7 @@ use crate::protocol::framing::{self, Framing};
 use crate::protocol::head::{HeadScanner, RequestHead};
 use crate::protocol::persistence::{self, CloseReason, Persistence};
 use crate::protocol::rewrite::{self, MaxForwards};
-use crate::protocol::target::{Authority, RequestTarget};
+use crate::protocol::target::RequestTarget;
 use crate::stop::Stage;
 
 use super::attempt::{Failed, look_at};
@@ -38,10 +38,13 @@ pub enum Outcome {
     Tunneled,
 }
 
-/// Whether a worker may wait a moment for the next request of a connection it has just served.
-pub trait MayLinger {
-    /// Nobody needs this worker now.
+/// The worker that serves a session, as far as the session is concerned.
+pub trait Worker {
+    /// Whether it may wait a moment for the next request: nobody else needs it now.
     fn may_linger(&self) -> bool;
+
+    /// An exchange begins.
+    fn exchange_begins(&self);
 }
 
 enum NextHead {
@@ -56,7 +59,7 @@ pub fn serve(
     ctx: &Arc<Context>,
     scratch: &mut Scratch,
     mut client: Client,
-    worker: &dyn MayLinger,
+    worker: &dyn Worker,
 ) -> Outcome {
     loop {
         let snapshot = ctx.snapshot();
@@ -74,6 +77,7 @@ pub fn serve(
         client.head_begun = None;
         client.scanner = HeadScanner::default();
         client.served += 1;
+        worker.exchange_begins();
         let (received, sent) = totals(&client);
         let received = received.saturating_sub(head.as_bytes().len() as u64);
         let turn = Turn {
@@ -132,7 +136,7 @@ fn next_head(
     client: &mut Client,
     snapshot: &Snapshot,
     scratch: &mut Scratch,
-    worker: &dyn MayLinger,
+    worker: &dyn Worker,
 ) -> NextHead {
     let limits = snapshot.head_limits();
     loop {
@@ -194,6 +198,7 @@ struct Rejected {
 
 impl Turn<'_> {
     fn take(mut self, mut client: Client, scratch: &mut Scratch) -> Next {
+        let head = self.head;
         let admitted = match self.admit(&client) {
             Ok(admitted) => admitted,
             Err(Rejected { refusal, then }) => {
@@ -209,7 +214,7 @@ impl Turn<'_> {
             RequestTarget::Authority(_) => exchange.connect(),
         };
         let end = exchange.client_end;
-        let then = match self.head.method() {
+        let then = match head.method() {
             "CONNECT" => Persistence::Close(CloseReason::ConnectRefused),
             _ if !exchange.upload.is_finished() => Persistence::Close(CloseReason::RequestUnread),
             _ => exchange.persistence,
@@ -220,7 +225,12 @@ impl Turn<'_> {
             Ok(Done::Answered(then)) => self.over(client, then),
             Ok(Done::Switched { hop, first }) => {
                 let (ctx, snapshot, report) = (self.ctx, self.snapshot, self.report);
-                Next::Over(connect::start_tunnel((ctx, snapshot), client, (hop, first), report))
+                Next::Over(connect::start_tunnel(
+                    (ctx, snapshot),
+                    client,
+                    (hop, first),
+                    report,
+                ))
             }
             Err(Failed::Refused(refusal)) => self.refuse(client, scratch, (&refusal, then)),
             Err(Failed::Hop(error)) => {
@@ -367,7 +377,9 @@ impl Turn<'_> {
         if sent.is_ok() {
             return self.over(client, then);
         }
-        self.report.cause.get_or_insert(CloseReason::ClientGone.label());
+        self.report
+            .cause
+            .get_or_insert(CloseReason::ClientGone.label());
         self.broken(client, CloseReason::ClientGone, ClientEnd::Orderly)
     }
 

@@ -14,6 +14,7 @@ pub const REPLAYABLE: usize = 64 * 1024;
 /// A request body.
 #[derive(Debug)]
 pub struct Upload {
+    framing: Framing,
     coder: BodyCoder,
     /// Everything sent so far, in the framing of the next hop; empty once `replay` is `Gone`.
     kept: Vec<u8>,
@@ -31,6 +32,7 @@ impl Upload {
     /// A body of which nothing has been read yet.
     pub fn new(framing: Framing, trailer_limit: usize) -> Self {
         Self {
+            framing,
             coder: BodyCoder::new(framing, Sent::AsReceived, trailer_limit),
             kept: Vec::new(),
             replay: Replay::Whole,
@@ -39,6 +41,11 @@ impl Upload {
             abandoned: false,
             expects_continue: false,
         }
+    }
+
+    /// How the end of the body is found.
+    pub fn framing(&self) -> Framing {
+        self.framing
     }
 
     /// Whether the whole body was read from the client.

@@ -1,0 +1,56 @@
+//! The threads on which probes run, while there is something to probe.
+//!
+//! A rayon pool of our own, never the global one, and never entered from a probe. It has a thread
+//! for each upstream, up to a bound, so that silent upstreams do not take the threads of the
+//! others. A pool that is let go ends its threads when their probes are done.
+
+/// How many probes run side by side at most.
+const PROBE_THREADS_MAX: usize = 32;
+
+/// A probe needs little; debug builds need more than release builds.
+const PROBE_STACK_BYTES: usize = 512 * 1024;
+
+/// The threads for probes, while there are any.
+#[derive(Default, Debug)]
+pub(super) enum Threads {
+    #[default]
+    None,
+    /// They could not be had; told to people already.
+    Refused,
+    Some(rayon::ThreadPool),
+}
+
+impl Threads {
+    /// As many as there are upstreams, but not too many; made anew where a reload needs more.
+    pub(super) fn get(&mut self, upstreams: usize) -> Option<&rayon::ThreadPool> {
+        let wanted = upstreams.clamp(1, PROBE_THREADS_MAX);
+        let enough = match self {
+            Self::Some(threads) => wanted <= threads.current_num_threads(),
+            Self::None | Self::Refused => false,
+        };
+        if !enough {
+            self.replace(wanted);
+        }
+        match self {
+            Self::Some(threads) => Some(threads),
+            Self::None | Self::Refused => None,
+        }
+    }
+
+    fn replace(&mut self, count: usize) {
+        let built = rayon::ThreadPoolBuilder::new()
+            .num_threads(count)
+            .thread_name(|number| format!("probe-{number}"))
+            .stack_size(PROBE_STACK_BYTES)
+            .panic_handler(|_| log::error!("a probe panicked; the upstream is probed again"))
+            .build();
+        *self = match (built, &*self) {
+            (Ok(threads), _) => Self::Some(threads),
+            (Err(_), Self::Refused) => Self::Refused,
+            (Err(error), Self::None | Self::Some(_)) => {
+                log::error!("cannot start threads for probes: {error}");
+                Self::Refused
+            }
+        };
+    }
+}

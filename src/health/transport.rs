@@ -1,0 +1,134 @@
+//! A ureq transport that sends a head of our own.
+//!
+//! ureq speaks to a proxy by CONNECT alone, and writes origin-form elsewhere; a forward proxy wants
+//! absolute-form (RFC 9112 §3.2.2). So ureq is given a request without meaning, and this transport
+//! sends the prepared head in its place. ureq keeps what it is good at: one deadline over connect,
+//! write and read, and a response parser that is not the relay's own. It knows neither the target
+//! nor the credentials, so its log cannot tell them.
+//!
+//! Not here: what the head says and what an answer means ([`super::probe`]).
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use ureq::config::Config;
+use ureq::http::Uri;
+use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
+use ureq::unversioned::transport::{Buffers, ConnectionDetails, Connector, NextTimeout, Transport};
+
+/// What one probe sends, and whether it came to a connection.
+#[derive(Clone)]
+pub(super) struct Prepared {
+    head: Arc<[u8]>,
+    connected: Arc<AtomicBool>,
+}
+
+/// The addresses found before, whatever the URI says.
+#[derive(Debug)]
+pub(super) struct Known(pub(super) Vec<SocketAddr>);
+
+/// A connection on which the prepared head is sent.
+pub(super) struct PreparedTransport<T> {
+    inner: T,
+    head: Head,
+}
+
+enum Head {
+    Unsent(Arc<[u8]>),
+    Sent,
+}
+
+impl Prepared {
+    pub(super) fn new(head: Vec<u8>) -> Self {
+        Self {
+            head: head.into(),
+            connected: Arc::new(AtomicBool::new(false)),
+        }
+    }
+
+    /// The length of the head in bytes, which the output buffer must hold.
+    pub(super) fn len(&self) -> usize {
+        self.head.len()
+    }
+
+    pub(super) fn is_connected(&self) -> bool {
+        self.connected.load(Ordering::Relaxed)
+    }
+}
+
+impl<In: Transport> Connector<In> for Prepared {
+    type Out = PreparedTransport<In>;
+
+    fn connect(
+        &self,
+        _details: &ConnectionDetails<'_>,
+        chained: Option<In>,
+    ) -> Result<Option<Self::Out>, ureq::Error> {
+        self.connected.store(chained.is_some(), Ordering::Relaxed);
+        let head = Head::Unsent(Arc::clone(&self.head));
+        Ok(chained.map(|inner| PreparedTransport { inner, head }))
+    }
+}
+
+impl Resolver for Known {
+    fn resolve(
+        &self,
+        _uri: &Uri,
+        _config: &Config,
+        _timeout: NextTimeout,
+    ) -> Result<ResolvedSocketAddrs, ureq::Error> {
+        let mut addresses = self.empty();
+        // More than this many do not fit, and would not be tried in time either.
+        for address in self.0.iter().take(16) {
+            addresses.push(*address);
+        }
+        if addresses.is_empty() {
+            Err(ureq::Error::HostNotFound)
+        } else {
+            Ok(addresses)
+        }
+    }
+}
+
+impl<T: Transport> Transport for PreparedTransport<T> {
+    fn buffers(&mut self) -> &mut dyn Buffers {
+        self.inner.buffers()
+    }
+
+    /// Whatever ureq wrote is the head of a request without body, or the rest of one: the first
+    /// time it is replaced, after that dropped.
+    fn transmit_output(&mut self, _amount: usize, timeout: NextTimeout) -> Result<(), ureq::Error> {
+        let Head::Unsent(head) = std::mem::replace(&mut self.head, Head::Sent) else {
+            return Ok(());
+        };
+        let output = self.inner.buffers().output();
+        let Some(place) = output.get_mut(..head.len()) else {
+            return Err(io::Error::from(io::ErrorKind::FileTooLarge).into());
+        };
+        place.copy_from_slice(&head);
+        self.inner.transmit_output(head.len(), timeout)
+    }
+
+    fn await_input(&mut self, timeout: NextTimeout) -> Result<bool, ureq::Error> {
+        self.inner.await_input(timeout)
+    }
+
+    fn is_open(&mut self) -> bool {
+        self.inner.is_open()
+    }
+}
+
+impl fmt::Debug for Prepared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Prepared(..)")
+    }
+}
+
+impl<T> fmt::Debug for PreparedTransport<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("PreparedTransport(..)")
+    }
+}

@@ -1,0 +1,151 @@
+//! The acceptor: takes connections from the listener and refuses those for which there is no room.
+//!
+//! When the process runs out of file descriptors, accepting fails at once and for as long as they are
+//! used, so the acceptor then waits, longer each time, and says so once in a while; a descriptor held in
+//! reserve lets it tell at least one client after the other.
+
+use std::fs::File;
+use std::io::{self, IoSlice};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rustix::io::Errno;
+
+use crate::net::conn::Conn;
+use crate::net::permits::{PerClient, Permits};
+use crate::net::socket::{self, TICK, Wait};
+use crate::protocol::answer::{self, AnswerContext, BodyWanted, Refusal};
+use crate::protocol::persistence::{CloseReason, Persistence};
+use crate::relay::{Client, Context};
+use crate::stop::Stage;
+
+use super::waiter::Waiter;
+use super::workers::Hold;
+
+/// How long a worker waits for the next request of a connection it has just served. Sockets round it
+/// up to the kernel's tick, 4 ms mostly.
+const LINGER: Duration = Duration::from_millis(8);
+/// The first and the longest pause when there are no descriptors.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
+/// How often exhaustion is complained about.
+const COMPLAIN_EVERY: Duration = Duration::from_secs(30);
+
+/// Accepts connections until the stop signal.
+#[derive(Debug)]
+pub(super) struct Acceptor {
+    pub(super) ctx: Arc<Context>,
+    pub(super) listener: TcpListener,
+    pub(super) waiter: Arc<Waiter>,
+    pub(super) connections: Arc<Permits>,
+    pub(super) clients: Arc<PerClient>,
+}
+
+impl Acceptor {
+    /// Sets what accepted sockets inherit, where they do.
+    ///
+    /// # Errors
+    /// When the listener is unusable.
+    pub(super) fn prepare(listener: &TcpListener) -> io::Result<()> {
+        listener.set_nonblocking(true)?;
+        if cfg!(target_os = "linux") {
+            socket::prepare_listener(listener, LINGER, TICK)?;
+        }
+        Ok(())
+    }
+
+    /// The thread.
+    pub(super) fn run(self) {
+        let mut reserve = File::open("/dev/null").ok();
+        let mut pause = PAUSES.0;
+        let mut complained: Option<Instant> = None;
+        while self.ctx.stop.stage() == Stage::Running {
+            match self.listener.accept() {
+                Ok((stream, address)) => {
+                    pause = PAUSES.0;
+                    self.admit(stream, address);
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.wait(None),
+                Err(error) if is_exhaustion(&error) => {
+                    if complained.is_none_or(|last| last.elapsed() >= COMPLAIN_EVERY) {
+                        complained = Some(Instant::now());
+                        log::error!(
+                            "cannot accept connections: {error}; raise the limit of open files or \
+                             lower limits.max_connections"
+                        );
+                    }
+                    drop(reserve.take());
+                    if let Ok((stream, _)) = self.listener.accept() {
+                        self.refuse(stream, &Refusal::ConnectionLimit);
+                    }
+                    reserve = File::open("/dev/null").ok();
+                    // Not the listener: it stays readable.
+                    self.ctx.stop.wait(pause);
+                    pause = (pause * 2).min(PAUSES.1);
+                }
+                // The client gave up before it was accepted (ECONNABORTED and the like).
+                Err(error) => log::debug!("a connection was lost before it was accepted: {error}"),
+            }
+        }
+        // What is in the queue already would get a reset when the listener closes.
+        while let Ok((stream, address)) = self.listener.accept() {
+            self.admit(stream, address);
+        }
+    }
+
+    fn wait(&self, limit: Option<Duration>) {
+        let wake = self.ctx.stop.wake_fd();
+        if let Err(error) = socket::wait_readable(&self.listener, wake, limit) {
+            log::error!("waiting for connections failed: {error}");
+            self.ctx.stop.wait(PAUSES.1);
+        }
+    }
+
+    fn admit(&self, stream: TcpStream, address: SocketAddr) {
+        self.ctx.metrics.accepted.increment();
+        let Some(connection) = self.connections.take(1) else {
+            return self.refuse(stream, &Refusal::ConnectionLimit);
+        };
+        let limit = self.ctx.snapshot().config.limits.max_connections_per_client;
+        let Some(client) = self.clients.take(address.ip(), limit) else {
+            return self.refuse(stream, &Refusal::ClientConnectionLimit);
+        };
+        if !cfg!(target_os = "linux") {
+            let prepared = stream
+                .set_nonblocking(false)
+                .and_then(|()| socket::prepare(&stream))
+                .and_then(|()| stream.set_read_timeout(Some(LINGER)))
+                .and_then(|()| stream.set_write_timeout(Some(TICK)));
+            if prepared.is_err() {
+                return; // It is gone already.
+            }
+        }
+        let conn = Conn::prepared(stream, LINGER);
+        self.waiter
+            .park(Client::new(conn, address, (connection, client)));
+    }
+
+    /// Tells a client that there is no room for it, without a permit and without waiting for it.
+    fn refuse(&self, stream: TcpStream, refusal: &Refusal) {
+        self.ctx.metrics.refused.increment();
+        let context = AnswerContext {
+            body: BodyWanted::Yes,
+            persistence: Persistence::Close(CloseReason::RequestRefused),
+            next_hop: None,
+            server: self.ctx.via.pseudonym(),
+        };
+        let mut out = Vec::new();
+        answer::write(refusal, &context, &mut out);
+        let mut conn = Conn::prepared(stream, LINGER);
+        if conn.send(&[IoSlice::new(&out)], Wait::No).is_ok() {
+            conn.finish_sending();
+            self.waiter.linger_uncounted(conn);
+        }
+    }
+}
+
+fn is_exhaustion(error: &io::Error) -> bool {
+    [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM]
+        .iter()
+        .any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
+}

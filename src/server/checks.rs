@@ -1,0 +1,61 @@
+//! What the health thread sees of this server.
+
+use std::io;
+use std::net::SocketAddr;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::balance::pool::Pool;
+use crate::balance::reason::OfflineReason;
+use crate::config::health::HealthCheck;
+use crate::health::{self, Pause, Surroundings};
+use crate::net::dial;
+use crate::protocol::answer::HopFailure;
+use crate::protocol::target::Authority;
+use crate::relay::Context;
+use crate::stop::{Alarm, Woken};
+
+/// The health thread: until the stop signal.
+pub(super) fn run(ctx: Arc<Context>) {
+    let alarm = Bell(ctx.health_alarm.clone());
+    health::run(Arc::new(Seen(ctx)), &alarm);
+}
+
+struct Seen(Arc<Context>);
+
+impl Surroundings for Seen {
+    fn current(&self) -> (Arc<Pool>, HealthCheck) {
+        let snapshot = self.0.snapshot();
+        (Arc::clone(&snapshot.pool), snapshot.config.health.clone())
+    }
+
+    fn resolve(&self, upstream: &Authority, deadline: Instant) -> io::Result<Vec<SocketAddr>> {
+        match dial::addresses(upstream.host(), &self.0.resolver, deadline) {
+            Ok(found) => {
+                let with_port = |ip| SocketAddr::new(ip, upstream.port());
+                Ok(found.into_iter().map(with_port).collect())
+            }
+            Err(HopFailure::DnsTimeout) => Err(io::ErrorKind::TimedOut.into()),
+            Err(_) => Err(io::ErrorKind::NotFound.into()),
+        }
+    }
+
+    fn probed(&self, result: Result<(), OfflineReason>) {
+        self.0.metrics.probes.increment();
+        if result.is_ok() {
+            self.0.metrics.probes_succeeded.increment();
+        }
+    }
+}
+
+struct Bell(Alarm);
+
+impl Pause for Bell {
+    fn wait(&self, limit: Duration) -> ControlFlow<()> {
+        match self.0.wait(Some(limit)) {
+            Woken::Stopped => ControlFlow::Break(()),
+            Woken::Rung | Woken::TimedOut => ControlFlow::Continue(()),
+        }
+    }
+}

@@ -1,0 +1,363 @@
+//! The server: which threads there are, who starts and joins them, and how it all ends.
+//!
+//! ```text
+//!  main ── Server::start ── waits for signals ── drain ── join
+//!  acceptor x1  accept ─ permit ─┐
+//!  waiter   x1  mio: readable ───┴▶ [bounded queue] ─▶ worker xN ─ relay::session::serve
+//!      ▲                               full: 503          │ Park       │ Tunnel
+//!      └──────────────────────────────────────────────────┘            └▶ tunnel x2 each
+//!  overseer x1  lasting exchanges      health x1   reload x1   sweeper x1
+//! ```
+//!
+//! The end has two stages (see [`crate::stop::Stage`]): draining finishes what is in flight, and when
+//! the drain time is over, or a second signal comes, everything is cut.
+
+mod acceptor;
+mod checks;
+mod signals;
+mod waiter;
+mod workers;
+
+use std::io;
+use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+use crate::balance::state::Availability;
+use crate::config::checked::Config;
+use crate::config::listen::ListenAddress;
+use crate::net::permits::{PerClient, Permits};
+use crate::net::resolve::Resolver;
+use crate::net::{socket, threads};
+use crate::relay::Context;
+use crate::reload;
+use crate::stop::{Alarm, Stage, Woken};
+
+pub use signals::run;
+
+use acceptor::Acceptor;
+use waiter::Waiter;
+use workers::{Hold, Workers};
+
+/// File descriptors that connections may not use: files, probes, the resolver, reserves.
+const RESERVED_FILES: usize = 32;
+/// How often idle connections to upstreams are looked through.
+const SWEEP_EVERY: Duration = Duration::from_secs(1);
+/// How long threads get to notice that everything was cut.
+const CUT_TIME: Duration = Duration::from_secs(3);
+
+/// What a server needs beside its configuration.
+#[derive(Debug, Default)]
+pub struct Options {
+    /// Asks for addresses; the system by default.
+    pub resolver: Resolver,
+    /// The file the configuration came from; without one there is nothing to reload.
+    pub file: Option<PathBuf>,
+}
+
+/// A running relay.
+#[derive(Debug)]
+pub struct Server {
+    ctx: Arc<Context>,
+    address: SocketAddr,
+    waiter: Arc<Waiter>,
+    workers: Arc<Workers>,
+    connections: Arc<Permits>,
+    reload_alarm: Alarm,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+    acceptor: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// What a server is doing right now.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Client connections, tunnels included.
+    pub connections: usize,
+    /// Those that wait for a request.
+    pub parked: usize,
+    /// Threads that count as workers.
+    pub workers: usize,
+    /// Those of them that serve.
+    pub busy: usize,
+    /// Threads whose exchange lasts.
+    pub long: usize,
+    /// Tunnels.
+    pub tunnels: usize,
+    /// Connections that wait for a worker.
+    pub queue: usize,
+    /// Panics so far; each cost one connection.
+    pub panics: u64,
+}
+
+/// An upstream as people see it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct UpstreamReport {
+    /// Its name.
+    pub name: String,
+    /// `http://host:port`.
+    pub url: String,
+    /// Whether it takes part.
+    pub online: bool,
+    /// Why it does not.
+    pub reason: Option<String>,
+    /// Exchanges and tunnels it has now.
+    pub active: u64,
+    /// Its average time to answer.
+    pub latency: Option<Duration>,
+    /// Failures in a row.
+    pub consecutive_failures: u64,
+}
+
+/// How a drain ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Drained {
+    /// Everything in flight was finished.
+    Clean,
+    /// The time was over first; this many tunnels and exchanges were cut.
+    Cut(usize),
+}
+
+impl Server {
+    /// Binds `listen` and starts serving.
+    ///
+    /// # Errors
+    /// When the address cannot be bound (which, and why), the access log cannot be opened, or the
+    /// system lacks descriptors or threads.
+    pub fn start(config: Config, options: Options) -> io::Result<Self> {
+        let listener = bind(&config.listen)?;
+        Acceptor::prepare(&listener)?;
+        let address = listener.local_addr()?;
+        let access_log = config.access_log.clone();
+        let ctx = Arc::new(Context::new(config, options.resolver)?);
+        ctx.access_log.configure(access_log.as_ref())?;
+        let (waiter, poll) = Waiter::new(Arc::clone(&ctx))?;
+        let workers = Workers::new(Arc::clone(&ctx));
+        let connections = Permits::new(most_connections(&ctx));
+        let server = Self {
+            reload_alarm: ctx.stop.alarm(),
+            ctx,
+            address,
+            waiter,
+            workers,
+            connections,
+            threads: Mutex::default(),
+            acceptor: Mutex::default(),
+        };
+        server.start_threads((listener, poll), options.file)?;
+        Ok(server)
+    }
+
+    fn start_threads(
+        &self,
+        (listener, poll): (TcpListener, mio::Poll),
+        file: Option<PathBuf>,
+    ) -> io::Result<()> {
+        let (waiter, workers) = (Arc::clone(&self.waiter), Arc::clone(&self.workers));
+        self.keep(threads::start("waiter", move || {
+            waiter.run(poll, &workers)
+        })?);
+        let hold: Arc<dyn Hold> = Arc::<Waiter>::clone(&self.waiter);
+        let workers = Arc::clone(&self.workers);
+        self.keep(threads::start("overseer", move || workers.oversee(&hold))?);
+        let ctx = Arc::clone(&self.ctx);
+        self.keep(threads::start("health", move || checks::run(ctx))?);
+        let (ctx, alarm) = (Arc::clone(&self.ctx), self.ctx.stop.alarm());
+        self.keep(threads::start("sweeper", move || sweep(&ctx, &alarm))?);
+        if let Some(file) = file {
+            let (ctx, alarm) = (Arc::clone(&self.ctx), self.reload_alarm.clone());
+            let connections = Arc::clone(&self.connections);
+            let applied = move |ctx: &Context| connections.set_limit(most_connections(ctx));
+            let reloader = move || reload::run(&file, &ctx, &alarm, &applied);
+            self.keep(threads::start("reload", reloader)?);
+        }
+        let acceptor = Acceptor {
+            ctx: Arc::clone(&self.ctx),
+            listener,
+            waiter: Arc::clone(&self.waiter),
+            connections: Arc::clone(&self.connections),
+            clients: Arc::<PerClient>::default(),
+        };
+        *self.acceptor.lock() = Some(threads::start("acceptor", move || acceptor.run())?);
+        Ok(())
+    }
+
+    fn keep(&self, thread: JoinHandle<()>) {
+        self.threads.lock().push(thread);
+    }
+
+    /// Where it listens.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Says in the log what is running, for whoever reads it first.
+    fn announce(&self) {
+        let snapshot = self.ctx.snapshot();
+        let config = &snapshot.config;
+        log::info!(
+            "http-proxy-lb {} listens on {}; {} upstreams, {}",
+            env!("CARGO_PKG_VERSION"),
+            self.address,
+            snapshot.pool.upstreams().len(),
+            config.mode
+        );
+        for upstream in snapshot.pool.upstreams() {
+            log::info!("upstream {} at {}", upstream.spec.name, upstream.url());
+        }
+    }
+
+    /// What its parts share.
+    pub fn context(&self) -> &Arc<Context> {
+        &self.ctx
+    }
+
+    /// Looks at the configuration file now.
+    pub fn reload_now(&self) {
+        self.reload_alarm.ring();
+    }
+
+    /// Puts `config` in force, as a changed file would.
+    pub fn reload(&self, config: Config) {
+        reload::apply(&self.ctx, config);
+        self.connections.set_limit(most_connections(&self.ctx));
+    }
+
+    /// What it is doing right now.
+    pub fn counts(&self) -> Counts {
+        let workers = self.workers.counts();
+        Counts {
+            connections: self.connections.taken(),
+            parked: self.waiter.counts().parked,
+            workers: workers.workers,
+            busy: workers.busy,
+            long: workers.lasting,
+            tunnels: self.ctx.tunnels.count(),
+            queue: workers.queue,
+            panics: self.ctx.metrics.panics.value(),
+        }
+    }
+
+    /// Its upstreams.
+    pub fn upstreams(&self) -> Vec<UpstreamReport> {
+        let snapshot = self.ctx.snapshot();
+        let report = |upstream: &Arc<crate::balance::upstream::Upstream>| {
+            let vitals = upstream.vitals();
+            let state = vitals.state();
+            UpstreamReport {
+                name: upstream.spec.name.clone(),
+                url: upstream.url().to_owned(),
+                online: state.availability == Availability::Online,
+                reason: state.reason.map(|reason| reason.to_string()),
+                active: vitals.active(),
+                latency: vitals.latency(),
+                consecutive_failures: vitals.consecutive_failures(),
+            }
+        };
+        snapshot.pool.upstreams().iter().map(report).collect()
+    }
+
+    /// Stops accepting, closes idle connections, and waits for what is in flight, at most
+    /// `limits.shutdown_timeout_secs`; then cuts what is left and joins every thread.
+    pub fn drain(&self) -> Drained {
+        let limit = self.ctx.snapshot().config.limits.shutdown_timeout;
+        let deadline = Instant::now() + limit;
+        self.ctx.stop.advance(Stage::Draining);
+        if let Some(acceptor) = self.acceptor.lock().take() {
+            join(acceptor);
+        }
+        self.waiter.drain();
+        let drained = self.wait_until_quiet(deadline);
+        self.end();
+        drained
+    }
+
+    /// Every connection that has not had its last answer holds a permit.
+    fn wait_until_quiet(&self, deadline: Instant) -> Drained {
+        loop {
+            let left = self.connections.taken();
+            let left = left.saturating_sub(self.waiter.counts().lingering);
+            if left == 0 {
+                return Drained::Clean;
+            }
+            if Instant::now() >= deadline || self.ctx.stop.stage() == Stage::Ended {
+                return Drained::Cut(left);
+            }
+            self.workers.wait_a_moment(DRAIN_TICK);
+        }
+    }
+
+    /// Cuts what is left.
+    fn end(&self) {
+        self.ctx.stop.advance(Stage::Ended);
+        self.ctx.tunnels.cut();
+        self.waiter.end();
+        self.workers.close();
+        let deadline = Instant::now() + CUT_TIME;
+        self.workers.wait_until_over(deadline);
+        self.ctx.tunnels.wait_until_over(deadline);
+        for thread in self.threads.lock().drain(..) {
+            join(thread);
+        }
+        self.ctx.access_log.finish(Duration::from_secs(1));
+    }
+}
+
+fn join(thread: JoinHandle<()>) {
+    let name = thread.thread().name().unwrap_or_default().to_owned();
+    if thread.join().is_err() {
+        log::error!("thread {name} had panicked");
+    }
+}
+
+/// Makes a panic one line of the log; what it cost is counted where it is caught.
+fn log_panics() {
+    std::panic::set_hook(Box::new(|panic| {
+        let thread = std::thread::current();
+        let name = thread.name().unwrap_or("unnamed");
+        log::error!("thread {name} panicked, one connection is lost: {panic}");
+    }));
+}
+
+/// How often a drain looks whether it is over.
+const DRAIN_TICK: Duration = Duration::from_millis(20);
+
+/// Binds the first address of `listen` that can be bound.
+fn bind(listen: &ListenAddress) -> io::Result<TcpListener> {
+    let named =
+        |error: io::Error| io::Error::new(error.kind(), format!("listen {listen}: {error}"));
+    let addresses = (listen.host.as_str(), listen.port)
+        .to_socket_addrs()
+        .map_err(named)?;
+    let addresses: Vec<SocketAddr> = addresses.collect();
+    TcpListener::bind(&*addresses).map_err(named)
+}
+
+/// `limits.max_connections`, but never more than file descriptors allow: each connection may need one
+/// more to its next hop.
+fn most_connections(ctx: &Context) -> usize {
+    let files = socket::raise_file_limit();
+    let reserved = RESERVED_FILES.max((files / 8).min(256));
+    let possible = (files.saturating_sub(reserved) / 2).max(1);
+    match ctx.snapshot().config.limits.max_connections {
+        None => possible,
+        Some(wanted) if wanted.get() > possible => {
+            log::warn!(
+                "limits.max_connections is {wanted}, but the limit of open files ({files}) allows \
+                 only {possible}"
+            );
+            possible
+        }
+        Some(wanted) => wanted.get(),
+    }
+}
+
+/// The thread that drops idle upstream connections which are too old or were closed.
+fn sweep(ctx: &Context, alarm: &Alarm) {
+    while alarm.wait(Some(SWEEP_EVERY)) != Woken::Stopped {
+        ctx.snapshot().sweep_shelves();
+    }
+}

@@ -1,0 +1,56 @@
+//! The program's run: from a valid configuration to the exit, steered by signals.
+//!
+//! SIGTERM and SIGINT drain, a second one ends at once; SIGHUP has the file looked at; SIGUSR1 reopens
+//! the access log. SIGPIPE is ignored from the start (by the standard library).
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
+use signal_hook::iterator::Signals;
+
+use crate::config::checked::Config;
+use crate::net::threads;
+
+use super::{Drained, Options, Server};
+
+/// Relays until it is told to stop. `file` is where `config` came from.
+///
+/// # Errors
+/// When the server cannot start.
+pub fn run(config: Config, file: &Path) -> io::Result<()> {
+    // Before the first thread and the first client: no signal may find its default action.
+    let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR1])?;
+    let done = signals.handle();
+    super::log_panics();
+    let options = Options {
+        file: Some(file.to_owned()),
+        ..Options::default()
+    };
+    let server = Arc::new(Server::start(config, options)?);
+    server.announce();
+    let mut draining = None;
+    for signal in signals.forever() {
+        match signal {
+            SIGHUP => server.reload_now(),
+            SIGUSR1 => server.context().access_log.reopen(),
+            _ if draining.is_some() => {
+                log::warn!("second signal: ending now");
+                return Ok(());
+            }
+            _ => {
+                log::info!("stopping: no new connections; a second signal ends at once");
+                let (server, done) = (Arc::clone(&server), done.clone());
+                draining = Some(threads::start("drain", move || {
+                    match server.drain() {
+                        Drained::Clean => log::info!("stopped"),
+                        Drained::Cut(left) => log::warn!("stopped; {left} connections were cut"),
+                    }
+                    done.close();
+                })?);
+            }
+        }
+    }
+    Ok(())
+}
