@@ -415,14 +415,7 @@ fn a_request_that_breaks_off_is_never_completed() {
 
 #[test]
 fn another_transfer_coding_is_501_from_a_client_and_502_from_an_upstream() {
-    let codings = [
-        "gzip",
-        "gzip, chunked",
-        "xchunked",
-        "identity",
-        "chunkedx",
-        "\"chunked\"",
-    ];
+    let codings = ["gzip", "gzip, chunked", "xchunked", "identity", "chunkedx"];
     let field = |coding| format!("Transfer-Encoding: {coding}\r\n\r\nEVIL");
     expect_refused(
         501,

@@ -218,10 +218,7 @@ impl Drop for TemporaryFile {
 }
 
 #[track_caller]
-fn configuration<M: Into<Member>>(
-    extra: &str,
-    upstreams: impl IntoIterator<Item = M>,
-) -> Config {
+fn configuration<M: Into<Member>>(extra: &str, upstreams: impl IntoIterator<Item = M>) -> Config {
     let upstreams = upstreams
         .into_iter()
         .map(|upstream| Value::Mapping(upstream.into().0));
