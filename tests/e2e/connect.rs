@@ -93,6 +93,21 @@ fn bytes_the_client_sends_with_connect_reach_the_tunnel() {
     client.expect_tunnel();
 }
 
+#[test]
+fn many_bytes_sent_with_connect_reach_the_tunnel() {
+    let (_proxy, upstream, mut client) = one_upstream();
+    let early = pattern(500_000);
+    let sender = client.send_in_background([CONNECT.as_bytes(), &early].concat());
+    let (mut hop, _) = upstream.accept_and_read_request();
+    let late = pattern(300_000);
+    let answerer = hop.send_in_background([b"HTTP/1.1 200 OK\r\n\r\n", &late[..]].concat());
+    hop.expect_bytes(early);
+    client.expect_tunnel().expect_bytes(late);
+    for sender in [sender, answerer] {
+        sender.join().expect("the sender").expect("everything is sent");
+    }
+}
+
 /// D19: on the direct route, too.
 #[test]
 fn bytes_the_client_sends_with_connect_reach_the_origin() {
@@ -489,6 +504,48 @@ fn a_tunnel_carries_megabytes_both_ways_at_once() {
             .expect("everything is sent");
     }
     drop(client);
+    proxy.expect_at_rest();
+}
+
+#[test]
+fn a_tunnel_that_is_idle_both_ways_is_closed() {
+    let upstream = Upstream::by_hand("a");
+    let proxy = Proxy::with_yaml("limits: {tunnel_idle_timeout_secs: 0.5}", [&upstream]);
+    let (mut client, mut hop) = open(&proxy, &upstream);
+    client.expect_gone();
+    hop.expect_gone();
+    proxy.expect_at_rest();
+    proxy.expect_online("a");
+}
+
+#[test]
+fn bytes_in_one_direction_keep_a_tunnel_open() {
+    let upstream = Upstream::by_hand("a");
+    let proxy = Proxy::with_yaml("limits: {tunnel_idle_timeout_secs: 1}", [&upstream]);
+    let (mut client, mut hop) = open(&proxy, &upstream);
+    for _ in 0..10 {
+        hop.send("x");
+        client.expect_bytes("x");
+        // Listening for a while is also what lets the time pass.
+        hop.expect_nothing_more();
+    }
+    client.send("y");
+    hop.expect_bytes("y");
+}
+
+#[test]
+fn tunnels_to_an_origin_pass_ends_and_resets_as_well() {
+    let origin = Origin::by_hand("origin");
+    let proxy = Proxy::direct();
+    let mut client = proxy.client();
+    client.open_tunnel(&origin.authority()).half_close();
+    let mut end = origin.accept();
+    end.expect_closed().send("still here").half_close();
+    client.expect_bytes("still here").expect_closed();
+    let mut client = proxy.client();
+    client.open_tunnel(&origin.authority());
+    origin.accept().reset();
+    client.expect_reset();
     proxy.expect_at_rest();
 }
 

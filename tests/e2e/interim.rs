@@ -201,6 +201,18 @@ fn an_http_1_0_client_gets_no_interim_response() {
 }
 
 #[test]
+fn an_endless_run_of_interim_responses_is_502() {
+    let (_proxy, upstream, mut client) = one_upstream();
+    client.send("POST http://o.test/ HTTP/1.1\r\nHost: o.test\r\nContent-Length: 2\r\n\r\nhi");
+    let (mut hop, _) = upstream.accept_and_read_request();
+    let sender = hop.send_in_background(b"HTTP/1.1 103 Early Hints\r\n\r\n".repeat(10_000));
+    while client.read_head().status() == 103 {}
+    assert_eq!(client.message().status(), 502);
+    drop(hop);
+    drop(sender.join().expect("the sender"));
+}
+
+#[test]
 fn a_connection_that_ends_after_an_interim_response_is_502() {
     let (_proxy, upstream, mut client) = one_upstream();
     client.send("POST http://o.test/ HTTP/1.1\r\nHost: o.test\r\nContent-Length: 2\r\n\r\nhi");
