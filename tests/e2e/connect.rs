@@ -104,7 +104,10 @@ fn many_bytes_sent_with_connect_reach_the_tunnel() {
     hop.expect_bytes(early);
     client.expect_tunnel().expect_bytes(late);
     for sender in [sender, answerer] {
-        sender.join().expect("the sender").expect("everything is sent");
+        sender
+            .join()
+            .expect("the sender")
+            .expect("everything is sent");
     }
 }
 

@@ -1,7 +1,8 @@
 //! Which fields pass and which stop here (RFC 9110 §7.6), and how loops are found.
 
 use super::harness::{
-    Member, Message, Origin, ProbeAnswer, Proxy, Talk, Upstream, forwarded, forwarded_direct, relayed,
+    Member, Message, Origin, ProbeAnswer, Proxy, Talk, Upstream, forwarded, forwarded_direct,
+    relayed,
 };
 
 const WANTS_CREDENTIALS: &str = "HTTP/1.1 407 Proxy Authentication Required\r\n\
@@ -150,7 +151,10 @@ fn a_407_of_an_upstream_never_reaches_the_client() {
     client.send("POST http://o.test/ HTTP/1.1\r\nHost: o.test\r\nContent-Length: 2\r\n\r\nhi");
     let (mut hop, _) = first.accept_and_read_request();
     hop.send(WANTS_CREDENTIALS);
-    client.expect_status(200).expect_body("b").expect_no_field("Proxy-Authenticate");
+    client
+        .expect_status(200)
+        .expect_body("b")
+        .expect_no_field("Proxy-Authenticate");
     second.requests()[0].expect_body("hi");
     assert!(!proxy.upstream("a").online, "its credentials are wrong");
 }
@@ -164,7 +168,9 @@ fn a_407_of_an_origin_is_502() {
     let mut end = origin.accept();
     end.read_until("\r\n\r\n");
     end.send(WANTS_CREDENTIALS);
-    client.expect_refusal(502).expect_no_field("Proxy-Authenticate");
+    client
+        .expect_refusal(502)
+        .expect_no_field("Proxy-Authenticate");
 }
 
 #[test]

@@ -40,11 +40,17 @@ fn an_unfinished_head_is_parked_and_goes_on() {
     let proxy = Proxy::over([&upstream]);
     let mut client = proxy.client();
     let parked = || wait_until(|| proxy.counts().parked == 1 && proxy.counts().busy == 0);
-    for piece in ["PO", "ST http://o.test/ HTTP/1.1\r\nHost: ", "o.test\r\nContent-Length: 2\r\n"] {
+    for piece in [
+        "PO",
+        "ST http://o.test/ HTTP/1.1\r\nHost: ",
+        "o.test\r\nContent-Length: 2\r\n",
+    ] {
         client.send(piece);
         parked();
     }
-    client.send("\r\nhiGET http://o.test/next HTTP/1.1\r\nHo").expect_status(200);
+    client
+        .send("\r\nhiGET http://o.test/next HTTP/1.1\r\nHo")
+        .expect_status(200);
     parked();
     client.send("st: o.test\r\n\r\n").expect_status(200);
     upstream.requests()[0].expect_body("hi");
@@ -67,7 +73,10 @@ fn hundreds_of_pipelined_requests_are_answered() {
     for _ in 0..REQUESTS {
         client.expect_status(200);
     }
-    sender.join().expect("the sender").expect("everything is sent");
+    sender
+        .join()
+        .expect("the sender")
+        .expect("everything is sent");
     for (n, request) in upstream.requests().iter().enumerate() {
         request.expect_line(&format!("GET http://o.test/{n} HTTP/1.1"));
     }
