@@ -214,14 +214,19 @@ impl Turn<'_> {
             RequestTarget::Authority(_) => exchange.connect(),
         };
         let end = exchange.client_end;
+        let is_read = exchange.upload.is_finished();
         let then = match head.method() {
             "CONNECT" => Persistence::Close(CloseReason::ConnectRefused),
-            _ if !exchange.upload.is_finished() => Persistence::Close(CloseReason::RequestUnread),
+            _ if !is_read => Persistence::Close(CloseReason::RequestUnread),
             _ => exchange.persistence,
         };
         scratch.out = std::mem::take(&mut exchange.out);
         scratch.response = std::mem::take(&mut exchange.scratch_response);
         match result {
+            // It still sends: a close now would be a reset, and destroy the answer on its way.
+            Ok(Done::Answered(_)) if !is_read => {
+                self.over(client, Persistence::Close(CloseReason::RequestUnread))
+            }
             Ok(Done::Answered(then)) => self.over(client, then),
             Ok(Done::Switched { hop, first }) => {
                 let (ctx, snapshot, report) = (self.ctx, self.snapshot, self.report);
