@@ -93,7 +93,7 @@ impl What {
 pub(super) struct WaiterCounts {
     /// Connections that wait for a request or the rest of one.
     pub(super) parked: usize,
-    /// Connections that are about to be closed.
+    /// Connections that are about to be closed and still hold their permits.
     pub(super) lingering: usize,
 }
 
@@ -314,7 +314,7 @@ impl Waiter {
             .count();
         WaiterCounts {
             parked,
-            lingering: table.waiting.len() - parked,
+            lingering: table.waiting.len() - parked - table.uncounted,
         }
     }
 }
