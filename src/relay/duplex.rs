@@ -117,20 +117,21 @@ impl Exchange<'_> {
             } else if self.client_is_gone() {
                 return Err(Failed::Closed(CloseReason::ClientGone));
             } else {
-                let side = if down.pending().is_empty() {
+                // A next hop that waits for more of the body is not to blame for its silence.
+                let side = if down.pending().is_empty() && !self.upload_wants_input() {
                     Side::Hop
                 } else {
                     Side::Client
                 };
                 self.check_progress(progress, side)
-                    .map_err(|stalled| match side {
-                        Side::Hop => truncated(HopFailure::Stalled),
-                        Side::Client => match stalled {
-                            Failed::Closed(reason) => Failed::Closed(reason),
-                            Failed::Hop(_) | Failed::Refused(_) => {
-                                Failed::Closed(CloseReason::ClientTooSlow)
-                            }
-                        },
+                    .map_err(|stalled| match (stalled, side) {
+                        (Failed::Closed(reason), _) => Failed::Closed(reason),
+                        (Failed::Hop(_) | Failed::Refused(_), Side::Hop) => {
+                            truncated(HopFailure::Stalled)
+                        }
+                        (Failed::Hop(_) | Failed::Refused(_), Side::Client) => {
+                            Failed::Closed(CloseReason::ClientTooSlow)
+                        }
                     })?;
             }
         }
