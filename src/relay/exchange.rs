@@ -329,7 +329,16 @@ impl Exchange<'_> {
             Err(DialError::Forbidden) => Err(Failed::Refused(Refusal::TargetForbidden)),
             Err(DialError::Failed(failure)) => {
                 let error = AttemptError::NotSent(failure);
-                self.blame(&lease, begun, &error);
+                // Cut short by the time of the whole request, which others may have used up.
+                let cut = matches!(
+                    failure,
+                    HopFailure::ConnectTimeout | HopFailure::DnsTimeout
+                ) && self.deadline().is_some_and(|whole| whole <= deadline);
+                if cut {
+                    self.suspect(&lease);
+                } else {
+                    self.blame(&lease, begun, &error);
+                }
                 Err(Failed::Hop(error))
             }
         }
