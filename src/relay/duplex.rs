@@ -8,7 +8,7 @@ use std::io::IoSlice;
 use std::time::Instant;
 
 use crate::net::socket::{self, Received, TICK, Wait, Want};
-use crate::protocol::answer::{HopFailure, Refusal};
+use crate::protocol::answer::HopFailure;
 use crate::protocol::body::BodyCoder;
 use crate::protocol::persistence::CloseReason;
 
@@ -97,7 +97,8 @@ impl Exchange<'_> {
             let client = (self.client.conn.stream(), self.client_wants(&down));
             let next = (hop.conn.stream(), self.hop_wants(&down));
             let Ok((client, next)) = socket::wait_for(client, next, TICK) else {
-                return Err(Failed::Refused(Refusal::Internal));
+                // The client has the head: an answer of our own would stand in the body.
+                return Err(truncated(HopFailure::LocalExhaustion));
             };
             let mut moved = false;
             if client.to_write() && !down.pending().is_empty() {
