@@ -140,6 +140,10 @@ fn next_head(
 ) -> NextHead {
     let limits = snapshot.head_limits();
     loop {
+        // Old clients send an empty line behind a body; it begins no request (RFC 9112 §2.2).
+        while client.head_begun.is_none() && client.conn.unread().starts_with(b"\r\n") {
+            client.conn.consume(2);
+        }
         if !client.conn.unread().is_empty() {
             client.head_begun.get_or_insert_with(Instant::now);
             match client.scanner.scan(client.conn.unread(), limits) {
