@@ -397,9 +397,11 @@ impl Turn<'_> {
         self.report.finish(self.ctx, totals(&client));
         match then {
             Persistence::KeepAlive => Next::Again(client),
-            // It will send nothing more, so nothing can hit a closed socket.
+            // It will send nothing more, so nothing can hit a closed socket; but behind a body, old
+            // clients send an empty line.
             Persistence::Close(reason @ (CloseReason::ClientAsked | CloseReason::Http10))
-                if client.conn.unread().is_empty() =>
+                if client.conn.unread().is_empty()
+                    && matches!(framing::of_request(self.head), Ok(Framing::Empty)) =>
             {
                 Next::Over(Outcome::Closed(reason))
             }
