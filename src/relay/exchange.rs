@@ -330,10 +330,8 @@ impl Exchange<'_> {
             Err(DialError::Failed(failure)) => {
                 let error = AttemptError::NotSent(failure);
                 // Cut short by the time of the whole request, which others may have used up.
-                let cut = matches!(
-                    failure,
-                    HopFailure::ConnectTimeout | HopFailure::DnsTimeout
-                ) && self.deadline().is_some_and(|whole| whole <= deadline);
+                let cut = matches!(failure, HopFailure::ConnectTimeout | HopFailure::DnsTimeout)
+                    && self.deadline().is_some_and(|whole| whole <= deadline);
                 if cut {
                     self.suspect(&lease);
                 } else {
