@@ -141,7 +141,8 @@ fn next_head(
     let limits = snapshot.head_limits();
     loop {
         // Old clients send an empty line behind a body; it begins no request (RFC 9112 §2.2).
-        while client.head_begun.is_none() && client.conn.unread().starts_with(b"\r\n") {
+        let between = client.served > 0 && client.head_begun.is_none();
+        while between && client.conn.unread().starts_with(b"\r\n") {
             client.conn.consume(2);
         }
         if !client.conn.unread().is_empty() {
