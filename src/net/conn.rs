@@ -273,6 +273,16 @@ mod tests {
     }
 
     #[test]
+    fn everything_can_be_consumed_behind_what_was_taken() {
+        let (mut conn, mut far) = pair();
+        far.write_all(b"head|body").unwrap();
+        receive_all(&mut conn, 9);
+        conn.consume(5);
+        conn.consume(usize::MAX);
+        assert_eq!(conn.unread(), b"");
+    }
+
+    #[test]
     fn several_parts_arrive_in_order_and_empty_ones_do_no_harm() {
         let (mut conn, mut far) = pair();
         let mut parts = [
