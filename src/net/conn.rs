@@ -94,7 +94,7 @@ impl Conn {
 
     /// Marks the first `count` unread bytes as consumed.
     pub fn consume(&mut self, count: usize) {
-        self.start = (self.start + count).min(self.buffer.len());
+        self.start = self.start.saturating_add(count).min(self.buffer.len());
         if self.start == self.buffer.len() {
             self.buffer.clear();
             self.start = 0;
@@ -270,6 +270,16 @@ mod tests {
         receive_all(&mut conn, 3);
         assert_eq!(conn.unread(), b"two");
         assert_eq!(conn.received(), 6);
+    }
+
+    #[test]
+    fn everything_can_be_consumed_behind_what_was_taken() {
+        let (mut conn, mut far) = pair();
+        far.write_all(b"head|body").unwrap();
+        receive_all(&mut conn, 9);
+        conn.consume(5);
+        conn.consume(usize::MAX);
+        assert_eq!(conn.unread(), b"");
     }
 
     #[test]

@@ -15,7 +15,7 @@ use crate::balance::pool::Tried;
 use crate::balance::upstream::Lease;
 use crate::net::conn::Conn;
 use crate::net::dial::{self, DialError};
-use crate::net::socket::TICK;
+use crate::net::socket::{self, TICK};
 use crate::protocol::answer::{HopFailure, Refusal};
 use crate::protocol::credentials::Credentials;
 use crate::protocol::head::RequestHead;
@@ -217,7 +217,7 @@ impl Exchange<'_> {
         self.write_request(target, Form::Origin, None);
         let begun = Instant::now();
         let to = BoundTo::Origin(target.authority.clone());
-        if let Some(bound) = self.client.bound.take_if(|bound| bound.to == to) {
+        if let Some(bound) = self.take_bound(&to) {
             let hop = Hop::new(bound.conn, None, begun, HopOrigin::Reused);
             match self.converse(hop) {
                 Ok(done) => return Ok(done),
@@ -282,10 +282,17 @@ impl Exchange<'_> {
         self.out = out;
     }
 
+    /// The connection to `to` that is bound to this client, unless something has happened on it since:
+    /// unasked bytes would be taken for the answer to this request.
+    fn take_bound(&mut self, to: &BoundTo) -> Option<Bound> {
+        let bound = self.client.bound.take_if(|bound| bound.to == *to)?;
+        socket::is_quiet(bound.conn.stream()).then_some(bound)
+    }
+
     /// A connection to the upstream of `lease`: the one bound to this client, an idle one, or a new one.
     fn connect_upstream(&mut self, lease: Lease, begun: Instant) -> Result<Hop, Failed> {
         let to = BoundTo::Upstream(lease.upstream().id());
-        if let Some(bound) = self.client.bound.take_if(|bound| bound.to == to) {
+        if let Some(bound) = self.take_bound(&to) {
             return Ok(Hop::new(bound.conn, Some(lease), begun, HopOrigin::Reused));
         }
         let limits = &self.snapshot.config.limits;
@@ -331,7 +338,14 @@ impl Exchange<'_> {
             Err(DialError::Forbidden) => Err(Failed::Refused(Refusal::TargetForbidden)),
             Err(DialError::Failed(failure)) => {
                 let error = AttemptError::NotSent(failure);
-                self.blame(&lease, begun, &error);
+                // Cut short by the time of the whole request, which others may have used up.
+                let cut = matches!(failure, HopFailure::ConnectTimeout | HopFailure::DnsTimeout)
+                    && self.deadline().is_some_and(|whole| whole <= deadline);
+                if cut {
+                    self.suspect(&lease);
+                } else {
+                    self.blame(&lease, begun, &error);
+                }
                 Err(Failed::Hop(error))
             }
         }

@@ -119,7 +119,7 @@ impl Exchange<'_> {
             && framing != Framing::UntilClose;
         self.scratch_response = head.into_bytes();
         // Unasked bytes behind a response poison the connection for whoever would come next.
-        if keeps && self.upload.is_finished() && hop.conn.unread().is_empty() {
+        if keeps && self.upload.is_delivered() && hop.conn.unread().is_empty() {
             self.keep(hop);
         }
         Ok(persistence)

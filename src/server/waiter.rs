@@ -11,6 +11,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::os::fd::AsRawFd;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -92,7 +93,7 @@ impl What {
 pub(super) struct WaiterCounts {
     /// Connections that wait for a request or the rest of one.
     pub(super) parked: usize,
-    /// Connections that are about to be closed.
+    /// Connections that are about to be closed and still hold their permits.
     pub(super) lingering: usize,
 }
 
@@ -163,16 +164,24 @@ impl Waiter {
     pub(super) fn run(self: &Arc<Self>, mut poll: Poll, workers: &Arc<Workers>) {
         let hold: Arc<dyn Hold> = Arc::<Self>::clone(self);
         let mut events = Events::with_capacity(EVENTS);
+        let mut swept = false;
         loop {
-            let timeout = {
+            let (timeout, sweeps) = {
                 let mut table = self.table.lock();
                 if table.stage == WaiterStage::Ended {
                     return;
                 }
                 table.wakes_at = table.deadlines.first().map(|(at, _)| *at);
-                table
+                let left = table
                     .wakes_at
-                    .map(|at| at.saturating_duration_since(Instant::now()))
+                    .map(|at| at.saturating_duration_since(Instant::now()));
+                match table.stage {
+                    // A look at what has arrived until now, and only then idle ones are dropped.
+                    WaiterStage::Draining if !swept => (Some(Duration::ZERO), true),
+                    WaiterStage::Draining | WaiterStage::Running | WaiterStage::Ended => {
+                        (left, false)
+                    }
+                }
             };
             match poll.poll(&mut events, timeout) {
                 Ok(()) => {}
@@ -182,16 +191,28 @@ impl Waiter {
                     return;
                 }
             }
+            // A full batch: there may be more that is no longer idle.
+            let all_seen = events.iter().count() < EVENTS;
             for waiting in self.take_ready(&events) {
-                match waiting.what {
+                self.guarded(|| match waiting.what {
                     What::Client(client) => workers.submit(client, &hold),
                     What::Lingering { .. } | What::Uncounted { .. } => self.read_away(waiting),
-                }
+                });
             }
             for what in self.take_late() {
-                self.give_up(what);
+                self.guarded(|| self.give_up(what));
             }
-            self.drop_idle_while_draining();
+            if sweeps && all_seen {
+                self.drop_idle();
+                swept = true;
+            }
+        }
+    }
+
+    /// A panic costs the connection at hand, never this thread: without it nobody is served.
+    fn guarded(&self, act: impl FnOnce()) {
+        if catch_unwind(AssertUnwindSafe(act)).is_err() {
+            self.ctx.metrics.panics.increment();
         }
     }
 
@@ -257,11 +278,9 @@ impl Waiter {
         self.add(waiting.what, waiting.until);
     }
 
-    fn drop_idle_while_draining(&self) {
+    /// After this, [`Waiter::add`] takes no idle ones any more.
+    fn drop_idle(&self) {
         let mut table = self.table.lock();
-        if table.stage != WaiterStage::Draining {
-            return;
-        }
         let idle: Vec<usize> = table
             .waiting
             .iter()
@@ -306,7 +325,7 @@ impl Waiter {
             .count();
         WaiterCounts {
             parked,
-            lingering: table.waiting.len() - parked,
+            lingering: table.waiting.len() - parked - table.uncounted,
         }
     }
 }
