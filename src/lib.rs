@@ -35,7 +35,7 @@
 //! | 4 | [`relay`] | the only place where protocol, balancing and sockets meet |
 //! | 5 | [`health`], [`reload`], [`admin`] | probes; the file again; what operators ask |
 //! | 6 | [`server`] | which threads there are, who starts and joins them |
-//! | 7 | [`demo`], [`cli`] | what a person types |
+//! | 7 | [`demo`], [`status`], [`cli`] | what a person types |
 //!
 //! # Threads
 //!
@@ -119,5 +119,6 @@ pub mod reload;
 pub mod server;
 
 pub mod demo;
+pub mod status;
 
 pub mod cli;

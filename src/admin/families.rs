@@ -12,6 +12,7 @@ use crate::balance::upstream::Upstream;
 use crate::balance::vitals::Counters;
 use crate::metrics::Metrics;
 use crate::net::process::{self, Usage};
+use crate::net::shelf::Shelf;
 use crate::relay::{Context, Snapshot};
 
 use super::Load;
@@ -25,7 +26,8 @@ pub(super) fn metrics(ctx: &Context, load: &Load) -> String {
     write_first_release(&mut out, ctx, load);
     write_upstreams_of_first_release(&mut out, snapshot.pool.upstreams());
     write_exchanges(&mut out, &ctx.metrics);
-    write_load(&mut out, ctx, load);
+    write_load(&mut out, &ctx.metrics);
+    write_gauges(&mut out, load, ctx.tunnels.count());
     write_upstream_states(&mut out, &snapshot);
     write_upstream_counts(&mut out, &snapshot);
     write_config(&mut out, ctx, &snapshot);
@@ -188,8 +190,7 @@ fn write_exchanges(out: &mut Exposition, metrics: &Metrics) {
     }
 }
 
-fn write_load(out: &mut Exposition, ctx: &Context, load: &Load) {
-    let metrics = &ctx.metrics;
+fn write_load(out: &mut Exposition, metrics: &Metrics) {
     let help = "Client connections accepted.";
     out.counter("connections_accepted_total", help, metrics.accepted.value());
     let help =
@@ -201,7 +202,14 @@ fn write_load(out: &mut Exposition, ctx: &Context, load: &Load) {
     ] {
         family.sample(&[("reason", reason)], counter.value());
     }
-    let tunnels = ctx.tunnels.count();
+    let help = "Panics caught; each cost one connection.";
+    out.counter("panics_total", help, metrics.panics.value());
+    let help = "Lines missing from the access log.";
+    let lost = metrics.access_log_dropped.value();
+    out.counter("access_log_lines_lost_total", help, lost);
+}
+
+fn write_gauges(out: &mut Exposition, load: &Load, tunnels: usize) {
     for (name, help, value) in [
         (
             "connections_limit",
@@ -252,11 +260,6 @@ fn write_load(out: &mut Exposition, ctx: &Context, load: &Load) {
     ] {
         out.gauge(name, help, value);
     }
-    let help = "Panics caught; each cost one connection.";
-    out.counter("panics_total", help, metrics.panics.value());
-    let help = "Lines missing from the access log.";
-    let lost = metrics.access_log_dropped.value();
-    out.counter("access_log_lines_lost_total", help, lost);
 }
 
 /// One family with a sample for each upstream.
@@ -307,7 +310,7 @@ fn write_upstream_states(out: &mut Exposition, snapshot: &Snapshot) {
         "upstream_idle_connections",
         "Idle connections to the upstream, kept for reuse.",
         &|upstream| {
-            let idle = snapshot.shelf(upstream).map_or(0, |shelf| shelf.len());
+            let idle = snapshot.shelf(upstream).map_or(0, Shelf::len);
             number(idle as u64)
         },
     );

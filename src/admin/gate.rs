@@ -305,10 +305,10 @@ mod tests {
         gate.check(&head)
     }
 
-    fn check(request: &str, expected: Result<Endpoint, Denied>) {
+    fn check(request: &str, expected: &Result<Endpoint, Denied>) {
         let line = format!("{request} HTTP/1.1\r\nHost: localhost:9090");
         let got = judge(None, "127.0.0.1", &line).map(|call| call.endpoint);
-        assert_eq!(got, expected, "{request}");
+        assert_eq!(&got, expected, "{request}");
     }
 
     fn check_token(authorization: &str, request: &str, expected: Result<(), Denied>) {
@@ -331,11 +331,11 @@ mod tests {
 
     #[test]
     fn every_path_leads_to_its_endpoint() {
-        check("GET /", Ok(Endpoint::Page));
-        check("GET /health", Ok(Endpoint::Health));
-        check("HEAD /ready", Ok(Endpoint::Ready(Detail::Shown)));
-        check("GET /status", Ok(Endpoint::Status));
-        check("GET /metrics?name=x", Ok(Endpoint::Metrics));
+        check("GET /", &Ok(Endpoint::Page));
+        check("GET /health", &Ok(Endpoint::Health));
+        check("HEAD /ready", &Ok(Endpoint::Ready(Detail::Shown)));
+        check("GET /status", &Ok(Endpoint::Status));
+        check("GET /metrics?name=x", &Ok(Endpoint::Metrics));
     }
 
     #[test]
@@ -355,7 +355,7 @@ mod tests {
             "/..",
             "/metrics%00",
         ] {
-            check(&format!("GET {path}"), Err(Denied::Unknown));
+            check(&format!("GET {path}"), &Err(Denied::Unknown));
         }
     }
 
@@ -364,10 +364,10 @@ mod tests {
         for method in ["POST", "PUT", "DELETE", "OPTIONS", "get", "BREW"] {
             check(
                 &format!("{method} /status"),
-                Err(Denied::Method("GET, HEAD")),
+                &Err(Denied::Method("GET, HEAD")),
             );
         }
-        check("GET /upstreams/a/drain", Err(Denied::Method("POST")));
+        check("GET /upstreams/a/drain", &Err(Denied::Method("POST")));
     }
 
     #[test]
@@ -450,7 +450,7 @@ mod tests {
 
     #[test]
     fn nobody_acts_while_no_token_is_configured() {
-        check("POST /upstreams/a/drain", Err(Denied::ActionsOff));
+        check("POST /upstreams/a/drain", &Err(Denied::ActionsOff));
     }
 
     #[test]

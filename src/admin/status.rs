@@ -7,8 +7,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use crate::balance::reason::OfflineReason;
 use crate::balance::state::Availability;
 use crate::balance::upstream::Upstream;
+use crate::net::shelf::Shelf;
 use crate::relay::{Context, Snapshot, unix_ms};
 
 use super::Load;
@@ -157,7 +159,7 @@ fn write_upstream(object: &mut Object<'_>, snapshot: &Snapshot, upstream: &Arc<U
     let counters = &vitals.counters;
     object.field("url", upstream.url());
     write_state(object, upstream);
-    let label = vitals.state().reason.map(|reason| reason.label());
+    let label = vitals.state().reason.map(OfflineReason::label);
     object.field("reason_label", label);
     object.field("drained_at_run_time", vitals.is_drained());
     object.field("active_connections", vitals.active());
@@ -192,7 +194,7 @@ fn write_upstream(object: &mut Object<'_>, snapshot: &Snapshot, upstream: &Arc<U
     ] {
         object.field(name, read(counter));
     }
-    let idle = snapshot.shelf(upstream).map_or(0, |shelf| shelf.len());
+    let idle = snapshot.shelf(upstream).map_or(0, Shelf::len);
     object.field("connections_idle", idle);
 }
 

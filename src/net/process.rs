@@ -54,7 +54,7 @@ fn ticks(count: u64) -> Duration {
     Duration::from_millis(count.saturating_mul(1000) / each)
 }
 
-/// The fields of `/proc/self/stat` that are wanted (proc_pid_stat(5)).
+/// The fields of `/proc/self/stat` that are wanted (`proc_pid_stat(5)`).
 #[derive(Debug, PartialEq, Eq)]
 struct Stat {
     /// In ticks.
