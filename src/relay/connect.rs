@@ -16,7 +16,7 @@ use crate::protocol::answer::{self, AnswerContext, BodyWanted, HopFailure, Refus
 use crate::protocol::framing::Framing;
 use crate::protocol::head::ResponseHead;
 use crate::protocol::persistence::{CloseReason, Persistence};
-use crate::protocol::rewrite::{self, ResponseRewrite, SentFraming, Switch};
+use crate::protocol::rewrite::{self, KeepAlive, ResponseRewrite, SentFraming, Switch};
 use crate::route::Route;
 
 use super::attempt::{Failed, Hop, HopOrigin};
@@ -123,6 +123,7 @@ impl Exchange<'_> {
         let how = ResponseRewrite {
             framing: SentFraming::None,
             persistence: Persistence::KeepAlive,
+            keep_alive: KeepAlive::Implied,
             via: self.via(),
             upgrade: Switch::Switches,
         };

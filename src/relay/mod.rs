@@ -25,6 +25,7 @@ pub mod session;
 pub mod upload;
 
 use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -69,6 +70,8 @@ pub struct Context {
     pub long_threads: LongThreads,
     /// Wakes the health thread when an upstream is suspect or went offline.
     pub health_alarm: Alarm,
+    /// Tells targets apart, in a way nobody outside can predict.
+    pub target_hasher: RandomState,
     next_exchange: AtomicU64,
 }
 
@@ -91,6 +94,7 @@ impl Context {
             tunnels: Arc::default(),
             long_threads: LongThreads::within_system_limits(),
             health_alarm,
+            target_hasher: RandomState::new(),
             next_exchange: AtomicU64::new(1),
         })
     }
@@ -240,7 +244,6 @@ pub fn unix_ms() -> u64 {
 
 /// `hplb-<8 hex>`, random per start, so that a request that comes back is known.
 fn pseudonym() -> String {
-    use std::hash::{BuildHasher, RandomState};
     let random = RandomState::new().hash_one(unix_ms());
     format!("hplb-{:08x}", random & 0xffff_ffff)
 }

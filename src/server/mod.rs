@@ -40,7 +40,7 @@ use crate::stop::{Alarm, Stage, Woken};
 pub use signals::run;
 
 use acceptor::Acceptor;
-use waiter::Waiter;
+use waiter::{Source, Waiter};
 use workers::{Bounds, Hold, Workers};
 
 /// File descriptors that connections may not use: files, probes, the resolver, reserves.
@@ -134,7 +134,7 @@ impl Server {
         let access_log = config.access_log.clone();
         let ctx = Arc::new(Context::new(config, options.resolver)?);
         ctx.access_log.configure(access_log.as_ref())?;
-        let (waiter, poll) = Waiter::new(Arc::clone(&ctx))?;
+        let (waiter, source) = Waiter::new(Arc::clone(&ctx))?;
         let workers = Workers::new(Arc::clone(&ctx));
         let connections = Permits::new(most_connections(&ctx));
         let server = Self {
@@ -147,18 +147,18 @@ impl Server {
             threads: Mutex::default(),
             acceptor: Mutex::default(),
         };
-        server.start_threads((listener, poll), options.file)?;
+        server.start_threads((listener, source), options.file)?;
         Ok(server)
     }
 
     fn start_threads(
         &self,
-        (listener, poll): (TcpListener, mio::Poll),
+        (listener, source): (TcpListener, Source),
         file: Option<PathBuf>,
     ) -> io::Result<()> {
         let (waiter, workers) = (Arc::clone(&self.waiter), Arc::clone(&self.workers));
         self.keep(threads::start("waiter", move || {
-            waiter.run(poll, &workers);
+            waiter.run(source, &workers);
         })?);
         let hold: Arc<dyn Hold> = Arc::<Waiter>::clone(&self.waiter);
         let workers = Arc::clone(&self.workers);
