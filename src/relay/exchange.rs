@@ -15,6 +15,7 @@ use crate::balance::pool::Tried;
 use crate::balance::upstream::Lease;
 use crate::net::conn::Conn;
 use crate::net::dial::{self, DialError};
+use crate::net::resolve::Resolver;
 use crate::net::shelf::UseFor;
 use crate::net::socket::{self, TICK};
 use crate::protocol::answer::{HopFailure, Refusal};
@@ -319,7 +320,7 @@ impl Exchange<'_> {
     pub(super) fn dial_upstream(&mut self, lease: Lease, begun: Instant) -> Result<Hop, Failed> {
         let deadline = self.connect_deadline();
         let authority = &lease.upstream().spec.authority;
-        match dial::dial(authority, &self.ctx.resolver, deadline, &|_| true) {
+        match self.dial(authority, &self.ctx.upstream_names, deadline, &|_| true) {
             Ok(conn) => {
                 lease
                     .upstream()
@@ -350,9 +351,9 @@ impl Exchange<'_> {
         let access = &self.snapshot.config.access;
         let asker = super::access::Asker::new(self.client.address.ip(), self.head);
         let allows = |ip: IpAddr| super::access::allows_origin(access, asker, ip);
-        dial::dial(
+        self.dial(
             self.authority,
-            &self.ctx.resolver,
+            &self.ctx.origin_names,
             self.connect_deadline(),
             &allows,
         )
@@ -360,6 +361,23 @@ impl Exchange<'_> {
             DialError::Forbidden => Refusal::TargetForbidden,
             DialError::Failed(failure) => Refusal::NextHop(failure),
         })
+    }
+
+    /// As [`dial::dial`]; when the process has no file descriptors left, those of idle connections are
+    /// given up for it.
+    fn dial(
+        &self,
+        authority: &Authority,
+        names: &Resolver,
+        deadline: Instant,
+        allows: &dyn Fn(IpAddr) -> bool,
+    ) -> Result<Conn, DialError> {
+        let dialed = dial::dial(authority, names, deadline, allows);
+        if !matches!(dialed, Err(DialError::Failed(HopFailure::LocalExhaustion))) {
+            return dialed;
+        }
+        self.snapshot.clear_shelves();
+        dial::dial(authority, names, deadline, allows)
     }
 
     fn connect_deadline(&self) -> Instant {

@@ -60,8 +60,10 @@ pub struct Context {
     pub access_log: AccessLog,
     /// The way out.
     pub stop: Arc<Stop>,
-    /// Names to addresses.
-    pub resolver: Resolver,
+    /// Addresses of upstreams.
+    pub upstream_names: Resolver,
+    /// Addresses of origins, which clients choose.
+    pub origin_names: Resolver,
     /// This instance's name in `Via`.
     pub via: Via,
     /// All tunnels.
@@ -89,7 +91,8 @@ impl Context {
             snapshot: RwLock::new(Arc::new(Snapshot::new(config, None))),
             metrics,
             stop,
-            resolver,
+            upstream_names: resolver.apart(),
+            origin_names: resolver,
             via: Via::new(pseudonym()),
             tunnels: Arc::default(),
             long_threads: LongThreads::within_system_limits(),
@@ -153,6 +156,13 @@ impl Snapshot {
     /// The idle connections to `upstream`; none once it left the pool.
     pub fn shelf(&self, upstream: &Upstream) -> Option<&Shelf> {
         self.shelves.get(&upstream.id()).map(|shelf| &**shelf)
+    }
+
+    /// Drops all idle connections: their file descriptors are needed.
+    pub fn clear_shelves(&self) {
+        for shelf in self.shelves.values() {
+            shelf.clear();
+        }
     }
 
     /// Drops idle connections that are too old, closed, or lead to an upstream that gets no requests.

@@ -114,6 +114,9 @@ impl Exchange<'_> {
             }
             return Err(error);
         }
+        if let Some(lease) = &hop.lease {
+            lease.upstream().vitals().completed(head.status());
+        }
         self.binds |= rewrite::binds_connection(head.fields());
         let keeps = persistence::next_hop_keeps(&head);
         self.scratch_response = head.into_bytes();
