@@ -12,9 +12,7 @@ const JSON: &str = "application/json";
 const TEXT: &str = "text/plain; charset=utf-8";
 
 /// The page needs nothing but itself and this server.
-const PAGE_POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; \
-    script-src 'unsafe-inline'; connect-src 'self'; img-src data:; form-action 'none'; \
-    base-uri 'none'; frame-ancestors 'none'";
+const PAGE_POLICY: &str = include_str!("page_policy.txt");
 
 /// An answer before it is framed.
 #[derive(Debug)]
@@ -39,7 +37,7 @@ impl Reply {
             ("Content-Type", self.media_type),
             ("Cache-Control", "no-store"),
             ("X-Content-Type-Options", "nosniff"),
-            ("Content-Security-Policy", PAGE_POLICY),
+            ("Content-Security-Policy", PAGE_POLICY.trim_ascii_end()),
             ("Server", env!("CARGO_PKG_NAME")),
         ]
     }

@@ -163,7 +163,7 @@ impl Report {
         metrics.requests.increment();
         match self.kind {
             MethodClass::Connect => metrics.connect_requests.increment(),
-            MethodClass::Unread | MethodClass::Safe | MethodClass::Unsafe => {
+            MethodClass::Unread | MethodClass::Safe | MethodClass::Other => {
                 metrics.http_requests.increment();
             }
         }

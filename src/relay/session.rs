@@ -47,6 +47,9 @@ pub trait Worker {
     fn exchange_begins(&self);
 }
 
+/// Empty lines between two requests that are overlooked; more begin a request that is refused.
+const EMPTY_LINES: u32 = 2;
+
 enum NextHead {
     Complete(RequestHead),
     Incomplete,
@@ -139,11 +142,13 @@ fn next_head(
     worker: &dyn Worker,
 ) -> NextHead {
     let limits = snapshot.head_limits();
+    let mut empty_lines = EMPTY_LINES;
     loop {
         // Old clients send an empty line behind a body; it begins no request (RFC 9112 §2.2).
         let between = client.served > 0 && client.head_begun.is_none();
-        while between && client.conn.unread().starts_with(b"\r\n") {
+        while between && empty_lines > 0 && client.conn.unread().starts_with(b"\r\n") {
             client.conn.consume(2);
+            empty_lines -= 1;
         }
         if !client.conn.unread().is_empty() {
             client.head_begun.get_or_insert_with(Instant::now);

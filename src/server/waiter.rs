@@ -88,6 +88,12 @@ impl What {
     }
 }
 
+/// Where the thread's events come from.
+#[derive(Debug)]
+pub(super) struct Source {
+    poll: Poll,
+}
+
 /// Numbers for people.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct WaiterCounts {
@@ -102,7 +108,7 @@ impl Waiter {
     ///
     /// # Errors
     /// When the process has no file descriptors left.
-    pub(super) fn new(ctx: Arc<Context>) -> io::Result<(Arc<Self>, Poll)> {
+    pub(super) fn new(ctx: Arc<Context>) -> io::Result<(Arc<Self>, Source)> {
         let poll = Poll::new()?;
         let waiter = Self {
             ctx,
@@ -117,7 +123,7 @@ impl Waiter {
                 stage: WaiterStage::Running,
             }),
         };
-        Ok((Arc::new(waiter), poll))
+        Ok((Arc::new(waiter), Source { poll }))
     }
 
     fn add(&self, what: What, until: Instant) {
@@ -161,8 +167,9 @@ impl Waiter {
     }
 
     /// The thread: until everything is over after [`Waiter::end`].
-    pub(super) fn run(self: &Arc<Self>, mut poll: Poll, workers: &Arc<Workers>) {
+    pub(super) fn run(self: &Arc<Self>, source: Source, workers: &Arc<Workers>) {
         let hold: Arc<dyn Hold> = Arc::<Self>::clone(self);
+        let Source { mut poll } = source;
         let mut events = Events::with_capacity(EVENTS);
         let mut swept = false;
         loop {
