@@ -31,8 +31,10 @@
 //! | D18 large heads, many fields | `head::a_head_that_is_too_large_is_431`, `..a_request_line_that_is_too_long_is_414`, `connect::an_answer_with_many_fields_opens_the_tunnel` |
 //! | D19 bytes around CONNECT lost, 2xx, refusals, 407 | `connect::bytes_the_client_sends_with_connect_reach_the_tunnel`, `..bytes_the_upstream_sends_with_its_answer_reach_the_client`, `..any_2xx_opens_the_tunnel`, `..a_refusal_of_the_upstream_is_relayed_with_its_fields_and_body`, `..a_407_of_an_upstream_sends_connect_to_the_next_one` |
 //! | D19b no limit on the answer to CONNECT, nor on a head | `connect::an_answer_that_does_not_come_in_time_is_504`, `head::a_head_that_stays_incomplete_is_408` |
+//! | D22 an admin server that split requests and silent clients broke | `src/admin/tests.rs` |
 //! | D23 userinfo forwarded and logged | `target::userinfo_is_never_forwarded`, `target::userinfo_is_not_in_the_access_log` |
 //! | D24 the end of the connection instead of 502 | `persistence::an_upstream_that_closes_without_an_answer_is_502` |
+//! | D25 a reset tunnel counted 0 bytes, a 502 as success | `admin::counters_add_up_over_answers_failures_tunnels_and_resets`, `admin::bytes_are_those_that_were_sent` |
 #![cfg(test)]
 
 /// Proxy, client and upstream as the tests see them.
@@ -70,6 +72,9 @@ mod tunnel;
 
 /// 101 and what follows it.
 mod upgrade;
+
+/// What operators see and do.
+mod admin;
 
 /// Attacks, each followed by an honest request.
 mod smuggling;
