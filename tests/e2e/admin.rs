@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use http_proxy_lb::config;
 use http_proxy_lb::server::{Options, Server};
 
-use super::harness::{Member, PATIENCE, Proxy, Talk, Upstream, spawn, wait_until};
+use super::harness::{Client, Hop, Member, PATIENCE, Proxy, Talk, Upstream, spawn, wait_until};
 
 const ADMIN: &str = "admin_listen: 127.0.0.1:0\nadmin_token: sesame-sesame-sesame\n";
 
@@ -100,129 +100,127 @@ fn check(text: &str, expected: &[(&str, u64)]) {
     }
 }
 
+/// The counts after [`counters_add_up_over_answers_failures_tunnels_and_resets`].
+const WHAT_HAPPENED: &[(&str, u64)] = &[
+    ("requests_total", 8),
+    ("requests_success", 4),
+    ("requests_failed", 4),
+    ("connect_requests", 2),
+    ("http_requests", 6),
+    ("direct_connections", 0),
+    ("failures_total{cause=\"relayed_gateway_error\"}", 1),
+    ("failures_total{cause=\"target_origin_form\"}", 1),
+    ("failures_total{cause=\"malformed_head\"}", 1),
+    ("failures_total{cause=\"client_gone\"}", 1),
+    ("tunnels_ended_total{end=\"finished\"}", 1),
+    ("tunnels_ended_total{end=\"reset\"}", 1),
+    ("tunnels", 0),
+    (
+        "exchanges_total{route=\"upstream\",method=\"safe\",status=\"2xx\"}",
+        1,
+    ),
+    (
+        "exchanges_total{route=\"upstream\",method=\"safe\",status=\"4xx\"}",
+        1,
+    ),
+    (
+        "exchanges_total{route=\"upstream\",method=\"safe\",status=\"none\"}",
+        1,
+    ),
+    (
+        "exchanges_total{route=\"upstream\",method=\"other\",status=\"5xx\"}",
+        1,
+    ),
+    (
+        "exchanges_total{route=\"upstream\",method=\"connect\",status=\"2xx\"}",
+        2,
+    ),
+    (
+        "exchanges_total{route=\"none\",method=\"unread\",status=\"4xx\"}",
+        1,
+    ),
+    (
+        "exchanges_total{route=\"none\",method=\"safe\",status=\"4xx\"}",
+        1,
+    ),
+    ("request_duration_seconds_count", 6),
+    ("tunnel_duration_seconds_count", 2),
+    ("time_to_first_byte_seconds_count", 7),
+    (
+        "upstream_attempts_total{upstream=\"a\",outcome=\"answered\"}",
+        5,
+    ),
+    (
+        "upstream_attempts_total{upstream=\"a\",outcome=\"failed\"}",
+        0,
+    ),
+    (
+        "upstream_attempts_total{upstream=\"a\",outcome=\"given_up\"}",
+        1,
+    ),
+    ("upstream_gateway_errors_total{upstream=\"a\"}", 1),
+    ("upstream_active{upstream=\"a\"}", 0),
+];
+
+/// Three answers over one connection, the last one a 502.
+fn three_answers(proxy: &Proxy, upstream: &Upstream) {
+    let mut client = proxy.client();
+    client.get("http://o.test/");
+    let mut hop = upstream.accept();
+    for (status, next) in [
+        ("200 OK", Some("GET")),
+        ("404 No", Some("POST")),
+        ("502 Bad", None),
+    ] {
+        hop.read_request();
+        hop.send(format!("HTTP/1.1 {status}\r\nContent-Length: 3\r\n\r\nabc"));
+        client.read_response();
+        if let Some(method) = next {
+            client.send(format!(
+                "{method} http://o.test/ HTTP/1.1\r\nHost: o.test\r\n\r\n"
+            ));
+        }
+    }
+}
+
+/// An open tunnel with a few bytes through it.
+fn tunnel(proxy: &Proxy, upstream: &Upstream) -> (Client, Hop) {
+    let mut client = proxy.client();
+    client.send("CONNECT o.test:443 HTTP/1.1\r\nHost: o.test:443\r\n\r\n");
+    let mut hop = upstream.accept();
+    hop.read_request();
+    hop.send("HTTP/1.1 200 OK\r\n\r\nearly");
+    client.expect_tunnel().expect_bytes("early");
+    client.send("to the hop");
+    hop.expect_bytes("to the hop");
+    (client, hop)
+}
+
 #[test]
 fn counters_add_up_over_answers_failures_tunnels_and_resets() {
     let upstream = Upstream::by_hand("a");
     let proxy = Proxy::with_yaml(ADMIN, [&upstream]);
-
-    let mut client = proxy.client();
-    client.get("http://o.test/");
-    let mut hop = upstream.accept();
-    for (status, method) in [("200 OK", "GET"), ("404 No", "GET"), ("502 Bad", "POST")] {
-        if method == "POST" {
-            client.send(
-                "POST http://o.test/ HTTP/1.1\r\nHost: o.test\r\nContent-Length: 2\r\n\r\nhi",
-            );
-        } else if status != "200 OK" {
-            client.get("http://o.test/");
-        }
-        hop.read_request();
-        hop.send(format!("HTTP/1.1 {status}\r\nContent-Length: 3\r\n\r\nabc"));
-        client.read_response();
+    three_answers(&proxy, &upstream);
+    for refused in ["GET / HTTP/1.1\r\nHost: o.test\r\n\r\n", "\u{16}\u{3}\u{1}"] {
+        proxy.client().send(refused).expect_status(400);
     }
-    drop(hop);
-
-    // Refused here.
-    proxy
-        .client()
-        .send("GET / HTTP/1.1\r\nHost: o.test\r\n\r\n")
-        .expect_status(400);
-    proxy.client().send("\u{16}\u{3}\u{1}").expect_status(400);
-
-    // A tunnel that ends in order, and one that is reset.
-    for _ in 0..2 {
-        let mut client = proxy.client();
-        client.send("CONNECT o.test:443 HTTP/1.1\r\nHost: o.test:443\r\n\r\n");
-        let mut hop = upstream.accept();
-        hop.read_request();
-        hop.send("HTTP/1.1 200 OK\r\n\r\nearly");
-        client.expect_tunnel().expect_bytes("early");
-        client.send("to the hop");
-        hop.expect_bytes("to the hop");
-        let in_order = value(&metrics(&proxy), "tunnels_ended_total{end=\"finished\"}") == 0;
-        if in_order {
-            hop.half_close();
-            client.expect_closed().half_close();
-            hop.expect_closed();
-        } else {
-            client.reset();
-            hop.expect_reset();
-        }
-        wait_until(|| proxy.counts().tunnels == 0);
-    }
-
-    // A client that leaves.
+    let (mut client, mut hop) = tunnel(&proxy, &upstream);
+    hop.half_close();
+    client.expect_closed().half_close();
+    hop.expect_closed();
+    let (client, mut hop) = tunnel(&proxy, &upstream);
+    client.reset();
+    hop.expect_reset();
     let mut gone = proxy.client();
     gone.get("http://o.test/");
     let mut hop = upstream.accept();
     hop.read_request();
     gone.reset();
     wait_until(|| value(&metrics(&proxy), "requests_total") == 8);
+    proxy.expect_at_rest();
 
     let text = metrics(&proxy);
-    check(
-        &text,
-        &[
-            ("requests_total", 8),
-            ("requests_success", 4),
-            ("requests_failed", 4),
-            ("connect_requests", 2),
-            ("http_requests", 6),
-            ("direct_connections", 0),
-            ("failures_total{cause=\"relayed_gateway_error\"}", 1),
-            ("failures_total{cause=\"target_origin_form\"}", 1),
-            ("failures_total{cause=\"malformed_head\"}", 1),
-            ("failures_total{cause=\"client_gone\"}", 1),
-            ("tunnels_ended_total{end=\"finished\"}", 1),
-            ("tunnels_ended_total{end=\"reset\"}", 1),
-            ("tunnels", 0),
-            (
-                "exchanges_total{route=\"upstream\",method=\"safe\",status=\"2xx\"}",
-                1,
-            ),
-            (
-                "exchanges_total{route=\"upstream\",method=\"safe\",status=\"4xx\"}",
-                1,
-            ),
-            (
-                "exchanges_total{route=\"upstream\",method=\"safe\",status=\"none\"}",
-                1,
-            ),
-            (
-                "exchanges_total{route=\"upstream\",method=\"other\",status=\"5xx\"}",
-                1,
-            ),
-            (
-                "exchanges_total{route=\"upstream\",method=\"connect\",status=\"2xx\"}",
-                2,
-            ),
-            (
-                "exchanges_total{route=\"none\",method=\"unread\",status=\"4xx\"}",
-                1,
-            ),
-            (
-                "exchanges_total{route=\"none\",method=\"safe\",status=\"4xx\"}",
-                1,
-            ),
-            ("request_duration_seconds_count", 6),
-            ("tunnel_duration_seconds_count", 2),
-            ("time_to_first_byte_seconds_count", 7),
-            (
-                "upstream_attempts_total{upstream=\"a\",outcome=\"answered\"}",
-                5,
-            ),
-            (
-                "upstream_attempts_total{upstream=\"a\",outcome=\"failed\"}",
-                0,
-            ),
-            (
-                "upstream_attempts_total{upstream=\"a\",outcome=\"given_up\"}",
-                1,
-            ),
-            ("upstream_gateway_errors_total{upstream=\"a\"}", 1),
-            ("upstream_active{upstream=\"a\"}", 0),
-        ],
-    );
+    check(&text, WHAT_HAPPENED);
     assert_eq!(sum(&text, "exchanges_total"), 8);
     assert_eq!(sum(&text, "failures_total"), 4);
 }
