@@ -91,7 +91,6 @@ struct State {
     /// The sink must be opened anew: the settings changed, or the file was rotated.
     reopen: bool,
     writer: Writer,
-    stopped: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -100,6 +99,8 @@ enum Writer {
     None,
     Idle,
     Busy,
+    /// Told to leave.
+    Stopped,
 }
 
 impl AccessLog {
@@ -186,7 +187,9 @@ impl AccessLog {
                 break;
             }
         }
-        state.stopped = true;
+        if state.writer != Writer::None {
+            state.writer = Writer::Stopped;
+        }
         drop(state);
         self.shared.wanted.notify_one();
     }
@@ -201,13 +204,12 @@ impl Shared {
         let mut complaint: Option<Instant> = None;
         let mut state = self.state.lock();
         loop {
-            while state.waiting.is_empty() && !state.reopen && !state.stopped {
+            while state.waiting.is_empty() && !state.reopen && state.writer != Writer::Stopped {
                 state.writer = Writer::Idle;
                 self.idle.notify_all();
                 self.wanted.wait(&mut state);
             }
-            if state.stopped {
-                state.writer = Writer::None;
+            if state.writer == Writer::Stopped {
                 return;
             }
             state.writer = Writer::Busy;

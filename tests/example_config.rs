@@ -23,7 +23,7 @@ fn all_keys_set() -> String {
     let mut in_example = false;
     for line in EXAMPLE.lines() {
         let inner = line.trim_start();
-        let indent = &line[..line.len() - inner.len()];
+        let indent = line.strip_suffix(inner).unwrap_or_default();
         let commented = inner.strip_prefix('#');
         let starts = commented.is_some_and(|key| key.starts_with(|c: char| c.is_ascii_lowercase()));
         // the lines below such a key go with it

@@ -191,14 +191,11 @@ fn read_users(findings: &mut Findings, files: &mut Files, block: &Section<'_>) -
             user.text(findings, "username"),
             user.text(findings, "password"),
         );
-        match (name, password) {
-            (Some(name), Some(password)) => {
-                users.add(findings, &name.place, (name.text, password.text));
-            }
-            (None, _) | (_, None) => {
-                let text = "a user has a `username` and a `password`: write both";
-                findings.error(user.place(), text);
-            }
+        if let (Some(name), Some(password)) = (name, password) {
+            users.add(findings, &name.place, (name.text, password.text));
+        } else {
+            let text = "a user has a `username` and a `password`: write both";
+            findings.error(user.place(), text);
         }
     }
     if let Some(path) = &file

@@ -56,11 +56,11 @@ impl fmt::Display for Notice {
     }
 }
 
-/// Why a file cannot be used: every error, in the order of the file. Its
-/// `Display` has one line for each.
+/// Why a file cannot be used, and what else must be mended in it, in the order
+/// of the file. Its `Display` has one line for each.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigErrors {
-    /// Never empty; [`Severity::Error`] only.
+    /// Never empty; no [`Severity::Advice`].
     pub errors: Vec<Notice>,
 }
 
@@ -159,13 +159,18 @@ impl Findings {
             .any(|(severity, ..)| *severity == Severity::Error)
     }
 
-    /// Looks up the lines and sorts: the errors, or, if there is none, the
-    /// warnings.
+    /// Whether what is noted from now on will only be counted.
+    pub(super) fn is_full(&self) -> bool {
+        SHOWN_MAX <= self.found.len()
+    }
+
+    /// Looks up the lines and sorts. With an error all that must be mended
+    /// comes back as one: nobody wants to hear of the rest the next time.
     pub(super) fn conclude(mut self, file: &str, text: &str) -> Result<Vec<Notice>, ConfigErrors> {
         let failed = self.has_error();
         if failed {
             self.found
-                .retain(|(severity, ..)| *severity == Severity::Error);
+                .retain(|(severity, ..)| *severity != Severity::Advice);
         }
         let beyond = self.found.split_off(self.found.len().min(SHOWN_MAX));
         let mut notices: Vec<Notice> = self

@@ -101,7 +101,7 @@ fn parse_target(url: &str) -> Result<ProbeTarget, String> {
         }
         None => return Err(format!("the scheme is missing: {example}")),
     }
-    let authority = urls::authority(parts.authority, 80).map_err(|said| said.to_string())?;
+    let authority = urls::authority(parts.authority, 80)?;
     if parts.rest.contains('#') {
         return Err("a fragment (`#`) is never sent: remove it".to_owned());
     }

@@ -122,6 +122,9 @@ const LIKENESS_MIN: f64 = 0.75;
 /// The same for a key of another block, which is a bolder guess.
 const LIKENESS_ELSEWHERE_MIN: f64 = 0.85;
 
+/// A shorter key is like many others, in bytes.
+const LENGTH_MIN: usize = 3;
+
 /// The key that was probably meant by `unknown`, which stands in a block of
 /// `shape`: one of that block by its name, one of another block by its path
 /// (`limits.workers`).
@@ -148,9 +151,12 @@ fn most_alike(paths: Vec<String>, unknown: &str, least: f64) -> Option<String> {
 
 /// From 0 to 1; 1 is the same.
 fn likeness(key: &str, unknown: &str) -> f64 {
+    if unknown.len() < LENGTH_MIN {
+        return 0.0;
+    }
     let unknown = unknown.to_ascii_lowercase().replace('-', "_");
     // `idle_timeout` for `idle_timeout_secs`, `upstreams` for `upstream`
-    let is_prefix = 2 < unknown.len() && (key.starts_with(&unknown) || unknown.starts_with(key));
+    let is_prefix = key.starts_with(&unknown) || unknown.starts_with(key);
     strsim::jaro_winkler(&unknown, key).max(if is_prefix { 0.9 } else { 0.0 })
 }
 
@@ -212,6 +218,7 @@ mod tests {
     fn a_key_like_no_other_gets_no_suggestion() {
         check(&ROOT, "x-anchors", None);
         check(&ROOT, "<<", None);
+        check(&ROOT, "a", None);
         check(&ROOT, "", None);
     }
 

@@ -4,9 +4,9 @@
 //! Three steps, each in modules of its own. `raw`, `keys` and `locate` know
 //! YAML and nothing of what it means; `reader` and `findings` take typed values
 //! out of it and collect every mistake with file, line and key; the rest knows
-//! the keys: [`checked`] as a whole, [`listen`], [`limits`], [`health`],
-//! [`access`] and `upstreams` each for its part. [`report`] tells people what a
-//! valid file means.
+//! the keys: `root` as a whole, [`listen`], [`limits`], [`health`], [`access`]
+//! and `upstreams` each for its part. What comes out is in [`checked`];
+//! [`report`] tells people what it means, `advice` what may surprise them.
 //!
 //! Only this module uses serde and the YAML parser. When a file is read again
 //! is not decided here.
@@ -23,6 +23,7 @@ mod locate;
 mod raw;
 mod reader;
 pub mod report;
+mod root;
 pub mod secret;
 mod upstreams;
 mod urls;
@@ -34,8 +35,9 @@ use std::io::{self, Read};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use checked::{Config, Source};
+use checked::Config;
 use findings::ConfigErrors;
+use root::Source;
 
 /// The largest file that is read, in bytes: the parser takes memory and time
 /// in proportion before any other limit holds.
@@ -84,7 +86,7 @@ impl Error for ConfigError {}
 /// something in it is wrong: then every mistake in it is told.
 pub fn load(path: &Path) -> Result<Config, ConfigError> {
     let (text, mode) = read(path)?;
-    checked::check(Source {
+    root::check(Source {
         path,
         text: &text,
         mode: Some(mode),
@@ -99,7 +101,7 @@ pub fn load(path: &Path) -> Result<Config, ConfigError> {
 ///
 /// Every mistake in the text.
 pub fn parse(text: &str, file: &str) -> Result<Config, ConfigErrors> {
-    checked::check(Source {
+    root::check(Source {
         path: Path::new(file),
         text,
         mode: None,
@@ -119,9 +121,12 @@ fn read(path: &Path) -> Result<(String, u32), ConfigError> {
         file: file.clone(),
         said,
     };
-    let failed = |error: io::Error| match error.kind() {
-        io::ErrorKind::NotFound => ConfigError::Missing { file: file.clone() },
-        _ => unreadable(format!("cannot be read: {error}")),
+    let failed = |error: io::Error| {
+        if error.kind() == io::ErrorKind::NotFound {
+            ConfigError::Missing { file: file.clone() }
+        } else {
+            unreadable(format!("cannot be read: {error}"))
+        }
     };
     let opened = File::open(path).map_err(failed)?;
     let about = opened.metadata().map_err(failed)?;

@@ -19,6 +19,10 @@ use super::keys::Shape;
 /// 1 MiB into more than the memory holds.
 const VALUES_MAX: u32 = 500_000;
 
+/// More brackets than this open at a time are refused: the parser's time grows
+/// with their square, and a file of 1 MiB of them would hold it for minutes.
+const BRACKETS_MAX: usize = 1000;
+
 /// One value of the file.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Value {
@@ -70,6 +74,13 @@ pub(super) struct SyntaxError {
 /// [`SyntaxError`] for anything that is not YAML, two documents, nesting
 /// beyond 128 levels, and a list or block of keys in the place of a text.
 pub(super) fn parse(text: &str, shape: &'static Shape) -> Result<Value, SyntaxError> {
+    if let Some(line) = line_of_too_many_brackets(text) {
+        let text = format!("more than {BRACKETS_MAX} brackets are open: close them");
+        return Err(SyntaxError {
+            line: Some(line),
+            text,
+        });
+    }
     let budget = Cell::new(VALUES_MAX);
     let node = Node {
         shape,
@@ -87,6 +98,28 @@ pub(super) fn parse(text: &str, shape: &'static Shape) -> Result<Value, SyntaxEr
                 text: text.to_owned(),
             }
         })
+}
+
+/// Counts brackets, wherever they stand but in lines of comment: a text with a
+/// thousand of them would be a wonder.
+fn line_of_too_many_brackets(text: &str) -> Option<usize> {
+    let mut open = 0_usize;
+    for (number, line) in text.lines().enumerate() {
+        if line.trim_start().starts_with('#') {
+            continue;
+        }
+        for byte in line.bytes() {
+            match byte {
+                b'[' | b'{' => open += 1,
+                b']' | b'}' => open = open.saturating_sub(1),
+                _ => {}
+            }
+            if BRACKETS_MAX < open {
+                return Some(number + 1);
+            }
+        }
+    }
+    None
 }
 
 /// Reads one value of a shape.
@@ -228,10 +261,11 @@ mod tests {
     use crate::config::keys::ROOT;
 
     fn entry(text: &str, key: &str) -> Value {
-        match parse(text, &ROOT).unwrap() {
-            Value::Map(entries) => entries.into_iter().find(|(name, _)| name == key).unwrap().1,
-            other => panic!("{other:?} is no map"),
-        }
+        let tree = parse(text, &ROOT).unwrap();
+        let Value::Map(entries) = tree else {
+            panic!("{tree:?} is no map")
+        };
+        entries.into_iter().find(|(name, _)| name == key).unwrap().1
     }
 
     fn check_error(text: &str, line: Option<usize>, said: &str) {
@@ -296,13 +330,27 @@ mod tests {
 
     #[test]
     fn an_alias_bomb_is_refused() {
-        let mut bomb = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n".to_owned();
-        for level in 1..9 {
-            let below = format!("*a{}", level - 1);
-            let list = vec![below; 10].join(", ");
-            bomb += &format!("a{level}: &a{level} [{list}]\n");
-        }
+        let level = |level: u32| match level {
+            0 => "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n".to_owned(),
+            _ => format!(
+                "a{level}: &a{level} [{}]\n",
+                vec![format!("*a{}", level - 1); 10].join(", ")
+            ),
+        };
+        let bomb: String = (0..9).map(level).collect();
         assert!(parse(&bomb, &ROOT).is_err());
+    }
+
+    #[test]
+    fn brackets_without_end_are_refused_before_the_parser_sees_them() {
+        let said = "more than 1000 brackets are open";
+        check_error(&format!("# x\na: {}", "[".repeat(1_000_000)), Some(2), said);
+        check_error(&format!("a:\n{}", "  - {\n".repeat(1001)), Some(1002), said);
+        check_error(
+            &format!("a: {}", "[".repeat(1000)),
+            Some(1),
+            "recursion limit exceeded",
+        );
     }
 
     #[test]

@@ -7,7 +7,6 @@
 //! What a key means is not here.
 
 use std::collections::HashSet;
-use std::fmt::Write as _;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
@@ -98,16 +97,22 @@ impl<'v> Section<'v> {
 
     /// Where `key` stands, or would stand.
     pub(super) fn place_of(&self, key: &str) -> Place {
-        self.item(key)
-            .map_or_else(|| self.place.missing(key), |item| item.place)
+        match self.position(key) {
+            Some(position) => self.place.entry(position, key),
+            None => self.place.missing(key),
+        }
     }
 
     /// The value of `key`, unless it is absent.
     pub(super) fn item(&self, key: &str) -> Option<Item<'v>> {
-        let position = self.entries.iter().position(|(name, _)| name == key)?;
+        let position = self.position(key)?;
         let (_, value) = self.entries.get(position)?;
         let place = self.place.entry(position, key);
         (*value != Value::Null).then_some(Item { place, value })
+    }
+
+    fn position(&self, key: &str) -> Option<usize> {
+        self.entries.iter().position(|(name, _)| name == key)
     }
 
     /// The block below `key`; an empty one if it is absent.
@@ -281,18 +286,22 @@ impl<'v> Section<'v> {
                     "this key stands in the same block a second time: remove one of the two",
                 );
             } else if !known {
-                findings.compatibility(&place, self.unknown(key));
+                // looking for the nearest key is slow, and nobody will read it
+                let near = if findings.is_full() {
+                    None
+                } else {
+                    keys::nearest(self.shape, key)
+                };
+                findings.compatibility(&place, unknown(near));
             }
         }
     }
+}
 
-    fn unknown(&self, key: &str) -> String {
-        match keys::nearest(self.shape, key) {
-            Some(near) => format!("unknown key, ignored; did you mean `{near}`?"),
-            None => {
-                "unknown key, ignored; remove it (config.example.yaml lists every key)".to_owned()
-            }
-        }
+fn unknown(near: Option<String>) -> String {
+    match near {
+        Some(near) => format!("unknown key, ignored; did you mean `{near}`?"),
+        None => "unknown key, ignored; remove it (config.example.yaml lists every key)".to_owned(),
     }
 }
 
@@ -334,8 +343,7 @@ fn plain(text: &str) -> String {
     let mut plain = String::new();
     for letter in text.chars().take(QUOTED_MAX) {
         if letter.is_control() {
-            // writing to a String cannot fail
-            let _: Result<(), _> = write!(plain, "{}", letter.escape_default());
+            plain.extend(letter.escape_default());
         } else {
             plain.push(letter);
         }

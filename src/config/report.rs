@@ -3,7 +3,6 @@
 //! Secrets are said to be there or not, never shown.
 
 use std::fmt::{self, Display, Formatter};
-use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use crate::balance::upstream::UpstreamSpec;
@@ -38,7 +37,7 @@ impl Display for Report<'_> {
         write_notices(out, "warnings", config, Severity::Advice)?;
         write_notices(
             out,
-            "errors in --check (a start only warns)",
+            "errors here, warnings at a start",
             config,
             Severity::Compatibility,
         )?;
@@ -132,71 +131,58 @@ fn write_health(out: &mut Formatter<'_>, health: &HealthCheck) -> fmt::Result {
 }
 
 fn write_limits(out: &mut Formatter<'_>, limits: &Limits) -> fmt::Result {
-    let or = |limit: Option<NonZeroUsize>, unit: &str, none: &str| match limit {
-        Some(limit) => format!("{limit} {unit}"),
-        None => format!("0 ({none})"),
-    };
-    let from_system = "as many as file descriptors and threads allow";
-    let auto_queue = "auto: 4 for each worker";
-    let auto_workers = "auto: 64 a core, between 128 and 1024";
     heading(out, "limits")?;
-    row(
-        out,
-        "  max_connections",
-        &or(limits.max_connections, "connections", from_system),
-    )?;
-    let per_client = or(limits.max_connections_per_client, "connections", "no limit");
-    row(out, "  max_connections_per_client", &per_client)?;
-    row(
-        out,
-        "  workers",
-        &or(limits.workers, "threads", auto_workers),
-    )?;
-    row(out, "  queue", &or(limits.queue, "requests", auto_queue))?;
-    row(out, "  queue_timeout_secs", &Seconds(limits.queue_timeout))?;
+    let system = "as many as file descriptors and threads allow";
+    let workers = "auto: 64 a core, between 128 and 1024";
+    for (key, limit, unit, none) in [
+        (
+            "max_connections",
+            limits.max_connections,
+            "connections",
+            system,
+        ),
+        (
+            "max_connections_per_client",
+            limits.max_connections_per_client,
+            "connections",
+            "no limit",
+        ),
+        ("workers", limits.workers, "threads", workers),
+        ("queue", limits.queue, "requests", "auto: 4 for each worker"),
+    ] {
+        match limit {
+            Some(limit) => row(out, &format!("  {key}"), &format_args!("{limit} {unit}"))?,
+            None => row(out, &format!("  {key}"), &format_args!("0 ({none})"))?,
+        }
+    }
     match limits.request_timeout {
         Some(timeout) => row(out, "  request_timeout_secs", &Seconds(timeout))?,
         None => row(out, "  request_timeout_secs", &"0 (none)")?,
     }
-    row(
-        out,
-        "  response_timeout_secs",
-        &Seconds(limits.response_timeout),
-    )?;
-    row(
-        out,
-        "  connect_timeout_secs",
-        &Seconds(limits.connect_timeout),
-    )?;
-    row(
-        out,
-        "  header_timeout_secs",
-        &Seconds(limits.header_timeout),
-    )?;
-    row(out, "  idle_timeout_secs", &Seconds(limits.idle_timeout))?;
-    row(out, "  io_timeout_secs", &Seconds(limits.io_timeout))?;
-    row(
-        out,
-        "  tunnel_idle_timeout_secs",
-        &Seconds(limits.tunnel_idle_timeout),
-    )?;
-    row(
-        out,
-        "  shutdown_timeout_secs",
-        &Seconds(limits.shutdown_timeout),
-    )?;
-    row(
-        out,
-        "  max_header_bytes",
-        &format_args!("{} bytes", limits.max_header_bytes),
-    )?;
+    for (key, time) in [
+        ("queue_timeout_secs", limits.queue_timeout),
+        ("response_timeout_secs", limits.response_timeout),
+        ("connect_timeout_secs", limits.connect_timeout),
+        ("header_timeout_secs", limits.header_timeout),
+        ("idle_timeout_secs", limits.idle_timeout),
+        ("io_timeout_secs", limits.io_timeout),
+        ("tunnel_idle_timeout_secs", limits.tunnel_idle_timeout),
+        ("shutdown_timeout_secs", limits.shutdown_timeout),
+        ("upstream_idle_secs", limits.upstream_idle),
+    ] {
+        row(out, &format!("  {key}"), &Seconds(time))?;
+    }
     let idle = limits.upstream_idle_connections;
     row(
         out,
         "  upstream_idle_connections",
         &format_args!("{idle} for each upstream"),
     )?;
-    row(out, "  upstream_idle_secs", &Seconds(limits.upstream_idle))
+    row(
+        out,
+        "  max_header_bytes",
+        &format_args!("{} bytes", limits.max_header_bytes),
+    )
 }
 
 fn write_access(out: &mut Formatter<'_>, config: &Config) -> fmt::Result {

@@ -117,17 +117,13 @@ impl Conn {
         }
     }
 
-    /// Changes how long one read waits, if it is not so already. Never less than a millisecond.
-    ///
-    /// # Errors
-    /// When the socket is dead.
-    pub fn limit_read(&mut self, limit: Duration) -> io::Result<()> {
+    /// Changes how long one read waits, if it is not so already. Never less than a millisecond. A dead
+    /// socket shows at the read.
+    pub fn limit_read(&mut self, limit: Duration) {
         let limit = limit.max(Duration::from_millis(1));
-        if limit != self.read_limit {
-            self.stream.set_read_timeout(Some(limit))?;
+        if limit != self.read_limit && self.stream.set_read_timeout(Some(limit)).is_ok() {
             self.read_limit = limit;
         }
-        Ok(())
     }
 
     /// Reads once; what arrives is added to the unread bytes.
@@ -199,9 +195,9 @@ impl Conn {
             if look_around() == LookAround::GiveUp {
                 return Err(SendError::Cut);
             }
-            // The tick that just ended was already waited for.
-            let since = *stalled_since.get_or_insert_with(|| Instant::now() - TICK);
-            if since.elapsed() >= patience {
+            let since = *stalled_since.get_or_insert_with(Instant::now);
+            // One tick had been waited for when the count began.
+            if since.elapsed() + TICK >= patience {
                 return Err(SendError::Stalled);
             }
         }

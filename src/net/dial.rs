@@ -92,13 +92,16 @@ fn connect(address: SocketAddr, limit: Duration) -> io::Result<Conn> {
 }
 
 fn failed(error: &io::Error) -> HopFailure {
-    match error.kind() {
-        io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => HopFailure::ConnectTimeout,
-        io::ErrorKind::ConnectionRefused | io::ErrorKind::ConnectionReset => {
-            HopFailure::ConnectRefused
-        }
-        _ if is_exhaustion(error) => HopFailure::LocalExhaustion,
-        _ => HopFailure::ConnectUnreachable,
+    use io::ErrorKind::{ConnectionRefused, ConnectionReset, TimedOut, WouldBlock};
+    let kind = error.kind();
+    if is_exhaustion(error) {
+        HopFailure::LocalExhaustion
+    } else if matches!(kind, TimedOut | WouldBlock) {
+        HopFailure::ConnectTimeout
+    } else if matches!(kind, ConnectionRefused | ConnectionReset) {
+        HopFailure::ConnectRefused
+    } else {
+        HopFailure::ConnectUnreachable
     }
 }
 

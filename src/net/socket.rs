@@ -228,6 +228,18 @@ fn keep_alive(socket: impl AsFd) -> io::Result<()> {
     Ok(())
 }
 
+/// Changes how long one call on `stream` waits. Never less than a millisecond. A dead socket shows at
+/// the next call.
+pub fn limit(stream: &TcpStream, limit: Duration) {
+    let limit = Some(limit.max(Duration::from_millis(1)));
+    let set = stream
+        .set_read_timeout(limit)
+        .and_then(|()| stream.set_write_timeout(limit));
+    if let Err(error) = set {
+        log::trace!("cannot set time limits: {error}");
+    }
+}
+
 /// Sets on a listener what its accepted sockets inherit (on Linux): [`prepare`] and both time limits.
 /// That spares seven system calls per connection.
 ///

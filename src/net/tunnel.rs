@@ -330,10 +330,8 @@ struct Half {
 impl Half {
     fn run(self, early: Vec<u8>) {
         let tunnel = &*self.tunnel;
-        // A socket that dies this early shows it at the first read.
         for stream in [&tunnel.client, &tunnel.hop] {
-            stream.set_read_timeout(Some(tunnel.idle_limit)).ok();
-            stream.set_write_timeout(Some(tunnel.idle_limit)).ok();
+            socket::limit(stream, tunnel.idle_limit);
         }
         let (from, to, count) = match self.direction {
             Direction::ToHop => (&tunnel.client, &tunnel.hop, &tunnel.to_hop),
@@ -341,8 +339,9 @@ impl Half {
         };
         match self.copy(early, from, to, count) {
             Ok(()) => {
-                // A peer that is gone already needs no end.
-                to.shutdown(Shutdown::Write).ok();
+                if let Err(error) = to.shutdown(Shutdown::Write) {
+                    log::trace!("this side was gone before the end: {error}");
+                }
             }
             Err(end) => tunnel.stop(end),
         }
@@ -447,10 +446,7 @@ impl Half {
         if left.is_zero() {
             return Err(TunnelEnd::Idle);
         }
-        let left = left.max(Duration::from_millis(1));
-        let limited = stream
-            .set_read_timeout(Some(left))
-            .and_then(|()| stream.set_write_timeout(Some(left)));
-        limited.map_err(|_gone| TunnelEnd::Reset)
+        socket::limit(stream, left);
+        Ok(())
     }
 }

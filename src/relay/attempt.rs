@@ -256,8 +256,7 @@ impl Exchange<'_> {
                 Wait::No
             } else {
                 let left = self.time_left(waiting, limit);
-                // A failure shows at the read.
-                hop.conn.limit_read(left.min(TICK)).ok();
+                hop.conn.limit_read(left.min(TICK));
                 Wait::Tick
             };
             match hop.conn.receive(wait) {

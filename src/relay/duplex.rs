@@ -182,18 +182,13 @@ impl Exchange<'_> {
     }
 
     fn write_up(&mut self, hop: &mut Hop) -> bool {
-        let sent = hop
-            .conn
-            .send(&[IoSlice::new(self.upload.pending())], Wait::No);
-        match sent {
-            Ok(count) => {
-                self.upload.advance(count);
-                count > 0
-            }
-            Err(_) => {
-                self.upload.abandon();
-                true
-            }
+        let pending = [IoSlice::new(self.upload.pending())];
+        if let Ok(count) = hop.conn.send(&pending, Wait::No) {
+            self.upload.advance(count);
+            count > 0
+        } else {
+            self.upload.abandon();
+            true
         }
     }
 

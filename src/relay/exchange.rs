@@ -168,10 +168,11 @@ impl Exchange<'_> {
     /// The upstream this client is bound to, if it still can be used, else the one the mode picks.
     fn next_upstream(&mut self, tried: &Tried) -> Option<Lease> {
         if let Some(bound) = &self.client.bound {
-            if let BoundTo::Upstream(id) = bound.to {
-                if let Some(lease) = self.snapshot.pool.lease(id).filter(|_| !tried.contains(id)) {
-                    return Some(lease);
-                }
+            if let BoundTo::Upstream(id) = bound.to
+                && !tried.contains(id)
+                && let Some(lease) = self.snapshot.pool.lease(id)
+            {
+                return Some(lease);
             }
             self.client.bound = None;
         }
@@ -290,8 +291,8 @@ impl Exchange<'_> {
         } else {
             limits.upstream_idle.min(TRUSTED_IDLE)
         };
-        let shelf = self.snapshot.shelf(lease.upstream());
-        if let Some(stream) = shelf.and_then(|shelf| shelf.take(within)) {
+        let idle = self.snapshot.shelf(lease.upstream());
+        if let Some(stream) = idle.and_then(|idle| idle.take(within)) {
             lease
                 .upstream()
                 .vitals()
@@ -375,15 +376,14 @@ impl Exchange<'_> {
         let Some(lease) = hop.lease else {
             return; // Origins are not kept.
         };
-        let limits = &self.snapshot.config.limits;
+        let most = self.snapshot.config.limits.upstream_idle_connections;
         let upstream = lease.upstream();
-        if upstream.vitals().is_online() && limits.upstream_idle_connections > 0 {
+        if let Some(shelf) = self.snapshot.shelf(upstream)
+            && upstream.vitals().is_online()
+        {
             let mut conn = hop.conn;
-            if conn.limit_read(TICK).is_ok() {
-                if let Some(shelf) = self.snapshot.shelf(upstream) {
-                    shelf.keep(conn.into_parts().0, limits.upstream_idle_connections);
-                }
-            }
+            conn.limit_read(TICK);
+            shelf.keep(conn.into_parts().0, most);
         }
     }
 

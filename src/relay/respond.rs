@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use crate::balance::failover::AttemptError;
 use crate::balance::state::Suspicion;
-use crate::net::socket::{Received, Wait};
+use crate::net::socket::{Received, TICK, Wait};
 use crate::protocol::answer::HopFailure;
 use crate::protocol::body::{BodyCoder, Sent};
 use crate::protocol::framing::{self, Framing};
@@ -183,10 +183,7 @@ impl Exchange<'_> {
     fn receive_body(&mut self, hop: &mut Hop) -> Result<bool, Failed> {
         let patience = self.snapshot.config.limits.io_timeout;
         let since = Instant::now();
-        // A failure shows at the read.
-        hop.conn
-            .limit_read(patience.min(crate::net::socket::TICK))
-            .ok();
+        hop.conn.limit_read(patience.min(TICK));
         loop {
             match hop.conn.receive_bulk(Wait::Tick) {
                 Ok(Received::Bytes(_)) => return Ok(true),

@@ -87,7 +87,7 @@ pub fn serve(
             report: Report::begin(ctx, client.address, begun, (received, sent)),
         };
         match turn.take(client, scratch) {
-            Next::Again(same) => client = *same,
+            Next::Again(same) => client = same,
             Next::Over(outcome) => return outcome,
         }
         scratch.request = head.into_bytes();
@@ -172,7 +172,7 @@ fn next_head(
 }
 
 enum Next {
-    Again(Box<Client>),
+    Again(Client),
     Over(Outcome),
 }
 
@@ -362,7 +362,7 @@ impl Turn<'_> {
             Persistence::KeepAlive if is_stopping(self.ctx) => {
                 Persistence::Close(CloseReason::Draining)
             }
-            then => then,
+            Persistence::KeepAlive | Persistence::Close(_) => then,
         }
     }
 
@@ -387,7 +387,7 @@ impl Turn<'_> {
     fn over(self, client: Client, then: Persistence) -> Next {
         self.report.finish(self.ctx, totals(&client));
         match then {
-            Persistence::KeepAlive => Next::Again(Box::new(client)),
+            Persistence::KeepAlive => Next::Again(client),
             // It will send nothing more, so nothing can hit a closed socket.
             Persistence::Close(reason @ (CloseReason::ClientAsked | CloseReason::Http10))
                 if client.conn.unread().is_empty() =>

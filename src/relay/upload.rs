@@ -22,10 +22,17 @@ pub struct Upload {
     /// Bytes read from the client that the next hop has not taken yet, from `sent` on.
     pending: Vec<u8>,
     sent: usize,
-    /// Nothing more is read from the client for the next hop: it has answered or left.
-    abandoned: bool,
+    next_hop: NextHop,
     /// The client waits for a `100 Continue` before it sends the body.
     pub expects_continue: bool,
+}
+
+/// Whether there is a point in sending more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum NextHop {
+    Takes,
+    /// It has left, or takes no more.
+    Refuses,
 }
 
 impl Upload {
@@ -38,7 +45,7 @@ impl Upload {
             replay: Replay::Whole,
             pending: Vec::new(),
             sent: 0,
-            abandoned: false,
+            next_hop: NextHop::Takes,
             expects_continue: false,
         }
     }
@@ -55,17 +62,17 @@ impl Upload {
 
     /// Whether the next hop is to get more.
     pub fn is_open(&self) -> bool {
-        !self.abandoned && (!self.coder.is_finished() || !self.pending().is_empty())
+        self.next_hop == NextHop::Takes && (!self.coder.is_finished() || !self.pending().is_empty())
     }
 
     /// The next hop takes no more.
     pub fn abandon(&mut self) {
-        self.abandoned = true;
+        self.next_hop = NextHop::Refuses;
     }
 
     /// Another attempt begins: it sends what is [`kept`](Self::kept) and goes on from there.
     pub fn resume(&mut self) {
-        self.abandoned = false;
+        self.next_hop = NextHop::Takes;
         self.pending.clear();
         self.sent = 0;
     }

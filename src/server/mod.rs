@@ -158,7 +158,7 @@ impl Server {
     ) -> io::Result<()> {
         let (waiter, workers) = (Arc::clone(&self.waiter), Arc::clone(&self.workers));
         self.keep(threads::start("waiter", move || {
-            waiter.run(poll, &workers)
+            waiter.run(poll, &workers);
         })?);
         let hold: Arc<dyn Hold> = Arc::<Waiter>::clone(&self.waiter);
         let workers = Arc::clone(&self.workers);

@@ -152,14 +152,12 @@ impl Workers {
             since: Instant::now(),
         });
         self.waiting.store(state.jobs.len(), Ordering::Relaxed);
-        if state.jobs.len() <= state.idle {
-            drop(state);
-            self.wanted.notify_one();
-        } else if state.workers < bounds.workers && self.start(&mut state, hold) {
-            drop(state);
+        let enough = state.jobs.len() <= state.idle
+            || (state.workers < bounds.workers && self.start(&mut state, hold));
+        drop(state);
+        if enough {
             self.wanted.notify_one();
         } else {
-            drop(state);
             self.pressed.notify_one();
         }
     }

@@ -1,0 +1,644 @@
+//! The keys at the top of the file, and the way through all of it.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::balance::pick::BalanceMode;
+use crate::route::{PolicyMode, Rules};
+
+use super::access::{AccessRules, AddressList};
+use super::advice;
+use super::checked::{AccessLog, AccessLogFormat, Config, PolicySummary};
+use super::findings::{ConfigErrors, Findings, Notice, Place, Severity};
+use super::health::HealthCheck;
+use super::keys;
+use super::limits::{Limits, unless_zero};
+use super::listen::ListenAddress;
+use super::raw::{self, Value};
+use super::reader::{Item, Section, Shortest, quote};
+use super::secret::{self, Files, Secret};
+use super::upstreams;
+
+/// A token shorter than this can be guessed, in bytes.
+const TOKEN_SHORT: usize = 16;
+
+/// A file that was read, with what the system says about it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Source<'t> {
+    /// As it was named; other paths are meant from its folder on.
+    pub(super) path: &'t Path,
+    /// Its content.
+    pub(super) text: &'t str,
+    /// Its permission bits, where it is a file.
+    pub(super) mode: Option<u32>,
+}
+
+/// Checks a file to its end.
+pub(super) fn check(source: Source<'_>) -> Result<Config, ConfigErrors> {
+    let file = source.path.display().to_string();
+    let text = source.text.strip_prefix('\u{feff}').unwrap_or(source.text);
+    let tree = raw::parse(text, &keys::ROOT).map_err(|error| ConfigErrors {
+        errors: vec![Notice {
+            severity: Severity::Error,
+            file: file.clone(),
+            line: error.line,
+            key: String::new(),
+            text: error.text,
+        }],
+    })?;
+    let mut findings = Findings::default();
+    let mut files = Files::beside(source.path);
+    files.saw(text);
+    let config = read(&mut findings, &mut files, &tree);
+    if files.has_inline_secret
+        && let Some(advice) = source.mode.and_then(secret::advice_for_config)
+    {
+        findings.advice(&Place::default(), advice);
+    }
+    let warnings = findings.conclude(&file, text)?;
+    match config {
+        Some(config) => Ok(Config {
+            warnings,
+            fingerprint: files.fingerprint(),
+            ..config
+        }),
+        // whatever could not be read left an error behind
+        None => Err(ConfigErrors { errors: warnings }),
+    }
+}
+
+fn read(findings: &mut Findings, files: &mut Files, tree: &Value) -> Option<Config> {
+    let root = Section::open(
+        findings,
+        Item {
+            place: Place::default(),
+            value: tree,
+        },
+        &keys::ROOT,
+    );
+    let listen = read_listen(findings, &root);
+    let admin_listen = root.text(findings, "admin_listen");
+    let admin_listen = admin_listen.and_then(|text| ListenAddress::read(findings, &text));
+    let admin_token = read_token(findings, files, &root);
+    let mode = root.word(
+        findings,
+        "mode",
+        &[
+            ("round_robin", BalanceMode::RoundRobin),
+            ("best", BalanceMode::Best),
+            ("priority", BalanceMode::Priority),
+        ],
+        BalanceMode::RoundRobin,
+    );
+    let reload = root.seconds(findings, "reload_interval_secs", Shortest::Zero, 60);
+    let access_log = read_access_log(findings, files, &root);
+    let via = root.switch(findings, "via").unwrap_or(true);
+    let health = root.section(findings, "health_check");
+    let health = HealthCheck::read(findings, &health);
+    let limits = root.section(findings, "limits");
+    let limits = Limits::read(findings, &limits);
+    let (policy, rules) = read_policy(findings, &root);
+    let block = root.section(findings, "access");
+    let access = AccessRules::read(findings, files, &block);
+    let proxy_protocol = read_proxy_protocol(findings, &root, &block);
+    let items = root.list(findings, "upstream").unwrap_or_default();
+    let shape = root.shape_of("upstream").element();
+    let upstreams = upstreams::read(findings, files, items, shape);
+    let config = Config {
+        listen: listen?,
+        admin_listen,
+        admin_token,
+        mode,
+        reload_interval: unless_zero(reload),
+        access_log,
+        via,
+        proxy_protocol,
+        health: health?,
+        limits,
+        policy,
+        rules: Arc::new(rules?),
+        access,
+        upstreams,
+        warnings: Vec::new(),
+        fingerprint: 0,
+    };
+    advice::give(findings, &root, &config);
+    Some(config)
+}
+
+fn read_listen(findings: &mut Findings, root: &Section<'_>) -> Option<ListenAddress> {
+    if root.item("listen").is_none() {
+        let text = "required: write `listen: 127.0.0.1:8080` for clients on this \
+                    machine, or `listen: 0.0.0.0:8080` for the network";
+        findings.error(&root.place_of("listen"), text);
+        return None;
+    }
+    let written = root.text(findings, "listen")?;
+    ListenAddress::read(findings, &written)
+}
+
+fn read_token(findings: &mut Findings, files: &mut Files, root: &Section<'_>) -> Option<Secret> {
+    let inline = root.text(findings, "admin_token");
+    let file = root.text(findings, "admin_token_file");
+    if let (Some(_), Some(file)) = (&inline, &file) {
+        upstreams::note_both(findings, &file.place, "admin_token");
+    }
+    files.has_inline_secret |= inline.is_some();
+    let (token, place) = match (inline, file) {
+        (Some(token), _) => (token.text.to_owned(), token.place),
+        (None, Some(path)) => (files.secret(findings, &path)?, path.place),
+        (None, None) => return None,
+    };
+    if token.is_empty() || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
+        let text = "a token is sent in a header: write visible ASCII characters without spaces";
+        findings.error(&place, text);
+        return None;
+    }
+    if token.len() < TOKEN_SHORT {
+        let text = format!("shorter than {TOKEN_SHORT} characters, so it can be guessed");
+        findings.advice(&place, text);
+    }
+    Some(Secret::new(token))
+}
+
+fn read_access_log(
+    findings: &mut Findings,
+    files: &Files,
+    root: &Section<'_>,
+) -> Option<AccessLog> {
+    let item = root.item("access_log")?;
+    match item.value {
+        Value::Bool(false) => None,
+        Value::Bool(true) => Some(AccessLog {
+            format: AccessLogFormat::Text,
+            file: None,
+        }),
+        Value::Map(_) => {
+            let block = root.section(findings, "access_log");
+            let words = &[
+                ("text", AccessLogFormat::Text),
+                ("json", AccessLogFormat::Json),
+                ("combined", AccessLogFormat::Combined),
+            ];
+            let format = block.word(findings, "format", words, AccessLogFormat::Text);
+            let file = block
+                .text(findings, "file")
+                .map(|path| files.resolve(path.text));
+            Some(AccessLog { format, file })
+        }
+        Value::Null | Value::Integer(_) | Value::Float(_) | Value::Text(_) | Value::List(_) => {
+            let text = "write `true`, `false`, or a block like `{format: json, file: PATH}`";
+            findings.error(&item.place, text);
+            None
+        }
+    }
+}
+
+fn read_policy(findings: &mut Findings, root: &Section<'_>) -> (PolicySummary, Option<Rules>) {
+    let block = root.section(findings, "domain_policy");
+    let words = &[
+        ("off", PolicyMode::Off),
+        ("blacklist", PolicyMode::Blacklist),
+        ("whitelist", PolicyMode::Whitelist),
+    ];
+    let mode = block.word(findings, "mode", words, PolicyMode::Off);
+    let mut domains = Vec::new();
+    for domain in block.texts(findings, "domains").unwrap_or_default() {
+        // The first release took anything and matched nothing by it.
+        match Rules::compile(PolicyMode::Off, &[domain.text]) {
+            Ok(_) => domains.push(domain.text),
+            Err(error) => {
+                let text = format!("{} is ignored: {}", quote(domain.text), error.reason);
+                findings.compatibility(&domain.place, text);
+            }
+        }
+    }
+    let rules = Rules::compile(mode, &domains);
+    if let Err(error) = &rules {
+        findings.error(&block.place_of("domains"), error.to_string());
+    }
+    (
+        PolicySummary {
+            mode,
+            domains: domains.len(),
+        },
+        rules.ok(),
+    )
+}
+
+fn read_proxy_protocol(
+    findings: &mut Findings,
+    root: &Section<'_>,
+    access: &Section<'_>,
+) -> Option<AddressList> {
+    let wanted = root
+        .switch(findings, "listen_proxy_protocol")
+        .unwrap_or(false);
+    let from = AddressList::read(findings, access, "proxy_protocol_from");
+    match (wanted, from) {
+        (true, Some(from)) if !from.is_empty() => Some(from),
+        (true, _) => {
+            let text = "whoever may send a PROXY header may claim any address: name the networks \
+                        of your balancer in `access.proxy_protocol_from`";
+            findings.error(&root.place_of("listen_proxy_protocol"), text);
+            None
+        }
+        (false, Some(_)) => {
+            let text = "has no effect without `listen_proxy_protocol: true`";
+            findings.advice(&access.place_of("proxy_protocol_from"), text);
+            None
+        }
+        (false, None) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::config::parse;
+    use crate::protocol::credentials::Credentials;
+
+    const SMALLEST: &str = "listen: 127.0.0.1:8080\nupstream: [{url: 'http://p.test'}]\n";
+
+    /// The configuration of a file that has nothing to complain about.
+    fn clean(text: &str) -> Config {
+        let config = parse(text, "c.yaml").unwrap();
+        assert_eq!(said(&config), "", "{text}");
+        config
+    }
+
+    fn said(config: &Config) -> String {
+        config
+            .warnings
+            .iter()
+            .map(ToString::to_string)
+            .collect::<Vec<_>>()
+            .join("\n")
+    }
+
+    /// Every line of `wanted` begins a line of the errors, in this order.
+    fn check_errors(text: &str, wanted: &[&str]) {
+        let errors = parse(text, "c.yaml").unwrap_err().to_string();
+        let lines: Vec<_> = errors.lines().collect();
+        assert_eq!(lines.len(), wanted.len(), "{errors}");
+        for (line, wanted) in lines.iter().zip(wanted) {
+            assert!(line.starts_with(wanted), "{line}");
+        }
+    }
+
+    /// The file can be used; the only notice begins with `wanted`.
+    fn check_notice(text: &str, severity: Severity, wanted: &str) -> Config {
+        let config = parse(text, "c.yaml").unwrap();
+        assert_eq!(config.warnings.len(), 1, "{}", said(&config));
+        assert_eq!(config.warnings[0].severity, severity);
+        assert!(said(&config).starts_with(wanted), "{}", said(&config));
+        config
+    }
+
+    fn with(line: &str) -> String {
+        format!("{SMALLEST}{line}\n")
+    }
+
+    #[test]
+    fn two_lines_are_a_configuration_with_the_documented_defaults() {
+        let config = clean(SMALLEST);
+        assert_eq!(config.mode, BalanceMode::RoundRobin);
+        assert_eq!(config.reload_interval, Some(Duration::from_secs(60)));
+        assert_eq!(config.access_log, None);
+        assert!(config.via);
+        assert!(config.proxy_protocol.is_none());
+        assert_eq!(config.limits.max_connections, None);
+        assert_eq!(config.limits.request_timeout, None);
+        assert_eq!(config.limits.response_timeout, Duration::from_secs(300));
+        assert_eq!(config.limits.tunnel_idle_timeout, Duration::from_secs(3600));
+        assert_eq!(config.limits.max_header_bytes, 65_536);
+        assert_eq!(config.health.interval, Duration::from_secs(30));
+        assert_eq!(config.health.expect_status, 204);
+        assert_eq!(config.health.online_interval, None);
+        let upstream = &config.upstreams[0];
+        assert_eq!(upstream.name, "p.test:8080");
+        assert_eq!((upstream.weight, upstream.priority), (1, 100));
+        assert!(upstream.credentials.is_none());
+    }
+
+    #[test]
+    fn every_mistake_of_a_file_is_told_in_its_order() {
+        check_errors(
+            "listen: 8080\nmode: random\nlimits:\n  workers: many\n  queue_timeout_secs: -1\n\
+             upstream:\n  - url: socks5://p.test:1080\n  - weight: 2\n  - url: http://q.test\n    \
+             weight: x\n",
+            &[
+                "c.yaml:1: listen: the address or the port is missing: write address:port",
+                "c.yaml:2: mode: `random` is not known: write `round_robin`, `best` or `priority`",
+                "c.yaml:4: limits.workers: `many` is no number: write a whole number from 0 to",
+                "c.yaml:5: limits.queue_timeout_secs: -1 is out of range: write a number of",
+                "c.yaml:7: upstream[0].url: `socks5` is not spoken to upstreams",
+                "c.yaml:8: upstream[1].url: every upstream needs one: write `url: http",
+                "c.yaml:10: upstream[2].weight: `x` is no number",
+            ],
+        );
+    }
+
+    #[test]
+    fn an_empty_file_is_told_what_it_lacks() {
+        for text in ["", "# nothing\n", "---\n", "{}"] {
+            check_errors(text, &["c.yaml: listen: required: write `listen: 127"]);
+        }
+    }
+
+    #[test]
+    fn a_key_without_a_value_is_absent_and_has_a_line() {
+        check_errors("via:\nlisten:\n", &["c.yaml:2: listen: required"]);
+    }
+
+    #[test]
+    fn what_is_no_yaml_names_the_line() {
+        check_errors(
+            "listen: a:1\n  via: true\n",
+            &["c.yaml:2: mapping values are not allowed"],
+        );
+        check_errors(
+            "- a\n",
+            &["c.yaml: expected a block", "c.yaml: listen: required"],
+        );
+    }
+
+    #[test]
+    fn a_byte_order_mark_is_no_mistake() {
+        clean(&format!("\u{feff}{SMALLEST}"));
+    }
+
+    #[test]
+    fn an_old_file_with_a_schemeless_upstream_starts_and_fails_the_check() {
+        let text = "listen: 127.0.0.1:1\nupstream:\n  - url: p.test:3128\n";
+        let config = check_notice(
+            text,
+            Severity::Compatibility,
+            "c.yaml:3: upstream[0].url: the scheme is missing, read as `http://p.test:3128`",
+        );
+        assert!(config.relies_on_compatibility());
+        assert_eq!(config.upstreams[0].authority.to_string(), "p.test:3128");
+    }
+
+    #[test]
+    fn the_second_of_two_equal_upstreams_is_dropped() {
+        let text = "listen: 127.0.0.1:1\nupstream:\n  - url: http://p.test\n  - weight: 5\n    \
+                    url: http://P.test:8080/\n";
+        let config = check_notice(
+            text,
+            Severity::Compatibility,
+            "c.yaml:5: upstream[1].url: the same upstream as upstream[0], dropped",
+        );
+        assert_eq!(config.upstreams.len(), 1);
+        assert_eq!(config.upstreams[0].weight, 1);
+    }
+
+    #[test]
+    fn an_unknown_key_starts_and_fails_the_check() {
+        let config = check_notice(
+            &with("max_conections: 5"),
+            Severity::Compatibility,
+            "c.yaml:3: max_conections: unknown key, ignored; did you mean `limits.max_connections`?",
+        );
+        assert!(config.relies_on_compatibility());
+    }
+
+    #[test]
+    fn weight_zero_is_warned_about_and_valid() {
+        let text = "listen: 127.0.0.1:1\nupstream:\n  - {url: 'http://a.test', weight: 0}\n  - \
+                    {url: 'http://b.test'}\n";
+        let config = check_notice(
+            text,
+            Severity::Advice,
+            "c.yaml:3: upstream[0].weight: 0 means no new requests",
+        );
+        assert!(!config.relies_on_compatibility());
+    }
+
+    #[test]
+    fn without_upstreams_a_file_is_valid_and_warned_about() {
+        for text in [
+            "listen: 127.0.0.1:1\n",
+            "listen: 127.0.0.1:1\nupstream: []\n",
+        ] {
+            let config = parse(text, "c.yaml").unwrap();
+            assert!(said(&config).contains("upstream: no upstream is configured"));
+            assert!(!config.relies_on_compatibility());
+        }
+    }
+
+    #[test]
+    fn a_pool_that_nobody_needs_may_be_empty() {
+        let text = "listen: 127.0.0.1:1\ndomain_policy: {mode: whitelist}\n";
+        check_notice(
+            text,
+            Severity::Advice,
+            "c.yaml:2: domain_policy: a whitelist without domains",
+        );
+    }
+
+    #[test]
+    fn two_upstreams_cannot_share_a_name() {
+        check_errors(
+            "listen: 127.0.0.1:1\nupstream:\n  - {url: 'http://a.test', name: x}\n  - \
+             {url: 'http://b.test', name: x}\n",
+            &["c.yaml:4: upstream[1].name: `x` is the name of upstream[0], too"],
+        );
+    }
+
+    #[test]
+    fn a_name_is_printable_and_short() {
+        for name in ["\"a\\nb\"", "\"a\\e[0m\"", "''", &"x".repeat(129)] {
+            let text =
+                format!("listen: a:1\nupstream:\n  - url: http://a.test\n    name: {name}\n");
+            check_errors(
+                &text,
+                &["c.yaml:4: upstream[0].name: write 1 to 128 bytes without"],
+            );
+        }
+    }
+
+    #[test]
+    fn a_user_without_a_password_has_an_empty_one() {
+        let text = "listen: 127.0.0.1:1\nupstream: [{url: 'http://p.test', username: bob}]\n";
+        let config = clean(text);
+        let credentials = config.upstreams[0].credentials.as_ref().unwrap();
+        assert_eq!(credentials.authorization(), "Basic Ym9iOg==");
+    }
+
+    #[test]
+    fn a_password_is_taken_letter_by_letter() {
+        for written in ["007", "1e5", "true", "'a@/: b'", "'~'"] {
+            let text = format!(
+                "listen: 127.0.0.1:1\nupstream:\n  - url: http://p.test\n    username: b\n    \
+                 password: {written}\n"
+            );
+            let config = clean(&text);
+            let wanted = Credentials::basic("b", written.trim_matches('\''));
+            assert_eq!(
+                config.upstreams[0].credentials.as_ref(),
+                Some(&wanted),
+                "{written}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_list_in_the_place_of_a_text_is_an_error_with_its_line() {
+        check_errors(
+            "via: true\nlisten: [a, b]\n",
+            &["c.yaml:2: listen: invalid type: sequence, expected one word"],
+        );
+    }
+
+    #[test]
+    fn the_access_log_is_a_switch_or_a_block() {
+        assert_eq!(clean(&with("access_log: false")).access_log, None);
+        let log = clean(&with("access_log: true")).access_log.unwrap();
+        assert_eq!(
+            log,
+            AccessLog {
+                format: AccessLogFormat::Text,
+                file: None
+            }
+        );
+        let log = clean(&with("access_log: {format: json, file: a.log}"))
+            .access_log
+            .unwrap();
+        let file = Some(PathBuf::from("a.log"));
+        assert_eq!(
+            log,
+            AccessLog {
+                format: AccessLogFormat::Json,
+                file
+            }
+        );
+        check_errors(
+            &with("access_log: json"),
+            &["c.yaml:3: access_log: write `true`, `false`"],
+        );
+        check_errors(
+            &with("access_log: {format: xml}"),
+            &["c.yaml:3: access_log.format: `xml` is not known: write `text`, `json` or"],
+        );
+    }
+
+    #[test]
+    fn a_proxy_header_is_trusted_from_named_networks_only() {
+        check_errors(
+            &with("listen_proxy_protocol: true"),
+            &["c.yaml:3: listen_proxy_protocol: whoever may send a PROXY header may claim"],
+        );
+        let lines = "listen_proxy_protocol: true\naccess: {proxy_protocol_from: [192.0.2.0/24]}";
+        let from = clean(&with(lines)).proxy_protocol.unwrap();
+        assert!(from.contains("192.0.2.1".parse().unwrap()));
+        check_notice(
+            &with("access: {proxy_protocol_from: [192.0.2.0/24]}"),
+            Severity::Advice,
+            "c.yaml:3: access.proxy_protocol_from: has no effect",
+        );
+    }
+
+    #[test]
+    fn access_lists_are_checked() {
+        check_errors(
+            &with("access: {allow: [10.0.0.0/33, example.test], connect_ports: [443, x]}"),
+            &[
+                "c.yaml:3: access.allow[0]: `10.0.0.0/33` is not a prefix length",
+                "c.yaml:3: access.allow[1]: `example.test` is not an address or network",
+                "c.yaml:3: access.allow: an empty list would refuse every client",
+                "c.yaml:3: access.connect_ports[1]: `x` is no port: write 443, or a range",
+            ],
+        );
+        let config = clean(&with("access: {connect_ports: [443, 8000-8999]}"));
+        assert!(config.access.allows_connect_to(8500));
+        assert!(!config.access.allows_connect_to(25));
+    }
+
+    #[test]
+    fn users_are_named_once_and_never_nobody() {
+        check_errors(
+            &with("access: {users: []}"),
+            &["c.yaml:3: access.users: no user in it"],
+        );
+        check_errors(
+            &with("access: {users: [{username: a, password: x}, {username: a, password: y}]}"),
+            &["c.yaml:3: access.users[1].username: the user `a` is there twice"],
+        );
+        check_errors(
+            &with("access: {users: [{username: a}]}"),
+            &["c.yaml:3: access.users[0]: a user has a `username` and a `password`"],
+        );
+    }
+
+    #[test]
+    fn an_open_proxy_is_warned_about_and_valid() {
+        let text = "listen: 0.0.0.0:8080\nupstream: [{url: 'http://p.test'}]\n\
+                    access: {allow: [0.0.0.0/0, '::/0']}\n";
+        check_notice(
+            text,
+            Severity::Advice,
+            "c.yaml:1: listen: anyone who can reach 0.0.0.0:8080 may use this proxy",
+        );
+    }
+
+    #[test]
+    fn an_open_admin_listener_is_warned_about() {
+        check_notice(
+            &with("admin_listen: 0.0.0.0:9090"),
+            Severity::Advice,
+            "c.yaml:3: admin_listen: anyone who can reach 0.0.0.0:9090 may read the state",
+        );
+        clean(&with(
+            "admin_listen: 0.0.0.0:9090\nadmin_token: 0123456789abcdef",
+        ));
+    }
+
+    #[test]
+    fn two_listeners_cannot_share_a_port() {
+        check_errors(
+            &with("admin_listen: 127.0.0.1:8080"),
+            &["c.yaml:3: admin_listen: `listen` is 127.0.0.1:8080 already"],
+        );
+        clean("listen: 127.0.0.1:0\nadmin_listen: 127.0.0.1:0\nupstream: [{url: 'http://p'}]\n");
+    }
+
+    #[test]
+    fn an_upstream_that_is_this_proxy_is_warned_about() {
+        check_notice(
+            "listen: 127.0.0.1:8080\nupstream: [{url: 'http://127.0.0.1:8080'}]\n",
+            Severity::Advice,
+            "c.yaml:2: upstream: the upstream 127.0.0.1:8080 is this proxy itself",
+        );
+    }
+
+    #[test]
+    fn a_domain_rule_that_never_matched_does_not_stop_an_old_file() {
+        check_notice(
+            &with("domain_policy: {mode: blacklist, domains: [a.test, 'http://b.test/']}"),
+            Severity::Compatibility,
+            "c.yaml:3: domain_policy.domains[1]: `http://b.test/` is ignored: not an address",
+        );
+    }
+
+    #[test]
+    fn no_secret_is_in_any_message_or_debug_text() {
+        let text = with(
+            "admin_token: sesame-sesame-sesame\naccess: {users: [{username: u, password: sesame}]}",
+        ) + "via: 5\n";
+        let errors = parse(&text, "c.yaml").unwrap_err();
+        assert!(!format!("{errors}{errors:?}").contains("sesame"));
+        let config = parse(&text.replace("via: 5", "via: true"), "c.yaml").unwrap();
+        assert!(!format!("{config:?}").contains("sesame"));
+        assert!(!format!("{config:?}").contains("dTpzZXNhbWU"));
+    }
+
+    #[test]
+    fn another_content_has_another_fingerprint() {
+        assert_eq!(clean(SMALLEST).fingerprint, clean(SMALLEST).fingerprint);
+        assert_ne!(clean(SMALLEST).fingerprint, clean(&with("# x")).fingerprint);
+    }
+}
