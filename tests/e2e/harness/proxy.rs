@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::thread;
 
-use http_proxy_lb::config;
+use http_proxy_lb::config::{self, checked::Config};
 use http_proxy_lb::server::{Counts, Options, Server, UpstreamReport};
 use serde_yaml::{Mapping, Value};
 
@@ -221,7 +221,7 @@ impl Drop for TemporaryFile {
 fn configuration<M: Into<Member>>(
     extra: &str,
     upstreams: impl IntoIterator<Item = M>,
-) -> config::Config {
+) -> Config {
     let upstreams = upstreams
         .into_iter()
         .map(|upstream| Value::Mapping(upstream.into().0));
