@@ -73,3 +73,9 @@ mod smuggling;
 
 /// Defects of the first release that belong nowhere else.
 mod regressions;
+
+/// Who gets the next request.
+mod balance;
+
+/// What is repeated elsewhere.
+mod failover;

@@ -3,7 +3,9 @@
 //! The checks that follow a response (`expect_field`, `expect_body`, ..) look at the one that was
 //! read last.
 
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+
+use rustix::net::{AddressFamily, SocketType};
 
 use super::PATIENCE;
 use super::journal::Journal;
@@ -33,6 +35,23 @@ impl Client {
         journal.note(&name, "connected");
         Self {
             socket: Socket::new(stream, name, journal),
+            last: None,
+        }
+    }
+
+    /// As [`Client::connect`], from this address of the machine, for example 127.0.0.2.
+    #[track_caller]
+    pub(crate) fn connect_from(source: Ipv4Addr, address: SocketAddr) -> Self {
+        let socket = rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None);
+        let socket = socket.expect("a socket");
+        let source = SocketAddr::from((source, 0));
+        rustix::net::bind(&socket, &source).expect("an address of this machine");
+        rustix::net::connect(&socket, &address).expect("a client connection");
+        let journal = Journal::of_this_test();
+        let name = format!("client {}", journal.number());
+        journal.note(&name, &format!("connected from {source}"));
+        Self {
+            socket: Socket::new(TcpStream::from(socket), name, journal),
             last: None,
         }
     }

@@ -52,6 +52,16 @@ impl Hop {
         ))
     }
 
+    /// Closes the connection (FIN) when the script is over.
+    pub(crate) fn close_then(&mut self) {
+        self.ending = Some(Ended::Closed);
+    }
+
+    /// Resets the connection (RST) when the script is over.
+    pub(crate) fn reset_then(&mut self) {
+        self.ending = Some(Ended::Reset);
+    }
+
     /// The request never becomes complete: the proxy ends the connection after `body`, the bytes
     /// behind the head that was read before.
     #[track_caller]

@@ -48,7 +48,7 @@ pub(crate) use exchange::{
 };
 pub(crate) use hop::Hop;
 pub(crate) use origin::Origin;
-pub(crate) use proxy::{Member, Proxy, TemporaryFile};
+pub(crate) use proxy::{Member, Proxy, TemporaryFile, configuration_text};
 pub(crate) use socket::Talk;
 pub(crate) use stage::ProbeAnswer;
 pub(crate) use upstream::Upstream;

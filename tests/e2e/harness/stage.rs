@@ -40,8 +40,13 @@ pub(super) enum Role {
     ByHand,
     Script,
     Server,
+    /// Each request is answered by the function of a test.
+    Answering(Box<Answer>),
     Silent,
 }
+
+/// Plays what follows one request; the connection goes on unless it says otherwise.
+pub(super) type Answer = dyn Fn(&mut Hop, &Message) + Send + Sync;
 
 /// What is shared with the threads that accept and serve.
 pub(super) struct Stage {
@@ -159,6 +164,14 @@ impl Stage {
             }
             Role::Script => self.play(hop),
             Role::Server => self.serve(&mut hop),
+            Role::Answering(ref answer) => {
+                while hop.ending.is_none() {
+                    match hop.try_read_request() {
+                        Ok(request) => answer(&mut hop, &request),
+                        Err(what) => return self.expect_not_malformed(&what),
+                    }
+                }
+            }
             Role::Silent => {}
         }
     }

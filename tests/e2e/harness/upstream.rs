@@ -5,6 +5,7 @@
 //! | [`Upstream::by_hand`] | nothing: the test takes each connection with [`Upstream::accept`] and plays it step by step |
 //! | [`Upstream::script`] | a list of steps for each connection, in a thread; see [`Upstream::next_connection`] |
 //! | [`Upstream::echo_ok`] | a small proxy: 200 with its own name as body; CONNECT to an address connects, to a name echoes |
+//! | [`Upstream::answering`] | a function of the test for each request |
 //! | [`Upstream::silent`] | takes every connection and never says a word |
 //! | [`Upstream::refusing`] | a port that belongs to us and refuses connections |
 //!
@@ -76,6 +77,16 @@ impl Upstream {
     #[track_caller]
     pub(crate) fn silent(name: &str) -> Self {
         Self::start(name, Role::Silent, &loopback())
+    }
+
+    /// Answers each request by this function, one connection in one thread. The connection is kept
+    /// unless [`Hop::close_then`] or [`Hop::reset_then`] is called.
+    #[track_caller]
+    pub(crate) fn answering(
+        name: &str,
+        answer: impl Fn(&mut Hop, &Message) + Send + Sync + 'static,
+    ) -> Self {
+        Self::start(name, Role::Answering(Box::new(answer)), &loopback())
     }
 
     /// Refuses connections until [`Upstream::revive`], then as [`Upstream::echo_ok`].
