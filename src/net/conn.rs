@@ -94,7 +94,7 @@ impl Conn {
 
     /// Marks the first `count` unread bytes as consumed.
     pub fn consume(&mut self, count: usize) {
-        self.start = (self.start + count).min(self.buffer.len());
+        self.start = self.start.saturating_add(count).min(self.buffer.len());
         if self.start == self.buffer.len() {
             self.buffer.clear();
             self.start = 0;

@@ -79,3 +79,6 @@ mod balance;
 
 /// What is repeated elsewhere.
 mod failover;
+
+/// Whose fault a failure is, and what follows.
+mod health;
