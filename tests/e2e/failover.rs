@@ -20,7 +20,7 @@ const ITS_407: &str = "HTTP/1.1 407 Credentials\r\n\
 fn a_thousand_requests_survive_random_kills_and_no_post_arrives_twice() {
     const CLIENTS: usize = 4;
     const EACH: usize = 250;
-    const KILLS: usize = 12;
+    const KILLS: usize = 30;
     let upstreams = ["a", "b", "c"].map(Upstream::echo_ok);
     let proxy = Proxy::over(&upstreams);
     let (kills, over) = (AtomicUsize::new(0), AtomicBool::new(false));
