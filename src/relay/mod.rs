@@ -210,7 +210,11 @@ impl Client {
     pub fn deadline(&self, snapshot: &Snapshot, now: Instant) -> Instant {
         let limits = &snapshot.config.limits;
         match self.head_begun {
-            Some(begun) => begun + limits.header_timeout,
+            // Whoever asks for short requests does not want to wait longer for a head alone.
+            Some(begun) => {
+                let whole = limits.request_timeout.unwrap_or(limits.header_timeout);
+                begun + limits.header_timeout.min(whole)
+            }
             None => now + limits.idle_timeout,
         }
     }
