@@ -82,3 +82,12 @@ mod failover;
 
 /// Whose fault a failure is, and what follows.
 mod health;
+
+/// Idle connections to upstreams.
+mod reuse;
+
+/// How much is taken on.
+mod limits;
+
+/// Which wait ends when.
+mod deadlines;

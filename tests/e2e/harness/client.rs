@@ -207,6 +207,11 @@ impl Client {
         self
     }
 
+    /// Whether something came that was not read yet, be it the end; does not wait.
+    pub(crate) fn has_answer(&self) -> bool {
+        self.socket.has_something()
+    }
+
     /// The response that was read last.
     #[track_caller]
     pub(crate) fn message(&self) -> &Message {

@@ -138,6 +138,11 @@ impl Upstream {
         waiting.pop_front().expect("one connection is waiting")
     }
 
+    /// The next connection if one is there already.
+    pub(crate) fn try_accept(&self) -> Option<Hop> {
+        self.stage.waiting.lock().pop_front()
+    }
+
     /// The next connection and the whole request that comes over it.
     #[track_caller]
     pub(crate) fn accept_and_read_request(&self) -> (Hop, Message) {
