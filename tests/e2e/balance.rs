@@ -11,7 +11,11 @@ const CONNECT: &str = "CONNECT o.test:443 HTTP/1.1\r\nHost: o.test\r\n\r\n";
 #[test]
 fn six_hundred_requests_are_shared_by_weight_to_the_last_one() {
     let (a, b, c) = three();
-    let proxy = Proxy::over([a.with("weight: 1"), b.with("weight: 2"), c.with("weight: 3")]);
+    let proxy = Proxy::over([
+        a.with("weight: 1"),
+        b.with("weight: 2"),
+        c.with("weight: 3"),
+    ]);
     let names = answers(&mut proxy.client(), 600);
     let counts = ["a", "b", "c"].map(|name| names.iter().filter(|n| *n == name).count());
     assert_eq!(counts, [100, 200, 300]);
@@ -22,7 +26,11 @@ fn six_hundred_requests_are_shared_by_weight_to_the_last_one() {
 #[test]
 fn the_heavy_upstream_is_not_served_in_one_go() {
     let (a, b, c) = three();
-    let proxy = Proxy::over([a.with("weight: 1"), b.with("weight: 2"), c.with("weight: 3")]);
+    let proxy = Proxy::over([
+        a.with("weight: 1"),
+        b.with("weight: 2"),
+        c.with("weight: 3"),
+    ]);
     let names = answers(&mut proxy.client(), 60).concat();
     assert!(!names.contains("ccc"), "{names}");
     for cycle in names.as_bytes().chunks(6) {
@@ -34,7 +42,11 @@ fn the_heavy_upstream_is_not_served_in_one_go() {
 #[test]
 fn shares_hold_for_the_others_when_one_is_offline() {
     let (a, b, c) = three();
-    let proxy = Proxy::over([a.with("weight: 1"), b.with("weight: 2"), c.with("weight: 3")]);
+    let proxy = Proxy::over([
+        a.with("weight: 1"),
+        b.with("weight: 2"),
+        c.with("weight: 3"),
+    ]);
     b.kill();
     let mut client = proxy.client();
     // Two of the first six picks are at b, so it is seen offline within them.
@@ -141,9 +153,15 @@ fn ties_rotate() {
         // No sample, so all stay equal.
         client.get("http://o.test/").expect_status(500);
     }
-    let counts = upstreams.each_ref().map(|upstream| upstream.requests().len());
+    let counts = upstreams
+        .each_ref()
+        .map(|upstream| upstream.requests().len());
     assert_eq!(counts, [2, 2, 2]);
-    assert!(upstreams.iter().all(|u| proxy.upstream(u.name()).latency.is_none()));
+    assert!(
+        upstreams
+            .iter()
+            .all(|u| proxy.upstream(u.name()).latency.is_none())
+    );
 }
 
 /// D3d: a big download looked like a slow upstream.
@@ -226,14 +244,21 @@ fn an_exchange_is_active_until_the_end_of_its_body() {
 #[test]
 fn concurrent_clients_share_by_weight_too() {
     let (a, b, c) = three();
-    let proxy = Proxy::over([a.with("weight: 1"), b.with("weight: 2"), c.with("weight: 3")]);
+    let proxy = Proxy::over([
+        a.with("weight: 1"),
+        b.with("weight: 2"),
+        c.with("weight: 3"),
+    ]);
     let counts = thread::scope(|scope| {
         let clients: Vec<_> = (0..4)
             .map(|_| proxy.client())
             .map(|mut client| scope.spawn(move || answers(&mut client, 60)))
             .collect();
         let mut counts = HashMap::<String, usize>::new();
-        for name in clients.into_iter().flat_map(|c| c.join().expect("a client")) {
+        for name in clients
+            .into_iter()
+            .flat_map(|c| c.join().expect("a client"))
+        {
             *counts.entry(name).or_default() += 1;
         }
         ["a", "b", "c"].map(|name| counts[name])

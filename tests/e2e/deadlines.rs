@@ -145,7 +145,10 @@ fn a_client_that_does_not_read_is_cut_and_blamed_alone() {
     let (mut hop, _) = a.accept_and_read_request();
     hop.send("HTTP/1.1 200 OK\r\nContent-Length: 100000000\r\n\r\n");
     let sender = hop.send_in_background(vec![b'x'; 50_000_000]);
-    assert!(sender.join().expect("the sender").is_err(), "the relay took it all");
+    assert!(
+        sender.join().expect("the sender").is_err(),
+        "the relay took it all"
+    );
     proxy.expect_at_rest();
     proxy.expect_online("a");
     assert_eq!(proxy.upstream("a").consecutive_failures, 0);
@@ -175,10 +178,7 @@ fn an_upstream_that_does_not_take_the_request_is_504_and_probed() {
 fn an_upstream_that_does_not_accept_in_time_is_passed_over() {
     let full = FullPort::new();
     let b = Upstream::echo_ok("b");
-    let members = [
-        full.member("full"),
-        b.with("priority: 200"),
-    ];
+    let members = [full.member("full"), b.with("priority: 200")];
     let extra = "mode: priority\nlimits: {connect_timeout_secs: 0.3}\n\
         health_check: {timeout_secs: 0.3}";
     let proxy = Proxy::with_yaml(extra, members);
@@ -199,7 +199,9 @@ fn an_origin_that_does_not_accept_in_time_is_504() {
         .expect_field_with("Proxy-Status", "connection_timeout");
     proxy
         .client()
-        .send(format!("CONNECT {authority} HTTP/1.1\r\nHost: {authority}\r\n\r\n"))
+        .send(format!(
+            "CONNECT {authority} HTTP/1.1\r\nHost: {authority}\r\n\r\n"
+        ))
         .expect_refusal_and_close(504);
 }
 
@@ -289,7 +291,9 @@ impl FullPort {
     }
 
     fn address(&self) -> SocketAddr {
-        self.listener.local_addr().expect("the address of a listener")
+        self.listener
+            .local_addr()
+            .expect("the address of a listener")
     }
 
     fn member(&self, name: &str) -> Member {

@@ -5,9 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use super::harness::{
-    Client, Hop, Member, Message, ProbeAnswer, Proxy, Talk, Upstream, pattern,
-};
+use super::harness::{Client, Hop, Member, Message, ProbeAnswer, Proxy, Talk, Upstream, pattern};
 
 const GET: &str = "GET http://o.test/ HTTP/1.1\r\nHost: o.test\r\n\r\n";
 const POST: &str = "POST http://o.test/ HTTP/1.1\r\nHost: o.test\r\nContent-Length: 2\r\n\r\nhi";
@@ -37,7 +35,9 @@ fn a_thousand_requests_survive_random_kills_and_no_post_arrives_twice() {
         let tallies = tallies.collect::<Vec<_>>();
         over.store(true, Ordering::Relaxed);
         killer.join().expect("the killer");
-        let well = tallies.into_iter().map(|tally| tally.expect("a client that was well served"));
+        let well = tallies
+            .into_iter()
+            .map(|tally| tally.expect("a client that was well served"));
         well.collect()
     });
     let mut arrivals = HashMap::<String, usize>::new();
@@ -64,7 +64,10 @@ fn mixed_requests(
     number: usize,
     (count, enough): (usize, &dyn Fn() -> bool),
 ) -> Tally {
-    let mut tally = Tally { posts: 0, failed: 0 };
+    let mut tally = Tally {
+        posts: 0,
+        failed: 0,
+    };
     for n in (0..).take_while(|n| *n < count || !enough()) {
         let url = format!("http://o.test/{number}/{n}");
         if n % 2 == 0 {
@@ -115,7 +118,11 @@ fn a_refused_connection_sends_any_request_to_the_next_upstream() {
     for request in [GET, POST] {
         let (a, b) = (Upstream::refusing("a"), Upstream::echo_ok("b"));
         let proxy = in_order([&a, &b]);
-        proxy.client().send(request).expect_status(200).expect_body("b");
+        proxy
+            .client()
+            .send(request)
+            .expect_status(200)
+            .expect_body("b");
         assert!(!proxy.upstream("a").online, "refused");
     }
 }
@@ -136,7 +143,9 @@ fn only_idempotent_methods_are_repeated_after_they_were_sent() {
         let (a, b) = (closing("a"), Upstream::echo_ok("b"));
         let proxy = in_order([&a, &b]);
         let mut client = proxy.client();
-        client.send(format!("{method} http://o.test/ HTTP/1.1\r\nHost: o.test\r\n\r\n"));
+        client.send(format!(
+            "{method} http://o.test/ HTTP/1.1\r\nHost: o.test\r\n\r\n"
+        ));
         client.expect_head(if repeated { 200 } else { 502 });
         let arrived = (a.requests().len(), b.requests().len());
         assert_eq!(arrived, (1, usize::from(repeated)), "{method}");
@@ -206,7 +215,11 @@ fn connections_refused_at_once_cost_no_attempt() {
         let refusing = ["a", "b", "c", "d"].map(Upstream::refusing);
         let last = Upstream::echo_ok("e");
         let proxy = in_order(refusing.iter().chain([&last]));
-        proxy.client().send(request).expect_status(200).expect_body("e");
+        proxy
+            .client()
+            .send(request)
+            .expect_status(200)
+            .expect_body("e");
     }
 }
 
@@ -276,8 +289,12 @@ fn a_chunked_body_is_repeated_whole() {
         .send("6\r\n world\r\n0\r\nX: y\r\n\r\n")
         .expect_status(200)
         .expect_body("b");
-    a.requests()[0].expect_body("hello world").expect_trailers(&["X: y"]);
-    b.requests()[0].expect_body("hello world").expect_trailers(&["X: y"]);
+    a.requests()[0]
+        .expect_body("hello world")
+        .expect_trailers(&["X: y"]);
+    b.requests()[0]
+        .expect_body("hello world")
+        .expect_trailers(&["X: y"]);
 }
 
 #[test]
@@ -316,7 +333,10 @@ fn a_reload_between_two_attempts_excludes_nobody_else() {
     client.send(GET);
     let (hop, _) = a.accept_and_read_request();
     a.answer_probes(ProbeAnswer::Silence);
-    proxy.reload("mode: priority", [b.with("priority: 1"), a.with("priority: 2")]);
+    proxy.reload(
+        "mode: priority",
+        [b.with("priority: 1"), a.with("priority: 2")],
+    );
     hop.close();
     client.expect_status(200).expect_body("b");
     assert_eq!(a.connections(), 1);

@@ -104,7 +104,10 @@ fn with_no_upstream_online_the_answer_is_503_and_when_to_come_back() {
     let proxy = Proxy::over(&upstreams);
     let mut client = proxy.client();
     client.send(GET).expect_refusal(502);
-    client.send(GET).expect_refusal(503).expect_field_with("Proxy-Status", "destination_unavailable");
+    client
+        .send(GET)
+        .expect_refusal(503)
+        .expect_field_with("Proxy-Status", "destination_unavailable");
     client.send(POST).expect_refusal(503);
     client.send("CONNECT o.test:443 HTTP/1.1\r\nHost: o.test\r\n\r\n");
     client.expect_refusal_and_close(503);
@@ -156,7 +159,12 @@ fn an_upstream_that_refuses_our_credentials_is_no_last_resort() {
     let mut client = proxy.client();
     client.send(GET).expect_refusal(502);
     a.revive();
-    wait_until(|| proxy.upstream("a").reason.is_some_and(|reason| reason.starts_with("auth")));
+    wait_until(|| {
+        proxy
+            .upstream("a")
+            .reason
+            .is_some_and(|reason| reason.starts_with("auth"))
+    });
     client.send(GET).expect_refusal(503);
 }
 
@@ -242,15 +250,24 @@ fn no_response_in_time_is_504_and_probed() {
 fn three_gateway_errors_for_two_targets_are_looked_into() {
     for status in [502, 503, 504] {
         let a = Upstream::answering("a", move |hop, _| {
-            hop.send(format!("HTTP/1.1 {status} No\r\nContent-Length: 2\r\n\r\nno"));
+            hop.send(format!(
+                "HTTP/1.1 {status} No\r\nContent-Length: 2\r\n\r\nno"
+            ));
         });
         a.answer_probes(ProbeAnswer::Close);
         let proxy = Proxy::over([&a]);
         let mut client = proxy.client();
         for _ in 0..4 {
-            client.get("http://one.test/").expect_status(status).expect_body("no");
+            client
+                .get("http://one.test/")
+                .expect_status(status)
+                .expect_body("no");
         }
-        assert_eq!(a.probes().len(), 0, "one target that is down proves nothing");
+        assert_eq!(
+            a.probes().len(),
+            0,
+            "one target that is down proves nothing"
+        );
         proxy.expect_online("a");
         client.get("http://two.test/").expect_status(status);
         wait_until(|| !proxy.upstream("a").online);
@@ -266,7 +283,9 @@ fn a_good_probe_keeps_an_upstream_with_gateway_errors_online() {
     let proxy = Proxy::over([&a]);
     let mut client = proxy.client();
     for target in ["one", "two", "three"] {
-        client.get(&format!("http://{target}.test/")).expect_status(502);
+        client
+            .get(&format!("http://{target}.test/"))
+            .expect_status(502);
     }
     wait_until(|| !a.probes().is_empty());
     client.get("http://four.test/").expect_status(502);
@@ -278,7 +297,10 @@ fn gateway_errors_to_connect_count_as_well() {
     let refusing = |hop: &mut Hop, _: &Message| {
         hop.send("HTTP/1.1 503 No\r\nContent-Length: 0\r\n\r\n");
     };
-    let (a, b) = (Upstream::answering("a", refusing), Upstream::answering("b", refusing));
+    let (a, b) = (
+        Upstream::answering("a", refusing),
+        Upstream::answering("b", refusing),
+    );
     a.answer_probes(ProbeAnswer::Close);
     b.answer_probes(ProbeAnswer::Close);
     let proxy = Proxy::over([&a, &b]);
@@ -292,15 +314,23 @@ fn gateway_errors_to_connect_count_as_well() {
 /// Such answers come from behind the upstream, or are none of anybody's fault.
 #[test]
 fn any_other_answer_leaves_the_upstream_online() {
-    for status in [200, 204, 301, 400, 401, 403, 404, 408, 429, 500, 501, 505, 511] {
+    for status in [
+        200, 204, 301, 400, 401, 403, 404, 408, 429, 500, 501, 505, 511,
+    ] {
         let a = Upstream::answering("a", move |hop, _| {
-            let length = if status == 204 { "" } else { "Content-Length: 0\r\n" };
+            let length = if status == 204 {
+                ""
+            } else {
+                "Content-Length: 0\r\n"
+            };
             hop.send(format!("HTTP/1.1 {status} X\r\n{length}\r\n"));
         });
         let proxy = Proxy::over([&a]);
         let mut client = proxy.client();
         for target in ["one", "two", "three", "four"] {
-            client.get(&format!("http://{target}.test/")).expect_head(status);
+            client
+                .get(&format!("http://{target}.test/"))
+                .expect_head(status);
         }
         proxy.expect_online("a");
         assert_eq!(proxy.upstream("a").consecutive_failures, 0, "{status}");
@@ -312,7 +342,9 @@ fn any_other_answer_leaves_the_upstream_online() {
 fn a_connect_refused_with_4xx_is_the_fault_of_no_upstream() {
     for status in [400, 403, 404, 405, 429] {
         let a = Upstream::answering("a", move |hop, _| {
-            hop.send(format!("HTTP/1.1 {status} No\r\nContent-Length: 2\r\n\r\nno"));
+            hop.send(format!(
+                "HTTP/1.1 {status} No\r\nContent-Length: 2\r\n\r\nno"
+            ));
         });
         let proxy = Proxy::over([&a]);
         for _ in 0..3 {
@@ -354,13 +386,23 @@ fn a_poisonous_url_takes_one_upstream_offline_at_most() {
     let upstreams = ["a", "b", "c", "d"].map(|name| Upstream::answering(name, poisoned));
     // Who went offline stays there, as far as probes go.
     let proxy = Proxy::with_yaml("health_check: {rise: 100}", &upstreams);
-    proxy.client().get("http://o.test/poison").expect_refusal(502);
+    proxy
+        .client()
+        .get("http://o.test/poison")
+        .expect_refusal(502);
     let probed = || upstreams.iter().filter(|u| !u.probes().is_empty()).count();
     wait_until(|| probed() >= 3);
-    let offline = upstreams.iter().filter(|u| !proxy.upstream(u.name()).online).count();
+    let offline = upstreams
+        .iter()
+        .filter(|u| !proxy.upstream(u.name()).online)
+        .count();
     assert_eq!(offline, 1);
     for _ in 0..6 {
-        proxy.client().send(GET).expect_status(200).expect_body("well");
+        proxy
+            .client()
+            .send(GET)
+            .expect_status(200)
+            .expect_body("well");
     }
 }
 
@@ -369,10 +411,13 @@ fn a_poisonous_url_takes_one_upstream_offline_at_most() {
 fn a_client_that_leaves_at_any_stage_is_the_fault_of_no_upstream() {
     for (stage, leave) in stages() {
         let upstreams = ["a", "b"].map(Upstream::by_hand);
-        let proxy = Proxy::with_yaml("mode: priority", [
-            upstreams[0].with("priority: 1"),
-            upstreams[1].with("priority: 2"),
-        ]);
+        let proxy = Proxy::with_yaml(
+            "mode: priority",
+            [
+                upstreams[0].with("priority: 1"),
+                upstreams[1].with("priority: 2"),
+            ],
+        );
         leave(proxy.client(), &upstreams[0]);
         proxy.expect_deserted();
         for upstream in &upstreams {
@@ -537,7 +582,11 @@ fn a_tiny_interval_makes_no_storm_of_probes() {
     a.revive();
     wait_until(|| a.probes().len() >= 5);
     // However fast the machine is: there are pauses.
-    assert!(begun.elapsed() >= Duration::from_millis(300), "{:?}", begun.elapsed());
+    assert!(
+        begun.elapsed() >= Duration::from_millis(300),
+        "{:?}",
+        begun.elapsed()
+    );
 }
 
 /// D3c: the time limit applied to connecting, writing and reading each.
@@ -549,16 +598,16 @@ fn a_probe_that_trickles_in_is_too_late_all_the_same() {
     let proxy = Proxy::with_yaml(checks, [&a]);
     proxy.client().send(GET).expect_refusal(502);
     a.revive();
-    wait_until(|| {
-        proxy.upstream("a").reason.as_deref() == Some("probe: no answer in time")
-    });
+    wait_until(|| proxy.upstream("a").reason.as_deref() == Some("probe: no answer in time"));
 }
 
 #[test]
 fn a_tunnel_outlives_the_fall_of_its_upstream() {
     let a = Upstream::answering("a", |hop, request| {
         if request.method() == "CONNECT" {
-            hop.send("HTTP/1.1 200 OK\r\n\r\n").expect_bytes("ping").send("pong");
+            hop.send("HTTP/1.1 200 OK\r\n\r\n")
+                .expect_bytes("ping")
+                .send("pong");
         }
         hop.close_then();
     });

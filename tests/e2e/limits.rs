@@ -153,7 +153,11 @@ fn one_address_cannot_take_all_workers() {
 fn half_a_head_is_told_408() {
     let a = Upstream::echo_ok("a");
     let proxy = Proxy::with_yaml("limits: {header_timeout_secs: 0.3}", [&a]);
-    for part in ["G", "GET http://o.test/ HTTP/1.1\r\n", &GET[..GET.len() - 1]] {
+    for part in [
+        "G",
+        "GET http://o.test/ HTTP/1.1\r\n",
+        &GET[..GET.len() - 1],
+    ] {
         proxy.client().send(part).expect_refusal_and_close(408);
     }
     // Between two requests as well.
@@ -259,7 +263,12 @@ fn a_request_line_of_more_than_16_kib_is_told_414() {
 fn refused_connections_leave_nothing_behind() {
     let a = Upstream::echo_ok("a");
     let proxy = Proxy::with_yaml("limits: {max_connections: 4}", [&a]);
-    for request in ["GET / HTTP/1.1\r\nHost: o.test\r\n\r\n", "x y\r\n\r\n", "\0", CONNECT] {
+    for request in [
+        "GET / HTTP/1.1\r\nHost: o.test\r\n\r\n",
+        "x y\r\n\r\n",
+        "\0",
+        CONNECT,
+    ] {
         for _ in 0..8 {
             let mut client = proxy.client();
             client.send(request);

@@ -91,3 +91,12 @@ mod limits;
 
 /// Which wait ends when.
 mod deadlines;
+
+/// Who goes through an upstream and who directly.
+mod route;
+
+/// Names and their addresses.
+mod dns;
+
+/// Who may use the relay.
+mod access;

@@ -77,7 +77,11 @@ fn a_stale_connection_costs_no_attempt() {
     let (mut fresh, _) = stale[at].accept_and_read_request();
     fresh.send_ok("again");
     client.expect_status(200).expect_body("again");
-    assert!(stale.iter().all(|u| proxy.upstream(u.name()).consecutive_failures == 0));
+    assert!(
+        stale
+            .iter()
+            .all(|u| proxy.upstream(u.name()).consecutive_failures == 0)
+    );
 }
 
 /// What could not be repeated wants a connection that was in use a moment ago.
@@ -159,7 +163,9 @@ fn bytes_behind_a_response_poison_its_connection() {
         let mut client = proxy.client();
         client.send(GET);
         let (mut hop, _) = a.accept_and_read_request();
-        hop.send(format!("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok{behind}"));
+        hop.send(format!(
+            "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok{behind}"
+        ));
         client.expect_status(200).expect_body("ok");
         hop.expect_gone();
         client.send(GET);

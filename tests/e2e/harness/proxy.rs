@@ -250,10 +250,7 @@ impl Drop for TemporaryFile {
 }
 
 #[track_caller]
-fn configuration<M: Into<Member>>(
-    extra: &str,
-    upstreams: impl IntoIterator<Item = M>,
-) -> Config {
+fn configuration<M: Into<Member>>(extra: &str, upstreams: impl IntoIterator<Item = M>) -> Config {
     let text = configuration_text(extra, upstreams);
     match config::parse(&text, "test.yaml") {
         Ok(config) => config,
