@@ -100,3 +100,9 @@ mod dns;
 
 /// Who may use the relay.
 mod access;
+
+/// A new configuration.
+mod reload;
+
+/// The end.
+mod shutdown;
