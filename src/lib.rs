@@ -1,4 +1,100 @@
-//! A load balancer for HTTP proxies.
+//! A load balancer for HTTP proxies: one port in front of a pool of upstream proxies.
+//!
+//! This text is the architecture. The README says what the program does for its users; each module
+//! begins with its own problem.
+//!
+//! # Words
+//!
+//! | word | meaning |
+//! |---|---|
+//! | client | who connects to us |
+//! | upstream | one proxy of the pool |
+//! | origin | the server named by the target, when we go there directly |
+//! | next hop | the upstream or origin of *this* request |
+//! | head | start line and field lines |
+//! | framing | how the end of a body is found |
+//! | exchange | one request and its final response |
+//! | attempt | one try at one next hop within an exchange |
+//! | session | all exchanges of one client connection |
+//! | parked | held by the waiter: idle, or its next head is incomplete |
+//! | lasting | an exchange whose thread no longer counts as a worker |
+//! | tunnel | bytes after a successful CONNECT or a 101 |
+//! | refusal | an answer this proxy makes itself |
+//! | lease | one thing open on an upstream |
+//!
+//! # Layers
+//!
+//! A module imports only from rows above it, or from inside its own folder (`tests/tidy.rs` checks it).
+//!
+//! | layer | modules | does |
+//! |---|---|---|
+//! | 0 | [`protocol`] | HTTP/1.x as pure functions: bytes and values in, bytes and values out |
+//! | 1 | [`route`], [`balance`] | which way, which upstream; no IO, no clock |
+//! | 2 | [`config`], [`metrics`] | the file, the counters |
+//! | 3 | [`stop`], [`net`], [`access_log`], [`logging`] | sockets, threads, time limits, files |
+//! | 4 | [`relay`] | the only place where protocol, balancing and sockets meet |
+//! | 5 | [`health`], [`reload`] | probes; the file again |
+//! | 6 | [`server`] | which threads there are, who starts and joins them |
+//! | 7 | [`demo`], [`cli`] | what a person types |
+//!
+//! # Threads
+//!
+//! ```text
+//!  main ── Server::start ── waits for signals ── drain ── join
+//!  acceptor x1  accept ─ permit ─┐
+//!  waiter   x1  mio: readable ───┴▶ [bounded queue] ─▶ worker xN ─ relay::session::serve
+//!      ▲                               full: 503          │ Park       │ Tunnel
+//!      └──────────────────────────────────────────────────┘            └▶ tunnel x2 each
+//!  overseer x1   health x1 (+ probes)   reload x1   sweeper x1   access-log x1   resolver x0..8
+//! ```
+//!
+//! Workers start when requests wait, up to `limits.workers`, and leave when idle. An exchange that lasts
+//! longer than a second gives its worker's place up as soon as others wait for one: it goes on in its
+//! thread, which then counts against the same budget as the threads of tunnels.
+//!
+//! # A request walks
+//!
+//! `GET http://origin.test/a` through an upstream:
+//!
+//! 1. `server/acceptor.rs` accepts, takes a permit (else 503) and parks the connection.
+//! 2. `server/waiter.rs` sees its first byte and queues it; `server/workers.rs` hands it to
+//!    [`relay::session::serve`].
+//! 3. The session reads the head; [`protocol::head`] parses it once, [`protocol::target`] and
+//!    [`protocol::framing`] say where it leads and where its body ends, [`relay::access`] whether it may.
+//!    Every error is a [`protocol::answer::Refusal`].
+//! 4. [`relay::exchange`] asks [`route`], then [`balance::pool`] for a lease, takes an idle connection
+//!    from [`net::shelf`] or dials one ([`net::dial`]).
+//! 5. [`relay::attempt`] sends the head written by [`protocol::rewrite`] and the body
+//!    ([`relay::upload`]), and waits for the final response head.
+//! 6. [`relay::respond`] passes it and its body on ([`protocol::body`]). If the attempt failed before
+//!    that, [`balance::failover`] says whether another upstream is tried.
+//! 7. [`relay::report`] writes metrics and access log, and nobody else does.
+//! 8. The session goes on with the next request, or the connection is parked, closed or lingers.
+//!
+//! `CONNECT origin.test:443`: as 1 to 3; [`relay::connect`] dials or asks an upstream, and both
+//! connections, with every byte read too far, move into the two threads of [`net::tunnel`].
+//!
+//! # Invariants
+//!
+//! 1. Layers 0 and 1 do no IO, read no clock and cannot block. *So every rule of HTTP and of balancing
+//!    is a table test.*
+//! 2. One dependency, one module. *So replacing one is a change of one file.*
+//! 3. A head is parsed once; log, route, rewrite and framing see the same value. *Two parsers are a
+//!    smuggling hole.*
+//! 4. A socket is blocking; a single call may be told not to wait. *So one thread can watch two peers
+//!    without a second mode of the socket.*
+//! 5. A worker waits between two requests only while nobody needs it; else the connection is parked.
+//!    *So idle clients cost a file descriptor and a small struct, no thread.*
+//! 6. A tunnel never occupies a worker, and neither does an exchange that lasts once others wait.
+//!    *So neither streams nor slow readers can stop the relay.*
+//! 7. Every blocking call on a socket ends within a second, or within the idle limit of its tunnel.
+//!    *So deadlines, vanished clients and the end of the process are noticed.*
+//! 8. An exchange takes one [`relay::Snapshot`] at its start. *Pool, rules, mode and limits change
+//!    together or not at all.*
+//! 9. [`balance::vitals::Vitals`] outlive a reload. *A lease taken before ends on the same counter.*
+//! 10. What must be given back is a guard: leases, permits. *No early return can leak a count.*
+//! 11. A panic costs one connection: it is caught and counted where a worker serves. *So the release
+//!     profile keeps unwinding.*
 
 pub mod protocol;
 

@@ -194,7 +194,7 @@ mod tests {
     use super::*;
 
     const IDEMPOTENT: [&str; 6] = ["GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"];
-    const OTHERS: [&str; 6] = ["POST", "PATCH", "CONNECT", "PURGE", "get", ""];
+    const OTHERS: [&str; 5] = ["POST", "PATCH", "PURGE", "get", ""];
 
     fn check(error: &AttemptError, methods: &[&str], body: Replay, expected: Next) {
         for method in methods {
@@ -233,6 +233,12 @@ mod tests {
             check(&error, &IDEMPOTENT, Replay::Whole, Next::Failover);
             check(&error, &OTHERS, Replay::Whole, Next::GiveUp);
         }
+    }
+
+    #[test]
+    fn a_connect_without_an_answer_goes_elsewhere() {
+        let error = AttemptError::NoResponse(HopFailure::Closed);
+        check(&error, &["CONNECT"], Replay::Whole, Next::Failover);
     }
 
     #[test]

@@ -756,7 +756,7 @@ mod tests {
         FramingError::BodyNotAllowed,
     ];
 
-    const HOP_FAILURES: [HopFailure; 18] = [
+    const HOP_FAILURES: [HopFailure; 21] = [
         HopFailure::DnsError,
         HopFailure::DnsTimeout,
         HopFailure::ConnectRefused,
@@ -987,7 +987,7 @@ mod tests {
             },
         );
         let expected = "\r\nProxy-Status: hplb-0123abcd; error=http_protocol_error; \
-            next-hop=\"up-1:3128\"; details=\"the response head is malformed: a bare LF\"\r\n";
+            next-hop=\"up-1:3128\"; details=\"the response is malformed: a bare LF\"\r\n";
         assert!(text.contains(expected), "{text}");
         assert!(!text.contains("Connection:"), "{text}");
     }

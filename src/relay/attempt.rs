@@ -117,7 +117,7 @@ impl Exchange<'_> {
                 continue; // Not all of it is there, and the body goes on meanwhile.
             };
             match head.status() {
-                101 if self.upgrade.is_none() || self.upload.is_open() => {
+                101 if self.upload.is_open() || !self.asked_to_switch(&head) => {
                     return Err(Failed::no_response(HopFailure::SwitchUnasked));
                 }
                 100 | 102..=199 => self.pass_interim(&head, &mut waiting)?,
@@ -125,6 +125,18 @@ impl Exchange<'_> {
             }
             self.scratch_response = head.into_bytes();
         }
+    }
+
+    /// Whether a 101 switches to a protocol that was asked for: "a server MUST NOT switch to a protocol
+    /// that was not indicated by the client" (RFC 9110 §7.8).
+    fn asked_to_switch(&self, head: &ResponseHead) -> bool {
+        let asked = self.upgrade.as_deref().unwrap_or_default();
+        let is_asked = |protocol: &[u8]| {
+            let mut members = asked.split(|byte| *byte == b',');
+            members.any(|member| member.trim_ascii().eq_ignore_ascii_case(protocol))
+        };
+        let mut switched = head.fields().members("Upgrade").peekable();
+        switched.peek().is_some() && switched.all(is_asked)
     }
 
     fn send_head(&mut self, hop: &mut Hop) -> Result<(), Failed> {

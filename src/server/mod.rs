@@ -41,7 +41,7 @@ pub use signals::run;
 
 use acceptor::Acceptor;
 use waiter::Waiter;
-use workers::{Hold, Workers};
+use workers::{Bounds, Hold, Workers};
 
 /// File descriptors that connections may not use: files, probes, the resolver, reserves.
 const RESERVED_FILES: usize = 32;
@@ -169,8 +169,8 @@ impl Server {
         self.keep(threads::start("sweeper", move || sweep(&ctx, &alarm))?);
         if let Some(file) = file {
             let (ctx, alarm) = (Arc::clone(&self.ctx), self.reload_alarm.clone());
-            let connections = Arc::clone(&self.connections);
-            let applied = move |ctx: &Context| connections.set_limit(most_connections(ctx));
+            let (connections, workers) = (Arc::clone(&self.connections), Arc::clone(&self.workers));
+            let applied = move |ctx: &Context| apply_limits(ctx, &connections, &workers);
             let reloader = move || reload::run(&file, &ctx, &alarm, &applied);
             self.keep(threads::start("reload", reloader)?);
         }
@@ -223,7 +223,7 @@ impl Server {
     /// Puts `config` in force, as a changed file would.
     pub fn reload(&self, config: Config) {
         reload::apply(&self.ctx, config);
-        self.connections.set_limit(most_connections(&self.ctx));
+        apply_limits(&self.ctx, &self.connections, &self.workers);
     }
 
     /// What it is doing right now.
@@ -334,6 +334,12 @@ fn bind(listen: &ListenAddress) -> io::Result<TcpListener> {
         .map_err(named)?;
     let addresses: Vec<SocketAddr> = addresses.collect();
     TcpListener::bind(&*addresses).map_err(named)
+}
+
+/// What a change of the configuration changes here.
+fn apply_limits(ctx: &Context, connections: &Permits, workers: &Workers) {
+    connections.set_limit(most_connections(ctx));
+    workers.set_bounds(Bounds::of(&ctx.snapshot().config.limits));
 }
 
 /// `limits.max_connections`, but never more than file descriptors allow: each connection may need one

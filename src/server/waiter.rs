@@ -11,6 +11,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::os::fd::AsRawFd;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -183,15 +184,22 @@ impl Waiter {
                 }
             }
             for waiting in self.take_ready(&events) {
-                match waiting.what {
+                self.guarded(|| match waiting.what {
                     What::Client(client) => workers.submit(client, &hold),
                     What::Lingering { .. } | What::Uncounted { .. } => self.read_away(waiting),
-                }
+                });
             }
             for what in self.take_late() {
-                self.give_up(what);
+                self.guarded(|| self.give_up(what));
             }
             self.drop_idle_while_draining();
+        }
+    }
+
+    /// A panic costs the connection at hand, never this thread: without it nobody is served.
+    fn guarded(&self, act: impl FnOnce()) {
+        if catch_unwind(AssertUnwindSafe(act)).is_err() {
+            self.ctx.metrics.panics.increment();
         }
     }
 

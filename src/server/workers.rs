@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, RwLock};
 
 use crate::config::limits::Limits;
 use crate::net::permits::Permit;
@@ -50,6 +50,7 @@ pub(super) struct Workers {
     pressed: Condvar,
     /// A thread left.
     left: Condvar,
+    bounds: RwLock<Bounds>,
     /// Copies of numbers in `state` that a lingering worker reads without its lock.
     waiting: AtomicUsize,
     idle: AtomicUsize,
@@ -88,16 +89,18 @@ struct Slot {
     budget: Mutex<Option<Permit>>,
 }
 
-/// How many workers there may be, and how many jobs may wait.
+/// How many workers there may be, how many jobs may wait, and how long.
 #[derive(Clone, Copy, Debug)]
-struct Bounds {
+pub(super) struct Bounds {
     workers: usize,
     queue: usize,
     patience: Duration,
 }
 
 impl Bounds {
-    fn of(limits: &Limits) -> Self {
+    /// What `limits` says, and for what it leaves open what this machine suggests. Asks the system, so
+    /// not for every connection.
+    pub(super) fn of(limits: &Limits) -> Self {
         let cores = std::thread::available_parallelism().map_or(2, usize::from);
         let auto = (64 * cores).clamp(128, 1024);
         let workers = limits.workers.map_or(auto, usize::from);
@@ -125,6 +128,7 @@ pub(super) struct WorkerCounts {
 impl Workers {
     pub(super) fn new(ctx: Arc<Context>) -> Arc<Self> {
         Arc::new(Self {
+            bounds: RwLock::new(Bounds::of(&ctx.snapshot().config.limits)),
             ctx,
             state: Mutex::default(),
             wanted: Condvar::new(),
@@ -135,8 +139,13 @@ impl Workers {
         })
     }
 
+    /// Puts other bounds in force; threads and jobs beyond them are left alone.
+    pub(super) fn set_bounds(&self, bounds: Bounds) {
+        *self.bounds.write() = bounds;
+    }
+
     fn bounds(&self) -> Bounds {
-        Bounds::of(&self.ctx.snapshot().config.limits)
+        *self.bounds.read()
     }
 
     /// Has `client` served as soon as a worker is free; refuses it when too many wait already.

@@ -1,8 +1,8 @@
-//! CONNECT and the tunnel behind it (RFC 9110 §9.3.6): through an upstream and directly.
+//! CONNECT (RFC 9110 §9.3.6): what opens a tunnel and what does not, through an upstream and
+//! directly. What then happens in it is in `tunnel`.
 
 use super::harness::{
-    Client, Hop, Origin, ProbeAnswer, Proxy, Talk, Upstream, expect_refused, numbered_fields,
-    pattern, spawn, wait_until,
+    Client, Origin, ProbeAnswer, Proxy, Talk, Upstream, expect_refused, numbered_fields, pattern,
 };
 
 const CONNECT: &str = "CONNECT o.test:443 HTTP/1.1\r\nHost: o.test:443\r\n\r\n";
@@ -91,6 +91,24 @@ fn bytes_the_client_sends_with_connect_reach_the_tunnel() {
     hop.send("HTTP/1.1 200 OK\r\n\r\n")
         .expect_bytes("early bird");
     client.expect_tunnel();
+}
+
+#[test]
+fn many_bytes_sent_with_connect_reach_the_tunnel() {
+    let (_proxy, upstream, mut client) = one_upstream();
+    let early = pattern(500_000);
+    let sender = client.send_in_background([CONNECT.as_bytes(), &early].concat());
+    let (mut hop, _) = upstream.accept_and_read_request();
+    let late = pattern(300_000);
+    let answerer = hop.send_in_background([b"HTTP/1.1 200 OK\r\n\r\n", &late[..]].concat());
+    hop.expect_bytes(early);
+    client.expect_tunnel().expect_bytes(late);
+    for sender in [sender, answerer] {
+        sender
+            .join()
+            .expect("the sender")
+            .expect("everything is sent");
+    }
 }
 
 /// D19: on the direct route, too.
@@ -418,80 +436,6 @@ fn an_answer_that_does_not_come_in_time_is_504() {
     hop.expect_gone();
 }
 
-#[test]
-fn a_half_close_of_the_client_passes_and_the_other_direction_goes_on() {
-    let (proxy, _upstream, mut client, mut hop) = tunnel();
-    client.send("last words").half_close();
-    hop.expect_bytes("last words").expect_closed();
-    hop.send("still here");
-    client.expect_bytes("still here");
-    hop.half_close();
-    client.expect_closed();
-    proxy.expect_at_rest();
-}
-
-#[test]
-fn a_half_close_of_the_upstream_passes_and_the_other_direction_goes_on() {
-    let (proxy, _upstream, mut client, mut hop) = tunnel();
-    hop.send("last words").half_close();
-    client.expect_bytes("last words").expect_closed();
-    client.send("still here").half_close();
-    hop.expect_bytes("still here").expect_closed();
-    proxy.expect_at_rest();
-}
-
-#[test]
-fn a_reset_of_the_client_resets_the_upstream() {
-    let (proxy, _upstream, client, mut hop) = tunnel();
-    client.reset();
-    hop.expect_reset();
-    proxy.expect_at_rest();
-    proxy.expect_online("a");
-}
-
-#[test]
-fn a_reset_of_the_upstream_resets_the_client() {
-    let (proxy, _upstream, mut client, hop) = tunnel();
-    hop.reset();
-    client.expect_reset();
-    proxy.expect_at_rest();
-}
-
-#[test]
-fn a_reset_after_a_half_close_still_resets() {
-    let (proxy, _upstream, mut client, mut hop) = tunnel();
-    hop.half_close();
-    client.expect_closed();
-    client.reset();
-    wait_until(|| proxy.counts().tunnels == 0);
-    hop.expect_reset();
-}
-
-#[test]
-fn a_tunnel_carries_megabytes_both_ways_at_once() {
-    const BYTES: usize = 4_000_000;
-    let (proxy, _upstream, mut client, mut hop) = tunnel();
-    let (up, down) = (pattern(BYTES), pattern(BYTES + 1));
-    let senders = [
-        client.send_in_background(up.clone()),
-        hop.send_in_background(down.clone()),
-    ];
-    let reader = spawn("test-reader", move || {
-        hop.expect_bytes(up);
-        hop
-    });
-    client.expect_bytes(down);
-    drop(reader.join().expect("the upstream got everything"));
-    for sender in senders {
-        sender
-            .join()
-            .expect("the sender")
-            .expect("everything is sent");
-    }
-    drop(client);
-    proxy.expect_at_rest();
-}
-
 /// D3e: five pending ones showed 0, and all of them went to the same upstream.
 #[test]
 fn a_pending_connect_counts_as_active() {
@@ -507,75 +451,11 @@ fn a_pending_connect_counts_as_active() {
     proxy.expect_at_rest();
 }
 
-#[test]
-fn tunnels_hold_no_worker() {
-    let upstream = Upstream::echo_ok("a");
-    let proxy = Proxy::with_yaml("limits: {workers: 1}", [&upstream]);
-    let mut tunnels: Vec<Client> = (0..4).map(|_| proxy.client()).collect();
-    for client in &mut tunnels {
-        client.open_tunnel("o.test:443");
-    }
-    wait_until(|| proxy.counts().tunnels == 4 && proxy.counts().busy == 0);
-    proxy.client().get("http://o.test/").expect_status(200);
-    for client in &mut tunnels {
-        client.send("ping").expect_bytes("ping");
-    }
-    drop(tunnels);
-    proxy.expect_at_rest();
-}
-
-/// D5: 504 was written into the tunnel, and the active count stayed at 1 for ever.
-#[test]
-fn the_request_timeout_does_not_touch_an_open_tunnel() {
-    let upstream = Upstream::by_hand("a");
-    let proxy = Proxy::with_yaml("limits: {request_timeout_secs: 1}", [&upstream]);
-    let (mut client, mut hop) = open(&proxy, &upstream);
-    // Another request that nobody answers shows that the time has passed.
-    proxy.client().get("http://slow.test/").expect_refusal(504);
-    client.send("ping");
-    hop.expect_bytes("ping").send("pong");
-    client.expect_bytes("pong");
-    drop(client);
-    drop(hop);
-    proxy.expect_at_rest();
-}
-
-/// D3d: a tunnel of two seconds made its upstream look slow.
-#[test]
-fn the_latency_of_a_tunnel_is_that_of_its_answer() {
-    let upstream = Upstream::by_hand("a");
-    let proxy = Proxy::over([&upstream]);
-    let (client, hop) = open(&proxy, &upstream);
-    let before = proxy.upstream("a").latency;
-    assert!(before.is_some(), "the answer to CONNECT is a sample");
-    drop(client);
-    drop(hop);
-    proxy.expect_at_rest();
-    assert_eq!(proxy.upstream("a").latency, before);
-}
-
 fn one_upstream() -> (Proxy, Upstream, Client) {
     let upstream = Upstream::by_hand("a");
     let proxy = Proxy::over([&upstream]);
     let client = proxy.client();
     (proxy, upstream, client)
-}
-
-/// An open tunnel through an upstream that is played by hand.
-fn tunnel() -> (Proxy, Upstream, Client, Hop) {
-    let upstream = Upstream::by_hand("a");
-    let proxy = Proxy::over([&upstream]);
-    let (client, hop) = open(&proxy, &upstream);
-    (proxy, upstream, client, hop)
-}
-
-fn open(proxy: &Proxy, upstream: &Upstream) -> (Client, Hop) {
-    let mut client = proxy.client();
-    client.send(CONNECT);
-    let (mut hop, _) = upstream.accept_and_read_request();
-    hop.send("HTTP/1.1 200 OK\r\n\r\n");
-    client.expect_tunnel();
-    (client, hop)
 }
 
 /// CONNECT to each of these is answered with 400 and reaches nobody.

@@ -2,8 +2,8 @@
 //! `smuggling`.
 
 use super::harness::{
-    Client, Proxy, Talk, Upstream, expect_bad_gateway, expect_refused, forwarded, pattern, relayed,
-    spawn, wait_until,
+    Client, Proxy, Talk, Upstream, expect_bad_gateway, expect_refused, forwarded, forwarded_direct,
+    pattern, relayed, spawn, wait_until,
 };
 
 const POST: &str = "POST http://o.test/ HTTP/1.1\r\nHost: o.test\r\n";
@@ -98,7 +98,7 @@ fn a_response_may_come_in_any_pieces() {
 
 #[test]
 fn a_chunked_request_passes_byte_for_byte() {
-    let body = "005\r\nhello\r\nA\r\n0123456789\r\n0\r\n\r\n";
+    let body = "0000000000000005\r\nhello\r\nA\r\n0123456789\r\n000\r\n\r\n";
     let request = forwarded(format!("{POST}{CHUNKED}{body}"));
     request
         .expect_field("Transfer-Encoding", "chunked")
@@ -112,6 +112,18 @@ fn a_chunked_response_passes_byte_for_byte() {
     relayed(format!("HTTP/1.1 200 OK\r\n{CHUNKED}{body}"))
         .expect_field("Transfer-Encoding", "chunked")
         .expect_raw_body(body);
+}
+
+#[test]
+fn the_direct_route_frames_alike() {
+    let start = "POST http://{origin}/ HTTP/1.1\r\nHost: {origin}\r\n";
+    let chunked = "5;x=y\r\nhello\r\n0\r\nX-Sum: 1\r\n\r\n";
+    forwarded_direct(&format!("{start}{CHUNKED}{chunked}"))
+        .expect_body("hello")
+        .expect_trailers(&["X-Sum: 1"]);
+    forwarded_direct(&format!("{start}Content-Length: 5\r\n\r\nhello"))
+        .expect_field("Content-Length", "5")
+        .expect_body("hello");
 }
 
 #[test]
@@ -415,14 +427,7 @@ fn a_request_that_breaks_off_is_never_completed() {
 
 #[test]
 fn another_transfer_coding_is_501_from_a_client_and_502_from_an_upstream() {
-    let codings = [
-        "gzip",
-        "gzip, chunked",
-        "xchunked",
-        "identity",
-        "chunkedx",
-        "\"chunked\"",
-    ];
+    let codings = ["gzip", "gzip, chunked", "xchunked", "identity", "chunkedx"];
     let field = |coding| format!("Transfer-Encoding: {coding}\r\n\r\nEVIL");
     expect_refused(
         501,

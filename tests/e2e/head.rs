@@ -218,6 +218,22 @@ fn the_size_of_a_head_is_configurable() {
         .expect_refusal_and_close(431);
 }
 
+/// D19b: slow heads held a connection for ever.
+#[test]
+fn a_head_that_stays_incomplete_is_408() {
+    let upstream = Upstream::echo_ok("a");
+    let proxy = Proxy::with_yaml("limits: {header_timeout_secs: 0.3}", [&upstream]);
+    for begun in [
+        "G",
+        "GET http://o.test/ HTTP/1.1\r\nHost: o.test\r\n",
+        "\r\n",
+    ] {
+        proxy.client().send(begun).expect_refusal_and_close(408);
+    }
+    upstream.expect_untouched();
+    proxy.expect_honest_request_works();
+}
+
 #[test]
 fn a_response_with_many_fields_passes() {
     let fields = numbered_fields(200);

@@ -1,8 +1,12 @@
 //! Which fields pass and which stop here (RFC 9110 §7.6), and how loops are found.
 
 use super::harness::{
-    Member, Message, Proxy, Talk, Upstream, forwarded, forwarded_direct, relayed,
+    Member, Message, Origin, ProbeAnswer, Proxy, Talk, Upstream, forwarded, forwarded_direct,
+    relayed,
 };
+
+const WANTS_CREDENTIALS: &str = "HTTP/1.1 407 Proxy Authentication Required\r\n\
+    Proxy-Authenticate: Basic realm=\"x\"\r\nContent-Length: 0\r\n\r\n";
 
 /// D8.
 #[test]
@@ -134,6 +138,39 @@ fn the_credentials_of_an_upstream_are_sent_to_it() {
         )
         .expect_status(200);
     upstream.requests()[0].expect_field("Proxy-Authorization", "Basic Ym9iOmh1bnRlcjoy");
+}
+
+/// D19: it asks for credentials the client does not have.
+#[test]
+fn a_407_of_an_upstream_never_reaches_the_client() {
+    let (first, second) = (Upstream::by_hand("a"), Upstream::echo_ok("b"));
+    first.answer_probes(ProbeAnswer::Status(407));
+    let members = [first.with("priority: 1"), second.with("priority: 2")];
+    let proxy = Proxy::with_yaml("mode: priority", members);
+    let mut client = proxy.client();
+    client.send("POST http://o.test/ HTTP/1.1\r\nHost: o.test\r\nContent-Length: 2\r\n\r\nhi");
+    let (mut hop, _) = first.accept_and_read_request();
+    hop.send(WANTS_CREDENTIALS);
+    client
+        .expect_status(200)
+        .expect_body("b")
+        .expect_no_field("Proxy-Authenticate");
+    second.requests()[0].expect_body("hi");
+    assert!(!proxy.upstream("a").online, "its credentials are wrong");
+}
+
+#[test]
+fn a_407_of_an_origin_is_502() {
+    let origin = Origin::by_hand("origin");
+    let proxy = Proxy::direct();
+    let mut client = proxy.client();
+    client.get(&format!("http://{}/", origin.authority()));
+    let mut end = origin.accept();
+    end.read_until("\r\n\r\n");
+    end.send(WANTS_CREDENTIALS);
+    client
+        .expect_refusal(502)
+        .expect_no_field("Proxy-Authenticate");
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Responses before the final one, `Expect: 100-continue`, and final responses that come before
 //! the request is complete (RFC 9110 §10.1.1, §15.2; RFC 9112 §9.3).
 
-use super::harness::{Client, Proxy, Talk, Upstream, forwarded, pattern, wait_until};
+use super::harness::{Client, Proxy, Talk, Upstream, forwarded, wait_until};
 
 const EXPECTING: &str = "PUT http://o.test/ HTTP/1.1\r\nHost: o.test\r\n\
                          Expect: 100-continue\r\nContent-Length: 5\r\n\r\n";
@@ -111,7 +111,7 @@ fn a_final_answer_instead_of_100_is_relayed_at_once() {
 }
 
 #[test]
-fn a_client_that_does_not_wait_for_100_is_not_held_up() {
+fn a_client_that_does_not_wait_for_100_is_served() {
     let (_proxy, upstream, mut client) = one_upstream();
     client.send(format!("{EXPECTING}hello"));
     let mut hop = upstream.accept();
@@ -149,7 +149,7 @@ fn a_final_answer_to_a_half_sent_upload_is_relayed_at_once() {
 #[test]
 fn a_final_answer_reaches_a_client_that_is_stuck_in_its_upload() {
     let (proxy, upstream, mut client) = one_upstream();
-    let bytes = pattern(30_000_000);
+    let bytes = vec![b'x'; 30_000_000];
     let length = bytes.len();
     client.send(format!(
         "POST http://o.test/ HTTP/1.1\r\nHost: o.test\r\nContent-Length: {length}\r\n\r\n"
@@ -198,6 +198,18 @@ fn an_http_1_0_client_gets_no_interim_response() {
         "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\n\r\n{OK}"
     ));
     client.expect_status(200).expect_body("hi").expect_closed();
+}
+
+#[test]
+fn an_endless_run_of_interim_responses_is_502() {
+    let (_proxy, upstream, mut client) = one_upstream();
+    client.send("POST http://o.test/ HTTP/1.1\r\nHost: o.test\r\nContent-Length: 2\r\n\r\nhi");
+    let (mut hop, _) = upstream.accept_and_read_request();
+    let sender = hop.send_in_background(b"HTTP/1.1 103 Early Hints\r\n\r\n".repeat(10_000));
+    while client.read_head().status() == 103 {}
+    assert_eq!(client.message().status(), 502);
+    drop(hop);
+    drop(sender.join().expect("the sender"));
 }
 
 #[test]

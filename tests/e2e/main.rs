@@ -9,10 +9,10 @@
 //! | D1 a POST was repeated | `regressions::post_is_not_repeated_once_it_was_sent`, `persistence::a_post_whose_reused_connection_breaks_is_not_repeated` |
 //! | D2 the body was lost on a retry | `regressions::a_body_is_repeated_whole_or_not_at_all`, `..a_body_that_is_gone_is_not_repeated`, `..a_body_of_any_method_arrives_whole_behind_an_upstream_that_refuses` |
 //! | D3 a client that left took upstreams offline | `persistence::a_client_that_resets_is_the_fault_of_no_upstream` |
-//! | D3d a tunnel's lifetime counted as latency | `connect::the_latency_of_a_tunnel_is_that_of_its_answer` |
+//! | D3d a tunnel's lifetime counted as latency | `tunnel::the_latency_of_a_tunnel_is_that_of_its_answer` |
 //! | D3e a pending CONNECT did not count | `connect::a_pending_connect_counts_as_active` |
 //! | D4 a second response inside the first | `framing::a_response_that_breaks_off_breaks_off_at_the_client` |
-//! | D5 the request timeout cut tunnels and idle clients | `connect::the_request_timeout_does_not_touch_an_open_tunnel`, `persistence::an_idle_client_is_closed_without_a_word` |
+//! | D5 the request timeout cut tunnels and idle clients | `tunnel::the_request_timeout_does_not_touch_an_open_tunnel`, `persistence::an_idle_client_is_closed_without_a_word` |
 //! | D6a chunked data that looks like its end | `framing::an_end_marker_inside_data_is_data` |
 //! | D6b trailers and extensions hung | `framing::chunk_extensions_are_left_out_and_the_framing_is_written_anew`, `framing::trailers_pass` |
 //! | D6c a body in one packet with its head hung | `framing::a_chunked_body_in_one_piece_with_its_head_ends_where_it_ends` |
@@ -30,7 +30,7 @@
 //! | D17 a relay that is its own upstream | `hop_by_hop::a_relay_that_is_its_own_upstream_goes_round_once`, `..a_request_that_went_through_here_before_is_508` |
 //! | D18 large heads, many fields | `head::a_head_that_is_too_large_is_431`, `..a_request_line_that_is_too_long_is_414`, `connect::an_answer_with_many_fields_opens_the_tunnel` |
 //! | D19 bytes around CONNECT lost, 2xx, refusals, 407 | `connect::bytes_the_client_sends_with_connect_reach_the_tunnel`, `..bytes_the_upstream_sends_with_its_answer_reach_the_client`, `..any_2xx_opens_the_tunnel`, `..a_refusal_of_the_upstream_is_relayed_with_its_fields_and_body`, `..a_407_of_an_upstream_sends_connect_to_the_next_one` |
-//! | D19b no limit on the answer to CONNECT | `connect::an_answer_that_does_not_come_in_time_is_504` |
+//! | D19b no limit on the answer to CONNECT, nor on a head | `connect::an_answer_that_does_not_come_in_time_is_504`, `head::a_head_that_stays_incomplete_is_408` |
 //! | D23 userinfo forwarded and logged | `target::userinfo_is_never_forwarded`, `target::userinfo_is_not_in_the_access_log` |
 //! | D24 the end of the connection instead of 502 | `persistence::an_upstream_that_closes_without_an_answer_is_502` |
 #![cfg(test)]
@@ -62,8 +62,11 @@ mod http10;
 /// OPTIONS, TRACE and `Max-Forwards`.
 mod options_trace;
 
-/// CONNECT and tunnels.
+/// What opens a tunnel.
 mod connect;
+
+/// What happens in it.
+mod tunnel;
 
 /// 101 and what follows it.
 mod upgrade;

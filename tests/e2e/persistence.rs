@@ -33,6 +33,55 @@ fn an_idle_connection_is_parked_and_goes_on() {
     wait_until(|| proxy.counts().connections == 0);
 }
 
+/// A slow head costs no thread: what came of it waits with the connection.
+#[test]
+fn an_unfinished_head_is_parked_and_goes_on() {
+    let upstream = Upstream::echo_ok("a");
+    let proxy = Proxy::over([&upstream]);
+    let mut client = proxy.client();
+    let parked = || wait_until(|| proxy.counts().parked == 1 && proxy.counts().busy == 0);
+    for piece in [
+        "PO",
+        "ST http://o.test/ HTTP/1.1\r\nHost: ",
+        "o.test\r\nContent-Length: 2\r\n",
+    ] {
+        client.send(piece);
+        parked();
+    }
+    client
+        .send("\r\nhiGET http://o.test/next HTTP/1.1\r\nHo")
+        .expect_status(200);
+    parked();
+    client.send("st: o.test\r\n\r\n").expect_status(200);
+    upstream.requests()[0].expect_body("hi");
+    upstream.requests()[1].expect_line("GET http://o.test/next HTTP/1.1");
+    client.send("GET http://o.test/ne");
+    parked();
+    client.close();
+    wait_until(|| proxy.counts().connections == 0);
+}
+
+#[test]
+fn hundreds_of_pipelined_requests_are_answered() {
+    const REQUESTS: usize = 500;
+    let (upstream, _proxy, mut client) = echoing();
+    let requests = (0..REQUESTS)
+        .map(|n| format!("GET http://o.test/{n} HTTP/1.1\r\nHost: o.test\r\n\r\n"))
+        .collect::<Vec<_>>()
+        .concat();
+    let sender = client.send_in_background(requests.into_bytes());
+    for _ in 0..REQUESTS {
+        client.expect_status(200);
+    }
+    sender
+        .join()
+        .expect("the sender")
+        .expect("everything is sent");
+    for (n, request) in upstream.requests().iter().enumerate() {
+        request.expect_line(&format!("GET http://o.test/{n} HTTP/1.1"));
+    }
+}
+
 #[test]
 fn pipelined_requests_are_answered_in_order() {
     let upstream = Upstream::echo_ok("a");

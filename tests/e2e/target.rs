@@ -53,6 +53,30 @@ fn host_is_replaced_by_the_authority_of_the_target() {
     assert!(host.starts_with("127.0.0.1:"), "Host: {host}");
 }
 
+/// The rules and the route must see the same value.
+#[test]
+fn the_rules_are_asked_about_the_target_and_not_about_host() {
+    let upstream = Upstream::echo_ok("a");
+    let origin = Origin::echo_ok("origin");
+    let rules = "domain_policy: {mode: blacklist, domains: [127.0.0.1]}";
+    let proxy = Proxy::with_yaml(rules, [&upstream]);
+    let authority = origin.authority();
+    proxy
+        .client()
+        .send(format!(
+            "GET http://o.test/ HTTP/1.1\r\nHost: {authority}\r\n\r\n"
+        ))
+        .expect_status(200)
+        .expect_body("a");
+    proxy
+        .client()
+        .send(format!(
+            "GET http://{authority}/ HTTP/1.1\r\nHost: o.test\r\n\r\n"
+        ))
+        .expect_status(200)
+        .expect_body("origin");
+}
+
 #[test]
 fn an_empty_host_is_replaced_as_well() {
     forwarded("GET http://o.test/ HTTP/1.1\r\nHost:\r\n\r\n").expect_field("Host", "o.test");

@@ -84,6 +84,22 @@ fn bytes_the_client_sends_early_reach_the_tunnel() {
     client.expect_head(101);
 }
 
+#[test]
+fn a_request_with_a_body_may_ask_for_an_upgrade() {
+    let (_proxy, upstream, mut client) = one_upstream();
+    let post = UPGRADE
+        .replace("GET", "POST")
+        .replace("Upgrade: w", "Content-Length: 2\r\nUpgrade: w");
+    client.send(format!("{post}hi"));
+    let (mut hop, request) = upstream.accept_and_read_request();
+    request
+        .expect_body("hi")
+        .expect_field("Upgrade", "websocket");
+    hop.send(SWITCHING);
+    client.expect_head(101).send("ping");
+    hop.expect_bytes("ping");
+}
+
 /// What came early was meant for the other protocol. As requests it would be smuggled.
 #[test]
 fn a_refused_upgrade_is_relayed_and_then_the_connection_ends() {

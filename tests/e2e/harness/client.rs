@@ -59,10 +59,9 @@ impl Client {
     /// Sends a plain `GET` for this absolute URL.
     #[track_caller]
     pub(crate) fn get(&mut self, url: &str) -> &mut Self {
-        let host = url
-            .trim_start_matches("http://")
-            .split(['/', '?'])
-            .next()
+        let authority = url.trim_start_matches("http://").split(['/', '?']).next();
+        let host = authority
+            .and_then(|text| text.rsplit('@').next())
             .unwrap_or_default();
         self.send(format!("GET {url} HTTP/1.1\r\nHost: {host}\r\n\r\n"))
     }
