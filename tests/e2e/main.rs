@@ -109,3 +109,6 @@ mod reload;
 
 /// The end.
 mod shutdown;
+
+/// One line for each exchange.
+mod access_log;
