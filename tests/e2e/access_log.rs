@@ -202,11 +202,14 @@ fn what_broke_off_has_a_line_and_its_cause() {
     client.expect_head(200).expect_truncated("abc");
     let line = fields(&log.lines(2)[1]);
     check(&line, &[("status", "200"), ("cause", "response_truncated")]);
+    wait_until(|| proxy.upstream("a").online);
     let mut client = proxy.client();
     client.send(GET);
+    let (mut hop, _) = a.accept_and_read_request();
     client.close();
+    hop.expect_gone();
     let line = fields(&log.lines(3)[2]);
-    assert_eq!(line["status"], "-");
+    check(&line, &[("status", "-"), ("ttfb_ms", "-"), ("cause", "client_gone")]);
 }
 
 /// D23: `http://bob:hunter2@...` stood there.

@@ -112,3 +112,6 @@ mod shutdown;
 
 /// One line for each exchange.
 mod access_log;
+
+/// Threads, and what stays counted.
+mod threads;

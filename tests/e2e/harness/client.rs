@@ -4,8 +4,9 @@
 //! read last.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::os::fd::OwnedFd;
 
-use rustix::net::{AddressFamily, SocketType};
+use rustix::net::{AddressFamily, SocketType, sockopt};
 
 use super::PATIENCE;
 use super::journal::Journal;
@@ -42,14 +43,27 @@ impl Client {
     /// As [`Client::connect`], from this address of the machine, for example 127.0.0.2.
     #[track_caller]
     pub(crate) fn connect_from(source: Ipv4Addr, address: SocketAddr) -> Self {
-        let socket = rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None);
-        let socket = socket.expect("a socket");
+        let socket = new_socket();
         let source = SocketAddr::from((source, 0));
         rustix::net::bind(&socket, &source).expect("an address of this machine");
+        Self::connect_with(socket, address, &format!("connected from {source}"))
+    }
+
+    /// As [`Client::connect`], with a receive buffer of a few kilobytes, so that the other side
+    /// soon cannot send any more.
+    #[track_caller]
+    pub(crate) fn connect_narrow(address: SocketAddr) -> Self {
+        let socket = new_socket();
+        sockopt::set_socket_recv_buffer_size(&socket, 4096).expect("SO_RCVBUF");
+        Self::connect_with(socket, address, "connected with a small buffer")
+    }
+
+    #[track_caller]
+    fn connect_with(socket: OwnedFd, address: SocketAddr, how: &str) -> Self {
         rustix::net::connect(&socket, &address).expect("a client connection");
         let journal = Journal::of_this_test();
         let name = format!("client {}", journal.number());
-        journal.note(&name, &format!("connected from {source}"));
+        journal.note(&name, how);
         Self {
             socket: Socket::new(TcpStream::from(socket), name, journal),
             last: None,
@@ -234,4 +248,8 @@ impl Client {
         self.last = Some(response);
         self
     }
+}
+
+fn new_socket() -> OwnedFd {
+    rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None).expect("a socket")
 }
