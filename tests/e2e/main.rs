@@ -115,3 +115,6 @@ mod access_log;
 
 /// Threads, and what stays counted.
 mod threads;
+
+/// The program as a process.
+mod process;

@@ -111,6 +111,11 @@ impl Client {
         self.last.insert(response)
     }
 
+    /// A whole response, or `None` if the connection ends before one.
+    pub(crate) fn try_read_response(&mut self) -> Option<Message> {
+        self.socket.try_read_message(Kind::Response).ok()
+    }
+
     /// A whole response comes, with this status.
     #[track_caller]
     pub(crate) fn expect_status(&mut self, status: u16) -> &mut Self {
