@@ -20,8 +20,9 @@ mod workers;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -40,7 +41,7 @@ use crate::stop::{Alarm, Stage, Woken};
 pub use signals::run;
 
 use acceptor::Acceptor;
-use waiter::Waiter;
+use waiter::{Source, Waiter};
 use workers::{Bounds, Hold, Workers};
 
 /// File descriptors that connections may not use: files, probes, the resolver, reserves.
@@ -70,6 +71,30 @@ pub struct Server {
     reload_alarm: Alarm,
     threads: Mutex<Vec<JoinHandle<()>>>,
     acceptor: Mutex<Option<JoinHandle<()>>>,
+    failure: Arc<Failure>,
+}
+
+/// The first essential thread that panicked, and who is to know.
+#[derive(Default)]
+struct Failure {
+    thread: OnceLock<&'static str>,
+    told: OnceLock<Box<dyn Fn() + Send + Sync>>,
+}
+
+impl std::fmt::Debug for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Failure").field(&self.thread).finish()
+    }
+}
+
+impl Failure {
+    fn report(&self, thread: &'static str) {
+        if self.thread.set(thread).is_ok()
+            && let Some(told) = self.told.get()
+        {
+            told();
+        }
+    }
 }
 
 /// What a server is doing right now.
@@ -134,7 +159,7 @@ impl Server {
         let access_log = config.access_log.clone();
         let ctx = Arc::new(Context::new(config, options.resolver)?);
         ctx.access_log.configure(access_log.as_ref())?;
-        let (waiter, poll) = Waiter::new(Arc::clone(&ctx))?;
+        let (waiter, source) = Waiter::new(Arc::clone(&ctx))?;
         let workers = Workers::new(Arc::clone(&ctx));
         let connections = Permits::new(most_connections(&ctx));
         let server = Self {
@@ -146,33 +171,34 @@ impl Server {
             connections,
             threads: Mutex::default(),
             acceptor: Mutex::default(),
+            failure: Arc::default(),
         };
-        server.start_threads((listener, poll), options.file)?;
+        server.start_threads((listener, source), options.file)?;
         Ok(server)
     }
 
     fn start_threads(
         &self,
-        (listener, poll): (TcpListener, mio::Poll),
+        (listener, source): (TcpListener, Source),
         file: Option<PathBuf>,
     ) -> io::Result<()> {
         let (waiter, workers) = (Arc::clone(&self.waiter), Arc::clone(&self.workers));
-        self.keep(threads::start("waiter", move || {
-            waiter.run(poll, &workers);
+        self.keep(self.essential("waiter", move || {
+            waiter.run(source, &workers);
         })?);
         let hold: Arc<dyn Hold> = Arc::<Waiter>::clone(&self.waiter);
         let workers = Arc::clone(&self.workers);
-        self.keep(threads::start("overseer", move || workers.oversee(&hold))?);
+        self.keep(self.essential("overseer", move || workers.oversee(&hold))?);
         let ctx = Arc::clone(&self.ctx);
-        self.keep(threads::start("health", move || checks::run(ctx))?);
+        self.keep(self.essential("health", move || checks::run(ctx))?);
         let (ctx, alarm) = (Arc::clone(&self.ctx), self.ctx.stop.alarm());
-        self.keep(threads::start("sweeper", move || sweep(&ctx, &alarm))?);
+        self.keep(self.essential("sweeper", move || sweep(&ctx, &alarm))?);
         if let Some(file) = file {
             let (ctx, alarm) = (Arc::clone(&self.ctx), self.reload_alarm.clone());
             let (connections, workers) = (Arc::clone(&self.connections), Arc::clone(&self.workers));
             let applied = move |ctx: &Context| apply_limits(ctx, &connections, &workers);
             let reloader = move || reload::run(&file, &ctx, &alarm, &applied);
-            self.keep(threads::start("reload", reloader)?);
+            self.keep(self.essential("reload", reloader)?);
         }
         let acceptor = Acceptor {
             ctx: Arc::clone(&self.ctx),
@@ -181,8 +207,23 @@ impl Server {
             connections: Arc::clone(&self.connections),
             clients: Arc::<PerClient>::default(),
         };
-        *self.acceptor.lock() = Some(threads::start("acceptor", move || acceptor.run())?);
+        *self.acceptor.lock() = Some(self.essential("acceptor", move || acceptor.run())?);
         Ok(())
+    }
+
+    /// Starts a thread without which the relay only looks alive: should it panic, the program ends with
+    /// an error, and whoever supervises it starts it anew.
+    fn essential(
+        &self,
+        name: &'static str,
+        run: impl FnOnce() + Send + 'static,
+    ) -> io::Result<JoinHandle<()>> {
+        let failure = Arc::clone(&self.failure);
+        threads::start(name, move || {
+            if catch_unwind(AssertUnwindSafe(run)).is_err() {
+                failure.report(name);
+            }
+        })
     }
 
     fn keep(&self, thread: JoinHandle<()>) {
