@@ -46,13 +46,18 @@ fn an_answer_ends_a_row_of_failures() {
             hop.send_ok("a");
         }
     });
-    let proxy = Proxy::with_yaml("health_check: {fall: 2}", [&a]);
+    let b = Upstream::echo_ok("b");
+    let members = [a.with("priority: 1"), b.with("priority: 2")];
+    // No idle connections: one that breaks is nobody's failure.
+    let extra = "mode: priority\nhealth_check: {fall: 2}\nlimits: {upstream_idle_secs: 0}";
+    let proxy = Proxy::with_yaml(extra, members);
     let mut client = proxy.client();
     for _ in 0..3 {
-        client.get("http://o.test/bad").expect_refusal(502);
+        let bad = POST.replace("http://o.test/", "http://o.test/bad");
+        client.send(bad).expect_refusal(502);
         assert_eq!(proxy.upstream("a").consecutive_failures, 1);
         client.get("http://o.test/good").expect_status(200);
-        assert_eq!(proxy.upstream("a").consecutive_failures, 0);
+        wait_until(|| proxy.upstream("a").consecutive_failures == 0);
     }
     proxy.expect_online("a");
 }
@@ -364,13 +369,30 @@ fn a_truncated_body_counts_towards_fall() {
         hop.close_then();
     });
     a.answer_probes(ProbeAnswer::Silence);
-    let proxy = Proxy::over([&a]);
+    let b = Upstream::echo_ok("b");
+    let members = [a.with("priority: 1"), b.with("priority: 2")];
+    let proxy = Proxy::with_yaml("mode: priority", members);
     let mut client = proxy.client();
     client.send(GET).expect_head(200);
     client.expect_truncated("abc");
     wait_until(|| !proxy.upstream("a").online);
     let reason = proxy.upstream("a").reason.expect("a reason");
     assert!(reason.contains("cut short"), "{reason}");
+}
+
+/// A request that breaks it may be to blame, so nobody is left for the others only if a probe says so.
+#[test]
+fn the_last_upstream_online_is_probed_before_it_is_given_up() {
+    let a = Upstream::answering("a", |hop, _| hop.close_then());
+    let proxy = Proxy::over([&a]);
+    proxy.client().send(GET).expect_refusal(502);
+    wait_until(|| !a.probes().is_empty());
+    proxy.client().send(GET).expect_refusal(502);
+    proxy.expect_online("a");
+    a.answer_probes(ProbeAnswer::Close);
+    proxy.client().send(GET).expect_refusal(502);
+    wait_until(|| !proxy.upstream("a").online);
+    proxy.client().send(GET).expect_refusal(503);
 }
 
 /// A poisonous URL must not empty the pool: the second upstream it meets is probed instead.
@@ -616,7 +638,7 @@ fn a_tunnel_outlives_the_fall_of_its_upstream() {
     let mut tunnel = proxy.client();
     tunnel.open_tunnel("o.test:443");
     proxy.client().send(GET).expect_refusal(502);
-    assert!(!proxy.upstream("a").online);
+    wait_until(|| !proxy.upstream("a").online);
     assert_eq!(proxy.upstream("a").active, 1);
     tunnel.send("ping").expect_bytes("pong").expect_closed();
     drop(tunnel);

@@ -318,10 +318,7 @@ fn without_descriptors_it_waits_says_so_once_and_recovers() {
     }
     let lines = process.log.lock().len();
     assert!(lines < 50, "{lines} lines of log");
-    for upstream in &upstreams {
-        let down = format!("upstream {} is offline", upstream.name());
-        assert!(!process.has_logged(&down), "it was no upstream's fault");
-    }
+    assert!(!process.has_logged("is offline"), "it was no upstream's fault");
 }
 
 impl Client {
@@ -344,12 +341,15 @@ fn kept_connections_give_way_when_descriptors_run_out() {
     };
     let extra = "mode: priority\nreload_interval_secs: 0\nlimits: {max_connections: 12}";
     let process = Process::start_with_files(64, extra, members(0));
+    let mut kept = Vec::new();
     for (first, upstream) in upstreams.iter().enumerate() {
-        process.file.write(configuration_text(extra, members(first)));
-        process.signal(Signal::HUP);
+        if first > 0 {
+            process.file.write(configuration_text(extra, members(first)));
+            process.signal(Signal::HUP);
+        }
         wait_until(|| {
-            let said = process.log.lock().iter().filter(|l| l.contains("is in force")).count();
-            said >= first || process.has_logged("has not changed")
+            let log = process.log.lock();
+            log.iter().filter(|line| line.contains("is in force")).count() == first
         });
         let mut clients: Vec<Client> = (0..12).map(|_| process.client()).collect();
         for client in &mut clients {
@@ -365,6 +365,7 @@ fn kept_connections_give_way_when_descriptors_run_out() {
         }
         drop(clients);
         // Its idle connections stay open here, and so there.
-        std::mem::forget(hops);
+        kept.push(hops);
     }
+    assert!(!process.has_logged("is offline"), "it was no upstream's fault");
 }

@@ -191,7 +191,7 @@ fn an_answer_to_an_unfinished_request_ends_its_connection() {
 #[test]
 fn idle_connections_end_with_the_fall_of_their_upstream() {
     let a = Upstream::by_hand("a");
-    a.answer_probes(super::harness::ProbeAnswer::Silence);
+    a.answer_probes(super::harness::ProbeAnswer::Close);
     let proxy = Proxy::over([&a]);
     let mut pairs = finished(open(&proxy, &a, 2));
     let mut client = proxy.client();

@@ -316,7 +316,9 @@ fn a_panic_costs_one_connection_and_leaves_nothing_counted() {
     });
     let a = Upstream::by_hand(CURSED);
     a.answer_probes(ProbeAnswer::Good);
-    let proxy = Proxy::over([&a]);
+    let b = Upstream::echo_ok("b");
+    let members = [a.with("priority: 1"), b.with("priority: 2")];
+    let proxy = Proxy::with_yaml("mode: priority", members);
     proxy.will_panic(3);
     for panics in 1..=3 {
         wait_until(|| proxy.upstream(CURSED).online);
