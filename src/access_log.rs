@@ -68,6 +68,9 @@ pub struct Agent {
     pub user_agent: String,
 }
 
+/// What is called for each entry where no lines are written.
+pub type Listener = fn(&Entry);
+
 /// The log: a queue, and the thread that empties it.
 #[derive(Clone, Debug)]
 pub struct AccessLog {
@@ -88,6 +91,8 @@ struct Shared {
 struct State {
     waiting: VecDeque<Entry>,
     settings: Option<Settings>,
+    /// Hears of the entries instead of the sink.
+    listener: Option<Listener>,
     /// The sink must be opened anew: the settings changed, or the file was rotated.
     reopen: bool,
     writer: Writer,
@@ -130,11 +135,10 @@ impl AccessLog {
             drop(Sink::open(settings)?);
         }
         let mut state = shared.state.lock();
-        if state.writer == Writer::None && settings.is_some() {
-            let writer = Arc::clone(shared);
-            drop(threads::start("access-log", move || writer.run())?);
-            state.writer = Writer::Idle;
+        if settings.is_some() {
+            start_writer(shared, &mut state)?;
         }
+        state.listener = None;
         if state.settings.as_ref() != settings {
             state.settings = settings.cloned();
             state.reopen = true;
@@ -142,6 +146,19 @@ impl AccessLog {
         let combined = settings.is_some_and(|set| set.format == AccessLogFormat::Combined);
         shared.combined.store(combined, Ordering::Relaxed);
         shared.enabled.store(settings.is_some(), Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Calls `listener` for each entry, on the writer's thread, instead of writing a line.
+    ///
+    /// # Errors
+    /// When there is no thread for it.
+    pub fn hand_to(&self, listener: Listener) -> io::Result<()> {
+        let shared = &self.shared;
+        let mut state = shared.state.lock();
+        start_writer(shared, &mut state)?;
+        state.listener = Some(listener);
+        shared.enabled.store(true, Ordering::Relaxed);
         Ok(())
     }
 
@@ -196,6 +213,15 @@ impl AccessLog {
     }
 }
 
+fn start_writer(shared: &Arc<Shared>, state: &mut State) -> io::Result<()> {
+    if state.writer == Writer::None {
+        let writer = Arc::clone(shared);
+        drop(threads::start("access-log", move || writer.run())?);
+        state.writer = Writer::Idle;
+    }
+    Ok(())
+}
+
 impl Shared {
     /// The writer: takes all that waits, writes it at once, and waits again.
     fn run(&self) {
@@ -216,10 +242,18 @@ impl Shared {
             state.writer = Writer::Busy;
             std::mem::swap(&mut batch, &mut state.waiting);
             let settings = state.settings.clone();
+            let listener = state.listener;
             if std::mem::take(&mut state.reopen) {
                 sink = None;
             }
             drop(state);
+            if let Some(listener) = listener {
+                for entry in batch.drain(..) {
+                    listener(&entry);
+                }
+                state = self.state.lock();
+                continue;
+            }
             let format = settings
                 .as_ref()
                 .map_or(AccessLogFormat::Text, |set| set.format);
@@ -468,6 +502,8 @@ fn write_quoted(text: &str, out: &mut String) {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::AtomicU64;
+
     use super::*;
 
     fn entry(target: &str) -> Entry {
@@ -493,6 +529,21 @@ mod tests {
         let mut out = String::new();
         write_line(entry, format, &mut out);
         out
+    }
+
+    #[test]
+    fn a_listener_hears_of_every_entry() {
+        static HEARD: AtomicU64 = AtomicU64::new(0);
+        let log = AccessLog::new(Arc::default());
+        log.hand_to(|entry| {
+            HEARD.fetch_add(entry.id, Ordering::Relaxed);
+        })
+        .unwrap();
+        assert!(log.is_on());
+        log.record(entry("http://a.test/"));
+        log.record(entry("http://b.test/"));
+        log.finish(Duration::from_secs(10));
+        assert_eq!(HEARD.load(Ordering::Relaxed), 14);
     }
 
     #[test]

@@ -38,7 +38,7 @@ use crate::relay::Context;
 use crate::reload;
 use crate::stop::{Alarm, Stage, Woken};
 
-pub use signals::run;
+pub use signals::{Watch, may_read, run};
 
 use acceptor::Acceptor;
 use waiter::{Source, Waiter};
