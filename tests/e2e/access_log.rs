@@ -4,12 +4,11 @@ use std::collections::HashMap;
 use std::io::Read as _;
 use std::path::Path;
 
-use super::harness::{
-    Client, Origin, Proxy, Talk, TemporaryFile, Upstream, spawn, wait_until,
-};
+use super::harness::{Client, Origin, Proxy, Talk, TemporaryFile, Upstream, spawn, wait_until};
 
 const GET: &str = "GET http://o.test/ HTTP/1.1\r\nHost: o.test\r\n\r\n";
-const POST: &str = "POST http://o.test/p HTTP/1.1\r\nHost: o.test\r\nContent-Length: 5\r\n\r\nhello";
+const POST: &str =
+    "POST http://o.test/p HTTP/1.1\r\nHost: o.test\r\nContent-Length: 5\r\n\r\nhello";
 const CONNECT: &str = "CONNECT o.test:443 HTTP/1.1\r\nHost: o.test\r\n\r\n";
 
 /// A log of this test alone, and the line of configuration that turns it on.
@@ -21,7 +20,10 @@ impl Log {
     }
 
     fn yaml(&self, format: &str) -> String {
-        format!("access_log: {{format: {format}, file: '{}'}}\n", self.0.path())
+        format!(
+            "access_log: {{format: {format}, file: '{}'}}\n",
+            self.0.path()
+        )
     }
 
     /// Waits until there are so many lines; and there are no more.
@@ -47,7 +49,10 @@ fn fields(line: &str) -> HashMap<String, String> {
     let mut fields = HashMap::from([("time".to_owned(), time.to_owned())]);
     for word in rest.split(' ') {
         let (key, value) = word.split_once('=').expect("key=value");
-        assert!(fields.insert(key.to_owned(), value.to_owned()).is_none(), "{key} twice");
+        assert!(
+            fields.insert(key.to_owned(), value.to_owned()).is_none(),
+            "{key} twice"
+        );
     }
     fields
 }
@@ -68,20 +73,31 @@ fn a_line_tells_everything_of_an_exchange() {
     client.send(POST).expect_status(200);
     let sent = client.message().raw.len().to_string();
     let fields = log.fields();
-    let address = client.socket().handle().local_addr().expect("an address").to_string();
-    check(&fields, &[
-        ("client", &address),
-        ("method", "POST"),
-        ("target", "http://o.test/p"),
-        ("status", "200"),
-        ("in", &POST.len().to_string()),
-        ("out", &sent),
-        ("route", "a"),
-        ("attempts", "1"),
-        ("cause", "-"),
-    ]);
+    let address = client
+        .socket()
+        .handle()
+        .local_addr()
+        .expect("an address")
+        .to_string();
+    check(
+        &fields,
+        &[
+            ("client", &address),
+            ("method", "POST"),
+            ("target", "http://o.test/p"),
+            ("status", "200"),
+            ("in", &POST.len().to_string()),
+            ("out", &sent),
+            ("route", "a"),
+            ("attempts", "1"),
+            ("cause", "-"),
+        ],
+    );
     let time = &fields["time"];
-    assert!(time.len() == 24 && time.ends_with('Z') && time.contains('T'), "{time}");
+    assert!(
+        time.len() == 24 && time.ends_with('Z') && time.contains('T'),
+        "{time}"
+    );
     assert!(fields["id"].parse::<u64>().is_ok());
     let (whole, first): (f64, f64) = (number(&fields["ms"]), number(&fields["ttfb_ms"]));
     assert!(first <= whole, "{fields:?}");
@@ -102,7 +118,10 @@ fn each_request_of_a_connection_has_its_line_and_its_number() {
         client.expect_status(200);
     }
     let lines: Vec<_> = log.lines(3).iter().map(|line| fields(line)).collect();
-    let ids: Vec<u64> = lines.iter().map(|line| line["id"].parse().expect("a number")).collect();
+    let ids: Vec<u64> = lines
+        .iter()
+        .map(|line| line["id"].parse().expect("a number"))
+        .collect();
     assert!(ids.is_sorted_by(|a, b| a < b), "{ids:?}");
     let received: Vec<_> = lines.iter().map(|line| line["in"].clone()).collect();
     let lengths = [GET, POST, GET].map(|request| request.len().to_string());
@@ -118,12 +137,21 @@ fn the_way_and_the_attempts_are_told() {
     let proxy = Proxy::with_yaml(&(log.yaml("text") + policy), members);
     let mut client = proxy.client();
     client.send(GET).expect_status(200);
-    client.get(&format!("http://{}/x", origin.authority())).expect_status(200);
+    client
+        .get(&format!("http://{}/x", origin.authority()))
+        .expect_status(200);
     client.get("/").expect_refusal(400);
     let lines: Vec<_> = log.lines(3).iter().map(|line| fields(line)).collect();
-    check(&lines[0], &[("route", "b"), ("attempts", "2"), ("cause", "-")]);
+    check(
+        &lines[0],
+        &[("route", "b"), ("attempts", "2"), ("cause", "-")],
+    );
     check(&lines[1], &[("route", "direct"), ("attempts", "1")]);
-    let refused = [("route", "-"), ("attempts", "0"), ("cause", "target_origin_form")];
+    let refused = [
+        ("route", "-"),
+        ("attempts", "0"),
+        ("cause", "target_origin_form"),
+    ];
     check(&lines[2], &refused);
 }
 
@@ -131,8 +159,8 @@ fn the_way_and_the_attempts_are_told() {
 #[test]
 fn a_tunnel_has_one_line_however_it_ends() {
     let early = "early";
-    let ends: [(fn(Client), &str); 2] = [(Client::close, "-"), (Client::reset, "tunnel_reset")];
-    for (end, cause) in ends {
+    let close: fn(Client) = Client::close;
+    for (end, cause) in [(close, "-"), (Client::reset, "tunnel_reset")] {
         let (log, a) = (Log::new(), Upstream::echo_ok("a"));
         let proxy = Proxy::with_yaml(&log.yaml("text"), [&a]);
         let mut client = proxy.client();
@@ -142,16 +170,19 @@ fn a_tunnel_has_one_line_however_it_ends() {
         assert_eq!(log.0.text(), "", "a tunnel is told when it is over");
         end(client);
         let fields = log.fields();
-        check(&fields, &[
-            ("method", "CONNECT"),
-            ("target", "o.test:443"),
-            ("status", "200"),
-            ("in", &(CONNECT.len() + 9).to_string()),
-            ("out", &(head + 9).to_string()),
-            ("route", "a"),
-            ("attempts", "1"),
-            ("cause", cause),
-        ]);
+        check(
+            &fields,
+            &[
+                ("method", "CONNECT"),
+                ("target", "o.test:443"),
+                ("status", "200"),
+                ("in", &(CONNECT.len() + 9).to_string()),
+                ("out", &(head + 9).to_string()),
+                ("route", "a"),
+                ("attempts", "1"),
+                ("cause", cause),
+            ],
+        );
     }
 }
 
@@ -167,7 +198,11 @@ fn every_refusal_has_a_line_and_its_cause() {
         (GET, 503, "no_upstream_online"),
         (CONNECT, 503, "no_upstream_online"),
         ("x\r\n\r\n", 400, "malformed_head"),
-        ("GET http://o.test/ HTTP/3.0\r\n\r\n", 505, "version_unsupported"),
+        (
+            "GET http://o.test/ HTTP/3.0\r\n\r\n",
+            505,
+            "version_unsupported",
+        ),
         ("GET ", 408, "head_timeout"),
         (
             "POST http://o.test/ HTTP/1.1\r\nHost: o.test\r\nTransfer-Encoding: gzip\r\n\r\n",
@@ -178,7 +213,10 @@ fn every_refusal_has_a_line_and_its_cause() {
     for (at, (request, status, cause)) in requests.into_iter().enumerate() {
         proxy.client().send(request).expect_refusal(status);
         let line = log.lines(at + 1).pop().expect("a line");
-        check(&fields(&line), &[("status", &status.to_string()), ("cause", cause)]);
+        check(
+            &fields(&line),
+            &[("status", &status.to_string()), ("cause", cause)],
+        );
     }
 }
 
@@ -193,7 +231,10 @@ fn what_broke_off_has_a_line_and_its_cause() {
     client.expect_head(200);
     client.reset();
     hop.expect_gone();
-    check(&log.fields(), &[("status", "200"), ("route", "a"), ("cause", "client_gone")]);
+    check(
+        &log.fields(),
+        &[("status", "200"), ("route", "a"), ("cause", "client_gone")],
+    );
     let mut client = proxy.client();
     client.send(GET);
     let (mut hop, _) = a.accept_and_read_request();
@@ -209,7 +250,10 @@ fn what_broke_off_has_a_line_and_its_cause() {
     client.close();
     hop.expect_gone();
     let line = fields(&log.lines(3)[2]);
-    check(&line, &[("status", "-"), ("ttfb_ms", "-"), ("cause", "client_gone")]);
+    check(
+        &line,
+        &[("status", "-"), ("ttfb_ms", "-"), ("cause", "client_gone")],
+    );
 }
 
 /// D23: `http://bob:hunter2@...` stood there.
@@ -230,12 +274,21 @@ fn userinfo_is_never_shown() {
         ] {
             for method in ["GET", "CONNECT"] {
                 let mut client = proxy.client();
-                client.send(format!("{method} {target} HTTP/1.1\r\nHost: o.test\r\n\r\n"));
+                client.send(format!(
+                    "{method} {target} HTTP/1.1\r\nHost: o.test\r\n\r\n"
+                ));
                 client.read_head();
             }
         }
         let text = log.lines(14).concat();
-        for secret in ["bob", "hunter2", "hun", "upstreamuser", "upstreampw", "dXBzdHJlYW"] {
+        for secret in [
+            "bob",
+            "hunter2",
+            "hun",
+            "upstreamuser",
+            "upstreampw",
+            "dXBzdHJlYW",
+        ] {
             assert!(!text.contains(secret), "{secret} in {text}");
         }
     }
@@ -274,7 +327,11 @@ fn a_line_can_be_json() {
     let line = log.lines(1).remove(0);
     // Every JSON object of this kind is YAML, too.
     let value: serde_yaml::Value = serde_yaml::from_str(&line).expect("JSON");
-    let expected = [("method", "POST"), ("target", "http://o.test/p"), ("route", "a")];
+    let expected = [
+        ("method", "POST"),
+        ("target", "http://o.test/p"),
+        ("route", "a"),
+    ];
     for (key, text) in expected {
         assert_eq!(value[key].as_str(), Some(text), "{line}");
     }
@@ -291,12 +348,21 @@ fn a_line_can_be_json() {
 fn a_line_can_be_in_the_combined_format() {
     let (log, a) = (Log::new(), Upstream::echo_ok("a"));
     let proxy = Proxy::with_yaml(&log.yaml("combined"), [&a]);
-    let request = GET.replace("\r\n\r\n", "\r\nReferer: http://r/\r\nUser-Agent: curl/8\r\n\r\n");
+    let request = GET.replace(
+        "\r\n\r\n",
+        "\r\nReferer: http://r/\r\nUser-Agent: curl/8\r\n\r\n",
+    );
     proxy.client().send(request).expect_status(200);
     let line = log.lines(1).remove(0);
     assert!(line.starts_with("127.0.0.1 - - ["), "{line}");
-    assert!(line.contains(" +0000] \"GET http://o.test/ HTTP/1.1\" 200 "), "{line}");
-    assert!(line.ends_with(" \"http://r/\" \"curl/8\" \"a\" \"-\""), "{line}");
+    assert!(
+        line.contains(" +0000] \"GET http://o.test/ HTTP/1.1\" 200 "),
+        "{line}"
+    );
+    assert!(
+        line.ends_with(" \"http://r/\" \"curl/8\" \"a\" \"-\""),
+        "{line}"
+    );
 }
 
 #[test]
@@ -352,7 +418,10 @@ fn a_stuck_sink_never_stops_the_relay() {
             assert!(count > 0, "closed after {answers} answers");
             tail.extend_from_slice(&block[..count]);
             let status = b"HTTP/1.1 200";
-            answers += tail.windows(status.len()).filter(|window| window == status).count();
+            answers += tail
+                .windows(status.len())
+                .filter(|window| window == status)
+                .count();
             // What may be the beginning of the next one.
             tail.drain(..tail.len().saturating_sub(status.len() - 1));
         }
@@ -378,7 +447,10 @@ fn a_stuck_sink_never_stops_the_relay() {
         reader.is_finished()
     });
     let lines = reader.join().expect("the lines");
-    assert!(lines as u64 + dropped.value() >= REQUESTS as u64, "{lines} lines");
+    assert!(
+        lines as u64 + dropped.value() >= REQUESTS as u64,
+        "{lines} lines"
+    );
 }
 
 fn fifo(path: &str) {

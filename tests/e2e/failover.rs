@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use super::harness::{Client, Hop, Member, Message, ProbeAnswer, Proxy, Talk, Upstream, pattern};
+use super::harness::{Client, Hop, Message, ProbeAnswer, Proxy, Talk, Upstream, pattern};
 
 const GET: &str = "GET http://o.test/ HTTP/1.1\r\nHost: o.test\r\n\r\n";
 const POST: &str = "POST http://o.test/ HTTP/1.1\r\nHost: o.test\r\nContent-Length: 2\r\n\r\nhi";
@@ -400,10 +400,8 @@ fn a_client_whose_request_failed_may_go_on() {
 
 /// Each is preferred to the next.
 fn in_order<'u, I: IntoIterator<Item = &'u Upstream>>(upstreams: I) -> Proxy {
-    let members = upstreams.into_iter().enumerate().map(|(at, upstream)| {
-        let member: Member = upstream.with(&format!("priority: {at}"));
-        member
-    });
+    let member = |(at, upstream): (usize, &Upstream)| upstream.with(&format!("priority: {at}"));
+    let members = upstreams.into_iter().enumerate().map(member);
     Proxy::with_yaml("mode: priority", members.collect::<Vec<_>>())
 }
 

@@ -431,7 +431,10 @@ fn a_poisonous_url_takes_one_upstream_offline_at_most() {
 /// D3: a client that left, and nothing else, took upstreams offline.
 #[test]
 fn a_client_that_leaves_at_any_stage_is_the_fault_of_no_upstream() {
-    for (stage, leave) in stages() {
+    for (stage, leave) in stages_of_a_request()
+        .into_iter()
+        .chain(stages_of_an_answer())
+    {
         let upstreams = ["a", "b"].map(Upstream::by_hand);
         let proxy = Proxy::with_yaml(
             "mode: priority",
@@ -454,15 +457,15 @@ fn a_client_that_leaves_at_any_stage_is_the_fault_of_no_upstream() {
 
 type Leave = fn(Client, &Upstream);
 
-fn stages() -> [(&'static str, Leave); 9] {
+fn stages_of_a_request() -> [(&'static str, Leave); 4] {
     [
         ("before a byte", |client, _| client.reset()),
         ("in the head", |mut client, _| {
-            client.send(&GET[..20]);
+            client.send(&GET.as_bytes()[..20]);
             client.reset();
         }),
         ("in the body", |mut client, a| {
-            client.send(&POST[..POST.len() - 1]);
+            client.send(&POST.as_bytes()[..POST.len() - 1]);
             let mut hop = a.accept();
             hop.read_head();
             client.reset();
@@ -476,6 +479,11 @@ fn stages() -> [(&'static str, Leave); 9] {
             client.half_close();
             hop.socket().read_to_end();
         }),
+    ]
+}
+
+fn stages_of_an_answer() -> [(&'static str, Leave); 5] {
+    [
         ("while it waits", |mut client, a| {
             client.send(GET);
             let (mut hop, _) = a.accept_and_read_request();

@@ -155,9 +155,9 @@ fn half_a_head_is_told_408() {
     let a = Upstream::echo_ok("a");
     let proxy = Proxy::with_yaml("limits: {header_timeout_secs: 0.3}", [&a]);
     for part in [
-        "G",
-        "GET http://o.test/ HTTP/1.1\r\n",
-        &GET[..GET.len() - 1],
+        b"G".as_slice(),
+        b"GET http://o.test/ HTTP/1.1\r\n",
+        &GET.as_bytes()[..GET.len() - 1],
     ] {
         proxy.client().send(part).expect_refusal_and_close(408);
     }

@@ -40,7 +40,10 @@ impl Process {
         upstreams: impl IntoIterator<Item = M>,
     ) -> Self {
         let mut shell = Command::new("sh");
-        shell.arg("-c").arg(format!("ulimit -n {files}; exec \"$0\" \"$@\"")).arg(BINARY);
+        shell
+            .arg("-c")
+            .arg(format!("ulimit -n {files}; exec \"$0\" \"$@\""))
+            .arg(BINARY);
         Self::start_by(shell, extra, upstreams)
     }
 
@@ -52,8 +55,13 @@ impl Process {
     ) -> Self {
         let file = TemporaryFile::new("config.yaml");
         file.write(configuration_text(extra, upstreams));
-        command.args(["--log-level", "info", "--config"]).arg(file.path());
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        command
+            .args(["--log-level", "info", "--config"])
+            .arg(file.path());
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped());
         let mut child = command.spawn().expect("the program starts");
         let stderr = child.stderr.take().expect("a pipe");
         let log = Arc::<Mutex<Vec<String>>>::default();
@@ -128,7 +136,10 @@ impl Process {
 }
 
 impl Drop for Process {
-    #[expect(clippy::print_stderr, reason = "a failing test shows the log of the process")]
+    #[expect(
+        clippy::print_stderr,
+        reason = "a failing test shows the log of the process"
+    )]
     fn drop(&mut self) {
         if std::thread::panicking() {
             eprintln!("log of the process:\n{}", self.log.lock().join("\n"));
@@ -212,7 +223,9 @@ fn sighup_reloads_and_never_kills() {
     let mut process = Process::start("reload_interval_secs: 0", [&a]);
     let mut client = process.client();
     client.send(GET).expect_status(200).expect_body("a");
-    process.file.write(configuration_text("reload_interval_secs: 0", [&b]));
+    process
+        .file
+        .write(configuration_text("reload_interval_secs: 0", [&b]));
     process.signal(Signal::HUP);
     wait_until(|| {
         client.send(GET).expect_status(200);
@@ -232,7 +245,10 @@ fn sighup_reloads_and_never_kills() {
 
 #[test]
 fn sigusr1_opens_the_access_log_anew() {
-    let (log, rotated) = (TemporaryFile::new("access.log"), TemporaryFile::new("rotated"));
+    let (log, rotated) = (
+        TemporaryFile::new("access.log"),
+        TemporaryFile::new("rotated"),
+    );
     let a = Upstream::echo_ok("a");
     let process = Process::start(&format!("access_log: {{file: '{}'}}", log.path()), [&a]);
     process.client().send(GET).expect_status(200);
@@ -252,7 +268,10 @@ fn a_port_in_use_is_named_and_the_exit_code_is_1() {
     let file = TemporaryFile::new("config.yaml");
     let text = configuration_text::<Member>(&format!("listen: '{address}'"), []);
     file.write(text);
-    let output = Command::new(BINARY).arg("--config").arg(file.path()).output();
+    let output = Command::new(BINARY)
+        .arg("--config")
+        .arg(file.path())
+        .output();
     let output = output.expect("the program runs");
     assert_eq!(output.status.code(), Some(1));
     let told = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -318,7 +337,10 @@ fn without_descriptors_it_waits_says_so_once_and_recovers() {
     }
     let lines = process.log.lock().len();
     assert!(lines < 50, "{lines} lines of log");
-    assert!(!process.has_logged("is offline"), "it was no upstream's fault");
+    assert!(
+        !process.has_logged("is offline"),
+        "it was no upstream's fault"
+    );
 }
 
 impl Client {
@@ -344,12 +366,17 @@ fn kept_connections_give_way_when_descriptors_run_out() {
     let mut kept = Vec::new();
     for (first, upstream) in upstreams.iter().enumerate() {
         if first > 0 {
-            process.file.write(configuration_text(extra, members(first)));
+            process
+                .file
+                .write(configuration_text(extra, members(first)));
             process.signal(Signal::HUP);
         }
         wait_until(|| {
             let log = process.log.lock();
-            log.iter().filter(|line| line.contains("is in force")).count() == first
+            log.iter()
+                .filter(|line| line.contains("is in force"))
+                .count()
+                == first
         });
         let mut clients: Vec<Client> = (0..12).map(|_| process.client()).collect();
         for client in &mut clients {
@@ -367,5 +394,8 @@ fn kept_connections_give_way_when_descriptors_run_out() {
         // Its idle connections stay open here, and so there.
         kept.push(hops);
     }
-    assert!(!process.has_logged("is offline"), "it was no upstream's fault");
+    assert!(
+        !process.has_logged("is offline"),
+        "it was no upstream's fault"
+    );
 }

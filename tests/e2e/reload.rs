@@ -34,12 +34,20 @@ fn all_of_a_new_configuration_applies_at_once() {
     proxy.reload(&everything, [b.with(with_password), a.with("priority: 2")]);
     // Mode, credentials, via.
     for _ in 0..4 {
-        client.send(GET).expect_status(200).expect_body("b").expect_no_field("Via");
+        client
+            .send(GET)
+            .expect_status(200)
+            .expect_body("b")
+            .expect_no_field("Via");
     }
     let request = b.requests().pop().expect("a request");
-    request.expect_field("Proxy-Authorization", "Basic dXNlcjpzZWNyZXQ=").expect_no_field("Via");
+    request
+        .expect_field("Proxy-Authorization", "Basic dXNlcjpzZWNyZXQ=")
+        .expect_no_field("Via");
     // Policy.
-    client.get(&format!("http://{}/", origin.authority())).expect_body_of(200, "origin");
+    client
+        .get(&format!("http://{}/", origin.authority()))
+        .expect_body_of(200, "origin");
     // Access log.
     wait_until(|| log.text().lines().count() >= 5);
     // Limits, for heads that begin from now on.
@@ -250,7 +258,9 @@ fn a_changed_file_is_seen_without_being_told() {
     // Two edits within a second, of the same length: only the content tells.
     for (via, has) in [("no ", false), ("yes", true), ("no ", false)] {
         let value = if via == "yes" { "true " } else { "false" };
-        setup.file.write(setup.text("reload_interval_secs: 0.05") + "via: " + value + "\n");
+        setup
+            .file
+            .write(setup.text("reload_interval_secs: 0.05") + "via: " + value + "\n");
         wait_until(|| setup.has_via() == has);
     }
 }
@@ -258,7 +268,9 @@ fn a_changed_file_is_seen_without_being_told() {
 #[test]
 fn with_an_interval_of_zero_the_file_is_read_when_somebody_says_so() {
     let setup = FromFile::looked_at_every("0");
-    setup.file.write(setup.text("{reload_interval_secs: 0, via: false}"));
+    setup
+        .file
+        .write(setup.text("{reload_interval_secs: 0, via: false}"));
     assert!(setup.has_via());
     setup.proxy.server().reload_now();
     wait_until(|| !setup.has_via());
@@ -275,7 +287,10 @@ fn with_an_interval_of_zero_the_file_is_read_when_somebody_says_so() {
 #[test]
 fn a_broken_file_changes_nothing_and_is_told_once() {
     let setup = FromFile::looked_at_every("0.02");
-    for (at, broken) in ["listen: [", "", "listen: 127.0.0.1:0\nupstream: 7\n"].iter().enumerate() {
+    for (at, broken) in ["listen: [", "", "listen: 127.0.0.1:0\nupstream: 7\n"]
+        .iter()
+        .enumerate()
+    {
         setup.file.write(broken);
         wait_until(|| setup.failed() == at as u64 + 1);
         assert!(setup.has_via(), "{broken}");
@@ -283,7 +298,9 @@ fn a_broken_file_changes_nothing_and_is_told_once() {
     fs::remove_file(setup.file.path()).expect("the file is there");
     wait_until(|| setup.failed() == 4);
     // A good one shows that several looks were taken meanwhile, all silent.
-    setup.file.write(setup.text("{reload_interval_secs: 0.02, via: false}"));
+    setup
+        .file
+        .write(setup.text("{reload_interval_secs: 0.02, via: false}"));
     wait_until(|| !setup.has_via());
     assert_eq!((setup.failed(), setup.reloads()), (4, 1));
 }
@@ -303,6 +320,8 @@ fn a_swapped_symlink_counts() {
 fn an_address_that_needs_a_restart_changes_nothing_else() {
     let setup = FromFile::looked_at_every("0.05");
     let text = setup.text("{reload_interval_secs: 0.05, via: false}");
-    setup.file.write(text.replace("listen: 127.0.0.1:0", "listen: 127.0.0.1:1"));
+    setup
+        .file
+        .write(text.replace("listen: 127.0.0.1:0", "listen: 127.0.0.1:1"));
     wait_until(|| !setup.has_via());
 }

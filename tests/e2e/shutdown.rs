@@ -33,7 +33,10 @@ fn a_relay_without_work_stops_at_once() {
     proxy.client().send(GET).expect_status(200);
     assert_eq!(drain(&proxy, || {}), Drained::Clean);
     let counts = proxy.counts();
-    assert_eq!((counts.connections, counts.workers, counts.parked), (0, 0, 0));
+    assert_eq!(
+        (counts.connections, counts.workers, counts.parked),
+        (0, 0, 0)
+    );
 }
 
 /// D15: they held up the exit for the whole time.
@@ -110,11 +113,14 @@ fn a_head_that_has_begun_may_be_completed() {
     let a = Upstream::echo_ok("a");
     let proxy = Proxy::with_yaml(PATIENT, [&a]);
     let mut client = proxy.client();
-    client.send(&GET[..10]);
+    client.send(&GET.as_bytes()[..10]);
     wait_until(|| proxy.counts().parked == 1 && proxy.counts().workers > 0);
     wait_until(|| proxy.counts().busy == 0);
     let drained = drain(&proxy, || {
-        client.send(&GET[10..]).expect_status(200).expect_field("Connection", "close");
+        client
+            .send(&GET.as_bytes()[10..])
+            .expect_status(200)
+            .expect_field("Connection", "close");
         client.expect_closed();
     });
     assert_eq!(drained, Drained::Clean);
@@ -164,7 +170,10 @@ fn what_takes_longer_than_the_drain_time_is_cut_visibly() {
         hop.expect_gone();
     }
     let counts = proxy.counts();
-    assert_eq!((counts.connections, counts.workers, counts.tunnels), (0, 0, 0));
+    assert_eq!(
+        (counts.connections, counts.workers, counts.tunnels),
+        (0, 0, 0)
+    );
     assert_eq!(proxy.upstream("a").active, 0);
 }
 
@@ -195,7 +204,11 @@ fn what_waits_in_the_queue_is_served() {
     let drained = drain(&proxy, || {
         hop.send_ok("first");
         first.expect_status(200);
-        let mut hop = if a.connections() == 2 { a.accept() } else { hop };
+        let mut hop = if a.connections() == 2 {
+            a.accept()
+        } else {
+            hop
+        };
         hop.read_request();
         hop.send_ok("second");
         second.expect_status(200).expect_body("second");

@@ -9,9 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use super::harness::{
-    Client, Hop, ProbeAnswer, Proxy, Talk, Upstream, latin1, spawn, wait_until,
-};
+use super::harness::{Client, Hop, ProbeAnswer, Proxy, Talk, Upstream, latin1, spawn, wait_until};
 
 const GET: &str = "GET http://o.test/ HTTP/1.1\r\nHost: o.test\r\n\r\n";
 const POST: &str = "POST http://o.test/ HTTP/1.1\r\nHost: o.test\r\nContent-Length: 2\r\n\r\nhi";
@@ -32,7 +30,7 @@ fn idle_connections_and_half_sent_heads_hold_no_thread() {
     }
     let mut halves: Vec<Client> = (0..HALVES).map(|_| proxy.client()).collect();
     for (sent, client) in halves.iter_mut().enumerate() {
-        client.send(&GET[..30]);
+        client.send(&GET.as_bytes()[..30]);
         if sent % 8 == 7 {
             // Not all at once: that would want many workers for a moment.
             wait_until(|| proxy.counts().busy == 0 && proxy.counts().queue == 0);
@@ -49,7 +47,7 @@ fn idle_connections_and_half_sent_heads_hold_no_thread() {
         client.send(GET).expect_status(200);
     }
     for client in halves.iter_mut().step_by(13) {
-        client.send(&GET[30..]).expect_status(200);
+        client.send(&GET.as_bytes()[30..]).expect_status(200);
     }
     let counts = proxy.counts();
     assert!(counts.workers <= counts.busy + MORE, "{counts:?}");
@@ -121,11 +119,16 @@ impl Pump {
         drop(spawn("pump", move || {
             let block = [b"10000\r\n".as_slice(), &vec![b'x'; 0x10000], b"\r\n"].concat();
             for stream in &streams {
-                stream.set_nonblocking(true).expect("a stream that does not block");
+                stream
+                    .set_nonblocking(true)
+                    .expect("a stream that does not block");
             }
             while !is_over.load(Ordering::Relaxed) {
                 // The framing does not matter once a block was cut: nobody reads on.
-                let moved = streams.iter().filter(|stream| took_some(stream, &block)).count();
+                let moved = streams
+                    .iter()
+                    .filter(|stream| took_some(stream, &block))
+                    .count();
                 is_stuck.store(moved == 0, Ordering::Relaxed);
                 thread::park_timeout(Duration::from_millis(10));
             }
@@ -170,7 +173,29 @@ type Ending = fn(&Proxy, &Upstream);
 /// However an exchange or a tunnel ends, nothing stays counted.
 #[test]
 fn counts_return_to_zero_after_every_kind_of_ending() {
-    let endings: [(&str, Ending); 16] = [
+    let a = Upstream::by_hand("a");
+    let extra = "limits: {response_timeout_secs: 1.5, upstream_idle_secs: 0}";
+    let proxy = Proxy::with_yaml(extra, [&a]);
+    let endings = by_itself().into_iter().chain(by_the_client());
+    for (what, end) in endings.chain(by_the_upstream()).chain(of_tunnels()) {
+        wait_until(|| proxy.upstream("a").online);
+        end(&proxy, &a);
+        proxy.expect_deserted();
+        let counts = proxy.counts();
+        let open = (
+            counts.connections,
+            counts.parked,
+            counts.busy,
+            counts.tunnels,
+            counts.queue,
+        );
+        assert_eq!(open, (0, 0, 0, 0, 0), "after {what}");
+        assert_eq!(proxy.upstream("a").active, 0, "after {what}");
+    }
+}
+
+fn by_itself() -> [(&'static str, Ending); 3] {
+    [
         ("an answer", |proxy, a| {
             let (mut client, mut hop) = asked(proxy, a, GET);
             hop.send_ok("done");
@@ -187,15 +212,22 @@ fn counts_return_to_zero_after_every_kind_of_ending() {
         ("a refusal", |proxy, _| {
             proxy.client().get("/").expect_refusal(400);
         }),
-        ("a client that leaves before its head", |proxy, _| proxy.client().reset()),
+    ]
+}
+
+fn by_the_client() -> [(&'static str, Ending); 5] {
+    [
+        ("a client that leaves before its head", |proxy, _| {
+            proxy.client().reset();
+        }),
         ("a client that leaves in its head", |proxy, _| {
             let mut client = proxy.client();
-            client.send(&GET[..20]);
+            client.send(&GET.as_bytes()[..20]);
             client.close();
         }),
         ("a client that leaves in its body", |proxy, a| {
             let mut client = proxy.client();
-            client.send(&POST[..POST.len() - 1]);
+            client.send(&POST.as_bytes()[..POST.len() - 1]);
             let mut hop = a.accept();
             hop.read_head();
             client.reset();
@@ -213,6 +245,11 @@ fn counts_return_to_zero_after_every_kind_of_ending() {
             client.reset();
             hop.expect_gone();
         }),
+    ]
+}
+
+fn by_the_upstream() -> [(&'static str, Ending); 3] {
+    [
         ("an upstream that closes", |proxy, a| {
             let (mut client, hop) = asked(proxy, a, POST);
             hop.close();
@@ -229,6 +266,11 @@ fn counts_return_to_zero_after_every_kind_of_ending() {
             let (mut client, _hop) = asked(proxy, a, GET);
             client.expect_refusal(504);
         }),
+    ]
+}
+
+fn of_tunnels() -> [(&'static str, Ending); 5] {
+    [
         ("a tunnel", |proxy, a| {
             let (mut client, mut hop) = tunnel(proxy, a);
             client.half_close();
@@ -255,19 +297,7 @@ fn counts_return_to_zero_after_every_kind_of_ending() {
             client.reset();
             hop.expect_gone();
         }),
-    ];
-    let a = Upstream::by_hand("a");
-    let extra = "limits: {response_timeout_secs: 1.5, upstream_idle_secs: 0}";
-    let proxy = Proxy::with_yaml(extra, [&a]);
-    for (what, end) in endings {
-        wait_until(|| proxy.upstream("a").online);
-        end(&proxy, &a);
-        proxy.expect_deserted();
-        let counts = proxy.counts();
-        let open = (counts.connections, counts.parked, counts.busy, counts.tunnels, counts.queue);
-        assert_eq!(open, (0, 0, 0, 0, 0), "after {what}");
-        assert_eq!(proxy.upstream("a").active, 0, "after {what}");
-    }
+    ]
 }
 
 #[track_caller]
@@ -301,7 +331,10 @@ impl log::Log for PanickingLog {
     fn log(&self, record: &log::Record<'_>) {
         let in_worker = thread::current().name() == Some("worker");
         let line = record.args().to_string();
-        assert!(!(in_worker && line.contains(CURSED)), "as the test wants it: {line}");
+        assert!(
+            !(in_worker && line.contains(CURSED)),
+            "as the test wants it: {line}"
+        );
     }
 
     fn flush(&self) {}
