@@ -9,7 +9,7 @@ use std::fmt::Write as _;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::net::SocketAddr;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
@@ -130,7 +130,8 @@ impl AccessLog {
     pub fn configure(&self, settings: Option<&Settings>) -> io::Result<()> {
         let shared = &self.shared;
         shared.enabled.store(false, Ordering::Relaxed);
-        if let Some(settings) = settings {
+        // Opening a FIFO waits for its reader: that is for the writer alone.
+        if let Some(settings) = settings.filter(|settings| !is_fifo(settings)) {
             drop(Sink::open(settings)?);
         }
         let mut state = shared.state.lock();
@@ -290,6 +291,12 @@ fn write_out(sink: &mut Option<Sink>, settings: Option<&Settings>, lines: &str) 
         }
         None => Ok(()),
     }
+}
+
+fn is_fifo(settings: &Settings) -> bool {
+    let path = settings.file.as_deref();
+    path.and_then(|path| path.metadata().ok())
+        .is_some_and(|found| found.file_type().is_fifo())
 }
 
 enum Sink {
