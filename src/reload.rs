@@ -7,7 +7,7 @@ use std::path::Path;
 
 use crate::config::checked::Config;
 use crate::config::{self, ConfigError};
-use crate::relay::Context;
+use crate::relay::{Context, unix_ms};
 use crate::stop::{Alarm, Woken};
 
 /// The thread: looks at `file` every `reload_interval_secs` and when the alarm rings. `applied` is
@@ -24,6 +24,7 @@ pub fn run(file: &Path, ctx: &Context, alarm: &Alarm, applied: &dyn Fn(&Context)
         match config::load(file) {
             Ok(config) => {
                 complaint = None;
+                ctx.metrics.last_reload.unchanged();
                 let same = config.fingerprint == ctx.snapshot().config.fingerprint;
                 if same && asked {
                     log::info!("{} has not changed", file.display());
@@ -38,6 +39,7 @@ pub fn run(file: &Path, ctx: &Context, alarm: &Alarm, applied: &dyn Fn(&Context)
                 if asked || complaint.as_ref() != Some(&error) {
                     log::error!("the running configuration stays in force: {error}");
                     ctx.metrics.failed_reloads.increment();
+                    ctx.metrics.last_reload.failed(unix_ms(), error.to_string());
                 }
                 complaint = Some(error);
             }
@@ -67,5 +69,6 @@ pub fn apply(ctx: &Context, config: Config) {
     }
     ctx.replace(config);
     ctx.metrics.reloads.increment();
+    ctx.metrics.last_reload.succeeded(unix_ms());
     ctx.health_alarm.ring();
 }

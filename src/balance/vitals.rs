@@ -51,10 +51,16 @@ pub struct UpstreamId(u64);
 /// by whoever does the thing.
 #[derive(Default, Debug)]
 pub struct Counters {
-    /// Attempts that got a final response head of any status.
-    pub attempts_ok: AtomicU64,
-    /// Attempts that failed by its fault.
+    /// Final response heads of any status.
+    pub responses: AtomicU64,
+    /// Failures by its fault.
+    pub faults: AtomicU64,
+    /// Attempts that ended with a response passed on, or with a tunnel (counted by the caller).
+    pub attempts_answered: AtomicU64,
+    /// Attempts that failed, by whose fault ever (counted by the caller).
     pub attempts_failed: AtomicU64,
+    /// Attempts given up for the client's or this proxy's sake (counted by the caller).
+    pub attempts_given_up: AtomicU64,
     /// Final responses 502, 503 and 504.
     pub gateway_errors: AtomicU64,
     /// Attempts made here because one elsewhere had failed (counted by the caller).
@@ -152,7 +158,7 @@ impl Vitals {
     /// A final response head came `latency` after the attempt began. Below 500 it is a sample and
     /// ends a row of failures; any status but 502, 503 and 504 ends a row of gateway errors.
     pub fn answered(&self, latency: Duration, status: u16) {
-        count(&self.counters.attempts_ok);
+        count(&self.counters.responses);
         if status < 500 {
             self.sample(|_| micros(latency));
         }
@@ -181,7 +187,7 @@ impl Vitals {
     /// Counts and measures a failure that shall not change the state: a further one of an exchange
     /// that has blamed another upstream already. The caller then calls [`Vitals::suspect`].
     pub fn failed_softly(&self, elapsed: Duration) {
-        count(&self.counters.attempts_failed);
+        count(&self.counters.faults);
         self.sample_failure(elapsed);
     }
 
@@ -240,7 +246,7 @@ impl Vitals {
     }
 
     pub(super) fn failed(&self, failure: Failure, fall: u32, now_unix_ms: u64) -> Transition {
-        count(&self.counters.attempts_failed);
+        count(&self.counters.faults);
         self.sample_failure(failure.elapsed);
         let before = self.standing();
         let transition = self.transition(|state| {
@@ -419,7 +425,7 @@ mod tests {
         }
         assert!(vitals.is_online());
         assert_eq!(vitals.consecutive_failures(), 0);
-        assert_eq!(vitals.counters.attempts_failed.load(Ordering::Relaxed), 9);
+        assert_eq!(vitals.counters.faults.load(Ordering::Relaxed), 9);
     }
 
     #[test]
@@ -510,7 +516,7 @@ mod tests {
         });
         assert_eq!(changes, 1);
         assert_eq!(vitals.counters.went_offline.load(Ordering::Relaxed), 1);
-        assert_eq!(vitals.counters.attempts_failed.load(Ordering::Relaxed), 8);
+        assert_eq!(vitals.counters.faults.load(Ordering::Relaxed), 8);
     }
 
     #[test]

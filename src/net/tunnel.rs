@@ -58,6 +58,30 @@ pub struct TunnelTotals {
     pub end: TunnelEnd,
 }
 
+/// Which way bytes of a tunnel go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    /// From the client.
+    ToHop,
+    /// From the next hop.
+    ToClient,
+}
+
+/// When bytes of a tunnel were read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Age {
+    /// Before the tunnel stood.
+    Early,
+    /// By the tunnel itself.
+    Fresh,
+}
+
+/// Is told of the bytes of a tunnel as they are delivered, so that a long one is seen while it lasts.
+pub trait Meter: Send + Sync {
+    /// So many more were delivered.
+    fn moved(&self, direction: Direction, age: Age, bytes: u64);
+}
+
 /// All tunnels of a server: counted, and cut together at the end.
 #[derive(Debug, Default)]
 pub struct Tunnels {
@@ -75,6 +99,7 @@ struct Tunnel {
     hop: TcpStream,
     begun: Instant,
     idle_limit: Duration,
+    meter: Arc<dyn Meter>,
     /// Milliseconds after `begun` at which bytes last moved.
     moved: AtomicU64,
     to_hop: AtomicU64,
@@ -182,7 +207,7 @@ impl Tunnels {
     pub fn prepare(
         self: &Arc<Self>,
         (client, hop): (Side, Side),
-        idle_limit: Duration,
+        (idle_limit, meter): (Duration, Arc<dyn Meter>),
         permit: Permit,
         on_end: OnEnd,
     ) -> Result<ReadyTunnel, NotStarted> {
@@ -191,6 +216,7 @@ impl Tunnels {
             hop: hop.stream,
             begun: Instant::now(),
             idle_limit,
+            meter,
             moved: AtomicU64::new(0),
             to_hop: AtomicU64::new(0),
             to_client: AtomicU64::new(0),
@@ -304,12 +330,6 @@ impl Tunnel {
     }
 }
 
-#[derive(Clone, Copy, Debug)]
-enum Direction {
-    ToHop,
-    ToClient,
-}
-
 impl Direction {
     fn name(self) -> &'static str {
         match self {
@@ -382,7 +402,7 @@ impl Half {
         to: &TcpStream,
         count: &AtomicU64,
     ) -> Result<(), TunnelEnd> {
-        self.deliver(&early, to, count)?;
+        self.deliver((&early, Age::Early), to, count)?;
         drop(early);
         let mut small = Vec::with_capacity(SMALL);
         loop {
@@ -391,7 +411,7 @@ impl Half {
                 Ok(Received::End) => return Ok(()),
                 Ok(Received::Nothing) => self.wait_on(from)?,
                 Ok(Received::Bytes(_)) => {
-                    self.deliver(&small, to, count)?;
+                    self.deliver((&small, Age::Fresh), to, count)?;
                     if small.len() == SMALL {
                         let mut large = self.owner.borrow();
                         let copied = self.copy_bulk(&mut large, from, to, count);
@@ -417,14 +437,19 @@ impl Half {
         loop {
             large.clear();
             match socket::receive(from, large, Wait::No) {
-                Ok(Received::Bytes(_)) => self.deliver(large, to, count)?,
+                Ok(Received::Bytes(_)) => self.deliver((large, Age::Fresh), to, count)?,
                 Ok(other) => return Ok(other),
                 Err(_) => return Err(TunnelEnd::Reset),
             }
         }
     }
 
-    fn deliver(&self, bytes: &[u8], to: &TcpStream, count: &AtomicU64) -> Result<(), TunnelEnd> {
+    fn deliver(
+        &self,
+        (bytes, age): (&[u8], Age),
+        to: &TcpStream,
+        count: &AtomicU64,
+    ) -> Result<(), TunnelEnd> {
         let mut left = bytes;
         while !left.is_empty() {
             match socket::send(to, &[IoSlice::new(left)], Wait::Tick) {
@@ -432,6 +457,7 @@ impl Half {
                 Ok(sent) => {
                     left = left.get(sent..).unwrap_or_default();
                     count.fetch_add(sent as u64, Ordering::Relaxed);
+                    self.tunnel.meter.moved(self.direction, age, sent as u64);
                     self.tunnel.touch();
                 }
                 Err(_) => return Err(TunnelEnd::Reset),

@@ -150,6 +150,15 @@ impl Refusal {
         self.row().label
     }
 
+    /// One of each cause, in no order, for whoever counts them.
+    pub fn all() -> Vec<Self> {
+        let mut all = OWN.to_vec();
+        all.extend(TARGET_ERRORS.map(Self::Target));
+        all.extend(FRAMING_ERRORS.map(Self::Framing));
+        all.extend(HOP_FAILURES.map(Self::NextHop));
+        all
+    }
+
     /// The error type for `Proxy-Status`, of the registry of RFC 9209 §2.3.
     pub fn proxy_error(&self) -> &'static str {
         self.row().proxy_error
@@ -727,6 +736,80 @@ fn quoted(text: &str) -> String {
     string
 }
 
+/// Every way in which a target can be refused.
+const TARGET_ERRORS: [TargetError; 8] = [
+    TargetError::OriginForm,
+    TargetError::SchemeUnsupported,
+    TargetError::HostMissing,
+    TargetError::HostInvalid,
+    TargetError::PortMissing,
+    TargetError::PortInvalid,
+    TargetError::UserinfoInConnect,
+    TargetError::Malformed,
+];
+
+/// Every way in which a framing can be refused.
+const FRAMING_ERRORS: [FramingError; 7] = [
+    FramingError::LengthInvalid,
+    FramingError::LengthsDiffer,
+    FramingError::LengthWithCoding,
+    FramingError::CodingUnsupported,
+    FramingError::CodingMalformed,
+    FramingError::CodingInHttp10,
+    FramingError::BodyNotAllowed,
+];
+
+/// Every way in which a next hop can fail; what differs in words alone is one.
+const HOP_FAILURES: [HopFailure; 21] = [
+    HopFailure::DnsError,
+    HopFailure::DnsTimeout,
+    HopFailure::ConnectRefused,
+    HopFailure::ConnectTimeout,
+    HopFailure::ConnectUnreachable,
+    HopFailure::ConnectFailed,
+    HopFailure::SendTimeout,
+    HopFailure::Closed,
+    HopFailure::Reset,
+    HopFailure::ResponseTimeout,
+    HopFailure::WentOffline,
+    HopFailure::Malformed("what"),
+    HopFailure::Framing(FramingError::LengthInvalid),
+    HopFailure::HeadTooLarge,
+    HopFailure::Truncated,
+    HopFailure::TooManyInterim,
+    HopFailure::Stalled,
+    HopFailure::LocalExhaustion,
+    HopFailure::TunnelRefused,
+    HopFailure::SwitchUnasked,
+    HopFailure::AuthenticationRefused,
+];
+
+/// Every other cause.
+const OWN: [Refusal; 22] = [
+    Refusal::MalformedHead("what"),
+    Refusal::RequestLineTooLong,
+    Refusal::HeadTooLarge,
+    Refusal::HeadTimeout,
+    Refusal::VersionUnsupported,
+    Refusal::BodyMalformed,
+    Refusal::BodyFramingTooLarge,
+    Refusal::BodyTimeout,
+    Refusal::Forbidden,
+    Refusal::PortForbidden,
+    Refusal::TargetForbidden,
+    Refusal::CredentialsWanted,
+    Refusal::Loop,
+    Refusal::NoUpstream,
+    Refusal::NoUpstreamConfigured,
+    Refusal::ConnectionLimit,
+    Refusal::ClientConnectionLimit,
+    Refusal::QueueFull,
+    Refusal::QueueTimeout,
+    Refusal::ThreadLimit,
+    Refusal::Draining,
+    Refusal::Internal,
+];
+
 #[cfg(test)]
 mod tests {
     use std::collections::HashSet;
@@ -734,76 +817,6 @@ mod tests {
     use super::super::head::ResponseHead;
     use super::super::persistence::CloseReason;
     use super::*;
-
-    const TARGET_ERRORS: [TargetError; 8] = [
-        TargetError::OriginForm,
-        TargetError::SchemeUnsupported,
-        TargetError::HostMissing,
-        TargetError::HostInvalid,
-        TargetError::PortMissing,
-        TargetError::PortInvalid,
-        TargetError::UserinfoInConnect,
-        TargetError::Malformed,
-    ];
-
-    const FRAMING_ERRORS: [FramingError; 7] = [
-        FramingError::LengthInvalid,
-        FramingError::LengthsDiffer,
-        FramingError::LengthWithCoding,
-        FramingError::CodingUnsupported,
-        FramingError::CodingMalformed,
-        FramingError::CodingInHttp10,
-        FramingError::BodyNotAllowed,
-    ];
-
-    const HOP_FAILURES: [HopFailure; 21] = [
-        HopFailure::DnsError,
-        HopFailure::DnsTimeout,
-        HopFailure::ConnectRefused,
-        HopFailure::ConnectTimeout,
-        HopFailure::ConnectUnreachable,
-        HopFailure::ConnectFailed,
-        HopFailure::SendTimeout,
-        HopFailure::Closed,
-        HopFailure::Reset,
-        HopFailure::ResponseTimeout,
-        HopFailure::WentOffline,
-        HopFailure::Malformed("what"),
-        HopFailure::Framing(FramingError::LengthInvalid),
-        HopFailure::HeadTooLarge,
-        HopFailure::Truncated,
-        HopFailure::TooManyInterim,
-        HopFailure::Stalled,
-        HopFailure::LocalExhaustion,
-        HopFailure::TunnelRefused,
-        HopFailure::SwitchUnasked,
-        HopFailure::AuthenticationRefused,
-    ];
-
-    const OWN: [Refusal; 22] = [
-        Refusal::MalformedHead("what"),
-        Refusal::RequestLineTooLong,
-        Refusal::HeadTooLarge,
-        Refusal::HeadTimeout,
-        Refusal::VersionUnsupported,
-        Refusal::BodyMalformed,
-        Refusal::BodyFramingTooLarge,
-        Refusal::BodyTimeout,
-        Refusal::Forbidden,
-        Refusal::PortForbidden,
-        Refusal::TargetForbidden,
-        Refusal::CredentialsWanted,
-        Refusal::Loop,
-        Refusal::NoUpstream,
-        Refusal::NoUpstreamConfigured,
-        Refusal::ConnectionLimit,
-        Refusal::ClientConnectionLimit,
-        Refusal::QueueFull,
-        Refusal::QueueTimeout,
-        Refusal::ThreadLimit,
-        Refusal::Draining,
-        Refusal::Internal,
-    ];
 
     /// RFC 9209 §2.3.
     const REGISTERED: [&str; 32] = [
@@ -841,14 +854,6 @@ mod tests {
         "proxy_loop_detected",
     ];
 
-    fn all() -> Vec<Refusal> {
-        let mut all = OWN.to_vec();
-        all.extend(TARGET_ERRORS.map(Refusal::Target));
-        all.extend(FRAMING_ERRORS.map(Refusal::Framing));
-        all.extend(HOP_FAILURES.map(Refusal::NextHop));
-        all
-    }
-
     fn context() -> AnswerContext<'static> {
         AnswerContext {
             body: BodyWanted::Yes,
@@ -870,8 +875,8 @@ mod tests {
 
     #[test]
     fn every_cause_has_a_label_of_its_own() {
-        let labels: HashSet<_> = all().iter().map(Refusal::label).collect();
-        assert_eq!(labels.len(), all().len());
+        let labels: HashSet<_> = Refusal::all().iter().map(Refusal::label).collect();
+        assert_eq!(labels.len(), Refusal::all().len());
         for label in labels {
             let snake =
                 |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_';
@@ -881,7 +886,7 @@ mod tests {
 
     #[test]
     fn every_cause_has_a_known_status_and_a_registered_error_type() {
-        for refusal in all() {
+        for refusal in Refusal::all() {
             assert!(!reason_phrase(refusal.status()).is_empty(), "{refusal:?}");
             assert!(REGISTERED.contains(&refusal.proxy_error()), "{refusal:?}");
         }
@@ -889,7 +894,7 @@ mod tests {
 
     #[test]
     fn every_cause_is_told_in_whole_sentences() {
-        for refusal in all() {
+        for refusal in Refusal::all() {
             let sentence = refusal.sentence();
             assert!(sentence.is_ascii() && sentence.ends_with('.'), "{sentence}");
             assert!(
@@ -902,7 +907,7 @@ mod tests {
 
     #[test]
     fn every_answer_is_a_well_formed_response_with_a_body_of_its_length() {
-        for refusal in all() {
+        for refusal in Refusal::all() {
             let text = answer(
                 refusal,
                 &AnswerContext {

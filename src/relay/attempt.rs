@@ -19,6 +19,7 @@ use crate::protocol::rewrite::{self, ResponseRewrite, SentFraming};
 use crate::stop::Stage;
 
 use super::exchange::Exchange;
+use super::report;
 
 /// How long a body is held back for a `100 Continue` that does not come (RFC 9110 §10.1.1 leaves the
 /// time open; a client waits about as long before it sends unasked).
@@ -38,6 +39,32 @@ pub struct Hop {
     pub begun: Instant,
     /// Whether the connection carried other exchanges before.
     pub origin: HopOrigin,
+    /// Bytes sent and received that the upstream's vitals know of.
+    counted: (u64, u64),
+}
+
+impl Hop {
+    /// A hop whose attempt began at `begun`.
+    pub fn new(conn: Conn, lease: Option<Lease>, begun: Instant, origin: HopOrigin) -> Self {
+        let counted = (conn.sent(), conn.received());
+        Self {
+            conn,
+            lease,
+            begun,
+            origin,
+            counted,
+        }
+    }
+
+    /// Adds what moved since the last time to the counts of the upstream.
+    pub(super) fn count_bytes(&mut self) {
+        let moved = (self.conn.sent(), self.conn.received());
+        let before = std::mem::replace(&mut self.counted, moved);
+        if let Some(lease) = &self.lease {
+            let (sent, received) = (moved.0 - before.0, moved.1 - before.1);
+            report::count_upstream_bytes(lease.upstream().vitals(), sent, received);
+        }
+    }
 }
 
 /// Where a connection to a next hop came from.

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use crate::net::socket::Wait;
-use crate::net::tunnel::{OnEnd, Side, TunnelEnd};
+use crate::net::tunnel::{OnEnd, Side};
 use crate::protocol::answer::{self, AnswerContext, BodyWanted, HopFailure, Refusal};
 use crate::protocol::framing::Framing;
 use crate::protocol::head::ResponseHead;
@@ -20,8 +20,8 @@ use crate::protocol::rewrite::{self, ResponseRewrite, SentFraming, Switch};
 use crate::route::Route;
 
 use super::attempt::{Failed, Hop, HopOrigin};
-use super::exchange::{Done, Exchange, hop};
-use super::report::{Report, RouteTaken};
+use super::exchange::{Done, Exchange};
+use super::report::{Report, RouteTaken, TunnelMeter};
 use super::session::Outcome;
 use super::{Client, Context, Snapshot};
 
@@ -70,7 +70,7 @@ impl Exchange<'_> {
         self.report.route = RouteTaken::Direct;
         self.report.attempts += 1;
         let conn = self.dial_origin().map_err(Failed::Refused)?;
-        Ok(self.opened(hop(conn, None, Instant::now(), HopOrigin::Fresh)))
+        Ok(self.opened(Hop::new(conn, None, Instant::now(), HopOrigin::Fresh)))
     }
 
     /// Sends CONNECT and reads the answer's head.
@@ -87,6 +87,7 @@ impl Exchange<'_> {
         let answer = self
             .ask(&mut hop, limit.min(MOST_PATIENCE))
             .and_then(|head| self.examine(&hop, &head).map(|_| head));
+        hop.count_bytes();
         match answer {
             Ok(head) => Ok((hop, head)),
             Err(failed) => {
@@ -140,7 +141,7 @@ fn is_success(status: u16) -> bool {
 pub(super) fn start_tunnel(
     (ctx, snapshot): (&Arc<Context>, &Snapshot),
     client: Client,
-    (hop, mut first): (Hop, Vec<u8>),
+    (mut hop, mut first): (Hop, Vec<u8>),
     report: Report,
 ) -> Outcome {
     let Some(threads) = ctx.long_threads.take(2) else {
@@ -149,9 +150,11 @@ pub(super) fn start_tunnel(
     let received = client.conn.received() - client.conn.unread().len() as u64;
     let sent = client.conn.sent();
     let Client { conn, permits, .. } = client;
+    hop.count_bytes();
     let Hop {
         conn: hop, lease, ..
     } = hop;
+    let meter = TunnelMeter::new(ctx, lease.as_ref());
     let (client_stream, client_early) = conn.into_parts();
     let (hop_stream, hop_early) = hop.into_parts();
     first.extend_from_slice(&hop_early);
@@ -170,19 +173,16 @@ pub(super) fn start_tunnel(
     let (told, told_to) = (Arc::clone(&report), Arc::clone(ctx));
     let on_end: OnEnd = Box::new(move |totals| {
         if let Some(mut report) = told.lock().take() {
-            report.cause = match totals.end {
-                TunnelEnd::Finished => None,
-                TunnelEnd::Reset => Some("tunnel_reset"),
-                TunnelEnd::Idle => Some("tunnel_idle"),
-                TunnelEnd::Cut => Some(CloseReason::Draining.label()),
-            };
+            report.tunneled(totals);
             let after = (received + totals.to_hop, sent + totals.to_client);
             report.finish(&told_to, after);
         }
         drop((lease, permits));
     });
     let idle_limit = snapshot.config.limits.tunnel_idle_timeout;
-    match ctx.tunnels.prepare(sides, idle_limit, threads, on_end) {
+    match ctx
+        .tunnels
+        .prepare(sides, (idle_limit, Arc::new(meter)), threads, on_end) {
         Ok(ready) => {
             ready.open();
             Outcome::Tunneled

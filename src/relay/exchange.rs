@@ -25,7 +25,7 @@ use crate::protocol::target::{AbsoluteForm, Authority};
 use crate::route::Route;
 
 use super::attempt::{Bound, BoundTo, Failed, Hop, HopOrigin};
-use super::report::{Report, RouteTaken};
+use super::report::{self, Report, RouteTaken};
 use super::upload::Upload;
 use super::{Client, Context, Snapshot, unix_ms};
 
@@ -143,7 +143,10 @@ impl Exchange<'_> {
             };
             tried.insert(lease.upstream().id());
             self.report.tries(&lease);
-            let error = match attempt(self, lease) {
+            let vitals = Arc::clone(lease.upstream().vitals());
+            let result = attempt(self, lease);
+            report::count_attempt(&vitals, &result);
+            let error = match result {
                 Err(Failed::Hop(error)) => error,
                 done_or_over => return done_or_over,
             };
@@ -215,7 +218,7 @@ impl Exchange<'_> {
         let begun = Instant::now();
         let to = BoundTo::Origin(target.authority.clone());
         if let Some(bound) = self.client.bound.take_if(|bound| bound.to == to) {
-            let hop = hop(bound.conn, None, begun, HopOrigin::Reused);
+            let hop = Hop::new(bound.conn, None, begun, HopOrigin::Reused);
             match self.converse(hop) {
                 Ok(done) => return Ok(done),
                 Err((Failed::Hop(error), ..))
@@ -227,7 +230,7 @@ impl Exchange<'_> {
             }
         }
         let conn = self.dial_origin().map_err(Failed::Refused)?;
-        self.converse(hop(conn, None, begun, HopOrigin::Fresh))
+        self.converse(Hop::new(conn, None, begun, HopOrigin::Fresh))
             .map_err(|(failed, ..)| refused(failed))
     }
 
@@ -241,7 +244,10 @@ impl Exchange<'_> {
             .and_then(|head| Ok((self.examine(&hop, &head)?, head)));
         let (framing, head) = match answer {
             Ok(answer) => answer,
-            Err(failed) => return Err((failed, hop.lease, origin)),
+            Err(failed) => {
+                hop.count_bytes();
+                return Err((failed, hop.lease, origin));
+            }
         };
         if head.status() == 101 {
             return Ok(self.switch(hop, &head));
@@ -280,7 +286,7 @@ impl Exchange<'_> {
     fn connect_upstream(&mut self, lease: Lease, begun: Instant) -> Result<Hop, Failed> {
         let to = BoundTo::Upstream(lease.upstream().id());
         if let Some(bound) = self.client.bound.take_if(|bound| bound.to == to) {
-            return Ok(hop(bound.conn, Some(lease), begun, HopOrigin::Reused));
+            return Ok(Hop::new(bound.conn, Some(lease), begun, HopOrigin::Reused));
         }
         let limits = &self.snapshot.config.limits;
         let repeatable = failover::is_repeatable(self.head.method())
@@ -300,7 +306,7 @@ impl Exchange<'_> {
                 .connections_reused
                 .fetch_add(1, Ordering::Relaxed);
             let conn = Conn::prepared(stream, TICK);
-            return Ok(hop(conn, Some(lease), begun, HopOrigin::Reused));
+            return Ok(Hop::new(conn, Some(lease), begun, HopOrigin::Reused));
         }
         self.dial_upstream(lease, begun)
     }
@@ -309,7 +315,10 @@ impl Exchange<'_> {
     pub(super) fn dial_upstream(&mut self, lease: Lease, begun: Instant) -> Result<Hop, Failed> {
         let deadline = self.connect_deadline();
         let authority = &lease.upstream().spec.authority;
-        match dial::dial(authority, &self.ctx.resolver, deadline, &|_| true) {
+        let started = Instant::now();
+        let dialed = dial::dial(authority, &self.ctx.resolver, deadline, &|_| true);
+        report::dialed(self.ctx, started, &dialed);
+        match dialed {
             Ok(conn) => {
                 lease
                     .upstream()
@@ -317,7 +326,7 @@ impl Exchange<'_> {
                     .counters
                     .connections_opened
                     .fetch_add(1, Ordering::Relaxed);
-                Ok(hop(conn, Some(lease), begun, HopOrigin::Fresh))
+                Ok(Hop::new(conn, Some(lease), begun, HopOrigin::Fresh))
             }
             Err(DialError::Forbidden) => Err(Failed::Refused(Refusal::TargetForbidden)),
             Err(DialError::Failed(failure)) => {
@@ -333,13 +342,15 @@ impl Exchange<'_> {
         let access = &self.snapshot.config.access;
         let asker = super::access::Asker::new(self.client.address.ip(), self.head);
         let allows = |ip: IpAddr| super::access::allows_origin(access, asker, ip);
-        dial::dial(
+        let started = Instant::now();
+        let dialed = dial::dial(
             self.authority,
             &self.ctx.resolver,
             self.connect_deadline(),
             &allows,
-        )
-        .map_err(|error| match error {
+        );
+        report::dialed(self.ctx, started, &dialed);
+        dialed.map_err(|error| match error {
             DialError::Forbidden => Refusal::TargetForbidden,
             DialError::Failed(failure) => Refusal::NextHop(failure),
         })
@@ -408,15 +419,6 @@ impl Exchange<'_> {
             }
             self.ctx.health_alarm.ring();
         }
-    }
-}
-
-pub(super) fn hop(conn: Conn, lease: Option<Lease>, begun: Instant, origin: HopOrigin) -> Hop {
-    Hop {
-        conn,
-        lease,
-        begun,
-        origin,
     }
 }
 

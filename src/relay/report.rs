@@ -1,15 +1,25 @@
 //! What is told of an exchange when it is over: the only writer of its metrics and its log line.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::access_log::{Agent, Entry};
 use crate::balance::upstream::Lease;
+use crate::balance::vitals::Vitals;
+use crate::metrics::Metrics;
+use crate::metrics::exchanges::{MethodClass, RELAYED_GATEWAY_ERROR, RouteClass, UNANSWERED};
+use crate::net::conn::Conn;
+use crate::net::dial::DialError;
+use crate::net::tunnel::{Age, Direction, Meter, TunnelEnd, TunnelTotals};
+use crate::protocol::persistence::CloseReason;
 use crate::protocol::fields::Fields;
 use crate::protocol::head::RequestHead;
 use crate::protocol::target::RequestTarget;
 
 use super::Context;
+use super::attempt::Failed;
 
 /// What happened in an exchange so far.
 #[derive(Debug)]
@@ -17,7 +27,7 @@ pub struct Report {
     id: u64,
     client: SocketAddr,
     begun: Instant,
-    kind: Kind,
+    kind: MethodClass,
     /// Only when a log line is wanted.
     words: Option<Box<Words>>,
     /// The status sent to the client.
@@ -32,6 +42,8 @@ pub struct Report {
     pub cause: Option<&'static str>,
     /// Bytes of the client's connection that belong to other messages.
     before: (u64, u64),
+    /// The tunnel that it became, once that is over.
+    tunnel: Option<TunnelTotals>,
 }
 
 /// Which way a request went.
@@ -44,13 +56,6 @@ pub enum RouteTaken {
     Direct,
     /// To the upstream of this name.
     Upstream(String),
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
-    Unread,
-    Http,
-    Connect,
 }
 
 #[derive(Debug, Default)]
@@ -68,7 +73,7 @@ impl Report {
             id: ctx.next_exchange_id(),
             client,
             begun,
-            kind: Kind::Unread,
+            kind: MethodClass::Unread,
             words: None,
             status: None,
             first_byte: None,
@@ -76,16 +81,14 @@ impl Report {
             attempts: 0,
             cause: None,
             before,
+            tunnel: None,
         }
     }
 
     /// Notes what was asked for. A target that cannot be parsed is shown as it came, up to the point
     /// where userinfo could be in it.
     pub fn asked(&mut self, ctx: &Context, head: &RequestHead, target: Option<&RequestTarget<'_>>) {
-        self.kind = match head.method() {
-            "CONNECT" => Kind::Connect,
-            _ => Kind::Http,
-        };
+        self.kind = MethodClass::of(head.method());
         if ctx.access_log.is_on() {
             self.words = Some(Box::new(Words {
                 method: head.method().to_owned(),
@@ -97,6 +100,9 @@ impl Report {
 
     /// Notes the upstream that is tried.
     pub fn tries(&mut self, lease: &Lease) {
+        if self.attempts > 0 {
+            count(&lease.upstream().vitals().counters.retries, 1);
+        }
         self.attempts += 1;
         self.route = RouteTaken::Upstream(lease.upstream().spec.name.clone());
     }
@@ -105,6 +111,17 @@ impl Report {
     pub fn answered(&mut self, status: u16) {
         self.status = Some(status);
         self.first_byte.get_or_insert_with(|| self.begun.elapsed());
+    }
+
+    /// Notes how its tunnel ended.
+    pub fn tunneled(&mut self, totals: TunnelTotals) {
+        self.cause = match totals.end {
+            TunnelEnd::Finished => None,
+            TunnelEnd::Reset => Some("tunnel_reset"),
+            TunnelEnd::Idle => Some("tunnel_idle"),
+            TunnelEnd::Cut => Some(CloseReason::Draining.label()),
+        };
+        self.tunnel = Some(totals);
     }
 
     /// How long the exchange has lasted.
@@ -116,29 +133,7 @@ impl Report {
     pub fn finish(self, ctx: &Context, after: (u64, u64)) {
         let received = after.0.saturating_sub(self.before.0);
         let sent = after.1.saturating_sub(self.before.1);
-        let metrics = &ctx.metrics;
-        metrics.requests.increment();
-        match self.kind {
-            Kind::Connect => metrics.connect_requests.increment(),
-            Kind::Http | Kind::Unread => metrics.http_requests.increment(),
-        }
-        if self.route == RouteTaken::Direct {
-            metrics.direct.increment();
-        }
-        // How a tunnel ends is its peers' business.
-        let tunneled = match (self.kind, self.status) {
-            (_, Some(101)) | (Kind::Connect, Some(200..=299)) => true,
-            (_, _) => false,
-        };
-        let gateway_error = matches!(self.status, None | Some(502..=504));
-        let whole = tunneled || (self.cause.is_none() && !gateway_error);
-        if whole {
-            metrics.succeeded.increment();
-        } else {
-            metrics.failed.increment();
-        }
-        metrics.received.add(received);
-        metrics.sent.add(sent);
+        self.count(&ctx.metrics, received, sent);
         if ctx.access_log.is_on() {
             let words = self.words.unwrap_or_default();
             ctx.access_log.record(Entry {
@@ -162,6 +157,140 @@ impl Report {
                 agent: words.agent,
             });
         }
+    }
+
+    fn count(&self, metrics: &Metrics, received: u64, sent: u64) {
+        metrics.requests.increment();
+        match self.kind {
+            MethodClass::Connect => metrics.connect_requests.increment(),
+            MethodClass::Unread | MethodClass::Safe | MethodClass::Unsafe => {
+                metrics.http_requests.increment();
+            }
+        }
+        let route = match self.route {
+            RouteTaken::None => RouteClass::None,
+            RouteTaken::Direct => RouteClass::Direct,
+            RouteTaken::Upstream(_) => RouteClass::Upstream,
+        };
+        if route == RouteClass::Direct {
+            metrics.direct.increment();
+        }
+        metrics.exchanges.count(route, self.kind, self.status);
+        match self.failure() {
+            None => metrics.succeeded.increment(),
+            Some(cause) => {
+                metrics.failed.increment();
+                metrics.failures.count(cause);
+            }
+        }
+        if let Some(first_byte) = self.first_byte {
+            metrics.times.first_byte.observe(first_byte);
+        }
+        // The bytes of a tunnel were counted while they flowed.
+        let flowed = match self.tunnel {
+            None => {
+                metrics.times.exchange.observe(self.elapsed());
+                (0, 0)
+            }
+            Some(totals) => {
+                metrics.times.tunnel.observe(self.elapsed());
+                let ends = &metrics.tunnel_ends;
+                match totals.end {
+                    TunnelEnd::Finished => ends.finished.increment(),
+                    TunnelEnd::Reset => ends.reset.increment(),
+                    TunnelEnd::Idle => ends.idle.increment(),
+                    TunnelEnd::Cut => ends.cut.increment(),
+                }
+                (totals.to_hop, totals.to_client)
+            }
+        };
+        metrics.received.add(received.saturating_sub(flowed.0));
+        metrics.sent.add(sent.saturating_sub(flowed.1));
+    }
+
+    /// Why it counts as failed, if it does. How a tunnel ends is its peers' business.
+    fn failure(&self) -> Option<&'static str> {
+        if self.tunnel.is_some() {
+            return None;
+        }
+        self.cause.or(match self.status {
+            None => Some(UNANSWERED),
+            Some(502..=504) => Some(RELAYED_GATEWAY_ERROR),
+            Some(_) => None,
+        })
+    }
+}
+
+/// Counts the bytes of one tunnel while they flow.
+#[derive(Debug)]
+pub struct TunnelMeter {
+    metrics: Arc<Metrics>,
+    upstream: Option<Arc<Vitals>>,
+}
+
+impl TunnelMeter {
+    /// For a tunnel through the upstream of `lease`, or directly.
+    pub fn new(ctx: &Context, lease: Option<&Lease>) -> Self {
+        Self {
+            metrics: Arc::clone(&ctx.metrics),
+            upstream: lease.map(|lease| Arc::clone(lease.upstream().vitals())),
+        }
+    }
+}
+
+impl Meter for TunnelMeter {
+    fn moved(&self, direction: Direction, age: Age, bytes: u64) {
+        let (sent, received) = match (direction, age) {
+            (Direction::ToHop, _) => {
+                self.metrics.received.add(bytes);
+                (bytes, 0)
+            }
+            (Direction::ToClient, age) => {
+                self.metrics.sent.add(bytes);
+                // What the upstream sent early was counted when it was read.
+                match age {
+                    Age::Early => (0, 0),
+                    Age::Fresh => (0, bytes),
+                }
+            }
+        };
+        if let Some(vitals) = &self.upstream {
+            count_upstream_bytes(vitals, sent, received);
+        }
+    }
+}
+
+/// Counts bytes sent to and received from an upstream.
+pub fn count_upstream_bytes(vitals: &Vitals, sent: u64, received: u64) {
+    count(&vitals.counters.bytes_sent, sent);
+    count(&vitals.counters.bytes_received, received);
+}
+
+/// Counts an attempt at an upstream by how it ended.
+pub fn count_attempt<T>(vitals: &Vitals, result: &Result<T, Failed>) {
+    let counters = &vitals.counters;
+    let counter = match result {
+        Ok(_) => &counters.attempts_answered,
+        Err(Failed::Hop(_)) => &counters.attempts_failed,
+        Err(Failed::Refused(_) | Failed::Closed(_)) => &counters.attempts_given_up,
+    };
+    count(counter, 1);
+}
+
+/// Counts how long it took to connect, or to find out that it cannot be. A connection that is not
+/// allowed is none.
+pub fn dialed(ctx: &Context, started: Instant, result: &Result<Conn, DialError>) {
+    match result {
+        Ok(_) | Err(DialError::Failed(_)) => {
+            ctx.metrics.times.connect.observe(started.elapsed());
+        }
+        Err(DialError::Forbidden) => {}
+    }
+}
+
+fn count(counter: &AtomicU64, more: u64) {
+    if more > 0 {
+        counter.fetch_add(more, Ordering::Relaxed);
     }
 }
 

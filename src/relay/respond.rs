@@ -105,6 +105,7 @@ impl Exchange<'_> {
             self.copy_response(&mut hop, &mut coder, &out)
         };
         self.out = out;
+        hop.count_bytes();
         if let Err(error) = copied {
             self.blame_truncation(&hop, &error);
             if passage.declared == SentFraming::UntilClose {

@@ -76,6 +76,7 @@ impl Acceptor {
                     }
                     drop(reserve.take());
                     if let Ok((stream, _)) = self.listener.accept() {
+                        self.ctx.metrics.refused.increment();
                         self.refuse(stream, &Refusal::ConnectionLimit);
                     }
                     reserve = File::open("/dev/null").ok();
@@ -104,10 +105,12 @@ impl Acceptor {
     fn admit(&self, stream: TcpStream, address: SocketAddr) {
         self.ctx.metrics.accepted.increment();
         let Some(connection) = self.connections.take(1) else {
+            self.ctx.metrics.refused.increment();
             return self.refuse(stream, &Refusal::ConnectionLimit);
         };
         let limit = self.ctx.snapshot().config.limits.max_connections_per_client;
         let Some(client) = self.clients.take(address.ip(), limit) else {
+            self.ctx.metrics.refused_for_client.increment();
             return self.refuse(stream, &Refusal::ClientConnectionLimit);
         };
         if !cfg!(target_os = "linux") {
@@ -127,7 +130,6 @@ impl Acceptor {
 
     /// Tells a client that there is no room for it, without a permit and without waiting for it.
     fn refuse(&self, stream: TcpStream, refusal: &Refusal) {
-        self.ctx.metrics.refused.increment();
         let context = AnswerContext {
             body: BodyWanted::Yes,
             persistence: Persistence::Close(CloseReason::RequestRefused),
