@@ -46,6 +46,7 @@
 //!      ▲                               full: 503          │ Park       │ Tunnel
 //!      └──────────────────────────────────────────────────┘            └▶ tunnel x2 each
 //!  overseer x1   health x1 (+ probes)   reload x1   sweeper x1   access-log x1   resolver x0..8
+//!  service x0..1 (tells a service manager)
 //! ```
 //!
 //! Workers start when requests wait, up to `limits.workers`, and leave when idle. An exchange that lasts

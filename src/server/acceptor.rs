@@ -20,6 +20,7 @@ use crate::protocol::persistence::{CloseReason, Persistence};
 use crate::relay::{Client, Context};
 use crate::stop::Stage;
 
+use super::service::Service;
 use super::waiter::Waiter;
 use super::workers::Hold;
 
@@ -39,6 +40,7 @@ pub(super) struct Acceptor {
     pub(super) waiter: Arc<Waiter>,
     pub(super) connections: Arc<Permits>,
     pub(super) clients: Arc<PerClient>,
+    pub(super) service: Arc<Service>,
 }
 
 impl Acceptor {
@@ -59,13 +61,15 @@ impl Acceptor {
         let mut reserve = File::open("/dev/null").ok();
         let mut pause = PAUSES.0;
         let mut complained: Option<Instant> = None;
+        let wakes_every = self.service.pulses.every;
         while self.ctx.stop.stage() == Stage::Running {
+            self.service.pulses.acceptor.beat();
             match self.listener.accept() {
                 Ok((stream, address)) => {
                     pause = PAUSES.0;
                     self.admit(stream, address);
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.wait(None),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.wait(wakes_every),
                 Err(error) if is_exhaustion(&error) => {
                     if complained.is_none_or(|last| last.elapsed() >= COMPLAIN_EVERY) {
                         complained = Some(Instant::now());

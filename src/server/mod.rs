@@ -6,7 +6,7 @@
 //!  waiter   x1  mio: readable ───┴▶ [bounded queue] ─▶ worker xN ─ relay::session::serve
 //!      ▲                               full: 503          │ Park       │ Tunnel
 //!      └──────────────────────────────────────────────────┘            └▶ tunnel x2 each
-//!  overseer x1  lasting exchanges      health x1   reload x1   sweeper x1
+//!  overseer x1  lasting exchanges   health x1   reload x1   sweeper x1   service x0..1
 //! ```
 //!
 //! The end has two stages (see [`crate::stop::Stage`]): draining finishes what is in flight, and when
@@ -14,6 +14,7 @@
 
 mod acceptor;
 mod checks;
+mod service;
 mod signals;
 mod waiter;
 mod workers;
@@ -30,16 +31,18 @@ use parking_lot::Mutex;
 use crate::balance::state::Availability;
 use crate::config::checked::Config;
 use crate::config::listen::ListenAddress;
+use crate::net::notify::Manager;
 use crate::net::permits::{PerClient, Permits};
 use crate::net::resolve::Resolver;
 use crate::net::{socket, threads};
 use crate::relay::Context;
-use crate::reload;
+use crate::reload::{self, Changes};
 use crate::stop::{Alarm, Stage, Woken};
 
 pub use signals::run;
 
 use acceptor::Acceptor;
+use service::{Follower, Seen, Service};
 use waiter::Waiter;
 use workers::{Bounds, Hold, Workers};
 
@@ -57,6 +60,8 @@ pub struct Options {
     pub resolver: Resolver,
     /// The file the configuration came from; without one there is nothing to reload.
     pub file: Option<PathBuf>,
+    /// Who is told what goes on; nobody by default.
+    pub manager: Manager,
 }
 
 /// A running relay.
@@ -68,6 +73,7 @@ pub struct Server {
     workers: Arc<Workers>,
     connections: Arc<Permits>,
     reload_alarm: Alarm,
+    service: Arc<Service>,
     threads: Mutex<Vec<JoinHandle<()>>>,
     acceptor: Mutex<Option<JoinHandle<()>>>,
 }
@@ -134,7 +140,8 @@ impl Server {
         let access_log = config.access_log.clone();
         let ctx = Arc::new(Context::new(config, options.resolver)?);
         ctx.access_log.configure(access_log.as_ref())?;
-        let (waiter, poll) = Waiter::new(Arc::clone(&ctx))?;
+        let service = Arc::new(Service::new(options.manager));
+        let (waiter, poll) = Waiter::new(Arc::clone(&ctx), Arc::clone(&service))?;
         let workers = Workers::new(Arc::clone(&ctx));
         let connections = Permits::new(most_connections(&ctx));
         let server = Self {
@@ -144,10 +151,12 @@ impl Server {
             waiter,
             workers,
             connections,
+            service,
             threads: Mutex::default(),
             acceptor: Mutex::default(),
         };
         server.start_threads((listener, poll), options.file)?;
+        server.start_service()?;
         Ok(server)
     }
 
@@ -169,9 +178,13 @@ impl Server {
         self.keep(threads::start("sweeper", move || sweep(&ctx, &alarm))?);
         if let Some(file) = file {
             let (ctx, alarm) = (Arc::clone(&self.ctx), self.reload_alarm.clone());
-            let (connections, workers) = (Arc::clone(&self.connections), Arc::clone(&self.workers));
-            let applied = move |ctx: &Context| apply_limits(ctx, &connections, &workers);
-            let reloader = move || reload::run(&file, &ctx, &alarm, &applied);
+            let follower = Follower {
+                ctx: Arc::clone(&self.ctx),
+                connections: Arc::clone(&self.connections),
+                workers: Arc::clone(&self.workers),
+                service: Arc::clone(&self.service),
+            };
+            let reloader = move || reload::run(&file, &ctx, &alarm, &follower);
             self.keep(threads::start("reload", reloader)?);
         }
         let acceptor = Acceptor {
@@ -180,8 +193,25 @@ impl Server {
             waiter: Arc::clone(&self.waiter),
             connections: Arc::clone(&self.connections),
             clients: Arc::<PerClient>::default(),
+            service: Arc::clone(&self.service),
         };
         *self.acceptor.lock() = Some(threads::start("acceptor", move || acceptor.run())?);
+        Ok(())
+    }
+
+    /// Tells the service manager, if there is one, that this server serves, and keeps telling it.
+    fn start_service(&self) -> io::Result<()> {
+        if !self.service.is_wanted() {
+            return Ok(());
+        }
+        let service = Arc::clone(&self.service);
+        let seen = Seen {
+            ctx: Arc::clone(&self.ctx),
+            workers: Arc::clone(&self.workers),
+            connections: Arc::clone(&self.connections),
+        };
+        self.keep(threads::start("service", move || service.run(&seen))?);
+        self.service.ready();
         Ok(())
     }
 
@@ -221,9 +251,13 @@ impl Server {
     }
 
     /// Puts `config` in force, as a changed file would.
-    pub fn reload(&self, config: Config) {
-        reload::apply(&self.ctx, config);
+    ///
+    /// # Errors
+    /// When its access log cannot be opened; then nothing has changed.
+    pub fn reload(&self, config: Config) -> io::Result<Changes> {
+        let changes = reload::apply(&self.ctx, config)?;
         apply_limits(&self.ctx, &self.connections, &self.workers);
+        Ok(changes)
     }
 
     /// What it is doing right now.
@@ -266,6 +300,7 @@ impl Server {
         let limit = self.ctx.snapshot().config.limits.shutdown_timeout;
         let deadline = Instant::now() + limit;
         self.ctx.stop.advance(Stage::Draining);
+        self.service.stopping();
         if let Some(acceptor) = self.acceptor.lock().take() {
             join(acceptor);
         }
@@ -294,6 +329,7 @@ impl Server {
     fn end(&self) {
         self.ctx.stop.advance(Stage::Ended);
         self.ctx.tunnels.cut();
+        self.service.finish();
         self.waiter.end();
         self.workers.close();
         let deadline = Instant::now() + CUT_TIME;

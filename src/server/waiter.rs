@@ -25,6 +25,7 @@ use crate::protocol::answer::Refusal;
 use crate::relay::session::{self, Outcome};
 use crate::relay::{Client, Context};
 
+use super::service::Service;
 use super::workers::{Hold, Workers};
 
 /// How long a client may go on sending after its last answer.
@@ -42,6 +43,7 @@ const EVENTS: usize = 1024;
 #[derive(Debug)]
 pub(super) struct Waiter {
     ctx: Arc<Context>,
+    service: Arc<Service>,
     registry: Registry,
     waker: mio::Waker,
     table: Mutex<Table>,
@@ -102,10 +104,11 @@ impl Waiter {
     ///
     /// # Errors
     /// When the process has no file descriptors left.
-    pub(super) fn new(ctx: Arc<Context>) -> io::Result<(Arc<Self>, Poll)> {
+    pub(super) fn new(ctx: Arc<Context>, service: Arc<Service>) -> io::Result<(Arc<Self>, Poll)> {
         let poll = Poll::new()?;
         let waiter = Self {
             ctx,
+            service,
             registry: poll.registry().try_clone()?,
             waker: mio::Waker::new(poll.registry(), WAKE)?,
             table: Mutex::new(Table {
@@ -165,12 +168,16 @@ impl Waiter {
         let hold: Arc<dyn Hold> = Arc::<Self>::clone(self);
         let mut events = Events::with_capacity(EVENTS);
         loop {
+            self.service.pulses.waiter.beat();
             let timeout = {
                 let mut table = self.table.lock();
                 if table.stage == WaiterStage::Ended {
                     return;
                 }
-                table.wakes_at = table.deadlines.first().map(|(at, _)| *at);
+                let first = table.deadlines.first().map(|(at, _)| *at);
+                let every = self.service.pulses.every;
+                let pulse = every.map(|every| Instant::now() + every);
+                table.wakes_at = first.into_iter().chain(pulse).min();
                 table
                     .wakes_at
                     .map(|at| at.saturating_duration_since(Instant::now()))
