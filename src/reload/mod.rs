@@ -88,14 +88,21 @@ struct Reloader<'a> {
 
 impl Reloader<'_> {
     fn look(&mut self, asked: Asked) {
+        let is_fifo = is_fifo(self.file);
         if asked == Asked::Yes {
+            self.unsettled = None;
             self.watcher.begins();
-            self.take(config::load(self.file), asked);
+            if is_fifo {
+                let text = "is a pipe, which can be read one time: a reload needs a file";
+                self.complain(format!("{}: {text}", self.file.display()), asked);
+            } else {
+                self.take(config::load(self.file), asked);
+            }
             self.watcher.over();
             return;
         }
-        if is_fifo(self.file) {
-            return; // It can be read one time.
+        if is_fifo {
+            return;
         }
         let found = config::load(self.file);
         let look = match &found {
@@ -207,3 +214,6 @@ pub fn apply(ctx: &Context, mut config: Config) -> io::Result<Changes> {
     ctx.health_alarm.ring();
     Ok(changes)
 }
+
+#[cfg(test)]
+mod tests;
