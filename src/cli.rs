@@ -16,6 +16,7 @@ use log::LevelFilter;
 use crate::config;
 use crate::config::report::Report;
 use crate::logging::{self, Level};
+use crate::status::{self, NoQuestion, Question, Times, Verdict, What, Whom};
 use crate::{demo, server};
 
 /// The program could not start, or failed while it ran.
@@ -37,6 +38,8 @@ enum Wish {
     Check { config: PathBuf },
     /// Show everything without a configuration.
     Demo,
+    /// Ask a running relay how it is.
+    Status(Question),
 }
 
 /// Does what the arguments say; the first one is the name of the program.
@@ -61,17 +64,51 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             start_log(Level::choose(asked, from_environment.as_deref()));
             ended(demo::run())
         }
+        Wish::Status(question) => ask(&question),
     }
 }
 
-fn command() -> Command {
-    let config = Arg::new("config")
+fn config_argument() -> Arg {
+    Arg::new("config")
         .short('c')
         .long("config")
         .value_name("FILE")
         .default_value("config.yaml")
         .value_parser(value_parser!(PathBuf))
-        .help("The configuration file");
+        .help("The configuration file")
+}
+
+fn status_command() -> Command {
+    let admin = Arg::new("admin")
+        .long("admin")
+        .value_name("URL")
+        .conflicts_with("config")
+        .help("The admin server to ask, like http://127.0.0.1:9090, instead of the one in FILE");
+    let token_file = Arg::new("token-file")
+        .long("token-file")
+        .value_name("F")
+        .value_parser(value_parser!(PathBuf))
+        .help("A file with the admin token, instead of the one in FILE");
+    let flag = |name: &'static str, help: &'static str| {
+        Arg::new(name)
+            .long(name)
+            .action(ArgAction::SetTrue)
+            .help(help)
+    };
+    Command::new("status")
+        .about("Show the state of a running relay")
+        .after_help("Exit codes: 0 if it is ready (with --live: if it lives), 1 if not.")
+        .args([
+            config_argument(),
+            admin,
+            token_file,
+            flag("json", "Print what the relay says, for programs"),
+            flag("live", "Ask only whether it lives").conflicts_with("json"),
+            flag("watch", "Show it again every two seconds").conflicts_with("live"),
+        ])
+}
+
+fn command() -> Command {
     let check = Arg::new("check")
         .long("check")
         .action(ArgAction::SetTrue)
@@ -94,15 +131,17 @@ fn command() -> Command {
             "Exit codes: 0 after a clean stop, 1 if it cannot start or fails, 2 for a misspelled \
              command, 78 for a configuration that cannot be used.",
         )
-        .args([config, check, log_level])
-        .subcommand(demo)
+        .args([config_argument(), check, log_level])
+        .subcommands([demo, status_command()])
         .args_conflicts_with_subcommands(true)
         .disable_help_subcommand(true)
 }
 
 fn wish(matches: &ArgMatches) -> Wish {
-    if matches.subcommand_name() == Some("demo") {
-        return Wish::Demo;
+    match matches.subcommand() {
+        Some(("status", asked)) => return Wish::Status(question(asked)),
+        Some(_) => return Wish::Demo,
+        None => {}
     }
     let config = matches
         .get_one::<PathBuf>("config")
@@ -112,6 +151,27 @@ fn wish(matches: &ArgMatches) -> Wish {
         Wish::Check { config }
     } else {
         Wish::Run { config }
+    }
+}
+
+fn question(asked: &ArgMatches) -> Question {
+    let config = asked.get_one::<PathBuf>("config").cloned();
+    Question {
+        whom: match asked.get_one::<String>("admin") {
+            Some(url) => Whom::Admin(url.clone()),
+            None => Whom::Config(config.unwrap_or_default()),
+        },
+        token_file: asked.get_one::<PathBuf>("token-file").cloned(),
+        what: match (asked.get_flag("live"), asked.get_flag("json")) {
+            (true, _) => What::Life,
+            (false, true) => What::Json,
+            (false, false) => What::Table,
+        },
+        times: if asked.get_flag("watch") {
+            Times::Forever
+        } else {
+            Times::Once
+        },
     }
 }
 
@@ -150,6 +210,18 @@ fn relay(path: &Path) -> ExitCode {
             ended(server::run(config, path))
         }
         Err(error) => refuse(&error),
+    }
+}
+
+/// `status`: the answer goes to standard output, errors to standard error.
+fn ask(question: &Question) -> ExitCode {
+    match status::run(question) {
+        Ok(Verdict::Good) => ExitCode::SUCCESS,
+        Ok(Verdict::Bad) => ExitCode::from(EXIT_FAILURE),
+        Err(error @ NoQuestion::Config(_)) => refuse(&error),
+        Err(error @ NoQuestion::Other(_)) => {
+            printed(writeln!(io::stderr(), "{error}"), EXIT_FAILURE)
+        }
     }
 }
 
@@ -222,6 +294,29 @@ mod tests {
     }
 
     #[test]
+    fn a_question_says_whom_and_what() {
+        let question = |whom: Whom, what: What| Question {
+            whom,
+            token_file: None,
+            what,
+            times: Times::Once,
+        };
+        let config = |file: &str| Whom::Config(file.into());
+        let asked = question(config("config.yaml"), What::Table);
+        check_wish("status", &Wish::Status(asked));
+        let asked = question(config("x"), What::Json);
+        check_wish("status -c x --json", &Wish::Status(asked));
+        let asked = question(Whom::Admin("http://h:1".to_owned()), What::Life);
+        check_wish("status --admin http://h:1 --live", &Wish::Status(asked));
+        let asked = Question {
+            token_file: Some("f".into()),
+            times: Times::Forever,
+            ..question(config("config.yaml"), What::Table)
+        };
+        check_wish("status --watch --token-file f", &Wish::Status(asked));
+    }
+
+    #[test]
     fn a_misspelled_command_is_an_error() {
         for arguments in [
             "--confg x",
@@ -230,6 +325,9 @@ mod tests {
             "--log-level loud",
             "demo --check",
             "-c x demo",
+            "status --live --json",
+            "status --admin http://h:1 -c x",
+            "status --check",
         ] {
             let words = std::iter::once("http-proxy-lb").chain(arguments.split_whitespace());
             let error = command().try_get_matches_from(words).unwrap_err();

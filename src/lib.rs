@@ -33,9 +33,9 @@
 //! | 2 | [`config`], [`metrics`] | the file, the counters |
 //! | 3 | [`stop`], [`net`], [`access_log`], [`logging`] | sockets, threads, time limits, files |
 //! | 4 | [`relay`] | the only place where protocol, balancing and sockets meet |
-//! | 5 | [`health`], [`reload`] | probes; the file again |
+//! | 5 | [`health`], [`reload`], [`admin`] | probes; the file again; what operators ask |
 //! | 6 | [`server`] | which threads there are, who starts and joins them |
-//! | 7 | [`demo`], [`cli`] | what a person types |
+//! | 7 | [`demo`], [`status`], [`cli`] | what a person types |
 //!
 //! # Threads
 //!
@@ -46,7 +46,7 @@
 //!      ▲                               full: 503          │ Park       │ Tunnel
 //!      └──────────────────────────────────────────────────┘            └▶ tunnel x2 each
 //!  overseer x1   health x1 (+ probes)   reload x1   sweeper x1   access-log x1   resolver x0..8
-//!  service x0..1 (tells a service manager)
+//!  admin x1   admin-handler x1 (+ those of tiny_http)   service x0..1 (tells a service manager)
 //! ```
 //!
 //! Workers start when requests wait, up to `limits.workers`, and leave when idle. An exchange that lasts
@@ -112,11 +112,13 @@ pub mod stop;
 
 pub mod relay;
 
+pub mod admin;
 pub mod health;
 pub mod reload;
 
 pub mod server;
 
 pub mod demo;
+pub mod status;
 
 pub mod cli;

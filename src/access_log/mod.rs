@@ -101,6 +101,7 @@ struct State {
 }
 
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "nearly all of them are entries")]
 enum Item {
     Entry(Entry),
     /// What follows goes elsewhere.

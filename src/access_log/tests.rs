@@ -231,7 +231,7 @@ fn behind_a_reader_that_stalls_the_queue_fills_and_the_rest_is_counted() {
     assert!(dropped > 0);
     // The stalled reader goes on: what was kept comes whole and in order.
     let read = threads::start("test", move || {
-        let (mut text, mut block) = (String::new(), [0; 65536]);
+        let (mut text, mut block) = (String::new(), vec![0; 65536]);
         while ids(text.lines().last().unwrap_or_default()) != [MANY] {
             let count = reader.read(&mut block).unwrap();
             text.push_str(std::str::from_utf8(&block[..count]).unwrap());

@@ -43,13 +43,21 @@ struct Pen {
     lines: String,
     /// How many bytes of `lines` are written.
     written: usize,
-    /// The last line in the file is not whole.
-    torn: bool,
-    /// `lines` begins with a line feed that ends it.
-    mends: bool,
+    tail: Tail,
     /// Since when a change of the settings has been held up.
     held_up: Option<Instant>,
     complained: Option<Instant>,
+}
+
+/// The last line in the file.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Tail {
+    #[default]
+    Whole,
+    /// It lacks its end.
+    Torn,
+    /// The same, and the lines at hand begin with a line feed for it.
+    Mending,
 }
 
 /// What became of an effort to write.
@@ -179,7 +187,7 @@ impl Pen {
     /// What follows goes to `output`.
     fn begin(&mut self, output: Output) {
         self.output = output;
-        self.torn = false;
+        self.tail = Tail::Whole;
         self.complained = None;
     }
 
@@ -191,7 +199,7 @@ impl Pen {
         match open(settings) {
             Ok(opened) => {
                 *sink = opened;
-                self.torn = false;
+                self.tail = Tail::Whole;
             }
             Err(error) => log::error!("the access log stays where it is: {error}"),
         }
@@ -209,9 +217,9 @@ impl Pen {
         let Some(open) = sink else {
             return Ok(Effort::Stuck);
         };
-        if self.torn && self.written == 0 && !self.mends {
+        if self.tail == Tail::Torn {
             self.lines.insert(0, '\n');
-            self.mends = true;
+            self.tail = Tail::Mending;
         }
         let rest = self
             .lines
@@ -223,7 +231,7 @@ impl Pen {
             Ok(count) => {
                 self.written += count;
                 if self.written >= self.lines.len() {
-                    self.torn = false;
+                    self.tail = Tail::Whole;
                     self.clear();
                 }
                 Ok(Effort::Done)
@@ -247,15 +255,18 @@ impl Pen {
     /// Drops the lines that are not whole yet; how many they are.
     fn abandon(&mut self) -> u64 {
         let (written, rest) = self.lines.as_bytes().split_at(self.written);
-        let ends = |bytes: &[u8]| bytes.iter().filter(|byte| **byte == b'\n').count() as u64;
-        let mut lost = ends(rest);
-        if self.mends && written.is_empty() {
+        // The last element of the split is what follows the last line feed.
+        let mut lost = rest.split(|byte| *byte == b'\n').count() as u64 - 1;
+        if self.tail == Tail::Mending && written.is_empty() {
             lost -= 1;
         }
         if let Output::Lines(_, sink) = &mut self.output
             && sink.as_ref().is_some_and(Sink::keeps_parts)
         {
-            self.torn = written.last().map_or(self.torn, |last| *last != b'\n');
+            self.tail = match (written.last(), self.tail) {
+                (Some(b'\n'), _) | (None, Tail::Whole) => Tail::Whole,
+                (Some(_), _) | (None, Tail::Torn | Tail::Mending) => Tail::Torn,
+            };
             // The file may be another one by then: on a disk mounted anew.
             *sink = None;
         }
@@ -266,6 +277,5 @@ impl Pen {
     fn clear(&mut self) {
         self.lines.clear();
         self.written = 0;
-        self.mends = false;
     }
 }

@@ -171,14 +171,16 @@ pub fn blame(failure: &HopFailure) -> Blame {
         HopFailure::ConnectUnreachable => connect_failed("unreachable"),
         HopFailure::ConnectFailed => connect_failed("the connection could not be opened"),
         HopFailure::AuthenticationRefused => Blame::Upstream(OfflineReason::Auth),
-        HopFailure::Truncated | HopFailure::Stalled => Blame::Upstream(OfflineReason::Truncated),
+        HopFailure::Truncated => Blame::Upstream(OfflineReason::Truncated),
         HopFailure::Closed | HopFailure::Reset => Blame::LikelyUpstream(OfflineReason::Closed),
         HopFailure::Malformed(_)
         | HopFailure::Framing(_)
         | HopFailure::HeadTooLarge
         | HopFailure::TooManyInterim
         | HopFailure::SwitchUnasked => Blame::LikelyUpstream(OfflineReason::Malformed),
-        HopFailure::ResponseTimeout | HopFailure::SendTimeout => Blame::Probe,
+        // A stream that is silent for a while may just have nothing to say, and the silence may be that
+        // of what lies beyond.
+        HopFailure::ResponseTimeout | HopFailure::SendTimeout | HopFailure::Stalled => Blame::Probe,
         HopFailure::WentOffline | HopFailure::LocalExhaustion | HopFailure::TunnelRefused => {
             Blame::Nobody
         }

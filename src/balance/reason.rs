@@ -60,6 +60,11 @@ impl OfflineReason {
         }
     }
 
+    /// Whether a request (or its origin) could bring this about at a healthy upstream.
+    pub fn may_be_the_requests(self) -> bool {
+        matches!(self, Self::Closed | Self::Malformed | Self::Truncated)
+    }
+
     /// Whether an upstream that is offline for this reason may be used while nothing is online.
     pub fn allows_last_resort(self) -> bool {
         match self {

@@ -173,14 +173,14 @@ impl State {
         }
     }
 
-    /// The final status of a response. One below 500 shows that the upstream works.
-    pub(super) fn attempt_answered(&mut self, status: u16) {
-        if status < 500 {
-            self.attempt_failures = 0;
-        }
-        if !is_gateway_error(status) {
-            self.gateway = GatewayErrors::default();
-        }
+    /// A response below 500 came to its end, which shows that the upstream works.
+    pub(super) fn attempt_completed(&mut self) {
+        self.attempt_failures = 0;
+    }
+
+    /// The final status of a response was not 502, 503 or 504.
+    pub(super) fn gateway_answered(&mut self) {
+        self.gateway = GatewayErrors::default();
     }
 
     /// A final 502, 503 or 504 for the target with this hash.
@@ -352,7 +352,7 @@ mod tests {
                 'T' => self.state.probe_failed(self.begun, TIMEOUT, fall, now),
                 '4' => self.state.probe_failed(current, GOT_403, fall, now),
                 's' => {
-                    self.state.attempt_answered(200);
+                    self.state.attempt_completed();
                     self.state.unchanged()
                 }
                 'b' => {
@@ -570,10 +570,10 @@ mod tests {
         let mut state = State::new();
         for answer in answers.split_whitespace() {
             let status = answer.get(..3).unwrap().parse().unwrap();
-            state.attempt_answered(status);
             let suspicion = if is_gateway_error(status) {
                 state.gateway_error(u64::from(answer.as_bytes()[3]))
             } else {
+                state.gateway_answered();
                 Suspicion::None
             };
             let expected = if answer.ends_with('!') {

@@ -155,18 +155,23 @@ impl Vitals {
         self.failures.load(Ordering::Relaxed)
     }
 
-    /// A final response head came `latency` after the attempt began. Below 500 it is a sample and
-    /// ends a row of failures; any status but 502, 503 and 504 ends a row of gateway errors.
+    /// A final response head came `latency` after the attempt began. Below 500 it is a sample; any
+    /// status but 502, 503 and 504 ends a row of gateway errors.
     pub fn answered(&self, latency: Duration, status: u16) {
         count(&self.counters.responses);
         if status < 500 {
             self.sample(|_| micros(latency));
         }
-        let clears_failures = status < 500 && self.failures.load(Ordering::Relaxed) != 0;
-        let clears_errors =
-            !is_gateway_error(status) && self.gateway_errors.load(Ordering::Relaxed) != 0;
-        if clears_failures || clears_errors {
-            self.change(|state| state.attempt_answered(status));
+        if !is_gateway_error(status) && self.gateway_errors.load(Ordering::Relaxed) != 0 {
+            self.change(State::gateway_answered);
+        }
+    }
+
+    /// A response of this status came to its end, or a tunnel stands. Below 500 it ends a row of
+    /// failures: not its head, or responses that are always cut short would never make a row.
+    pub fn completed(&self, status: u16) {
+        if status < 500 && self.failures.load(Ordering::Relaxed) != 0 {
+            self.change(State::attempt_completed);
         }
     }
 
@@ -429,12 +434,13 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_below_500_ends_a_row_of_failures() {
+    fn a_complete_answer_below_500_ends_a_row_of_failures() {
         let vitals = Vitals::new();
         fail(&vitals, ms(1), 2);
-        vitals.answered(ms(1), 500);
+        vitals.answered(ms(1), 200);
+        vitals.completed(500);
         assert_eq!(vitals.consecutive_failures(), 1);
-        vitals.answered(ms(1), 499);
+        vitals.completed(499);
         assert_eq!(vitals.consecutive_failures(), 0);
         assert_eq!(fail(&vitals, ms(1), 2), Transition::StillOnline);
     }

@@ -122,7 +122,7 @@ fn list_general(rows: &mut Rows, config: &Config) {
         Some(from) => rows.add("listen_proxy_protocol", &format_args!("true, from {from}")),
         None => rows.add("listen_proxy_protocol", &false),
     }
-    list_policy(rows, config.policy)
+    list_policy(rows, config.policy);
 }
 
 fn list_access_log(rows: &mut Rows, log: Option<&AccessLog>) {
@@ -154,7 +154,7 @@ fn list_policy(rows: &mut Rows, policy: PolicySummary) {
     rows.add(
         "domain_policy.domains",
         &format_args!("{} listed", policy.domains),
-    )
+    );
 }
 
 fn list_health(rows: &mut Rows, health: &HealthCheck) {
@@ -224,7 +224,7 @@ fn list_limits(rows: &mut Rows, limits: &Limits) {
     rows.add(
         "max_header_bytes",
         &format_args!("{} bytes", limits.max_header_bytes),
-    )
+    );
 }
 
 fn list_access(rows: &mut Rows, access: &AccessRules) {
@@ -254,9 +254,9 @@ fn list_access(rows: &mut Rows, access: &AccessRules) {
     };
     rows.add("connect_ports", &ports);
     if direct_deny.is_empty() {
-        rows.add("direct_deny", &"nothing")
+        rows.add("direct_deny", &"nothing");
     } else {
-        rows.add("direct_deny", direct_deny)
+        rows.add("direct_deny", direct_deny);
     }
 }
 

@@ -8,6 +8,8 @@ use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use crate::protocol::credentials::is_same_in_constant_time;
+
 use super::findings::Findings;
 use super::reader::{Text, quote};
 
@@ -35,6 +37,11 @@ impl Secret {
     /// The text itself. Not for messages.
     pub fn expose(&self) -> &str {
         &self.0
+    }
+
+    /// Whether `presented` is it. The time it takes tells the length alone.
+    pub fn is(&self, presented: &[u8]) -> bool {
+        is_same_in_constant_time(self.0.as_bytes(), presented)
     }
 }
 

@@ -29,7 +29,7 @@ pub enum MethodClass {
     /// It only asks (RFC 9110 §9.2.1): GET, HEAD, OPTIONS, TRACE.
     Safe,
     /// Every other one.
-    Unsafe,
+    Other,
 }
 
 impl RouteClass {
@@ -47,7 +47,7 @@ impl MethodClass {
         (Self::Unread, "unread"),
         (Self::Connect, "connect"),
         (Self::Safe, "safe"),
-        (Self::Unsafe, "unsafe"),
+        (Self::Other, "other"),
     ];
 
     /// The class of a method.
@@ -55,7 +55,7 @@ impl MethodClass {
         match method {
             "CONNECT" => Self::Connect,
             "GET" | "HEAD" | "OPTIONS" | "TRACE" => Self::Safe,
-            _ => Self::Unsafe,
+            _ => Self::Other,
         }
     }
 }

@@ -23,6 +23,8 @@ pub struct Conn {
     /// Bytes of `buffer` before this one are consumed. At most `buffer.len()`.
     start: usize,
     read_limit: Duration,
+    /// The last read filled the buffer: more is coming at once.
+    is_bulk: bool,
     received: u64,
     sent: u64,
 }
@@ -56,6 +58,7 @@ impl Conn {
             buffer: Vec::new(),
             start: 0,
             read_limit,
+            is_bulk: false,
             received: 0,
             sent: 0,
         }
@@ -135,6 +138,7 @@ impl Conn {
         let received = socket::receive(&self.stream, &mut self.buffer, wait)?;
         if let Received::Bytes(count) = received {
             self.received += count as u64;
+            self.is_bulk = self.buffer.len() == self.buffer.capacity();
         }
         Ok(received)
     }
@@ -144,7 +148,7 @@ impl Conn {
     /// # Errors
     /// When the connection is broken.
     pub fn receive_bulk(&mut self, wait: Wait) -> io::Result<Received> {
-        if self.unread().is_empty() && self.buffer.capacity() >= SMALL {
+        if self.is_bulk && self.unread().is_empty() {
             self.make_room(LARGE);
         }
         self.receive(wait)
@@ -270,6 +274,16 @@ mod tests {
         receive_all(&mut conn, 3);
         assert_eq!(conn.unread(), b"two");
         assert_eq!(conn.received(), 6);
+    }
+
+    #[test]
+    fn everything_can_be_consumed_behind_what_was_taken() {
+        let (mut conn, mut far) = pair();
+        far.write_all(b"head|body").unwrap();
+        receive_all(&mut conn, 9);
+        conn.consume(5);
+        conn.consume(usize::MAX);
+        assert_eq!(conn.unread(), b"");
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! - [`conn`]: a socket with the bytes read too far
 //! - [`notify`]: what the service manager is told
 //! - [`permits`]: how many of a thing may exist, as guards
+//! - [`process`]: what the system says about this process
 //! - [`resolve`]: names to addresses, off the workers, under a deadline
 //! - [`dial`]: an authority to a connected socket
 //! - [`shelf`]: idle connections to one upstream, kept for reuse
@@ -18,6 +19,7 @@ pub mod conn;
 pub mod dial;
 pub mod notify;
 pub mod permits;
+pub mod process;
 pub mod resolve;
 pub mod shelf;
 pub mod sink;

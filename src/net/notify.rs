@@ -1,4 +1,4 @@
-//! What the service manager is told: the datagrams of sd_notify(3), to the socket it names.
+//! What the service manager is told: the datagrams of `sd_notify(3)`, to the socket it names.
 //!
 //! Without such a socket nothing is told, and nothing here fails: who starts the program by hand has
 //! no service manager.

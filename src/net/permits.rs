@@ -30,6 +30,11 @@ impl Permits {
         self.limit.store(limit, Ordering::Relaxed);
     }
 
+    /// How many may be taken.
+    pub fn limit(&self) -> usize {
+        self.limit.load(Ordering::Relaxed)
+    }
+
     /// Permits taken now.
     pub fn taken(&self) -> usize {
         self.taken.load(Ordering::Relaxed)

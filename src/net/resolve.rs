@@ -2,7 +2,9 @@
 //!
 //! The system's resolver blocks for as long as it likes and cannot be told to stop. So a few threads
 //! of their own ask it, a worker waits for the answer only until its connect deadline, and answers are
-//! kept for a fixed time: 30 s when there are addresses, 2 s when there are none.
+//! kept for a fixed time: 30 s when there are addresses, 2 s when there are none. Addresses that are
+//! older, but not older than 10 minutes, are used while they are asked for anew, and when nobody
+//! answers: a name server that is down for a while takes nothing else down.
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
@@ -18,6 +20,8 @@ use super::threads;
 const MOST_THREADS: usize = 8;
 /// How long addresses are used.
 const KEEP: Duration = Duration::from_secs(30);
+/// How long addresses are used while newer ones are asked for.
+const KEEP_STALE: Duration = Duration::from_secs(600);
 /// How long a failure is remembered.
 const KEEP_FAILURE: Duration = Duration::from_secs(2);
 /// Names remembered; beyond this, expired ones are dropped, then all.
@@ -49,7 +53,7 @@ pub struct Resolver {
 }
 
 struct Shared {
-    ask: Box<Ask>,
+    ask: Arc<Ask>,
     table: Mutex<Table>,
     answered: Condvar,
     wanted: Condvar,
@@ -63,10 +67,17 @@ struct Table {
     idle: usize,
 }
 
-enum Entry {
-    /// Asked for; a thread has it or will take it.
-    Pending,
-    Known(Answer, Instant),
+/// A name: what is known of it, and whether it is being asked for.
+#[derive(Default)]
+struct Entry {
+    known: Option<Known>,
+    asking: bool,
+}
+
+struct Known {
+    answer: Answer,
+    fresh_until: Instant,
+    usable_until: Instant,
 }
 
 type Answer = Result<Addresses, ResolveError>;
@@ -94,9 +105,20 @@ impl Default for Resolver {
 impl Resolver {
     /// A resolver that asks `ask`, which may block.
     pub fn asking(ask: impl Fn(&str) -> io::Result<Vec<IpAddr>> + Send + Sync + 'static) -> Self {
+        Self::sharing(Arc::new(ask))
+    }
+
+    /// One that asks the same, with a table and threads of its own: whoever fills up this one cannot
+    /// keep that one from answering.
+    #[must_use = "this one is not changed"]
+    pub fn apart(&self) -> Self {
+        Self::sharing(Arc::clone(&self.shared.ask))
+    }
+
+    fn sharing(ask: Arc<Ask>) -> Self {
         Self {
             shared: Arc::new(Shared {
-                ask: Box::new(ask),
+                ask,
                 table: Mutex::default(),
                 answered: Condvar::new(),
                 wanted: Condvar::new(),
@@ -111,19 +133,25 @@ impl Resolver {
     pub fn addresses(&self, name: &str, deadline: Instant) -> Result<Addresses, ResolveError> {
         let mut table = self.shared.table.lock();
         loop {
-            match table.names.get(name) {
-                Some(Entry::Known(answer, until)) if *until > Instant::now() => {
-                    return answer.clone();
-                }
-                Some(Entry::Pending) => {}
-                Some(Entry::Known(..)) | None => self.enqueue(&mut table, name)?,
+            let now = Instant::now();
+            let entry = table.names.get(name);
+            let known = entry.and_then(|entry| entry.known.as_ref());
+            let fresh = known.filter(|known| known.fresh_until > now);
+            if let Some(known) = fresh {
+                return known.answer.clone();
             }
-            if self
-                .shared
-                .answered
-                .wait_until(&mut table, deadline)
-                .timed_out()
-            {
+            let usable = known.filter(|known| known.usable_until > now);
+            let usable = usable.map(|known| known.answer.clone());
+            let asked = match entry {
+                Some(entry) if entry.asking => Ok(()),
+                Some(_) | None => self.enqueue(&mut table, name),
+            };
+            if let Some(answer) = usable {
+                return answer;
+            }
+            asked?;
+            let waited = self.shared.answered.wait_until(&mut table, deadline);
+            if waited.timed_out() {
                 return Err(ResolveError::TimedOut);
             }
         }
@@ -146,17 +174,15 @@ impl Resolver {
         }
         if table.names.len() >= MOST_NAMES {
             let now = Instant::now();
-            table.names.retain(|_, entry| match entry {
-                Entry::Pending => true,
-                Entry::Known(_, until) => *until > now,
-            });
+            let is_fresh = |known: &Known| known.fresh_until > now;
+            table
+                .names
+                .retain(|_, entry| entry.asking || entry.known.as_ref().is_some_and(is_fresh));
             if table.names.len() >= MOST_NAMES {
-                table
-                    .names
-                    .retain(|_, entry| matches!(entry, Entry::Pending));
+                table.names.retain(|_, entry| entry.asking);
             }
         }
-        table.names.insert(name.into(), Entry::Pending);
+        table.names.entry(name.into()).or_default().asking = true;
         table.waiting.push_back(name.into());
         self.shared.wanted.notify_one();
         Ok(())
@@ -187,11 +213,36 @@ impl Shared {
                     Err(ResolveError::NoAddress)
                 }
             };
-            let keep = if answer.is_ok() { KEEP } else { KEEP_FAILURE };
             table = self.table.lock();
-            let known = Entry::Known(answer, Instant::now() + keep);
-            table.names.insert(name, known);
+            table.names.entry(name).or_default().learn(answer);
             self.answered.notify_all();
+        }
+    }
+}
+
+impl Entry {
+    /// Takes an answer in. A failure does not replace addresses that can still be used.
+    fn learn(&mut self, answer: Answer) {
+        self.asking = false;
+        let now = Instant::now();
+        match (&mut self.known, answer) {
+            (Some(known), Err(_)) if known.answer.is_ok() && known.usable_until > now => {
+                known.fresh_until = now + KEEP_FAILURE;
+            }
+            (known, Ok(addresses)) => {
+                *known = Some(Known {
+                    answer: Ok(addresses),
+                    fresh_until: now + KEEP,
+                    usable_until: now + KEEP_STALE,
+                });
+            }
+            (known, failure @ Err(_)) => {
+                *known = Some(Known {
+                    answer: failure,
+                    fresh_until: now + KEEP_FAILURE,
+                    usable_until: now + KEEP_FAILURE,
+                });
+            }
         }
     }
 }
@@ -250,6 +301,17 @@ mod tests {
         assert!(resolver.addresses("works.test", soon()).is_ok());
         drop(release);
         assert!(resolver.addresses("hangs.test", soon()).is_ok());
+    }
+
+    #[test]
+    fn known_addresses_outlive_a_name_server_that_fails() {
+        let mut entry = Entry::default();
+        let addresses: Addresses = vec![IpAddr::from([192, 0, 2, 1])].into();
+        entry.learn(Ok(Arc::clone(&addresses)));
+        entry.learn(Err(ResolveError::NoAddress));
+        let known = entry.known.unwrap();
+        assert_eq!(known.answer, Ok(addresses));
+        assert!(known.usable_until > known.fresh_until);
     }
 
     #[test]

@@ -20,30 +20,52 @@ pub struct Shelf {
 struct Idle {
     stream: TcpStream,
     since: Instant,
+    use_for: UseFor,
+}
+
+/// What an idle connection is good for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UseFor {
+    /// Every request.
+    Anything,
+    /// Requests for the target it was used for last, by its hash.
+    Target(u64),
+}
+
+impl UseFor {
+    /// Whether a request for the target of this hash may take it.
+    pub fn admits(self, target: u64) -> bool {
+        match self {
+            Self::Anything => true,
+            Self::Target(last) => last == target,
+        }
+    }
 }
 
 impl Shelf {
     /// Keeps a connection on which nothing is under way, unless there are `most` already.
-    pub fn keep(&self, stream: TcpStream, most: usize) {
+    pub fn keep(&self, stream: TcpStream, use_for: UseFor, most: usize) {
         let mut idle = self.idle.lock();
         if idle.len() < most {
             idle.push(Idle {
                 stream,
                 since: Instant::now(),
+                use_for,
             });
         }
     }
 
-    /// The connection used last, if that was less than `within` ago and nothing has happened on it
-    /// since. Those found closed are dropped on the way.
-    pub fn take(&self, within: Duration) -> Option<TcpStream> {
+    /// The connection used last of those that are good for `target`, if that was less than `within` ago
+    /// and nothing has happened on it since. Those found closed are dropped on the way.
+    pub fn take(&self, within: Duration, target: u64) -> Option<TcpStream> {
         loop {
             let newest = {
                 let mut idle = self.idle.lock();
-                if idle.last()?.since.elapsed() >= within {
+                let index = idle.iter().rposition(|idle| idle.use_for.admits(target))?;
+                if idle.get(index)?.since.elapsed() >= within {
                     return None; // Every other one is older still; the next sweep has them.
                 }
-                idle.pop()?
+                idle.remove(index)
             };
             if socket::is_quiet(&newest.stream) {
                 return Some(newest.stream);
@@ -96,27 +118,36 @@ mod tests {
         let (first, _far_first) = pair();
         let (second, _far_second) = pair();
         let port = second.local_addr().unwrap().port();
-        shelf.keep(first, 2);
-        shelf.keep(second, 2);
-        let taken = shelf.take(LONG).unwrap();
+        shelf.keep(first, UseFor::Anything, 2);
+        shelf.keep(second, UseFor::Anything, 2);
+        let taken = shelf.take(LONG, 0).unwrap();
         assert_eq!(taken.local_addr().unwrap().port(), port);
         assert_eq!(shelf.len(), 1);
+    }
+
+    #[test]
+    fn a_connection_that_may_be_a_pipe_serves_no_other_target() {
+        let shelf = Shelf::default();
+        let (near, _far) = pair();
+        shelf.keep(near, UseFor::Target(1), 2);
+        assert!(shelf.take(LONG, 2).is_none());
+        assert!(shelf.take(LONG, 1).is_some());
     }
 
     #[test]
     fn a_connection_with_unasked_bytes_or_an_end_is_never_handed_out() {
         let shelf = Shelf::default();
         let (near, far) = pair();
-        shelf.keep(near, 2);
+        shelf.keep(near, UseFor::Anything, 2);
         drop(far);
         let (near, mut far) = pair();
         far.write_all(b"HTTP/1.1 200 OK\r\n").unwrap();
-        shelf.keep(near, 2);
+        shelf.keep(near, UseFor::Anything, 2);
         // The bytes are on loopback, but arrival is the kernel's business: wait for it.
         for idle in shelf.idle.lock().iter() {
             idle.stream.peek(&mut [0]).unwrap();
         }
-        assert!(shelf.take(LONG).is_none());
+        assert!(shelf.take(LONG, 0).is_none());
         assert!(shelf.is_empty());
     }
 
@@ -125,10 +156,10 @@ mod tests {
         let shelf = Shelf::default();
         let (first, _far_first) = pair();
         let (second, _far_second) = pair();
-        shelf.keep(first, 1);
-        shelf.keep(second, 1);
+        shelf.keep(first, UseFor::Anything, 1);
+        shelf.keep(second, UseFor::Anything, 1);
         assert_eq!(shelf.len(), 1);
-        assert!(shelf.take(Duration::ZERO).is_none());
+        assert!(shelf.take(Duration::ZERO, 0).is_none());
         shelf.sweep(Duration::ZERO);
         assert!(shelf.is_empty());
     }

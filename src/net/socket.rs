@@ -6,7 +6,7 @@
 //! other peer is still there, and calls again.
 
 use std::io::{self, IoSlice};
-use std::net::{Shutdown, TcpListener, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
@@ -15,6 +15,8 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, recv, sendmsg, sockopt};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+use crate::config::listen::ListenAddress;
 
 /// The longest any call blocks before its caller looks around: 1 s.
 pub const TICK: Duration = Duration::from_secs(1);
@@ -157,6 +159,19 @@ pub fn wait_for(
     Ok((ready(&first), ready(&second)))
 }
 
+/// Waits until any of many sockets is ready, at most `limit`; says of each what it is ready for.
+///
+/// # Errors
+/// As [`wait_for`].
+pub fn wait_any(asked: &[(BorrowedFd<'_>, Want)], limit: Duration) -> io::Result<Vec<Ready>> {
+    let mut fds: Vec<_> = asked
+        .iter()
+        .map(|(fd, want)| PollFd::from_borrowed_fd(*fd, flags(*want)))
+        .collect();
+    poll_within(&mut fds, Some(limit))?;
+    Ok(fds.iter().map(ready).collect())
+}
+
 /// Waits until `fd` or `wake` is readable, at most `limit` (`None`: without an end).
 /// Says whether `fd` is.
 ///
@@ -280,6 +295,26 @@ pub fn reset(stream: &TcpStream) -> io::Result<()> {
         stream.shutdown(Shutdown::Both)?;
     }
     Ok(())
+}
+
+/// Binds the first address of `listen` that can be bound; `key` is what the file calls it.
+///
+/// # Errors
+/// When the name has no address or the address cannot be had; the message names key and address.
+pub fn listen(key: &str, listen: &ListenAddress) -> io::Result<TcpListener> {
+    let named = |error: io::Error| io::Error::new(error.kind(), format!("{key} {listen}: {error}"));
+    let addresses = (listen.host.as_str(), listen.port)
+        .to_socket_addrs()
+        .map_err(named)?;
+    let addresses: Vec<SocketAddr> = addresses.collect();
+    TcpListener::bind(&*addresses).map_err(named)
+}
+
+/// Whether the error says that this process, or the system, has no descriptors or memory left.
+pub fn is_exhaustion(error: &io::Error) -> bool {
+    [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM]
+        .iter()
+        .any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
 }
 
 /// Makes the coming close a reset: the peer must learn that what it got is not all.

@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::io::{self, IoSlice};
 use std::net::{Shutdown, TcpStream};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
@@ -88,6 +88,7 @@ pub struct Tunnels {
     table: Mutex<HashMap<u64, Arc<Tunnel>>>,
     all_over: Condvar,
     next: AtomicU64,
+    is_cut: AtomicBool,
     spare: Mutex<Vec<Vec<u8>>>,
 }
 
@@ -255,7 +256,10 @@ impl Tunnels {
                 return Err(NotStarted { tunnel, error });
             }
         }
-        self.table.lock().insert(id, tunnel);
+        self.table.lock().insert(id, Arc::clone(&tunnel));
+        if self.is_cut.load(Ordering::Acquire) {
+            tunnel.stop(TunnelEnd::Cut);
+        }
         Ok(ready)
     }
 
@@ -277,6 +281,7 @@ impl Tunnels {
 
     /// Cuts all of them; their threads end by themselves.
     pub fn cut(&self) {
+        self.is_cut.store(true, Ordering::Release);
         for tunnel in self.table.lock().values() {
             tunnel.stop(TunnelEnd::Cut);
         }

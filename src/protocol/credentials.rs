@@ -63,8 +63,16 @@ fn token(field_value: &[u8]) -> Option<&[u8]> {
     is_basic.then(|| trim_whitespace(rest))
 }
 
+/// The password in a received field value of the scheme Basic, whatever the user is; for those who ask
+/// for a token and take it in this form, too.
+pub fn presented_password(field_value: &[u8]) -> Option<Vec<u8>> {
+    let mut decoded = STANDARD.decode(token(field_value)?).ok()?;
+    let colon = decoded.iter().position(|&byte| byte == b':')?;
+    Some(decoded.split_off(colon + 1))
+}
+
 /// Looks at every byte, also after a difference.
-fn is_same_in_constant_time(a: &[u8], b: &[u8]) -> bool {
+pub fn is_same_in_constant_time(a: &[u8], b: &[u8]) -> bool {
     let differences = a.iter().zip(b).fold(0, |found, (a, b)| found | (a ^ b));
     a.len() == b.len() && std::hint::black_box(differences) == 0
 }

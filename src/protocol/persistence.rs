@@ -19,12 +19,16 @@ pub enum Persistence {
     Close(CloseReason),
 }
 
-/// What becomes of a connection to the next hop, as far as that decides.
+/// What a next hop makes of its connection after a response.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum NextHopPersistence {
-    /// It takes another request.
+    /// It says that it keeps it.
     Keeps,
-    /// It closes after this response.
+    /// It says nothing, which in HTTP/1.1 means that it keeps it (RFC 9112 §9.3). There are proxies
+    /// that do so by turning into a blind pipe to the origin of this one response (tinyproxy after a
+    /// chunked one), so the connection is good for the same target only.
+    KeepsUnsaid,
+    /// It closes it.
     Closes,
 }
 
@@ -110,18 +114,12 @@ pub fn of_request(head: &RequestHead) -> Persistence {
 /// closes unless it says otherwise.
 pub fn next_hop_keeps(head: &ResponseHead) -> NextHopPersistence {
     let fields = head.fields();
-    let keeps = !asks_to_close(fields)
-        && match head.version() {
-            Version::Http11 => true,
-            Version::Http10 => {
-                fields.has_member("connection", "keep-alive")
-                    || fields.has_member("proxy-connection", "keep-alive")
-            }
-        };
-    if keeps {
-        NextHopPersistence::Keeps
-    } else {
-        NextHopPersistence::Closes
+    let says_so = fields.has_member("connection", "keep-alive")
+        || fields.has_member("proxy-connection", "keep-alive");
+    match (asks_to_close(fields), says_so, head.version()) {
+        (true, _, _) | (false, false, Version::Http10) => NextHopPersistence::Closes,
+        (false, true, _) => NextHopPersistence::Keeps,
+        (false, false, Version::Http11) => NextHopPersistence::KeepsUnsaid,
     }
 }
 
@@ -161,12 +159,13 @@ mod tests {
 
     #[test]
     fn a_next_hop_keeps_by_default_in_http_1_1_and_by_request_in_http_1_0() {
-        use NextHopPersistence::{Closes, Keeps};
+        use NextHopPersistence::{Closes, Keeps, KeepsUnsaid};
         for (version, fields, expected) in [
-            ("1.1", "", Keeps),
+            ("1.1", "", KeepsUnsaid),
+            ("1.1", "Connection: keep-alive\r\n", Keeps),
             ("1.1", "Connection: close\r\n", Closes),
             ("1.1", "Proxy-Connection: close\r\n", Closes),
-            ("1.1", "Connection: enclosed\r\n", Keeps),
+            ("1.1", "Connection: enclosed\r\n", KeepsUnsaid),
             ("1.0", "", Closes),
             ("1.0", "Connection: Keep-Alive\r\n", Keeps),
             ("1.0", "Proxy-Connection: keep-alive\r\n", Keeps),

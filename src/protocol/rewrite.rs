@@ -191,6 +191,26 @@ pub enum Switch {
     Switches,
 }
 
+/// Whether a kept connection is worth a word.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum KeepAlive {
+    /// In HTTP/1.1 it is not.
+    Implied,
+    /// To a proxy it is: it trusts the connection with other targets only then.
+    Said,
+}
+
+impl KeepAlive {
+    /// A request with `Via` came from a proxy.
+    pub fn towards(head: &RequestHead) -> Self {
+        if head.fields().contains("via") {
+            Self::Said
+        } else {
+            Self::Implied
+        }
+    }
+}
+
 /// How a response goes on to the client.
 #[derive(Clone, Copy, Debug)]
 pub struct ResponseRewrite<'a> {
@@ -198,6 +218,8 @@ pub struct ResponseRewrite<'a> {
     pub framing: SentFraming,
     /// What the client is told about its connection; not said in a 1xx.
     pub persistence: Persistence,
+    /// Whether a client whose connection is kept is told so.
+    pub keep_alive: KeepAlive,
     /// `None`: no `Via` is added.
     pub via: Option<&'a Via>,
     /// Of a response to a request that went on with `Upgrade`.
@@ -231,6 +253,11 @@ pub fn response(head: &ResponseHead, how: &ResponseRewrite<'_>, out: &mut Vec<u8
         }
         (Switch::Stays, Persistence::Close(_)) if !is_interim => {
             write_field(b"Connection", b"close", out);
+        }
+        (Switch::Stays, Persistence::KeepAlive)
+            if !is_interim && how.keep_alive == KeepAlive::Said =>
+        {
+            write_field(b"Connection", b"keep-alive", out);
         }
         (Switch::Stays, Persistence::KeepAlive | Persistence::Close(_)) => {}
     }
@@ -576,6 +603,7 @@ mod tests {
         ResponseRewrite {
             framing,
             persistence: Persistence::KeepAlive,
+            keep_alive: KeepAlive::Implied,
             via: None,
             upgrade: Switch::Stays,
         }
@@ -667,6 +695,7 @@ mod tests {
         let via = Via::new("hplb-01234567");
         let how = ResponseRewrite {
             persistence: Persistence::Close(CloseReason::ClientAsked),
+            keep_alive: KeepAlive::Implied,
             via: Some(&via),
             ..back(SentFraming::None)
         };

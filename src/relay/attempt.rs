@@ -11,11 +11,12 @@ use std::time::{Duration, Instant};
 use crate::balance::failover::AttemptError;
 use crate::balance::upstream::Lease;
 use crate::net::conn::{Conn, LookAround, SendError};
+use crate::net::shelf::UseFor;
 use crate::net::socket::{self, HalfClose, Received, TICK, Wait, Want};
 use crate::protocol::answer::{HopFailure, Refusal};
 use crate::protocol::head::{HeadError, HeadScanner, ResponseHead, Version};
 use crate::protocol::persistence::{CloseReason, Persistence};
-use crate::protocol::rewrite::{self, ResponseRewrite, SentFraming};
+use crate::protocol::rewrite::{self, KeepAlive, ResponseRewrite, SentFraming};
 use crate::stop::Stage;
 
 use super::exchange::Exchange;
@@ -84,6 +85,8 @@ pub struct Bound {
     pub conn: Conn,
     /// Where it leads.
     pub to: BoundTo,
+    /// What it is good for.
+    pub use_for: UseFor,
 }
 
 /// Where a bound connection leads.
@@ -376,6 +379,7 @@ impl Exchange<'_> {
         let how = ResponseRewrite {
             framing: SentFraming::None,
             persistence: Persistence::KeepAlive,
+            keep_alive: KeepAlive::Implied,
             via: self.via(),
             upgrade: rewrite::Switch::Stays,
         };

@@ -16,7 +16,7 @@ use crate::protocol::answer::{self, AnswerContext, BodyWanted, HopFailure, Refus
 use crate::protocol::framing::Framing;
 use crate::protocol::head::ResponseHead;
 use crate::protocol::persistence::{CloseReason, Persistence};
-use crate::protocol::rewrite::{self, ResponseRewrite, SentFraming, Switch};
+use crate::protocol::rewrite::{self, KeepAlive, ResponseRewrite, SentFraming, Switch};
 use crate::route::Route;
 
 use super::attempt::{Failed, Hop, HopOrigin};
@@ -100,6 +100,9 @@ impl Exchange<'_> {
     }
 
     fn opened(&mut self, hop: Hop) -> Done {
+        if let Some(lease) = &hop.lease {
+            lease.upstream().vitals().completed(200);
+        }
         let mut first = Vec::new();
         answer::tunnel_opened(&mut first);
         self.report.answered(200);
@@ -124,6 +127,7 @@ impl Exchange<'_> {
         let how = ResponseRewrite {
             framing: SentFraming::None,
             persistence: Persistence::KeepAlive,
+            keep_alive: KeepAlive::Implied,
             via: self.via(),
             upgrade: Switch::Switches,
         };
@@ -182,7 +186,8 @@ pub(super) fn start_tunnel(
     let idle_limit = snapshot.config.limits.tunnel_idle_timeout;
     match ctx
         .tunnels
-        .prepare(sides, (idle_limit, Arc::new(meter)), threads, on_end) {
+        .prepare(sides, (idle_limit, Arc::new(meter)), threads, on_end)
+    {
         Ok(ready) => {
             ready.open();
             Outcome::Tunneled

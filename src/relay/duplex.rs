@@ -8,7 +8,7 @@ use std::io::IoSlice;
 use std::time::Instant;
 
 use crate::net::socket::{self, Received, TICK, Wait, Want};
-use crate::protocol::answer::{HopFailure, Refusal};
+use crate::protocol::answer::HopFailure;
 use crate::protocol::body::BodyCoder;
 use crate::protocol::persistence::CloseReason;
 
@@ -97,7 +97,8 @@ impl Exchange<'_> {
             let client = (self.client.conn.stream(), self.client_wants(&down));
             let next = (hop.conn.stream(), self.hop_wants(&down));
             let Ok((client, next)) = socket::wait_for(client, next, TICK) else {
-                return Err(Failed::Refused(Refusal::Internal));
+                // The client has the head: an answer of our own would stand in the body.
+                return Err(truncated(HopFailure::LocalExhaustion));
             };
             let mut moved = false;
             if client.to_write() && !down.pending().is_empty() {
@@ -117,20 +118,21 @@ impl Exchange<'_> {
             } else if self.client_is_gone() {
                 return Err(Failed::Closed(CloseReason::ClientGone));
             } else {
-                let side = if down.pending().is_empty() {
+                // A next hop that waits for more of the body is not to blame for its silence.
+                let side = if down.pending().is_empty() && !self.upload_wants_input() {
                     Side::Hop
                 } else {
                     Side::Client
                 };
                 self.check_progress(progress, side)
-                    .map_err(|stalled| match side {
-                        Side::Hop => truncated(HopFailure::Stalled),
-                        Side::Client => match stalled {
-                            Failed::Closed(reason) => Failed::Closed(reason),
-                            Failed::Hop(_) | Failed::Refused(_) => {
-                                Failed::Closed(CloseReason::ClientTooSlow)
-                            }
-                        },
+                    .map_err(|stalled| match (stalled, side) {
+                        (Failed::Closed(reason), _) => Failed::Closed(reason),
+                        (Failed::Hop(_) | Failed::Refused(_), Side::Hop) => {
+                            truncated(HopFailure::Stalled)
+                        }
+                        (Failed::Hop(_) | Failed::Refused(_), Side::Client) => {
+                            Failed::Closed(CloseReason::ClientTooSlow)
+                        }
                     })?;
             }
         }

@@ -4,7 +4,7 @@
 //! finds next hops, applies those rules, and makes sure that every way out is told: in an answer, in
 //! the upstream's vitals, and in the report.
 
-use std::hash::{DefaultHasher, Hash, Hasher};
+use std::hash::BuildHasher;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -15,11 +15,13 @@ use crate::balance::pool::Tried;
 use crate::balance::upstream::Lease;
 use crate::net::conn::Conn;
 use crate::net::dial::{self, DialError};
-use crate::net::socket::TICK;
+use crate::net::resolve::Resolver;
+use crate::net::shelf::UseFor;
+use crate::net::socket::{self, TICK};
 use crate::protocol::answer::{HopFailure, Refusal};
 use crate::protocol::credentials::Credentials;
 use crate::protocol::head::RequestHead;
-use crate::protocol::persistence::Persistence;
+use crate::protocol::persistence::{NextHopPersistence, Persistence};
 use crate::protocol::rewrite::{self, Form, HopConnection, MaxForwards, RequestRewrite, Via};
 use crate::protocol::target::{AbsoluteForm, Authority};
 use crate::route::Route;
@@ -217,7 +219,7 @@ impl Exchange<'_> {
         self.write_request(target, Form::Origin, None);
         let begun = Instant::now();
         let to = BoundTo::Origin(target.authority.clone());
-        if let Some(bound) = self.client.bound.take_if(|bound| bound.to == to) {
+        if let Some(bound) = self.take_bound(&to) {
             let hop = Hop::new(bound.conn, None, begun, HopOrigin::Reused);
             match self.converse(hop) {
                 Ok(done) => return Ok(done),
@@ -282,10 +284,19 @@ impl Exchange<'_> {
         self.out = out;
     }
 
+    /// The connection to `to` that is bound to this client, unless something has happened on it since:
+    /// unasked bytes would be taken for the answer to this request.
+    fn take_bound(&mut self, to: &BoundTo) -> Option<Bound> {
+        let bound = self.client.bound.take_if(|bound| bound.to == *to)?;
+        let is_usable =
+            bound.use_for.admits(self.target_hash()) && socket::is_quiet(bound.conn.stream());
+        is_usable.then_some(bound)
+    }
+
     /// A connection to the upstream of `lease`: the one bound to this client, an idle one, or a new one.
     fn connect_upstream(&mut self, lease: Lease, begun: Instant) -> Result<Hop, Failed> {
         let to = BoundTo::Upstream(lease.upstream().id());
-        if let Some(bound) = self.client.bound.take_if(|bound| bound.to == to) {
+        if let Some(bound) = self.take_bound(&to) {
             return Ok(Hop::new(bound.conn, Some(lease), begun, HopOrigin::Reused));
         }
         let limits = &self.snapshot.config.limits;
@@ -298,7 +309,7 @@ impl Exchange<'_> {
             limits.upstream_idle.min(TRUSTED_IDLE)
         };
         let idle = self.snapshot.shelf(lease.upstream());
-        if let Some(stream) = idle.and_then(|idle| idle.take(within)) {
+        if let Some(stream) = idle.and_then(|idle| idle.take(within, self.target_hash())) {
             lease
                 .upstream()
                 .vitals()
@@ -315,10 +326,7 @@ impl Exchange<'_> {
     pub(super) fn dial_upstream(&mut self, lease: Lease, begun: Instant) -> Result<Hop, Failed> {
         let deadline = self.connect_deadline();
         let authority = &lease.upstream().spec.authority;
-        let started = Instant::now();
-        let dialed = dial::dial(authority, &self.ctx.resolver, deadline, &|_| true);
-        report::dialed(self.ctx, started, &dialed);
-        match dialed {
+        match self.dial(authority, &self.ctx.upstream_names, deadline, &|_| true) {
             Ok(conn) => {
                 lease
                     .upstream()
@@ -331,7 +339,14 @@ impl Exchange<'_> {
             Err(DialError::Forbidden) => Err(Failed::Refused(Refusal::TargetForbidden)),
             Err(DialError::Failed(failure)) => {
                 let error = AttemptError::NotSent(failure);
-                self.blame(&lease, begun, &error);
+                // Cut short by the time of the whole request, which others may have used up.
+                let cut = matches!(failure, HopFailure::ConnectTimeout | HopFailure::DnsTimeout)
+                    && self.deadline().is_some_and(|whole| whole <= deadline);
+                if cut {
+                    self.suspect(&lease);
+                } else {
+                    self.blame(&lease, begun, &error);
+                }
                 Err(Failed::Hop(error))
             }
         }
@@ -342,18 +357,35 @@ impl Exchange<'_> {
         let access = &self.snapshot.config.access;
         let asker = super::access::Asker::new(self.client.address.ip(), self.head);
         let allows = |ip: IpAddr| super::access::allows_origin(access, asker, ip);
-        let started = Instant::now();
-        let dialed = dial::dial(
+        self.dial(
             self.authority,
-            &self.ctx.resolver,
+            &self.ctx.origin_names,
             self.connect_deadline(),
             &allows,
-        );
-        report::dialed(self.ctx, started, &dialed);
-        dialed.map_err(|error| match error {
+        )
+        .map_err(|error| match error {
             DialError::Forbidden => Refusal::TargetForbidden,
             DialError::Failed(failure) => Refusal::NextHop(failure),
         })
+    }
+
+    /// As [`dial::dial`]; when the process has no file descriptors left, those of idle connections are
+    /// given up for it.
+    fn dial(
+        &self,
+        authority: &Authority,
+        names: &Resolver,
+        deadline: Instant,
+        allows: &dyn Fn(IpAddr) -> bool,
+    ) -> Result<Conn, DialError> {
+        let started = Instant::now();
+        let mut dialed = dial::dial(authority, names, deadline, allows);
+        if matches!(dialed, Err(DialError::Failed(HopFailure::LocalExhaustion))) {
+            self.snapshot.clear_shelves();
+            dialed = dial::dial(authority, names, deadline, allows);
+        }
+        report::dialed(self.ctx, started, &dialed);
+        dialed
     }
 
     fn connect_deadline(&self) -> Instant {
@@ -368,20 +400,29 @@ impl Exchange<'_> {
     }
 
     pub(super) fn target_hash(&self) -> u64 {
-        let mut hasher = DefaultHasher::new();
-        self.authority.hash(&mut hasher);
-        hasher.finish()
+        self.ctx.target_hasher.hash_one(self.authority)
     }
 
     /// Keeps a connection whose exchange is complete: for this client alone if it is bound to it.
-    pub(super) fn keep(&mut self, hop: Hop) {
+    pub(super) fn keep(&mut self, hop: Hop, keeps: NextHopPersistence) {
+        let credentials = hop
+            .lease
+            .as_ref()
+            .and_then(|lease| lease.upstream().spec.credentials.as_ref());
+        let use_for = match (keeps, credentials) {
+            (NextHopPersistence::Keeps, _) => UseFor::Anything,
+            (NextHopPersistence::KeepsUnsaid, None) => UseFor::Target(self.target_hash()),
+            // If it is a pipe to the origin by now, that one must not get our credentials.
+            (NextHopPersistence::KeepsUnsaid, Some(_)) | (NextHopPersistence::Closes, _) => return,
+        };
         let to = match &hop.lease {
             Some(lease) => BoundTo::Upstream(lease.upstream().id()),
             None => BoundTo::Origin(self.authority.clone()),
         };
         self.client.binds |= self.binds;
         if self.client.binds {
-            self.client.bound = Some(Bound { conn: hop.conn, to });
+            let conn = hop.conn;
+            self.client.bound = Some(Bound { conn, to, use_for });
             return;
         }
         let Some(lease) = hop.lease else {
@@ -394,7 +435,7 @@ impl Exchange<'_> {
         {
             let mut conn = hop.conn;
             conn.limit_read(TICK);
-            shelf.keep(conn.into_parts().0, most);
+            shelf.keep(conn.into_parts().0, use_for, most);
         }
     }
 
@@ -410,6 +451,12 @@ impl Exchange<'_> {
             }
             Verdict::Failed(reason) => reason,
         };
+        // A request that breaks every upstream must not leave nobody for the others: the last one online
+        // is taken offline by a probe only, or when it cannot even be connected to.
+        if reason.may_be_the_requests() && self.snapshot.pool.online_count() <= 1 {
+            upstream.vitals().failed_softly(begun.elapsed());
+            return self.suspect(lease);
+        }
         let fall = self.snapshot.config.health.fall;
         let transition = lease.failed(reason, begun.elapsed(), fall, unix_ms());
         if let Some(change) = upstream.change(transition) {

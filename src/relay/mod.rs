@@ -25,6 +25,7 @@ pub mod session;
 pub mod upload;
 
 use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -59,8 +60,10 @@ pub struct Context {
     pub access_log: AccessLog,
     /// The way out.
     pub stop: Arc<Stop>,
-    /// Names to addresses.
-    pub resolver: Resolver,
+    /// Addresses of upstreams.
+    pub upstream_names: Resolver,
+    /// Addresses of origins, which clients choose.
+    pub origin_names: Resolver,
     /// This instance's name in `Via`.
     pub via: Via,
     /// All tunnels.
@@ -69,6 +72,10 @@ pub struct Context {
     pub long_threads: LongThreads,
     /// Wakes the health thread when an upstream is suspect or went offline.
     pub health_alarm: Alarm,
+    /// When this instance began.
+    pub started: Instant,
+    /// Tells targets apart, in a way nobody outside can predict.
+    pub target_hasher: RandomState,
     next_exchange: AtomicU64,
 }
 
@@ -86,11 +93,14 @@ impl Context {
             snapshot: RwLock::new(Arc::new(Snapshot::new(config, None))),
             metrics,
             stop,
-            resolver,
+            upstream_names: resolver.apart(),
+            origin_names: resolver,
             via: Via::new(pseudonym()),
             tunnels: Arc::default(),
             long_threads: LongThreads::within_system_limits(),
             health_alarm,
+            started: Instant::now(),
+            target_hasher: RandomState::new(),
             next_exchange: AtomicU64::new(1),
         })
     }
@@ -149,6 +159,13 @@ impl Snapshot {
     /// The idle connections to `upstream`; none once it left the pool.
     pub fn shelf(&self, upstream: &Upstream) -> Option<&Shelf> {
         self.shelves.get(&upstream.id()).map(|shelf| &**shelf)
+    }
+
+    /// Drops all idle connections: their file descriptors are needed.
+    pub fn clear_shelves(&self) {
+        for shelf in self.shelves.values() {
+            shelf.clear();
+        }
     }
 
     /// Drops idle connections that are too old, closed, or lead to an upstream that gets no requests.
@@ -210,7 +227,10 @@ impl Client {
     pub fn deadline(&self, snapshot: &Snapshot, now: Instant) -> Instant {
         let limits = &snapshot.config.limits;
         match self.head_begun {
-            Some(begun) => begun + limits.header_timeout,
+            Some(begun) => {
+                let whole = limits.request_timeout.unwrap_or(limits.header_timeout);
+                begun + limits.header_timeout.min(whole)
+            }
             None => now + limits.idle_timeout,
         }
     }
@@ -237,7 +257,6 @@ pub fn unix_ms() -> u64 {
 
 /// `hplb-<8 hex>`, random per start, so that a request that comes back is known.
 fn pseudonym() -> String {
-    use std::hash::{BuildHasher, RandomState};
     let random = RandomState::new().hash_one(unix_ms());
     format!("hplb-{:08x}", random & 0xffff_ffff)
 }

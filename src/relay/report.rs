@@ -13,9 +13,9 @@ use crate::metrics::exchanges::{MethodClass, RELAYED_GATEWAY_ERROR, RouteClass, 
 use crate::net::conn::Conn;
 use crate::net::dial::DialError;
 use crate::net::tunnel::{Age, Direction, Meter, TunnelEnd, TunnelTotals};
-use crate::protocol::persistence::CloseReason;
 use crate::protocol::fields::Fields;
 use crate::protocol::head::RequestHead;
+use crate::protocol::persistence::CloseReason;
 use crate::protocol::target::RequestTarget;
 
 use super::Context;
@@ -163,7 +163,7 @@ impl Report {
         metrics.requests.increment();
         match self.kind {
             MethodClass::Connect => metrics.connect_requests.increment(),
-            MethodClass::Unread | MethodClass::Safe | MethodClass::Unsafe => {
+            MethodClass::Unread | MethodClass::Safe | MethodClass::Other => {
                 metrics.http_requests.increment();
             }
         }

@@ -13,8 +13,8 @@ use crate::protocol::answer::HopFailure;
 use crate::protocol::body::{BodyCoder, Sent};
 use crate::protocol::framing::{self, Framing};
 use crate::protocol::head::{ResponseHead, Version};
-use crate::protocol::persistence::{self, CloseReason, NextHopPersistence, Persistence};
-use crate::protocol::rewrite::{self, ResponseRewrite, SentFraming, Switch};
+use crate::protocol::persistence::{self, CloseReason, Persistence};
+use crate::protocol::rewrite::{self, KeepAlive, ResponseRewrite, SentFraming, Switch};
 use crate::stop::Stage;
 
 use super::attempt::{Failed, Hop};
@@ -90,6 +90,7 @@ impl Exchange<'_> {
         let how = ResponseRewrite {
             framing: passage.declared,
             persistence,
+            keep_alive: KeepAlive::towards(self.head),
             via: self.via(),
             upgrade: Switch::Stays,
         };
@@ -114,13 +115,16 @@ impl Exchange<'_> {
             }
             return Err(error);
         }
+        if let Some(lease) = &hop.lease {
+            lease.upstream().vitals().completed(head.status());
+        }
         self.binds |= rewrite::binds_connection(head.fields());
-        let keeps = persistence::next_hop_keeps(&head) == NextHopPersistence::Keeps
-            && framing != Framing::UntilClose;
+        let keeps = persistence::next_hop_keeps(&head);
         self.scratch_response = head.into_bytes();
         // Unasked bytes behind a response poison the connection for whoever would come next.
-        if keeps && self.upload.is_finished() && hop.conn.unread().is_empty() {
-            self.keep(hop);
+        let is_clean = framing != Framing::UntilClose && hop.conn.unread().is_empty();
+        if is_clean && self.upload.is_delivered() {
+            self.keep(hop, keeps);
         }
         Ok(persistence)
     }

@@ -47,6 +47,9 @@ pub trait Worker {
     fn exchange_begins(&self);
 }
 
+/// Empty lines between two requests that are overlooked; more begin a request that is refused.
+const EMPTY_LINES: u32 = 2;
+
 enum NextHead {
     Complete(RequestHead),
     Incomplete,
@@ -139,7 +142,14 @@ fn next_head(
     worker: &dyn Worker,
 ) -> NextHead {
     let limits = snapshot.head_limits();
+    let mut empty_lines = EMPTY_LINES;
     loop {
+        // Old clients send an empty line behind a body; it begins no request (RFC 9112 §2.2).
+        let between = client.served > 0 && client.head_begun.is_none();
+        while between && empty_lines > 0 && client.conn.unread().starts_with(b"\r\n") {
+            client.conn.consume(2);
+            empty_lines -= 1;
+        }
         if !client.conn.unread().is_empty() {
             client.head_begun.get_or_insert_with(Instant::now);
             match client.scanner.scan(client.conn.unread(), limits) {
@@ -214,14 +224,19 @@ impl Turn<'_> {
             RequestTarget::Authority(_) => exchange.connect(),
         };
         let end = exchange.client_end;
+        let is_read = exchange.upload.is_finished();
         let then = match head.method() {
             "CONNECT" => Persistence::Close(CloseReason::ConnectRefused),
-            _ if !exchange.upload.is_finished() => Persistence::Close(CloseReason::RequestUnread),
+            _ if !is_read => Persistence::Close(CloseReason::RequestUnread),
             _ => exchange.persistence,
         };
         scratch.out = std::mem::take(&mut exchange.out);
         scratch.response = std::mem::take(&mut exchange.scratch_response);
         match result {
+            // It still sends: a close now would be a reset, and destroy the answer on its way.
+            Ok(Done::Answered(_)) if !is_read => {
+                self.over(client, Persistence::Close(CloseReason::RequestUnread))
+            }
             Ok(Done::Answered(then)) => self.over(client, then),
             Ok(Done::Switched { hop, first }) => {
                 let (ctx, snapshot, report) = (self.ctx, self.snapshot, self.report);
@@ -388,9 +403,11 @@ impl Turn<'_> {
         self.report.finish(self.ctx, totals(&client));
         match then {
             Persistence::KeepAlive => Next::Again(client),
-            // It will send nothing more, so nothing can hit a closed socket.
+            // It will send nothing more, so nothing can hit a closed socket; but behind a body, old
+            // clients send an empty line.
             Persistence::Close(reason @ (CloseReason::ClientAsked | CloseReason::Http10))
-                if client.conn.unread().is_empty() =>
+                if client.conn.unread().is_empty()
+                    && matches!(framing::of_request(self.head), Ok(Framing::Empty)) =>
             {
                 Next::Over(Outcome::Closed(reason))
             }

@@ -60,6 +60,12 @@ impl Upload {
         self.coder.is_finished()
     }
 
+    /// Whether the next hop took all of it: only then does the next request on its connection begin
+    /// where that one will look for it.
+    pub fn is_delivered(&self) -> bool {
+        self.next_hop == NextHop::Takes && self.coder.is_finished() && self.pending().is_empty()
+    }
+
     /// Whether the next hop is to get more.
     pub fn is_open(&self) -> bool {
         self.next_hop == NextHop::Takes && (!self.coder.is_finished() || !self.pending().is_empty())

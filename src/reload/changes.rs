@@ -149,9 +149,9 @@ fn keys(before: &Config, after: &Config) -> Vec<String> {
 /// `WHAT: a, b, c`, or nothing.
 fn sentence(what: &str, names: &[String]) -> Option<String> {
     let (shown, more) = names.split_at_checked(NAMES_MAX).unwrap_or((names, &[]));
-    let mut text = format!("{what}: {}", shown.join(", "));
-    if !more.is_empty() {
-        text.push_str(&format!(" and {} more", more.len()));
-    }
-    (!names.is_empty()).then_some(text)
+    let more = match more.len() {
+        0 => String::new(),
+        count => format!(" and {count} more"),
+    };
+    (!names.is_empty()).then(|| format!("{what}: {}{more}", shown.join(", ")))
 }

@@ -10,8 +10,6 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rustix::io::Errno;
-
 use crate::net::conn::Conn;
 use crate::net::permits::{PerClient, Permits};
 use crate::net::socket::{self, TICK, Wait};
@@ -70,7 +68,7 @@ impl Acceptor {
                     self.admit(stream, address);
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.wait(wakes_every),
-                Err(error) if is_exhaustion(&error) => {
+                Err(error) if socket::is_exhaustion(&error) => {
                     if complained.is_none_or(|last| last.elapsed() >= COMPLAIN_EVERY) {
                         complained = Some(Instant::now());
                         log::error!(
@@ -148,10 +146,4 @@ impl Acceptor {
             self.waiter.linger_uncounted(conn);
         }
     }
-}
-
-fn is_exhaustion(error: &io::Error) -> bool {
-    [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM]
-        .iter()
-        .any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
 }

@@ -31,7 +31,7 @@ impl Surroundings for Seen {
     }
 
     fn resolve(&self, upstream: &Authority, deadline: Instant) -> io::Result<Vec<SocketAddr>> {
-        match dial::addresses(upstream.host(), &self.0.resolver, deadline) {
+        match dial::addresses(upstream.host(), &self.0.upstream_names, deadline) {
             Ok(found) => {
                 let with_port = |ip| SocketAddr::new(ip, upstream.port());
                 Ok(found.into_iter().map(with_port).collect())

@@ -20,17 +20,18 @@ mod waiter;
 mod workers;
 
 use std::io;
-use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
+use std::net::{SocketAddr, TcpListener};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
+use crate::admin::{Admin, Load, Surroundings};
 use crate::balance::state::Availability;
 use crate::config::checked::Config;
-use crate::config::listen::ListenAddress;
 use crate::net::notify::Manager;
 use crate::net::permits::{PerClient, Permits};
 use crate::net::resolve::Resolver;
@@ -43,7 +44,7 @@ pub use signals::run;
 
 use acceptor::Acceptor;
 use service::{Follower, Seen, Service};
-use waiter::Waiter;
+use waiter::{Source, Waiter};
 use workers::{Bounds, Hold, Workers};
 
 /// File descriptors that connections may not use: files, probes, the resolver, reserves.
@@ -74,8 +75,33 @@ pub struct Server {
     connections: Arc<Permits>,
     reload_alarm: Alarm,
     service: Arc<Service>,
+    admin: Option<Admin>,
     threads: Mutex<Vec<JoinHandle<()>>>,
     acceptor: Mutex<Option<JoinHandle<()>>>,
+    failure: Arc<Failure>,
+}
+
+/// The first essential thread that panicked, and who is to know.
+#[derive(Default)]
+struct Failure {
+    thread: OnceLock<&'static str>,
+    told: OnceLock<Box<dyn Fn() + Send + Sync>>,
+}
+
+impl std::fmt::Debug for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Failure").field(&self.thread).finish()
+    }
+}
+
+impl Failure {
+    fn report(&self, thread: &'static str) {
+        if self.thread.set(thread).is_ok()
+            && let Some(told) = self.told.get()
+        {
+            told();
+        }
+    }
 }
 
 /// What a server is doing right now.
@@ -134,17 +160,29 @@ impl Server {
     /// When the address cannot be bound (which, and why), the access log cannot be opened, or the
     /// system lacks descriptors or threads.
     pub fn start(config: Config, options: Options) -> io::Result<Self> {
-        let listener = bind(&config.listen)?;
+        let listener = socket::listen("listen", &config.listen)?;
+        let admin = match &config.admin_listen {
+            Some(listen) => Some((socket::listen("admin_listen", listen)?, listen.clone())),
+            None => None,
+        };
         Acceptor::prepare(&listener)?;
         let address = listener.local_addr()?;
         let access_log = config.access_log.clone();
         let ctx = Arc::new(Context::new(config, options.resolver)?);
         ctx.access_log.configure(access_log.as_ref())?;
         let service = Arc::new(Service::new(options.manager));
-        let (waiter, poll) = Waiter::new(Arc::clone(&ctx), Arc::clone(&service))?;
+        let (waiter, source) = Waiter::new(Arc::clone(&ctx), Arc::clone(&service))?;
         let workers = Workers::new(Arc::clone(&ctx));
         let connections = Permits::new(most_connections(&ctx));
+        let observed = Observed {
+            ctx: Arc::clone(&ctx),
+            waiter: Arc::clone(&waiter),
+            workers: Arc::clone(&workers),
+            connections: Arc::clone(&connections),
+        };
+        let start = |(listener, listen)| Admin::start(listener, listen, Arc::new(observed));
         let server = Self {
+            admin: admin.map(start).transpose()?,
             reload_alarm: ctx.stop.alarm(),
             ctx,
             address,
@@ -154,28 +192,29 @@ impl Server {
             service,
             threads: Mutex::default(),
             acceptor: Mutex::default(),
+            failure: Arc::default(),
         };
-        server.start_threads((listener, poll), options.file)?;
+        server.start_threads((listener, source), options.file)?;
         server.start_service()?;
         Ok(server)
     }
 
     fn start_threads(
         &self,
-        (listener, poll): (TcpListener, mio::Poll),
+        (listener, source): (TcpListener, Source),
         file: Option<PathBuf>,
     ) -> io::Result<()> {
         let (waiter, workers) = (Arc::clone(&self.waiter), Arc::clone(&self.workers));
-        self.keep(threads::start("waiter", move || {
-            waiter.run(poll, &workers);
+        self.keep(self.essential("waiter", move || {
+            waiter.run(source, &workers);
         })?);
         let hold: Arc<dyn Hold> = Arc::<Waiter>::clone(&self.waiter);
         let workers = Arc::clone(&self.workers);
-        self.keep(threads::start("overseer", move || workers.oversee(&hold))?);
+        self.keep(self.essential("overseer", move || workers.oversee(&hold))?);
         let ctx = Arc::clone(&self.ctx);
-        self.keep(threads::start("health", move || checks::run(ctx))?);
+        self.keep(self.essential("health", move || checks::run(ctx))?);
         let (ctx, alarm) = (Arc::clone(&self.ctx), self.ctx.stop.alarm());
-        self.keep(threads::start("sweeper", move || sweep(&ctx, &alarm))?);
+        self.keep(self.essential("sweeper", move || sweep(&ctx, &alarm))?);
         if let Some(file) = file {
             let (ctx, alarm) = (Arc::clone(&self.ctx), self.reload_alarm.clone());
             let follower = Follower {
@@ -185,7 +224,7 @@ impl Server {
                 service: Arc::clone(&self.service),
             };
             let reloader = move || reload::run(&file, &ctx, &alarm, &follower);
-            self.keep(threads::start("reload", reloader)?);
+            self.keep(self.essential("reload", reloader)?);
         }
         let acceptor = Acceptor {
             ctx: Arc::clone(&self.ctx),
@@ -195,7 +234,7 @@ impl Server {
             clients: Arc::<PerClient>::default(),
             service: Arc::clone(&self.service),
         };
-        *self.acceptor.lock() = Some(threads::start("acceptor", move || acceptor.run())?);
+        *self.acceptor.lock() = Some(self.essential("acceptor", move || acceptor.run())?);
         Ok(())
     }
 
@@ -210,9 +249,24 @@ impl Server {
             workers: Arc::clone(&self.workers),
             connections: Arc::clone(&self.connections),
         };
-        self.keep(threads::start("service", move || service.run(&seen))?);
+        self.keep(self.essential("service", move || service.run(&seen))?);
         self.service.ready();
         Ok(())
+    }
+
+    /// Starts a thread without which the relay only looks alive: should it panic, the program ends with
+    /// an error, and whoever supervises it starts it anew.
+    fn essential(
+        &self,
+        name: &'static str,
+        run: impl FnOnce() + Send + 'static,
+    ) -> io::Result<JoinHandle<()>> {
+        let failure = Arc::clone(&self.failure);
+        threads::start(name, move || {
+            if catch_unwind(AssertUnwindSafe(run)).is_err() {
+                failure.report(name);
+            }
+        })
     }
 
     fn keep(&self, thread: JoinHandle<()>) {
@@ -222,6 +276,11 @@ impl Server {
     /// Where it listens.
     pub fn local_addr(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Where the admin server listens, if there is one.
+    pub fn admin_addr(&self) -> Option<SocketAddr> {
+        self.admin.as_ref().map(Admin::address)
     }
 
     /// Says in the log what is running, for whoever reads it first.
@@ -235,6 +294,9 @@ impl Server {
             snapshot.pool.upstreams().len(),
             config.mode
         );
+        if let Some(address) = self.admin_addr() {
+            log::info!("the admin endpoints are at http://{address}/");
+        }
         for upstream in snapshot.pool.upstreams() {
             log::info!("upstream {} at {}", upstream.spec.name, upstream.url());
         }
@@ -338,7 +400,41 @@ impl Server {
         for thread in self.threads.lock().drain(..) {
             join(thread);
         }
+        if let Some(admin) = &self.admin {
+            admin.end();
+        }
         self.ctx.access_log.finish(Duration::from_secs(1));
+    }
+}
+
+/// What the admin server sees of a server.
+struct Observed {
+    ctx: Arc<Context>,
+    waiter: Arc<Waiter>,
+    workers: Arc<Workers>,
+    connections: Arc<Permits>,
+}
+
+impl Surroundings for Observed {
+    fn context(&self) -> &Arc<Context> {
+        &self.ctx
+    }
+
+    fn load(&self) -> Load {
+        let workers = self.workers.counts();
+        let waiting = self.waiter.counts();
+        Load {
+            connections: self.connections.taken(),
+            most_connections: self.connections.limit(),
+            parked: waiting.parked,
+            lingering: waiting.lingering,
+            workers: workers.workers,
+            busy: workers.busy,
+            most_workers: workers.most_workers,
+            lasting: workers.lasting,
+            queue: workers.queue,
+            most_queued: workers.most_queued,
+        }
     }
 }
 
@@ -360,17 +456,6 @@ fn log_panics() {
 
 /// How often a drain looks whether it is over.
 const DRAIN_TICK: Duration = Duration::from_millis(20);
-
-/// Binds the first address of `listen` that can be bound.
-fn bind(listen: &ListenAddress) -> io::Result<TcpListener> {
-    let named =
-        |error: io::Error| io::Error::new(error.kind(), format!("listen {listen}: {error}"));
-    let addresses = (listen.host.as_str(), listen.port)
-        .to_socket_addrs()
-        .map_err(named)?;
-    let addresses: Vec<SocketAddr> = addresses.collect();
-    TcpListener::bind(&*addresses).map_err(named)
-}
 
 /// What a change of the configuration changes here.
 fn apply_limits(ctx: &Context, connections: &Permits, workers: &Workers) {

@@ -211,15 +211,74 @@ impl Watcher for Follower {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config;
+    use crate::net::resolve::Resolver;
+
+    const LIMIT: Duration = Duration::from_secs(30);
+
+    fn old() -> Pulse {
+        Pulse {
+            born: Instant::now().checked_sub(2 * LIMIT).unwrap(),
+            last: AtomicU64::new(0),
+        }
+    }
+
+    fn seen() -> Seen {
+        let config = config::parse("listen: 127.0.0.1:0\nupstream: []\n", "c.yaml").unwrap();
+        let ctx = Arc::new(Context::new(config, Resolver::default()).unwrap());
+        Seen {
+            workers: Workers::new(Arc::clone(&ctx)),
+            ctx,
+            connections: Permits::new(1),
+        }
+    }
 
     #[test]
-    fn a_loop_that_does_not_go_round_ages() {
-        let pulse = Pulse {
-            born: Instant::now() - Duration::from_secs(60),
-            last: AtomicU64::new(0),
+    fn a_loop_that_does_not_go_round_is_trouble() {
+        let seen = seen();
+        let check = |acceptor, waiter, wanted| {
+            let pulses = Pulses {
+                every: None,
+                acceptor,
+                waiter,
+            };
+            assert_eq!(seen.trouble(&pulses, LIMIT), wanted);
+            pulses.acceptor.beat();
+            pulses.waiter.beat();
+            assert_eq!(seen.trouble(&pulses, LIMIT), None);
         };
-        assert!(pulse.age() >= Duration::from_secs(60));
-        pulse.beat();
-        assert!(pulse.age() < Duration::from_secs(60));
+        check(Pulse::default(), Pulse::default(), None);
+        check(
+            old(),
+            Pulse::default(),
+            Some("connections are not accepted"),
+        );
+        check(Pulse::default(), old(), Some("connections are not watched"));
+    }
+
+    /// The acceptor has ended by then, as it should.
+    #[test]
+    fn a_drain_is_no_trouble() {
+        let seen = seen();
+        let pulses = Pulses {
+            every: None,
+            acceptor: old(),
+            waiter: Pulse::default(),
+        };
+        seen.ctx.stop.advance(Stage::Draining);
+        assert_eq!(seen.trouble(&pulses, LIMIT), None);
+        assert_eq!(seen.status(), "stopping, 0 connections left");
+    }
+
+    #[test]
+    fn the_status_is_one_line_and_names_a_failed_reload() {
+        let seen = seen();
+        assert_eq!(seen.status(), "0/0 upstreams online, 0 tunnels");
+        let last = &seen.ctx.metrics.last_reload;
+        last.failed(1, "c.yaml:3: mode: what\nc.yaml:4: and more".to_owned());
+        assert_eq!(
+            seen.status(),
+            "0/0 upstreams online, 0 tunnels; reload failed: c.yaml:3: mode: what"
+        );
     }
 }

@@ -31,6 +31,9 @@ pub fn run(config: Config, file: &Path) -> io::Result<()> {
         ..Options::default()
     };
     let server = Arc::new(Server::start(config, options)?);
+    let failed = done.clone();
+    // Nobody else sets it.
+    drop(server.failure.told.set(Box::new(move || failed.close())));
     server.announce();
     let mut draining = None;
     for signal in signals.forever() {
@@ -54,5 +57,8 @@ pub fn run(config: Config, file: &Path) -> io::Result<()> {
             }
         }
     }
-    Ok(())
+    match server.failure.thread.get() {
+        None => Ok(()),
+        Some(thread) => Err(io::Error::other(format!("thread {thread} panicked"))),
+    }
 }

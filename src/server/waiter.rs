@@ -90,12 +90,18 @@ impl What {
     }
 }
 
+/// Where the thread's events come from.
+#[derive(Debug)]
+pub(super) struct Source {
+    poll: Poll,
+}
+
 /// Numbers for people.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct WaiterCounts {
     /// Connections that wait for a request or the rest of one.
     pub(super) parked: usize,
-    /// Connections that are about to be closed.
+    /// Connections that are about to be closed and still hold their permits.
     pub(super) lingering: usize,
 }
 
@@ -104,7 +110,7 @@ impl Waiter {
     ///
     /// # Errors
     /// When the process has no file descriptors left.
-    pub(super) fn new(ctx: Arc<Context>, service: Arc<Service>) -> io::Result<(Arc<Self>, Poll)> {
+    pub(super) fn new(ctx: Arc<Context>, service: Arc<Service>) -> io::Result<(Arc<Self>, Source)> {
         let poll = Poll::new()?;
         let waiter = Self {
             ctx,
@@ -120,7 +126,7 @@ impl Waiter {
                 stage: WaiterStage::Running,
             }),
         };
-        Ok((Arc::new(waiter), poll))
+        Ok((Arc::new(waiter), Source { poll }))
     }
 
     fn add(&self, what: What, until: Instant) {
@@ -164,12 +170,14 @@ impl Waiter {
     }
 
     /// The thread: until everything is over after [`Waiter::end`].
-    pub(super) fn run(self: &Arc<Self>, mut poll: Poll, workers: &Arc<Workers>) {
+    pub(super) fn run(self: &Arc<Self>, source: Source, workers: &Arc<Workers>) {
         let hold: Arc<dyn Hold> = Arc::<Self>::clone(self);
+        let Source { mut poll } = source;
         let mut events = Events::with_capacity(EVENTS);
+        let mut swept = false;
         loop {
             self.service.pulses.waiter.beat();
-            let timeout = {
+            let (timeout, sweeps) = {
                 let mut table = self.table.lock();
                 if table.stage == WaiterStage::Ended {
                     return;
@@ -178,9 +186,16 @@ impl Waiter {
                 let every = self.service.pulses.every;
                 let pulse = every.map(|every| Instant::now() + every);
                 table.wakes_at = first.into_iter().chain(pulse).min();
-                table
+                let left = table
                     .wakes_at
-                    .map(|at| at.saturating_duration_since(Instant::now()))
+                    .map(|at| at.saturating_duration_since(Instant::now()));
+                match table.stage {
+                    // A look at what has arrived until now, and only then idle ones are dropped.
+                    WaiterStage::Draining if !swept => (Some(Duration::ZERO), true),
+                    WaiterStage::Draining | WaiterStage::Running | WaiterStage::Ended => {
+                        (left, false)
+                    }
+                }
             };
             match poll.poll(&mut events, timeout) {
                 Ok(()) => {}
@@ -190,6 +205,8 @@ impl Waiter {
                     return;
                 }
             }
+            // A full batch: there may be more that is no longer idle.
+            let all_seen = events.iter().count() < EVENTS;
             for waiting in self.take_ready(&events) {
                 self.guarded(|| match waiting.what {
                     What::Client(client) => workers.submit(client, &hold),
@@ -199,7 +216,10 @@ impl Waiter {
             for what in self.take_late() {
                 self.guarded(|| self.give_up(what));
             }
-            self.drop_idle_while_draining();
+            if sweeps && all_seen {
+                self.drop_idle();
+                swept = true;
+            }
         }
     }
 
@@ -272,11 +292,9 @@ impl Waiter {
         self.add(waiting.what, waiting.until);
     }
 
-    fn drop_idle_while_draining(&self) {
+    /// After this, [`Waiter::add`] takes no idle ones any more.
+    fn drop_idle(&self) {
         let mut table = self.table.lock();
-        if table.stage != WaiterStage::Draining {
-            return;
-        }
         let idle: Vec<usize> = table
             .waiting
             .iter()
@@ -321,7 +339,7 @@ impl Waiter {
             .count();
         WaiterCounts {
             parked,
-            lingering: table.waiting.len() - parked,
+            lingering: table.waiting.len() - parked - table.uncounted,
         }
     }
 }

@@ -123,6 +123,10 @@ pub(super) struct WorkerCounts {
     pub(super) lasting: usize,
     /// Connections that wait for a worker.
     pub(super) queue: usize,
+    /// Threads that may count as workers.
+    pub(super) most_workers: usize,
+    /// Connections that may wait.
+    pub(super) most_queued: usize,
 }
 
 impl Workers {
@@ -331,6 +335,7 @@ impl Workers {
 
     /// Numbers for people.
     pub(super) fn counts(&self) -> WorkerCounts {
+        let bounds = self.bounds();
         let state = self.state.lock();
         let lasting = state
             .busy
@@ -342,6 +347,8 @@ impl Workers {
             busy: state.busy.len() - lasting,
             lasting,
             queue: state.jobs.len(),
+            most_workers: bounds.workers,
+            most_queued: bounds.queue,
         }
     }
 

@@ -1,0 +1,185 @@
+//! The Prometheus text format 0.0.4: each family in one piece, HELP and TYPE first, labels escaped.
+
+use std::fmt::{Display, Write as _};
+use std::time::Duration;
+
+use crate::metrics::histogram::Histogram;
+
+/// Every name begins with this.
+const PREFIX: &str = "http_proxy_lb_";
+
+/// What the numbers of a family mean.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    Counter,
+    Gauge,
+}
+
+impl Kind {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Counter => "counter",
+            Self::Gauge => "gauge",
+        }
+    }
+}
+
+/// An exposition under construction.
+#[derive(Debug, Default)]
+pub(super) struct Exposition {
+    out: String,
+}
+
+/// One family under construction.
+#[derive(Debug)]
+pub(super) struct Family<'a> {
+    out: &'a mut String,
+    name: String,
+}
+
+impl Exposition {
+    /// A family of this program; `name` without prefix.
+    pub(super) fn family(&mut self, kind: Kind, name: &str, help: &str) -> Family<'_> {
+        self.begin(format!("{PREFIX}{name}"), kind.word(), help)
+    }
+
+    /// A family with a name that all programs share.
+    pub(super) fn common(&mut self, kind: Kind, name: &str, help: &str) -> Family<'_> {
+        self.begin(name.to_owned(), kind.word(), help)
+    }
+
+    /// A counter without labels.
+    pub(super) fn counter(&mut self, name: &str, help: &str, value: u64) {
+        self.family(Kind::Counter, name, help).sample(&[], value);
+    }
+
+    /// A gauge without labels.
+    pub(super) fn gauge(&mut self, name: &str, help: &str, value: impl Display) {
+        self.family(Kind::Gauge, name, help).sample(&[], value);
+    }
+
+    /// A histogram without labels; its name ends with the unit, `_seconds`.
+    pub(super) fn histogram(&mut self, name: &str, help: &str, histogram: &Histogram) {
+        let mut family = self.begin(format!("{PREFIX}{name}"), "histogram", help);
+        let mut all = 0;
+        for (bound, count) in histogram.cumulative() {
+            let bound = bound.map_or_else(
+                || "+Inf".to_owned(),
+                |micros| seconds(Duration::from_micros(micros)).to_string(),
+            );
+            family.line("_bucket", &[("le", &bound)], count);
+            all = count;
+        }
+        family.line("_sum", &[], seconds(histogram.sum()));
+        family.line("_count", &[], all);
+    }
+
+    /// The text.
+    pub(super) fn finish(self) -> String {
+        self.out
+    }
+
+    fn begin(&mut self, name: String, kind: &str, help: &str) -> Family<'_> {
+        let written = write!(
+            self.out,
+            "# HELP {name} {}\n# TYPE {name} {kind}\n",
+            help.replace('\\', "\\\\").replace('\n', "\\n")
+        );
+        debug_assert!(written.is_ok());
+        Family {
+            out: &mut self.out,
+            name,
+        }
+    }
+}
+
+/// A duration in the base unit of Prometheus.
+pub(super) fn seconds(duration: Duration) -> f64 {
+    duration.as_secs_f64()
+}
+
+impl Family<'_> {
+    /// One sample.
+    pub(super) fn sample(&mut self, labels: &[(&str, &str)], value: impl Display) {
+        self.line("", labels, value);
+    }
+
+    fn line(&mut self, suffix: &str, labels: &[(&str, &str)], value: impl Display) {
+        self.out.push_str(&self.name);
+        self.out.push_str(suffix);
+        for (place, (label, text)) in labels.iter().enumerate() {
+            self.out.push(if place == 0 { '{' } else { ',' });
+            self.out.push_str(label);
+            self.out.push_str("=\"");
+            escape(text, self.out);
+            self.out.push('"');
+        }
+        if !labels.is_empty() {
+            self.out.push('}');
+        }
+        let written = writeln!(self.out, " {value}");
+        debug_assert!(written.is_ok());
+    }
+}
+
+fn escape(text: &str, out: &mut String) {
+    for letter in text.chars() {
+        match letter {
+            '\\' => out.push_str("\\\\"),
+            '"' => out.push_str("\\\""),
+            '\n' => out.push_str("\\n"),
+            _ => out.push(letter),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_family_is_told_before_its_samples() {
+        let mut exposition = Exposition::default();
+        let mut family = exposition.family(Kind::Gauge, "up", "Whether.\nOr \\ not.");
+        family.sample(&[("name", "a"), ("b", "c")], 1);
+        family.sample(&[], 0.5);
+        assert_eq!(
+            exposition.finish(),
+            "# HELP http_proxy_lb_up Whether.\\nOr \\\\ not.\n# TYPE http_proxy_lb_up gauge\n\
+             http_proxy_lb_up{name=\"a\",b=\"c\"} 1\nhttp_proxy_lb_up 0.5\n"
+        );
+    }
+
+    #[test]
+    fn a_hostile_label_stays_a_label() {
+        let mut exposition = Exposition::default();
+        let mut family = exposition.common(Kind::Counter, "x_total", "X.");
+        family.sample(&[("name", "\"} 1\nx_total{a=\"\\")], 2);
+        assert!(
+            exposition
+                .finish()
+                .ends_with("\nx_total{name=\"\\\"} 1\\nx_total{a=\\\"\\\\\"} 2\n")
+        );
+    }
+
+    #[test]
+    fn a_histogram_has_cumulative_buckets_a_sum_and_a_count() {
+        let histogram = Histogram::new(&[2_500, 60_000_000]);
+        histogram.observe(Duration::from_millis(1));
+        histogram.observe(Duration::from_secs(2));
+        let mut exposition = Exposition::default();
+        exposition.histogram("t_seconds", "T.", &histogram);
+        let text = exposition.finish();
+        let lines: Vec<_> = text.lines().skip(2).collect();
+        assert_eq!(
+            lines,
+            [
+                "http_proxy_lb_t_seconds_bucket{le=\"0.0025\"} 1",
+                "http_proxy_lb_t_seconds_bucket{le=\"60\"} 2",
+                "http_proxy_lb_t_seconds_bucket{le=\"+Inf\"} 2",
+                "http_proxy_lb_t_seconds_sum 2.001",
+                "http_proxy_lb_t_seconds_count 2",
+            ]
+        );
+    }
+}

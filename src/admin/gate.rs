@@ -1,0 +1,528 @@
+//! Who may ask for what: a checked request head in, an endpoint or a refusal out. Pure.
+//!
+//! Nothing of a request passes this gate but what [`Call`] can hold, so whatever stands behind it sees
+//! a handful of spellings. Paths are compared as a whole: `/statusfoo` is not `/status`.
+
+use std::net::IpAddr;
+
+use crate::config::listen::ListenAddress;
+use crate::config::secret::Secret;
+use crate::protocol::answer::BodyWanted;
+use crate::protocol::credentials;
+use crate::protocol::framing::{self, Framing};
+use crate::protocol::head::RequestHead;
+use crate::protocol::target::{Authority, Host};
+
+/// What a request asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Call {
+    pub(super) endpoint: Endpoint,
+    pub(super) body: BodyWanted,
+}
+
+/// Everything there is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Endpoint {
+    Page,
+    Health,
+    Ready(Detail),
+    Status,
+    Metrics,
+    /// To the upstream of this name.
+    Act(Action, String),
+}
+
+/// Whether an answer names upstreams and their troubles.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Detail {
+    Shown,
+    Hidden,
+}
+
+/// What can be done to an upstream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Action {
+    Drain,
+    Enable,
+}
+
+/// Why a request is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Denied {
+    /// The target is no path, or the framing is wrong.
+    Malformed(&'static str),
+    /// It has a body.
+    Body,
+    /// No such path.
+    Unknown,
+    /// There is such a path, for these methods.
+    Method(&'static str),
+    /// The token is missing or wrong.
+    TokenWanted,
+    /// No token is configured, so nobody can act.
+    ActionsOff,
+    /// Another site's page sent the browser here.
+    CrossSite(&'static str),
+}
+
+/// By what a request is judged.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Gate<'a> {
+    pub(super) token: Option<&'a Secret>,
+    /// Where this server listens, as the file says.
+    pub(super) listen: &'a ListenAddress,
+}
+
+impl Gate<'_> {
+    /// Judges a request.
+    pub(super) fn check(self, head: &RequestHead) -> Result<Call, Denied> {
+        let target = str::from_utf8(head.target()).map_err(|_not_text| Denied::Unknown)?;
+        if !target.starts_with('/') {
+            let what = "this is an admin server, not a proxy: ask for a path like /status";
+            return Err(Denied::Malformed(what));
+        }
+        match framing::of_request(head) {
+            Ok(Framing::Empty) => {}
+            Ok(Framing::Length(_) | Framing::Chunked | Framing::UntilClose) => {
+                return Err(Denied::Body);
+            }
+            Err(_) => return Err(Denied::Malformed("the framing of the request is invalid")),
+        }
+        let authorized = self.is_authorized(head);
+        let detail = if authorized {
+            Detail::Shown
+        } else {
+            Detail::Hidden
+        };
+        let path = target.split('?').next().unwrap_or_default();
+        let endpoint = Endpoint::of_path(path, detail);
+        match &endpoint {
+            Some(Endpoint::Health | Endpoint::Ready(_)) => {}
+            Some(Endpoint::Page | Endpoint::Status | Endpoint::Metrics | Endpoint::Act(..))
+            | None => {
+                if !authorized {
+                    return Err(Denied::TokenWanted);
+                }
+            }
+        }
+        let endpoint = endpoint.ok_or(Denied::Unknown)?;
+        let methods = endpoint.methods();
+        if !methods.split(", ").any(|method| method == head.method()) {
+            return Err(Denied::Method(methods));
+        }
+        if let Endpoint::Act(..) = endpoint {
+            if self.token.is_none() {
+                return Err(Denied::ActionsOff);
+            }
+            check_site(head, self.listen)?;
+        }
+        let body = BodyWanted::by_method(head.method());
+        Ok(Call { endpoint, body })
+    }
+
+    /// Without a token, whoever gets here may read.
+    fn is_authorized(self, head: &RequestHead) -> bool {
+        let Some(token) = self.token else {
+            return true;
+        };
+        head.fields().values("authorization").any(|value| {
+            let bearer = bearer_token(value).is_some_and(|presented| token.is(presented));
+            let basic = credentials::presented_password(value);
+            bearer || basic.is_some_and(|presented| token.is(&presented))
+        })
+    }
+}
+
+/// What follows the scheme Bearer (RFC 6750 §2.1).
+fn bearer_token(value: &[u8]) -> Option<&[u8]> {
+    let (scheme, rest) = value.split_at_checked("Bearer ".len())?;
+    scheme
+        .eq_ignore_ascii_case(b"Bearer ")
+        .then(|| rest.trim_ascii())
+}
+
+/// Refuses what a page of another site makes a browser send. Others can send what they like, but they
+/// do not have the token.
+fn check_site(head: &RequestHead, listen: &ListenAddress) -> Result<(), Denied> {
+    let fields = head.fields();
+    let cross = Err(Denied::CrossSite(
+        "actions are not taken from pages of other sites",
+    ));
+    let host = fields.values("host").next().unwrap_or_default();
+    for site in fields.values("sec-fetch-site") {
+        if !matches!(site, b"same-origin" | b"none") {
+            return cross;
+        }
+    }
+    for origin in fields.values("origin") {
+        let own = [&b"http://"[..], b"https://"]
+            .iter()
+            .any(|scheme| matches!(origin.strip_prefix(*scheme), Some(rest) if rest.eq_ignore_ascii_case(host)));
+        if !own {
+            return cross;
+        }
+    }
+    if listen.is_loopback() && !names_loopback(host) {
+        // Another site's name can lead here (DNS rebinding), and then it is its own origin.
+        return Err(Denied::CrossSite(
+            "this server listens on loopback: call it localhost or by its address",
+        ));
+    }
+    Ok(())
+}
+
+fn names_loopback(host: &[u8]) -> bool {
+    match Authority::parse(host, Some(80)).map(|authority| authority.host().clone()) {
+        Ok(Host::Name(name)) => name.trim_end_matches('.') == "localhost",
+        Ok(Host::V4(address)) => address.is_loopback(),
+        Ok(Host::V6(address)) => IpAddr::V6(address).to_canonical().is_loopback(),
+        Err(_) => false,
+    }
+}
+
+impl Endpoint {
+    /// The endpoint at a path without query.
+    fn of_path(path: &str, detail: Detail) -> Option<Self> {
+        Some(match path {
+            "/" => Self::Page,
+            "/health" => Self::Health,
+            "/ready" => Self::Ready(detail),
+            "/status" => Self::Status,
+            "/metrics" => Self::Metrics,
+            _ => {
+                let (name, action) = path.strip_prefix("/upstreams/")?.split_once('/')?;
+                let action = match action {
+                    "drain" => Action::Drain,
+                    "enable" => Action::Enable,
+                    _ => return None,
+                };
+                Self::Act(action, percent_decoded(name)?)
+            }
+        })
+    }
+
+    /// The methods it knows, as `Allow` lists them.
+    fn methods(&self) -> &'static str {
+        match self {
+            Self::Page | Self::Health | Self::Ready(_) | Self::Status | Self::Metrics => {
+                "GET, HEAD"
+            }
+            Self::Act(..) => "POST",
+        }
+    }
+}
+
+impl Call {
+    /// The request line's method and target for the server behind the gate.
+    pub(super) fn request_line(&self) -> (&'static str, String) {
+        let target = match &self.endpoint {
+            Endpoint::Page => "/".to_owned(),
+            Endpoint::Health => "/health".to_owned(),
+            Endpoint::Ready(Detail::Shown) => "/ready?detail".to_owned(),
+            Endpoint::Ready(Detail::Hidden) => "/ready".to_owned(),
+            Endpoint::Status => "/status".to_owned(),
+            Endpoint::Metrics => "/metrics".to_owned(),
+            Endpoint::Act(action, name) => {
+                let action = match action {
+                    Action::Drain => "drain",
+                    Action::Enable => "enable",
+                };
+                return (
+                    "POST",
+                    format!("/upstreams/{}/{action}", percent_encoded(name)),
+                );
+            }
+        };
+        match self.body {
+            BodyWanted::Yes => ("GET", target),
+            BodyWanted::HeadRequest => ("HEAD", target),
+        }
+    }
+
+    /// The endpoint of a target written by [`Call::request_line`].
+    pub(super) fn endpoint_of(target: &str) -> Option<Endpoint> {
+        let (path, detail) = match target.split_once('?') {
+            Some((path, _detail)) => (path, Detail::Shown),
+            None => (target, Detail::Hidden),
+        };
+        Endpoint::of_path(path, detail)
+    }
+}
+
+/// `None`: not percent-encoded UTF-8.
+fn percent_decoded(text: &str) -> Option<String> {
+    let mut bytes = text.bytes();
+    let mut decoded = Vec::with_capacity(text.len());
+    while let Some(byte) = bytes.next() {
+        if byte != b'%' {
+            decoded.push(byte);
+            continue;
+        }
+        let mut digit = || char::from(bytes.next()?).to_digit(16);
+        let value = digit()? * 16 + digit()?;
+        decoded.push(u8::try_from(value).ok()?);
+    }
+    String::from_utf8(decoded).ok()
+}
+
+fn percent_encoded(text: &str) -> String {
+    let mut encoded = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            encoded.push(char::from(byte));
+        } else {
+            encoded.push('%');
+            for digit in [byte >> 4, byte & 15] {
+                encoded.extend(char::from_digit(u32::from(digit), 16));
+            }
+        }
+    }
+    encoded
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TOKEN: &str = "sesame-sesame";
+
+    fn listen(host: &str) -> ListenAddress {
+        ListenAddress {
+            host: host.to_owned(),
+            port: 9090,
+        }
+    }
+
+    fn judge(token: Option<&str>, host: &str, request: &str) -> Result<Call, Denied> {
+        let text = format!("{request}\r\n\r\n");
+        let head = RequestHead::parse(text.into_bytes()).expect("well formed");
+        let token = token.map(Secret::new);
+        let listen = listen(host);
+        let gate = Gate {
+            token: token.as_ref(),
+            listen: &listen,
+        };
+        gate.check(&head)
+    }
+
+    fn check(request: &str, expected: &Result<Endpoint, Denied>) {
+        let line = format!("{request} HTTP/1.1\r\nHost: localhost:9090");
+        let got = judge(None, "127.0.0.1", &line).map(|call| call.endpoint);
+        assert_eq!(&got, expected, "{request}");
+    }
+
+    fn check_token(authorization: &str, request: &str, expected: Result<(), Denied>) {
+        let line = format!("{request} HTTP/1.1\r\nHost: localhost\r\n{authorization}");
+        let got = judge(Some(TOKEN), "127.0.0.1", line.trim_end()).map(|_| ());
+        assert_eq!(got, expected, "{request} {authorization}");
+    }
+
+    fn check_site_of(host: &str, fields: &str, expected: Result<(), ()>) {
+        let line = format!(
+            "POST /upstreams/a/drain HTTP/1.1\r\nAuthorization: Bearer {TOKEN}\r\n{fields}"
+        );
+        let got = match judge(Some(TOKEN), host, line.trim_end()) {
+            Ok(_) => Ok(()),
+            Err(Denied::CrossSite(_)) => Err(()),
+            Err(other) => panic!("{other:?}"),
+        };
+        assert_eq!(got, expected, "{host} {fields}");
+    }
+
+    #[test]
+    fn every_path_leads_to_its_endpoint() {
+        check("GET /", &Ok(Endpoint::Page));
+        check("GET /health", &Ok(Endpoint::Health));
+        check("HEAD /ready", &Ok(Endpoint::Ready(Detail::Shown)));
+        check("GET /status", &Ok(Endpoint::Status));
+        check("GET /metrics?name=x", &Ok(Endpoint::Metrics));
+    }
+
+    #[test]
+    fn no_path_is_a_prefix_of_another() {
+        for path in [
+            "/statusfoo",
+            "/status/",
+            "//status",
+            "/Status",
+            "/stat",
+            "/upstreams/a",
+            "/upstreams/a/b/drain",
+            "/upstreams/a/draining",
+            "/upstreams/%zz/drain",
+            "/upstreams/%ff/drain",
+            "/%73tatus",
+            "/..",
+            "/metrics%00",
+        ] {
+            check(&format!("GET {path}"), &Err(Denied::Unknown));
+        }
+    }
+
+    #[test]
+    fn other_methods_are_told_which_ones_there_are() {
+        for method in ["POST", "PUT", "DELETE", "OPTIONS", "get", "BREW"] {
+            check(
+                &format!("{method} /status"),
+                &Err(Denied::Method("GET, HEAD")),
+            );
+        }
+        check("GET /upstreams/a/drain", &Err(Denied::Method("POST")));
+    }
+
+    #[test]
+    fn a_target_that_is_no_path_is_refused() {
+        for request in ["GET http://localhost/status", "OPTIONS *", "CONNECT a:1"] {
+            let line = format!("{request} HTTP/1.1\r\nHost: localhost");
+            let got = judge(None, "127.0.0.1", &line);
+            assert!(matches!(got, Err(Denied::Malformed(_))), "{got:?}");
+        }
+    }
+
+    #[test]
+    fn bodies_are_refused_and_a_length_of_0_is_none() {
+        let with = |field: &str| {
+            let line = format!("POST /status HTTP/1.1\r\nHost: localhost\r\n{field}");
+            judge(None, "127.0.0.1", &line).unwrap_err()
+        };
+        assert_eq!(with("Content-Length: 1"), Denied::Body);
+        assert_eq!(with("Transfer-Encoding: chunked"), Denied::Body);
+        assert_eq!(with("Content-Length: 0"), Denied::Method("GET, HEAD"));
+        assert!(matches!(with("Content-Length: x"), Denied::Malformed(_)));
+    }
+
+    #[test]
+    fn the_token_is_taken_as_bearer_and_as_basic_with_any_user() {
+        // any:sesame-sesame, :sesame-sesame
+        for authorization in [
+            "Authorization: Bearer sesame-sesame",
+            "Authorization: bearer   sesame-sesame",
+            "Authorization: Basic YW55OnNlc2FtZS1zZXNhbWU=",
+            "Authorization: basic OnNlc2FtZS1zZXNhbWU=",
+        ] {
+            check_token(authorization, "GET /status", Ok(()));
+            check_token(authorization, "POST /upstreams/a/drain", Ok(()));
+        }
+    }
+
+    #[test]
+    fn without_the_token_nothing_but_health_and_readiness_is_told() {
+        // any:sesame-sesamf
+        for authorization in [
+            "",
+            "Authorization: Bearer sesame-sesam",
+            "Authorization: Bearer sesame-sesamex",
+            "Authorization: Bearer",
+            "Authorization: Basic c2VzYW1lLXNlc2FtZQ==",
+            "Authorization: Basic YW55OnNlc2FtZS1zZXNhbWY=",
+            "Authorization: Basic !!!",
+            "Authorization: sesame-sesame",
+        ] {
+            for request in [
+                "GET /",
+                "GET /status",
+                "GET /metrics",
+                "GET /nothing",
+                "PUT /status",
+            ] {
+                check_token(authorization, request, Err(Denied::TokenWanted));
+            }
+            check_token(
+                authorization,
+                "POST /upstreams/a/drain",
+                Err(Denied::TokenWanted),
+            );
+            check_token(authorization, "GET /health", Ok(()));
+            check_token(authorization, "GET /ready", Ok(()));
+        }
+    }
+
+    #[test]
+    fn readiness_has_no_detail_without_the_token() {
+        let ready = |fields: &str| {
+            let line = format!("GET /ready HTTP/1.1\r\nHost: h{fields}");
+            judge(Some(TOKEN), "127.0.0.1", &line).unwrap().endpoint
+        };
+        assert_eq!(ready(""), Endpoint::Ready(Detail::Hidden));
+        let token = format!("\r\nAuthorization: Bearer {TOKEN}");
+        assert_eq!(ready(&token), Endpoint::Ready(Detail::Shown));
+    }
+
+    #[test]
+    fn nobody_acts_while_no_token_is_configured() {
+        check("POST /upstreams/a/drain", &Err(Denied::ActionsOff));
+    }
+
+    #[test]
+    fn pages_of_other_sites_cannot_act() {
+        for fields in [
+            "Host: localhost:9090\r\nOrigin: http://evil.test",
+            "Host: localhost:9090\r\nOrigin: null",
+            "Host: localhost:9090\r\nOrigin: http://localhost:9091",
+            "Host: localhost:9090\r\nOrigin: http://localhost:9090.evil.test",
+            "Host: localhost:9090\r\nSec-Fetch-Site: cross-site",
+            "Host: localhost:9090\r\nSec-Fetch-Site: same-site",
+            "Host: evil.test:9090\r\nOrigin: http://evil.test:9090\r\nSec-Fetch-Site: same-origin",
+            "Host: localhost.evil.test",
+        ] {
+            check_site_of("127.0.0.1", fields, Err(()));
+        }
+    }
+
+    #[test]
+    fn the_own_page_and_programs_can_act() {
+        for (listen, fields) in [
+            ("127.0.0.1", "Host: localhost:9090"),
+            ("::1", "Host: [::1]:9090"),
+            (
+                "127.0.0.1",
+                "Host: 127.0.0.1:9090\r\nOrigin: http://127.0.0.1:9090\r\nSec-Fetch-Site: same-origin",
+            ),
+            (
+                "0.0.0.0",
+                "Host: relay.example\r\nOrigin: https://relay.example\r\nSec-Fetch-Site: none",
+            ),
+        ] {
+            check_site_of(listen, fields, Ok(()));
+        }
+    }
+
+    #[test]
+    fn a_name_survives_the_way_through_the_gate() {
+        for name in ["a", "http://x:1/", "ä%2F?#", "\"><script>", " "] {
+            let call = Call {
+                endpoint: Endpoint::Act(Action::Enable, name.to_owned()),
+                body: BodyWanted::Yes,
+            };
+            let (method, target) = call.request_line();
+            assert_eq!(method, "POST");
+            assert!(
+                target.bytes().all(|byte| byte.is_ascii_graphic()),
+                "{target}"
+            );
+            assert_eq!(Call::endpoint_of(&target), Some(call.endpoint), "{target}");
+        }
+    }
+
+    #[test]
+    fn every_endpoint_survives_the_way_through_the_gate() {
+        for endpoint in [
+            Endpoint::Page,
+            Endpoint::Health,
+            Endpoint::Ready(Detail::Shown),
+            Endpoint::Ready(Detail::Hidden),
+            Endpoint::Status,
+            Endpoint::Metrics,
+        ] {
+            let call = Call {
+                endpoint: endpoint.clone(),
+                body: BodyWanted::HeadRequest,
+            };
+            let (method, target) = call.request_line();
+            assert_eq!(
+                (method, Call::endpoint_of(&target)),
+                ("HEAD", Some(endpoint))
+            );
+        }
+    }
+}

@@ -1,0 +1,232 @@
+//! The HTTP server behind the gate: `tiny_http` on a private Unix socket.
+//!
+//! It has no time limits, no limits of size, and dies silently of several things, so it only ever sees
+//! requests written here, one at a time; what it does not answer in time, or at all, is answered by a
+//! new one. Its two kinds of threads of its own have no names; they end when it is dropped.
+
+use std::fs::{self, DirBuilder};
+use std::hash::{BuildHasher, RandomState};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use tiny_http::{Header, Request, Response, Server, StatusCode};
+
+use crate::net::threads;
+
+use super::gate::Call;
+use super::handler::{Handler, Reply};
+
+/// How long an answer may take; rendering ten thousand upstreams takes a tenth of it.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// The largest answer, in bytes.
+const MOST: u64 = 64 * 1024 * 1024;
+/// The longest path of a Unix socket (unix(7)), without its end.
+const LONGEST_PATH: usize = 107;
+
+/// What a new server's listener goes through first: tests make it fail here.
+pub(super) type Prepare = fn(&UnixListener) -> io::Result<()>;
+
+/// The server, made anew whenever it fails.
+pub(super) struct Inner {
+    handler: Arc<Handler>,
+    prepare: Prepare,
+    folder: Folder,
+    sockets: u64,
+    running: Option<Running>,
+}
+
+struct Running {
+    server: Arc<Server>,
+    thread: Option<JoinHandle<()>>,
+    socket: PathBuf,
+}
+
+impl std::fmt::Debug for Inner {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Inner")
+            .field("folder", &self.folder)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Inner {
+    /// A running server.
+    ///
+    /// # Errors
+    /// When there is no folder for its socket, or no descriptor or thread left.
+    pub(super) fn start(handler: Arc<Handler>, prepare: Prepare) -> io::Result<Self> {
+        let mut inner = Self {
+            handler,
+            prepare,
+            folder: Folder::make()?,
+            sockets: 0,
+            running: None,
+        };
+        inner.run()?;
+        Ok(inner)
+    }
+
+    /// Makes sure that a server runs, and says where.
+    fn run(&mut self) -> io::Result<PathBuf> {
+        if let Some(running) = &self.running {
+            return Ok(running.socket.clone());
+        }
+        if !self.folder.0.is_dir() {
+            self.folder = Folder::make()?; // Somebody cleans up temporary folders.
+        }
+        self.sockets += 1;
+        let socket = self.folder.0.join(self.sockets.to_string());
+        let listener = UnixListener::bind(&socket)?;
+        (self.prepare)(&listener)?;
+        let server = Server::from_listener(listener, None).map_err(io::Error::other)?;
+        let server = Arc::new(server);
+        let (serving, handler) = (Arc::clone(&server), Arc::clone(&self.handler));
+        let thread = threads::start("admin-handler", move || serve(&serving, &handler))?;
+        self.running = Some(Running {
+            server,
+            thread: Some(thread),
+            socket: socket.clone(),
+        });
+        Ok(socket)
+    }
+
+    /// The whole answer to a call, as bytes for the wire.
+    ///
+    /// # Errors
+    /// When no server could be had that answers; the next call tries again.
+    pub(super) fn answer(&mut self, call: &Call) -> io::Result<Vec<u8>> {
+        let asked = self.run().and_then(|socket| ask(&socket, call));
+        match asked {
+            Err(error) if !crate::net::socket::is_exhaustion(&error) => {
+                log::warn!("the admin server is started anew: {error}");
+                self.running = None;
+                self.run().and_then(|socket| ask(&socket, call))
+            }
+            answered_or_exhausted => answered_or_exhausted,
+        }
+        .inspect_err(|_| self.running = None)
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.server.unblock();
+        // A thread that is in the middle of an answer ends after it; nobody waits for that.
+        if let Some(thread) = self.thread.take()
+            && thread.is_finished()
+            && thread.join().is_err()
+        {
+            log::error!("the admin handler had panicked");
+        }
+    }
+}
+
+/// The handler thread: until it is told to leave, or the accept thread failed.
+fn serve(server: &Server, handler: &Handler) {
+    while let Ok(request) = server.recv() {
+        let reply = handler.reply(request.url());
+        if let Err(error) = respond(request, reply) {
+            log::debug!("an admin answer was not taken: {error}");
+        }
+    }
+}
+
+fn respond(request: Request, reply: Reply) -> io::Result<()> {
+    let fields = reply.fields();
+    let mut response = Response::from_data(reply.body)
+        .with_status_code(StatusCode(reply.status))
+        .with_chunked_threshold(usize::MAX);
+    for (name, value) in fields {
+        if let Ok(header) = Header::from_bytes(name, value) {
+            response.add_header(header);
+        }
+    }
+    request.respond(response)
+}
+
+/// One request over one connection.
+fn ask(socket: &Path, call: &Call) -> io::Result<Vec<u8>> {
+    let deadline = Instant::now() + PATIENCE;
+    let mut stream = UnixStream::connect(socket)?;
+    stream.set_write_timeout(Some(PATIENCE))?;
+    let (method, target) = call.request_line();
+    let request = format!(
+        "{method} {target} HTTP/1.1\r\nHost: admin\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
+    );
+    stream.write_all(request.as_bytes())?;
+    let mut answer = Vec::new();
+    let mut chunk = vec![0; 64 * 1024];
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        stream.set_read_timeout(Some(left))?;
+        match stream.read(&mut chunk) {
+            Ok(0) => break,
+            Ok(count) => answer.extend_from_slice(chunk.get(..count).unwrap_or_default()),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+        if answer.len() as u64 > MOST {
+            return Err(io::Error::other("the answer is too large"));
+        }
+    }
+    closing(answer)
+}
+
+/// The answer with a word that the connection ends after it, which `tiny_http` cannot say.
+fn closing(mut answer: Vec<u8>) -> io::Result<Vec<u8>> {
+    let line_end = answer.windows(2).position(|pair| pair == b"\r\n");
+    match line_end {
+        Some(place) if answer.starts_with(b"HTTP/1.1 ") => {
+            let field = b"\r\nConnection: close".iter().copied();
+            drop(answer.splice(place..place, field));
+            Ok(answer)
+        }
+        Some(_) | None => Err(io::ErrorKind::UnexpectedEof.into()),
+    }
+}
+
+/// A folder that nobody else can look into; removed with all that is in it when dropped.
+#[derive(Debug)]
+struct Folder(PathBuf);
+
+impl Folder {
+    fn make() -> io::Result<Self> {
+        let places = ["RUNTIME_DIRECTORY", "XDG_RUNTIME_DIR"]
+            .into_iter()
+            .filter_map(std::env::var_os)
+            .map(PathBuf::from)
+            .filter(|place| place.is_absolute())
+            .chain([std::env::temp_dir(), "/tmp".into(), "/dev/shm".into()]);
+        let mut said = io::Error::from(io::ErrorKind::NotFound);
+        for place in places {
+            let random = RandomState::new().hash_one(std::process::id());
+            let path = place.join(format!("http-proxy-lb-{random:016x}"));
+            if path.as_os_str().len() + 20 > LONGEST_PATH {
+                continue;
+            }
+            match DirBuilder::new().mode(0o700).create(&path) {
+                Ok(()) => return Ok(Self(path)),
+                Err(error) => said = error,
+            }
+        }
+        let kind = said.kind();
+        let text = format!("admin_listen: no temporary folder for a private socket: {said}");
+        Err(io::Error::new(kind, text))
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        if let Err(error) = fs::remove_dir_all(&self.0) {
+            log::debug!("{} was not removed: {error}", self.0.display());
+        }
+    }
+}

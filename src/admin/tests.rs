@@ -1,0 +1,442 @@
+//! The admin server from the outside, with an invented relay behind it; and its inside failing.
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::os::unix::net::UnixListener;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use rustix::net::sockopt;
+
+use super::*;
+use crate::config;
+use crate::net::resolve::Resolver;
+use crate::net::socket;
+use crate::stop::Stage;
+
+/// Long enough for a busy machine; nothing that works waits so long.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+const TWO: &str = "listen: 127.0.0.1:0\nadmin_token: sesame-sesame-sesame\nupstream:\n  \
+    - {url: 'http://127.0.0.1:1', name: one}\n  - {url: 'http://127.0.0.1:2', name: 'two \"\\'}\n";
+
+/// A relay that does nothing, and panics when asked to.
+struct Invented {
+    ctx: Arc<Context>,
+    panics: AtomicBool,
+}
+
+impl Surroundings for Invented {
+    fn context(&self) -> &Arc<Context> {
+        &self.ctx
+    }
+
+    fn load(&self) -> Load {
+        assert!(!self.panics.load(Ordering::Relaxed), "as the test wants");
+        Load::default()
+    }
+}
+
+struct Stand {
+    admin: Admin,
+    seen: Arc<Invented>,
+}
+
+impl Stand {
+    fn with(text: &str, prepare: Prepare) -> Self {
+        let config = config::parse(text, "test.yaml").unwrap();
+        let ctx = Arc::new(Context::new(config, Resolver::default()).unwrap());
+        let seen = Arc::new(Invented {
+            ctx,
+            panics: AtomicBool::new(false),
+        });
+        let listen = ListenAddress {
+            host: "127.0.0.1".to_owned(),
+            port: 0,
+        };
+        let listener = socket::listen("admin_listen", &listen).unwrap();
+        let surroundings: Arc<dyn Surroundings> = Arc::<Invented>::clone(&seen);
+        let admin = Admin::start_prepared(listener, listen, surroundings, prepare).unwrap();
+        Self { admin, seen }
+    }
+
+    fn new() -> Self {
+        Self::with(TWO, |_| Ok(()))
+    }
+
+    fn connect(&self) -> TcpStream {
+        connect(self.admin.address())
+    }
+
+    /// The answer to `request`, of which `\n` ends a line, and which has no blank line yet.
+    fn ask(&self, request: &str) -> String {
+        let mut stream = self.connect();
+        let request = format!("{request}\n\n").replace('\n', "\r\n");
+        stream.write_all(request.as_bytes()).unwrap();
+        rest(&mut stream)
+    }
+
+    /// The same for a `GET` with the token.
+    fn get(&self, path: &str) -> String {
+        self.ask(&format!(
+            "GET {path} HTTP/1.1\nHost: localhost\nAuthorization: Bearer sesame-sesame-sesame"
+        ))
+    }
+
+    fn check(&self, request: &str, status: &str) {
+        let answer = self.ask(request);
+        let line = answer.lines().next().unwrap_or_default();
+        assert_eq!(line, format!("HTTP/1.1 {status}"), "{request}");
+    }
+}
+
+fn connect(address: SocketAddr) -> TcpStream {
+    let stream = TcpStream::connect_timeout(&address, PATIENCE).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream
+}
+
+/// What comes until the end.
+fn rest(stream: &mut TcpStream) -> String {
+    let mut text = String::new();
+    stream.read_to_string(&mut text).unwrap();
+    text
+}
+
+fn body(answer: &str) -> &str {
+    answer.split_once("\r\n\r\n").unwrap().1
+}
+
+const HEALTH: &str = "GET /health HTTP/1.1\nHost: localhost";
+
+#[test]
+fn every_endpoint_answers() {
+    let stand = Stand::new();
+    for (path, media_type) in [
+        ("/", "text/html; charset=utf-8"),
+        ("/health", "application/json"),
+        ("/ready", "application/json"),
+        ("/status", "application/json"),
+        ("/metrics", "text/plain; version=0.0.4; charset=utf-8"),
+    ] {
+        let answer = stand.get(path);
+        assert!(
+            answer.starts_with("HTTP/1.1 200 OK\r\n"),
+            "{path}: {answer}"
+        );
+        let field = format!("\r\nContent-Type: {media_type}\r\n");
+        assert!(answer.contains(&field), "{path}: {answer}");
+        assert!(answer.contains("\r\nConnection: close\r\n"), "{path}");
+        let length = format!("\r\nContent-Length: {}\r\n", body(&answer).len());
+        assert!(answer.contains(&length), "{path}: {answer}");
+    }
+    assert_eq!(body(&stand.get("/health")), "{\"status\":\"ok\"}\n");
+}
+
+#[test]
+fn head_brings_the_head_of_get() {
+    let stand = Stand::new();
+    let get = stand.ask("GET /health HTTP/1.1\nHost: localhost");
+    let head = stand.ask("HEAD /health HTTP/1.1\nHost: localhost");
+    let without_date = |text: &str| {
+        let lines = text.split("\r\n").filter(|line| !line.starts_with("Date:"));
+        lines
+            .take_while(|line| !line.is_empty())
+            .collect::<Vec<_>>()
+            .join("\n")
+    };
+    assert_eq!(without_date(&head), without_date(&get));
+    assert_eq!(body(&head), "");
+}
+
+#[test]
+fn http_1_0_is_understood() {
+    Stand::new().check("GET /health HTTP/1.0", "200 OK");
+}
+
+#[test]
+fn what_is_not_there_or_not_so_is_told() {
+    let stand = Stand::new();
+    let token = "HTTP/1.1\nHost: h\nAuthorization: Bearer sesame-sesame-sesame";
+    stand.check(&format!("GET /healthz {token}"), "404 Not Found");
+    stand.check(&format!("GET /upstreams/one {token}"), "404 Not Found");
+    let answer = stand.ask("DELETE /health HTTP/1.1\nHost: h");
+    assert!(answer.starts_with("HTTP/1.1 405 "), "{answer}");
+    assert!(answer.contains("\r\nAllow: GET, HEAD\r\n"), "{answer}");
+    stand.check("GET http://h/health HTTP/1.1\nHost: h", "400 Bad Request");
+    stand.check(
+        "GET /health HTTP/1.1\nHost: h\nContent-Length: 5",
+        "413 Content Too Large",
+    );
+    stand.check("GET /health HTTP/1.1\nHost : h", "400 Bad Request");
+    stand.check(
+        "GET /health HTTP/2.0\nHost: h",
+        "505 HTTP Version Not Supported",
+    );
+}
+
+#[test]
+fn a_challenge_comes_without_the_token() {
+    let answer = Stand::new().ask("GET /status HTTP/1.1\nHost: localhost");
+    assert!(answer.starts_with("HTTP/1.1 401 "), "{answer}");
+    assert!(
+        answer.contains("\r\nWWW-Authenticate: Basic realm="),
+        "{answer}"
+    );
+}
+
+#[test]
+fn a_request_may_come_byte_by_byte() {
+    let stand = Stand::new();
+    let mut stream = stand.connect();
+    stream.set_nodelay(true).unwrap();
+    for byte in b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n" {
+        stream.write_all(&[*byte]).unwrap();
+    }
+    assert!(rest(&mut stream).starts_with("HTTP/1.1 200 OK\r\n"));
+}
+
+#[test]
+fn an_oversized_head_is_refused_and_the_answer_arrives() {
+    let stand = Stand::new();
+    let field = format!("GET /health HTTP/1.1\nHost: h\nX: {}", "x".repeat(20_000));
+    stand.check(&field, "431 Request Header Fields Too Large");
+    let line = format!("GET /{} HTTP/1.1\nHost: h", "x".repeat(9_000));
+    stand.check(&line, "431 Request Header Fields Too Large");
+}
+
+#[test]
+fn a_head_that_does_not_come_in_time_is_told_so() {
+    let stand = Stand::new();
+    let mut stream = stand.connect();
+    stream.write_all(b"GET /health HTTP/1.1\r\nHo").unwrap();
+    assert!(rest(&mut stream).starts_with("HTTP/1.1 408 "));
+}
+
+#[test]
+fn five_hundred_silent_clients_delay_nobody() {
+    let stand = Stand::new();
+    let silent: Vec<_> = (0..500).map(|_| stand.connect()).collect();
+    stand.check(HEALTH, "200 OK");
+    // Nobody waited for their time to pass: the last one still has some.
+    let mut last = silent.last().unwrap();
+    last.set_nonblocking(true).unwrap();
+    let said = last.read(&mut [0]).unwrap_err();
+    assert_eq!(said.kind(), io::ErrorKind::WouldBlock);
+}
+
+#[test]
+fn clients_that_never_read_their_answer_delay_nobody() {
+    let stand = Stand::new();
+    let deaf: Vec<_> = (0..60)
+        .map(|_| {
+            let mut stream = stand.connect();
+            stream
+                .write_all(b"GET /health HTTP/1.1\r\nHost: h\r\n\r\n")
+                .unwrap();
+            stream
+        })
+        .collect();
+    stand.check(HEALTH, "200 OK");
+    drop(deaf);
+}
+
+#[test]
+fn only_one_request_is_served_on_a_connection() {
+    let stand = Stand::new();
+    let mut stream = stand.connect();
+    let twice = "GET /health HTTP/1.1\r\nHost: h\r\n\r\n".repeat(2);
+    stream.write_all(twice.as_bytes()).unwrap();
+    assert_eq!(rest(&mut stream).matches("HTTP/1.1 200").count(), 1);
+}
+
+#[test]
+fn a_client_may_close_its_side_before_the_answer() {
+    let stand = Stand::new();
+    let mut stream = stand.connect();
+    stream
+        .write_all(b"GET /health HTTP/1.1\r\nHost: h\r\n\r\n")
+        .unwrap();
+    stream.shutdown(Shutdown::Write).unwrap();
+    assert!(rest(&mut stream).starts_with("HTTP/1.1 200 OK\r\n"));
+}
+
+#[test]
+fn a_panic_costs_one_answer() {
+    let stand = Stand::new();
+    stand.seen.panics.store(true, Ordering::Relaxed);
+    assert!(stand.get("/status").starts_with("HTTP/1.1 500 "));
+    stand.seen.panics.store(false, Ordering::Relaxed);
+    assert!(stand.get("/status").starts_with("HTTP/1.1 200 "));
+    assert_eq!(stand.seen.ctx.metrics.panics.value(), 1);
+}
+
+#[test]
+fn an_accept_thread_that_dies_is_replaced_before_anybody_notices() {
+    // A time limit on the listener ends the accept thread of tiny_http when it has passed.
+    let short_lived = |listener: &UnixListener| {
+        let limit = Some(Duration::from_millis(300));
+        Ok(sockopt::set_socket_timeout(
+            listener,
+            sockopt::Timeout::Recv,
+            limit,
+        )?)
+    };
+    let stand = Stand::with(TWO, short_lived);
+    for _ in 0..4 {
+        stand.check(HEALTH, "200 OK");
+        stand.seen.ctx.stop.wait(Duration::from_millis(400));
+        stand.check(HEALTH, "200 OK");
+    }
+}
+
+#[test]
+fn readiness_follows_the_upstreams_and_the_drain() {
+    let stand = Stand::new();
+    let check = |status: &str, part: &str| {
+        let answer = stand.get("/ready");
+        assert!(
+            answer.starts_with(&format!("HTTP/1.1 {status} ")),
+            "{answer}"
+        );
+        assert!(body(&answer).contains(part), "{answer}");
+    };
+    let ctx = &stand.seen.ctx;
+    check("200", "{\"status\":\"ready\",\"reason\":null,");
+    let pool = Arc::clone(&ctx.snapshot().pool);
+    for upstream in pool.upstreams() {
+        let vitals = upstream.vitals();
+        let reason = crate::balance::reason::OfflineReason::ProbeTimeout;
+        vitals.probe_failed(vitals.epoch(), reason, 1, 1_700_000_000_000);
+    }
+    check("503", "\"reason\":\"no upstream is online\"");
+    check(
+        "503",
+        "\"reason\":\"probe: no answer in time\",\"since\":\"2023-11-14T22:13:20.000Z\"",
+    );
+    for upstream in pool.upstreams() {
+        let vitals = upstream.vitals();
+        let reason = crate::balance::reason::OfflineReason::ProbeStatus(403);
+        vitals.probe_failed(vitals.epoch(), reason, 1, 1_700_000_000_000);
+    }
+    check(
+        "200",
+        "\"reason\":\"no upstream is online; those whose probe got another status",
+    );
+    for upstream in pool.upstreams() {
+        let vitals = upstream.vitals();
+        vitals.probe_succeeded(vitals.epoch(), 1, 1_700_000_000_000);
+        vitals.drain();
+    }
+    check(
+        "503",
+        "\"reason\":\"every upstream that is online is drained\"",
+    );
+    pool.upstreams()[0].vitals().enable();
+    check("200", "\"reason\":null");
+    ctx.metrics
+        .last_reload
+        .failed(1, "test.yaml:3: mode: what".to_owned());
+    check("200", "\"reload_error\":\"test.yaml:3: mode: what\"");
+    ctx.stop.advance(Stage::Draining);
+    check("503", "\"reason\":\"draining\"");
+}
+
+#[test]
+fn an_empty_pool_is_ready_only_where_everything_goes_direct() {
+    let ready = |policy: &str| {
+        let text = format!("listen: 127.0.0.1:0\nupstream: []\n{policy}");
+        Stand::with(&text, |_| Ok(())).get("/ready")
+    };
+    let answer = ready("");
+    assert!(answer.contains("no upstream is configured"), "{answer}");
+    let answer = ready("domain_policy: {mode: whitelist, domains: []}");
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+}
+
+#[test]
+fn upstreams_are_drained_and_enabled_by_name() {
+    let stand = Stand::new();
+    let post = |path: &str, status: &str| {
+        let token = "Authorization: Bearer sesame-sesame-sesame";
+        stand.check(
+            &format!("POST {path} HTTP/1.1\nHost: localhost\n{token}"),
+            status,
+        );
+    };
+    let drained = || {
+        let pool = Arc::clone(&stand.seen.ctx.snapshot().pool);
+        pool.upstreams()
+            .iter()
+            .map(|up| up.vitals().is_drained())
+            .collect::<Vec<_>>()
+    };
+    post("/upstreams/two%20%22%5C/drain", "200 OK");
+    assert_eq!(drained(), [false, true]);
+    post("/upstreams/one/drain", "200 OK");
+    post("/upstreams/two%20%22%5c/enable", "200 OK");
+    assert_eq!(drained(), [true, false]);
+    post("/upstreams/three/drain", "404 Not Found");
+    stand.check(
+        "POST /upstreams/one/enable HTTP/1.1\nHost: localhost",
+        "401 Unauthorized",
+    );
+    assert_eq!(drained(), [true, false]);
+}
+
+#[test]
+fn no_secret_is_told() {
+    let text = TWO.replace("name: one", "name: one, username: bob, password: hunter2");
+    let stand = Stand::with(&text, |_| Ok(()));
+    for path in ["/status", "/metrics", "/ready", "/"] {
+        let answer = stand.get(path);
+        for secret in ["hunter2", "sesame", "Ym9iOmh1bnRlcjI"] {
+            assert!(!answer.contains(secret), "{path}: {answer}");
+        }
+    }
+}
+
+#[test]
+fn every_family_is_in_one_piece_with_help_and_type_first() {
+    let answer = Stand::new().get("/metrics");
+    let mut seen = std::collections::HashSet::new();
+    let mut current = String::new();
+    let mut lines = body(&answer).lines();
+    while let Some(line) = lines.next() {
+        if let Some(help) = line.strip_prefix("# HELP ") {
+            current = help.split(' ').next().unwrap().to_owned();
+            assert!(seen.insert(current.clone()), "{current} comes twice");
+            let kind = lines.next().unwrap();
+            assert!(kind.starts_with(&format!("# TYPE {current} ")), "{kind}");
+            continue;
+        }
+        let name = line.split(['{', ' ']).next().unwrap();
+        let own = ["", "_bucket", "_sum", "_count"]
+            .iter()
+            .any(|suffix| name == format!("{current}{suffix}"));
+        assert!(own, "{line} in {current}");
+    }
+    assert!(seen.len() > 40);
+}
+
+#[test]
+fn a_hostile_name_stays_one_label_value() {
+    let answer = Stand::new().get("/metrics");
+    let line = "\nhttp_proxy_lb_upstream_up{upstream=\"two \\\"\\\\\"} 1\n";
+    assert!(answer.contains(line), "{answer}");
+}
+
+#[test]
+fn an_address_that_is_taken_is_named() {
+    let stand = Stand::new();
+    let listen = ListenAddress {
+        host: "127.0.0.1".to_owned(),
+        port: stand.admin.address().port(),
+    };
+    let error = socket::listen("admin_listen", &listen)
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.starts_with(&format!("admin_listen {listen}: ")),
+        "{error}"
+    );
+}

@@ -1,0 +1,270 @@
+//! Reading JSON (RFC 8259), as far as the answers of the admin server need it.
+//!
+//! Whoever answers may be anybody, so nesting is bounded, and nothing is looked at twice.
+
+use std::str::Chars;
+
+/// The deepest nesting that is read.
+const DEEPEST: usize = 16;
+
+/// A value.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Json {
+    Null,
+    Bool(bool),
+    /// As it is spelled.
+    Number(String),
+    Text(String),
+    List(Vec<Self>),
+    Object(Vec<(String, Self)>),
+}
+
+impl Json {
+    /// Reads a whole document; `None`: it is not JSON.
+    pub(super) fn parse(text: &str) -> Option<Self> {
+        let mut reader = Reader {
+            rest: text.chars(),
+            depth: 0,
+        };
+        let value = reader.value()?;
+        reader.skip_space();
+        reader.rest.as_str().is_empty().then_some(value)
+    }
+
+    /// The member of this name; `Null` if there is none.
+    pub(super) fn get(&self, name: &str) -> &Self {
+        match self {
+            Self::Object(members) => {
+                let member = members.iter().find(|(key, _)| key == name);
+                member.map_or(&Self::Null, |(_, value)| value)
+            }
+            Self::Null | Self::Bool(_) | Self::Number(_) | Self::Text(_) | Self::List(_) => {
+                &Self::Null
+            }
+        }
+    }
+
+    /// The elements of a list; none of anything else.
+    pub(super) fn elements(&self) -> &[Self] {
+        match self {
+            Self::List(elements) => elements,
+            Self::Null | Self::Bool(_) | Self::Number(_) | Self::Text(_) | Self::Object(_) => &[],
+        }
+    }
+
+    /// Whether it is `true`.
+    pub(super) fn is_true(&self) -> bool {
+        *self == Self::Bool(true)
+    }
+
+    /// A text, or a number as it is spelled; `None` of anything else.
+    pub(super) fn text(&self) -> Option<&str> {
+        match self {
+            Self::Text(text) | Self::Number(text) => Some(text),
+            Self::Null | Self::Bool(_) | Self::List(_) | Self::Object(_) => None,
+        }
+    }
+}
+
+struct Reader<'a> {
+    rest: Chars<'a>,
+    depth: usize,
+}
+
+impl Reader<'_> {
+    fn peek(&self) -> Option<char> {
+        self.rest.clone().next()
+    }
+
+    fn skip_space(&mut self) {
+        while matches!(self.peek(), Some(' ' | '\t' | '\r' | '\n')) {
+            self.rest.next();
+        }
+    }
+
+    fn take(&mut self, wanted: char) -> Option<()> {
+        (self.rest.next()? == wanted).then_some(())
+    }
+
+    fn value(&mut self) -> Option<Json> {
+        self.skip_space();
+        match self.peek()? {
+            'n' => self.word("null", Json::Null),
+            't' => self.word("true", Json::Bool(true)),
+            'f' => self.word("false", Json::Bool(false)),
+            '"' => self.text().map(Json::Text),
+            '[' => self.nested(|reader| {
+                let mut elements = Vec::new();
+                reader.items(']', |reader| {
+                    elements.push(reader.value()?);
+                    Some(())
+                })?;
+                Some(Json::List(elements))
+            }),
+            '{' => self.nested(|reader| {
+                let mut members = Vec::new();
+                reader.items('}', |reader| {
+                    reader.skip_space();
+                    let name = reader.text()?;
+                    reader.skip_space();
+                    reader.take(':')?;
+                    members.push((name, reader.value()?));
+                    Some(())
+                })?;
+                Some(Json::Object(members))
+            }),
+            '-' | '0'..='9' => self.number(),
+            _ => None,
+        }
+    }
+
+    fn word(&mut self, word: &str, value: Json) -> Option<Json> {
+        word.chars().try_for_each(|letter| self.take(letter))?;
+        Some(value)
+    }
+
+    fn nested(&mut self, read: impl FnOnce(&mut Self) -> Option<Json>) -> Option<Json> {
+        self.rest.next();
+        self.depth += 1;
+        let value = (self.depth <= DEEPEST).then(|| read(self))?;
+        self.depth -= 1;
+        value
+    }
+
+    /// Items separated by commas, up to `end`.
+    fn items(&mut self, end: char, mut item: impl FnMut(&mut Self) -> Option<()>) -> Option<()> {
+        self.skip_space();
+        if self.peek()? == end {
+            self.rest.next();
+            return Some(());
+        }
+        loop {
+            item(self)?;
+            self.skip_space();
+            match self.rest.next()? {
+                ',' => {}
+                last if last == end => return Some(()),
+                _ => return None,
+            }
+        }
+    }
+
+    fn number(&mut self) -> Option<Json> {
+        let mut spelled = String::new();
+        while let Some(letter @ ('0'..='9' | '-' | '+' | '.' | 'e' | 'E')) = self.peek() {
+            spelled.push(letter);
+            self.rest.next();
+        }
+        spelled.parse::<f64>().ok()?;
+        Some(Json::Number(spelled))
+    }
+
+    fn text(&mut self) -> Option<String> {
+        self.take('"')?;
+        let mut units: Vec<u16> = Vec::new();
+        loop {
+            let letter = match self.rest.next()? {
+                '"' => return String::from_utf16(&units).ok(),
+                '\\' => match self.rest.next()? {
+                    letter @ ('"' | '\\' | '/') => letter,
+                    'b' => '\u{8}',
+                    'f' => '\u{c}',
+                    'n' => '\n',
+                    'r' => '\r',
+                    't' => '\t',
+                    'u' => {
+                        units.push(self.hex()?);
+                        continue;
+                    }
+                    _ => return None,
+                },
+                letter if letter < ' ' => return None,
+                letter => letter,
+            };
+            units.extend(letter.encode_utf16(&mut [0; 2]).iter());
+        }
+    }
+
+    /// Four digits: a unit of UTF-16.
+    fn hex(&mut self) -> Option<u16> {
+        let mut unit = 0_u16;
+        for _ in 0..4 {
+            let digit = self.rest.next()?.to_digit(16)?;
+            unit = unit << 4 | u16::try_from(digit).ok()?;
+        }
+        Some(unit)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(text: &str, expected: Option<&Json>) {
+        assert_eq!(Json::parse(text).as_ref(), expected, "{text}");
+    }
+
+    fn text(text: &str) -> Json {
+        Json::Text(text.to_owned())
+    }
+
+    #[test]
+    fn every_kind_of_value_is_read() {
+        check(" null ", Some(&Json::Null));
+        check("true", Some(&Json::Bool(true)));
+        check("-1.5e3", Some(&Json::Number("-1.5e3".to_owned())));
+        check("[]", Some(&Json::List(Vec::new())));
+        check("{ }", Some(&Json::Object(Vec::new())));
+        let list = Json::List(vec![Json::Bool(false), text("b")]);
+        let object = Json::Object(vec![("a".to_owned(), list)]);
+        check("{\"a\" : [false, \"b\"]}\n", Some(&object));
+    }
+
+    #[test]
+    fn escapes_are_read() {
+        check(
+            r#""\"\\\/\n\u00e4\ud83d\ude00ä""#,
+            Some(&text("\"\\/\n\u{e4}\u{1f600}\u{e4}")),
+        );
+    }
+
+    #[test]
+    fn what_is_no_json_is_not_read() {
+        for text in [
+            "",
+            "nul",
+            "truefalse",
+            "[1,]",
+            "[1 2]",
+            "{\"a\"}",
+            "{a:1}",
+            "{\"a\":1,}",
+            "\"",
+            "\"\\x\"",
+            "\"\\u12\"",
+            "\"\\ud83d\"",
+            "\"\n\"",
+            "1 2",
+            "--1",
+            "[",
+            "<html>",
+        ] {
+            check(text, None);
+        }
+    }
+
+    #[test]
+    fn endless_nesting_is_not_followed() {
+        check(&"[".repeat(100_000), None);
+        assert!(Json::parse(&format!("{}{}", "[".repeat(16), "]".repeat(16))).is_some());
+        check(&format!("{}{}", "[".repeat(17), "]".repeat(17)), None);
+    }
+
+    #[test]
+    fn members_are_found_by_name() {
+        let json = Json::parse("{\"a\":{\"b\":[1]},\"c\":true}").unwrap();
+        assert_eq!(json.get("a").get("b").elements()[0].text(), Some("1"));
+        assert!(json.get("c").is_true());
+        assert_eq!(json.get("x").get("y"), &Json::Null);
+    }
+}

@@ -1,0 +1,297 @@
+//! The command `status`: asks a running relay how it is, and shows it in the terminal.
+
+mod client;
+mod json;
+mod table;
+
+use std::fmt;
+use std::fs;
+use std::io::{self, IsTerminal, Write};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::config::listen::ListenAddress;
+use crate::config::secret::Secret;
+use crate::config::{self, ConfigError};
+use crate::protocol::target::Authority;
+use crate::stop::Stop;
+
+use client::{Answer, Unanswered};
+use json::Json;
+use table::Paint;
+
+/// The pause between two looks.
+const LOOK_AGAIN: Duration = Duration::from_secs(2);
+/// Clears a terminal.
+const CLEAR: &str = "\u{1b}[H\u{1b}[2J";
+
+/// What is wanted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Question {
+    /// Which relay.
+    pub whom: Whom,
+    /// A file with the admin token, instead of the one of the configuration.
+    pub token_file: Option<PathBuf>,
+    /// What of it.
+    pub what: What,
+    /// How often.
+    pub times: Times,
+}
+
+/// Which relay is asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Whom {
+    /// The one with this configuration.
+    Config(PathBuf),
+    /// The one whose admin server is at this URL.
+    Admin(String),
+}
+
+/// What is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum What {
+    /// Everything, as a table.
+    Table,
+    /// Everything, as the relay says it.
+    Json,
+    /// Whether it lives.
+    Life,
+}
+
+/// How often it is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Times {
+    /// Now.
+    Once,
+    /// Until somebody interrupts.
+    Forever,
+}
+
+/// What came out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It is ready, or lives, if that was asked.
+    Good,
+    /// It is not.
+    Bad,
+}
+
+/// Why the question could not be put.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NoQuestion {
+    /// The configuration cannot be used.
+    Config(ConfigError),
+    /// There is nobody to ask, or no token; in words.
+    Other(String),
+}
+
+impl fmt::Display for NoQuestion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Config(error) => error.fmt(f),
+            Self::Other(text) => f.write_str(text),
+        }
+    }
+}
+
+impl std::error::Error for NoQuestion {}
+
+/// A question that can be put.
+struct Asker {
+    server: Authority,
+    token: Option<Secret>,
+    what: What,
+}
+
+/// Asks, and shows the answer on standard output, or on standard error why there is none.
+///
+/// # Errors
+/// When the question cannot be put.
+pub fn run(question: &Question) -> Result<Verdict, NoQuestion> {
+    let asker = Asker::new(question)?;
+    match question.times {
+        Times::Once => Ok(asker.ask(&mut io::stdout())),
+        Times::Forever => {
+            let pause = Stop::new().map_err(|error| NoQuestion::Other(error.to_string()))?;
+            loop {
+                let mut shown = Vec::new();
+                if io::stdout().is_terminal() {
+                    shown.extend_from_slice(CLEAR.as_bytes());
+                }
+                let verdict = asker.ask(&mut shown);
+                if io::stdout().write_all(&shown).is_err() {
+                    return Ok(verdict); // Nobody reads any more.
+                }
+                pause.wait(LOOK_AGAIN);
+            }
+        }
+    }
+}
+
+impl Asker {
+    fn new(question: &Question) -> Result<Self, NoQuestion> {
+        let (server, token) = match &question.whom {
+            Whom::Admin(url) => (authority_of(url)?, None),
+            Whom::Config(file) => {
+                let config = config::load(file).map_err(NoQuestion::Config)?;
+                let listen = config.admin_listen.ok_or_else(|| {
+                    let file = file.display();
+                    NoQuestion::Other(format!(
+                        "{file}: admin_listen is not set, so nobody can be asked: set it and restart, or \
+                         name a server with --admin URL"
+                    ))
+                })?;
+                (reachable(&listen)?, config.admin_token)
+            }
+        };
+        let token = match &question.token_file {
+            Some(file) => Some(read_token(file)?),
+            None => token,
+        };
+        Ok(Self {
+            server,
+            token,
+            what: question.what,
+        })
+    }
+
+    fn ask(&self, out: &mut dyn Write) -> Verdict {
+        let path = match self.what {
+            What::Life => "/health",
+            What::Table | What::Json => "/status",
+        };
+        let answer = client::get(&self.server, path, self.token.as_ref());
+        let (text, verdict) = match self.judge(answer) {
+            Ok(judged) => judged,
+            Err(said) => {
+                let printed = writeln!(io::stderr(), "http://{}: {said}", self.server);
+                return match printed {
+                    Ok(()) | Err(_) => Verdict::Bad,
+                };
+            }
+        };
+        let printed = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+        match printed {
+            Ok(()) => verdict,
+            // Whoever closes the pipe has seen enough.
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => verdict,
+            Err(_) => Verdict::Bad,
+        }
+    }
+
+    /// What to show, and what it means.
+    fn judge(&self, answer: Result<Answer, Unanswered>) -> Result<(String, Verdict), String> {
+        let answer = answer.map_err(|error| error.to_string())?;
+        match answer.status {
+            200 => {}
+            401 => {
+                return Err("the admin token is wanted: name a file that holds it with \
+                            --token-file"
+                    .to_owned());
+            }
+            status => return Err(format!("answered with status {status}")),
+        }
+        if self.what == What::Life {
+            return Ok(("live\n".to_owned(), Verdict::Good));
+        }
+        let not_understood = || Unanswered::NotUnderstood.to_string();
+        let text = String::from_utf8(answer.body).map_err(|_not_text| not_understood())?;
+        let status = Json::parse(&text).ok_or_else(not_understood)?;
+        let verdict = if status.get("ready").is_true() {
+            Verdict::Good
+        } else {
+            Verdict::Bad
+        };
+        let shown = match self.what {
+            What::Table => table::render(&status, paint()),
+            What::Json | What::Life => text,
+        };
+        Ok((shown, verdict))
+    }
+}
+
+/// Colors on a terminal, unless `NO_COLOR` says otherwise (no-color.org).
+fn paint() -> Paint {
+    let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    if io::stdout().is_terminal() && !refused {
+        Paint::Colors
+    } else {
+        Paint::Plain
+    }
+}
+
+fn authority_of(url: &str) -> Result<Authority, NoQuestion> {
+    let rest = url.strip_prefix("http://").unwrap_or(url);
+    let rest = rest.strip_suffix('/').unwrap_or(rest);
+    Authority::parse(rest.as_bytes(), Some(80)).map_err(|_malformed| {
+        NoQuestion::Other(format!(
+            "--admin {url:?} is no address: write it as http://127.0.0.1:9090"
+        ))
+    })
+}
+
+/// Where a server of this machine is reached that listens there.
+fn reachable(listen: &ListenAddress) -> Result<Authority, NoQuestion> {
+    let mut place = listen.clone();
+    if place.is_unspecified() {
+        let host = if place.host.contains(':') {
+            "::1"
+        } else {
+            "127.0.0.1"
+        };
+        host.clone_into(&mut place.host);
+    }
+    Authority::parse(place.to_string().as_bytes(), None).map_err(|_port_zero| {
+        NoQuestion::Other(format!(
+            "admin_listen is {listen}, which is no address to ask at: name it with --admin URL"
+        ))
+    })
+}
+
+fn read_token(file: &Path) -> Result<Secret, NoQuestion> {
+    let said = |what: &dyn fmt::Display| {
+        NoQuestion::Other(format!("--token-file {}: {what}", file.display()))
+    };
+    let text = fs::read_to_string(file).map_err(|error| said(&error))?;
+    let token = text.trim_end_matches(['\r', '\n']);
+    if token.is_empty() || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err(said(
+            &"holds no token: visible ASCII characters on one line",
+        ));
+    }
+    Ok(Secret::new(token))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(listen: (&str, u16), expected: Option<&str>) {
+        let listen = ListenAddress {
+            host: listen.0.to_owned(),
+            port: listen.1,
+        };
+        let found = reachable(&listen).ok().map(|server| server.to_string());
+        assert_eq!(found.as_deref(), expected);
+    }
+
+    #[test]
+    fn every_address_of_the_machine_is_asked_on_loopback() {
+        check(("0.0.0.0", 9090), Some("127.0.0.1:9090"));
+        check(("::", 9090), Some("[::1]:9090"));
+        check(("10.0.0.1", 9090), Some("10.0.0.1:9090"));
+        check(("2001:db8::1", 9090), Some("[2001:db8::1]:9090"));
+        check(("localhost", 9090), Some("localhost:9090"));
+        check(("127.0.0.1", 0), None);
+    }
+
+    #[test]
+    fn a_url_is_read_with_and_without_its_ornaments() {
+        for url in ["http://h:9090", "http://h:9090/", "h:9090"] {
+            assert_eq!(authority_of(url).unwrap().to_string(), "h:9090");
+        }
+        for url in ["https://h:9090", "http://h/x", "http://u@h", "", "h:0"] {
+            assert!(authority_of(url).is_err(), "{url}");
+        }
+    }
+}

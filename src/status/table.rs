@@ -1,0 +1,257 @@
+//! The state of a relay as a table for a terminal.
+
+use std::fmt::Write as _;
+
+use super::json::Json;
+
+/// Whether to use colors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Paint {
+    Colors,
+    Plain,
+}
+
+#[derive(Clone, Copy)]
+enum Color {
+    Green,
+    Red,
+    Yellow,
+}
+
+impl Paint {
+    fn text(self, color: Color, text: &str) -> String {
+        let code = match color {
+            Color::Green => 32,
+            Color::Red => 31,
+            Color::Yellow => 33,
+        };
+        match self {
+            Self::Colors => format!("\u{1b}[{code}m{text}\u{1b}[0m"),
+            Self::Plain => text.to_owned(),
+        }
+    }
+}
+
+const TITLES: [&str; 8] = [
+    "UPSTREAM", "STATE", "SINCE", "ACTIVE", "LATENCY", "ATTEMPTS", "FAILED", "REASON",
+];
+/// The columns with numbers, which stand at the right.
+const NUMBERS: std::ops::Range<usize> = 3..7;
+/// The column that has a color.
+const STATE: usize = 1;
+
+/// The answer of `/status` for people.
+pub(super) fn render(status: &Json, paint: Paint) -> String {
+    let mut out = String::new();
+    let ready = if status.get("ready").is_true() {
+        paint.text(Color::Green, "ready")
+    } else {
+        paint.text(Color::Red, "not ready")
+    };
+    let reason = status
+        .get("reason")
+        .text()
+        .map(|reason| format!(" ({})", clean(reason)));
+    line(
+        &mut out,
+        &format!(
+            "{ready}{}  version {}  up {}  mode {}",
+            reason.unwrap_or_default(),
+            shown(status.get("version")),
+            spoken(number(status.get("uptime_seconds"))),
+            shown(status.get("mode")),
+        ),
+    );
+    line(
+        &mut out,
+        &format!(
+            "requests {} ({} failed)  connections {}/{}  tunnels {}  workers {}/{}  queue {}/{}",
+            shown(status.get("requests_total")),
+            shown(status.get("requests_failed")),
+            shown(status.get("active_connections")),
+            shown(status.get("connections").get("limit")),
+            shown(status.get("tunnels")),
+            shown(status.get("workers").get("busy")),
+            shown(status.get("workers").get("limit")),
+            shown(status.get("queue").get("waiting")),
+            shown(status.get("queue").get("limit")),
+        ),
+    );
+    let reload = status.get("reload");
+    if let Some(error) = reload.get("error").text() {
+        let since = clean(reload.get("failing_since").text().unwrap_or_default());
+        let what = paint.text(Color::Red, "the file cannot be used");
+        line(
+            &mut out,
+            &format!("configuration: {what} since {since}: {}", clean(error)),
+        );
+    }
+    for warning in status.get("config").get("warnings").elements() {
+        let word = paint.text(Color::Yellow, "warning");
+        line(&mut out, &format!("{word}: {}", shown(warning)));
+    }
+    out.push('\n');
+    write_upstreams(&mut out, status.get("upstreams").elements(), paint);
+    out
+}
+
+fn line(out: &mut String, text: &str) {
+    out.push_str(text);
+    out.push('\n');
+}
+
+fn write_upstreams(out: &mut String, upstreams: &[Json], paint: Paint) {
+    let rows: Vec<_> = upstreams.iter().map(row).collect();
+    let mut widths = TITLES.map(str::len);
+    for row in &rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = (*width).max(cell.chars().count());
+        }
+    }
+    let titles = TITLES.map(str::to_owned);
+    for (place, row) in std::iter::once(&titles).chain(&rows).enumerate() {
+        let mut text = String::new();
+        for (column, (cell, width)) in row.iter().zip(widths).enumerate() {
+            let padded = if NUMBERS.contains(&column) {
+                format!("{cell:>width$}")
+            } else {
+                format!("{cell:width$}")
+            };
+            let colored = match (place, column) {
+                (0, _) => padded,
+                (_, STATE) => paint.text(color_of(cell), &padded),
+                (_, _) => padded,
+            };
+            let written = write!(text, "{colored}  ");
+            debug_assert!(written.is_ok());
+        }
+        line(out, text.trim_end());
+    }
+}
+
+fn color_of(state: &str) -> Color {
+    match state {
+        "online" => Color::Green,
+        "drained" => Color::Yellow,
+        _ => Color::Red,
+    }
+}
+
+fn row(upstream: &Json) -> [String; 8] {
+    let state = match (
+        upstream.get("online").is_true(),
+        upstream.get("drained").is_true(),
+    ) {
+        (true, false) => "online",
+        (true, true) => "drained",
+        (false, false) => "offline",
+        (false, true) => "offline, drained",
+    };
+    let latency = match number(upstream.get("attempts_answered")) {
+        0 => "-".to_owned(),
+        _ => format!("{} ms", shown(upstream.get("latency_ms"))),
+    };
+    [
+        shown(upstream.get("name")),
+        state.to_owned(),
+        shown(upstream.get("since")),
+        shown(upstream.get("active_connections")),
+        latency,
+        shown(upstream.get("attempts")),
+        shown(upstream.get("attempts_failed")),
+        upstream
+            .get("reason")
+            .text()
+            .map_or_else(String::new, clean),
+    ]
+}
+
+fn shown(value: &Json) -> String {
+    value.text().map_or_else(|| "-".to_owned(), clean)
+}
+
+/// Nothing that a terminal obeys.
+fn clean(text: &str) -> String {
+    let is_harmless = |letter: char| {
+        let directs = matches!(letter, '\u{200e}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+        !letter.is_control() && !directs
+    };
+    let mut clean = String::with_capacity(text.len());
+    for letter in text.chars() {
+        if is_harmless(letter) {
+            clean.push(letter);
+        } else {
+            clean.extend(letter.escape_unicode());
+        }
+    }
+    clean
+}
+
+fn number(value: &Json) -> u64 {
+    value.text().and_then(|text| text.parse().ok()).unwrap_or(0)
+}
+
+fn spoken(seconds: u64) -> String {
+    let (days, hours, minutes) = (seconds / 86_400, seconds / 3_600 % 24, seconds / 60 % 60);
+    match (days, hours, minutes) {
+        (0, 0, 0) => format!("{seconds} s"),
+        (0, 0, _) => format!("{minutes} min {} s", seconds % 60),
+        (0, _, _) => format!("{hours} h {minutes} min"),
+        (_, _, _) => format!("{days} d {hours} h"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const STATUS: &str = r#"{"ready":false,"reason":"no upstream is online","version":"0.2.0",
+        "uptime_seconds":3723,"mode":"best","requests_total":7,"requests_failed":2,
+        "active_connections":3,"connections":{"limit":99},"tunnels":1,
+        "workers":{"busy":1,"limit":128},"queue":{"waiting":0,"limit":512},
+        "config":{"warnings":["c.yaml:1: x"]},
+        "reload":{"error":"c.yaml:2: bad","failing_since":"2026-01-01T00:00:00.000Z"},
+        "upstreams":[
+        {"name":"one","online":true,"drained":false,"since":null,"active_connections":3,
+         "latency_ms":12.5,"attempts":6,"attempts_answered":6,"attempts_failed":0,"reason":null},
+        {"name":"t\u001b[2Jwo","online":false,"drained":false,"since":"2026-01-01T00:00:00.000Z",
+         "active_connections":0,"latency_ms":0,"attempts":1,"attempts_answered":0,
+         "attempts_failed":1,"reason":"cannot connect: connection refused"}]}"#;
+
+    const PLAIN: &str = "\
+not ready (no upstream is online)  version 0.2.0  up 1 h 2 min  mode best
+requests 7 (2 failed)  connections 3/99  tunnels 1  workers 1/128  queue 0/512
+configuration: the file cannot be used since 2026-01-01T00:00:00.000Z: c.yaml:2: bad
+warning: c.yaml:1: x
+
+UPSTREAM      STATE    SINCE                     ACTIVE  LATENCY  ATTEMPTS  FAILED  REASON
+one           online   -                              3  12.5 ms         6       0
+t\\u{1b}[2Jwo  offline  2026-01-01T00:00:00.000Z       0        -         1       1  cannot connect: connection refused
+";
+
+    #[test]
+    fn everything_is_in_its_column_and_nothing_is_obeyed() {
+        let status = Json::parse(STATUS).unwrap();
+        assert_eq!(render(&status, Paint::Plain), PLAIN);
+    }
+
+    #[test]
+    fn colors_change_nothing_but_the_color() {
+        let status = Json::parse(STATUS).unwrap();
+        let mut colored = render(&status, Paint::Colors);
+        for code in ["\u{1b}[31m", "\u{1b}[32m", "\u{1b}[33m", "\u{1b}[0m"] {
+            assert!(colored.contains(code), "{code:?}");
+            colored = colored.replace(code, "");
+        }
+        assert_eq!(colored, render(&status, Paint::Plain));
+    }
+
+    #[test]
+    fn an_answer_that_says_nothing_is_shown_as_nothing() {
+        let text = render(&Json::Null, Paint::Plain);
+        assert!(
+            text.starts_with("not ready  version -  up 0 s  mode -\n"),
+            "{text}"
+        );
+    }
+}

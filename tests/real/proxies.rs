@@ -1,0 +1,134 @@
+//! Squid and tinyproxy, each with a configuration an administrator could have written.
+
+use std::process::Command;
+
+use crate::machine::{Folder, free_port};
+use crate::programs::{Server, run, tool};
+
+/// What an upstream wants to hear; the password has the characters that break naive parsers.
+#[derive(Clone, Copy)]
+pub(crate) struct Login {
+    pub(crate) user: &'static str,
+    pub(crate) password: &'static str,
+}
+
+/// An upstream proxy that can be killed and started again on its port.
+pub(crate) struct Proxy {
+    pub(crate) name: &'static str,
+    pub(crate) login: Option<Login>,
+    server: Server,
+    start: Box<dyn Fn() -> Server>,
+    // After the server, so that it goes away after it.
+    _folder: Folder,
+}
+
+impl Proxy {
+    pub(crate) fn port(&self) -> u16 {
+        self.server.port()
+    }
+
+    /// Ends it as the kernel would.
+    pub(crate) fn kill(&mut self) {
+        self.server.program.kill();
+    }
+
+    /// Starts it again on the same port, and waits until it accepts.
+    pub(crate) fn revive(&mut self) {
+        self.server = (self.start)();
+    }
+
+    pub(crate) fn server(&self) -> &Server {
+        &self.server
+    }
+
+    /// Any proxy: `start` must use the same port each time.
+    pub(crate) fn new(
+        name: &'static str,
+        login: Option<Login>,
+        folder: Folder,
+        start: impl Fn() -> Server + 'static,
+    ) -> Self {
+        Self {
+            name,
+            login,
+            server: start(),
+            start: Box::new(start),
+            _folder: folder,
+        }
+    }
+}
+
+/// Squid with Basic authentication and its stock access rules. `tls_port` is where CONNECT may
+/// go, besides 443: the stock rule denies it everything else.
+pub(crate) fn squid(tls_port: u16) -> Proxy {
+    const LOGIN: Login = Login {
+        user: "alice",
+        password: "p:a@s/s%w0rd",
+    };
+    let folder = Folder::new();
+    let state = folder.shared("squid");
+    let hash = run(tool("openssl", folder.path()).args(["passwd", "-apr1", LOGIN.password]));
+    let users = folder.write("users", format!("{}:{}", LOGIN.user, hash.expect_text()));
+    let port = free_port();
+    let (users, place) = (users.display(), state.display());
+    let config = folder.write(
+        "squid.conf",
+        format!(
+            "http_port 127.0.0.1:{port}
+             pid_filename none
+             cache_log {place}/cache.log
+             access_log stdio:{place}/access.log
+             coredump_dir {place}
+             cache deny all
+             pinger_enable off
+             auth_param basic program /usr/lib/squid/basic_ncsa_auth {users}
+             auth_param basic children 2
+             auth_param basic realm real
+             acl SSL_ports port 443
+             acl SSL_ports port {tls_port}
+             acl Safe_ports port 80
+             acl Safe_ports port 443
+             acl Safe_ports port 1025-65535
+             http_access deny !Safe_ports
+             http_access deny CONNECT !SSL_ports
+             acl known proxy_auth REQUIRED
+             http_access allow known
+             http_access deny all
+            "
+        )
+        .replace("\n             ", "\n"),
+    );
+    let output = folder.path().join("output");
+    Proxy::new("squid", Some(LOGIN), folder, move || {
+        let mut command = Command::new("squid");
+        command.arg("-N").arg("-f").arg(&config);
+        Server::start(&mut command, output.clone(), port)
+    })
+}
+
+/// tinyproxy with Basic authentication. It answers in HTTP/1.0 and closes each connection.
+pub(crate) fn tinyproxy() -> Proxy {
+    const LOGIN: Login = Login {
+        user: "bob",
+        password: "sesame",
+    };
+    let folder = Folder::new();
+    let port = free_port();
+    let log = folder.shared("tinyproxy").join("log");
+    let config = folder.write(
+        "tinyproxy.conf",
+        format!(
+            "Port {port}\nListen 127.0.0.1\nTimeout 600\nLogFile \"{}\"\nLogLevel Warning\n\
+             MaxClients 600\nAllow 127.0.0.1\nViaProxyName \"tinyproxy\"\nBasicAuth {} {}\n",
+            log.display(),
+            LOGIN.user,
+            LOGIN.password
+        ),
+    );
+    let output = folder.path().join("output");
+    Proxy::new("tinyproxy", Some(LOGIN), folder, move || {
+        let mut command = Command::new("tinyproxy");
+        command.arg("-d").arg("-c").arg(&config);
+        Server::start(&mut command, output.clone(), port)
+    })
+}
