@@ -205,6 +205,7 @@ impl Exchange<'_> {
         }
         let mut progress = Instant::now();
         while self.upload.is_open() {
+            self.check_stage()?;
             while !self.upload.pending().is_empty() {
                 match hop
                     .conn
@@ -263,10 +264,17 @@ impl Exchange<'_> {
         }
     }
 
-    pub(super) fn check_progress(&self, since: Instant, side: Side) -> Result<(), Failed> {
-        if self.ctx.stop.stage() == Stage::Ended {
-            return Err(Failed::Closed(CloseReason::Draining));
+    /// Whether there is a point in going on. Also to be asked while bytes flow: peers that are never slow
+    /// must not keep a process alive.
+    pub(super) fn check_stage(&self) -> Result<(), Failed> {
+        match self.ctx.stop.stage() {
+            Stage::Running | Stage::Draining => Ok(()),
+            Stage::Ended => Err(Failed::Closed(CloseReason::Draining)),
         }
+    }
+
+    pub(super) fn check_progress(&self, since: Instant, side: Side) -> Result<(), Failed> {
+        self.check_stage()?;
         if since.elapsed() < self.snapshot.config.limits.io_timeout {
             return Ok(());
         }
@@ -323,9 +331,7 @@ impl Exchange<'_> {
 
     /// Nothing came for a while: is there still a point in waiting?
     fn look_around(&self, hop: &Hop, waiting: &mut Waiting, limit: Duration) -> Result<(), Failed> {
-        if self.ctx.stop.stage() == Stage::Ended {
-            return Err(Failed::Closed(CloseReason::Draining));
-        }
+        self.check_stage()?;
         if self.client_is_gone() {
             return Err(Failed::Closed(CloseReason::ClientGone));
         }

@@ -89,6 +89,7 @@ impl Exchange<'_> {
         };
         let mut progress = Instant::now();
         loop {
+            self.check_stage()?;
             down.absorb(hop)?;
             self.absorb_upload()?;
             if down.is_finished() {

@@ -158,6 +158,7 @@ impl Exchange<'_> {
     ) -> Result<(), Failed> {
         let mut head = head;
         loop {
+            self.check_stage()?;
             let passed = coder
                 .pass(hop.conn.unread_mut())
                 .map_err(|error| truncated(HopFailure::from(error)))?;
@@ -194,9 +195,7 @@ impl Exchange<'_> {
                 Ok(Received::Bytes(_)) => return Ok(true),
                 Ok(Received::End) => return Ok(false),
                 Ok(Received::Nothing) => {
-                    if self.ctx.stop.stage() == Stage::Ended {
-                        return Err(Failed::Closed(CloseReason::Draining));
-                    }
+                    self.check_stage()?;
                     if self.client_is_gone() {
                         return Err(Failed::Closed(CloseReason::ClientGone));
                     }

@@ -15,7 +15,7 @@ use crate::net::permits::{PerClient, Permits};
 use crate::net::socket::{self, TICK, Wait};
 use crate::protocol::answer::{self, AnswerContext, BodyWanted, Refusal};
 use crate::protocol::persistence::{CloseReason, Persistence};
-use crate::relay::{Client, Context};
+use crate::relay::{Arrival, Client, Context};
 use crate::stop::Stage;
 
 use super::service::Service;
@@ -110,7 +110,15 @@ impl Acceptor {
             self.ctx.metrics.refused.increment();
             return self.refuse(stream, &Refusal::ConnectionLimit);
         };
-        let limit = self.ctx.snapshot().config.limits.max_connections_per_client;
+        let snapshot = self.ctx.snapshot();
+        let (arrival, limit) = match snapshot.config.proxy_protocol {
+            None => (
+                Arrival::Direct,
+                snapshot.config.limits.max_connections_per_client,
+            ),
+            // Who it counts for is said in its header.
+            Some(_) => (Arrival::Unannounced, None),
+        };
         let Some(client) = self.clients.take(address.ip(), limit) else {
             self.ctx.metrics.refused_for_client.increment();
             return self.refuse(stream, &Refusal::ClientConnectionLimit);
@@ -127,7 +135,7 @@ impl Acceptor {
         }
         let conn = Conn::prepared(stream, LINGER);
         self.waiter
-            .park(Client::new(conn, address, (connection, client)));
+            .park(Client::new(conn, (address, arrival), (connection, client)));
     }
 
     /// Tells a client that there is no room for it, without a permit and without waiting for it.

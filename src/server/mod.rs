@@ -40,7 +40,7 @@ use crate::relay::Context;
 use crate::reload::{self, Changes};
 use crate::stop::{Alarm, Stage, Woken};
 
-pub use signals::run;
+pub use signals::{Watch, may_read, run};
 
 use acceptor::Acceptor;
 use service::{Follower, Seen, Service};

@@ -4,11 +4,13 @@
 //! the access log. SIGPIPE is ignored from the start (by the standard library).
 
 use std::io;
+use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::Arc;
+use std::thread::JoinHandle;
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
-use signal_hook::iterator::Signals;
+use signal_hook::iterator::{Handle, Signals};
 
 use crate::config::checked::Config;
 use crate::net::notify::Manager;
@@ -61,4 +63,44 @@ pub fn run(config: Config, file: &Path) -> io::Result<()> {
         None => Ok(()),
         Some(thread) => Err(io::Error::other(format!("thread {thread} panicked"))),
     }
+}
+
+/// Watches for SIGTERM and SIGINT until it is dropped.
+#[must_use = "the signals have no effect once this is dropped"]
+#[derive(Debug)]
+pub struct Watch {
+    signals: Handle,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Watch {
+    /// Calls `told` for each of these signals from now on, on a thread of its own.
+    ///
+    /// # Errors
+    /// When there is no thread or no file descriptor for it.
+    pub fn start(mut told: impl FnMut() + Send + 'static) -> io::Result<Self> {
+        let mut signals = Signals::new([SIGTERM, SIGINT])?;
+        let handle = signals.handle();
+        let thread = threads::start("signals", move || signals.forever().for_each(|_| told()))?;
+        Ok(Self {
+            signals: handle,
+            thread: Some(thread),
+        })
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.signals.close();
+        if let Some(thread) = self.thread.take() {
+            super::join(thread);
+        }
+    }
+}
+
+/// Whether a read from `input` would not be answered with SIGTTIN, which stops a job that runs in the
+/// background of a terminal. Anything but a terminal may be read at any time.
+pub fn may_read(input: impl AsFd) -> bool {
+    rustix::termios::tcgetpgrp(input)
+        .map_or(true, |foreground| foreground == rustix::process::getpgrp())
 }

@@ -1,0 +1,126 @@
+//! An upstream proxy that can die and come back: this relay in direct mode.
+
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr, ToSocketAddrs};
+
+use crate::net::resolve::Resolver;
+use crate::server::{Options, Server};
+use crate::stop::Stage;
+
+use super::{ORIGIN_NAME, serve};
+
+/// One of them.
+#[derive(Debug)]
+pub(super) struct Embedded {
+    number: usize,
+    address: SocketAddr,
+    /// `None` while it is dead.
+    server: Option<Server>,
+}
+
+/// What it is really, whatever the relay knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Life {
+    /// It serves.
+    Alive,
+    /// It was killed.
+    Dead,
+}
+
+impl Embedded {
+    /// Starts the upstream of that number (from 1).
+    pub(super) fn start(number: usize, port: u16) -> io::Result<Self> {
+        let server = server(port)?;
+        Ok(Self {
+            number,
+            address: server.local_addr(),
+            server: Some(server),
+        })
+    }
+
+    /// What the relay calls it.
+    pub(super) fn name(&self) -> String {
+        format!("upstream-{}", self.number)
+    }
+
+    /// Where it listens, or would.
+    pub(super) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Whether it is alive.
+    pub(super) fn life(&self) -> Life {
+        match self.server {
+            Some(_) => Life::Alive,
+            None => Life::Dead,
+        }
+    }
+
+    /// What it calls itself in `Via`: another name in each life.
+    pub(super) fn pseudonym(&self) -> Option<&str> {
+        let server = self.server.as_ref()?;
+        Some(server.context().via.pseudonym())
+    }
+
+    /// Kills it as a crash would, and tells what that means.
+    pub(super) fn kill(&mut self) -> String {
+        let (name, port) = (self.name(), self.address.port());
+        if self.life() == Life::Dead {
+            return format!("{name} is dead already");
+        }
+        self.end();
+        format!("{name} is dead: port {port} refuses connections, what it relayed was cut")
+    }
+
+    /// Starts it again where it was, and tells what came of it.
+    pub(super) fn revive(&mut self) -> String {
+        let (name, port) = (self.name(), self.address.port());
+        if self.life() == Life::Alive {
+            return format!("{name} is alive already");
+        }
+        match server(port) {
+            Ok(server) => {
+                self.server = Some(server);
+                format!("{name} is alive: it listens on port {port} again; a probe will find it")
+            }
+            Err(error) => format!("{name} stays dead: {error}"),
+        }
+    }
+
+    /// Cuts everything without waiting for the end.
+    pub(super) fn cut(&self) {
+        if let Some(server) = &self.server {
+            server.context().stop.advance(Stage::Ended);
+        }
+    }
+
+    /// Cuts everything and closes its port.
+    pub(super) fn end(&mut self) {
+        self.cut();
+        if let Some(server) = self.server.take() {
+            server.drain();
+        }
+    }
+}
+
+/// A relay without upstreams: the list of those who need one is empty.
+fn server(port: u16) -> io::Result<Server> {
+    let text = format!(
+        "listen: 127.0.0.1:{port}\n\
+         domain_policy:\n  mode: whitelist\n  domains: []\n\
+         upstream: []\n"
+    );
+    let options = Options {
+        resolver: Resolver::asking(|name| {
+            if name == ORIGIN_NAME {
+                return Ok(vec![Ipv4Addr::LOCALHOST.into()]);
+            }
+            Ok((name, 0)
+                .to_socket_addrs()?
+                .map(|found| found.ip())
+                .collect())
+        }),
+        ..Options::default()
+    };
+    serve(&text, options)
+}

@@ -1,0 +1,149 @@
+//! The embedded origin: a small HTTP/1.1 server, so that the demonstration needs no network.
+//!
+//! It tells by way of which upstream a request came (from `Via`, RFC 9110 §7.6.3), and it can be slow,
+//! send much, or send back what it gets. One thread a connection, no more than a few hundred; it stands
+//! behind the embedded upstreams and is no server for anything else.
+//!
+//! Here are its threads; `guest` is one connection, `reply` what is answered.
+
+mod guest;
+mod reply;
+
+use std::io;
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use parking_lot::Mutex;
+
+use crate::net::socket::{self, TICK};
+use crate::net::threads;
+use crate::protocol::fields::Fields;
+use crate::protocol::rewrite::Via;
+use crate::stop::{Stage, Stop};
+
+use super::embedded::Embedded;
+use super::loopback;
+
+use guest::Guest;
+
+pub(super) use reply::{BYTES_PATH, ECHO_PATH, PROBE_PATH};
+
+/// Connections at a time.
+const MOST_CONNECTIONS: usize = 256;
+
+/// The running server.
+pub(super) struct Origin {
+    address: SocketAddr,
+    shared: Arc<Shared>,
+    acceptor: JoinHandle<()>,
+}
+
+struct Shared {
+    stop: Stop,
+    /// The upstreams by what they call themselves in `Via`.
+    upstreams: Mutex<Vec<(Via, String)>>,
+}
+
+impl Shared {
+    /// Says by way of whom the request came.
+    fn greeting(&self, fields: Fields<'_>) -> String {
+        let upstreams = self.upstreams.lock();
+        let by_way_of = upstreams.iter().find(|(via, _)| via.passes_through(fields));
+        match by_way_of {
+            Some((_, name)) => format!("Hello from the origin, by way of {name}.\n"),
+            None => "Hello from the origin. No upstream left its name, so this is a tunnel or a \
+                     direct visit.\n"
+                .to_owned(),
+        }
+    }
+}
+
+impl Origin {
+    /// Starts it on that port of the loopback address.
+    pub(super) fn start(port: u16) -> io::Result<Self> {
+        let listener = TcpListener::bind(loopback(port))?;
+        listener.set_nonblocking(true)?;
+        let shared = Arc::new(Shared {
+            stop: Stop::new()?,
+            upstreams: Mutex::default(),
+        });
+        Ok(Self {
+            address: listener.local_addr()?,
+            acceptor: {
+                let shared = Arc::clone(&shared);
+                let accept = move || accept(&listener, &shared);
+                threads::start("origin", accept)?
+            },
+            shared,
+        })
+    }
+
+    /// Where it listens.
+    pub(super) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Makes the present name of `upstream` in `Via` known.
+    pub(super) fn introduce(&self, upstream: &Embedded) {
+        if let Some(pseudonym) = upstream.pseudonym() {
+            let known = (Via::new(pseudonym), upstream.name());
+            self.shared.upstreams.lock().push(known);
+        }
+    }
+
+    /// Stops it and cuts its connections.
+    pub(super) fn end(self) {
+        self.shared.stop.advance(Stage::Ended);
+        if self.acceptor.join().is_err() {
+            log::error!("the origin had panicked");
+        }
+    }
+}
+
+/// The thread that accepts, and owns the threads that serve.
+fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
+    let mut guests: Vec<(TcpStream, JoinHandle<()>)> = Vec::new();
+    while shared.stop.stage() == Stage::Running {
+        let accepted = listener.accept();
+        guests.retain(|(_, thread)| !thread.is_finished());
+        match accepted {
+            Ok((stream, _)) if guests.len() < MOST_CONNECTIONS => match welcome(stream, shared) {
+                Ok(guest) => guests.push(guest),
+                Err(error) => log::warn!("origin: a connection is lost: {error}"),
+            },
+            Ok(_) => log::warn!("origin: more than {MOST_CONNECTIONS} connections"),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                let wake = shared.stop.wake_fd();
+                if socket::wait_readable(listener, wake, None).is_err() {
+                    shared.stop.wait(TICK);
+                }
+            }
+            Err(error) => {
+                log::warn!("origin: cannot accept: {error}");
+                shared.stop.wait(TICK);
+            }
+        }
+    }
+    for (stream, thread) in guests {
+        hang_up(&stream);
+        if thread.join().is_err() {
+            log::error!("a thread of the origin had panicked");
+        }
+    }
+}
+
+fn welcome(stream: TcpStream, shared: &Arc<Shared>) -> io::Result<(TcpStream, JoinHandle<()>)> {
+    // On some systems it is as the listener is.
+    stream.set_nonblocking(false)?;
+    socket::prepare(&stream)?;
+    let guest = Guest::new(stream.try_clone()?, Arc::clone(shared))?;
+    let thread = threads::start("origin-guest", move || guest.stay())?;
+    Ok((stream, thread))
+}
+
+fn hang_up(stream: &TcpStream) {
+    if let Err(error) = stream.shutdown(Shutdown::Both) {
+        log::trace!("origin: the peer was gone before: {error}");
+    }
+}
