@@ -33,6 +33,7 @@ use crate::balance::vitals::UpstreamId;
 use crate::config::health::HealthCheck;
 use crate::protocol::target::Authority;
 
+use self::probe::Failure;
 use self::schedule::{Due, Outcome, Pace, Plan};
 use self::threads::Threads;
 
@@ -216,9 +217,15 @@ impl Run {
         let result = probe::probe(&self.upstream.spec, &self.health, &|spec, deadline| {
             surroundings.resolve(&spec.authority, deadline)
         });
-        if stopped.load(Ordering::Relaxed) {
-            return;
-        }
+        let result = match result {
+            _ if stopped.load(Ordering::Relaxed) => return,
+            Ok(()) => Ok(()),
+            Err(Failure::Upstream(reason)) => Err(reason),
+            Err(Failure::NotAsked) => {
+                log::debug!("no descriptor for a probe of {}", self.upstream.spec.name);
+                return;
+            }
+        };
         surroundings.probed(result);
         self.apply(began, result);
     }

@@ -16,6 +16,7 @@ use ureq::unversioned::transport::{Connector, TcpConnector};
 use crate::balance::reason::OfflineReason;
 use crate::balance::upstream::UpstreamSpec;
 use crate::config::health::{HealthCheck, ProbeTarget};
+use crate::net::dial;
 use crate::protocol::credentials::Credentials;
 
 use super::transport::{Known, Prepared};
@@ -28,6 +29,21 @@ const USER_AGENT: &str = concat!("http-proxy-lb/", env!("CARGO_PKG_VERSION"));
 /// Finds the addresses of an upstream until the deadline.
 pub(super) type Resolve<'r> = &'r dyn Fn(&UpstreamSpec, Instant) -> io::Result<Vec<SocketAddr>>;
 
+/// Why a probe did not pass.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Failure {
+    /// It is the upstream's doing.
+    Upstream(OfflineReason),
+    /// This process had no file descriptor or port left to ask with, which proves nothing.
+    NotAsked,
+}
+
+impl From<OfflineReason> for Failure {
+    fn from(reason: OfflineReason) -> Self {
+        Self::Upstream(reason)
+    }
+}
+
 /// Probes an upstream. Blocks for at most `health.timeout`.
 ///
 /// # Errors
@@ -36,15 +52,15 @@ pub(super) fn probe(
     spec: &UpstreamSpec,
     health: &HealthCheck,
     resolve: Resolve<'_>,
-) -> Result<(), OfflineReason> {
+) -> Result<(), Failure> {
     let deadline = Instant::now() + health.timeout;
     let addresses = resolve(spec, deadline).map_err(|error| name_failure(&error))?;
     let left = deadline.saturating_duration_since(Instant::now());
     let head = head(&health.target, spec.credentials.as_ref());
     match (ask(addresses, head, left)?, health.expect_status) {
         (status, expected) if status == expected => Ok(()),
-        (407, _) => Err(OfflineReason::Auth),
-        (status, _) => Err(OfflineReason::ProbeStatus(status)),
+        (407, _) => Err(OfflineReason::Auth.into()),
+        (status, _) => Err(OfflineReason::ProbeStatus(status).into()),
     }
 }
 
@@ -75,9 +91,9 @@ fn head(target: &ProbeTarget, credentials: Option<&Credentials>) -> Vec<u8> {
 }
 
 /// Sends a head to the first address that takes it, and gives the status of the answer.
-fn ask(addresses: Vec<SocketAddr>, head: Vec<u8>, left: Duration) -> Result<u16, OfflineReason> {
+fn ask(addresses: Vec<SocketAddr>, head: Vec<u8>, left: Duration) -> Result<u16, Failure> {
     if left.is_zero() {
-        return Err(OfflineReason::ProbeTimeout);
+        return Err(OfflineReason::ProbeTimeout.into());
     }
     let prepared = Prepared::new(head);
     let config = ureq::Agent::config_builder()
@@ -93,8 +109,9 @@ fn ask(addresses: Vec<SocketAddr>, head: Vec<u8>, left: Duration) -> Result<u16,
     let agent = ureq::Agent::with_parts(config, connector, Known(addresses));
     match agent.get(PLACEHOLDER).call() {
         Ok(response) => Ok(response.status().as_u16()),
-        Err(error) if prepared.is_connected() => Err(answer_failure(&error)),
-        Err(error) => Err(connect_failure(&error)),
+        Err(error) if prepared.is_connected() => Err(answer_failure(&error).into()),
+        Err(ureq::Error::Io(error)) if dial::is_exhaustion(&error) => Err(Failure::NotAsked),
+        Err(error) => Err(connect_failure(&error).into()),
     }
 }
 
@@ -204,6 +221,18 @@ mod tests {
             head
         });
         (address, thread.unwrap())
+    }
+
+    /// These tests have descriptors enough.
+    fn probe(
+        spec: &UpstreamSpec,
+        health: &HealthCheck,
+        resolve: Resolve<'_>,
+    ) -> Result<(), OfflineReason> {
+        super::probe(spec, health, resolve).map_err(|failure| match failure {
+            Failure::Upstream(reason) => reason,
+            Failure::NotAsked => panic!("nobody was asked"),
+        })
     }
 
     fn run(spec: &UpstreamSpec, health: &HealthCheck) -> Result<(), OfflineReason> {

@@ -106,7 +106,7 @@ fn failed(error: &io::Error) -> HopFailure {
 }
 
 /// Whether it is this process (or machine) that has nothing left: the next hop is not to blame.
-fn is_exhaustion(error: &io::Error) -> bool {
+pub(crate) fn is_exhaustion(error: &io::Error) -> bool {
     use rustix::io::Errno;
     [
         Errno::MFILE,

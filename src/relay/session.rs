@@ -12,7 +12,7 @@ use crate::balance::failover::Judge;
 use crate::net::socket::{Received, TICK, Wait};
 use crate::protocol::answer::{self, AnswerContext, BodyWanted, Refusal};
 use crate::protocol::framing::{self, Framing};
-use crate::protocol::head::{HeadScanner, RequestHead};
+use crate::protocol::head::{HeadLimits, HeadScanner, RequestHead};
 use crate::protocol::persistence::{self, CloseReason, Persistence};
 use crate::protocol::rewrite::{self, MaxForwards};
 use crate::protocol::target::RequestTarget;
@@ -76,8 +76,7 @@ pub fn serve(
         Introduction::Refused(refusal) => return refuse(ctx, client, &refusal),
     }
     loop {
-        let snapshot = ctx.snapshot();
-        let next = next_head(&mut client, &snapshot, scratch, worker);
+        let next = next_head(&mut client, ctx.snapshot().head_limits(), scratch, worker);
         let begun = client.head_begun.unwrap_or_else(Instant::now);
         let head = match next {
             NextHead::Complete(head) => head,
@@ -88,6 +87,8 @@ pub fn serve(
             NextHead::Ended => return Outcome::Closed(CloseReason::ClientGone),
             NextHead::Refused(refusal) => return refuse(ctx, client, &refusal),
         };
+        // Only now: a reload while the head was awaited applies to this request.
+        let snapshot = ctx.snapshot();
         client.head_begun = None;
         client.scanner = HeadScanner::default();
         client.served += 1;
@@ -148,11 +149,10 @@ fn totals(client: &Client) -> (u64, u64) {
 /// Reads what is there of the next head; waits only as long as the worker may.
 fn next_head(
     client: &mut Client,
-    snapshot: &Snapshot,
+    limits: HeadLimits,
     scratch: &mut Scratch,
     worker: &dyn Worker,
 ) -> NextHead {
-    let limits = snapshot.head_limits();
     let mut empty_lines = EMPTY_LINES;
     loop {
         // Old clients send an empty line behind a body; it begins no request (RFC 9112 §2.2).

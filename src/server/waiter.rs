@@ -20,7 +20,7 @@ use mio::{Events, Interest, Poll, Registry, Token};
 use parking_lot::Mutex;
 
 use crate::net::conn::Conn;
-use crate::net::socket::{Received, Wait};
+use crate::net::socket::{self, Received, Wait};
 use crate::protocol::answer::Refusal;
 use crate::relay::session::{self, Outcome};
 use crate::relay::{Client, Context};
@@ -32,8 +32,11 @@ use super::workers::{Hold, Workers};
 const LINGER: Duration = Duration::from_secs(5);
 /// How much it may send in that time, in bytes.
 const LINGER_BYTES: u64 = 16 * 1024 * 1024;
-/// Connections refused without a permit that may linger at once; more are closed at once.
+/// Connections refused without a permit that may linger at once, if there are file descriptors
+/// enough; more are closed at once.
 const MOST_UNCOUNTED: usize = 256;
+/// The share of all file descriptors that those may use: they come out of the reserve.
+const UNCOUNTED_SHARE: usize = 16;
 /// The token of the waker; connections count up from the next.
 const WAKE: Token = Token(0);
 /// Events taken from the system at once.
@@ -44,6 +47,7 @@ const EVENTS: usize = 1024;
 pub(super) struct Waiter {
     ctx: Arc<Context>,
     service: Arc<Service>,
+    most_uncounted: usize,
     registry: Registry,
     waker: mio::Waker,
     table: Mutex<Table>,
@@ -112,9 +116,11 @@ impl Waiter {
     /// When the process has no file descriptors left.
     pub(super) fn new(ctx: Arc<Context>, service: Arc<Service>) -> io::Result<(Arc<Self>, Source)> {
         let poll = Poll::new()?;
+        let files = socket::raise_file_limit();
         let waiter = Self {
             ctx,
             service,
+            most_uncounted: (files / UNCOUNTED_SHARE).min(MOST_UNCOUNTED),
             registry: poll.registry().try_clone()?,
             waker: mio::Waker::new(poll.registry(), WAKE)?,
             table: Mutex::new(Table {
@@ -134,7 +140,7 @@ impl Waiter {
         match (&what, table.stage) {
             (_, WaiterStage::Ended) => return,
             (What::Client(client), WaiterStage::Draining) if client.head_begun.is_none() => return,
-            (What::Uncounted { .. }, _) if table.uncounted >= MOST_UNCOUNTED => return,
+            (What::Uncounted { .. }, _) if table.uncounted >= self.most_uncounted => return,
             (_, _) => {}
         }
         let token = table.next_token;

@@ -9,7 +9,11 @@ use crate::wire::Client;
 /// and close. tinyproxy's page has no length, and what it did not read makes the close a reset.
 fn check(proxy: &Proxy) {
     let origin = Origin::start();
-    let relay = Relay::start(&Settings::new(&origin.url("/ok")).upstream(proxy));
+    let probes = format!(
+        "health_check: {{url: '{}', expect_status: 200, interval_secs: 1}}",
+        origin.url("/ok")
+    );
+    let relay = Relay::start(&Settings::default().line(&probes).upstream(proxy));
     let body = "x".repeat(1000);
     for _ in 0..5 {
         let mut client = Client::connect(relay.port());

@@ -3,7 +3,10 @@
 //! The checks that follow a response (`expect_field`, `expect_body`, ..) look at the one that was
 //! read last.
 
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::os::fd::OwnedFd;
+
+use rustix::net::{AddressFamily, SocketType, sockopt};
 
 use super::PATIENCE;
 use super::journal::Journal;
@@ -33,6 +36,36 @@ impl Client {
         journal.note(&name, "connected");
         Self {
             socket: Socket::new(stream, name, journal),
+            last: None,
+        }
+    }
+
+    /// As [`Client::connect`], from this address of the machine, for example 127.0.0.2.
+    #[track_caller]
+    pub(crate) fn connect_from(source: Ipv4Addr, address: SocketAddr) -> Self {
+        let socket = new_socket();
+        let source = SocketAddr::from((source, 0));
+        rustix::net::bind(&socket, &source).expect("an address of this machine");
+        Self::connect_with(socket, address, &format!("connected from {source}"))
+    }
+
+    /// As [`Client::connect`], with a receive buffer of a few kilobytes, so that the other side
+    /// soon cannot send any more.
+    #[track_caller]
+    pub(crate) fn connect_narrow(address: SocketAddr) -> Self {
+        let socket = new_socket();
+        sockopt::set_socket_recv_buffer_size(&socket, 4096).expect("SO_RCVBUF");
+        Self::connect_with(socket, address, "connected with a small buffer")
+    }
+
+    #[track_caller]
+    fn connect_with(socket: OwnedFd, address: SocketAddr, how: &str) -> Self {
+        rustix::net::connect(&socket, &address).expect("a client connection");
+        let journal = Journal::of_this_test();
+        let name = format!("client {}", journal.number());
+        journal.note(&name, how);
+        Self {
+            socket: Socket::new(TcpStream::from(socket), name, journal),
             last: None,
         }
     }
@@ -76,6 +109,11 @@ impl Client {
     pub(crate) fn read_response(&mut self) -> &Message {
         let response = self.read(Kind::Response);
         self.last.insert(response)
+    }
+
+    /// A whole response, or `None` if the connection ends before one.
+    pub(crate) fn try_read_response(&mut self) -> Option<Message> {
+        self.socket.try_read_message(Kind::Response).ok()
     }
 
     /// A whole response comes, with this status.
@@ -187,6 +225,11 @@ impl Client {
         self
     }
 
+    /// Whether something came that was not read yet, be it the end; does not wait.
+    pub(crate) fn has_answer(&self) -> bool {
+        self.socket.has_something()
+    }
+
     /// The response that was read last.
     #[track_caller]
     pub(crate) fn message(&self) -> &Message {
@@ -210,4 +253,8 @@ impl Client {
         self.last = Some(response);
         self
     }
+}
+
+fn new_socket() -> OwnedFd {
+    rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None).expect("a socket")
 }

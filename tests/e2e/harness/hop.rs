@@ -1,5 +1,6 @@
 //! One connection that the proxy opened, in the hands of a test or of a script.
 
+use std::net::TcpStream;
 use std::sync::Arc;
 
 use super::socket::{Ended, Socket, Talk};
@@ -50,6 +51,21 @@ impl Hop {
         self.send(format!(
             "HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n{body}"
         ))
+    }
+
+    /// The connection itself, for whoever writes to many of them.
+    pub(crate) fn stream(&self) -> Arc<TcpStream> {
+        self.socket.handle()
+    }
+
+    /// Closes the connection (FIN) when the script is over.
+    pub(crate) fn close_then(&mut self) {
+        self.ending = Some(Ended::Closed);
+    }
+
+    /// Resets the connection (RST) when the script is over.
+    pub(crate) fn reset_then(&mut self) {
+        self.ending = Some(Ended::Reset);
     }
 
     /// The request never becomes complete: the proxy ends the connection after `body`, the bytes

@@ -48,11 +48,11 @@ pub(crate) use exchange::{
 };
 pub(crate) use hop::Hop;
 pub(crate) use origin::Origin;
-pub(crate) use proxy::{Member, Proxy, TemporaryFile};
+pub(crate) use proxy::{Member, Proxy, TemporaryFile, configuration_text};
 pub(crate) use socket::Talk;
 pub(crate) use stage::ProbeAnswer;
 pub(crate) use upstream::Upstream;
-pub(crate) use wire::Message;
+pub(crate) use wire::{Message, latin1};
 
 /// How long a step may take before the test has failed. Generous, because the machine may be
 /// busy; a test that passes never waits for it.

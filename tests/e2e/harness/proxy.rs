@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 
 use http_proxy_lb::config::{self, checked::Config};
@@ -63,6 +64,7 @@ impl Member {
 pub(crate) struct Proxy {
     server: Option<Server>,
     journal: Journal,
+    expected_panics: AtomicU64,
 }
 
 impl Proxy {
@@ -79,14 +81,30 @@ impl Proxy {
         extra: &str,
         upstreams: impl IntoIterator<Item = M>,
     ) -> Self {
-        let server = Server::start(configuration(extra, upstreams), Options::default());
+        Self::with_options(extra, upstreams, Options::default())
+    }
+
+    /// As [`Proxy::with_yaml`], with a resolver of the test or a file to reload from.
+    #[track_caller]
+    pub(crate) fn with_options<M: Into<Member>>(
+        extra: &str,
+        upstreams: impl IntoIterator<Item = M>,
+        options: Options,
+    ) -> Self {
+        let server = Server::start(configuration(extra, upstreams), options);
         let server = server.expect("the relay starts");
         let journal = Journal::of_this_test();
         journal.note("proxy", &format!("listens on {}", server.local_addr()));
         Self {
             server: Some(server),
             journal,
+            expected_panics: AtomicU64::new(0),
         }
+    }
+
+    /// A thread of it will panic so many times, as the test wants it.
+    pub(crate) fn will_panic(&self, times: u64) {
+        self.expected_panics.store(times, Ordering::Relaxed);
     }
 
     /// Without upstreams: every request goes to its origin.
@@ -172,6 +190,13 @@ impl Proxy {
             counts.tunnels == 0 && counts.busy == 0 && counts.long == 0 && leases == 0
         });
     }
+
+    /// As [`Proxy::expect_at_rest`], and no client connection is left: they all have gone.
+    #[track_caller]
+    pub(crate) fn expect_deserted(&self) {
+        self.expect_at_rest();
+        wait_until(|| self.counts().connections == 0);
+    }
 }
 
 impl Drop for Proxy {
@@ -184,7 +209,8 @@ impl Drop for Proxy {
         let drained = server.drain();
         self.journal.note("proxy", &format!("{drained:?}"));
         if !thread::panicking() {
-            assert_eq!(panics, 0, "a thread of the relay panicked");
+            let expected = self.expected_panics.load(Ordering::Relaxed);
+            assert_eq!(panics, expected, "panics of the relay's threads");
         }
     }
 }
@@ -206,6 +232,12 @@ impl TemporaryFile {
         self.0.display().to_string()
     }
 
+    /// Replaces what stands in it.
+    #[track_caller]
+    pub(crate) fn write(&self, text: impl AsRef<[u8]>) {
+        std::fs::write(&self.0, text).expect("a temporary file can be written");
+    }
+
     /// What stands in it; nothing if it is not there.
     pub(crate) fn text(&self) -> String {
         std::fs::read_to_string(&self.0).unwrap_or_default()
@@ -220,6 +252,19 @@ impl Drop for TemporaryFile {
 
 #[track_caller]
 fn configuration<M: Into<Member>>(extra: &str, upstreams: impl IntoIterator<Item = M>) -> Config {
+    let text = configuration_text(extra, upstreams);
+    match config::parse(&text, "test.yaml") {
+        Ok(config) => config,
+        Err(errors) => panic!("the configuration of the test is wrong: {errors}\n{text}"),
+    }
+}
+
+/// The configuration of [`Proxy::with_yaml`] as the text of a file.
+#[track_caller]
+pub(crate) fn configuration_text<M: Into<Member>>(
+    extra: &str,
+    upstreams: impl IntoIterator<Item = M>,
+) -> String {
     let upstreams = upstreams
         .into_iter()
         .map(|upstream| Value::Mapping(upstream.into().0));
@@ -228,11 +273,7 @@ fn configuration<M: Into<Member>>(extra: &str, upstreams: impl IntoIterator<Item
         Value::from("upstream"),
         Value::Sequence(upstreams.collect()),
     );
-    let text = serde_yaml::to_string(&file).expect("YAML");
-    match config::parse(&text, "test.yaml") {
-        Ok(config) => config,
-        Err(errors) => panic!("the configuration of the test is wrong: {errors}\n{text}"),
-    }
+    serde_yaml::to_string(&file).expect("YAML")
 }
 
 #[track_caller]

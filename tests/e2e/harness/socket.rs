@@ -10,6 +10,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::sockopt;
 
 use super::journal::{Journal, Way, shown};
@@ -381,6 +382,13 @@ pub(crate) trait Talk: Sized {
 }
 
 impl Socket {
+    /// Whether bytes or the end of them are there, without waiting.
+    pub(crate) fn has_something(&self) -> bool {
+        let mut ready = [PollFd::new(self.stream.as_ref(), PollFlags::IN)];
+        let polled = poll(&mut ready, Some(&Timespec::default()));
+        !self.received.is_empty() || polled.is_ok_and(|count| count > 0)
+    }
+
     /// What comes within this time: `Some(true)` bytes, `Some(false)` the end, `None` nothing.
     fn listen_for(&mut self, time: Duration) -> Option<bool> {
         self.stream

@@ -7,7 +7,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
@@ -20,6 +20,9 @@ use super::{PATIENCE, POLL_PAUSE, spawn};
 /// In the target of a probe, and nowhere else.
 const PROBE_PATH: &[u8] = b"/probe-generate_204";
 
+/// Between two bytes of [`ProbeAnswer::Trickle`].
+const TRICKLE_PAUSE: Duration = Duration::from_millis(50);
+
 /// What becomes of a probe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ProbeAnswer {
@@ -31,6 +34,8 @@ pub(crate) enum ProbeAnswer {
     Close,
     /// No answer at all.
     Silence,
+    /// The answer comes byte by byte and takes seconds.
+    Trickle,
 }
 
 pub(super) type Step = Box<dyn FnOnce(&mut Hop) + Send>;
@@ -40,8 +45,13 @@ pub(super) enum Role {
     ByHand,
     Script,
     Server,
+    /// Each request is answered by the function of a test.
+    Answering(Box<Answer>),
     Silent,
 }
+
+/// Plays what follows one request; the connection goes on unless it says otherwise.
+pub(super) type Answer = dyn Fn(&mut Hop, &Message) + Send + Sync;
 
 /// What is shared with the threads that accept and serve.
 pub(super) struct Stage {
@@ -159,6 +169,14 @@ impl Stage {
             }
             Role::Script => self.play(hop),
             Role::Server => self.serve(&mut hop),
+            Role::Answering(ref answer) => {
+                while hop.ending.is_none() {
+                    match hop.try_read_request() {
+                        Ok(request) => answer(&mut hop, &request),
+                        Err(what) => return self.expect_not_malformed(&what),
+                    }
+                }
+            }
             Role::Silent => {}
         }
     }
@@ -174,6 +192,13 @@ impl Stage {
             ProbeAnswer::Status(status) => status,
             ProbeAnswer::Close => return,
             ProbeAnswer::Silence => return self.until_closed(hop),
+            ProbeAnswer::Trickle => {
+                for byte in b"HTTP/1.1 204 Probed\r\nConnection: close\r\n\r\n".chunks(1) {
+                    hop.send_as_far_as_possible(byte);
+                    thread::park_timeout(TRICKLE_PAUSE);
+                }
+                return;
+            }
         };
         let length = if status == 204 {
             ""

@@ -5,6 +5,7 @@
 //! | [`Upstream::by_hand`] | nothing: the test takes each connection with [`Upstream::accept`] and plays it step by step |
 //! | [`Upstream::script`] | a list of steps for each connection, in a thread; see [`Upstream::next_connection`] |
 //! | [`Upstream::echo_ok`] | a small proxy: 200 with its own name as body; CONNECT to an address connects, to a name echoes |
+//! | [`Upstream::answering`] | a function of the test for each request |
 //! | [`Upstream::silent`] | takes every connection and never says a word |
 //! | [`Upstream::refusing`] | a port that belongs to us and refuses connections |
 //!
@@ -78,6 +79,16 @@ impl Upstream {
         Self::start(name, Role::Silent, &loopback())
     }
 
+    /// Answers each request by this function, one connection in one thread. The connection is kept
+    /// unless [`Hop::close_then`] or [`Hop::reset_then`] is called.
+    #[track_caller]
+    pub(crate) fn answering(
+        name: &str,
+        answer: impl Fn(&mut Hop, &Message) + Send + Sync + 'static,
+    ) -> Self {
+        Self::start(name, Role::Answering(Box::new(answer)), &loopback())
+    }
+
     /// Refuses connections until [`Upstream::revive`], then as [`Upstream::echo_ok`].
     #[track_caller]
     pub(crate) fn refusing(name: &str) -> Self {
@@ -125,6 +136,11 @@ impl Upstream {
             .wait_while_for(&mut waiting, |w| w.is_empty(), PATIENCE);
         assert!(!in_vain.timed_out(), "nobody connected to {}", self.name());
         waiting.pop_front().expect("one connection is waiting")
+    }
+
+    /// The next connection if one is there already.
+    pub(crate) fn try_accept(&self) -> Option<Hop> {
+        self.stage.waiting.lock().pop_front()
     }
 
     /// The next connection and the whole request that comes over it.
