@@ -128,3 +128,6 @@ mod threads;
 
 /// The program as a process.
 mod process;
+
+/// Clients that come through a balancer.
+mod proxy_protocol;
