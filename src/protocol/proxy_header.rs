@@ -1,5 +1,5 @@
 //! The PROXY header, versions 1 and 2: what a balancer in front says about its client before the
-//! client's first byte (the PROXY protocol by HAProxy, sections 2.1 and 2.2).
+//! client's first byte (proxy-protocol.txt, sections 2.1 and 2.2).
 //!
 //! Whoever may send it may claim any address, so who that is is decided elsewhere. Anything that cannot
 //! become a header is refused with its first wrong byte.

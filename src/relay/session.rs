@@ -18,12 +18,12 @@ use crate::protocol::rewrite::{self, MaxForwards};
 use crate::protocol::target::RequestTarget;
 use crate::stop::Stage;
 
+use super::access::Asking;
 use super::attempt::{Failed, look_at};
 use super::exchange::{ClientEnd, Done, Exchange};
+use super::introduction::{self, Introduction};
 use super::report::{Report, RouteTaken};
 use super::upload::Upload;
-use super::access::Asking;
-use super::introduction::{self, Introduction};
 use super::{Client, Context, Scratch, Snapshot, access, connect};
 
 /// What is to become of a connection.
