@@ -5,8 +5,11 @@
 #![cfg(test)]
 
 use std::fs;
+use std::io::{BufRead as _, BufReader};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::Duration;
 
 /// A folder for one test, empty at its start.
 fn folder(test: &str) -> PathBuf {
@@ -190,4 +193,156 @@ fn no_secret_is_printed() {
 fn private(path: &Path) {
     use std::os::unix::fs::PermissionsExt;
     fs::set_permissions(path, fs::Permissions::from_mode(0o600)).unwrap();
+}
+
+/// Long enough for a busy machine.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A running relay, ended at the end of its test.
+struct Running {
+    child: Child,
+    admin: String,
+}
+
+impl Running {
+    /// Starts the program with a configuration that has `admin_listen: 127.0.0.1:0`; at most
+    /// `files` may be open in it.
+    fn start(folder: &Path, config: &str, files: u32) -> Self {
+        fs::write(folder.join("config.yaml"), config).unwrap();
+        private(&folder.join("config.yaml"));
+        let mut child = Command::new("sh")
+            .args(["-c", "ulimit -n \"$1\" && exec \"$0\""])
+            .arg(env!("CARGO_BIN_EXE_http-proxy-lb"))
+            .arg(files.to_string())
+            .current_dir(folder)
+            .env_remove("RUST_LOG")
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut log = BufReader::new(child.stderr.take().unwrap()).lines();
+        let says_where = |line: String| {
+            let (_, rest) = line.split_once("the admin endpoints are at ")?;
+            Some(rest.trim().to_owned())
+        };
+        let admin = log.by_ref().find_map(|line| says_where(line.unwrap()));
+        // Nobody reads on, so nobody may be made to wait for a reader.
+        std::thread::Builder::new()
+            .spawn(move || log.for_each(drop))
+            .unwrap();
+        Self {
+            child,
+            admin: admin.expect("the log says where the admin server is"),
+        }
+    }
+
+    fn status(&self, folder: &Path, arguments: &[&str]) -> Output {
+        let arguments = [&["status", "--admin", &self.admin], arguments].concat();
+        run(folder, &arguments)
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // In order, so that it takes its temporary folder along.
+        let process = self.child.id().to_string();
+        let told = Command::new("kill").arg(process).status();
+        if told.is_ok_and(|status| status.success()) {
+            self.child.wait().unwrap();
+        } else {
+            self.child.kill().unwrap();
+        }
+    }
+}
+
+const OBSERVED: &str = "\
+listen: 127.0.0.1:0
+admin_listen: 127.0.0.1:0
+health_check: {url: 'http://127.0.0.1:9/'}
+upstream:
+  - {url: 'http://127.0.0.1:9', name: one}
+";
+
+#[test]
+fn the_state_of_a_running_relay_is_shown() {
+    let folder = folder("status");
+    let relay = Running::start(&folder, OBSERVED, 1024);
+    let output = relay.status(&folder, &[]);
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(0), "{text}");
+    assert!(text.starts_with("ready  version "), "{text}");
+    assert!(text.contains("\none       online "), "{text}");
+    let output = relay.status(&folder, &["--live"]);
+    check(&output, 0, "live\n", "");
+    let output = relay.status(&folder, &["--json"]);
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(text.starts_with("{\"uptime_seconds\":"), "{text}");
+}
+
+#[test]
+fn a_relay_without_upstreams_is_not_ready() {
+    let folder = folder("status-not-ready");
+    let config = "listen: 127.0.0.1:0\nadmin_listen: 127.0.0.1:0\nupstream: []\n";
+    let relay = Running::start(&folder, config, 1024);
+    let output = relay.status(&folder, &[]);
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert!(
+        text.starts_with("not ready (no upstream is configured)  "),
+        "{text}"
+    );
+    check(&relay.status(&folder, &["--live"]), 0, "live\n", "");
+}
+
+#[test]
+fn the_token_is_read_from_a_file_and_wanted_where_there_is_one() {
+    let folder = folder("status-token");
+    let config = format!("{OBSERVED}admin_token: sesame-sesame-sesame\n");
+    let relay = Running::start(&folder, &config, 1024);
+    let output = relay.status(&folder, &[]);
+    let url = relay.admin.trim_end_matches('/');
+    let wanted =
+        format!("{url}: the admin token is wanted: name a file that holds it with --token-file\n");
+    check(&output, 1, "", &wanted);
+    fs::write(folder.join("token"), "sesame-sesame-sesame\n").unwrap();
+    let output = relay.status(&folder, &["--token-file", "token"]);
+    assert_eq!(output.status.code(), Some(0));
+}
+
+#[test]
+fn who_cannot_be_asked_is_told_and_the_end_is_1() {
+    let folder = folder("status-nobody");
+    let port = TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port();
+    let url = format!("http://127.0.0.1:{port}");
+    let output = run(&folder, &["status", "--admin", &url]);
+    let said = format!("{url}: the connection is refused: is the relay running?\n");
+    check(&output, 1, "", &said);
+    fs::write(folder.join("config.yaml"), OLD).unwrap();
+    let output = run(&folder, &["status"]);
+    let said = "config.yaml: admin_listen is not set, so nobody can be asked: set it and restart, or \
+                name a server with --admin URL\n";
+    check(&output, 1, "", said);
+}
+
+#[test]
+fn the_admin_server_survives_the_exhaustion_of_descriptors() {
+    let folder = folder("exhaustion");
+    let relay = Running::start(&folder, OBSERVED, 40);
+    let address: SocketAddr = relay
+        .admin
+        .trim_start_matches("http://")
+        .trim_end_matches('/')
+        .parse()
+        .unwrap();
+    for _ in 0..3 {
+        let silent: Vec<_> = (0..100)
+            .map(|_| TcpStream::connect_timeout(&address, PATIENCE).unwrap())
+            .collect();
+        check(&relay.status(&folder, &["--live"]), 0, "live\n", "");
+        drop(silent);
+        check(&relay.status(&folder, &["--live"]), 0, "live\n", "");
+    }
 }

@@ -34,8 +34,15 @@ const ANSWER_TIME: Duration = Duration::from_secs(30);
 const LINGER: (Duration, u64) = (Duration::from_secs(1), 256 * 1024);
 /// Answers that wait to be taken, all together, in bytes.
 const MOST_WAITING: usize = 64 * 1024 * 1024;
-/// The pause after an error of the listener.
+/// Connections accepted before the others have their turn again.
+const AT_ONCE: usize = 64;
+/// The pause when there is no descriptor for even one connection.
 const REST: Duration = Duration::from_millis(100);
+/// Descriptors that stay free once there were none: one to be accepted with, and what one request
+/// needs behind the front.
+const SPARE: usize = 6;
+/// How long they do.
+const CAUTION: Duration = Duration::from_secs(10);
 
 /// Everything the thread has.
 #[derive(Debug)]
@@ -50,6 +57,8 @@ pub(super) struct Front<'a> {
     seats: Vec<Seat>,
     /// Until when the listener is left alone.
     resting: Option<Instant>,
+    /// How many connections there may be until when, after descriptors had run out.
+    cautious: Option<(usize, Instant)>,
 }
 
 /// One connection.
@@ -89,6 +98,7 @@ impl<'a> Front<'a> {
             inner,
             seats: Vec::new(),
             resting: None,
+            cautious: None,
         }
     }
 
@@ -100,6 +110,7 @@ impl<'a> Front<'a> {
         loop {
             let now = Instant::now();
             self.resting = self.resting.filter(|until| *until > now);
+            self.cautious = self.cautious.filter(|(_, until)| *until > now);
             let ready = self.wait(now)?;
             let mut ready = ready.into_iter();
             if ready.next().is_some_and(Ready::to_read) {
@@ -246,16 +257,19 @@ impl<'a> Front<'a> {
     }
 
     fn accept(&mut self) {
-        loop {
+        for _ in 0..AT_ONCE {
             match self.listener.accept() {
                 Ok((stream, _)) => self.seat(stream),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 Err(error) if socket::is_exhaustion(&error) => {
-                    log::warn!("the admin server cannot accept connections: {error}");
+                    if self.cautious.is_none() {
+                        log::warn!("the admin server closes silent connections: {error}");
+                    }
+                    if self.seats.is_empty() {
+                        self.resting = Some(Instant::now() + REST);
+                        return;
+                    }
                     self.make_room();
-                    // Whatever is free now is for the answers to those who are here.
-                    self.resting = Some(Instant::now() + REST);
-                    return;
                 }
                 Err(error) => log::debug!("an admin connection was lost: {error}"),
             }
@@ -263,7 +277,8 @@ impl<'a> Front<'a> {
     }
 
     fn seat(&mut self, stream: TcpStream) {
-        if self.seats.len() >= MOST {
+        let most = self.cautious.map_or(MOST, |(most, _)| most);
+        if self.seats.len() >= most {
             self.evict();
         }
         if stream.set_nonblocking(false).is_err() || socket::prepare(&stream).is_err() {
@@ -290,9 +305,11 @@ impl<'a> Front<'a> {
         }
     }
 
-    /// Frees descriptors: as many as one request needs behind the front, and one to be accepted with.
+    /// Frees descriptors, and keeps them free for a while.
     fn make_room(&mut self) {
-        for _ in 0..6 {
+        let most = self.seats.len().saturating_sub(SPARE).max(1);
+        self.cautious = Some((most, Instant::now() + CAUTION));
+        for _ in 0..SPARE {
             self.evict();
         }
     }

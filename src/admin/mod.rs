@@ -11,7 +11,8 @@
 //! it fails. It goes on while the relay drains, so that `/ready` can say so.
 //!
 //! In reading order: `front` (connections), `gate` (who may ask for what), `refused`, `inner` (the HTTP
-//! library), `handler`, `readiness`, `status` and `json`, `families` and `exposition`.
+//! library), `handler`, `readiness`, `status` and `json`, `families`, `upstream_families` and
+//! `exposition`.
 
 mod exposition;
 mod families;
@@ -25,9 +26,11 @@ mod refused;
 mod status;
 #[cfg(test)]
 mod tests;
+mod upstream_families;
 
 use std::io;
 use std::net::{Shutdown, SocketAddr, TcpListener};
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -37,6 +40,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use crate::config::listen::ListenAddress;
+use crate::net::socket::{self, Want};
 use crate::net::threads;
 use crate::relay::Context;
 
@@ -172,7 +176,10 @@ impl Desk {
                 Ok(Err(error)) => log::error!("the admin server is started anew: {error}"),
                 Err(_panic) => ctx.metrics.panics.increment(),
             }
-            ctx.stop.wait(PAUSE);
+            let told = socket::wait_any(&[(self.wake.as_fd(), Want::Read)], PAUSE);
+            if told.is_ok_and(|ready| ready.first().is_some_and(|wake| wake.to_read())) {
+                return;
+            }
         }
     }
 }

@@ -387,6 +387,13 @@ impl Server {
         }
     }
 
+    /// Ends the admin server, whose temporary folder must not stay behind.
+    fn close_admin(&self) {
+        if let Some(admin) = &self.admin {
+            admin.end();
+        }
+    }
+
     /// Cuts what is left.
     fn end(&self) {
         self.ctx.stop.advance(Stage::Ended);
@@ -400,9 +407,7 @@ impl Server {
         for thread in self.threads.lock().drain(..) {
             join(thread);
         }
-        if let Some(admin) = &self.admin {
-            admin.end();
-        }
+        self.close_admin();
         self.ctx.access_log.finish(Duration::from_secs(1));
     }
 }

@@ -44,6 +44,7 @@ pub fn run(config: Config, file: &Path) -> io::Result<()> {
             SIGUSR1 => server.context().access_log.reopen(),
             _ if draining.is_some() => {
                 log::warn!("second signal: ending now");
+                server.close_admin();
                 return Ok(());
             }
             _ => {

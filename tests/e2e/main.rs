@@ -38,9 +38,10 @@
 //! | D18 large heads, many fields | `head::a_head_that_is_too_large_is_431`, `..a_request_line_that_is_too_long_is_414`, `connect::an_answer_with_many_fields_opens_the_tunnel`, `limits::the_size_of_a_head_can_be_limited` |
 //! | D19 bytes around CONNECT lost, 2xx, refusals, 407 | `connect::bytes_the_client_sends_with_connect_reach_the_tunnel`, `..bytes_the_upstream_sends_with_its_answer_reach_the_client`, `..any_2xx_opens_the_tunnel`, `..a_refusal_of_the_upstream_is_relayed_with_its_fields_and_body`, `..a_407_of_an_upstream_sends_connect_to_the_next_one`, `failover::a_407_of_an_upstream_sends_any_method_to_the_next_one_and_takes_it_offline` |
 //! | D19b no limit on the answer to CONNECT, nor on a head | `connect::an_answer_that_does_not_come_in_time_is_504`, `head::a_head_that_stays_incomplete_is_408`, `limits::half_a_head_is_told_408`, `limits::a_head_that_trickles_in_is_told_408`, `deadlines::a_response_that_does_not_begin_in_time_is_504` |
+//! | D22 an admin server that split requests and silent clients broke | `src/admin/tests.rs` |
 //! | D23 userinfo forwarded and logged | `target::userinfo_is_never_forwarded`, `target::userinfo_is_not_in_the_access_log`, `access_log::userinfo_is_never_shown` |
 //! | D24 the end of the connection instead of 502 | `persistence::an_upstream_that_closes_without_an_answer_is_502`, `failover::a_request_that_failed_everywhere_is_answered`, `access_log::every_refusal_has_a_line_and_its_cause`, `access_log::a_line_tells_everything_of_an_exchange` |
-//! | D25 bytes of a reset tunnel were not counted | `access_log::a_tunnel_has_one_line_however_it_ends` |
+//! | D25 bytes of a reset tunnel were not counted, a 502 was a success | `access_log::a_tunnel_has_one_line_however_it_ends`, `admin::counters_add_up_over_answers_failures_tunnels_and_resets`, `admin::bytes_are_those_that_were_sent` |
 //! | D26 the policy was a scan, spellings and addresses went around it | `route::no_spelling_of_a_host_walks_around_the_policy`, `route::addresses_and_networks_match_addresses`, `route::a_long_list_costs_a_request_nothing` |
 //! | D27 names asked for at every connection, refusals lost in a reset | `dns::a_name_is_asked_for_once`, `dns::a_look_up_that_hangs_is_504_and_holds_nobody_else`, `limits::the_answer_reaches_a_client_that_is_sending` |
 #![cfg(test)]
@@ -80,6 +81,9 @@ mod tunnel;
 
 /// 101 and what follows it.
 mod upgrade;
+
+/// What operators see and do.
+mod admin;
 
 /// Attacks, each followed by an honest request.
 mod smuggling;
