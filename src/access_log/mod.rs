@@ -168,8 +168,11 @@ impl AccessLog {
     /// # Errors
     /// When the file cannot be opened (which, and why), or there is no thread to write it.
     pub fn prepare(&self, settings: Option<&Settings>) -> io::Result<Prepared> {
+        let in_force = self.shared.state.lock().settings.clone();
         let sink = match settings {
             None => None,
+            // What is open stays open, also where it was moved to.
+            Some(settings) if in_force.as_ref() == Some(settings) => None,
             Some(settings) => {
                 self.shared.start_writer()?;
                 writer::open(settings)?
