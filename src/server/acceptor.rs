@@ -25,6 +25,8 @@ use super::workers::Hold;
 /// How long a worker waits for the next request of a connection it has just served. Sockets round it
 /// up to the kernel's tick, 4 ms mostly.
 const LINGER: Duration = Duration::from_millis(8);
+/// Connections that may wait to be accepted; the system may allow fewer.
+const BACKLOG: i32 = 4096;
 /// The first and the longest pause when there are no descriptors.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
 /// How often exhaustion is complained about.
@@ -48,6 +50,9 @@ impl Acceptor {
     /// When the listener is unusable.
     pub(super) fn prepare(listener: &TcpListener) -> io::Result<()> {
         listener.set_nonblocking(true)?;
+        // The 128 of the standard library overflow in a burst, and whoever finds the queue full tries
+        // again only after a second.
+        rustix::net::listen(listener, BACKLOG)?;
         if cfg!(target_os = "linux") {
             socket::prepare_listener(listener, LINGER, TICK)?;
         }
