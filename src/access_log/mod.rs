@@ -29,6 +29,8 @@ pub use format::{write_quoted, write_time};
 
 /// Entries that may wait for the writer.
 const MOST_WAITING: usize = 16 * 1024;
+/// The memory they may take, in bytes: what clients send may be long.
+const MOST_BYTES: usize = 16 * 1024 * 1024;
 
 /// What is told of one exchange or tunnel.
 #[derive(Clone, Debug)]
@@ -72,6 +74,15 @@ pub struct Agent {
     pub user_agent: String,
 }
 
+impl Entry {
+    /// The memory it takes, in bytes.
+    fn size(&self) -> usize {
+        let agent = self.agent.as_ref();
+        let agent = agent.map_or(0, |agent| agent.referer.len() + agent.user_agent.len());
+        size_of::<Self>() + self.method.len() + self.target.len() + self.route.len() + agent
+    }
+}
+
 /// What is called for each entry where no lines are written.
 pub type Listener = fn(&Entry);
 
@@ -94,6 +105,8 @@ struct Shared {
 #[derive(Debug, Default)]
 struct State {
     waiting: VecDeque<Item>,
+    /// What the entries among them take, in bytes.
+    bytes: usize,
     /// Items that are no entries and have not been seen to: a writer that is stuck must move on.
     changes: usize,
     settings: Option<Settings>,
@@ -232,12 +245,14 @@ impl AccessLog {
 
     /// Hands an entry to the writer; never blocks on the sink.
     pub fn record(&self, entry: Entry) {
+        let size = entry.size();
         let mut state = self.shared.state.lock();
-        if state.waiting.len() >= MOST_WAITING {
+        if state.waiting.len() >= MOST_WAITING || state.bytes + size > MOST_BYTES {
             drop(state);
             self.shared.metrics.access_log_dropped.increment();
             return;
         }
+        state.bytes += size;
         state.waiting.push_back(Item::Entry(entry));
         let idle = state.writer == Stage::Idle;
         drop(state);

@@ -297,3 +297,23 @@ fn a_listener_hears_of_every_entry() {
     log.finish(PATIENCE);
     assert_eq!(HEARD.load(Ordering::Relaxed), 7);
 }
+
+/// Whoever may use the proxy chooses how long an entry is.
+#[test]
+fn long_entries_that_wait_take_a_bounded_amount_of_memory() {
+    let folder = Folder::new();
+    let (log, metrics) = log_to(&folder.fifo()); // Nobody reads it.
+    let lengthy = || Entry {
+        agent: Some(Agent {
+            referer: String::new(),
+            user_agent: "x".repeat(MOST_BYTES / 8),
+        }),
+        ..entry(1)
+    };
+    // As many again may be with the writer.
+    for _ in 0..32 {
+        log.record(lengthy());
+        assert!(log.shared.state.lock().bytes <= MOST_BYTES);
+    }
+    assert!(metrics.access_log_dropped.value() >= 16);
+}

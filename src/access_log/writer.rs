@@ -115,6 +115,7 @@ impl Shared {
             return None;
         }
         state.writer = Stage::Busy;
+        state.bytes = 0;
         Some(std::mem::take(&mut state.waiting))
     }
 
