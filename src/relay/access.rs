@@ -24,7 +24,7 @@ pub fn check(
     head: &RequestHead,
     target: &RequestTarget<'_>,
 ) -> Result<(), Refusal> {
-    if !access.allow.contains(canonical(client.ip)) {
+    if !access.allow.contains(client.ip) {
         return Err(Refusal::Forbidden);
     }
     if !access.users.is_empty() {
@@ -74,7 +74,7 @@ impl Asking {
 
     /// A loopback address that a balancer names is on the balancer's host.
     fn is_on_this_host(self) -> bool {
-        self.arrival == Arrival::Direct && canonical(self.ip).is_loopback()
+        self.arrival == Arrival::Direct && self.ip.to_canonical().is_loopback()
     }
 }
 
@@ -102,12 +102,13 @@ impl Asker {
 
 /// Whether the direct route may connect to `address`.
 pub fn allows_origin(access: &AccessRules, asker: Asker, address: IpAddr) -> bool {
-    let address = canonical(address);
-    if address.is_unspecified() || address.is_loopback() {
+    let reached = canonical(address);
+    if reached.is_unspecified() || reached.is_loopback() {
         // Connecting to the unspecified address reaches this host, too.
         return asker == Asker::Local;
     }
-    !access.direct_deny.contains(address)
+    // A rule may be about either spelling: `64:ff9b::/96` denies a whole translator.
+    !access.direct_deny.contains(address) && !access.direct_deny.contains(reached)
 }
 
 /// `localhost` and what is below it (RFC 6761 §6.3), 127/8, `::1`, the unspecified addresses, and
@@ -127,7 +128,8 @@ fn is_literal_loopback(host: &Host) -> bool {
     }
 }
 
-/// IPv4 addresses embedded in IPv6 ones (mapped, compatible, 6to4, NAT64) as what they reach.
+/// IPv4 addresses embedded in IPv6 ones (mapped, compatible, 6to4, NAT64) as what they reach. For
+/// targets alone: whoever comes from such an address is not at the one it carries.
 fn canonical(address: IpAddr) -> IpAddr {
     let IpAddr::V6(v6) = address else {
         return address;
@@ -216,6 +218,20 @@ mod tests {
         );
     }
 
+    /// `2002:7f00:1::1` comes over the network, and a neighbour can make itself a route for it.
+    #[test]
+    fn a_client_is_not_at_the_address_that_its_own_merely_carries() {
+        for client in ["2002:7f00:1::1", "64:ff9b::a00:1", "::10.0.0.1"] {
+            let refused = check_request("", client, "http://a.test/", "");
+            assert_eq!(refused, Some(403), "{client}");
+        }
+        let plain = request("http://a.test/", "");
+        let carried = Asker::new(directly("2002:7f00:1::1"), &plain);
+        assert_eq!(carried, Asker::Remote);
+        let mapped = Asker::new(directly("::ffff:127.0.0.1"), &plain);
+        assert_eq!(mapped, Asker::Local);
+    }
+
     #[test]
     fn only_a_listed_user_with_the_right_password_passes() {
         let yaml = "access:\n  users:\n    - username: bob\n      password: hunter2\n";
@@ -287,6 +303,22 @@ mod tests {
             assert!(!allows(Asker::Remote, ip), "{ip}");
         }
         assert!(allows(Asker::Remote, "10.0.0.1"));
+    }
+
+    #[test]
+    fn a_denied_network_is_denied_also_where_its_addresses_carry_others() {
+        let rules = rules("access:\n  direct_deny: ['64:ff9b::/96', '2002::/16']\n");
+        for ip in ["64:ff9b::c000:201", "2002:c000:201::1"] {
+            assert!(
+                !allows_origin(&rules, Asker::Local, ip.parse().unwrap()),
+                "{ip}"
+            );
+        }
+        assert!(allows_origin(
+            &rules,
+            Asker::Local,
+            "192.0.2.1".parse().unwrap()
+        ));
     }
 
     #[test]
