@@ -385,6 +385,10 @@ impl Turn<'_> {
 
     fn persistence_now(&self, then: Persistence) -> Persistence {
         match then {
+            // What stands behind a refused Upgrade may be another protocol (RFC 9931).
+            Persistence::KeepAlive if rewrite::requested_upgrade(self.head).is_some() => {
+                Persistence::Close(CloseReason::UpgradeRefused)
+            }
             Persistence::KeepAlive if is_stopping(self.ctx) => {
                 Persistence::Close(CloseReason::Draining)
             }

@@ -138,6 +138,24 @@ fn a_switch_to_another_protocol_than_asked_for_is_502() {
     client.expect_refusal(502);
 }
 
+/// The same where the answer is made here.
+#[test]
+fn after_an_upgrade_that_failed_here_the_connection_ends() {
+    let (proxy, upstream, mut client) = one_upstream();
+    client.send(format!(
+        "{UPGRADE}GET http://smuggled.test/ HTTP/1.1\r\nHost: smuggled.test\r\n\r\n"
+    ));
+    let (mut hop, _) = upstream.accept_and_read_request();
+    hop.send(SWITCHING.replace("websocket", "evil/1"));
+    client
+        .expect_refusal(502)
+        .expect_field("Connection", "close");
+    client.expect_gone();
+    drop(hop);
+    proxy.expect_at_rest();
+    upstream.expect_never_saw("smuggled");
+}
+
 #[test]
 fn an_upgrade_to_h2c_is_dropped() {
     let with = |fields| {
