@@ -4,15 +4,20 @@
 //! on one terminal or pipe do not mix. Names from clients and upstreams end up
 //! in messages; a line feed or an escape sequence in one of them must not forge
 //! a line or reach the terminal, so control characters are written as escapes.
+//! Every thread writes here, so a pipe that nobody reads must not hold them up:
+//! what it does not take is lost, and told once it takes something again.
 //! No colors: the log is read by journals and files more than by people.
 //!
 //! One line for each request is another matter, and not here.
 
 use std::fmt::{self, Write as _};
 use std::io::{self, LineWriter, Write};
+use std::time::Duration;
 
 use log::{LevelFilter, Log, Metadata, Record};
 use simplelog::{ConfigBuilder, LevelPadding, WriteLogger};
+
+use crate::net::sink::Sink;
 
 /// A longer message is cut, in bytes.
 const MESSAGE_MAX: usize = 8 * 1024;
@@ -20,6 +25,10 @@ const MESSAGE_MAX: usize = 8 * 1024;
 /// The longest line: a message of which every byte is cut or fits, the time,
 /// the level and the target.
 const LINE_MAX: usize = MESSAGE_MAX + 512;
+
+/// How long a line waits for room; the next ones do not wait until there was
+/// some again.
+const PATIENCE: Duration = Duration::from_millis(500);
 
 /// Libraries that tell about each of their steps: only their warnings count.
 const TALKATIVE: &[&str] = &["ureq", "ureq_proto"];
@@ -70,7 +79,11 @@ impl Level {
 /// The process has a log already.
 pub fn start(level: Level) -> Result<(), AlreadyLogging> {
     let (Level::Chosen(filter) | Level::Misspelled(filter)) = level;
-    log::set_boxed_logger(Box::new(ProcessLog::to(io::stderr()))).or(Err(AlreadyLogging))?;
+    let logger: Box<dyn Log> = match Sink::standard_error() {
+        Ok(sink) => Box::new(ProcessLog::to(Impatient::new(sink))),
+        Err(_no_descriptor) => Box::new(ProcessLog::to(io::stderr())),
+    };
+    log::set_boxed_logger(logger).or(Err(AlreadyLogging))?;
     log::set_max_level(filter);
     if let Level::Misspelled(used) = level {
         log::warn!(
@@ -78,6 +91,71 @@ pub fn start(level: Level) -> Result<(), AlreadyLogging> {
         );
     }
     Ok(())
+}
+
+/// Gives lines up rather than waiting for whoever reads them.
+#[derive(Debug)]
+struct Impatient {
+    sink: Sink,
+    /// Writes given up since the last one that was not.
+    lost: u64,
+    /// The last line that is there lacks its end.
+    torn: bool,
+}
+
+impl Impatient {
+    fn new(sink: Sink) -> Self {
+        Self {
+            sink,
+            lost: 0,
+            torn: false,
+        }
+    }
+
+    /// Writes all of `bytes`. `false`: not all, which is noted.
+    fn put(&mut self, bytes: &[u8]) -> bool {
+        let mut left = bytes;
+        while !left.is_empty() {
+            let patience = if self.lost == 0 {
+                PATIENCE
+            } else {
+                Duration::ZERO
+            };
+            // An interruption of the wait is no room, which the write finds out.
+            let waited = self.sink.wait(patience).map(|_room| ());
+            match waited.and_then(|()| self.sink.write_some(left)) {
+                Ok(0) | Err(_) => {
+                    self.torn |= left.len() < bytes.len();
+                    return false;
+                }
+                Ok(count) => left = left.get(count..).unwrap_or_default(),
+            }
+        }
+        true
+    }
+}
+
+impl Write for Impatient {
+    /// Takes everything: what it cannot write is lost, and nobody's failure.
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.lost > 0 {
+            let begin = if self.torn { "\n" } else { "" };
+            let told = format!("{begin}{} lines of this log are lost\n", self.lost);
+            if !self.put(told.as_bytes()) {
+                self.lost += 1;
+                return Ok(bytes.len());
+            }
+            (self.lost, self.torn) = (0, false);
+        }
+        if !self.put(bytes) {
+            self.lost += 1;
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// The log: escapes, filters and lets [`WriteLogger`] write.
@@ -160,7 +238,11 @@ fn is_harmful(letter: char) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
+    use std::io::Read;
+    use std::os::fd::OwnedFd;
     use std::sync::Arc;
+    use std::time::Instant;
 
     use parking_lot::Mutex;
 
@@ -220,6 +302,31 @@ mod tests {
             writes[0].ends_with(" x: a\\r\\n2026 [ERROR] b\\u{1b}[31m\\u{202e}\\u{85}\n"),
             "{writes:?}"
         );
+    }
+
+    #[test]
+    fn a_pipe_that_nobody_reads_holds_nobody_up() {
+        let (mut reader, writer) = io::pipe().unwrap();
+        let file = File::from(OwnedFd::from(writer));
+        let mut log = Impatient::new(Sink::of(file).unwrap());
+        let line = [&[b'x'; 5000][..], b"\n"].concat();
+        let begun = Instant::now();
+        for _ in 0..1000 {
+            log.write_all(&line).unwrap();
+        }
+        assert!(begun.elapsed() < PATIENCE * 20, "{:?}", begun.elapsed());
+        let lost = log.lost;
+        assert!(lost > 0);
+        // All of that is read at once, and makes room.
+        let mut there = vec![0; 1 << 20];
+        let count = reader.read(&mut there).unwrap();
+        log.write_all(b"again\n").unwrap();
+        drop(log);
+        there.truncate(count);
+        reader.read_to_end(&mut there).unwrap();
+        let text = String::from_utf8(there).unwrap();
+        let end = format!("x\n{lost} lines of this log are lost\nagain\n");
+        assert!(text.ends_with(&end));
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Where lines go: a file, a FIFO or standard output, written to without being held up.
+//! Where lines go: a file, a FIFO, standard output or error, written to without being held up.
 //!
 //! Opening a FIFO for writing waits for a reader, and writing to a full pipe for room: for ever, if
 //! nobody reads. Here both come back at once and say so. Of a file nothing is known but that it takes
@@ -64,7 +64,19 @@ impl Sink {
         Self::of(File::from(io::stdout().as_fd().try_clone_to_owned()?))
     }
 
-    fn of(file: File) -> io::Result<Self> {
+    /// Standard error.
+    ///
+    /// # Errors
+    /// As [`Sink::standard_output`].
+    pub fn standard_error() -> io::Result<Self> {
+        Self::of(File::from(io::stderr().as_fd().try_clone_to_owned()?))
+    }
+
+    /// Something that is open already.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn of(file: File) -> io::Result<Self> {
         let kind = if file.metadata()?.is_file() {
             Kind::File
         } else {
