@@ -91,11 +91,17 @@ impl fmt::Display for Took {
 }
 
 /// The first screen.
-pub(super) fn welcome(relay: SocketAddr, upstreams: &[Embedded], origin: SocketAddr) -> String {
+pub(super) fn welcome(
+    relay: SocketAddr,
+    page: &str,
+    upstreams: &[Embedded],
+    origin: SocketAddr,
+) -> String {
     let names = upstreams.iter().map(Embedded::name);
     let pool: Vec<_> = names.zip(upstreams.iter().map(Embedded::address)).collect();
     [
         scene(relay, &pool, origin),
+        watch(page),
         requests(relay, origin.port()),
         failover(relay, origin.port()),
     ]
@@ -131,6 +137,13 @@ fn scene(relay: SocketAddr, pool: &[(String, SocketAddr)], origin: SocketAddr) -
 fn row(name: &str, address: SocketAddr, note: &str) -> String {
     let row = format!("  {name:<11} {:<16} {note}", address.to_string());
     row.trim_end().to_owned()
+}
+
+/// `page`: its address, with the token.
+fn watch(page: &str) -> String {
+    format!(
+        "Watch all of it in a browser (the password in this address is good for this demo):\n\n  {page}"
+    )
 }
 
 fn requests(relay: SocketAddr, origin: u16) -> String {
