@@ -89,7 +89,7 @@ impl Browser {
         assert_eq!(head.status(), 200, "{method} {path} {body}\n{answer}");
         // JSON is YAML.
         let mut answer: Value = serde_yaml::from_str(&answer).expect("JSON");
-        answer["value"].take()
+        std::mem::take(&mut answer["value"])
     }
 
     fn command(&self, path: &str, body: &str) -> Value {

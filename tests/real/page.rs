@@ -3,7 +3,7 @@
 use serde_yaml::Value;
 
 use crate::browser::{Browser, Scheme, quoted};
-use crate::machine::{PATIENCE, free_port, wait_until};
+use crate::machine::free_port;
 use crate::origin::Origin;
 use crate::proxies::Proxy;
 use crate::relay::{Relay, Settings, as_upstream};
