@@ -287,6 +287,7 @@ mod tests {
             .collect();
         let text = [
             scene(loopback(port), &pool, loopback(18_084)),
+            watch("http://any:0123456789abcdef0123456789abcdef@127.0.0.1:19090/"),
             requests(loopback(port), 18_084),
             failover(loopback(port), 18_084),
         ]

@@ -14,7 +14,7 @@ pub(crate) struct Browser {
     driver: Server,
     session: String,
     // After the driver, so that it goes away after it.
-    _folder: Folder,
+    folder: Folder,
 }
 
 /// What people set their screens to.
@@ -42,9 +42,9 @@ impl Browser {
         let mut browser = Self {
             driver,
             session: String::new(),
-            _folder: folder,
+            folder,
         };
-        let profile = browser._folder.path().join("profile");
+        let profile = browser.folder.path().join("profile");
         let profile = format!("--user-data-dir={}", profile.display());
         let arguments: Vec<_> = [
             "--headless",
@@ -144,8 +144,8 @@ impl Browser {
             quoted(selector)
         );
         let found = self.command("/element", &find);
-        let ids = found.as_mapping().expect("an element").values();
-        let id = ids.filter_map(Value::as_str).next().expect("its name");
+        let mut ids = found.as_mapping().expect("an element").values();
+        let id = ids.find_map(Value::as_str).expect("its name");
         let body = format!("{{\"text\":{}}}", quoted(text));
         self.command(&format!("/element/{id}/value"), &body);
     }

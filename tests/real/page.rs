@@ -38,9 +38,10 @@ impl Scene {
                 "health_check: {{url: '{}', expect_status: 200, interval_secs: 1}}",
                 origin.url("/ok")
             ));
-        let settings = match upstreams.is_empty() {
-            true => settings.line("domain_policy: {mode: whitelist}\nupstream: []"),
-            false => upstreams.iter().fold(settings, Settings::upstream),
+        let settings = if upstreams.is_empty() {
+            settings.line("domain_policy: {mode: whitelist}\nupstream: []")
+        } else {
+            upstreams.iter().fold(settings, Settings::upstream)
         };
         Self {
             relay: Relay::start(&settings),
@@ -118,7 +119,7 @@ fn press(scene: &Scene, name: &str) {
 const SENTENCE: &str = "document.getElementById('sentence').textContent";
 
 /// The least contrast of text and what is behind it, of all texts of the page (WCAG 2, 1.4.3).
-const CONTRAST: &str = r#"(() => {
+const CONTRAST: &str = r"(() => {
     const parse = color => (color.match(/[\d.]+/g) ?? [0, 0, 0, 0]).map(Number);
     const light = ([r, g, b]) => [[r, .2126], [g, .7152], [b, .0722]].reduce((sum, [part, weight]) => {
         part /= 255;
@@ -140,7 +141,7 @@ const CONTRAST: &str = r#"(() => {
         if (contrast < least) { least = contrast; which = node.outerHTML.slice(0, 100); }
     }
     return least >= 4.5 ? 'enough' : `${least} ${which}`;
-})()"#;
+})()";
 
 #[test]
 #[ignore = "needs chromium (Debian packages chromium and chromium-driver)"]
