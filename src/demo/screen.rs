@@ -141,9 +141,7 @@ fn row(name: &str, address: SocketAddr, note: &str) -> String {
 
 /// `page`: its address, with the token.
 fn watch(page: &str) -> String {
-    format!(
-        "Watch all of it in a browser (the password in this address is good for this demo):\n\n  {page}"
-    )
+    format!("See all of it in a browser (this password is good for this demo):\n\n  {page}")
 }
 
 fn requests(relay: SocketAddr, origin: u16) -> String {
