@@ -46,7 +46,7 @@
 //!      ▲                               full: 503          │ Park       │ Tunnel
 //!      └──────────────────────────────────────────────────┘            └▶ tunnel x2 each
 //!  overseer x1   health x1 (+ probes)   reload x1   sweeper x1   access-log x1   resolver x0..8
-//!  admin x1   admin-handler x1 (+ those of tiny_http)
+//!  admin x1   admin-handler x1 (+ those of tiny_http)   service x0..1 (tells a service manager)
 //! ```
 //!
 //! Workers start when requests wait, up to `limits.workers`, and leave when idle. An exchange that lasts

@@ -135,6 +135,8 @@ fn write_config(object: &mut Object<'_>, ctx: &Context, snapshot: &Snapshot) {
         object.field("ok", reload.failure.is_none());
         object.field("last_success", reload.succeeded_unix_ms.map(Moment));
         object.field("failed", ctx.metrics.failed_reloads.value());
+        object.values("changes", reload.changes);
+        object.values("needs_restart", reload.needs_restart);
         let (at, error) = match reload.failure {
             Some((at, error)) => (Some(Moment(at)), Some(error)),
             None => (None, None),

@@ -52,7 +52,7 @@ pub struct AccessRules {
 }
 
 /// A client that may use this proxy.
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct User {
     /// Without colon and control characters (RFC 7617 §2).
     pub username: String,

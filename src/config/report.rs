@@ -1,6 +1,7 @@
 //! The text of `--check`: what a valid file means, every value with its unit.
 //!
-//! Secrets are said to be there or not, never shown.
+//! Secrets are said to be there or not, never shown. The values by themselves are for those who
+//! compare two files.
 
 use std::fmt::{self, Display, Formatter};
 use std::time::Duration;
@@ -26,13 +27,66 @@ pub struct Report<'c> {
     pub file: &'c str,
 }
 
+/// One effective value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Value {
+    /// The block its key stands in; empty for those at the top of the file.
+    pub block: &'static str,
+    /// The key; with its block where the report has no heading for that.
+    pub key: &'static str,
+    /// The value with its unit. Of a secret, whether there is one.
+    pub text: String,
+}
+
+impl Value {
+    /// The key with the block it stands in: `limits.workers`.
+    pub fn path(&self) -> String {
+        match self.block {
+            "" => self.key.to_owned(),
+            block => format!("{block}.{}", self.key),
+        }
+    }
+}
+
+/// Every value but the upstreams, always the same keys in the same order.
+pub fn values(config: &Config) -> Vec<Value> {
+    let mut rows = Rows::default();
+    list_general(&mut rows, config);
+    list_health(&mut rows, &config.health);
+    list_limits(&mut rows, &config.limits);
+    list_access(&mut rows, &config.access);
+    rows.values
+}
+
+#[derive(Default)]
+struct Rows {
+    block: &'static str,
+    values: Vec<Value>,
+}
+
+impl Rows {
+    fn add(&mut self, key: &'static str, value: &dyn Display) {
+        self.values.push(Value {
+            block: self.block,
+            key,
+            text: value.to_string(),
+        });
+    }
+}
+
 impl Display for Report<'_> {
     fn fmt(&self, out: &mut Formatter<'_>) -> fmt::Result {
         let config = self.config;
-        write_general(out, config)?;
-        write_health(out, &config.health)?;
-        write_limits(out, &config.limits)?;
-        write_access(out, config)?;
+        let mut block = "";
+        for value in values(config) {
+            if value.block != block {
+                block = value.block;
+                heading(out, block)?;
+            }
+            let indent = if block.is_empty() { "" } else { "  " };
+            let key = format!("{indent}{}", value.key);
+            writeln!(out, "{key:KEY_WIDTH$}{}", value.text)?;
+        }
         write_upstreams(out, &config.upstreams)?;
         write_notices(out, "warnings", config, Severity::Advice)?;
         write_notices(
@@ -50,34 +104,31 @@ impl Display for Report<'_> {
     }
 }
 
-fn write_general(out: &mut Formatter<'_>, config: &Config) -> fmt::Result {
-    row(out, "listen", &config.listen)?;
+fn list_general(rows: &mut Rows, config: &Config) {
+    rows.add("listen", &config.listen);
     match &config.admin_listen {
-        Some(address) => row(out, "admin_listen", address)?,
-        None => row(out, "admin_listen", &"none (no admin endpoints)")?,
+        Some(address) => rows.add("admin_listen", address),
+        None => rows.add("admin_listen", &"none (no admin endpoints)"),
     }
-    row(out, "admin_token", &there(config.admin_token.as_ref()))?;
-    row(out, "mode", &config.mode)?;
+    rows.add("admin_token", &there(config.admin_token.as_ref()));
+    rows.add("mode", &config.mode);
     match config.reload_interval {
-        Some(interval) => row(out, "reload_interval_secs", &Seconds(interval))?,
-        None => row(out, "reload_interval_secs", &"0 (only on SIGHUP)")?,
+        Some(interval) => rows.add("reload_interval_secs", &Seconds(interval)),
+        None => rows.add("reload_interval_secs", &"0 (only on SIGHUP)"),
     }
-    write_access_log(out, config.access_log.as_ref())?;
-    row(out, "via", &config.via)?;
+    list_access_log(rows, config.access_log.as_ref());
+    rows.add("via", &config.via);
     match &config.proxy_protocol {
-        Some(from) => row(
-            out,
-            "listen_proxy_protocol",
-            &format_args!("true, from {from}"),
-        )?,
-        None => row(out, "listen_proxy_protocol", &false)?,
+        Some(from) => rows.add("listen_proxy_protocol", &format_args!("true, from {from}")),
+        None => rows.add("listen_proxy_protocol", &false),
     }
-    write_policy(out, config.policy)
+    list_policy(rows, config.policy);
 }
 
-fn write_access_log(out: &mut Formatter<'_>, log: Option<&AccessLog>) -> fmt::Result {
+fn list_access_log(rows: &mut Rows, log: Option<&AccessLog>) {
     let Some(log) = log else {
-        return row(out, "access_log", &false);
+        rows.add("access_log", &false);
+        return;
     };
     let format = match log.format {
         AccessLogFormat::Combined => "combined",
@@ -85,53 +136,46 @@ fn write_access_log(out: &mut Formatter<'_>, log: Option<&AccessLog>) -> fmt::Re
         AccessLogFormat::Text => "text",
     };
     match &log.file {
-        Some(file) => row(
-            out,
+        Some(file) => rows.add(
             "access_log",
             &format_args!("{format}, to {}", file.display()),
         ),
-        None => row(
-            out,
-            "access_log",
-            &format_args!("{format}, to standard output"),
-        ),
+        None => rows.add("access_log", &format_args!("{format}, to standard output")),
     }
 }
 
-fn write_policy(out: &mut Formatter<'_>, policy: PolicySummary) -> fmt::Result {
+fn list_policy(rows: &mut Rows, policy: PolicySummary) {
     let meaning = match policy.mode {
         PolicyMode::Off => "off (everything uses an upstream)",
         PolicyMode::Blacklist => "blacklist (listed domains go direct)",
         PolicyMode::Whitelist => "whitelist (only listed domains use an upstream)",
     };
-    row(out, "domain_policy.mode", &meaning)?;
-    row(
-        out,
+    rows.add("domain_policy.mode", &meaning);
+    rows.add(
         "domain_policy.domains",
         &format_args!("{} listed", policy.domains),
-    )
+    );
 }
 
-fn write_health(out: &mut Formatter<'_>, health: &HealthCheck) -> fmt::Result {
-    heading(out, "health_check")?;
-    row(out, "  interval_secs", &Seconds(health.interval))?;
-    row(out, "  timeout_secs", &Seconds(health.timeout))?;
-    row(out, "  url", &health.target)?;
-    row(out, "  expect_status", &health.expect_status)?;
-    row(out, "  fall", &format_args!("{} in a row", health.fall))?;
-    row(out, "  rise", &format_args!("{} in a row", health.rise))?;
+fn list_health(rows: &mut Rows, health: &HealthCheck) {
+    rows.block = "health_check";
+    rows.add("interval_secs", &Seconds(health.interval));
+    rows.add("timeout_secs", &Seconds(health.timeout));
+    rows.add("url", &health.target);
+    rows.add("expect_status", &health.expect_status);
+    rows.add("fall", &format_args!("{} in a row", health.fall));
+    rows.add("rise", &format_args!("{} in a row", health.rise));
     match health.online_interval {
-        Some(interval) => row(out, "  online_interval_secs", &Seconds(interval)),
-        None => row(
-            out,
-            "  online_interval_secs",
+        Some(interval) => rows.add("online_interval_secs", &Seconds(interval)),
+        None => rows.add(
+            "online_interval_secs",
             &"0 (online upstreams are not probed)",
         ),
     }
 }
 
-fn write_limits(out: &mut Formatter<'_>, limits: &Limits) -> fmt::Result {
-    heading(out, "limits")?;
+fn list_limits(rows: &mut Rows, limits: &Limits) {
+    rows.block = "limits";
     let system = "as many as file descriptors and threads allow";
     let workers = "auto: 64 a core, between 128 and 1024";
     for (key, limit, unit, none) in [
@@ -151,13 +195,13 @@ fn write_limits(out: &mut Formatter<'_>, limits: &Limits) -> fmt::Result {
         ("queue", limits.queue, "requests", "auto: 4 for each worker"),
     ] {
         match limit {
-            Some(limit) => row(out, &format!("  {key}"), &format_args!("{limit} {unit}"))?,
-            None => row(out, &format!("  {key}"), &format_args!("0 ({none})"))?,
+            Some(limit) => rows.add(key, &format_args!("{limit} {unit}")),
+            None => rows.add(key, &format_args!("0 ({none})")),
         }
     }
     match limits.request_timeout {
-        Some(timeout) => row(out, "  request_timeout_secs", &Seconds(timeout))?,
-        None => row(out, "  request_timeout_secs", &"0 (none)")?,
+        Some(timeout) => rows.add("request_timeout_secs", &Seconds(timeout)),
+        None => rows.add("request_timeout_secs", &"0 (none)"),
     }
     for (key, time) in [
         ("queue_timeout_secs", limits.queue_timeout),
@@ -170,33 +214,31 @@ fn write_limits(out: &mut Formatter<'_>, limits: &Limits) -> fmt::Result {
         ("shutdown_timeout_secs", limits.shutdown_timeout),
         ("upstream_idle_secs", limits.upstream_idle),
     ] {
-        row(out, &format!("  {key}"), &Seconds(time))?;
+        rows.add(key, &Seconds(time));
     }
     let idle = limits.upstream_idle_connections;
-    row(
-        out,
-        "  upstream_idle_connections",
+    rows.add(
+        "upstream_idle_connections",
         &format_args!("{idle} for each upstream"),
-    )?;
-    row(
-        out,
-        "  max_header_bytes",
+    );
+    rows.add(
+        "max_header_bytes",
         &format_args!("{} bytes", limits.max_header_bytes),
-    )
+    );
 }
 
-fn write_access(out: &mut Formatter<'_>, config: &Config) -> fmt::Result {
+fn list_access(rows: &mut Rows, access: &AccessRules) {
     let AccessRules {
         allow,
         users,
         connect_ports,
         direct_deny,
-    } = &config.access;
-    heading(out, "access")?;
-    row(out, "  allow", allow)?;
+    } = access;
+    rows.block = "access";
+    rows.add("allow", allow);
     match users.len() {
-        0 => row(out, "  users", &"none (no credentials are asked for)")?,
-        count => row(out, "  users", &format_args!("{count}"))?,
+        0 => rows.add("users", &"none (no credentials are asked for)"),
+        count => rows.add("users", &format_args!("{count}")),
     }
     let ports: Vec<_> = connect_ports
         .iter()
@@ -210,11 +252,11 @@ fn write_access(out: &mut Formatter<'_>, config: &Config) -> fmt::Result {
     } else {
         ports.join(", ")
     };
-    row(out, "  connect_ports", &ports)?;
+    rows.add("connect_ports", &ports);
     if direct_deny.is_empty() {
-        row(out, "  direct_deny", &"nothing")
+        rows.add("direct_deny", &"nothing");
     } else {
-        row(out, "  direct_deny", direct_deny)
+        rows.add("direct_deny", direct_deny);
     }
 }
 
@@ -254,10 +296,6 @@ fn write_notices(
 
 fn heading(out: &mut Formatter<'_>, title: &str) -> fmt::Result {
     writeln!(out, "\n{title}")
-}
-
-fn row(out: &mut Formatter<'_>, key: &str, value: &dyn Display) -> fmt::Result {
-    writeln!(out, "{key:KEY_WIDTH$}{value}")
 }
 
 /// Whether a secret is there; which one it is stays out of every text.

@@ -135,14 +135,20 @@ pub struct ReloadState {
     /// What is wrong with the file as it is now, and since when (milliseconds since 1970). `None`:
     /// it is the one in force.
     pub failure: Option<(u64, String)>,
+    /// What the last successful reload changed, a sentence each.
+    pub changes: Vec<String>,
+    /// Keys whose value in the file has to wait for a restart, a sentence each.
+    pub needs_restart: Vec<String>,
 }
 
 impl LastReload {
-    /// The file was put in force.
-    pub fn succeeded(&self, now_unix_ms: u64) {
+    /// The file was put in force; what that changed, and what has to wait for a restart.
+    pub fn succeeded(&self, now_unix_ms: u64, changes: &[String], needs_restart: &[String]) {
         *self.state.lock() = ReloadState {
             succeeded_unix_ms: Some(now_unix_ms),
             failure: None,
+            changes: changes.to_vec(),
+            needs_restart: needs_restart.to_vec(),
         };
     }
 

@@ -2,11 +2,13 @@
 //!
 //! - [`socket`]: system calls with a time limit, and waiting for two sockets at once
 //! - [`conn`]: a socket with the bytes read too far
+//! - [`notify`]: what the service manager is told
 //! - [`permits`]: how many of a thing may exist, as guards
 //! - [`process`]: what the system says about this process
 //! - [`resolve`]: names to addresses, off the workers, under a deadline
 //! - [`dial`]: an authority to a connected socket
 //! - [`shelf`]: idle connections to one upstream, kept for reuse
+//! - [`sink`]: files and pipes for lines, written to without being held up
 //! - [`threads`]: named threads within the process's budget
 //! - [`tunnel`]: two copy threads after a CONNECT or an Upgrade
 //!
@@ -15,10 +17,12 @@
 
 pub mod conn;
 pub mod dial;
+pub mod notify;
 pub mod permits;
 pub mod process;
 pub mod resolve;
 pub mod shelf;
+pub mod sink;
 pub mod socket;
 pub mod threads;
 pub mod tunnel;

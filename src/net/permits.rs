@@ -109,6 +109,13 @@ pub struct ClientPermit {
     client: IpAddr,
 }
 
+impl ClientPermit {
+    /// One more for `client`, in the same book, unless it has `limit` already.
+    pub fn of_another(&self, client: IpAddr, limit: Option<NonZeroUsize>) -> Option<Self> {
+        self.owner.take(client, limit)
+    }
+}
+
 impl Drop for ClientPermit {
     fn drop(&mut self) {
         let mut counts = self.owner.counts.lock();

@@ -18,6 +18,7 @@
 //! | `hop` | what a message asks of this hop | RFC 9110 §7.6.2, §7.8, §10.1.1 |
 //! | [`rewrite`] | the head that goes on | RFC 9110 §7.6, RFC 9112 §3.2 |
 //! | [`credentials`] | Basic authentication | RFC 7617 |
+//! | [`proxy_header`] | who the client of a balancer is | the PROXY protocol |
 //! | [`answer`] | what this proxy says itself | RFC 9110 §15, RFC 9209 |
 
 pub mod answer;
@@ -29,6 +30,7 @@ pub mod framing;
 pub mod head;
 mod hop;
 pub mod persistence;
+pub mod proxy_header;
 pub mod rewrite;
 mod start_line;
 pub mod target;

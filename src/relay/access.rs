@@ -12,17 +12,19 @@ use crate::protocol::answer::Refusal;
 use crate::protocol::head::RequestHead;
 use crate::protocol::target::{Host, RequestTarget};
 
+use super::{Arrival, Client};
+
 /// Refuses what `access` does not allow.
 ///
 /// # Errors
 /// The answer for the client.
 pub fn check(
     access: &AccessRules,
-    client: IpAddr,
+    client: Asking,
     head: &RequestHead,
     target: &RequestTarget<'_>,
 ) -> Result<(), Refusal> {
-    if !access.allow.contains(canonical(client)) {
+    if !access.allow.contains(canonical(client.ip)) {
         return Err(Refusal::Forbidden);
     }
     if !access.users.is_empty() {
@@ -46,10 +48,34 @@ pub fn check(
             authority
         }
     };
-    if is_literal_loopback(authority.host()) && !canonical(client).is_loopback() {
+    if is_literal_loopback(authority.host()) && !client.is_on_this_host() {
         return Err(Refusal::TargetForbidden);
     }
     Ok(())
+}
+
+/// The client as far as it matters here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Asking {
+    /// Its address.
+    pub ip: IpAddr,
+    /// How it came here.
+    pub arrival: Arrival,
+}
+
+impl Asking {
+    /// What is known of `client`.
+    pub fn of(client: &Client) -> Self {
+        Self {
+            ip: client.address.ip(),
+            arrival: client.arrival,
+        }
+    }
+
+    /// A loopback address that a balancer names is on the balancer's host.
+    fn is_on_this_host(self) -> bool {
+        self.arrival == Arrival::Direct && canonical(self.ip).is_loopback()
+    }
 }
 
 /// On whose behalf an origin is dialed.
@@ -63,10 +89,10 @@ pub enum Asker {
 
 impl Asker {
     /// Whoever is behind `client`.
-    pub fn new(client: IpAddr, head: &RequestHead) -> Self {
+    pub fn new(client: Asking, head: &RequestHead) -> Self {
         let fields = head.fields();
         let relayed = fields.contains("Via") || fields.contains("Forwarded");
-        if canonical(client).is_loopback() && !relayed {
+        if client.is_on_this_host() && !relayed {
             Self::Local
         } else {
             Self::Remote
@@ -132,6 +158,13 @@ mod tests {
         config::parse(&text, "test.yaml").unwrap().access
     }
 
+    fn directly(client: &str) -> Asking {
+        Asking {
+            ip: client.parse().unwrap(),
+            arrival: Arrival::Direct,
+        }
+    }
+
     fn request(target: &str, fields: &str) -> RequestHead {
         let method = if target.starts_with("http") {
             "GET"
@@ -145,7 +178,7 @@ mod tests {
     fn check_request(yaml: &str, client: &str, target: &str, fields: &str) -> Option<u16> {
         let head = request(target, fields);
         let target = RequestTarget::parse(head.method(), head.target()).unwrap();
-        check(&rules(yaml), client.parse().unwrap(), &head, &target)
+        check(&rules(yaml), directly(client), &head, &target)
             .err()
             .map(|refusal| refusal.status())
     }
@@ -258,10 +291,31 @@ mod tests {
 
     #[test]
     fn a_request_that_came_through_another_relay_is_not_from_this_host() {
-        let local = "127.0.0.1".parse().unwrap();
+        let local = directly("127.0.0.1");
         let plain = request("http://a.test/", "");
         let relayed = request("http://a.test/", "Via: 1.1 other\r\n");
         assert_eq!(Asker::new(local, &plain), Asker::Local);
         assert_eq!(Asker::new(local, &relayed), Asker::Remote);
+    }
+
+    /// The loopback address is that of the balancer, or the balancer itself.
+    #[test]
+    fn nobody_behind_a_balancer_is_on_this_host() {
+        let behind = Asking {
+            arrival: Arrival::ThroughBalancer,
+            ..directly("127.0.0.1")
+        };
+        assert_eq!(
+            Asker::new(behind, &request("http://a.test/", "")),
+            Asker::Remote
+        );
+        let head = request("http://localhost/", "");
+        let target = RequestTarget::parse(head.method(), head.target()).unwrap();
+        let refused = check(&rules(""), behind, &head, &target);
+        assert_eq!(refused, Err(Refusal::TargetForbidden));
+        assert_eq!(
+            check(&rules(""), directly("127.0.0.1"), &head, &target),
+            Ok(())
+        );
     }
 }

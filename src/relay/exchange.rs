@@ -355,7 +355,7 @@ impl Exchange<'_> {
     /// A new connection to the origin, if the direct route may go there.
     pub(super) fn dial_origin(&self) -> Result<Conn, Refusal> {
         let access = &self.snapshot.config.access;
-        let asker = super::access::Asker::new(self.client.address.ip(), self.head);
+        let asker = super::access::Asker::new(super::access::Asking::of(self.client), self.head);
         let allows = |ip: IpAddr| super::access::allows_origin(access, asker, ip);
         self.dial(
             self.authority,

@@ -2,6 +2,7 @@
 //!
 //! In reading order:
 //! - [`session`]: one client connection, exchange after exchange
+//! - `introduction`: who the client of a balancer in front is
 //! - [`exchange`]: one request: access, route, attempts, failover
 //! - [`upload`]: the request body, and what of it can be sent again
 //! - [`attempt`]: one try at one next hop, up to its final response head
@@ -19,6 +20,7 @@ pub mod attempt;
 pub mod connect;
 pub mod duplex;
 pub mod exchange;
+mod introduction;
 pub mod report;
 pub mod respond;
 pub mod session;
@@ -27,7 +29,8 @@ pub mod upload;
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -195,6 +198,8 @@ pub struct Client {
     pub conn: Conn,
     /// Who it is.
     pub address: SocketAddr,
+    /// How it came here.
+    pub arrival: Arrival,
     /// How far the head that is coming in has been looked at.
     pub scanner: HeadScanner,
     /// When the first byte of that head came.
@@ -208,18 +213,45 @@ pub struct Client {
     permits: (Permit, ClientPermit),
 }
 
+/// How a client came here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Arrival {
+    /// By itself; its address is that of the connection.
+    Direct,
+    /// Its connection must begin with a PROXY header that says who it is.
+    Unannounced,
+    /// Through a balancer that has said who it is.
+    ThroughBalancer,
+}
+
 impl Client {
     /// A new connection that counts for `permits`.
-    pub fn new(conn: Conn, address: SocketAddr, permits: (Permit, ClientPermit)) -> Self {
+    pub fn new(
+        conn: Conn,
+        (address, arrival): (SocketAddr, Arrival),
+        permits: (Permit, ClientPermit),
+    ) -> Self {
         Self {
             conn,
             address,
+            arrival,
             scanner: HeadScanner::default(),
             head_begun: None,
             served: 0,
             bound: None,
             binds: false,
             permits,
+        }
+    }
+
+    /// Lets the connection count for `address` from now on. `false`: that has `limit` already.
+    fn counts_for(&mut self, address: IpAddr, limit: Option<NonZeroUsize>) -> bool {
+        match self.permits.1.of_another(address, limit) {
+            Some(permit) => {
+                self.permits.1 = permit;
+                true
+            }
+            None => false,
         }
     }
 

@@ -18,8 +18,10 @@ use crate::protocol::rewrite::{self, MaxForwards};
 use crate::protocol::target::RequestTarget;
 use crate::stop::Stage;
 
+use super::access::Asking;
 use super::attempt::{Failed, look_at};
 use super::exchange::{ClientEnd, Done, Exchange};
+use super::introduction::{self, Introduction};
 use super::report::{Report, RouteTaken};
 use super::upload::Upload;
 use super::{Client, Context, Scratch, Snapshot, access, connect};
@@ -64,6 +66,15 @@ pub fn serve(
     mut client: Client,
     worker: &dyn Worker,
 ) -> Outcome {
+    match introduction::read(&mut client, &ctx.snapshot()) {
+        Introduction::Done => {}
+        Introduction::Incomplete if client.head_begun.is_none() && is_stopping(ctx) => {
+            return Outcome::Closed(CloseReason::Draining);
+        }
+        Introduction::Incomplete => return Outcome::Park(client),
+        Introduction::Ended => return Outcome::Closed(CloseReason::ClientGone),
+        Introduction::Refused(refusal) => return refuse(ctx, client, &refusal),
+    }
     loop {
         let next = next_head(&mut client, ctx.snapshot().head_limits(), scratch, worker);
         let begun = client.head_begun.unwrap_or_else(Instant::now);
@@ -273,7 +284,7 @@ impl Turn<'_> {
         let target = target.map_err(|error| closing(error.into()))?;
         let framing = framing::of_request(self.head).map_err(|error| closing(error.into()))?;
         let access = &self.snapshot.config.access;
-        let checked = access::check(access, client.address.ip(), self.head, &target);
+        let checked = access::check(access, Asking::of(client), self.head, &target);
         let looped = self.snapshot.config.via && self.ctx.via.passes_through(self.head.fields());
         let refusal = match checked {
             Ok(()) if !looped => return Ok(Admitted { target, framing }),

@@ -42,7 +42,7 @@ pub enum Route {
 }
 
 /// The domain policy, ready to be asked.
-#[derive(Clone, Default, Debug)]
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub struct Rules {
     mode: PolicyMode,
     /// Names that match alone.

@@ -15,9 +15,10 @@ use crate::net::permits::{PerClient, Permits};
 use crate::net::socket::{self, TICK, Wait};
 use crate::protocol::answer::{self, AnswerContext, BodyWanted, Refusal};
 use crate::protocol::persistence::{CloseReason, Persistence};
-use crate::relay::{Client, Context};
+use crate::relay::{Arrival, Client, Context};
 use crate::stop::Stage;
 
+use super::service::Service;
 use super::waiter::Waiter;
 use super::workers::Hold;
 
@@ -39,6 +40,7 @@ pub(super) struct Acceptor {
     pub(super) waiter: Arc<Waiter>,
     pub(super) connections: Arc<Permits>,
     pub(super) clients: Arc<PerClient>,
+    pub(super) service: Arc<Service>,
 }
 
 impl Acceptor {
@@ -62,13 +64,15 @@ impl Acceptor {
         let mut reserve = File::open("/dev/null").ok();
         let mut pause = PAUSES.0;
         let mut complained: Option<Instant> = None;
+        let wakes_every = self.service.pulses.every;
         while self.ctx.stop.stage() == Stage::Running {
+            self.service.pulses.acceptor.beat();
             match self.listener.accept() {
                 Ok((stream, address)) => {
                     pause = PAUSES.0;
                     self.admit(stream, address);
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.wait(None),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.wait(wakes_every),
                 Err(error) if socket::is_exhaustion(&error) => {
                     if complained.is_none_or(|last| last.elapsed() >= COMPLAIN_EVERY) {
                         complained = Some(Instant::now());
@@ -111,7 +115,15 @@ impl Acceptor {
             self.ctx.metrics.refused.increment();
             return self.refuse(stream, &Refusal::ConnectionLimit);
         };
-        let limit = self.ctx.snapshot().config.limits.max_connections_per_client;
+        let snapshot = self.ctx.snapshot();
+        let (arrival, limit) = match snapshot.config.proxy_protocol {
+            None => (
+                Arrival::Direct,
+                snapshot.config.limits.max_connections_per_client,
+            ),
+            // Who it counts for is said in its header.
+            Some(_) => (Arrival::Unannounced, None),
+        };
         let Some(client) = self.clients.take(address.ip(), limit) else {
             self.ctx.metrics.refused_for_client.increment();
             return self.refuse(stream, &Refusal::ClientConnectionLimit);
@@ -128,7 +140,7 @@ impl Acceptor {
         }
         let conn = Conn::prepared(stream, LINGER);
         self.waiter
-            .park(Client::new(conn, address, (connection, client)));
+            .park(Client::new(conn, (address, arrival), (connection, client)));
     }
 
     /// Tells a client that there is no room for it, without a permit and without waiting for it.

@@ -6,7 +6,7 @@
 //!  waiter   x1  mio: readable ───┴▶ [bounded queue] ─▶ worker xN ─ relay::session::serve
 //!      ▲                               full: 503          │ Park       │ Tunnel
 //!      └──────────────────────────────────────────────────┘            └▶ tunnel x2 each
-//!  overseer x1  lasting exchanges      health x1   reload x1   sweeper x1
+//!  overseer x1  lasting exchanges   health x1   reload x1   sweeper x1   service x0..1
 //! ```
 //!
 //! The end has two stages (see [`crate::stop::Stage`]): draining finishes what is in flight, and when
@@ -14,6 +14,7 @@
 
 mod acceptor;
 mod checks;
+mod service;
 mod signals;
 mod waiter;
 mod workers;
@@ -31,16 +32,18 @@ use parking_lot::Mutex;
 use crate::admin::{Admin, Load, Surroundings};
 use crate::balance::state::Availability;
 use crate::config::checked::Config;
+use crate::net::notify::Manager;
 use crate::net::permits::{PerClient, Permits};
 use crate::net::resolve::Resolver;
 use crate::net::{socket, threads};
 use crate::relay::Context;
-use crate::reload;
+use crate::reload::{self, Changes};
 use crate::stop::{Alarm, Stage, Woken};
 
 pub use signals::{Watch, may_read, run};
 
 use acceptor::Acceptor;
+use service::{Follower, Seen, Service};
 use waiter::{Source, Waiter};
 use workers::{Bounds, Hold, Workers};
 
@@ -58,6 +61,8 @@ pub struct Options {
     pub resolver: Resolver,
     /// The file the configuration came from; without one there is nothing to reload.
     pub file: Option<PathBuf>,
+    /// Who is told what goes on; nobody by default.
+    pub manager: Manager,
 }
 
 /// A running relay.
@@ -69,6 +74,7 @@ pub struct Server {
     workers: Arc<Workers>,
     connections: Arc<Permits>,
     reload_alarm: Alarm,
+    service: Arc<Service>,
     admin: Option<Admin>,
     threads: Mutex<Vec<JoinHandle<()>>>,
     acceptor: Mutex<Option<JoinHandle<()>>>,
@@ -164,7 +170,8 @@ impl Server {
         let access_log = config.access_log.clone();
         let ctx = Arc::new(Context::new(config, options.resolver)?);
         ctx.access_log.configure(access_log.as_ref())?;
-        let (waiter, source) = Waiter::new(Arc::clone(&ctx))?;
+        let service = Arc::new(Service::new(options.manager));
+        let (waiter, source) = Waiter::new(Arc::clone(&ctx), Arc::clone(&service))?;
         let workers = Workers::new(Arc::clone(&ctx));
         let connections = Permits::new(most_connections(&ctx));
         let observed = Observed {
@@ -182,11 +189,13 @@ impl Server {
             waiter,
             workers,
             connections,
+            service,
             threads: Mutex::default(),
             acceptor: Mutex::default(),
             failure: Arc::default(),
         };
         server.start_threads((listener, source), options.file)?;
+        server.start_service()?;
         Ok(server)
     }
 
@@ -208,9 +217,13 @@ impl Server {
         self.keep(self.essential("sweeper", move || sweep(&ctx, &alarm))?);
         if let Some(file) = file {
             let (ctx, alarm) = (Arc::clone(&self.ctx), self.reload_alarm.clone());
-            let (connections, workers) = (Arc::clone(&self.connections), Arc::clone(&self.workers));
-            let applied = move |ctx: &Context| apply_limits(ctx, &connections, &workers);
-            let reloader = move || reload::run(&file, &ctx, &alarm, &applied);
+            let follower = Follower {
+                ctx: Arc::clone(&self.ctx),
+                connections: Arc::clone(&self.connections),
+                workers: Arc::clone(&self.workers),
+                service: Arc::clone(&self.service),
+            };
+            let reloader = move || reload::run(&file, &ctx, &alarm, &follower);
             self.keep(self.essential("reload", reloader)?);
         }
         let acceptor = Acceptor {
@@ -219,8 +232,25 @@ impl Server {
             waiter: Arc::clone(&self.waiter),
             connections: Arc::clone(&self.connections),
             clients: Arc::<PerClient>::default(),
+            service: Arc::clone(&self.service),
         };
         *self.acceptor.lock() = Some(self.essential("acceptor", move || acceptor.run())?);
+        Ok(())
+    }
+
+    /// Tells the service manager, if there is one, that this server serves, and keeps telling it.
+    fn start_service(&self) -> io::Result<()> {
+        if !self.service.is_wanted() {
+            return Ok(());
+        }
+        let service = Arc::clone(&self.service);
+        let seen = Seen {
+            ctx: Arc::clone(&self.ctx),
+            workers: Arc::clone(&self.workers),
+            connections: Arc::clone(&self.connections),
+        };
+        self.keep(self.essential("service", move || service.run(&seen))?);
+        self.service.ready();
         Ok(())
     }
 
@@ -283,9 +313,13 @@ impl Server {
     }
 
     /// Puts `config` in force, as a changed file would.
-    pub fn reload(&self, config: Config) {
-        reload::apply(&self.ctx, config);
+    ///
+    /// # Errors
+    /// When its access log cannot be opened; then nothing has changed.
+    pub fn reload(&self, config: Config) -> io::Result<Changes> {
+        let changes = reload::apply(&self.ctx, config)?;
         apply_limits(&self.ctx, &self.connections, &self.workers);
+        Ok(changes)
     }
 
     /// What it is doing right now.
@@ -328,6 +362,7 @@ impl Server {
         let limit = self.ctx.snapshot().config.limits.shutdown_timeout;
         let deadline = Instant::now() + limit;
         self.ctx.stop.advance(Stage::Draining);
+        self.service.stopping();
         if let Some(acceptor) = self.acceptor.lock().take() {
             join(acceptor);
         }
@@ -363,6 +398,7 @@ impl Server {
     fn end(&self) {
         self.ctx.stop.advance(Stage::Ended);
         self.ctx.tunnels.cut();
+        self.service.finish();
         self.waiter.end();
         self.workers.close();
         let deadline = Instant::now() + CUT_TIME;

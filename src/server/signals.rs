@@ -13,6 +13,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::iterator::{Handle, Signals};
 
 use crate::config::checked::Config;
+use crate::net::notify::Manager;
 use crate::net::threads;
 
 use super::{Drained, Options, Server};
@@ -28,6 +29,7 @@ pub fn run(config: Config, file: &Path) -> io::Result<()> {
     super::log_panics();
     let options = Options {
         file: Some(file.to_owned()),
+        manager: Manager::of_environment(),
         ..Options::default()
     };
     let server = Arc::new(Server::start(config, options)?);

@@ -25,6 +25,7 @@ use crate::protocol::answer::Refusal;
 use crate::relay::session::{self, Outcome};
 use crate::relay::{Client, Context};
 
+use super::service::Service;
 use super::workers::{Hold, Workers};
 
 /// How long a client may go on sending after its last answer.
@@ -45,6 +46,7 @@ const EVENTS: usize = 1024;
 #[derive(Debug)]
 pub(super) struct Waiter {
     ctx: Arc<Context>,
+    service: Arc<Service>,
     most_uncounted: usize,
     registry: Registry,
     waker: mio::Waker,
@@ -112,11 +114,12 @@ impl Waiter {
     ///
     /// # Errors
     /// When the process has no file descriptors left.
-    pub(super) fn new(ctx: Arc<Context>) -> io::Result<(Arc<Self>, Source)> {
+    pub(super) fn new(ctx: Arc<Context>, service: Arc<Service>) -> io::Result<(Arc<Self>, Source)> {
         let poll = Poll::new()?;
         let files = socket::raise_file_limit();
         let waiter = Self {
             ctx,
+            service,
             most_uncounted: (files / UNCOUNTED_SHARE).min(MOST_UNCOUNTED),
             registry: poll.registry().try_clone()?,
             waker: mio::Waker::new(poll.registry(), WAKE)?,
@@ -179,12 +182,16 @@ impl Waiter {
         let mut events = Events::with_capacity(EVENTS);
         let mut swept = false;
         loop {
+            self.service.pulses.waiter.beat();
             let (timeout, sweeps) = {
                 let mut table = self.table.lock();
                 if table.stage == WaiterStage::Ended {
                     return;
                 }
-                table.wakes_at = table.deadlines.first().map(|(at, _)| *at);
+                let first = table.deadlines.first().map(|(at, _)| *at);
+                let every = self.service.pulses.every;
+                let pulse = every.map(|every| Instant::now() + every);
+                table.wakes_at = first.into_iter().chain(pulse).min();
                 let left = table
                     .wakes_at
                     .map(|at| at.saturating_duration_since(Instant::now()));

@@ -352,6 +352,13 @@ impl Workers {
         }
     }
 
+    /// How long the request that has waited longest for a worker has done so.
+    pub(super) fn oldest_wait(&self) -> Duration {
+        let state = self.state.lock();
+        let first = state.jobs.front();
+        first.map_or(Duration::ZERO, |job| job.since.elapsed())
+    }
+
     /// Lets the threads go once their work is done.
     pub(super) fn close(&self) {
         self.state.lock().closing = true;

@@ -132,3 +132,6 @@ mod threads;
 
 /// The program as a process.
 mod process;
+
+/// Clients that come through a balancer.
+mod proxy_protocol;

@@ -274,6 +274,7 @@ fn with_an_interval_of_zero_the_file_is_read_when_somebody_says_so() {
     assert!(setup.has_via());
     setup.proxy.server().reload_now();
     wait_until(|| !setup.has_via());
+    wait_until(|| setup.reloads() == 1);
     // Nothing has changed since.
     let before = setup.reloads();
     setup.proxy.server().reload_now();

@@ -127,7 +127,8 @@ impl Proxy {
         extra: &str,
         upstreams: impl IntoIterator<Item = M>,
     ) {
-        self.server().reload(configuration(extra, upstreams));
+        let applied = self.server().reload(configuration(extra, upstreams));
+        applied.expect("the configuration applies");
         self.journal.note("proxy", "reloaded");
     }
 

@@ -1,0 +1,393 @@
+//! The forms of a line of the access log.
+//!
+//! Everything a client can choose is escaped, so that one exchange is one line of printable ASCII
+//! whatever bytes it carried.
+
+use std::fmt::Write as _;
+use std::time::{Duration, SystemTime};
+
+use time::OffsetDateTime;
+
+use crate::config::checked::AccessLogFormat;
+
+use super::Entry;
+
+/// Appends the line of `entry` with its line feed.
+pub(super) fn write_line(entry: &Entry, format: AccessLogFormat, out: &mut String) {
+    // Writing to a String cannot fail.
+    let written = match format {
+        AccessLogFormat::Text => write_text(entry, out),
+        AccessLogFormat::Json => write_json(entry, out),
+        AccessLogFormat::Combined => write_combined(entry, out),
+    };
+    debug_assert!(written.is_ok());
+    out.push('\n');
+}
+
+fn write_text(entry: &Entry, out: &mut String) -> std::fmt::Result {
+    write_time(entry.time, out)?;
+    write!(out, " id={} client={}", entry.id, entry.client)?;
+    for (name, value) in [("method", &entry.method), ("target", &entry.target)] {
+        write!(out, " {name}=")?;
+        write_word(value, out);
+    }
+    out.push_str(" status=");
+    match entry.status {
+        Some(status) => write!(out, "{status}")?,
+        None => out.push('-'),
+    }
+    write!(out, " in={} out={}", entry.received, entry.sent)?;
+    write!(out, " ms={}", Millis(entry.elapsed))?;
+    out.push_str(" ttfb_ms=");
+    match entry.first_byte {
+        Some(elapsed) => write!(out, "{}", Millis(elapsed))?,
+        None => out.push('-'),
+    }
+    out.push_str(" route=");
+    write_word(&entry.route, out);
+    write!(
+        out,
+        " attempts={} cause={}",
+        entry.attempts,
+        entry.cause.unwrap_or("-")
+    )
+}
+
+fn write_json(entry: &Entry, out: &mut String) -> std::fmt::Result {
+    out.push_str("{\"time\":\"");
+    write_time(entry.time, out)?;
+    write!(
+        out,
+        "\",\"id\":{},\"client\":\"{}\"",
+        entry.id, entry.client
+    )?;
+    for (name, value) in [
+        ("method", &entry.method),
+        ("target", &entry.target),
+        ("route", &entry.route),
+    ] {
+        write!(out, ",\"{name}\":")?;
+        write_quoted(value, out);
+    }
+    match entry.status {
+        Some(status) => write!(out, ",\"status\":{status}")?,
+        None => out.push_str(",\"status\":null"),
+    }
+    write!(out, ",\"in\":{},\"out\":{}", entry.received, entry.sent)?;
+    write!(out, ",\"ms\":{}", Millis(entry.elapsed))?;
+    match entry.first_byte {
+        Some(elapsed) => write!(out, ",\"ttfb_ms\":{}", Millis(elapsed))?,
+        None => out.push_str(",\"ttfb_ms\":null"),
+    }
+    write!(out, ",\"attempts\":{},\"cause\":", entry.attempts)?;
+    match entry.cause {
+        Some(cause) => write_quoted(cause, out),
+        None => out.push_str("null"),
+    }
+    out.push('}');
+    Ok(())
+}
+
+/// The Apache format of that name; the proxy's own facts follow as two more quoted fields.
+fn write_combined(entry: &Entry, out: &mut String) -> std::fmt::Result {
+    let at = OffsetDateTime::from(entry.time);
+    write!(
+        out,
+        "{} - - [{:02}/{}/{:04}:{:02}:{:02}:{:02} +0000] ",
+        entry.client.ip(),
+        at.day(),
+        month(at.month()),
+        at.year(),
+        at.hour(),
+        at.minute(),
+        at.second()
+    )?;
+    write_quoted(&format!("{} {} HTTP/1.1", entry.method, entry.target), out);
+    match entry.status {
+        Some(status) => write!(out, " {status}")?,
+        None => out.push_str(" -"),
+    }
+    write!(out, " {}", entry.sent)?;
+    let agent = entry.agent.clone().unwrap_or_default();
+    let dash = |text: &str| {
+        if text.is_empty() {
+            "-".to_owned()
+        } else {
+            text.to_owned()
+        }
+    };
+    for text in [
+        dash(&agent.referer),
+        dash(&agent.user_agent),
+        dash(&entry.route),
+        dash(entry.cause.unwrap_or_default()),
+    ] {
+        out.push(' ');
+        write_quoted(&text, out);
+    }
+    Ok(())
+}
+
+fn month(month: time::Month) -> String {
+    month.to_string().chars().take(3).collect()
+}
+
+/// RFC 3339, UTC, milliseconds.
+///
+/// # Errors
+/// When `out` cannot be written to, which a `String` always can.
+pub fn write_time(time: SystemTime, out: &mut String) -> std::fmt::Result {
+    let at = OffsetDateTime::from(time);
+    write!(
+        out,
+        "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}.{:03}Z",
+        at.year(),
+        u8::from(at.month()),
+        at.day(),
+        at.hour(),
+        at.minute(),
+        at.second(),
+        at.millisecond()
+    )
+}
+
+struct Millis(Duration);
+
+impl std::fmt::Display for Millis {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let micros = self.0.as_micros();
+        write!(f, "{}.{:03}", micros / 1000, micros % 1000)
+    }
+}
+
+/// A value of the text format: bare if it cannot be misread, else quoted.
+fn write_word(text: &str, out: &mut String) {
+    let bare = |c: char| c.is_ascii_graphic() && c != '"' && c != '\\';
+    if text.is_empty() {
+        out.push('-');
+    } else if text.chars().all(bare) {
+        out.push_str(text);
+    } else {
+        write_quoted(text, out);
+    }
+}
+
+/// A JSON string in ASCII. Control characters and everything beyond ASCII are escaped, so that no
+/// terminal or line reader can be fooled.
+pub fn write_quoted(text: &str, out: &mut String) {
+    out.push('"');
+    for unit in text.encode_utf16() {
+        match u8::try_from(unit) {
+            Ok(byte @ (b'"' | b'\\')) => {
+                out.push('\\');
+                out.push(char::from(byte));
+            }
+            Ok(byte) if byte == b' ' || byte.is_ascii_graphic() => out.push(char::from(byte)),
+            _ => {
+                let escaped = write!(out, "\\u{unit:04x}");
+                debug_assert!(escaped.is_ok());
+            }
+        }
+    }
+    out.push('"');
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+
+    use super::super::Agent;
+    use super::*;
+
+    fn entry(target: &str) -> Entry {
+        Entry {
+            time: SystemTime::UNIX_EPOCH + Duration::from_millis(1_700_000_000_123),
+            id: 7,
+            client: SocketAddr::from(([192, 0, 2, 1], 5000)),
+            method: "GET".to_owned(),
+            target: target.to_owned(),
+            status: Some(200),
+            received: 120,
+            sent: 1320,
+            elapsed: Duration::from_micros(12_345),
+            first_byte: Some(Duration::from_micros(999)),
+            route: "squid-1".to_owned(),
+            attempts: 1,
+            cause: None,
+            agent: None,
+        }
+    }
+
+    fn line(entry: &Entry, format: AccessLogFormat) -> String {
+        let mut out = String::new();
+        write_line(entry, format, &mut out);
+        out
+    }
+
+    #[test]
+    fn a_text_line_names_every_fact() {
+        assert_eq!(
+            line(&entry("http://a.test/"), AccessLogFormat::Text),
+            "2023-11-14T22:13:20.123Z id=7 client=192.0.2.1:5000 method=GET target=http://a.test/ \
+             status=200 in=120 out=1320 ms=12.345 ttfb_ms=0.999 route=squid-1 attempts=1 cause=-\n"
+        );
+    }
+
+    #[test]
+    fn what_a_client_sends_cannot_start_a_new_line_or_field() {
+        let hostile = entry("http://a.test/\r\nstatus=200 \"\u{1b}[31m\u{fffd}");
+        let text = line(&hostile, AccessLogFormat::Text);
+        assert_eq!(text.matches('\n').count(), 1);
+        assert!(
+            text.contains(r#"target="http://a.test/\u000d\u000astatus=200 \"\u001b[31m\ufffd" "#),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn a_json_line_is_one_object() {
+        let mut failed = entry("http://a.test/\"\\\u{1F600}");
+        failed.status = None;
+        failed.cause = Some("client_gone");
+        assert_eq!(
+            line(&failed, AccessLogFormat::Json),
+            "{\"time\":\"2023-11-14T22:13:20.123Z\",\"id\":7,\"client\":\"192.0.2.1:5000\",\
+             \"method\":\"GET\",\"target\":\"http://a.test/\\\"\\\\\\ud83d\\ude00\",\
+             \"route\":\"squid-1\",\"status\":null,\"in\":120,\"out\":1320,\"ms\":12.345,\
+             \"ttfb_ms\":0.999,\"attempts\":1,\"cause\":\"client_gone\"}\n"
+        );
+    }
+
+    #[test]
+    fn a_combined_line_is_what_log_analyzers_expect() {
+        assert_eq!(
+            line(&entry("http://a.test/"), AccessLogFormat::Combined),
+            "192.0.2.1 - - [14/Nov/2023:22:13:20 +0000] \"GET http://a.test/ HTTP/1.1\" 200 1320 \
+             \"-\" \"-\" \"squid-1\" \"-\"\n"
+        );
+    }
+
+    /// Reads one JSON value (RFC 8259) and gives back what follows it; strict, and ASCII only.
+    fn json(text: &[u8]) -> Option<&[u8]> {
+        match text.first()? {
+            b'{' => json_object(&text[1..]),
+            b'"' => json_string(&text[1..]),
+            b'n' => text.strip_prefix(b"null"),
+            _ => json_number(text),
+        }
+    }
+
+    fn json_object(mut text: &[u8]) -> Option<&[u8]> {
+        loop {
+            text = json_string(text.strip_prefix(b"\"")?)?;
+            text = json(text.strip_prefix(b":")?)?;
+            match text.split_first()? {
+                (b',', rest) => text = rest,
+                (b'}', rest) => return Some(rest),
+                (_, _) => return None,
+            }
+        }
+    }
+
+    fn json_string(mut text: &[u8]) -> Option<&[u8]> {
+        loop {
+            let (first, rest) = text.split_first()?;
+            text = match first {
+                b'"' => return Some(rest),
+                b'\\' => match rest.split_first()? {
+                    (b'u', rest) => {
+                        let digits = rest.get(..4)?;
+                        if !digits.iter().all(u8::is_ascii_hexdigit) {
+                            return None;
+                        }
+                        &rest[4..]
+                    }
+                    (b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't', rest) => rest,
+                    (_, _) => return None,
+                },
+                b' '..=b'~' => rest,
+                _ => return None,
+            };
+        }
+    }
+
+    fn json_number(text: &[u8]) -> Option<&[u8]> {
+        let digits = |text: &[u8]| text.iter().take_while(|b| b.is_ascii_digit()).count();
+        let whole = digits(text);
+        if whole == 0 || (whole > 1 && text[0] == b'0') {
+            return None;
+        }
+        let rest = &text[whole..];
+        match rest.strip_prefix(b".") {
+            None => Some(rest),
+            Some(fraction) => Some(fraction)
+                .filter(|f| digits(f) > 0)
+                .map(|f| &f[digits(f)..]),
+        }
+    }
+
+    #[test]
+    fn the_reader_of_these_tests_is_strict() {
+        for wrong in [
+            "",
+            "{",
+            "{}",
+            "\"\u{1}\"",
+            "\"\\x\"",
+            "\"\\u12\"",
+            "01",
+            "1.",
+            "{\"a\":1,}",
+        ] {
+            assert_eq!(json(wrong.as_bytes()), None, "{wrong}");
+        }
+        assert_eq!(
+            json(br#"{"a":"\u0001\"","b":1.5,"c":null,"d":{"e":0}}"#),
+            Some(&b""[..])
+        );
+    }
+
+    /// Every byte, alone and in company, in everything a client can choose.
+    #[test]
+    fn a_json_line_can_be_read_whatever_bytes_a_client_sends() {
+        for byte in 0..=u8::MAX {
+            for bytes in [
+                vec![byte],
+                vec![b'\\', byte, b'"'],
+                vec![0xe2, 0x80, byte],
+                vec![byte; 9],
+            ] {
+                let text = String::from_utf8_lossy(&bytes).into_owned();
+                let mut hostile = entry(&text);
+                hostile.method.clone_from(&text);
+                hostile.route = text;
+                let line = line(&hostile, AccessLogFormat::Json);
+                let rest = json(line.as_bytes());
+                assert_eq!(rest, Some(&b"\n"[..]), "{bytes:?}: {line}");
+            }
+        }
+    }
+
+    #[test]
+    fn every_format_makes_one_line_of_printable_characters() {
+        let mut hostile = entry("\u{0}\r\n\u{85}\u{2028}\u{202e}\u{7f}\"\\");
+        hostile.method = "\n".to_owned();
+        hostile.route = "\u{1b}[2J".to_owned();
+        hostile.agent = Some(Agent {
+            referer: "\r\n".to_owned(),
+            user_agent: "\" \\".to_owned(),
+        });
+        for format in [
+            AccessLogFormat::Text,
+            AccessLogFormat::Json,
+            AccessLogFormat::Combined,
+        ] {
+            let line = line(&hostile, format);
+            let body = line.strip_suffix('\n').unwrap();
+            assert!(
+                body.bytes().all(|byte| (b' '..=b'~').contains(&byte)),
+                "{line}"
+            );
+        }
+    }
+}

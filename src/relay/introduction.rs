@@ -1,0 +1,71 @@
+//! The PROXY header at the beginning of a connection, where the configuration asks for one
+//! (`listen_proxy_protocol`): from then on the client is who the balancer in front says.
+//!
+//! It is believed from the networks of `access.proxy_protocol_from` alone; everybody else is refused,
+//! with or without a header. Nobody is a client on this host behind a balancer, whatever address it
+//! names: `127.0.0.1` is the balancer's own host there.
+
+use std::time::Instant;
+
+use crate::net::socket::{Received, Wait};
+use crate::protocol::answer::Refusal;
+use crate::protocol::proxy_header::{self, ProxyHeader};
+
+use super::{Arrival, Client, Snapshot};
+
+/// How far an introduction is.
+#[derive(Debug)]
+pub(super) enum Introduction {
+    /// The client is known, or needs no introduction.
+    Done,
+    /// The rest of the header is still to come.
+    Incomplete,
+    /// The connection ended before.
+    Ended,
+    /// It may not, or does not, say who the client is.
+    Refused(Refusal),
+}
+
+/// Reads the header of `client`, if it has to have one. Never waits.
+pub(super) fn read(client: &mut Client, snapshot: &Snapshot) -> Introduction {
+    if client.arrival != Arrival::Unannounced {
+        return Introduction::Done;
+    }
+    let trusted = snapshot.config.proxy_protocol.as_ref();
+    if !trusted.is_some_and(|networks| networks.contains(client.address.ip())) {
+        return Introduction::Refused(Refusal::Forbidden);
+    }
+    loop {
+        match proxy_header::parse(client.conn.unread()) {
+            Ok(Some(header)) => return accept(client, snapshot, header),
+            Ok(None) => {}
+            Err(error) => return Introduction::Refused(Refusal::MalformedHead(error.0)),
+        }
+        match client.conn.receive(Wait::No) {
+            Ok(Received::Bytes(_)) => {
+                client.head_begun.get_or_insert_with(Instant::now);
+            }
+            Ok(Received::Nothing) => return Introduction::Incomplete,
+            Ok(Received::End) | Err(_) => return Introduction::Ended,
+        }
+    }
+}
+
+fn accept(client: &mut Client, snapshot: &Snapshot, header: ProxyHeader) -> Introduction {
+    client.conn.consume(header.length);
+    client.arrival = Arrival::ThroughBalancer;
+    if client.conn.unread().is_empty() {
+        // Its first request may take its time.
+        client.head_begun = None;
+    }
+    let Some(address) = header.client else {
+        return Introduction::Done;
+    };
+    client.address = address;
+    let limit = snapshot.config.limits.max_connections_per_client;
+    if client.counts_for(address.ip(), limit) {
+        Introduction::Done
+    } else {
+        Introduction::Refused(Refusal::ClientConnectionLimit)
+    }
+}

@@ -1,0 +1,157 @@
+//! What a new configuration changes, in words.
+
+use std::collections::HashMap;
+use std::fmt;
+
+use crate::balance::upstream::UpstreamSpec;
+use crate::config::checked::Config;
+use crate::config::report::values;
+use crate::protocol::target::Authority;
+use crate::relay::Snapshot;
+
+/// Names in one line; more are counted.
+const NAMES_MAX: usize = 10;
+/// A longer value is not shown, only its key, in bytes.
+const VALUE_MAX: usize = 60;
+
+/// What a new configuration changes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Changes {
+    /// One sentence for each kind of change; empty where only the look of the file is new. Holds no
+    /// secret.
+    pub made: Vec<String>,
+    /// One sentence for each key whose new value has to wait for a restart.
+    pub waiting: Vec<String>,
+}
+
+/// Compares what is in force with what shall be; `before` still has what `after` replaces.
+pub(super) fn between(before: &Snapshot, after: &Config) -> Changes {
+    let mut made = upstreams(before, after);
+    let keys = keys(&before.config, after);
+    made.extend(sentence("keys changed", &keys));
+    Changes {
+        made,
+        waiting: Vec::new(),
+    }
+}
+
+/// Gives `after` the values of those keys that cannot change while the program runs, and says which
+/// these are.
+pub(super) fn keep_listeners(before: &Config, after: &mut Config) -> Vec<String> {
+    let mut waiting = Vec::new();
+    if before.listen != after.listen {
+        waiting.push(restart("listen", &before.listen, &after.listen));
+        after.listen.clone_from(&before.listen);
+    }
+    if before.admin_listen != after.admin_listen {
+        let shown = |config: &Config| {
+            let address = config.admin_listen.as_ref();
+            address.map_or_else(|| "none".to_owned(), ToString::to_string)
+        };
+        waiting.push(restart("admin_listen", &shown(before), &shown(after)));
+        after.admin_listen.clone_from(&before.admin_listen);
+    }
+    let (was, is) = (
+        before.proxy_protocol.is_some(),
+        after.proxy_protocol.is_some(),
+    );
+    if was != is {
+        waiting.push(restart("listen_proxy_protocol", &was, &is));
+        after.proxy_protocol.clone_from(&before.proxy_protocol);
+    }
+    waiting
+}
+
+fn restart(key: &str, was: &dyn fmt::Display, is: &dyn fmt::Display) -> String {
+    format!("{key} changed, which needs a restart: {was} stays until then, instead of {is}")
+}
+
+fn upstreams(before: &Snapshot, after: &Config) -> Vec<String> {
+    let mut left: HashMap<&Authority, &UpstreamSpec> = before
+        .pool
+        .upstreams()
+        .iter()
+        .map(|upstream| (&upstream.spec.authority, &upstream.spec))
+        .collect();
+    let (mut added, mut changed) = (Vec::new(), Vec::new());
+    for spec in &after.upstreams {
+        match left.remove(&spec.authority) {
+            None => added.push(spec.name.clone()),
+            Some(old) => changed.extend(difference(old, spec)),
+        }
+    }
+    let gone = |spec: &&UpstreamSpec| left.contains_key(&spec.authority);
+    let all = before.pool.upstreams().iter();
+    let removed: Vec<_> = all
+        .map(|upstream| &upstream.spec)
+        .filter(gone)
+        .map(|spec| spec.name.clone())
+        .collect();
+    let mut made = Vec::new();
+    for (what, names) in [("added", added), ("removed", removed), ("changed", changed)] {
+        made.extend(sentence(&format!("upstreams {what}"), &names));
+    }
+    made
+}
+
+/// `NAME (what is different)`.
+fn difference(old: &UpstreamSpec, new: &UpstreamSpec) -> Option<String> {
+    let mut parts = Vec::new();
+    if old.name != new.name {
+        parts.push(format!("was called {}", old.name));
+    }
+    for (key, was, is) in [
+        ("weight", old.weight, new.weight),
+        ("priority", old.priority, new.priority),
+    ] {
+        if was != is {
+            parts.push(format!("{key} {was} -> {is}"));
+        }
+    }
+    if old.credentials != new.credentials {
+        parts.push("credentials".to_owned());
+    }
+    (!parts.is_empty()).then(|| format!("{} ({})", new.name, parts.join(", ")))
+}
+
+/// `KEY OLD -> NEW` for each key with another value.
+fn keys(before: &Config, after: &Config) -> Vec<String> {
+    let mut changed: Vec<String> = values(before)
+        .into_iter()
+        .zip(values(after))
+        .filter(|(old, new)| old != new)
+        .map(|(old, new)| {
+            let path = new.path();
+            if old.text.len().max(new.text.len()) > VALUE_MAX {
+                path
+            } else {
+                format!("{path} {} -> {}", old.text, new.text)
+            }
+        })
+        .collect();
+    // What a value does not show: secrets, and lists by their length.
+    let token = |config: &Config| {
+        let token = config.admin_token.as_ref();
+        token.map(|token| token.expose().to_owned())
+    };
+    for (key, is_same) in [
+        ("admin_token", token(before) == token(after)),
+        ("domain_policy.domains", before.rules == after.rules),
+        ("access.users", before.access.users == after.access.users),
+    ] {
+        if !is_same && !changed.iter().any(|line| line.starts_with(key)) {
+            changed.push(key.to_owned());
+        }
+    }
+    changed
+}
+
+/// `WHAT: a, b, c`, or nothing.
+fn sentence(what: &str, names: &[String]) -> Option<String> {
+    let (shown, more) = names.split_at_checked(NAMES_MAX).unwrap_or((names, &[]));
+    let more = match more.len() {
+        0 => String::new(),
+        count => format!(" and {count} more"),
+    };
+    (!names.is_empty()).then(|| format!("{what}: {}{more}", shown.join(", ")))
+}
