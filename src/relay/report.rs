@@ -135,7 +135,7 @@ impl Report {
         let sent = after.1.saturating_sub(self.before.1);
         self.count(&ctx.metrics, received, sent);
         // What began before the log was turned on is not in it: it would be a line without words.
-        let is_wanted = self.words.is_some() || self.kind == Kind::Unread;
+        let is_wanted = self.words.is_some() || self.kind == MethodClass::Unread;
         if ctx.access_log.is_on() && is_wanted {
             let words = self.words.unwrap_or_default();
             ctx.access_log.record(Entry {
