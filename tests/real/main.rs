@@ -50,6 +50,8 @@ mod demo;
 mod kill;
 /// Very large bodies in little memory.
 mod memory;
+/// A real Prometheus, its queries and its alerts.
+mod monitoring;
 /// The status page in a browser.
 mod page;
 /// GET and POST while upstreams die at random.
