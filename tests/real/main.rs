@@ -48,5 +48,7 @@ mod demo;
 mod kill;
 /// Very large bodies in little memory.
 mod memory;
+/// A real Prometheus, its queries and its alerts.
+mod monitoring;
 /// GET and POST while upstreams die at random.
 mod replay;
