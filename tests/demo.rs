@@ -277,6 +277,37 @@ fn without_input_it_runs_until_a_signal_which_downloads_and_tunnels_do_not_delay
 }
 
 #[test]
+fn the_status_page_is_where_the_first_screen_says() {
+    let _alone = stage();
+    let mut demo = Demo::start(Stdio::null());
+    demo.sees("  http://any:");
+    let shown = demo
+        .seen
+        .iter()
+        .find_map(|line| line.split("http://any:").nth(1));
+    let (token, address) = shown
+        .unwrap()
+        .trim_end_matches('/')
+        .split_once('@')
+        .unwrap();
+    let ask = |token: &str| {
+        let mut stream = TcpStream::connect_timeout(&address.parse().unwrap(), LONG).unwrap();
+        let head =
+            format!("GET / HTTP/1.1\r\nHost: {address}\r\nAuthorization: Bearer {token}\r\n\r\n");
+        stream.write_all(head.as_bytes()).unwrap();
+        answer(stream)
+    };
+    let page = ask(token);
+    assert!(
+        page.starts_with("HTTP/1.1 200 ") && page.contains("<title>"),
+        "{page}"
+    );
+    assert!(ask("another").starts_with("HTTP/1.1 401 "));
+    demo.signal(Signal::TERM);
+    assert_eq!(demo.end().code(), Some(0));
+}
+
+#[test]
 fn a_second_one_beside_the_first_has_ports_of_its_own() {
     let _alone = stage();
     let mut demos = [Demo::start(Stdio::null()), Demo::start(Stdio::null())];

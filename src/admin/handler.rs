@@ -11,7 +11,8 @@ use super::status;
 const JSON: &str = "application/json";
 const TEXT: &str = "text/plain; charset=utf-8";
 
-/// The page needs nothing but itself and this server.
+/// The page needs nothing but itself and this server: its one style and its one script are known by
+/// their hashes, and text cannot become markup.
 const PAGE_POLICY: &str = include_str!("page_policy.txt");
 
 /// An answer before it is framed.
@@ -107,5 +108,84 @@ impl Handler {
             (Action::Enable, _) => log::info!("upstream {name} is enabled"),
         }
         Reply::new(200, JSON, status::acted(upstream))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+    use std::process::{Command, Stdio};
+
+    use base64::Engine as _;
+    use base64::engine::general_purpose::STANDARD;
+
+    use super::PAGE_POLICY;
+
+    const PAGE: &str = include_str!("page.html");
+
+    /// What stands between the tags `<name>` and `</name>`, of which there is one each.
+    fn inside(name: &str) -> &'static str {
+        let (_, rest) = PAGE.split_once(&format!("<{name}>")).expect("begins");
+        let (text, after) = rest.split_once(&format!("</{name}>")).expect("ends");
+        assert!(!after.contains(&format!("<{name}")), "one {name}");
+        text
+    }
+
+    /// As a policy names it (CSP 3, section 2.3.1). SHA-256 is the business of coreutils.
+    fn source(text: &str) -> String {
+        let mut child = Command::new("sha256sum")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut stdin = child.stdin.take().unwrap();
+        stdin.write_all(text.as_bytes()).unwrap();
+        drop(stdin);
+        let said = child.wait_with_output().unwrap().stdout;
+        let digits: Vec<u8> = said[..64]
+            .iter()
+            .map(|digit| u8::try_from(char::from(*digit).to_digit(16).unwrap()).unwrap())
+            .collect();
+        let hash: Vec<u8> = digits
+            .chunks(2)
+            .map(|pair| pair[0] * 16 + pair[1])
+            .collect();
+        format!("'sha256-{}'", STANDARD.encode(hash))
+    }
+
+    #[test]
+    fn the_policy_allows_the_script_and_the_style_of_the_page_and_no_others() {
+        assert_eq!(
+            PAGE_POLICY.trim_ascii_end(),
+            format!(
+                "default-src 'none'; style-src {}; script-src {}; connect-src 'self'; img-src data:; \
+                 form-action 'none'; base-uri 'none'; frame-ancestors 'none'; \
+                 require-trusted-types-for 'script'; trusted-types 'none'",
+                source(inside("style")),
+                source(inside("script"))
+            ),
+            "what is right belongs into page_policy.txt"
+        );
+    }
+
+    #[test]
+    fn the_page_is_small_and_has_no_way_to_make_markup_of_text() {
+        assert!(PAGE.len() < 40_000, "{} bytes", PAGE.len());
+        for word in [
+            "innerHTML",
+            "outerHTML",
+            "insertAdjacentHTML",
+            "document.write",
+            "eval(",
+            "Function(",
+            "DOMParser",
+            " style=",
+            " onclick=",
+            "//cdn",
+            "@import",
+            "src=",
+        ] {
+            assert!(!PAGE.contains(word), "{word}");
+        }
     }
 }

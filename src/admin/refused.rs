@@ -18,6 +18,9 @@ pub(super) enum Refused {
     Unavailable,
 }
 
+const BASIC: &str = "WWW-Authenticate: Basic realm=\"http-proxy-lb\", charset=\"UTF-8\"\r\n";
+const BEARER: &str = "WWW-Authenticate: Bearer realm=\"http-proxy-lb\"\r\n";
+
 struct Row {
     status: &'static str,
     /// A field line or nothing.
@@ -74,9 +77,7 @@ fn denied_row(denied: Denied) -> Row {
             ..row("405 Method Not Allowed", format!("Only {methods} here."))
         },
         Denied::TokenWanted => Row {
-            field: "WWW-Authenticate: Basic realm=\"http-proxy-lb\", charset=\"UTF-8\"\r\n\
-                    WWW-Authenticate: Bearer realm=\"http-proxy-lb\"\r\n"
-                .to_owned(),
+            field: format!("{BASIC}{BEARER}"),
             ..row(
                 "401 Unauthorized",
                 "The admin token is wanted: as Bearer token, or as the password of any user.",
@@ -97,6 +98,14 @@ pub(super) fn answer(refused: Refused, head: Option<&RequestHead>) -> Vec<u8> {
         field,
         sentence,
     } = refused.row();
+    // Basic makes a browser ask its user, again and again if a script asks. Scripts that say so ask
+    // for the token themselves.
+    let scripted = head.is_some_and(|head| head.fields().contains("x-requested-with"));
+    let field = if scripted {
+        field.replace(BASIC, "")
+    } else {
+        field
+    };
     let length = sentence.len() + 1;
     let mut text = format!(
         "HTTP/1.1 {status}\r\nConnection: close\r\nServer: {}\r\n{field}Cache-Control: no-store\r\n\
@@ -143,6 +152,19 @@ mod tests {
             let length = (text.len() - end).to_string();
             assert!(head.fields().has_member("content-length", &length));
         }
+    }
+
+    #[test]
+    fn a_browser_asks_for_the_token_unless_a_script_does() {
+        let schemes = |field: &str| {
+            let request = format!("GET /status HTTP/1.1\r\nHost: h\r\n{field}\r\n");
+            let head = RequestHead::parse(request.into_bytes()).unwrap();
+            let text = answer(Refused::Denied(Denied::TokenWanted), Some(&head));
+            let text = String::from_utf8(text).unwrap();
+            (text.contains("Basic realm"), text.contains("Bearer realm"))
+        };
+        assert_eq!(schemes(""), (true, true));
+        assert_eq!(schemes("X-Requested-With: status-page\r\n"), (false, true));
     }
 
     #[test]

@@ -13,8 +13,9 @@ mod origin;
 mod screen;
 mod terminal;
 
-use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::sync::Arc;
 
 use crate::config;
@@ -28,6 +29,8 @@ use terminal::{Command, Event, Terminal};
 
 /// Where the relay listens, if that port is free.
 const RELAY_PORT: u16 = 8080;
+/// Where the status page is, if that port is free.
+const PAGE_PORT: u16 = 9090;
 /// The first port that is tried for everything behind it. Below the ports that systems give to outgoing
 /// connections, so that none of those can take the port of an upstream that is dead for a while.
 const FIRST_PORT: u16 = 8081;
@@ -81,6 +84,8 @@ pub fn run() -> io::Result<()> {
 /// The scene.
 struct Demo {
     relay: Server,
+    /// What the status page wants to hear.
+    token: String,
     upstreams: Vec<Embedded>,
     origin: Origin,
 }
@@ -95,9 +100,14 @@ impl Demo {
             origin.introduce(upstream);
         }
         let port = origin.address().port();
-        let relay = free_port(RELAY_PORT, |listen| relay(listen, &upstreams, port))?;
+        let token = random_token()?;
+        // Its own first, so that a port in use is not taken for the one of the relay.
+        let page = free_port(PAGE_PORT, |port| TcpListener::bind(loopback(port)))?.local_addr()?;
+        let admin = format!("admin_listen: {page}\nadmin_token: {token}\n");
+        let relay = free_port(RELAY_PORT, |listen| relay(listen, &admin, &upstreams, port))?;
         Ok(Self {
             relay,
+            token,
             upstreams,
             origin,
         })
@@ -105,7 +115,9 @@ impl Demo {
 
     fn welcome(&self) -> String {
         let relay = self.relay.local_addr();
-        screen::welcome(relay, &self.upstreams, self.origin.address())
+        let page = self.relay.admin_addr().unwrap_or(loopback(PAGE_PORT));
+        let page = format!("http://any:{}@{page}/", self.token);
+        screen::welcome(relay, &page, &self.upstreams, self.origin.address())
     }
 
     /// Does what was typed, and tells what came of it.
@@ -141,10 +153,11 @@ impl Demo {
 }
 
 /// The relay in front: what an operator would configure, in short intervals.
-fn relay(port: u16, upstreams: &[Embedded], origin: u16) -> io::Result<Server> {
+fn relay(port: u16, admin: &str, upstreams: &[Embedded], origin: u16) -> io::Result<Server> {
     use std::fmt::Write as _;
     let mut text = format!(
         "listen: 127.0.0.1:{port}\n\
+         {admin}\
          # The upstreams reach an origin on loopback only for clients of this very host, and a request\n\
          # with a Via field may come from one behind another relay.\n\
          via: false\n\
@@ -178,6 +191,13 @@ fn free_port<T>(first: u16, start: impl Fn(u16) -> io::Result<T>) -> io::Result<
     start(0)
 }
 
+/// A token that nobody guesses.
+fn random_token() -> io::Result<String> {
+    let mut bytes = [0; 16];
+    File::open("/dev/urandom")?.read_exact(&mut bytes)?;
+    Ok(format!("{:032x}", u128::from_ne_bytes(bytes)))
+}
+
 fn loopback(port: u16) -> SocketAddr {
     (Ipv4Addr::LOCALHOST, port).into()
 }
@@ -194,6 +214,13 @@ mod tests {
         let taken = first.local_addr().unwrap().port();
         let next = free_port(taken, |port| TcpListener::bind(loopback(port))).unwrap();
         assert_ne!(next.local_addr().unwrap().port(), taken);
+    }
+
+    #[test]
+    fn each_token_is_another_one() {
+        let (one, other) = (random_token().unwrap(), random_token().unwrap());
+        assert_ne!(one, other);
+        assert_eq!((one.len(), other.len()), (32, 32));
     }
 
     #[test]

@@ -91,11 +91,17 @@ impl fmt::Display for Took {
 }
 
 /// The first screen.
-pub(super) fn welcome(relay: SocketAddr, upstreams: &[Embedded], origin: SocketAddr) -> String {
+pub(super) fn welcome(
+    relay: SocketAddr,
+    page: &str,
+    upstreams: &[Embedded],
+    origin: SocketAddr,
+) -> String {
     let names = upstreams.iter().map(Embedded::name);
     let pool: Vec<_> = names.zip(upstreams.iter().map(Embedded::address)).collect();
     [
         scene(relay, &pool, origin),
+        watch(page),
         requests(relay, origin.port()),
         failover(relay, origin.port()),
     ]
@@ -131,6 +137,11 @@ fn scene(relay: SocketAddr, pool: &[(String, SocketAddr)], origin: SocketAddr) -
 fn row(name: &str, address: SocketAddr, note: &str) -> String {
     let row = format!("  {name:<11} {:<16} {note}", address.to_string());
     row.trim_end().to_owned()
+}
+
+/// `page`: its address, with the token.
+fn watch(page: &str) -> String {
+    format!("See all of it in a browser (this password is good for this demo):\n\n  {page}")
 }
 
 fn requests(relay: SocketAddr, origin: u16) -> String {
@@ -274,6 +285,7 @@ mod tests {
             .collect();
         let text = [
             scene(loopback(port), &pool, loopback(18_084)),
+            watch("http://any:0123456789abcdef0123456789abcdef@127.0.0.1:19090/"),
             requests(loopback(port), 18_084),
             failover(loopback(port), 18_084),
         ]

@@ -10,6 +10,8 @@
 //! --test-threads=1`. One at a time, because some of the tests count threads and memory.
 #![cfg(test)]
 
+/// Chromium, steered by its driver.
+mod browser;
 /// What every test needs of the machine: folders, free ports, connections, waiting.
 mod machine;
 /// Bytes whose place in a body can be told by looking at them.
@@ -48,5 +50,9 @@ mod demo;
 mod kill;
 /// Very large bodies in little memory.
 mod memory;
+/// A real Prometheus, its queries and its alerts.
+mod monitoring;
+/// The status page in a browser.
+mod page;
 /// GET and POST while upstreams die at random.
 mod replay;

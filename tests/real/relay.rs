@@ -13,7 +13,7 @@ use crate::proxies::Proxy;
 pub(crate) struct Relay {
     pub(crate) server: Server,
     // After the server, so that it goes away after it.
-    _folder: Folder,
+    folder: Folder,
 }
 
 /// What goes into its configuration file, after `listen` and `access_log`.
@@ -81,10 +81,14 @@ impl Relay {
         let port = free_port();
         let config = folder.write_secret("config.yaml", settings.yaml(port));
         let server = start(&config, port);
-        Self {
-            server,
-            _folder: folder,
-        }
+        Self { server, folder }
+    }
+
+    /// Adds lines to its configuration file, which it reads again in its own time.
+    pub(crate) fn append(&mut self, lines: &str) {
+        let path = self.folder.path().join("config.yaml");
+        let text = fs::read_to_string(&path).expect("its configuration");
+        fs::write(&path, text + lines).expect("its configuration");
     }
 
     pub(crate) fn port(&self) -> u16 {
