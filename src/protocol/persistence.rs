@@ -36,7 +36,8 @@ pub enum NextHopPersistence {
 /// sentence or its place in `ALL`.
 macro_rules! close_reasons {
     ($($(#[$doc:meta])* $reason:ident $label:literal $sentence:literal,)*) => {
-        /// Why a client connection is closed. One counter in the metrics each.
+        /// Why a client connection is closed. Where that ends an exchange early, it is the exchange's
+        /// cause in log and metrics.
         #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
         pub enum CloseReason {
             $($(#[$doc])* $reason,)*
@@ -84,15 +85,10 @@ close_reasons! {
     /// The next hop ended a response too early; only a closed connection tells
     /// the client.
     ResponseTruncated "response_truncated" "the response was cut short",
-    /// The connection is bound to one of the next hop by NTLM or Negotiate, and
-    /// that one ended.
-    AuthenticationBound "authentication_bound" "the authenticated connection to the next hop ended",
     /// The client closed or reset the connection.
     ClientGone "client_gone" "the client went away",
     /// The client neither sent nor took bytes for too long.
     ClientTooSlow "client_too_slow" "the client was too slow",
-    /// No request came for too long.
-    IdleTimeout "idle_timeout" "no request came in time",
     /// This proxy is shutting down.
     Draining "draining" "the proxy is shutting down",
     /// A defect in this proxy.

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
+use crate::balance::state::is_gateway_error;
 use crate::net::socket::Wait;
 use crate::net::tunnel::{OnEnd, Side};
 use crate::protocol::answer::{self, AnswerContext, BodyWanted, HopFailure, Refusal};
@@ -28,8 +29,12 @@ use super::{Client, Context, Snapshot};
 /// The longest wait for an upstream's answer to CONNECT, whatever `limits.response_timeout_secs` says.
 const MOST_PATIENCE: Duration = Duration::from_secs(60);
 
-/// Upstreams asked after one said 502, 503 or 504: it may be the target, and one more opinion is enough.
-const SECOND_OPINIONS: u32 = 1;
+/// What an upstream says to CONNECT.
+struct TunnelAnswer {
+    hop: Hop,
+    head: ResponseHead,
+    framing: Framing,
+}
 
 impl Exchange<'_> {
     /// Opens what CONNECT asks for.
@@ -41,25 +46,25 @@ impl Exchange<'_> {
         match self.snapshot.config.rules.route(self.authority.host()) {
             Route::Direct => self.connect_directly(),
             Route::ViaUpstream => {
-                let mut opinions = 0;
+                // What the first one said that could not open it. It may be the target's fault, so one
+                // more opinion is enough.
                 let mut refused = None;
                 let done = self.over_upstreams(&mut |exchange, lease| {
                     let begun = Instant::now();
                     let hop = exchange.dial_upstream(lease, begun)?;
-                    let (hop, head) = exchange.ask_for_tunnel(hop)?;
-                    if is_success(head.status()) {
-                        return Ok(exchange.opened(hop));
+                    let answer = exchange.ask_for_tunnel(hop)?;
+                    if is_success(answer.head.status()) {
+                        return Ok(exchange.opened(answer.hop));
                     }
-                    if !matches!(head.status(), 502..=504) || opinions == SECOND_OPINIONS {
-                        return exchange.pass_refusal(hop, head);
+                    if !is_gateway_error(answer.head.status()) || refused.is_some() {
+                        return exchange.pass_refusal(answer);
                     }
-                    opinions += 1;
-                    refused = Some((hop, head));
+                    refused = Some(answer);
                     Err(Failed::no_response(HopFailure::TunnelRefused))
                 });
                 match (done, refused) {
                     // There was nobody else to ask, or nobody who answered: the one answer stands.
-                    (Err(Failed::Refused(_)), Some((hop, head))) => self.pass_refusal(hop, head),
+                    (Err(Failed::Refused(_)), Some(answer)) => self.pass_refusal(answer),
                     (done, _) => done,
                 }
             }
@@ -74,7 +79,7 @@ impl Exchange<'_> {
     }
 
     /// Sends CONNECT and reads the answer's head.
-    fn ask_for_tunnel(&mut self, mut hop: Hop) -> Result<(Hop, ResponseHead), Failed> {
+    fn ask_for_tunnel(&mut self, mut hop: Hop) -> Result<TunnelAnswer, Failed> {
         let mut out = std::mem::take(&mut self.out);
         out.clear();
         let credentials = hop
@@ -86,10 +91,10 @@ impl Exchange<'_> {
         let limit = self.snapshot.config.limits.response_timeout;
         let answer = self
             .ask(&mut hop, limit.min(MOST_PATIENCE))
-            .and_then(|head| self.examine(&hop, &head).map(|_| head));
+            .and_then(|head| Ok((self.examine(&hop, &head)?, head)));
         hop.count_bytes();
         match answer {
-            Ok(head) => Ok((hop, head)),
+            Ok((framing, head)) => Ok(TunnelAnswer { hop, head, framing }),
             Err(failed) => {
                 if let (Failed::Hop(error), Some(lease)) = (&failed, &hop.lease) {
                     self.blame(lease, hop.begun, error);
@@ -111,13 +116,12 @@ impl Exchange<'_> {
 
     /// Gives the client the upstream's own words, and closes: what the client sent early for the
     /// tunnel must not be read as a request (RFC 9931).
-    fn pass_refusal(&mut self, hop: Hop, head: ResponseHead) -> Result<Done, Failed> {
+    fn pass_refusal(&mut self, answer: TunnelAnswer) -> Result<Done, Failed> {
+        let TunnelAnswer { hop, head, framing } = answer;
         if let Some(lease) = &hop.lease {
-            self.report.route = RouteTaken::Upstream(lease.upstream().spec.name.clone());
+            self.report.route = RouteTaken::Upstream(Arc::clone(lease.upstream()));
         }
         self.persistence = Persistence::Close(CloseReason::ConnectRefused);
-        let framing = crate::protocol::framing::of_response(self.head.method(), &head)
-            .unwrap_or(Framing::Empty);
         self.respond(hop, head, framing).map(Done::Answered)
     }
 

@@ -185,11 +185,11 @@ impl Exchange<'_> {
     }
 
     fn relay_via(&mut self, target: &AbsoluteForm<'_>, lease: Lease) -> Result<Done, Failed> {
-        let credentials = lease.upstream().spec.credentials.clone();
+        let upstream = Arc::clone(lease.upstream());
         let begun = Instant::now();
         let mut hop = self.connect_upstream(lease, begun)?;
         loop {
-            self.write_request(target, Form::Absolute, credentials.as_ref());
+            self.write_request(target, Form::Absolute, upstream.spec.credentials.as_ref());
             let (failed, lease, origin) = match self.converse(hop) {
                 Ok(done) => return Ok(done),
                 Err(unanswered) => unanswered,

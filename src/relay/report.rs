@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::access_log::{Agent, Entry};
-use crate::balance::upstream::Lease;
+use crate::balance::state::is_gateway_error;
+use crate::balance::upstream::{Lease, Upstream};
 use crate::balance::vitals::Vitals;
 use crate::metrics::Metrics;
 use crate::metrics::exchanges::{MethodClass, RELAYED_GATEWAY_ERROR, RouteClass, UNANSWERED};
@@ -47,15 +48,15 @@ pub struct Report {
 }
 
 /// Which way a request went.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default)]
 pub enum RouteTaken {
     /// Nowhere: it was answered here.
     #[default]
     None,
     /// To the origin.
     Direct,
-    /// To the upstream of this name.
-    Upstream(String),
+    /// To this upstream.
+    Upstream(Arc<Upstream>),
 }
 
 #[derive(Debug, Default)]
@@ -104,7 +105,7 @@ impl Report {
             count(&lease.upstream().vitals().counters.retries, 1);
         }
         self.attempts += 1;
-        self.route = RouteTaken::Upstream(lease.upstream().spec.name.clone());
+        self.route = RouteTaken::Upstream(Arc::clone(lease.upstream()));
     }
 
     /// Notes the first byte of the final response.
@@ -152,7 +153,7 @@ impl Report {
                 route: match self.route {
                     RouteTaken::None => "-".to_owned(),
                     RouteTaken::Direct => "direct".to_owned(),
-                    RouteTaken::Upstream(name) => name,
+                    RouteTaken::Upstream(upstream) => upstream.spec.name.clone(),
                 },
                 attempts: self.attempts,
                 cause: self.cause,
@@ -217,7 +218,7 @@ impl Report {
         }
         self.cause.or(match self.status {
             None => Some(UNANSWERED),
-            Some(502..=504) => Some(RELAYED_GATEWAY_ERROR),
+            Some(status) if is_gateway_error(status) => Some(RELAYED_GATEWAY_ERROR),
             Some(_) => None,
         })
     }

@@ -7,7 +7,7 @@ use std::io::IoSlice;
 use std::time::Instant;
 
 use crate::balance::failover::AttemptError;
-use crate::balance::state::Suspicion;
+use crate::balance::state::{Suspicion, is_gateway_error};
 use crate::net::socket::{Received, TICK, Wait};
 use crate::protocol::answer::HopFailure;
 use crate::protocol::body::{BodyCoder, Sent};
@@ -66,7 +66,7 @@ impl Exchange<'_> {
         if let Some(lease) = &hop.lease {
             let vitals = lease.upstream().vitals();
             vitals.answered(hop.begun.elapsed(), head.status());
-            if matches!(head.status(), 502..=504)
+            if is_gateway_error(head.status())
                 && vitals.gateway_error(self.target_hash()) == Suspicion::Probe
             {
                 self.ctx.health_alarm.ring();

@@ -356,13 +356,16 @@ impl Turn<'_> {
     ) -> Next {
         let then = self.persistence_now(then);
         let next_hop = match (&self.report.route, refusal) {
-            (RouteTaken::Upstream(name), Refusal::NextHop(_)) => Some(name.clone()),
+            (RouteTaken::Upstream(upstream), Refusal::NextHop(_)) => Some(Arc::clone(upstream)),
             _ => None,
         };
+        let next_hop = next_hop
+            .as_ref()
+            .map(|upstream| upstream.spec.name.as_str());
         scratch.out.clear();
         answer::write(
             refusal,
-            &self.answer_context(then, next_hop.as_deref()),
+            &self.answer_context(then, next_hop),
             &mut scratch.out,
         );
         self.report.cause = Some(refusal.label());
