@@ -130,6 +130,7 @@ pub fn refuse(ctx: &Context, mut client: Client, refusal: &Refusal) -> Outcome {
     }
     client.conn.finish_sending();
     report.finish(ctx, (client.conn.received(), client.conn.sent()));
+    client.conn.forget_unread();
     Outcome::Linger(client)
 }
 
@@ -417,7 +418,7 @@ impl Turn<'_> {
     }
 
     /// The exchange is complete.
-    fn over(self, client: Client, then: Persistence) -> Next {
+    fn over(self, mut client: Client, then: Persistence) -> Next {
         self.report.finish(self.ctx, totals(&client));
         match then {
             Persistence::KeepAlive => Next::Again(client),
@@ -431,6 +432,7 @@ impl Turn<'_> {
             }
             Persistence::Close(_) => {
                 client.conn.finish_sending();
+                client.conn.forget_unread();
                 Next::Over(Outcome::Linger(client))
             }
         }
