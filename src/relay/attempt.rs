@@ -135,9 +135,11 @@ impl Exchange<'_> {
         self.upload.resume();
         self.send_head(hop)?;
         let mut waiting = Waiting::default();
+        // Not anew whenever the next hop says a byte: that would be no progress of the body.
+        let mut progress = Instant::now();
         loop {
             if self.upload.is_open() {
-                self.send_body(hop)?;
+                self.send_body(hop, &mut progress)?;
             }
             if !self.upload.is_open() {
                 waiting.asked.get_or_insert_with(Instant::now);
@@ -174,9 +176,12 @@ impl Exchange<'_> {
         let mut parts = [IoSlice::new(&self.out), IoSlice::new(self.upload.kept())];
         let stop = &self.ctx.stop;
         let patience = self.snapshot.config.limits.io_timeout;
-        let sent = hop
-            .conn
-            .send_all(&mut parts, patience, &mut || look_at(stop.stage()));
+        let sent = hop.conn.send_all(&mut parts, patience, &mut || {
+            if self.client_is_gone() {
+                return LookAround::GiveUp;
+            }
+            look_at(stop.stage())
+        });
         match sent {
             Ok(()) => Ok(()),
             Err(SendError::Io(_)) if hop.conn.sent() == before => {
@@ -188,12 +193,16 @@ impl Exchange<'_> {
                 Ok(())
             }
             Err(SendError::Stalled) => Err(Failed::no_response(HopFailure::SendTimeout)),
-            Err(SendError::Cut) => Err(Failed::Closed(CloseReason::Draining)),
+            Err(SendError::Cut) => {
+                self.check_stage()?;
+                Err(Failed::Closed(CloseReason::ClientGone))
+            }
         }
     }
 
     /// Sends the body until it is finished, or until the next hop says something or takes no more.
-    fn send_body(&mut self, hop: &mut Hop) -> Result<(), Failed> {
+    /// `progress` is when a piece of it last got on.
+    fn send_body(&mut self, hop: &mut Hop, progress: &mut Instant) -> Result<(), Failed> {
         if self.upload.expects_continue && self.upload.pending().is_empty() {
             let client = (self.client.conn.stream(), Want::Nothing);
             let next = (hop.conn.stream(), Want::Read);
@@ -203,7 +212,6 @@ impl Exchange<'_> {
             }
             self.upload.expects_continue = false;
         }
-        let mut progress = Instant::now();
         while self.upload.is_open() {
             self.check_stage()?;
             while !self.upload.pending().is_empty() {
@@ -212,10 +220,13 @@ impl Exchange<'_> {
                     .send(&[IoSlice::new(self.upload.pending())], Wait::Tick)
                 {
                     Ok(0) if socket::is_readable(hop.conn.stream()) => return Ok(()),
-                    Ok(0) => self.check_progress(progress, Side::Hop)?,
+                    Ok(0) if self.client_is_gone() => {
+                        return Err(Failed::Closed(CloseReason::ClientGone));
+                    }
+                    Ok(0) => self.check_progress(*progress, Side::Hop)?,
                     Ok(count) => {
                         self.upload.advance(count);
-                        progress = Instant::now();
+                        *progress = Instant::now();
                     }
                     Err(_) => {
                         self.upload.abandon();
@@ -226,8 +237,8 @@ impl Exchange<'_> {
             if socket::is_readable(hop.conn.stream()) || !self.upload.is_open() {
                 return Ok(());
             }
-            if self.read_body(hop, progress)? {
-                progress = Instant::now();
+            if self.read_body(hop, *progress)? {
+                *progress = Instant::now();
             } else {
                 return Ok(());
             }

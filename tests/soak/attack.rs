@@ -249,7 +249,9 @@ impl<'d> Stage<'d> {
         let flags = match part {
             // What comes is of no interest to it.
             Part::Stalled => EventFlags::ET,
-            _ => EventFlags::IN | EventFlags::RDHUP | EventFlags::ET,
+            Part::Idle | Part::SlowHead | Part::Garbage => {
+                EventFlags::IN | EventFlags::RDHUP | EventFlags::ET
+            }
         };
         let data = EventData::new_u64(number as u64);
         epoll::add(&self.poll, &socket, data, flags).expect("watched");

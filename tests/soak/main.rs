@@ -38,7 +38,7 @@ const RATIO_MAX: f64 = 3.0;
 const UNNOTICED: Duration = Duration::from_millis(5);
 const RESIDENT_MAX_KIB: u64 = 8 * 1024;
 /// How long the relay may take to give everything back: idle threads stay for ten seconds.
-const RECOVERY: Duration = Duration::from_secs(60);
+const RECOVERY: Duration = Duration::from_secs(30);
 
 /// What people want to see of a green run, too.
 fn note(text: &str) {
