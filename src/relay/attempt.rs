@@ -123,6 +123,8 @@ struct Waiting {
     asked: Option<Instant>,
     interim: u32,
     suspected: bool,
+    /// When something other than the next hop was last looked at while that dripped.
+    looked: Option<Instant>,
 }
 
 impl Exchange<'_> {
@@ -146,7 +148,14 @@ impl Exchange<'_> {
                 self.request_done.get_or_insert_with(Instant::now);
             }
             let Some(head) = self.next_head(hop, &mut waiting, limit)? else {
-                continue; // Not all of it is there, and the body goes on meanwhile.
+                // Not all of it is there, and the body goes on meanwhile, if it does.
+                let side = if self.upload.pending().is_empty() {
+                    Side::Client
+                } else {
+                    Side::Hop
+                };
+                self.check_progress(progress, side)?;
+                continue;
             };
             match head.status() {
                 101 if self.upload.is_open() || !self.asked_to_switch(&head) => {
@@ -321,7 +330,14 @@ impl Exchange<'_> {
                 Wait::Tick
             };
             match hop.conn.receive(wait) {
-                Ok(Received::Bytes(_)) => {}
+                // A next hop that drips is never silent, and the time passes all the same.
+                Ok(Received::Bytes(_)) => {
+                    let looked = *waiting.looked.get_or_insert_with(Instant::now);
+                    if looked.elapsed() >= TICK {
+                        waiting.looked = None;
+                        self.look_around(hop, waiting, limit)?;
+                    }
+                }
                 Ok(Received::End) => return Err(Failed::no_response(HopFailure::Closed)),
                 Ok(Received::Nothing) if wait == Wait::No => return Ok(None),
                 Ok(Received::Nothing) => self.look_around(hop, waiting, limit)?,
