@@ -121,9 +121,9 @@ fn ten_thousand_pipelined_requests_are_answered_in_order() {
     });
     let proxy = Proxy::over([&a]);
     let mut client = proxy.client();
-    let all: String = (0..REQUESTS)
-        .map(|number| format!("GET http://o.test/{number} HTTP/1.1\r\nHost: o.test\r\n\r\n"))
-        .collect();
+    let one = |number| format!("GET http://o.test/{number} HTTP/1.1\r\nHost: o.test\r\n\r\n");
+    let all: Vec<String> = (0..REQUESTS).map(one).collect();
+    let all = all.concat();
     let sender = client.send_in_background(all.into_bytes());
     for number in 0..REQUESTS {
         client.expect_status(200).expect_body(number.to_string());
