@@ -112,11 +112,11 @@ impl Conn {
     }
 
     /// Gives back the memory that unread bytes do not need: thousands of connections may be held for
-    /// long, and an idle one is a socket and this struct.
+    /// long, and an idle one is a socket and this struct. The bytes move, because a large piece of memory
+    /// cut short would leave a hole behind each of them, too small for the next one to be read into.
     pub fn shrink(&mut self) {
-        self.buffer.drain(..self.start);
+        self.buffer = self.unread().to_vec();
         self.start = 0;
-        self.buffer.shrink_to_fit();
     }
 
     /// Forgets the unread bytes: nobody will look at them.
