@@ -1,0 +1,405 @@
+//! Requests that look odd and have one reading: what the next hop sees is written anew.
+
+use super::{Behind, Case, Fate, Side, bytes};
+
+type Row = (
+    &'static str,
+    &'static str,
+    Behind,
+    &'static str,
+    &'static str,
+);
+
+use Behind::{Nothing, Request};
+
+/// How a request goes on that has a body of two bytes.
+const LENGTH: &str = "POST http://o.test/ HTTP/1.1\r\nHost: o.test\r\nContent-Length: 2\r\n\r\nhi";
+const CHUNKED: &str = "POST http://o.test/ HTTP/1.1\r\nHost: o.test\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\n";
+const PLAIN: &str = "GET http://o.test/ HTTP/1.1\r\nHost: o.test\r\n\r\n";
+
+/// What a client sends, and what the next hop sees.
+const ROWS: [Row; 52] = [
+    (
+        "a length twice, the same",
+        "",
+        Request,
+        "POST http://o.test/ HTTP/1.1\r\nHost: o.test\r\nContent-Length: 2\r\nContent-Length: 2\r\n\r\nhi",
+        LENGTH,
+    ),
+    (
+        "a length as a list of the same",
+        "",
+        Request,
+        "POST http://o.test/ HTTP/1.1\r\nHost: o.test\r\nContent-Length: 2, 2\r\n\r\nhi",
+        LENGTH,
+    ),
+    (
+        "a length with zeros in front",
+        "",
+        Request,
+        "POST http://o.test/ HTTP/1.1\r\nHost: o.test\r\nContent-Length: 0000000000000000000000002\r\n\r\nhi",
+        LENGTH,
+    ),
+    (
+        "a length between tabs",
+        "",
+        Request,
+        "POST http://o.test/ HTTP/1.1\r\nHost: o.test\r\nContent-Length:\t 2\t \r\n\r\nhi",
+        LENGTH,
+    ),
+    (
+        "a length without a space",
+        "",
+        Request,
+        "POST http://o.test/ HTTP/1.1\r\nHost: o.test\r\ncONTENT-lENGTH:2\r\n\r\nhi",
+        LENGTH,
+    ),
+    (
+        "a length that Connection names",
+        "Varnish CVE-2022-45059",
+        Request,
+        "POST http://o.test/ HTTP/1.1\r\nHost: o.test\r\nConnection: Content-Length\r\nContent-Length: 2\r\n\r\nhi",
+        LENGTH,
+    ),
+    (
+        "chunked in capitals",
+        "tinyproxy CVE-2026-31842",
+        Request,
+        "POST http://o.test/ HTTP/1.1\r\nHost: o.test\r\nTransfer-Encoding: Chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\n",
+        CHUNKED,
+    ),
+    (
+        "chunked between tabs",
+        "Node.js CVE-2019-15606, Waitress CVE-2019-16789",
+        Request,
+        "POST http://o.test/ HTTP/1.1\r\nHost: o.test\r\nTransfer-Encoding:\tchunked\t\r\n\r\n2\r\nhi\r\n0\r\n\r\n",
+        CHUNKED,
+    ),
+    (
+        "Transfer-Encoding that Connection names",
+        "Varnish CVE-2022-45059",
+        Request,
+        "POST http://o.test/ HTTP/1.1\r\nHost: o.test\r\nConnection: close-not, Transfer-Encoding\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\n",
+        CHUNKED,
+    ),
+    (
+        "an extension",
+        "Node.js CVE-2021-22960, Puma CVE-2022-24790",
+        Request,
+        "POST http://o.test/ HTTP/1.1\r\nHost: o.test\r\nTransfer-Encoding: chunked\r\n\r\n2;a=b\r\nhi\r\n0;c\r\n\r\n",
+        CHUNKED,
+    ),
+    (
+        "an extension behind a space",
+        "",
+        Request,
+        "POST http://o.test/ HTTP/1.1\r\nHost: o.test\r\nTransfer-Encoding: chunked\r\n\r\n2 ; a = \"b\\\"\"\r\nhi\r\n0\r\n\r\n",
+        CHUNKED,
+    ),
+    (
+        "an extension that looks like the end",
+        "",
+        Request,
+        "POST http://o.test/ HTTP/1.1\r\nHost: o.test\r\nTransfer-Encoding: chunked\r\n\r\n2;0=\"0;0\"\r\nhi\r\n0\r\n\r\n",
+        CHUNKED,
+    ),
+    (
+        "a trailer that frames",
+        "lighttpd CVE-2025-12642, Tomcat CVE-2023-45648",
+        Request,
+        "POST http://o.test/ HTTP/1.1\r\nHost: o.test\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\nContent-Length: 99\r\nTransfer-Encoding: identity\r\n\r\n",
+        CHUNKED,
+    ),
+    (
+        "a trailer that routes",
+        "lighttpd CVE-2025-12642",
+        Request,
+        "POST http://o.test/ HTTP/1.1\r\nHost: o.test\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\nHost: evil.test\r\nX-Forwarded-For: 127.0.0.1\r\n\r\n",
+        CHUNKED,
+    ),
+    (
+        "a trailer with credentials",
+        "lighttpd CVE-2025-12642",
+        Request,
+        "POST http://o.test/ HTTP/1.1\r\nHost: o.test\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\nAuthorization: Basic eA==\r\nProxy-Authorization: Basic eA==\r\n\r\n",
+        CHUNKED,
+    ),
+    (
+        "an end of chunks within data",
+        "",
+        Request,
+        "POST http://o.test/ HTTP/1.1\r\nHost: o.test\r\nTransfer-Encoding: chunked\r\n\r\n7\r\n0\r\n\r\nGE\r\n0\r\n\r\n",
+        "POST http://o.test/ HTTP/1.1\r\nHost: o.test\r\nTransfer-Encoding: chunked\r\n\r\n7\r\n0\r\n\r\nGE\r\n0\r\n\r\n",
+    ),
+    (
+        "a request within a body",
+        "",
+        Request,
+        "POST http://o.test/ HTTP/1.1\r\nHost: o.test\r\nContent-Length: 37\r\n\r\nGET http://inner.test/ HTTP/1.1\r\nX: y",
+        "POST http://o.test/ HTTP/1.1\r\nHost: o.test\r\nContent-Length: 37\r\n\r\nGET http://inner.test/ HTTP/1.1\r\nX: y",
+    ),
+    (
+        "another Host than the target's",
+        "Squid CVE-2016-4553, HAProxy CVE-2021-39242",
+        Request,
+        "GET http://o.test/ HTTP/1.1\r\nHost: evil.test\r\n\r\n",
+        PLAIN,
+    ),
+    (
+        "an empty Host",
+        "",
+        Request,
+        "GET http://o.test/ HTTP/1.1\r\nHost:\r\n\r\n",
+        PLAIN,
+    ),
+    (
+        "a Host that Connection names",
+        "Varnish CVE-2022-45059",
+        Request,
+        "GET http://o.test/ HTTP/1.1\r\nConnection: Host\r\nHost: evil.test\r\n\r\n",
+        PLAIN,
+    ),
+    (
+        "a target with userinfo",
+        "",
+        Request,
+        "GET http://evil.test:80@o.test/ HTTP/1.1\r\nHost: o.test\r\n\r\n",
+        PLAIN,
+    ),
+    (
+        "a target with an empty port",
+        "",
+        Request,
+        "GET http://o.test:/ HTTP/1.1\r\nHost: o.test\r\n\r\n",
+        PLAIN,
+    ),
+    (
+        "a target in capitals",
+        "",
+        Request,
+        "GET HTTP://O.TEST/ HTTP/1.1\r\nHost: o.test\r\n\r\n",
+        PLAIN,
+    ),
+    (
+        "a target without a path",
+        "",
+        Request,
+        "GET http://o.test HTTP/1.1\r\nHost: o.test\r\n\r\n",
+        PLAIN,
+    ),
+    (
+        "a target with a query for a path",
+        "",
+        Request,
+        "GET http://o.test?a HTTP/1.1\r\nHost: o.test\r\n\r\n",
+        "GET http://o.test/?a HTTP/1.1\r\nHost: o.test\r\n\r\n",
+    ),
+    (
+        "HTTP/1.0 without Host",
+        "",
+        Nothing,
+        "GET http://o.test/ HTTP/1.0\r\n\r\n",
+        PLAIN,
+    ),
+    (
+        "HTTP/1.9",
+        "",
+        Request,
+        "GET http://o.test/ HTTP/1.9\r\nHost: o.test\r\n\r\n",
+        PLAIN,
+    ),
+    (
+        "empty lines before a request",
+        "Waitress CVE-2019-16785",
+        Request,
+        "\r\n\r\nGET http://o.test/ HTTP/1.1\r\nHost: o.test\r\n\r\n",
+        PLAIN,
+    ),
+    (
+        "GET with a body",
+        "hyper CVE-2020-35863",
+        Request,
+        "GET http://o.test/ HTTP/1.1\r\nHost: o.test\r\nContent-Length: 2\r\n\r\nhi",
+        "GET http://o.test/ HTTP/1.1\r\nHost: o.test\r\nContent-Length: 2\r\n\r\nhi",
+    ),
+    (
+        "GET with chunks",
+        "hyper CVE-2020-35863",
+        Request,
+        "GET http://o.test/ HTTP/1.1\r\nHost: o.test\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\n",
+        "GET http://o.test/ HTTP/1.1\r\nHost: o.test\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\n",
+    ),
+    (
+        "HEAD with a body",
+        "",
+        Request,
+        "HEAD http://o.test/ HTTP/1.1\r\nHost: o.test\r\nContent-Length: 2\r\n\r\nhi",
+        "HEAD http://o.test/ HTTP/1.1\r\nHost: o.test\r\nContent-Length: 2\r\n\r\nhi",
+    ),
+    (
+        "GET with a length of 0",
+        "",
+        Request,
+        "GET http://o.test/ HTTP/1.1\r\nHost: o.test\r\nContent-Length: 00\r\n\r\n",
+        "GET http://o.test/ HTTP/1.1\r\nHost: o.test\r\nContent-Length: 0\r\n\r\n",
+    ),
+    (
+        "POST without a length",
+        "",
+        Request,
+        "POST http://o.test/ HTTP/1.1\r\nHost: o.test\r\n\r\n",
+        "POST http://o.test/ HTTP/1.1\r\nHost: o.test\r\n\r\n",
+    ),
+    (
+        "a method in lower case",
+        "",
+        Request,
+        "head http://o.test/ HTTP/1.1\r\nHost: o.test\r\n\r\n",
+        "head http://o.test/ HTTP/1.1\r\nHost: o.test\r\n\r\n",
+    ),
+    (
+        "a field name of 270 bytes that begins like a framing one",
+        "HAProxy CVE-2021-40346",
+        Request,
+        LONG_NAME,
+        LONG_NAME,
+    ),
+    (
+        "a value beyond ASCII",
+        "Node.js CVE-2016-2216",
+        Request,
+        "GET http://o.test/\u{e9} HTTP/1.1\r\nHost: o.test\r\nX-A: \u{e5}\u{98}\u{8d}\u{85}\r\n\r\n",
+        "GET http://o.test/\u{e9} HTTP/1.1\r\nHost: o.test\r\nX-A: \u{e5}\u{98}\u{8d}\u{85}\r\n\r\n",
+    ),
+    (
+        "an escaped line end in the target",
+        "Apache CVE-2023-25690",
+        Request,
+        "GET http://o.test/%0d%0aX:%20y HTTP/1.1\r\nHost: o.test\r\n\r\n",
+        "GET http://o.test/%0d%0aX:%20y HTTP/1.1\r\nHost: o.test\r\n\r\n",
+    ),
+    (
+        "guarding fields that Connection names",
+        "Apache CVE-2022-31813, Go CVE-2021-33197",
+        Request,
+        "GET http://o.test/ HTTP/1.1\r\nHost: o.test\r\nConnection: Via, Authorization, X-Forwarded-For, Cookie, X-A\r\nVia: 1.1 a\r\nAuthorization: Basic eA==\r\nX-Forwarded-For: 192.0.2.1\r\nCookie: a=b\r\nX-A: b\r\n\r\n",
+        "GET http://o.test/ HTTP/1.1\r\nHost: o.test\r\nVia: 1.1 a\r\nAuthorization: Basic eA==\r\nX-Forwarded-For: 192.0.2.1\r\nCookie: a=b\r\n\r\n",
+    ),
+    (
+        "an empty Connection before another",
+        "Go CVE-2021-33197",
+        Request,
+        "GET http://o.test/ HTTP/1.1\r\nHost: o.test\r\nConnection:\r\nConnection: X-A\r\nX-A: b\r\n\r\n",
+        PLAIN,
+    ),
+    (
+        "Connection that names itself",
+        "tinyproxy CVE-2023-49606",
+        Request,
+        "GET http://o.test/ HTTP/1.1\r\nHost: o.test\r\nConnection: Connection\r\n\r\n",
+        PLAIN,
+    ),
+    (
+        "Connection and Proxy-Connection that name each other",
+        "tinyproxy CVE-2023-49606",
+        Request,
+        "GET http://o.test/ HTTP/1.1\r\nHost: o.test\r\nConnection: Proxy-Connection\r\nProxy-Connection: Connection\r\n\r\n",
+        PLAIN,
+    ),
+    (
+        "TE and credentials for this proxy",
+        "",
+        Request,
+        "GET http://o.test/ HTTP/1.1\r\nHost: o.test\r\nTE: trailers, chunked\r\nProxy-Authorization: Basic eA==\r\nKeep-Alive: 9\r\n\r\n",
+        PLAIN,
+    ),
+    (
+        "Expect in HTTP/1.0",
+        "",
+        Nothing,
+        "POST http://o.test/ HTTP/1.0\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\nhi",
+        LENGTH,
+    ),
+    (
+        "an Expect that nobody knows",
+        "",
+        Request,
+        "POST http://o.test/ HTTP/1.1\r\nHost: o.test\r\nExpect: y 100-continue\r\nContent-Length: 2\r\n\r\nhi",
+        "POST http://o.test/ HTTP/1.1\r\nHost: o.test\r\nExpect: y 100-continue\r\nContent-Length: 2\r\n\r\nhi",
+    ),
+    (
+        "Expect without a body",
+        "Go CVE-2024-24791",
+        Request,
+        "GET http://o.test/ HTTP/1.1\r\nHost: o.test\r\nExpect: 100-continue\r\n\r\n",
+        "GET http://o.test/ HTTP/1.1\r\nHost: o.test\r\nExpect: 100-continue\r\n\r\n",
+    ),
+    (
+        "Expect with a body that does not wait",
+        "Go CVE-2024-24791",
+        Request,
+        "POST http://o.test/ HTTP/1.1\r\nHost: o.test\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\nhi",
+        "POST http://o.test/ HTTP/1.1\r\nHost: o.test\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\nhi",
+    ),
+    (
+        "Upgrade that is not answered with 101",
+        "Pingora CVE-2026-2833, Apache CVE-2019-17567",
+        Nothing,
+        "GET http://o.test/ HTTP/1.1\r\nHost: o.test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
+        "GET http://o.test/ HTTP/1.1\r\nHost: o.test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
+    ),
+    (
+        "Upgrade with a body",
+        "Apache CVE-2025-49812",
+        Nothing,
+        "POST http://o.test/ HTTP/1.1\r\nHost: o.test\r\nConnection: Upgrade\r\nUpgrade: TLS/1.0\r\nContent-Length: 2\r\n\r\nhi",
+        "POST http://o.test/ HTTP/1.1\r\nHost: o.test\r\nContent-Length: 2\r\nConnection: Upgrade\r\nUpgrade: TLS/1.0\r\n\r\nhi",
+    ),
+    (
+        "Upgrade to HTTP/2",
+        "",
+        Request,
+        "GET http://o.test/ HTTP/1.1\r\nHost: o.test\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n\r\n",
+        PLAIN,
+    ),
+    (
+        "Upgrade that Connection does not name",
+        "",
+        Request,
+        "GET http://o.test/ HTTP/1.1\r\nHost: o.test\r\nUpgrade: websocket\r\n\r\n",
+        PLAIN,
+    ),
+    (
+        "CONNECT that is refused, and early bytes",
+        "",
+        Nothing,
+        "CONNECT o.test:443 HTTP/1.1\r\nHost: evil.test\r\n\r\n",
+        "CONNECT o.test:443 HTTP/1.1\r\nHost: o.test:443\r\n\r\n",
+    ),
+    (
+        "CONNECT with a length of 0",
+        "",
+        Nothing,
+        "CONNECT o.test:443 HTTP/1.1\r\nHost: o.test\r\nContent-Length: 0\r\n\r\n",
+        "CONNECT o.test:443 HTTP/1.1\r\nHost: o.test:443\r\n\r\n",
+    ),
+];
+
+/// The name overflowed eight bits, and what was left of its length hid the field behind it.
+const LONG_NAME: &str = concat!(
+    "GET http://o.test/ HTTP/1.1\r\nHost: o.test\r\nContent-Length0",
+    "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
+    "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
+    "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
+    "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa: \r\n\r\n"
+);
+
+pub(super) fn cases() -> Vec<Case> {
+    ROWS.map(|(name, known, behind, sent, seen)| Case {
+        name,
+        known,
+        sent: bytes(sent),
+        side: Side::Client(Fate::Forwarded(bytes(seen), behind)),
+    })
+    .into()
+}
