@@ -22,8 +22,8 @@ use crate::harness::{Client, Hop, Message, Proxy, Talk, Upstream, latin1};
 /// compared byte by byte, so nothing is added that is new at every start.
 const CONFIGURATION: &str = "{via: false, health_check: {fall: 1000}}";
 
-/// How many rows are run at once.
-const WORKERS: usize = 4;
+/// How many rows are run at once: they wait, mostly.
+const WORKERS: usize = 12;
 
 const HONEST: &str = "GET http://honest.test/ HTTP/1.1\r\nHost: honest.test\r\n\r\n";
 
