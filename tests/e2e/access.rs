@@ -217,6 +217,56 @@ fn a_chain_of_two_relays_on_one_host_does_not_lead_to_its_loopback() {
         .expect_status(200);
 }
 
+/// Spellings of this machine, or of others, that are no hosts.
+const NO_HOSTS: [&str; 25] = [
+    "2130706433",
+    "017700000001",
+    "0x7f000001",
+    "0x7f.1",
+    "0X7F.0.0.1",
+    "127.1",
+    "127.0.1",
+    "0177.0.0.1",
+    "127.0.0.1.",
+    "127.0.0.0x1",
+    "0",
+    "%6c%6f%63alhost",
+    "127%2e0.0.1",
+    "localhost%00",
+    "localhost..",
+    ".localhost",
+    "\u{ff11}\u{ff12}\u{ff17}.0.0.1",
+    "127\u{3002}0\u{3002}0\u{3002}1",
+    "loc\u{e4}lhost",
+    "[::1%25lo]",
+    "[::1%lo]",
+    "[fe80::1%25eth0]",
+    "[127.0.0.1]",
+    "[::ffff:0x7f.1]",
+    "::1",
+];
+
+/// Spellings of this machine, and names that lead to it.
+const LOOPBACK: [&str; 17] = [
+    "localhost",
+    "LocalHost.",
+    "a.localhost",
+    "127.0.0.1",
+    "127.255.255.254",
+    "0.0.0.0",
+    "[::]",
+    "[::1]",
+    "[0:0:0:0:0:0:0:1]",
+    "[::ffff:127.0.0.1]",
+    "[::FFFF:7F00:1]",
+    "[::127.0.0.1]",
+    "[64:ff9b::7f00:1]",
+    "[2002:7f00:1::]",
+    "leads-here.test",
+    "xn--lclhost-hwa.test",
+    "2130706433.test",
+];
+
 /// Some resolvers take numbers in any base, or letters of any script, for addresses.
 #[test]
 fn no_spelling_of_loopback_is_a_way_around() {
@@ -228,60 +278,7 @@ fn no_spelling_of_loopback_is_a_way_around() {
     };
     let all_direct = "domain_policy: {mode: whitelist, domains: []}";
     let proxy = Proxy::with_options::<Member>(all_direct, [], options);
-    for (status, hosts) in [
-        (
-            400,
-            &[
-                "2130706433",
-                "017700000001",
-                "0x7f000001",
-                "0x7f.1",
-                "0X7F.0.0.1",
-                "127.1",
-                "127.0.1",
-                "0177.0.0.1",
-                "127.0.0.1.",
-                "127.0.0.0x1",
-                "0",
-                "%6c%6f%63alhost",
-                "127%2e0.0.1",
-                "localhost%00",
-                "localhost..",
-                ".localhost",
-                "\u{ff11}\u{ff12}\u{ff17}.0.0.1",
-                "127\u{3002}0\u{3002}0\u{3002}1",
-                "loc\u{e4}lhost",
-                "[::1%25lo]",
-                "[::1%lo]",
-                "[fe80::1%25eth0]",
-                "[127.0.0.1]",
-                "[::ffff:0x7f.1]",
-                "::1",
-            ][..],
-        ),
-        (
-            403,
-            &[
-                "localhost",
-                "LocalHost.",
-                "a.localhost",
-                "127.0.0.1",
-                "127.255.255.254",
-                "0.0.0.0",
-                "[::]",
-                "[::1]",
-                "[0:0:0:0:0:0:0:1]",
-                "[::ffff:127.0.0.1]",
-                "[::FFFF:7F00:1]",
-                "[::127.0.0.1]",
-                "[64:ff9b::7f00:1]",
-                "[2002:7f00:1::]",
-                "leads-here.test",
-                "xn--lclhost-hwa.test",
-                "2130706433.test",
-            ][..],
-        ),
-    ] {
+    for (status, hosts) in [(400, &NO_HOSTS[..]), (403, &LOOPBACK[..])] {
         for host in hosts {
             // From elsewhere: the answer to a client of this host is another one.
             let fields = "Host: x\r\nVia: 1.1 other\r\n\r\n";
