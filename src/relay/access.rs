@@ -103,8 +103,8 @@ impl Asker {
 /// Whether the direct route may connect to `address`.
 pub fn allows_origin(access: &AccessRules, asker: Asker, address: IpAddr) -> bool {
     let reached: Vec<IpAddr> = reached(address).collect();
-    if reached.iter().copied().any(is_this_host) {
-        return asker == Asker::Local;
+    if asker != Asker::Local && reached.iter().copied().any(is_this_host) {
+        return false;
     }
     // A rule may be about either spelling: `64:ff9b::/96` denies a whole translator.
     !reached
@@ -364,6 +364,15 @@ mod tests {
             "2001:0:4136:e378:8000:63bf:3fff:fdd2",
         ] {
             assert!(allows(Asker::Remote, ip), "{ip}");
+        }
+    }
+
+    #[test]
+    fn loopback_can_be_denied_to_everybody() {
+        let rules = rules("access:\n  direct_deny: ['127.0.0.0/8']\n");
+        for ip in ["127.0.0.1", "::ffff:127.0.0.1", "64:ff9b::7f00:1"] {
+            let allowed = allows_origin(&rules, Asker::Local, ip.parse().unwrap());
+            assert!(!allowed, "{ip}");
         }
     }
 

@@ -322,3 +322,54 @@ fn a_name_with_a_forbidden_address_leads_to_its_other_one() {
         .get(&format!("http://both.test:{port}/"))
         .expect_status(200);
 }
+
+/// It was dialed when the client, or the file, was another one.
+#[test]
+fn a_connection_that_is_bound_to_a_client_leads_nobody_past_the_rules() {
+    let refused = [
+        ("Via: 1.1 other\r\n", ""),
+        (
+            "",
+            "access: {allow: [127.0.0.1], direct_deny: [127.0.0.0/8]}",
+        ),
+    ];
+    for (field, reloaded) in refused {
+        let origin = Upstream::by_hand("origin");
+        let proxy = Proxy::direct();
+        let authority = origin.address();
+        let get = format!("GET http://{authority}/ HTTP/1.1\r\nHost: {authority}\r\n");
+        let mut client = proxy.client();
+        client.send(format!("{get}\r\n"));
+        let (mut hop, _) = origin.accept_and_read_request();
+        hop.send(
+            "HTTP/1.1 401 Unauthorized\r\nWWW-Authenticate: NTLM\r\nContent-Length: 0\r\n\r\n",
+        );
+        client.expect_status(401);
+        let all_direct = "domain_policy: {mode: whitelist, domains: []}";
+        proxy.reload::<Member>(&format!("{all_direct}\n{reloaded}"), []);
+        client.send(format!("{get}{field}\r\n")).expect_refusal(403);
+        hop.expect_gone();
+        assert!(origin.try_accept().is_none());
+    }
+}
+
+/// Users change with the file, and a client may try again on its connection.
+#[test]
+fn users_apply_to_the_next_request_of_a_connection() {
+    let a = Upstream::echo_ok("a");
+    let users =
+        |password: &str| format!("access: {{users: [{{username: bob, password: {password}}}]}}");
+    let with = |token: &str| {
+        format!(
+            "GET http://o.test/ HTTP/1.1\r\nHost: o.test\r\nProxy-Authorization: Basic {token}\r\n\r\n"
+        )
+    };
+    let (old, new) = (with("Ym9iOmh1bnRlcjI="), with("Ym9iOmh1bnRlcjM="));
+    let proxy = Proxy::with_yaml(&users("hunter2"), [&a]);
+    let mut client = proxy.client();
+    client.send(GET).expect_refusal(407);
+    client.send(&old).expect_status(200);
+    proxy.reload(&users("hunter3"), [&a]);
+    client.send(&old).expect_refusal(407);
+    client.send(&new).expect_status(200);
+}

@@ -18,7 +18,7 @@ const CHUNKED: &str = "POST http://o.test/ HTTP/1.1\r\nHost: o.test\r\nTransfer-
 const PLAIN: &str = "GET http://o.test/ HTTP/1.1\r\nHost: o.test\r\n\r\n";
 
 /// What a client sends, and what the next hop sees.
-const ROWS: [Row; 52] = [
+const ROWS: [Row; 54] = [
     (
         "a length twice, the same",
         "",
@@ -199,6 +199,20 @@ const ROWS: [Row; 52] = [
         "",
         Nothing,
         "GET http://o.test/ HTTP/1.0\r\n\r\n",
+        PLAIN,
+    ),
+    (
+        "Connection: close, and bytes behind the request",
+        "",
+        Nothing,
+        "GET http://o.test/ HTTP/1.1\r\nHost: o.test\r\nConnection: keep-alive, close\r\n\r\n",
+        PLAIN,
+    ),
+    (
+        "HTTP/1.0 that keeps its connection",
+        "",
+        Request,
+        "GET http://o.test/ HTTP/1.0\r\nConnection: keep-alive\r\n\r\n",
         PLAIN,
     ),
     (
