@@ -209,9 +209,9 @@ const ROWS: [Row; 54] = [
         PLAIN,
     ),
     (
-        "HTTP/1.0 that keeps its connection",
+        "HTTP/1.0 that wants to keep its connection",
         "",
-        Request,
+        Nothing,
         "GET http://o.test/ HTTP/1.0\r\nConnection: keep-alive\r\n\r\n",
         PLAIN,
     ),
