@@ -111,7 +111,7 @@ const BODIES: [Row; 45] = [
     (
         400,
         "a chunk size and LF alone",
-        "Go CVE-2025-22871, Varnish CVE-2025-30346",
+        "Go CVE-2025-22871",
         "2\nhi\r\n0\r\n\r\n",
     ),
     (400, "a chunk size and CR alone", "", "2\rhi\r\n0\r\n\r\n"),

@@ -6,13 +6,25 @@ type Row = (&'static str, &'static str, &'static str);
 
 /// Status lines, with an honest rest behind them.
 const LINES: [Row; 22] = [
-    ("another protocol in a status line", "", "ICY 200 OK"),
+    (
+        "another protocol in a status line",
+        "Squid CVE-2009-2622",
+        "ICY 200 OK",
+    ),
     ("a status of two digits", "", "HTTP/1.1 20 OK"),
     ("a status of four digits", "", "HTTP/1.1 2000 OK"),
     ("a status with a zero in front", "", "HTTP/1.1 020 OK"),
-    ("a status with a sign", "", "HTTP/1.1 +20 OK"),
-    ("a status that is none", "", "HTTP/1.1 OK"),
-    ("no status", "", "HTTP/1.1"),
+    (
+        "a status with a sign",
+        "Squid CVE-2009-2622",
+        "HTTP/1.1 +20 OK",
+    ),
+    (
+        "a status that is none",
+        "Squid CVE-2009-2622",
+        "HTTP/1.1 OK",
+    ),
+    ("no status", "Squid CVE-2009-2622", "HTTP/1.1"),
     ("no space before the status", "", "HTTP/1.1200 OK"),
     ("no space behind the status", "", "HTTP/1.1 200OK"),
     ("two spaces before the status", "", "HTTP/1.1  200 OK"),
