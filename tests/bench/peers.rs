@@ -1,21 +1,32 @@
-//! Installed programs that do the same job, each with a configuration its documentation suggests
-//! for speed: as many threads as cores, connections kept, no cache, no log per request.
+//! Installed programs that do the same job, and how each is run.
 
-use std::fmt::Write;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use crate::peer_files;
+
 /// A program of Debian.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Peer {
     HaProxy,
+    Squid,
+    Tinyproxy,
+    TrafficServer,
+    NginxStream,
     HaProxyTcp,
 }
 
-/// All of them, as they are named on the command line.
-pub(crate) const ALL: [Peer; 2] = [Peer::HaProxy, Peer::HaProxyTcp];
+/// All of them, in the order of the table.
+pub(crate) const ALL: [Peer; 6] = [
+    Peer::HaProxy,
+    Peer::Squid,
+    Peer::Tinyproxy,
+    Peer::TrafficServer,
+    Peer::NginxStream,
+    Peer::HaProxyTcp,
+];
 
 /// What a peer understands of what it relays.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,9 +37,14 @@ pub(crate) enum Layer {
 }
 
 impl Peer {
+    /// As it is named on the command line.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::HaProxy => "haproxy",
+            Self::Squid => "squid",
+            Self::Tinyproxy => "tinyproxy",
+            Self::TrafficServer => "trafficserver",
+            Self::NginxStream => "nginx-stream",
             Self::HaProxyTcp => "haproxy-tcp",
         }
     }
@@ -39,16 +55,52 @@ impl Peer {
 
     pub(crate) fn layer(self) -> Layer {
         match self {
-            Self::HaProxy => Layer::Http,
-            Self::HaProxyTcp => Layer::Bytes,
+            Self::HaProxy | Self::Squid | Self::Tinyproxy | Self::TrafficServer => Layer::Http,
+            Self::NginxStream | Self::HaProxyTcp => Layer::Bytes,
         }
     }
 
-    /// The text of its configuration.
-    pub(crate) fn configuration(self, port: u16, upstreams: &[u16], _folder: &Path) -> String {
+    /// Whether a client's connection serves more than one request; where not, the rows that
+    /// need it have no figure.
+    pub(crate) fn keeps_connections(self) -> bool {
         match self {
-            Self::HaProxy => haproxy("http", "  http-reuse always\n", port, upstreams),
-            Self::HaProxyTcp => haproxy("tcp", "", port, upstreams),
+            Self::Tinyproxy => false,
+            Self::HaProxy
+            | Self::Squid
+            | Self::TrafficServer
+            | Self::NginxStream
+            | Self::HaProxyTcp => true,
+        }
+    }
+
+    fn program(self) -> &'static str {
+        match self {
+            Self::HaProxy | Self::HaProxyTcp => "haproxy",
+            Self::Squid => "squid",
+            Self::Tinyproxy => "tinyproxy",
+            Self::TrafficServer => "traffic_server",
+            Self::NginxStream => "nginx",
+        }
+    }
+
+    /// Its configuration files, as name and text; the first one is the main one.
+    pub(crate) fn files(
+        self,
+        port: u16,
+        upstreams: &[u16],
+        folder: &Path,
+    ) -> Vec<(&'static str, String)> {
+        match self {
+            Self::HaProxy => vec![("haproxy.cfg", peer_files::haproxy(port, upstreams))],
+            Self::HaProxyTcp => {
+                vec![("haproxy-tcp.cfg", peer_files::haproxy_tcp(port, upstreams))]
+            }
+            Self::Squid => vec![("squid.conf", peer_files::squid(port, upstreams))],
+            Self::Tinyproxy => vec![("tinyproxy.conf", peer_files::tinyproxy(port, upstreams))],
+            Self::TrafficServer => peer_files::trafficserver(port, upstreams, folder),
+            Self::NginxStream => {
+                vec![("nginx.conf", peer_files::nginx(port, upstreams, folder))]
+            }
         }
     }
 
@@ -59,19 +111,25 @@ impl Peer {
         upstreams: &[u16],
         folder: &Path,
     ) -> io::Result<Command> {
-        let file = folder.join(format!("{}.conf", self.name()));
-        fs::write(&file, self.configuration(port, upstreams, folder))?;
+        let folder = folder.join(self.name());
+        fs::create_dir_all(&folder)?;
+        let files = self.files(port, upstreams, &folder);
+        for (name, text) in &files {
+            fs::write(folder.join(name), text)?;
+        }
+        let main = folder.join(files.first().map_or("", |(name, _)| name));
         let mut command = Command::new(program(self.program())?);
         match self {
-            Self::HaProxy | Self::HaProxyTcp => command.arg("-db").arg("-f").arg(file),
+            Self::HaProxy | Self::HaProxyTcp => command.arg("-db").arg("-f").arg(main),
+            Self::Squid => command.arg("-N").arg("-f").arg(main),
+            Self::Tinyproxy => command.arg("-d").arg("-c").arg(main),
+            Self::TrafficServer => {
+                let argument = format!("--run-root={}", main.display());
+                command.arg(argument)
+            }
+            Self::NginxStream => command.arg("-c").arg(main).arg("-e").arg("stderr"),
         };
         Ok(command)
-    }
-
-    fn program(self) -> &'static str {
-        match self {
-            Self::HaProxy | Self::HaProxyTcp => "haproxy",
-        }
     }
 }
 
@@ -82,27 +140,4 @@ fn program(name: &str) -> io::Result<PathBuf> {
     let mut places = folders.map(|folder| Path::new(folder).join(name));
     let found = places.find(|place| place.is_file());
     found.ok_or_else(|| io::Error::other(format!("{name} is not installed")))
-}
-
-fn haproxy(mode: &str, backend: &str, port: u16, upstreams: &[u16]) -> String {
-    let mut text = format!(
-        "global
-  nbthread 2
-defaults
-  mode {mode}
-  timeout connect 5s
-  timeout client 1h
-  timeout server 1h
-  timeout tunnel 1h
-frontend clients
-  bind 127.0.0.1:{port}
-  default_backend upstreams
-backend upstreams
-  balance roundrobin
-{backend}"
-    );
-    for (index, port) in upstreams.iter().enumerate() {
-        writeln!(text, "  server u{index} 127.0.0.1:{port}").expect("a string takes it");
-    }
-    text
 }

@@ -26,6 +26,7 @@ mod load;
 mod machine;
 mod options;
 mod pattern;
+mod peer_files;
 mod peers;
 mod report;
 mod run;
@@ -97,6 +98,9 @@ fn compare(options: &Options) -> io::Result<ExitCode> {
             }
             for index in order {
                 let target = &options.targets[index];
+                if !target.does(scenario) {
+                    continue;
+                }
                 let ports = &upstreams.ports;
                 match run::measure(scenario, target, ports, options.time, folder.path()) {
                     Ok(sample) => samples[index].push(sample),

@@ -49,6 +49,14 @@ pub(crate) struct Script {
     pub(crate) cycle: Vec<Step>,
 }
 
+impl Script {
+    /// Whether it wants more of a connection than one request or one tunnel.
+    pub(crate) fn keeps_connections(&self) -> bool {
+        let has = |wanted: fn(&Step) -> bool| self.setup.iter().chain(&self.cycle).any(wanted);
+        has(|step| matches!(step, Step::Answer(_))) && !has(|step| matches!(step, Step::Close))
+    }
+}
+
 /// Where it all ends up.
 #[derive(Debug, Default)]
 pub(crate) struct Tally {

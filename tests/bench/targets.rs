@@ -12,7 +12,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use crate::load::{Group, Load};
 use crate::machine::{self, PATIENCE, pause};
 use crate::peers::Peer;
-use crate::scenarios;
+use crate::scenarios::{self, Scenario};
 
 /// The program this benchmark was built with.
 pub(crate) const OURS: &str = env!("CARGO_BIN_EXE_http-proxy-lb");
@@ -152,6 +152,16 @@ impl Upstreams {
 }
 
 impl Target {
+    /// Whether it can do what the scenario asks for.
+    pub(crate) fn does(&self, scenario: &Scenario) -> bool {
+        let keeps = match &self.kind {
+            Kind::Peer(peer) => peer.keeps_connections(),
+            Kind::Ours(_) | Kind::Blind | Kind::None => true,
+        };
+        let mut groups = scenario.groups.iter();
+        keeps || !groups.any(|group| group.script.keeps_connections())
+    }
+
     /// Starts it in front of these upstreams and waits until it has relayed a request.
     pub(crate) fn start(&self, upstreams: &[u16], folder: &Path) -> io::Result<Running> {
         let running = match &self.kind {
