@@ -36,16 +36,32 @@ pub(crate) enum Moved {
     NotNow,
 }
 
-/// Lets this process, and those it starts, hold as many descriptors as the system allows.
+/// What the largest scenario needs of a relay that opens a connection for each connection.
+const FILES: u64 = 40_000;
+
+/// Lets this process, and those it starts, hold as many descriptors as it takes; root may go
+/// beyond the limit it was given.
 pub(crate) fn raise_file_limit() {
-    let limit = getrlimit(Resource::Nofile);
-    let raised = Rlimit {
-        current: limit.maximum,
-        maximum: limit.maximum,
-    };
-    if let Err(error) = setrlimit(Resource::Nofile, raised) {
-        eprintln!("bench: the limit of descriptors stays as it is: {error}");
+    let hard = getrlimit(Resource::Nofile).maximum;
+    let wanted = [hard.unwrap_or(FILES).max(FILES), hard.unwrap_or(FILES)];
+    let raised = wanted.into_iter().any(|limit| {
+        let limit = Rlimit {
+            current: Some(limit),
+            maximum: Some(limit),
+        };
+        setrlimit(Resource::Nofile, limit).is_ok()
+    });
+    if !raised {
+        eprintln!("bench: the limit of descriptors stays at {}", file_limit());
     }
+}
+
+/// How many descriptors this process may have, and those it starts.
+pub(crate) fn file_limit() -> usize {
+    let limit = getrlimit(Resource::Nofile).current;
+    limit.map_or(usize::MAX, |limit| {
+        usize::try_from(limit).unwrap_or(usize::MAX)
+    })
 }
 
 /// A listener on a free port of loopback.

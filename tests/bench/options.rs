@@ -1,39 +1,71 @@
 //! The command line.
 
-use std::path::PathBuf;
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::curves;
 use crate::peers::{self, Peer};
 use crate::scenarios::{self, Scenario};
-use crate::targets::{Kind, OURS, Target};
+use crate::targets::{self, Kind, OURS, Target};
 
-/// What `--help` prints.
-pub(crate) const HELP: &str = "\
+const HELP: &str = "\
 cargo bench --bench relay -- [OPTION..]
 
-Measures this program, the thread-per-connection relay that parses nothing (blind) and no proxy at
-all (none), one after the other, with a load generator and scripted upstreams on loopback.
+Measures this program, the thread-per-connection relay that looks at nothing (blind) and no proxy
+at all (none), one after the other, with a load generator and scripted upstreams on loopback.
 
-  --vs NAME,..       installed peers beside them, see --list
+what
+  --only NAME,..     these scenarios; a part of a name will do
+  --curves           cost against scale instead: clients, upstreams, idle clients, tunnels
+  --vs NAME,..       installed peers beside them, see --list; `all` for all of them
   --ours [LABEL=]PATH,..
                      these builds of http-proxy-lb instead of the one just built
   --without NAME,..  leaves out targets: blind, none
-  --only NAME,..     these scenarios only; a part of a name will do
+how
   --rounds N         rounds of every scenario, targets in alternating order (default 1)
-  --seconds S        how long each is measured (default 1)
-  --upstreams-pool N how many upstreams there are (default 3)
-  --list             names of scenarios and peers
+  --seconds S        how long each is measured (default 0.7)
+  --spin             keeps the cores awake with a spinner of idle priority on each
+  --smoke            everything for a moment only: are all answers right?
+what comes out, besides tables
+  --json FILE        every sample
+  --svg FILE         a plot
+instead of measuring
+  --syscalls         system calls per cycle, counted by strace
+  --allocations      allocations per cycle, counted by valgrind
+  --print-config     the configurations of all targets
+  --list             the names of scenarios and peers
   --help             this text
 ";
+
+/// What is counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mode {
+    Compare,
+    Syscalls,
+    Allocations,
+}
+
+/// Whether the cores are kept awake.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Spin {
+    No,
+    EveryCore,
+}
 
 /// What was asked for.
 #[derive(Debug)]
 pub(crate) struct Options {
+    pub(crate) mode: Mode,
     pub(crate) scenarios: Vec<Scenario>,
     pub(crate) targets: Vec<Target>,
     pub(crate) rounds: usize,
     pub(crate) time: Duration,
-    pub(crate) pool: usize,
+    pub(crate) spin: Spin,
+    /// The scenarios are points of curves.
+    pub(crate) curves: bool,
+    pub(crate) json: Option<PathBuf>,
+    pub(crate) svg: Option<PathBuf>,
 }
 
 /// What the arguments come to.
@@ -43,18 +75,32 @@ pub(crate) enum Asked {
     Print(String),
 }
 
+/// The targets, before they are put in their order.
+struct Targets {
+    ours: Vec<Target>,
+    peers: Vec<Target>,
+    floor: Vec<Target>,
+}
+
 /// Reads the arguments; an error is a sentence for people.
 pub(crate) fn parse(arguments: &[String]) -> Result<Asked, String> {
     let mut options = Options {
-        scenarios: scenarios::all(),
+        mode: Mode::Compare,
+        scenarios: Vec::new(),
         targets: Vec::new(),
         rounds: 1,
-        time: Duration::from_secs(1),
-        pool: crate::upstreams::POOL,
+        time: Duration::from_millis(700),
+        spin: Spin::No,
+        curves: false,
+        json: None,
+        svg: None,
     };
-    let mut ours = vec![target("ours", Kind::Ours(PathBuf::from(OURS)))];
-    let mut floor = vec![target("blind", Kind::Blind), target("none", Kind::None)];
-    let mut peers = Vec::new();
+    let mut targets = Targets {
+        ours: vec![target("ours", Kind::Ours(PathBuf::from(OURS)))],
+        peers: Vec::new(),
+        floor: vec![target("blind", Kind::Blind), target("none", Kind::None)],
+    };
+    let (mut names, mut wants_configurations) = (None, false);
     let mut arguments = arguments.iter();
     while let Some(name) = arguments.next() {
         let mut value = || arguments.next().ok_or(format!("{name} wants a value"));
@@ -63,23 +109,62 @@ pub(crate) fn parse(arguments: &[String]) -> Result<Asked, String> {
             "--bench" => {}
             "--help" => return Ok(Asked::Print(HELP.to_owned())),
             "--list" => return Ok(Asked::Print(list())),
-            "--vs" => peers = value()?.split(',').map(peer).collect::<Result<_, _>>()?,
-            "--ours" => ours = value()?.split(',').map(build).collect(),
-            "--without" => {
-                let without = value()?;
-                floor.retain(|target| without.split(',').all(|name| name != target.name));
-            }
-            "--only" => options.scenarios = only(&options.scenarios, value()?)?,
+            "--print-config" => wants_configurations = true,
+            "--only" => names = Some(value()?),
+            "--vs" | "--ours" | "--without" => targets.choose(name, value()?)?,
             "--rounds" => options.rounds = number(name, value()?)?,
-            "--upstreams-pool" => options.pool = number(name, value()?)?,
             "--seconds" => options.time = seconds(name, value()?)?,
-            other => return Err(format!("{other} is no option; --help lists them")),
+            "--json" => options.json = Some(PathBuf::from(value()?)),
+            "--svg" => options.svg = Some(PathBuf::from(value()?)),
+            other => options.switch(other)?,
         }
     }
-    options.targets = ours;
-    options.targets.append(&mut peers);
-    options.targets.append(&mut floor);
+    let Targets { ours, peers, floor } = targets;
+    options.targets = [ours, peers, floor].concat();
+    if wants_configurations {
+        return Ok(Asked::Print(configurations(&options.targets)));
+    }
+    let all = if options.curves {
+        curves::all()
+    } else {
+        scenarios::all()
+    };
+    options.scenarios = names.map_or_else(|| Ok(all.clone()), |names| only(&all, names))?;
     Ok(Asked::Run(Box::new(options)))
+}
+
+impl Options {
+    fn switch(&mut self, name: &str) -> Result<(), String> {
+        match name {
+            "--curves" => self.curves = true,
+            "--spin" => self.spin = Spin::EveryCore,
+            "--smoke" => self.time = Duration::from_millis(150),
+            "--syscalls" => self.mode = Mode::Syscalls,
+            "--allocations" => self.mode = Mode::Allocations,
+            other => return Err(format!("{other} is no option; --help lists them")),
+        }
+        Ok(())
+    }
+}
+
+impl Targets {
+    fn choose(&mut self, option: &str, names: &str) -> Result<(), String> {
+        let names: Vec<&str> = names.split(',').collect();
+        match option {
+            "--ours" => self.ours = names.into_iter().map(build).collect(),
+            "--without" => self
+                .floor
+                .retain(|target| !names.contains(&target.name.as_str())),
+            _ if names == ["all"] => {
+                let all = peers::ALL.into_iter();
+                self.peers = all
+                    .map(|peer| target(peer.name(), Kind::Peer(peer)))
+                    .collect();
+            }
+            _ => self.peers = names.into_iter().map(peer).collect::<Result<_, _>>()?,
+        }
+        Ok(())
+    }
 }
 
 fn target(name: &str, kind: Kind) -> Target {
@@ -106,9 +191,8 @@ fn only(scenarios: &[Scenario], names: &str) -> Result<Vec<Scenario>, String> {
         let exact = scenarios.iter().filter(|scenario| scenario.name == name);
         let mut fitting: Vec<Scenario> = exact.cloned().collect();
         if fitting.is_empty() {
-            let parts = scenarios
-                .iter()
-                .filter(|scenario| scenario.name.contains(name));
+            let parts = scenarios.iter();
+            let parts = parts.filter(|scenario| scenario.name.contains(name));
             fitting = parts.cloned().collect();
         }
         if fitting.is_empty() {
@@ -131,13 +215,36 @@ fn seconds(name: &str, value: &str) -> Result<Duration, String> {
 }
 
 fn list() -> String {
-    let scenarios = scenarios::all();
-    let rows = scenarios.iter();
-    let rows = rows.map(|row| format!("  {:<16} {}\n", row.name, row.title));
-    let peers = peers::ALL.iter().map(|peer| format!("  {}\n", peer.name()));
+    let line = |row: &Scenario| format!("  {:<16} {}\n", row.name, row.title);
+    let rows: String = scenarios::all().iter().map(line).collect();
+    let points: String = curves::all().iter().map(line).collect();
+    let peers = peers::ALL.iter();
+    let peers: Vec<&str> = peers.map(|peer| peer.name()).collect();
     format!(
-        "scenarios\n{}peers\n{}",
-        rows.collect::<String>(),
-        peers.collect::<String>()
+        "scenarios\n{rows}curves\n{points}peers\n  {}",
+        peers.join(", ")
     )
+}
+
+/// The configurations as they are used, but for the ports and the folder.
+fn configurations(targets: &[Target]) -> String {
+    const PORT: u16 = 8080;
+    const UPSTREAMS: [u16; 3] = [3128, 3129, 3130];
+    let mut out = String::new();
+    for target in targets {
+        let files = match &target.kind {
+            Kind::Ours(_) => {
+                vec![(
+                    "http-proxy-lb.yaml",
+                    targets::configuration(PORT, &UPSTREAMS),
+                )]
+            }
+            Kind::Peer(peer) => peer.files(PORT, &UPSTREAMS, Path::new("/tmp/bench")),
+            Kind::Blind | Kind::None => Vec::new(),
+        };
+        for (name, text) in files {
+            write!(out, "### {}: {name}\n\n{text}\n", target.name).expect("a string takes it");
+        }
+    }
+    out
 }

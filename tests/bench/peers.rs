@@ -73,6 +73,18 @@ impl Peer {
         }
     }
 
+    /// For plots.
+    pub(crate) fn color(self) -> &'static str {
+        match self {
+            Self::HaProxy => "#3b82f6",
+            Self::Squid => "#a855f7",
+            Self::Tinyproxy => "#d4a017",
+            Self::TrafficServer => "#f97316",
+            Self::NginxStream => "#22a55e",
+            Self::HaProxyTcp => "#7aa7f0",
+        }
+    }
+
     fn program(self) -> &'static str {
         match self {
             Self::HaProxy | Self::HaProxyTcp => "haproxy",

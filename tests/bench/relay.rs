@@ -1,9 +1,20 @@
 //! The benchmark: what a request, a tunnel and a byte cost, here and in other proxies.
 //!
 //! `cargo bench` measures this program beside a relay that looks at nothing and no proxy at all;
-//! `cargo bench -- --vs haproxy` adds installed peers, `-- --help` tells the rest. The program
-//! under test is the release binary in a process of its own; so are the scripted upstreams, which
-//! are this program, too. Every answer is checked, and an error makes the run fail.
+//! `cargo bench --bench relay -- --vs haproxy` adds installed peers, `-- --help` tells the rest.
+//! The program under test is the release binary in a process of its own; so are the scripted
+//! upstreams, which are this program, too. Every answer is checked: its status, its length and
+//! each byte of its body.
+//!
+//! | file | what is in it |
+//! |---|---|
+//! | `scenarios`, `curves` | what is measured |
+//! | `targets`, `peers`, `peer_files` | what stands between client and upstream |
+//! | `script`, `load` | the clients |
+//! | `upstreams`, `blind`, `wire`, `pattern` | the other end, and the floor |
+//! | `run`, `usage`, `compare` | one measurement, its cost, and the order of all |
+//! | `report`, `summary`, `json`, `plot`, `lines` | what comes out |
+//! | `inspect` | system calls and allocations |
 #![cfg(test)]
 #![expect(
     clippy::print_stdout,
@@ -22,109 +33,104 @@
 )]
 
 mod blind;
+mod compare;
+mod curves;
+mod inspect;
+mod json;
+mod lines;
 mod load;
 mod machine;
 mod options;
 mod pattern;
 mod peer_files;
 mod peers;
+mod plot;
 mod report;
 mod run;
 mod scenarios;
 mod script;
+mod spin;
+mod summary;
 mod targets;
 mod upstreams;
 mod usage;
 mod wire;
 
+use std::fs;
 use std::io;
 use std::process::ExitCode;
 
-use options::{Asked, Options};
-use run::Sample;
+use options::{Asked, Mode, Options};
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    match go(&arguments) {
-        Ok(code) => code,
-        Err(error) => {
-            eprintln!("bench: {error}");
-            ExitCode::FAILURE
-        }
-    }
-}
-
-fn go(arguments: &[String]) -> Result<ExitCode, String> {
-    let told = |error: io::Error| error.to_string();
-    let numbers = || {
-        arguments
-            .iter()
-            .filter_map(|argument| argument.parse().ok())
+    let result = match arguments.first().map(String::as_str) {
+        // `cargo test --benches` wants to know that it builds, and has no minutes to spare.
+        None | Some("--test") => Ok(ExitCode::SUCCESS),
+        Some("--upstreams" | "--blind" | "--spinner") => part(&arguments),
+        Some(_) => asked(&arguments),
     };
+    result.unwrap_or_else(|error| {
+        eprintln!("bench: {error}");
+        ExitCode::FAILURE
+    })
+}
+
+/// The parts that run in processes of their own.
+fn part(arguments: &[String]) -> io::Result<ExitCode> {
+    let numbers = arguments
+        .iter()
+        .filter_map(|argument| argument.parse().ok());
+    let numbers: Vec<u16> = numbers.collect();
     match arguments.first().map(String::as_str) {
-        // `cargo test --benches` only wants to know that it builds.
-        None | Some("--test") => return Ok(ExitCode::SUCCESS),
-        Some("--upstreams") => {
-            let count = numbers().next().unwrap_or(1);
-            upstreams::serve(count.into()).map_err(told)?;
-            return Ok(ExitCode::SUCCESS);
-        }
-        Some("--blind") => {
-            let ports: Vec<u16> = numbers().collect();
-            blind::serve(&ports).map_err(told)?;
-            return Ok(ExitCode::SUCCESS);
-        }
-        Some(_) => {}
-    }
-    match options::parse(arguments)? {
-        Asked::Print(text) => println!("{text}"),
-        Asked::Run(options) => return compare(&options).map_err(told),
+        Some("--upstreams") => upstreams::serve(numbers.first().copied().unwrap_or(1).into())?,
+        Some("--blind") => blind::serve(&numbers)?,
+        Some(_) | None => spin::serve()?,
     }
     Ok(ExitCode::SUCCESS)
 }
 
-/// Measures everything that was asked for, one target after the other in each round.
-fn compare(options: &Options) -> io::Result<ExitCode> {
-    machine::raise_file_limit();
-    let folder = targets::Folder::new()?;
-    let upstreams = targets::Upstreams::start(options.pool)?;
-    let mut errors = 0;
-    for scenario in &options.scenarios {
-        let mut samples: Vec<Vec<Sample>> = vec![Vec::new(); options.targets.len()];
-        for round in 0..options.rounds {
-            let mut order: Vec<usize> = (0..options.targets.len()).collect();
-            if round % 2 == 1 {
-                order.reverse();
-            }
-            for index in order {
-                let target = &options.targets[index];
-                if !target.does(scenario) {
-                    continue;
-                }
-                let ports = &upstreams.ports;
-                match run::measure(scenario, target, ports, options.time, folder.path()) {
-                    Ok(sample) => samples[index].push(sample),
-                    Err(error) => {
-                        eprintln!("bench: {} on {}: {error}", scenario.name, target.name);
-                        errors += 1;
-                    }
-                }
-            }
+fn asked(arguments: &[String]) -> io::Result<ExitCode> {
+    match options::parse(arguments).map_err(io::Error::other)? {
+        Asked::Print(text) => {
+            println!("{text}");
+            Ok(ExitCode::SUCCESS)
         }
-        let medians: Vec<Option<Sample>> = samples
-            .iter()
-            .map(|samples| (!samples.is_empty()).then(|| report::median(samples)))
-            .collect();
-        errors += medians
-            .iter()
-            .flatten()
-            .map(|sample| sample.errors)
-            .sum::<u64>();
-        println!("{}", report::table(scenario, &options.targets, &medians));
+        Asked::Run(options) => run(&options),
     }
-    if errors > 0 {
-        eprintln!("bench: {errors} errors");
-        return Ok(ExitCode::FAILURE);
+}
+
+fn run(options: &Options) -> io::Result<ExitCode> {
+    machine::raise_file_limit();
+    match options.mode {
+        Mode::Compare => {}
+        Mode::Syscalls => return inspect::system_calls(options),
+        Mode::Allocations => return inspect::allocations(options),
     }
-    Ok(ExitCode::SUCCESS)
+    let spinners = spin::start(options.spin)?;
+    println!("{}", summary::circumstances(options));
+    let results = compare::all(options)?;
+    drop(spinners);
+    if !options.curves {
+        println!("{}", summary::table(&results));
+    }
+    for line in summary::faults(&results) {
+        println!("{line}");
+    }
+    if let Some(path) = &options.json {
+        fs::write(path, json::text(&results, options))?;
+    }
+    if let Some(path) = &options.svg {
+        let text = if options.curves {
+            lines::text(&results)
+        } else {
+            plot::text(&results)
+        };
+        fs::write(path, text)?;
+    }
+    Ok(if results.is_sound() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
 }

@@ -2,15 +2,19 @@
 
 use std::fmt::Write;
 
+use crate::compare::Row;
 use crate::peers::Layer;
 use crate::run::Sample;
-use crate::scenarios::{Scenario, Unit};
-use crate::targets::{Kind, Target};
+use crate::scenarios::Unit;
+use crate::targets::Target;
 
 /// The middle of the rounds, field by field.
-pub(crate) fn median(samples: &[Sample]) -> Sample {
+pub(crate) fn median(samples: &[Sample]) -> Option<Sample> {
+    if samples.is_empty() {
+        return None;
+    }
     let of = |field: fn(&Sample) -> Option<f64>| middle(samples.iter().filter_map(field).collect());
-    Sample {
+    Some(Sample {
         rate: of(|sample| sample.rate),
         cpu: of(|sample| sample.cpu),
         p50: of(|sample| sample.p50),
@@ -21,7 +25,7 @@ pub(crate) fn median(samples: &[Sample]) -> Sample {
         threads: of(|sample| sample.threads),
         sleeps: of(|sample| sample.sleeps),
         per_connection: of(|sample| sample.per_connection),
-    }
+    })
 }
 
 fn middle(mut values: Vec<f64>) -> Option<f64> {
@@ -40,41 +44,42 @@ pub(crate) struct Best {
     pub(crate) cpu: Option<f64>,
     pub(crate) rate: Option<f64>,
     pub(crate) p50: Option<f64>,
+    pub(crate) p99: Option<f64>,
     pub(crate) per_connection: Option<f64>,
+}
+
+/// The figures of those targets of a row for which `is_rival` holds.
+fn of_rivals<'r>(
+    targets: &[Target],
+    row: &'r Row,
+    is_rival: impl Fn(&Target) -> bool,
+) -> Vec<&'r Sample> {
+    let both = targets.iter().zip(row.medians());
+    both.filter_map(|(target, median)| median.filter(|_| is_rival(target)))
+        .collect()
 }
 
 /// The best figures among peers that speak HTTP; each may be another peer's. Without such peers,
 /// those of the first target.
-pub(crate) fn best(targets: &[Target], medians: &[Option<Sample>]) -> Best {
-    let is_rival = |target: &Target| match &target.kind {
-        Kind::Peer(peer) => peer.layer() == Layer::Http,
-        Kind::Ours(_) | Kind::Blind | Kind::None => false,
-    };
-    let mut rivals: Vec<&Sample> = targets
-        .iter()
-        .zip(medians)
-        .filter(|(target, _)| is_rival(target))
-        .filter_map(|(_, median)| median.as_ref())
-        .collect();
+pub(crate) fn best(targets: &[Target], row: &Row) -> Best {
+    let mut rivals = of_rivals(targets, row, |target| target.is_peer(Layer::Http));
     if rivals.is_empty() {
-        rivals.extend(medians.first().and_then(Option::as_ref));
+        rivals.extend(row.medians().next().flatten());
     }
     let least = |field: fn(&Sample) -> Option<f64>| {
-        rivals
-            .iter()
-            .copied()
-            .filter_map(field)
-            .min_by(f64::total_cmp)
+        let values = rivals.iter().copied().filter_map(field);
+        values.min_by(f64::total_cmp)
     };
     Best {
         cpu: least(|sample| sample.cpu),
         rate: rivals.iter().filter_map(|s| s.rate).max_by(f64::total_cmp),
         p50: least(|sample| sample.p50),
+        p99: least(|sample| sample.p99),
         per_connection: least(|sample| sample.per_connection),
     }
 }
 
-fn text(value: Option<f64>, unit: impl Fn(f64) -> String) -> String {
+pub(crate) fn text(value: Option<f64>, unit: impl Fn(f64) -> String) -> String {
     value.map_or_else(|| "-".to_owned(), unit)
 }
 
@@ -92,14 +97,14 @@ pub(crate) fn time(seconds: f64) -> String {
     }
 }
 
-fn rate(unit: Unit, value: f64) -> String {
+pub(crate) fn rate(unit: Unit, value: f64) -> String {
     match unit {
         Unit::Bytes(_) => format!("{:.0} MB/s", value / 1e6),
         Unit::Cycles | Unit::Memory(_) => format!("{value:.0}/s"),
     }
 }
 
-fn cpu(unit: Unit, value: f64) -> String {
+pub(crate) fn cpu(unit: Unit, value: f64) -> String {
     match unit {
         Unit::Bytes(_) => format!("{:.2} s/GB", value * 1e9),
         Unit::Cycles | Unit::Memory(_) => format!("{:.1} µs", value * 1e6),
@@ -107,8 +112,9 @@ fn cpu(unit: Unit, value: f64) -> String {
 }
 
 /// One scenario as a Markdown table. Ratios in brackets are against the best peer.
-pub(crate) fn table(scenario: &Scenario, targets: &[Target], medians: &[Option<Sample>]) -> String {
-    let best = best(targets, medians);
+pub(crate) fn table(row: &Row, targets: &[Target]) -> String {
+    let best = best(targets, row);
+    let scenario = &row.scenario;
     let mut out = format!("\n### {}: {}\n\n", scenario.name, scenario.title);
     let memory = matches!(scenario.unit, Unit::Memory(_));
     out.push_str(if memory {
@@ -117,8 +123,8 @@ pub(crate) fn table(scenario: &Scenario, targets: &[Target], medians: &[Option<S
         "| target | CPU | rate | p50 | p99 | sleeps | threads | RSS | errors |\n\
          |---|---|---|---|---|---|---|---|---|\n"
     });
-    for (target, sample) in targets.iter().zip(medians) {
-        let line = sample.as_ref().map_or_else(
+    for (target, sample) in targets.iter().zip(row.medians()) {
+        let line = sample.map_or_else(
             || "-".to_owned(),
             |sample| line(scenario.unit, sample, &best),
         );
@@ -142,7 +148,7 @@ fn line(unit: Unit, sample: &Sample, best: &Best) -> String {
         return format!("{each}{ratio} | {resident} | {threads} | {errors}");
     }
     format!(
-        "{}{} | {}{} | {}{} | {} | {} | {threads} | {resident} | {errors}",
+        "{}{} | {}{} | {}{} | {}{} | {} | {threads} | {resident} | {errors}",
         text(sample.cpu, |value| cpu(unit, value)),
         ratio(sample.cpu, best.cpu),
         text(sample.rate, |value| rate(unit, value)),
@@ -150,6 +156,7 @@ fn line(unit: Unit, sample: &Sample, best: &Best) -> String {
         text(sample.p50, time),
         ratio(sample.p50, best.p50),
         text(sample.p99, time),
+        ratio(sample.p99, best.p99),
         text(sample.sleeps, |sleeps| format!("{sleeps:.2}")),
     )
 }

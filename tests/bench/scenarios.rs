@@ -5,6 +5,7 @@ use std::rc::Rc;
 use crate::load::Group;
 use crate::pattern;
 use crate::script::{Script, Step};
+use crate::upstreams::POOL;
 
 /// What is counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,6 +27,15 @@ pub(crate) struct Scenario {
     pub(crate) title: String,
     pub(crate) unit: Unit,
     pub(crate) groups: Vec<Group>,
+    /// How many upstreams there are.
+    pub(crate) pool: usize,
+}
+
+impl Scenario {
+    /// Connections of clients at the same time.
+    pub(crate) fn connections(&self) -> usize {
+        self.groups.iter().map(|group| group.clients).sum()
+    }
 }
 
 /// A ping through a tunnel.
@@ -123,7 +133,33 @@ fn row(name: &str, title: &str, unit: Unit, groups: Vec<Group>) -> Scenario {
         title: title.to_owned(),
         unit,
         groups,
+        pool: POOL,
     }
+}
+
+/// A point of a curve, which names it.
+fn point(groups: Vec<Group>) -> Scenario {
+    row("", "", Unit::Cycles, groups)
+}
+
+/// So many busy clients.
+pub(crate) fn busy(clients: usize) -> Scenario {
+    point(vec![keep_alive(clients, get_bytes(1024))])
+}
+
+/// So many upstreams.
+pub(crate) fn over_pool(pool: usize) -> Scenario {
+    Scenario { pool, ..busy(32) }
+}
+
+/// So many idle clients.
+pub(crate) fn beside_idle(clients: usize) -> Scenario {
+    point(beside(idle_clients(clients)))
+}
+
+/// So many busy tunnels.
+pub(crate) fn echoing(tunnels: usize) -> Scenario {
+    point(vec![group(tunnels, connect(7), echo(PING))])
 }
 
 /// A busy group beside an idle one, which connects first.
@@ -218,7 +254,11 @@ fn tunnels() -> Vec<Scenario> {
             "tunnel-down",
             "4 tunnels, down",
             stream,
-            vec![group(4, connect(19), vec![Step::Drink(PIECE)])],
+            vec![group(
+                4,
+                joined(&[connect(19), vec![send("go")]]),
+                vec![Step::Drink(PIECE)],
+            )],
         ),
         row(
             "tunnel-up",

@@ -11,7 +11,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::load::{Group, Load};
 use crate::machine::{self, PATIENCE, pause};
-use crate::peers::Peer;
+use crate::peers::{Layer, Peer};
 use crate::scenarios::{self, Scenario};
 
 /// The program this benchmark was built with.
@@ -94,6 +94,23 @@ impl Process {
         matches!(self.child.try_wait(), Ok(None))
     }
 
+    /// Asks it to end as somebody at the terminal would, and gives it time to.
+    pub(crate) fn interrupt(self, patience: Duration) {
+        self.signal(Signal::INT, patience);
+    }
+
+    fn signal(mut self, signal: Signal, patience: Duration) {
+        self.send(signal);
+        self.ended_within(patience);
+    }
+
+    fn send(&mut self, signal: Signal) {
+        let id = i32::try_from(self.id()).ok().and_then(Pid::from_raw);
+        if let Some(id) = id.filter(|_| self.is_running()) {
+            kill_process(id, signal).unwrap_or_default();
+        }
+    }
+
     fn ended_within(&mut self, time: Duration) -> bool {
         let end = Instant::now() + time;
         while self.is_running() {
@@ -109,10 +126,7 @@ impl Process {
 impl Drop for Process {
     fn drop(&mut self) {
         drop(self.child.stdin.take());
-        let id = i32::try_from(self.id()).ok().and_then(Pid::from_raw);
-        if let Some(id) = id.filter(|_| self.is_running()) {
-            kill_process(id, Signal::TERM).unwrap_or_default();
-        }
+        self.send(Signal::TERM);
         if !self.ended_within(Duration::from_secs(1)) {
             drop(self.child.kill());
             drop(self.child.wait());
@@ -152,6 +166,14 @@ impl Upstreams {
 }
 
 impl Target {
+    /// Whether it is an installed program of that kind.
+    pub(crate) fn is_peer(&self, layer: Layer) -> bool {
+        match &self.kind {
+            Kind::Peer(peer) => peer.layer() == layer,
+            Kind::Ours(_) | Kind::Blind | Kind::None => false,
+        }
+    }
+
     /// Whether it can do what the scenario asks for.
     pub(crate) fn does(&self, scenario: &Scenario) -> bool {
         let keeps = match &self.kind {
@@ -159,11 +181,24 @@ impl Target {
             Kind::Ours(_) | Kind::Blind | Kind::None => true,
         };
         let mut groups = scenario.groups.iter();
-        keeps || !groups.any(|group| group.script.keeps_connections())
+        let is_asked = groups.any(|group| group.script.keeps_connections());
+        // Those that know nothing of requests open a connection for each connection.
+        let each = match &self.kind {
+            Kind::Peer(_) | Kind::Blind => 2,
+            Kind::Ours(_) | Kind::None => 1,
+        };
+        let descriptors = scenario.connections() * each + 200;
+        (keeps || !is_asked) && descriptors < machine::file_limit()
     }
 
     /// Starts it in front of these upstreams and waits until it has relayed a request.
     pub(crate) fn start(&self, upstreams: &[u16], folder: &Path) -> io::Result<Running> {
+        // The port may be taken by somebody else between its choice and its use.
+        let again = |_| self.attempt(upstreams, folder);
+        self.attempt(upstreams, folder).or_else(again)
+    }
+
+    fn attempt(&self, upstreams: &[u16], folder: &Path) -> io::Result<Running> {
         let running = match &self.kind {
             Kind::None => Running {
                 ports: upstreams.to_vec(),
@@ -179,12 +214,7 @@ impl Target {
                 }
             }
             Kind::Ours(program) => {
-                let port = machine::free_port();
-                let config = folder.join("http-proxy-lb.yaml");
-                fs::write(&config, configuration(port, upstreams))?;
-                let mut command = Command::new(program);
-                command.arg("--config").arg(config);
-                started(command, port, &folder.join("http-proxy-lb.log"))?
+                return Running::ours(Command::new(program), upstreams, folder);
             }
             Kind::Peer(peer) => {
                 let port = machine::free_port();
@@ -218,6 +248,23 @@ pub(crate) fn configuration(port: u16, upstreams: &[u16]) -> String {
 }
 
 impl Running {
+    /// Starts this program by a command that only wants its arguments.
+    pub(crate) fn ours(mut command: Command, upstreams: &[u16], folder: &Path) -> io::Result<Self> {
+        let port = machine::free_port();
+        let config = folder.join("http-proxy-lb.yaml");
+        fs::write(&config, configuration(port, upstreams))?;
+        command.arg("--config").arg(config);
+        let log = folder.join("http-proxy-lb.log");
+        started(command, port, &log)?.ready("http-proxy-lb")
+    }
+
+    /// Asks it to end and gives it time to.
+    pub(crate) fn terminate(self, patience: Duration) {
+        if let Some(process) = self.process {
+            process.signal(Signal::TERM, patience);
+        }
+    }
+
     /// The process to account for; none where there is no proxy.
     pub(crate) fn root(&self) -> Option<u32> {
         self.process.as_ref().map(Process::id)

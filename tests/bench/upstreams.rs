@@ -2,7 +2,8 @@
 //!
 //! They say what the path of a request asks for: `/bytes/N` is answered with N bytes, `/slow/MS`
 //! with nothing after so many milliseconds, `/post` takes a body and checks it. A CONNECT is a
-//! tunnel to the classic service of its port: 7 sends back, 9 takes and checks, 19 sends for ever.
+//! tunnel to the classic service of its port: 7 sends back, 9 takes and checks, 19 sends for ever,
+//! once it has been told to: not every relay passes on what comes together with the answer.
 
 use std::cmp::Ordering;
 use std::collections::VecDeque;
@@ -31,6 +32,8 @@ enum Doing {
     },
     /// Waits for the time to answer.
     Slow,
+    /// Waits for the word to send for ever.
+    Asked,
     /// Sends pattern bytes; `left` is none for a stream without an end.
     Sending {
         left: Option<usize>,
@@ -225,6 +228,13 @@ impl Connection {
             Doing::Body { left, offset } => self.take_body(left, offset, received),
             // Nobody may send before the answer, or while it comes.
             Doing::Slow | Doing::Sending { .. } => Err(Over),
+            Doing::Asked => {
+                self.doing = Doing::Sending {
+                    left: None,
+                    offset: 0,
+                };
+                self.flush()
+            }
             Doing::Echo => self.write(received),
             Doing::Discard { offset } => {
                 self.doing = Doing::Discard {
@@ -266,10 +276,7 @@ impl Connection {
             self.doing = match request.port {
                 7 => Doing::Echo,
                 9 => Doing::Discard { offset: 0 },
-                19 => Doing::Sending {
-                    left: None,
-                    offset: 0,
-                },
+                19 => Doing::Asked,
                 _ => return self.answer(403, 0),
             };
             self.write(b"HTTP/1.1 200 Connection established\r\n\r\n")?;

@@ -23,6 +23,8 @@ pub(crate) struct Usage {
     fine: BTreeMap<u32, Duration>,
     /// How often living threads went to sleep by themselves, by thread.
     sleeps: BTreeMap<u32, u64>,
+    /// There were too many threads to ask each.
+    is_coarse: bool,
     pub(crate) threads: usize,
     /// Resident memory in bytes.
     pub(crate) resident: u64,
@@ -61,6 +63,8 @@ impl Usage {
         self.anonymous += value(&status, "RssAnon:") * 1024;
         if threads <= FEW_THREADS {
             self.add_threads(process);
+        } else {
+            self.is_coarse = true;
         }
     }
 
@@ -89,7 +93,8 @@ impl Usage {
                 now.saturating_sub(before.fine.get(thread).copied().unwrap_or_default())
             })
             .sum();
-        if fine.abs_diff(coarse) > COARSE {
+        let is_coarse = self.is_coarse || before.is_coarse;
+        if is_coarse || fine.abs_diff(coarse) > COARSE {
             return Spent {
                 cpu: coarse,
                 sleeps: None,
@@ -123,6 +128,12 @@ fn value(status: &str, key: &str) -> u64 {
         .unwrap_or_default()
 }
 
+/// Whether a debugger has taken hold of it.
+pub(crate) fn is_traced(process: u32) -> bool {
+    let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
+    value(&status, "TracerPid:") != 0
+}
+
 fn numbers(folder: &str) -> Vec<u32> {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
     entries
@@ -131,7 +142,7 @@ fn numbers(folder: &str) -> Vec<u32> {
 }
 
 /// A process and all its descendants.
-fn tree(root: u32) -> Vec<u32> {
+pub(crate) fn tree(root: u32) -> Vec<u32> {
     let parents: Vec<(u32, u64)> = numbers("/proc")
         .into_iter()
         .map(|process| (process, stat(process).get(1).copied().unwrap_or_default()))
