@@ -12,8 +12,9 @@ use std::time::{Duration, Instant};
 use crate::load::Load;
 use crate::machine::{PATIENCE, pause};
 use crate::options::Options;
+use crate::process::{Folder, Process};
 use crate::scenarios::{Scenario, Unit};
-use crate::targets::{Folder, Kind, Process, Running, Target, Upstreams};
+use crate::targets::{Kind, Running, Target, Upstreams};
 use crate::usage;
 
 /// The most frequent system calls that are shown.
@@ -28,7 +29,7 @@ pub(crate) fn system_calls(options: &Options) -> io::Result<ExitCode> {
         println!("| target | system calls per cycle | the most frequent |\n|---|---|---|");
         let has_process = |target: &&Target| !matches!(target.kind, Kind::None);
         for target in options.targets.iter().filter(has_process) {
-            if target.does(scenario) {
+            if target.obstacle(scenario).is_none() {
                 let running = target.start(&upstreams.ports, folder.path())?;
                 let line = traced(scenario, &running, options.time, folder.path())?;
                 println!("| {} | {line} |", target.name);

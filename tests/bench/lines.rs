@@ -49,6 +49,8 @@ pub(crate) fn text(results: &Results) -> String {
 
 fn cost(row: &Row, target: usize) -> Option<f64> {
     let median = row.outcomes.get(target)?.median.as_ref()?;
+    // What went wrong is not cheap.
+    let median = Some(median).filter(|median| median.errors == 0)?;
     median.cpu.map(|seconds| seconds * 1e6)
 }
 
@@ -92,7 +94,7 @@ impl Panel<'_> {
 fn axes(panel: &Panel<'_>) -> String {
     let bottom = panel.top + HEIGHT;
     let mut out = format!(
-        "<text class=\"title\" x=\"{}\" y=\"{}\">µs of CPU per exchange, by {}</text>\n",
+        "<text class=\"title\" x=\"{}\" y=\"{}\">µs of CPU per exchange, with more {}</text>\n",
         panel.left,
         panel.top - 14.0,
         escaped(curves::title(panel.family))

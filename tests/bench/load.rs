@@ -7,8 +7,9 @@ use std::io;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use crate::client::{Client, Pace, Stand, Tally};
 use crate::machine::{self, Interest, PATIENCE, Poll, Waiting};
-use crate::script::{Client, Pace, Script, Stand, Tally};
+use crate::script::Script;
 
 /// Reads are as large as this.
 const BUFFER: usize = 256 * 1024;
@@ -112,15 +113,16 @@ impl Load {
             Stand::Wants(interest) => interest,
             Stand::Rests => Interest::Reading,
         };
-        let Some(socket) = &client.socket else {
+        let connection = &mut client.connection;
+        let Some(socket) = &connection.socket else {
             return Ok(());
         };
-        match client.registered {
+        match connection.registered {
             Some(before) if before == interest => {}
             Some(_) => self.poll.modify(socket, token, interest)?,
             None => self.poll.add(socket, token, interest)?,
         }
-        client.registered = Some(interest);
+        connection.registered = Some(interest);
         Ok(())
     }
 
@@ -176,7 +178,7 @@ impl Load {
     /// An idle client heard something.
     fn lose(&mut self, token: usize) {
         let client = &mut self.clients[token];
-        if client.socket.take().is_some() {
+        if client.connection.socket.take().is_some() {
             self.tally.errors += 1;
             let first = &mut self.tally.first_error;
             first.get_or_insert_with(|| "an idle connection was closed".to_owned());
@@ -210,6 +212,7 @@ impl Load {
         }
         let is_lost = |client: &&Client| {
             client
+                .connection
                 .socket
                 .as_ref()
                 .is_some_and(|s| !machine::is_quiet(s))

@@ -102,12 +102,12 @@ pub(crate) fn text(results: &Results) -> String {
     }
     let panels = [
         Panel {
-            title: "CPU for the same work (left of 1 is cheaper)",
+            title: "CPU for the same work: less is better",
             left: LABELS,
             value: |sample| sample.cpu,
         },
         Panel {
-            title: "work per second (right of 1 is more)",
+            title: "work per second: more is better",
             left: LABELS + PANEL + GAP,
             value: |sample| sample.rate,
         },
@@ -119,7 +119,14 @@ pub(crate) fn text(results: &Results) -> String {
             out.push_str(&dots(results, row, panel, middle));
         }
     }
-    out.push_str("</svg>\n");
+    let note = "Each dot is a multiple of this program's figure; what is beyond the scale stands at \
+                its edge.";
+    writeln!(
+        out,
+        "<text class=\"small\" x=\"{LABELS}\" y=\"{}\">{note}</text>\n</svg>",
+        height - 16.0
+    )
+    .expect("a string takes it");
     out
 }
 
@@ -149,14 +156,6 @@ fn axis(panel: &Panel, rows: usize) -> String {
         )
         .expect("a string takes it");
     }
-    let note = "as a multiple of this program's; beyond the scale: at its edge";
-    writeln!(
-        out,
-        "<text class=\"small\" x=\"{}\" y=\"{}\">{note}</text>",
-        panel.left,
-        bottom + 20.0
-    )
-    .expect("a string takes it");
     out
 }
 

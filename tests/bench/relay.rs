@@ -9,10 +9,10 @@
 //! | file | what is in it |
 //! |---|---|
 //! | `scenarios`, `curves` | what is measured |
-//! | `targets`, `peers`, `peer_files` | what stands between client and upstream |
-//! | `script`, `load` | the clients |
-//! | `upstreams`, `blind`, `wire`, `pattern` | the other end, and the floor |
-//! | `run`, `usage`, `compare` | one measurement, its cost, and the order of all |
+//! | `targets`, `process`, `peers`, `peer_files` | what stands between client and upstream |
+//! | `script`, `client`, `connection`, `load` | the clients |
+//! | `upstreams`, `hop`, `blind`, `wire`, `pattern` | the other end, and the floor |
+//! | `run`, `usage`, `spin`, `compare` | one measurement, its cost, and the order of all |
 //! | `report`, `summary`, `json`, `plot`, `lines` | what comes out |
 //! | `inspect` | system calls and allocations |
 #![cfg(test)]
@@ -32,9 +32,15 @@
     reason = "statistics, far below the limits of f64"
 )]
 
+#[cfg(not(target_os = "linux"))]
+compile_error!("the accounting is that of Linux");
+
 mod blind;
+mod client;
 mod compare;
+mod connection;
 mod curves;
+mod hop;
 mod inspect;
 mod json;
 mod lines;
@@ -45,6 +51,7 @@ mod pattern;
 mod peer_files;
 mod peers;
 mod plot;
+mod process;
 mod report;
 mod run;
 mod scenarios;

@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 use std::thread;
 
 use crate::options::Spin;
-use crate::targets::Process;
+use crate::process::Process;
 
 /// Turns until standard input ends.
 pub(crate) fn serve() -> io::Result<()> {

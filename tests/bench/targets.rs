@@ -1,17 +1,16 @@
 //! What is measured: this program, the floor below it, no proxy at all, and installed peers.
 
 use std::fs;
-use std::io::{self, BufRead, BufReader};
+use std::io;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdout, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
-
-use rustix::process::{Pid, Signal, kill_process};
 
 use crate::load::{Group, Load};
 use crate::machine::{self, PATIENCE, pause};
 use crate::peers::{Layer, Peer};
+use crate::process::{Process, part};
 use crate::scenarios::{self, Scenario};
 
 /// The program this benchmark was built with.
@@ -26,17 +25,20 @@ pub(crate) enum Kind {
     Peer(Peer),
 }
 
+/// Why a target is not measured in a scenario.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Obstacle {
+    /// It does not keep connections.
+    NotItsWork,
+    /// The system does not let a process have so many.
+    Descriptors(usize),
+}
+
 /// One column of the table.
 #[derive(Clone, Debug)]
 pub(crate) struct Target {
     pub(crate) name: String,
     pub(crate) kind: Kind,
-}
-
-/// A child process that is asked to end, and then made to, when it is dropped.
-#[derive(Debug)]
-pub(crate) struct Process {
-    child: Child,
 }
 
 /// A target that serves.
@@ -52,107 +54,6 @@ pub(crate) struct Running {
 pub(crate) struct Upstreams {
     pub(crate) ports: Vec<u16>,
     _process: Process,
-}
-
-/// A folder that goes away with its owner.
-#[derive(Debug)]
-pub(crate) struct Folder(PathBuf);
-
-impl Folder {
-    pub(crate) fn new() -> io::Result<Self> {
-        let name = format!("http-proxy-lb-bench-{}", std::process::id());
-        let path = std::env::temp_dir().join(name);
-        fs::create_dir_all(&path)?;
-        Ok(Self(path))
-    }
-
-    pub(crate) fn path(&self) -> &Path {
-        &self.0
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        drop(fs::remove_dir_all(&self.0));
-    }
-}
-
-impl Process {
-    pub(crate) fn start(command: &mut Command) -> io::Result<Self> {
-        let child = command.spawn().map_err(|error| {
-            let program = command.get_program().to_string_lossy();
-            io::Error::other(format!("cannot run {program}: {error}"))
-        })?;
-        Ok(Self { child })
-    }
-
-    fn id(&self) -> u32 {
-        self.child.id()
-    }
-
-    fn is_running(&mut self) -> bool {
-        matches!(self.child.try_wait(), Ok(None))
-    }
-
-    /// Asks it to end as somebody at the terminal would, and gives it time to.
-    pub(crate) fn interrupt(self, patience: Duration) {
-        self.signal(Signal::INT, patience);
-    }
-
-    fn signal(mut self, signal: Signal, patience: Duration) {
-        self.send(signal);
-        self.ended_within(patience);
-    }
-
-    fn send(&mut self, signal: Signal) {
-        let id = i32::try_from(self.id()).ok().and_then(Pid::from_raw);
-        if let Some(id) = id.filter(|_| self.is_running()) {
-            kill_process(id, signal).unwrap_or_default();
-        }
-    }
-
-    fn ended_within(&mut self, time: Duration) -> bool {
-        let end = Instant::now() + time;
-        while self.is_running() {
-            if Instant::now() > end {
-                return false;
-            }
-            pause(Duration::from_millis(5));
-        }
-        true
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        drop(self.child.stdin.take());
-        self.send(Signal::TERM);
-        if !self.ended_within(Duration::from_secs(1)) {
-            drop(self.child.kill());
-            drop(self.child.wait());
-        }
-    }
-}
-
-/// Runs this program again in another part, and reads the ports it prints.
-fn part(arguments: &[String]) -> io::Result<(Process, Vec<u16>)> {
-    let mut command = Command::new(std::env::current_exe()?);
-    command.args(arguments);
-    command.stdin(Stdio::piped()).stdout(Stdio::piped());
-    let mut process = Process::start(&mut command)?;
-    let output = process.child.stdout.take();
-    let ports = output.map_or_else(Vec::new, ports);
-    if ports.is_empty() {
-        return Err(io::Error::other(format!("{arguments:?} did not start")));
-    }
-    Ok((process, ports))
-}
-
-fn ports(output: ChildStdout) -> Vec<u16> {
-    let mut line = String::new();
-    drop(BufReader::new(output).read_line(&mut line));
-    let numbers = line.split_whitespace();
-    numbers.filter_map(|number| number.parse().ok()).collect()
 }
 
 impl Upstreams {
@@ -174,21 +75,20 @@ impl Target {
         }
     }
 
-    /// Whether it can do what the scenario asks for.
-    pub(crate) fn does(&self, scenario: &Scenario) -> bool {
-        let keeps = match &self.kind {
-            Kind::Peer(peer) => peer.keeps_connections(),
-            Kind::Ours(_) | Kind::Blind | Kind::None => true,
+    /// Why it cannot do what the scenario asks for, if so.
+    pub(crate) fn obstacle(&self, scenario: &Scenario) -> Option<Obstacle> {
+        let (keeps, each) = match &self.kind {
+            Kind::Peer(peer) => (peer.keeps_connections(), 2),
+            // A relay must be able to open a connection for each connection.
+            Kind::Ours(_) | Kind::Blind => (true, 2),
+            Kind::None => (true, 1),
         };
         let mut groups = scenario.groups.iter();
-        let is_asked = groups.any(|group| group.script.keeps_connections());
-        // Those that know nothing of requests open a connection for each connection.
-        let each = match &self.kind {
-            Kind::Peer(_) | Kind::Blind => 2,
-            Kind::Ours(_) | Kind::None => 1,
-        };
-        let descriptors = scenario.connections() * each + 200;
-        (keeps || !is_asked) && descriptors < machine::file_limit()
+        if !keeps && groups.any(|group| group.script.keeps_connections()) {
+            return Some(Obstacle::NotItsWork);
+        }
+        let wanted = scenario.connections() * each + 200;
+        (wanted > machine::file_limit()).then_some(Obstacle::Descriptors(wanted))
     }
 
     /// Starts it in front of these upstreams and waits until it has relayed a request.
@@ -261,7 +161,7 @@ impl Running {
     /// Asks it to end and gives it time to.
     pub(crate) fn terminate(self, patience: Duration) {
         if let Some(process) = self.process {
-            process.signal(Signal::TERM, patience);
+            process.terminate(patience);
         }
     }
 
