@@ -15,8 +15,19 @@ use crate::machine;
 const BUFFER: usize = 64 * 1024;
 const STACK: usize = 128 * 1024;
 
+/// A damaging relay leaves smaller pieces as they are, so that heads remain readable.
+const LARGE: usize = 1000;
+
+/// Whether bytes arrive as they were sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Honesty {
+    Passes,
+    /// One bit of the last byte of each large piece is wrong: do the checks see it?
+    Damages,
+}
+
 /// Prints its port, and relays until standard input ends.
-pub(crate) fn serve(upstreams: &[u16]) -> io::Result<()> {
+pub(crate) fn serve(upstreams: &[u16], honesty: Honesty) -> io::Result<()> {
     machine::raise_file_limit();
     // The standard library's backlog is 128; a burst beyond it would wait for a second.
     let listener = TcpListener::from(machine::listen()?);
@@ -29,7 +40,7 @@ pub(crate) fn serve(upstreams: &[u16]) -> io::Result<()> {
     })?;
     for &port in upstreams.iter().cycle() {
         let (client, _) = listener.accept()?;
-        named("up", move || drop(relay(client, port)))?;
+        named("up", move || drop(relay(client, port, honesty)))?;
     }
     Ok(())
 }
@@ -41,26 +52,29 @@ fn named(name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<()> {
     builder.spawn(work).map(drop)
 }
 
-fn relay(client: TcpStream, port: u16) -> io::Result<()> {
+fn relay(client: TcpStream, port: u16, honesty: Honesty) -> io::Result<()> {
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     let upstream = TcpStream::connect_timeout(&address, Duration::from_secs(5))?;
     client.set_nodelay(true)?;
     upstream.set_nodelay(true)?;
     let (client, upstream) = (Arc::new(client), Arc::new(upstream));
     let (to, from) = (Arc::clone(&client), Arc::clone(&upstream));
-    named("down", move || copy(&from, &to))?;
-    copy(&client, &upstream);
+    named("down", move || copy(&from, &to, honesty))?;
+    copy(&client, &upstream, honesty);
     Ok(())
 }
 
 /// Until the end of the stream, which is passed on.
-fn copy(from: &TcpStream, to: &TcpStream) {
+fn copy(from: &TcpStream, to: &TcpStream, honesty: Honesty) {
     let mut buffer = vec![0; BUFFER];
     let mut copy = || -> io::Result<()> {
         loop {
             let count = (&mut &*from).read(&mut buffer)?;
             if count == 0 {
                 return to.shutdown(Shutdown::Write);
+            }
+            if honesty == Honesty::Damages && count > LARGE {
+                buffer[count - 1] ^= 1;
             }
             (&mut &*to).write_all(&buffer[..count])?;
         }

@@ -52,10 +52,8 @@ impl Results {
             both.all(|(target, outcome)| {
                 let wrong = outcome.median.as_ref().map_or(0, |median| median.errors);
                 match target.kind {
-                    Kind::Peer(_) | Kind::Blind => true,
-                    Kind::Ours(_) | Kind::None => {
-                        wrong == 0 && outcome.failures.is_empty()
-                    }
+                    Kind::Peer(_) | Kind::Blind | Kind::Damaging => true,
+                    Kind::Ours(_) | Kind::None => wrong == 0 && outcome.failures.is_empty(),
                 }
             })
         })

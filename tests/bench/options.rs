@@ -26,7 +26,8 @@ how
   --rounds N         rounds of every scenario, targets in alternating order (default 1)
   --seconds S        how long each is measured (default 0.7)
   --spin             keeps the cores awake with a spinner of idle priority on each
-  --smoke            everything for a moment only: are all answers right?
+  --smoke            everything for a moment only: are all answers right, and would
+                     wrong ones be seen?
 what comes out, besides tables
   --json FILE        every sample
   --svg FILE         a plot
@@ -42,6 +43,8 @@ instead of measuring
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Mode {
     Compare,
+    /// Only whether all answers are right.
+    Smoke,
     Syscalls,
     Allocations,
 }
@@ -138,7 +141,10 @@ impl Options {
         match name {
             "--curves" => self.curves = true,
             "--spin" => self.spin = Spin::EveryCore,
-            "--smoke" => self.time = Duration::from_millis(150),
+            "--smoke" => {
+                self.mode = Mode::Smoke;
+                self.time = Duration::from_millis(150);
+            }
             "--syscalls" => self.mode = Mode::Syscalls,
             "--allocations" => self.mode = Mode::Allocations,
             other => return Err(format!("{other} is no option; --help lists them")),
@@ -240,7 +246,7 @@ fn configurations(targets: &[Target]) -> String {
                 )]
             }
             Kind::Peer(peer) => peer.files(PORT, &UPSTREAMS, Path::new("/tmp/bench")),
-            Kind::Blind | Kind::None => Vec::new(),
+            Kind::Blind | Kind::Damaging | Kind::None => Vec::new(),
         };
         for (name, text) in files {
             write!(out, "### {}: {name}\n\n{text}\n", target.name).expect("a string takes it");

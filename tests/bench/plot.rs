@@ -36,7 +36,7 @@ text{font:12px system-ui,sans-serif;fill:#24292f}
 pub(crate) fn color(target: &Target) -> &'static str {
     match target.kind {
         Kind::Ours(_) => "#e5484d",
-        Kind::Blind => "#8c959f",
+        Kind::Blind | Kind::Damaging => "#8c959f",
         Kind::None => "#57a0a0",
         Kind::Peer(peer) => peer.color(),
     }

@@ -15,6 +15,7 @@
 //! | `run`, `usage`, `spin`, `compare` | one measurement, its cost, and the order of all |
 //! | `report`, `summary`, `json`, `plot`, `lines` | what comes out |
 //! | `inspect` | system calls and allocations |
+//! | `selftest` | whether damage is seen |
 #![cfg(test)]
 #![expect(
     clippy::print_stdout,
@@ -56,6 +57,7 @@ mod report;
 mod run;
 mod scenarios;
 mod script;
+mod selftest;
 mod spin;
 mod summary;
 mod targets;
@@ -67,6 +69,7 @@ use std::fs;
 use std::io;
 use std::process::ExitCode;
 
+use blind::Honesty;
 use options::{Asked, Mode, Options};
 
 fn main() -> ExitCode {
@@ -74,7 +77,7 @@ fn main() -> ExitCode {
     let result = match arguments.first().map(String::as_str) {
         // `cargo test --benches` wants to know that it builds, and has no minutes to spare.
         None | Some("--test") => Ok(ExitCode::SUCCESS),
-        Some("--upstreams" | "--blind" | "--spinner") => part(&arguments),
+        Some("--upstreams" | "--blind" | "--damaging" | "--spinner") => part(&arguments),
         Some(_) => asked(&arguments),
     };
     result.unwrap_or_else(|error| {
@@ -91,7 +94,8 @@ fn part(arguments: &[String]) -> io::Result<ExitCode> {
     let numbers: Vec<u16> = numbers.collect();
     match arguments.first().map(String::as_str) {
         Some("--upstreams") => upstreams::serve(numbers.first().copied().unwrap_or(1).into())?,
-        Some("--blind") => blind::serve(&numbers)?,
+        Some("--blind") => blind::serve(&numbers, Honesty::Passes)?,
+        Some("--damaging") => blind::serve(&numbers, Honesty::Damages)?,
         Some(_) | None => spin::serve()?,
     }
     Ok(ExitCode::SUCCESS)
@@ -111,6 +115,7 @@ fn run(options: &Options) -> io::Result<ExitCode> {
     machine::raise_file_limit();
     match options.mode {
         Mode::Compare => {}
+        Mode::Smoke => selftest::damage_is_seen(options.time)?,
         Mode::Syscalls => return inspect::system_calls(options),
         Mode::Allocations => return inspect::allocations(options),
     }

@@ -98,7 +98,9 @@ fn cell(results: &Results, row: &Row, column: &Column) -> String {
         || "-".to_owned(),
         |(target, sample)| match target.kind {
             Kind::Peer(_) => format!("{} {}", target.name, figures(row.scenario.unit, sample)),
-            Kind::Ours(_) | Kind::Blind | Kind::None => figures(row.scenario.unit, sample),
+            Kind::Ours(_) | Kind::Blind | Kind::Damaging | Kind::None => {
+                figures(row.scenario.unit, sample)
+            }
         },
     )
 }

@@ -21,6 +21,8 @@ pub(crate) const OURS: &str = env!("CARGO_BIN_EXE_http-proxy-lb");
 pub(crate) enum Kind {
     Ours(PathBuf),
     Blind,
+    /// The same, but what it passes on is wrong.
+    Damaging,
     None,
     Peer(Peer),
 }
@@ -71,7 +73,7 @@ impl Target {
     pub(crate) fn is_peer(&self, layer: Layer) -> bool {
         match &self.kind {
             Kind::Peer(peer) => peer.layer() == layer,
-            Kind::Ours(_) | Kind::Blind | Kind::None => false,
+            Kind::Ours(_) | Kind::Blind | Kind::Damaging | Kind::None => false,
         }
     }
 
@@ -80,7 +82,7 @@ impl Target {
         let (keeps, each) = match &self.kind {
             Kind::Peer(peer) => (peer.keeps_connections(), 2),
             // A relay must be able to open a connection for each connection.
-            Kind::Ours(_) | Kind::Blind => (true, 2),
+            Kind::Ours(_) | Kind::Blind | Kind::Damaging => (true, 2),
             Kind::None => (true, 1),
         };
         let mut groups = scenario.groups.iter();
@@ -104,15 +106,8 @@ impl Target {
                 ports: upstreams.to_vec(),
                 process: None,
             },
-            Kind::Blind => {
-                let mut arguments = vec!["--blind".to_owned()];
-                arguments.extend(upstreams.iter().map(u16::to_string));
-                let (process, ports) = part(&arguments)?;
-                Running {
-                    ports,
-                    process: Some(process),
-                }
-            }
+            Kind::Blind => relay("--blind", upstreams)?,
+            Kind::Damaging => relay("--damaging", upstreams)?,
             Kind::Ours(program) => {
                 return Running::ours(Command::new(program), upstreams, folder);
             }
@@ -124,6 +119,17 @@ impl Target {
         };
         running.ready(&self.name)
     }
+}
+
+/// One of the relays that are part of this program.
+fn relay(name: &str, upstreams: &[u16]) -> io::Result<Running> {
+    let mut arguments = vec![name.to_owned()];
+    arguments.extend(upstreams.iter().map(u16::to_string));
+    let (process, ports) = part(&arguments)?;
+    Ok(Running {
+        ports,
+        process: Some(process),
+    })
 }
 
 fn started(mut command: Command, port: u16, log: &Path) -> io::Result<Running> {
