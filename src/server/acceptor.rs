@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::net::conn::Conn;
+use crate::net::passed::Holder;
 use crate::net::permits::{PerClient, Permits};
 use crate::net::socket::{self, TICK, Wait};
 use crate::protocol::answer::{self, AnswerContext, BodyWanted, Refusal};
@@ -37,6 +38,7 @@ const COMPLAIN_EVERY: Duration = Duration::from_secs(30);
 pub(super) struct Acceptor {
     pub(super) ctx: Arc<Context>,
     pub(super) listener: TcpListener,
+    pub(super) holder: Holder,
     pub(super) waiter: Arc<Waiter>,
     pub(super) connections: Arc<Permits>,
     pub(super) clients: Arc<PerClient>,
@@ -95,9 +97,15 @@ impl Acceptor {
                 Err(error) => log::debug!("a connection was lost before it was accepted: {error}"),
             }
         }
-        // What is in the queue already would get a reset when the listener closes.
-        while let Ok((stream, address)) = self.listener.accept() {
-            self.admit(stream, address);
+        match self.holder {
+            // What is in the queue already would get a reset when the listener closes.
+            Holder::Us => {
+                while let Ok((stream, address)) = self.listener.accept() {
+                    self.admit(stream, address);
+                }
+            }
+            // It stays there for the next process.
+            Holder::Manager => {}
         }
     }
 
