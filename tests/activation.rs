@@ -50,7 +50,7 @@ impl Relay {
             _ => "exec 3<&0 4<&1",
         };
         let script =
-            format!("{moved} </dev/null >/dev/null; LISTEN_PID=$$ exec \"$0\" --config \"$1\"",);
+            format!("{moved} </dev/null >/dev/null; LISTEN_PID=$$ exec \"$0\" --config \"$1\"");
         let mut command = Command::new("/bin/sh");
         command.arg("-c").arg(script);
         command
@@ -283,7 +283,7 @@ fn a_restart_under_load_refuses_and_loses_nobody() {
         let relay = start();
         wait_for_answers();
         over.store(true, Ordering::Relaxed);
-        for answer in answered.iter() {
+        for answer in &answered {
             assert!(answer.expect("an answer").starts_with("HTTP/1.1 200 "));
         }
         relay.terminate();
