@@ -100,7 +100,8 @@ fn mutate(tape: &mut Tape<'_>, message: &mut Vec<u8>) -> bool {
 fn chunked(tape: &mut Tape<'_>, body: &[u8]) -> Vec<u8> {
     let mut out = Vec::new();
     let extension = tape.pick(&["", "", ";a", ";a=b", " ; q=\"0\\\"\""]);
-    let size = usize::from(tape.byte()) + 1;
+    // Not so many that their extensions are too much.
+    let size = usize::from(tape.byte()) + 1 + body.len() / 100;
     for chunk in body.chunks(size) {
         out.extend(format!("{:x}{extension}\r\n", chunk.len()).bytes());
         out.extend_from_slice(chunk);

@@ -92,7 +92,8 @@ fn exchange(stage: &Stage, player: &mut Player, tape: &mut Tape<'_>, count: usiz
             // Closed without an answer, or within one.
             let is_excused = !answer.is_clean || answer.is_early || answer.then == Then::CloseUnanswered;
             if !is_excused && request.method != "POST" && count == 1 && player.own.len() == 1 {
-                fault(format!("a good answer never came: {request:?} {answer:?}"));
+                let (sent, answered) = (request.bytes.escape_ascii(), answer.bytes.escape_ascii());
+                fault(format!("a good answer never came: {sent} {answered} {answer:?}"));
             }
             *player = Player::default();
             return;
