@@ -30,14 +30,12 @@ pub(crate) struct Request {
 pub(crate) struct Answer {
     /// So many 103 come first.
     pub(crate) interim: u8,
-    /// The final message on the wire, without what is stray.
+    /// The final message on the wire, and behind its end what is stray, which comes with it.
     pub(crate) bytes: Vec<u8>,
     /// Its status.
     pub(crate) status: u16,
     /// What its body carries.
     pub(crate) body: Vec<u8>,
-    /// Bytes behind the end of the message.
-    pub(crate) stray: Vec<u8>,
     /// Whether the bytes are what a good server sends.
     pub(crate) is_clean: bool,
     /// Whether it is sent before the body of the request was read.
@@ -244,7 +242,8 @@ impl Answer {
         }
         let smuggled = tag('s', STRAY);
         let stray = match tape.byte() % 16 {
-            _ if framing == 3 => String::new(),
+            // Only what comes with the end of the answer can be told from the answer to what follows.
+            _ if framing == 3 || bytes.len() > 4000 => String::new(),
             1 => format!("HTTP/1.1 200 OK\r\nContent-Length: 6\r\nX-Mark: {smuggled}\r\n\r\n{smuggled}"),
             2 => smuggled,
             3 => "\r\n".to_owned(),
@@ -261,7 +260,9 @@ impl Answer {
             3 => then = Then::CloseUnanswered,
             _ => {}
         }
-        if !is_clean && then == Then::Keep {
+        if is_clean {
+            bytes.extend(stray.bytes());
+        } else if then == Then::Keep {
             then = Then::Finish;
         }
         Self {
@@ -269,7 +270,6 @@ impl Answer {
             bytes,
             status,
             body,
-            stray: if is_clean { stray.into_bytes() } else { Vec::new() },
             is_clean,
             is_early: tape.byte() % 8 == 1,
             then,

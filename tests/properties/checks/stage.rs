@@ -212,8 +212,11 @@ fn answer(talk: &mut Talk, head: &Head) -> Result<Then, Broken> {
     let is_known = expected.is_some();
     let answer = match &expected {
         Some(expected) => expected.answer.clone(),
-        // Of an exchange that is over, or with a target that the fuzzer changed.
-        None => Answer::plain(id.unwrap_or(STRAY + 1)),
+        // Of an exchange that is over, or with a target that the fuzzer changed: nobody's answer.
+        None => Answer {
+            bytes: b"HTTP/1.1 200 Fine\r\nContent-Length: 0\r\n\r\n".to_vec(),
+            ..Answer::plain(STRAY)
+        },
     };
     for _ in 0..answer.interim {
         send(talk, b"HTTP/1.1 103 Early Hints\r\nLink: <x>\r\n\r\n");
@@ -244,7 +247,6 @@ fn answer(talk: &mut Talk, head: &Head) -> Result<Then, Broken> {
     if !answer.is_early {
         send(talk, &answer.bytes);
     }
-    send(talk, &answer.stray);
     Ok(answer.then)
 }
 
