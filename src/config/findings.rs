@@ -253,7 +253,9 @@ mod tests {
     #[test]
     fn what_stands_in_a_key_does_not_act_on_the_terminal() {
         let mut findings = Findings::default();
-        let place = Place::default().entry(0, "limits").entry(0, "\u{1b}[2J\tqueue");
+        let place = Place::default()
+            .entry(0, "limits")
+            .entry(0, "\u{1b}[2J\tqueue");
         findings.error(&place, "is unknown\r");
         let errors = findings.conclude("c.yaml", "limits: {a: 1}").unwrap_err();
         let said = errors.to_string();

@@ -172,7 +172,10 @@ fn a_lease_counts_on_its_upstream_until_it_ends_whatever_is_reloaded_or_fails_me
             &[|w| w.pick(1), |w| w.fail(1), |w| w.leases[1] = None],
             &[|w| w.pick(2), |w| w.leases[2] = None],
             // One leaves the pool and comes back, as another upstream to the counts.
-            &[|w| w.reload(&["b.test"]), |w| w.reload(&["a.test", "b.test"])],
+            &[
+                |w| w.reload(&["b.test"]),
+                |w| w.reload(&["a.test", "b.test"]),
+            ],
         ],
         Balanced::check,
     );

@@ -44,6 +44,7 @@ fn extend<W>(order: &mut Vec<usize>, threads: &[&[Step<W>]], run: &mut impl FnMu
 struct Current<'a>(&'a [usize]);
 
 impl Drop for Current<'_> {
+    #[expect(clippy::print_stderr, reason = "a failing test tells the order")]
     fn drop(&mut self) {
         if std::thread::panicking() {
             eprintln!("in the order of threads {:?}", self.0);
@@ -55,5 +56,7 @@ impl Drop for Current<'_> {
 pub(crate) fn orders_of(lengths: &[usize]) -> usize {
     let total: usize = lengths.iter().sum();
     let factorial = |n: usize| (1..=n).product::<usize>();
-    lengths.iter().fold(factorial(total), |rest, length| rest / factorial(*length))
+    lengths
+        .iter()
+        .fold(factorial(total), |rest, length| rest / factorial(*length))
 }

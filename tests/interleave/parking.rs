@@ -33,20 +33,26 @@ enum Worker {
     Parks,
 }
 
+/// The end of what the client sends.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+enum End {
+    ToCome,
+    Sent,
+    Read,
+}
+
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 struct State {
     sent: u8,
     /// Requests in the socket that nobody has read.
     unread: u8,
     served: u8,
-    /// Whether the client has closed its end, and whether that was read.
-    closed: bool,
-    end_read: bool,
-    /// The system has something to tell that it has not told.
-    event: bool,
+    end: End,
+    /// Events that the system has to tell: one at most, however much happens.
+    events: u8,
     place: Place,
-    /// The watcher has taken the event and not yet looked into the table.
-    told: bool,
+    /// Events that the watcher has taken, and not yet looked up in the table.
+    taken: u8,
     /// Connections that were taken out and wait for a worker.
     queued: u8,
     workers: [Worker; 2],
@@ -68,11 +74,10 @@ impl State {
             sent: 0,
             unread: 0,
             served: 0,
-            closed: false,
-            end_read: false,
-            event: false,
+            end: End::ToCome,
+            events: 0,
             place: Place::Waiting,
-            told: false,
+            taken: 0,
             queued: 0,
             workers: [Worker::Idle; 2],
         }
@@ -86,28 +91,28 @@ impl State {
             change(&mut state);
             next.push(state);
         };
-        if self.sent < REQUESTS && !self.closed {
+        if self.sent < REQUESTS && self.end == End::ToCome {
             step(&|s| {
                 s.sent += 1;
                 s.unread += 1;
-                s.event = s.place != Place::Vacant;
+                s.events = u8::from(s.place != Place::Vacant);
             });
         }
-        if !self.closed {
+        if self.end == End::ToCome {
             step(&|s| {
-                s.closed = true;
-                s.event = s.place != Place::Vacant;
+                s.end = End::Sent;
+                s.events = u8::from(s.place != Place::Vacant);
             });
         }
-        if self.event && !self.told {
+        if self.events > 0 && self.taken == 0 {
             step(&|s| {
-                s.event = false;
-                s.told = true;
+                s.events = 0;
+                s.taken = 1;
             });
         }
-        if self.told {
+        if self.taken > 0 {
             step(&|s| {
-                s.told = false;
+                s.taken = 0;
                 s.stir(protocol);
             });
         }
@@ -144,8 +149,8 @@ impl State {
             if protocol == Protocol::Hasty {
                 self.workers[worker] = Worker::Parks;
             }
-        } else if self.closed {
-            self.end_read = true;
+        } else if self.end == End::Sent {
+            self.end = End::Read;
             self.place = Place::Vacant;
             self.workers[worker] = Worker::Idle;
         } else {
@@ -170,7 +175,11 @@ impl State {
 
     /// How many have the connection.
     fn owners(&self) -> usize {
-        let busy = self.workers.iter().filter(|one| **one != Worker::Idle).count();
+        let busy = self
+            .workers
+            .iter()
+            .filter(|one| **one != Worker::Idle)
+            .count();
         let waits = usize::from(self.place == Place::Waiting);
         busy + waits + usize::from(self.queued)
     }
@@ -184,9 +193,11 @@ fn search(protocol: Protocol) -> (Option<State>, usize) {
         let expected = usize::from(state.place != Place::Vacant);
         let next = state.successors(protocol);
         let is_stuck = next.is_empty();
-        let is_lost = is_stuck && (state.served != state.sent || !state.end_read);
+        let is_lost = is_stuck && (state.served != state.sent || state.end != End::Read);
         // The client may be silent from now on: then nobody but it can be the one to act.
-        let is_silent = next.iter().all(|one| one.sent != state.sent || one.closed != state.closed);
+        let is_silent = next
+            .iter()
+            .all(|one| one.sent != state.sent || one.end != state.end && one.end == End::Sent);
         let sleeps = is_silent && state.unread > 0 && state.place != Place::Vacant;
         if state.owners() != expected || is_lost || sleeps {
             return (Some(state), seen.len());

@@ -32,7 +32,10 @@ fn pair(listener: &TcpListener) -> Pair {
 /// Another descriptor of the same connections.
 fn again(pairs: &[Pair]) -> Vec<Pair> {
     let clone = |stream: &TcpStream| stream.try_clone().expect("a descriptor");
-    pairs.iter().map(|(near, far)| (clone(near), clone(far))).collect()
+    pairs
+        .iter()
+        .map(|(near, far)| (clone(near), clone(far)))
+        .collect()
 }
 
 /// The first `kept` of them are on the shelf, the next one belongs to the last thread.
@@ -47,7 +50,9 @@ fn world(pairs: Vec<Pair>, kept: usize, most: usize) -> World {
     for (index, (near, far)) in pairs.into_iter().enumerate() {
         world.peers.push(Some(far));
         if index < kept {
-            world.shelf.keep(near, UseFor::Target(index as u64 % 2), most);
+            world
+                .shelf
+                .keep(near, UseFor::Target(index as u64 % 2), most);
         } else {
             world.owned[2] = Some(near);
         }
@@ -62,7 +67,9 @@ impl World {
         if let Some(taken) = &self.owned[thread] {
             let name = taken.local_addr().expect("its address");
             let peers = self.peers.iter().flatten();
-            let is_open = peers.filter_map(|peer| peer.peer_addr().ok()).any(|far| far == name);
+            let is_open = peers
+                .filter_map(|peer| peer.peer_addr().ok())
+                .any(|far| far == name);
             assert!(is_open, "it was closed");
         }
     }
@@ -74,16 +81,21 @@ impl World {
     }
 
     fn check(&self) {
-        let names = self.owned.iter().flatten().map(|stream| {
-            stream.local_addr().expect("its address")
-        });
+        let names = self
+            .owned
+            .iter()
+            .flatten()
+            .map(|stream| stream.local_addr().expect("its address"));
         let mut names: Vec<SocketAddr> = names.collect();
         let count = names.len();
         names.sort();
         names.dedup();
         assert_eq!(names.len(), count, "two threads have one connection");
         assert!(self.shelf.len() <= self.most);
-        assert!(self.shelf.len() + count <= self.all, "there is one too many");
+        assert!(
+            self.shelf.len() + count <= self.all,
+            "there is one too many"
+        );
     }
 }
 

@@ -17,7 +17,8 @@ use super::explorer::{explore, orders_of};
 /// The size of a head tells the configurations apart.
 const TWO: &str = "listen: a:1\nlimits: {max_header_bytes: 10000}\n\
     upstream: [{url: 'http://a.test:80'}, {url: 'http://b.test:80'}]";
-const ONE: &str = "listen: a:1\nlimits: {max_header_bytes: 20000}\nupstream: [{url: 'http://b.test:80'}]";
+const ONE: &str =
+    "listen: a:1\nlimits: {max_header_bytes: 20000}\nupstream: [{url: 'http://b.test:80'}]";
 
 const IN_BOTH: &str = "http://b.test:80";
 
@@ -77,7 +78,10 @@ impl World {
     fn check(&self) {
         let now = self.ctx.snapshot();
         snapshot_is_whole(&now);
-        let old = self.exchanges.iter().filter_map(|one| one.snapshot.as_ref());
+        let old = self
+            .exchanges
+            .iter()
+            .filter_map(|one| one.snapshot.as_ref());
         for snapshot in old.chain([&now]) {
             snapshot_is_whole(snapshot);
             for upstream in snapshot.pool.upstreams() {
@@ -118,7 +122,11 @@ fn an_exchange_has_one_configuration_and_what_it_gives_back_is_found_in_the_next
             let now = w.ctx.snapshot();
             let of_b = now.pool.upstreams().iter().find(|one| one.url() == IN_BOTH);
             let shelf = of_b.and_then(|upstream| now.shelf(upstream));
-            assert_eq!(shelf.map(Shelf::len), Some(w.kept), "one is lost or strange");
+            assert_eq!(
+                shelf.map(Shelf::len),
+                Some(w.kept),
+                "one is lost or strange"
+            );
         },
     );
     assert_eq!(orders, orders_of(&[3, 3, 2]));

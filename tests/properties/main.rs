@@ -49,9 +49,14 @@ fn seeds(target: &str) -> Vec<(PathBuf, Vec<u8>)> {
 struct Current<'a>(&'a Path, &'a [u8]);
 
 impl Drop for Current<'_> {
+    #[expect(clippy::print_stderr, reason = "a failing test tells the input")]
     fn drop(&mut self) {
         if std::thread::panicking() {
-            eprintln!("the input: {} as {}", self.0.display(), self.1.escape_ascii());
+            eprintln!(
+                "the input: {} as {}",
+                self.0.display(),
+                self.1.escape_ascii()
+            );
         }
     }
 }

@@ -33,7 +33,7 @@ struct Coded {
 
 fn code(framing: Framing, sent: Sent, pieces: &[&[u8]]) -> Result<Coded, BodyError> {
     let mut coder = BodyCoder::new(framing, sent, TRAILER_LIMIT);
-    let mut coded = Coded {
+    let mut done = Coded {
         sent: Vec::new(),
         taken: 0,
         ends_with_input: false,
@@ -58,18 +58,18 @@ fn code(framing: Framing, sent: Sent, pieces: &[&[u8]]) -> Result<Coded, BodyErr
         if let (Some(before), Some(after)) = (before, coder.remaining()) {
             assert_eq!(before - after, passed.taken as u64);
         }
-        coded.sent.extend_from_slice(coder.before());
-        coded.sent.extend_from_slice(&buffer[..passed.output]);
-        coded.sent.extend_from_slice(coder.after());
-        coded.taken += passed.taken;
+        done.sent.extend_from_slice(coder.before());
+        done.sent.extend_from_slice(&buffer[..passed.output]);
+        done.sent.extend_from_slice(coder.after());
+        done.taken += passed.taken;
     }
     if !coder.is_finished() {
         coder.end_of_input()?;
-        coded.sent.extend_from_slice(coder.after());
-        coded.ends_with_input = true;
+        done.sent.extend_from_slice(coder.after());
+        done.ends_with_input = true;
     }
     assert!(coder.is_finished());
-    Ok(coded)
+    Ok(done)
 }
 
 /// The first three bytes say how the body is framed, how it is sent, and where it is split.
@@ -124,7 +124,11 @@ fn check_meaning(framing: Framing, sent: Sent, input: &[u8], coded: &Coded) {
     }
     let again = reference::chunked(&coded.sent, usize::MAX);
     let again = again.unwrap_or_else(|not: Not| panic!("what is sent is no body: {not:?}"));
-    assert_eq!(again.length, coded.sent.len(), "one body and nothing behind it");
+    assert_eq!(
+        again.length,
+        coded.sent.len(),
+        "one body and nothing behind it"
+    );
     assert_eq!(again.data, received);
     assert!(!again.is_extended, "extensions end here");
     for (name, _) in &again.trailers {

@@ -15,7 +15,7 @@ fn scan(pieces: &[&[u8]]) -> Result<(usize, Vec<u8>), Not> {
     let (mut taken, mut data) = (0, Vec::new());
     for piece in pieces {
         let mut rest = *piece;
-        while let Some(run) = scanner.next_run(rest).map_err(|_| Not::Ever)? {
+        while let Some(run) = scanner.next_run(rest).or(Err(Not::Ever))? {
             let (Run::Framing(length)
             | Run::Extension(length)
             | Run::Data(length)
@@ -41,8 +41,7 @@ pub(crate) fn check(input: &[u8]) {
     let mut tape = Tape(input);
     let split = usize::from(tape.byte());
     let input = tape.0;
-    let expected =
-        reference::chunked(input, TRAILER_LIMIT).map(|body| (body.length, body.data));
+    let expected = reference::chunked(input, TRAILER_LIMIT).map(|body| (body.length, body.data));
     assert_eq!(scan(&[input]), expected, "at once");
     let (first, second) = input.split_at(split.min(input.len()));
     assert_eq!(scan(&[first, second]), expected, "in two");

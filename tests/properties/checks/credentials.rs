@@ -24,5 +24,8 @@ pub(crate) fn check(input: &[u8]) {
         assert_eq!(presented_password(presented), Some(password.into_bytes()));
     }
     let token = own.authorization().as_bytes();
-    assert_eq!(is_same_in_constant_time(token, presented), token == presented);
+    assert_eq!(
+        is_same_in_constant_time(token, presented),
+        token == presented
+    );
 }

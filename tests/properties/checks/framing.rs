@@ -11,9 +11,9 @@ use super::tape::Tape;
 /// What the framing fields say, read with suspicion: `Err` where two readers may disagree.
 fn declared(version: Version, fields: Fields<'_>) -> Result<Option<Framing>, ()> {
     let named = |wanted: &str| {
-        let lines = fields.iter().filter(move |field| {
-            field.name.to_ascii_lowercase() == wanted.as_bytes()
-        });
+        let lines = fields
+            .iter()
+            .filter(move |field| field.name.to_ascii_lowercase() == wanted.as_bytes());
         lines.map(|field| field.value.to_vec()).collect::<Vec<_>>()
     };
     let is_look_alike = |name: &str| !named(name).is_empty();

@@ -24,7 +24,12 @@ pub(crate) fn check(input: &[u8]) {
         HeadScanner::for_response()
     };
     let whole = scan(scanner.clone(), limits, input, [input.len()]);
-    let in_two = scan(scanner.clone(), limits, input, [split.min(input.len()), input.len()]);
+    let in_two = scan(
+        scanner.clone(),
+        limits,
+        input,
+        [split.min(input.len()), input.len()],
+    );
     let bytewise = scan(scanner, limits, input, 0..=input.len());
     assert_eq!(whole, in_two, "in two pieces");
     assert_eq!(whole, bytewise, "byte by byte");
@@ -64,14 +69,24 @@ fn check_request(head: &RequestHead) {
     let mut other = httparse::Request::new(&mut slots);
     let parsed = other.parse(head.as_bytes());
     // The other parser wants UTF-8 in the target, and not every byte of it, and knows no later 1.x.
-    if !matches!(parsed, Err(httparse::Error::Token | httparse::Error::Version)) {
-        assert_eq!(parsed, Ok(httparse::Status::Complete(head.as_bytes().len())));
+    if !matches!(
+        parsed,
+        Err(httparse::Error::Token | httparse::Error::Version)
+    ) {
+        assert_eq!(
+            parsed,
+            Ok(httparse::Status::Complete(head.as_bytes().len()))
+        );
         assert_eq!(other.method, Some(head.method()));
         assert_eq!(other.path.map(str::as_bytes), Some(head.target()));
         check_fields(head.fields(), other.headers);
     }
     assert!(head.method().bytes().all(is_token) && !head.method().is_empty());
-    assert!(head.target().iter().all(|byte| *byte > b' ' && *byte != 0x7f));
+    assert!(
+        head.target()
+            .iter()
+            .all(|byte| *byte > b' ' && *byte != 0x7f)
+    );
     let hosts = head.fields().values("host").count();
     assert!(hosts == 1 || (hosts == 0 && head.version() == Version::Http10));
     check_bytes(head.fields());
@@ -83,8 +98,14 @@ fn check_response(head: &ResponseHead) {
     let mut slots = [httparse::EMPTY_HEADER; FIELDS_MAX];
     let mut other = httparse::Response::new(&mut slots);
     let parsed = other.parse(head.as_bytes());
-    if !matches!(parsed, Err(httparse::Error::Version | httparse::Error::Status)) {
-        assert_eq!(parsed, Ok(httparse::Status::Complete(head.as_bytes().len())));
+    if !matches!(
+        parsed,
+        Err(httparse::Error::Version | httparse::Error::Status)
+    ) {
+        assert_eq!(
+            parsed,
+            Ok(httparse::Status::Complete(head.as_bytes().len()))
+        );
         assert_eq!(other.code, Some(head.status()));
         check_fields(head.fields(), other.headers);
     }

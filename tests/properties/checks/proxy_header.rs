@@ -34,10 +34,15 @@ fn check_meaning(header: ProxyHeader, bytes: &[u8]) {
         assert!(bytes.starts_with(b"\r\n\r\n\0\r\nQUIT\n"));
         let length = u16::from_be_bytes([bytes[14], bytes[15]]);
         assert_eq!(bytes.len(), 16 + usize::from(length));
-        assert!(header.client.is_none() || bytes[12] == 0x21, "LOCAL names nobody");
+        assert!(
+            header.client.is_none() || bytes[12] == 0x21,
+            "LOCAL names nobody"
+        );
         return;
     };
-    let line = std::str::from_utf8(line).expect("ASCII").trim_end_matches("\r\n");
+    let line = std::str::from_utf8(line)
+        .expect("ASCII")
+        .trim_end_matches("\r\n");
     let words: Vec<&str> = line.split(' ').collect();
     match header.client {
         None => assert_eq!(words[0], "UNKNOWN"),

@@ -17,6 +17,9 @@
 use http_proxy_lb::protocol::chunked::{EXTENSION_LINE_MAX, EXTENSIONS_MAX};
 use http_proxy_lb::protocol::head::FIELDS_MAX;
 
+/// Name and value, trimmed.
+pub(crate) type Field = (Vec<u8>, Vec<u8>);
+
 /// What a chunked body is found to be.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Body {
@@ -25,7 +28,7 @@ pub(crate) struct Body {
     /// What it carries.
     pub(crate) data: Vec<u8>,
     /// The trailer fields, values trimmed.
-    pub(crate) trailers: Vec<(Vec<u8>, Vec<u8>)>,
+    pub(crate) trailers: Vec<Field>,
     /// Whether any chunk had an extension.
     pub(crate) is_extended: bool,
 }
@@ -55,7 +58,7 @@ pub(crate) fn chunked(input: &[u8], trailer_limit: usize) -> Result<Body, Not> {
         if size == 0 {
             break;
         }
-        let size = usize::try_from(size).map_err(|_| Not::Yet)?;
+        let size = usize::try_from(size).or(Err(Not::Yet))?;
         let end = at.place.checked_add(size).ok_or(Not::Yet)?;
         data.extend_from_slice(input.get(at.place..end).ok_or(Not::Yet)?);
         at.place = end;
@@ -100,7 +103,7 @@ impl Reader<'_> {
             if self.place - start >= 16 || larger > 0x7fff_ffff_ffff_ffff {
                 return Err(Not::Ever);
             }
-            size = u64::try_from(larger).map_err(|_| Not::Ever)?;
+            size = u64::try_from(larger).or(Err(Not::Ever))?;
             self.place += 1;
         }
         if self.place == start {
@@ -190,7 +193,7 @@ impl Reader<'_> {
         }
     }
 
-    fn trailers(&mut self, limit: usize) -> Result<Vec<(Vec<u8>, Vec<u8>)>, Not> {
+    fn trailers(&mut self, limit: usize) -> Result<Vec<Field>, Not> {
         let start = self.place;
         let mut fields = Vec::new();
         // Without fields there is no section that could be too long.
@@ -209,7 +212,9 @@ impl Reader<'_> {
                     break Err(Not::Ever);
                 }
                 // At the limit there is no "yet".
-                Err(Not::Yet) if is_cut || whole.len() == start + limit => break Err(Not::Ever),
+                Err(Not::Yet) if is_cut || whole.len() == start.saturating_add(limit) => {
+                    break Err(Not::Ever);
+                }
                 Err(not) => break Err(not),
             }
         };
@@ -231,7 +236,7 @@ impl Reader<'_> {
     }
 
     /// One `field-line CRLF`, or the CRLF that ends the section.
-    fn field_or_end(&mut self) -> Result<Option<(Vec<u8>, Vec<u8>)>, Not> {
+    fn field_or_end(&mut self) -> Result<Option<Field>, Not> {
         if self.peek()? == b'\r' {
             return self.literal(b"\r\n").map(|()| None);
         }

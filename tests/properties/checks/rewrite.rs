@@ -57,7 +57,11 @@ pub(crate) fn check(input: &[u8]) {
     };
     match RequestTarget::parse(head.method(), head.target()) {
         Ok(RequestTarget::Absolute(target)) => {
-            let form = if how & 1 == 0 { Form::Absolute } else { Form::Origin };
+            let form = if how & 1 == 0 {
+                Form::Absolute
+            } else {
+                Form::Origin
+            };
             check_request(&head, &target, (form, framing), how);
         }
         Ok(RequestTarget::Authority(authority)) => {
@@ -107,11 +111,18 @@ fn check_request(
     let again = RequestHead::parse(out).expect("one well-formed head");
     assert_eq!(again.method(), head.method());
     assert_eq!(again.version(), Version::Http11);
-    assert_eq!(framing::of_request(&again), Ok(framing), "the framing it is sent with");
+    assert_eq!(
+        framing::of_request(&again),
+        Ok(framing),
+        "the framing it is sent with"
+    );
     check_target(&again, target, form);
     let mut host = Vec::new();
     target.authority.write_as_host_field(80, &mut host);
-    assert_eq!(again.fields().values("host").collect::<Vec<_>>(), [&host[..]]);
+    assert_eq!(
+        again.fields().values("host").collect::<Vec<_>>(),
+        [&host[..]]
+    );
     if let Some(own) = rewritten.credentials {
         check_credentials(again.fields(), own);
     }
@@ -195,7 +206,6 @@ fn check_response(head: &ResponseHead, how: u8, more: u8) {
     let Ok(framing) = framing::of_response(method, head) else {
         return;
     };
-    let is_interim = head.status() < 200;
     let to_old_client = how & 4 != 0;
     // As the relay sends them on.
     let sent = match framing {
@@ -214,34 +224,58 @@ fn check_response(head: &ResponseHead, how: u8, more: u8) {
     let rewritten = ResponseRewrite {
         framing: sent,
         persistence,
-        keep_alive: if more & 1 == 0 { KeepAlive::Implied } else { KeepAlive::Said },
+        keep_alive: if more & 1 == 0 {
+            KeepAlive::Implied
+        } else {
+            KeepAlive::Said
+        },
         via: (more & 2 == 0).then_some(&via),
-        upgrade: if head.status() == 101 { Switch::Switches } else { Switch::Stays },
+        upgrade: if head.status() == 101 {
+            Switch::Switches
+        } else {
+            Switch::Stays
+        },
     };
     let mut out = Vec::new();
     rewrite::response(head, &rewritten, &mut out);
     let again = ResponseHead::parse(out).expect("one well-formed head");
-    assert_eq!((again.status(), again.reason()), (head.status(), head.reason()));
-    assert_eq!(again.version(), Version::Http11);
-    let expected = match sent {
-        SentFraming::None | SentFraming::AsDeclared => Framing::Empty,
-        SentFraming::Length(length) => Framing::Length(length),
-        SentFraming::Chunked => Framing::Chunked,
-        SentFraming::UntilClose => Framing::UntilClose,
-    };
-    assert_eq!(framing::of_response(method, &again), Ok(expected));
-    let declares = again.fields().contains("content-length")
-        || again.fields().contains("transfer-encoding");
-    assert!(!declares || !(is_interim || head.status() == 204), "RFC 9110 §8.6");
-    let closes = again.fields().has_member("connection", "close");
-    assert_eq!(
-        closes,
-        persistence != Persistence::KeepAlive && !is_interim,
-        "what becomes of the connection"
-    );
+    check_response_meaning(method, head, &rewritten, &again);
     let mut said = vec!["connection", "transfer-encoding"];
     if head.status() == 101 {
         said.push("upgrade");
     }
     check_end_to_end(head.fields(), again.fields(), &said);
+}
+
+fn check_response_meaning(
+    method: &str,
+    head: &ResponseHead,
+    how: &ResponseRewrite<'_>,
+    again: &ResponseHead,
+) {
+    let is_interim = head.status() < 200;
+    assert_eq!(
+        (again.status(), again.reason()),
+        (head.status(), head.reason())
+    );
+    assert_eq!(again.version(), Version::Http11);
+    let expected = match how.framing {
+        SentFraming::None | SentFraming::AsDeclared => Framing::Empty,
+        SentFraming::Length(length) => Framing::Length(length),
+        SentFraming::Chunked => Framing::Chunked,
+        SentFraming::UntilClose => Framing::UntilClose,
+    };
+    assert_eq!(framing::of_response(method, again), Ok(expected));
+    let declares =
+        again.fields().contains("content-length") || again.fields().contains("transfer-encoding");
+    assert!(
+        !declares || !(is_interim || head.status() == 204),
+        "RFC 9110 §8.6"
+    );
+    let closes = again.fields().has_member("connection", "close");
+    assert_eq!(
+        closes,
+        how.persistence != Persistence::KeepAlive && !is_interim,
+        "what becomes of the connection"
+    );
 }

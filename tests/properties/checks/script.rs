@@ -8,6 +8,15 @@ use super::tape::Tape;
 /// Of what must never reach a client.
 pub(crate) const STRAY: u64 = 0;
 
+/// What the fuzzer has made of a message.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Quality {
+    /// Nothing.
+    Clean,
+    /// Something that may be malformed.
+    Changed,
+}
+
 /// What a client sends for one exchange.
 #[derive(Clone, Debug)]
 pub(crate) struct Request {
@@ -20,7 +29,7 @@ pub(crate) struct Request {
     /// What its body carries.
     pub(crate) body: Vec<u8>,
     /// Whether the bytes are what a good client sends.
-    pub(crate) is_clean: bool,
+    pub(crate) quality: Quality,
     /// Whether the client is HTTP/1.0, or asks for the connection to be closed.
     pub(crate) is_last: bool,
 }
@@ -37,7 +46,7 @@ pub(crate) struct Answer {
     /// What its body carries.
     pub(crate) body: Vec<u8>,
     /// Whether the bytes are what a good server sends.
-    pub(crate) is_clean: bool,
+    pub(crate) quality: Quality,
     /// Whether it is sent before the body of the request was read.
     pub(crate) is_early: bool,
     /// What becomes of the connection.
@@ -83,16 +92,19 @@ pub(crate) fn number_in(target: &str) -> Option<u64> {
 }
 
 /// Bytes that replace some of a message. They can make no tag.
-fn mutate(tape: &mut Tape<'_>, message: &mut Vec<u8>) -> bool {
+fn mutate(tape: &mut Tape<'_>, message: &mut Vec<u8>) -> Quality {
     let raw: Vec<u8> = tape.bytes(40).to_vec();
-    let raw: Vec<u8> = raw.into_iter().map(|byte| if byte == b'{' { b'(' } else { byte }).collect();
+    let raw: Vec<u8> = raw
+        .into_iter()
+        .map(|byte| if byte == b'{' { b'(' } else { byte })
+        .collect();
     let place = usize::from(tape.byte()) * message.len() / 256;
     let replaced = usize::from(tape.byte() & 0x1f).min(message.len() - place);
     if raw.is_empty() && replaced == 0 {
-        return true;
+        return Quality::Clean;
     }
     message.splice(place..place + replaced, raw);
-    false
+    Quality::Changed
 }
 
 fn chunked(tape: &mut Tape<'_>, body: &[u8]) -> Vec<u8> {
@@ -115,10 +127,51 @@ fn body_of(tape: &mut Tape<'_>, side: char, id: u64) -> Vec<u8> {
     tag(side, id).repeat(times).into_bytes()
 }
 
+/// How a body is sent.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum In {
+    OnePiece,
+    Chunks,
+}
+
+/// A whole request behind its head, which lacks its framing and its empty line.
+fn framed(tape: &mut Tape<'_>, head: &str, body: &[u8], sent: In) -> Vec<u8> {
+    if body.is_empty() {
+        format!("{head}\r\n").into_bytes()
+    } else if sent == In::Chunks {
+        let mut bytes = format!("{head}Transfer-Encoding: chunked\r\n\r\n").into_bytes();
+        bytes.extend(chunked(tape, body));
+        bytes
+    } else {
+        let length = body.len();
+        let mut bytes = format!("{head}Content-Length: {length}\r\n\r\n").into_bytes();
+        bytes.extend_from_slice(body);
+        bytes
+    }
+}
+
+/// A request in which another one hides from half of all readers.
+fn ambiguous(head: &str, kind: u8) -> Vec<u8> {
+    let smuggled = "GET http://o.test/x0-0/ HTTP/1.1\r\nHost: o.test\r\n\r\n";
+    let (framing, inner) = match kind {
+        11 => (
+            "Content-Length: 5\r\nTransfer-Encoding: chunked",
+            "0\r\n\r\n",
+        ),
+        12 => ("Content-Length: 0\r\nContent-Length: 60", ""),
+        13 => ("Transfer-Encoding: chunked, identity", "0\r\n\r\n"),
+        14 => ("Transfer-Encoding : chunked", "0\r\n\r\n"),
+        _ => ("Content-Length: +0", ""),
+    };
+    format!("{head}{framing}\r\n\r\n{inner}{smuggled}").into_bytes()
+}
+
 impl Request {
     /// The next one on the tape. Its target leads to `/x<id>-<id>/`.
     pub(crate) fn next(tape: &mut Tape<'_>, id: u64) -> Self {
-        let method = tape.pick(&["GET", "POST", "GET", "HEAD", "PUT", "OPTIONS", "DELETE", "POST"]);
+        let method = tape.pick(&[
+            "GET", "POST", "GET", "HEAD", "PUT", "OPTIONS", "DELETE", "POST",
+        ]);
         let is_old = tape.byte().is_multiple_of(8);
         let mut body = if matches!(method, "POST" | "PUT") {
             body_of(tape, 'r', id)
@@ -141,44 +194,27 @@ impl Request {
             4 => "Proxy-Authorization: Basic Y2xpZW50OnM=\r\n",
             _ => "",
         };
-        let in_chunks = tape.byte() & 1 == 1 && !is_old;
-        let mut bytes = if body.is_empty() {
-            format!("{head}\r\n").into_bytes()
-        } else if in_chunks {
-            let mut bytes = format!("{head}Transfer-Encoding: chunked\r\n\r\n").into_bytes();
-            bytes.extend(chunked(tape, &body));
-            bytes
-        } else {
-            let length = body.len();
-            let mut bytes = format!("{head}Content-Length: {length}\r\n\r\n").into_bytes();
-            bytes.extend_from_slice(&body);
-            bytes
+        let sent = match tape.byte() & 1 {
+            1 if !is_old => In::Chunks,
+            _ => In::OnePiece,
         };
+        let mut bytes = framed(tape, &head, &body, sent);
         // Messages that two readers may read in two ways, and those of the fuzzer.
-        let mut is_clean = true;
-        match tape.byte() % 16 {
-            0..=9 => {}
-            10 => is_clean = mutate(tape, &mut bytes),
+        let quality = match tape.byte() % 16 {
+            0..=9 => Quality::Clean,
+            10 => mutate(tape, &mut bytes),
             kind => {
-                is_clean = false;
-                let smuggled = "GET http://o.test/x0-0/ HTTP/1.1\r\nHost: o.test\r\n\r\n";
-                let (framing, inner) = match kind {
-                    11 => ("Content-Length: 5\r\nTransfer-Encoding: chunked", "0\r\n\r\n"),
-                    12 => ("Content-Length: 0\r\nContent-Length: 60", ""),
-                    13 => ("Transfer-Encoding: chunked, identity", "0\r\n\r\n"),
-                    14 => ("Transfer-Encoding : chunked", "0\r\n\r\n"),
-                    _ => ("Content-Length: +0", ""),
-                };
-                bytes = format!("{head}{framing}\r\n\r\n{inner}{smuggled}").into_bytes();
+                bytes = ambiguous(&head, kind);
                 body.clear();
+                Quality::Changed
             }
-        }
+        };
         Self {
             id,
             method,
             bytes,
             body,
-            is_clean,
+            quality,
             is_last,
         }
     }
@@ -194,9 +230,40 @@ impl Request {
             method: "CONNECT",
             bytes: head.into_bytes(),
             body: Vec::new(),
-            is_clean: true,
+            quality: Quality::Clean,
             is_last: true,
         }
+    }
+}
+
+/// Bytes behind the end of an answer.
+fn stray(kind: u8) -> Vec<u8> {
+    let smuggled = tag('s', STRAY);
+    let text = match kind % 16 {
+        1 => {
+            format!("HTTP/1.1 200 OK\r\nContent-Length: 6\r\nX-Mark: {smuggled}\r\n\r\n{smuggled}")
+        }
+        2 => smuggled,
+        3 => "\r\n".to_owned(),
+        _ => String::new(),
+    };
+    text.into_bytes()
+}
+
+/// What may become of an answer.
+fn distort(tape: &mut Tape<'_>, bytes: &mut Vec<u8>, then: &mut Then) -> Quality {
+    match tape.byte() % 8 {
+        1 => mutate(tape, bytes),
+        2 => {
+            let length = usize::from(tape.byte()) * bytes.len() / 256;
+            bytes.truncate(length);
+            Quality::Changed
+        }
+        3 => {
+            *then = Then::CloseUnanswered;
+            Quality::Clean
+        }
+        _ => Quality::Clean,
     }
 }
 
@@ -240,28 +307,16 @@ impl Answer {
         } else {
             bytes.extend_from_slice(&body);
         }
-        let smuggled = tag('s', STRAY);
-        let stray = match tape.byte() % 16 {
-            // Only what comes with the end of the answer can be told from the answer to what follows.
-            _ if framing == 3 || bytes.len() > 4000 => String::new(),
-            1 => format!("HTTP/1.1 200 OK\r\nContent-Length: 6\r\nX-Mark: {smuggled}\r\n\r\n{smuggled}"),
-            2 => smuggled,
-            3 => "\r\n".to_owned(),
-            _ => String::new(),
+        // Only what comes with the end of the answer can be told from the answer to what follows.
+        let may_stray = framing != 3 && bytes.len() <= 4000;
+        let stray = if may_stray {
+            stray(tape.byte())
+        } else {
+            Vec::new()
         };
-        let mut is_clean = true;
-        match tape.byte() % 8 {
-            1 => is_clean = mutate(tape, &mut bytes),
-            2 => {
-                let length = usize::from(tape.byte()) * bytes.len() / 256;
-                bytes.truncate(length);
-                is_clean = false;
-            }
-            3 => then = Then::CloseUnanswered,
-            _ => {}
-        }
-        if is_clean {
-            bytes.extend(stray.bytes());
+        let quality = distort(tape, &mut bytes, &mut then);
+        if quality == Quality::Clean {
+            bytes.extend(stray);
         } else if then == Then::Keep {
             then = Then::Finish;
         }
@@ -270,7 +325,7 @@ impl Answer {
             bytes,
             status,
             body,
-            is_clean,
+            quality,
             is_early: tape.byte() % 8 == 1,
             then,
         }

@@ -9,7 +9,7 @@
 use std::io::Write;
 use std::net::Shutdown;
 
-use super::script::{self, Answer, Request, Then};
+use super::script::{self, Answer, Quality, Request, Then};
 use super::stage::{self, Expected, Stage, fault};
 use super::tape::Tape;
 use super::wire::{Broken, Declared, Head, Talk};
@@ -65,20 +65,30 @@ fn exchange(stage: &Stage, player: &mut Player, tape: &mut Tape<'_>, count: usiz
     let mut requests = Vec::new();
     for _ in 0..count {
         let (request, answer) = prepare(tape);
-        let goes_on = request.is_clean && !request.is_last;
+        let goes_on = (request.quality == Quality::Clean) && !request.is_last;
         requests.push((request, answer));
         if !goes_on {
             break;
         }
     }
     let talk = player.talk.get_or_insert_with(|| stage.connect());
-    player.own.extend(requests.iter().map(|(request, _)| request.id));
-    let bytes: Vec<u8> = requests.iter().flat_map(|(request, _)| request.bytes.clone()).collect();
-    let is_clean = requests.iter().all(|(request, _)| request.is_clean);
+    player
+        .own
+        .extend(requests.iter().map(|(request, _)| request.id));
+    let bytes: Vec<u8> = requests
+        .iter()
+        .flat_map(|(request, _)| request.bytes.clone())
+        .collect();
+    let is_clean = requests
+        .iter()
+        .all(|(request, _)| request.quality == Quality::Clean);
     let split = usize::from(tape.byte()) * bytes.len() / 256;
     let (first, second) = bytes.split_at(split);
     // The relay may answer and close before it has all of it.
-    let sent = talk.stream.write_all(first).and_then(|()| talk.stream.write_all(second));
+    let sent = talk
+        .stream
+        .write_all(first)
+        .and_then(|()| talk.stream.write_all(second));
     if !is_clean || sent.is_err() {
         // Nothing more comes, so it must make up its mind.
         drop(talk.stream.shutdown(Shutdown::Write));
@@ -89,11 +99,8 @@ fn exchange(stage: &Stage, player: &mut Player, tape: &mut Tape<'_>, count: usiz
     }
     for (request, answer) in &requests {
         let Some(received) = receive(talk, request) else {
-            // Closed without an answer, or within one.
-            let is_excused = !answer.is_clean || answer.is_early || answer.then == Then::CloseUnanswered;
-            if !is_excused && request.method != "POST" && count == 1 && player.own.len() == 1 {
-                let (sent, answered) = (request.bytes.escape_ascii(), answer.bytes.escape_ascii());
-                fault(format!("a good answer never came: {sent} {answered} {answer:?}"));
+            if count == 1 && player.own.len() == 1 {
+                expect_excused(request, answer);
             }
             *player = Player::default();
             return;
@@ -102,14 +109,35 @@ fn exchange(stage: &Stage, player: &mut Player, tape: &mut Tape<'_>, count: usiz
         if received.is_last {
             let rest = finish(talk);
             if !rest.is_empty() {
-                fault(format!("bytes behind the last answer: {}", rest.escape_ascii()));
+                fault(format!(
+                    "bytes behind the last answer: {}",
+                    rest.escape_ascii()
+                ));
             }
             *player = Player::default();
             return;
         }
     }
     if !talk.unread.is_empty() {
-        fault(format!("bytes behind an answer: {}", talk.unread.escape_ascii()));
+        fault(format!(
+            "bytes behind an answer: {}",
+            talk.unread.escape_ascii()
+        ));
+    }
+}
+
+/// The connection was closed without an answer, or within one: was that so?
+fn expect_excused(request: &Request, answer: &Answer) {
+    let is_excused = answer.quality == Quality::Changed
+        || answer.is_early
+        || answer.then == Then::CloseUnanswered
+        || request.method == "POST";
+    if !is_excused {
+        let (sent, answered) = (request.bytes.escape_ascii(), answer.bytes.escape_ascii());
+        fault(format!(
+            "a good answer never came: {sent} {answered} {:?}",
+            answer.then
+        ));
     }
 }
 
@@ -117,7 +145,7 @@ fn prepare(tape: &mut Tape<'_>) -> (Request, Answer) {
     let id = stage::next_id();
     let request = Request::next(tape, id);
     let answer = Answer::next(tape, id, request.method);
-    let body = request.is_clean.then(|| request.body.clone());
+    let body = (request.quality == Quality::Clean).then(|| request.body.clone());
     let expected = Expected {
         answer: answer.clone(),
         body,
@@ -186,7 +214,7 @@ fn check_exchange(request: &Request, answer: &Answer, received: &Received) {
         return;
     }
     let status = received.head.word(1);
-    if !answer.is_clean {
+    if answer.quality == Quality::Changed {
         return;
     }
     if status != answer.status.to_string() {
@@ -221,7 +249,9 @@ fn check_tags(bytes: &[u8], own: &[u64]) {
     let tags = script::tags('s', bytes);
     if let Some(other) = tags.iter().find(|id| !own.contains(id)) {
         let bytes = bytes.escape_ascii();
-        fault(format!("bytes of {other} reached a client that has {own:?}: {bytes}"));
+        fault(format!(
+            "bytes of {other} reached a client that has {own:?}: {bytes}"
+        ));
     }
 }
 
@@ -271,12 +301,19 @@ fn tunnel(stage: &Stage, player: &mut Player, tape: &mut Tape<'_>) {
 /// A client that does everything right is served, whatever happened before.
 fn honest(stage: &Stage) {
     stage::wait_until("an upstream is online", || {
-        stage.server.upstreams().iter().any(|upstream| upstream.online)
+        stage
+            .server
+            .upstreams()
+            .iter()
+            .any(|upstream| upstream.online)
     });
     let id = stage::next_id();
     let body = script::tag('s', id).into_bytes();
     let mut answer = Answer::plain(id);
-    let head = format!("HTTP/1.1 200 Fine\r\nContent-Length: {}\r\n\r\n", body.len());
+    let head = format!(
+        "HTTP/1.1 200 Fine\r\nContent-Length: {}\r\n\r\n",
+        body.len()
+    );
     answer.bytes = [head.as_bytes(), &body].concat();
     answer.body = body;
     let mut request = Request::next(&mut Tape(&[0, 1]), id);

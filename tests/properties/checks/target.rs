@@ -43,7 +43,9 @@ pub(crate) fn check(input: &[u8]) {
 fn check_authority(authority: &Authority, received: &[u8]) {
     assert_ne!(authority.port(), 0);
     let text = std::str::from_utf8(received).expect("ASCII").to_lowercase();
-    let end_of_host = text.rfind(']').map_or_else(|| text.find(':'), |at| Some(at + 1));
+    let end_of_host = text
+        .rfind(']')
+        .map_or_else(|| text.find(':'), |at| Some(at + 1));
     let (host, port) = text.split_at(end_of_host.unwrap_or(text.len()));
     let port = port.trim_start_matches(':');
     if !port.is_empty() {
@@ -51,14 +53,17 @@ fn check_authority(authority: &Authority, received: &[u8]) {
     }
     match authority.host() {
         Host::V6(address) => {
-            assert!(host.starts_with('[') && host.ends_with(']'));
-            assert_eq!(host[1..host.len() - 1].parse(), Ok(*address));
+            let inner = host
+                .strip_prefix('[')
+                .and_then(|rest| rest.strip_suffix(']'));
+            assert_eq!(inner.map(str::parse), Some(Ok(*address)));
         }
         Host::V4(address) => assert_eq!(host.parse(), Ok(*address)),
         Host::Name(name) => {
             assert_eq!(**name, *host);
             assert!(!name.is_empty() && name.len() <= 254);
-            let is_fine = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || ".-_~".contains(c);
+            let is_fine =
+                |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || ".-_~".contains(c);
             assert!(name.chars().all(is_fine), "{name}");
             assert!(!is_address_to_resolvers(name), "{name}");
         }

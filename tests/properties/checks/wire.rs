@@ -37,9 +37,10 @@ impl Head {
         let codings = self.values("transfer-encoding");
         match (lengths.as_slice(), codings.as_slice()) {
             ([], []) => Ok(None),
-            ([length], []) => length.parse().map(|length| Some(Declared::Length(length))).map_err(
-                |error| format!("Content-Length {length:?}: {error}"),
-            ),
+            ([length], []) => length
+                .parse()
+                .map(|length| Some(Declared::Length(length)))
+                .map_err(|error| format!("Content-Length {length:?}: {error}")),
             ([], ["chunked"]) => Ok(Some(Declared::Chunked)),
             _ => Err(format!("framing fields {lengths:?} {codings:?}")),
         }
@@ -86,19 +87,29 @@ impl Talk {
     /// Reads what is there; `false` at the end.
     pub(crate) fn fill(&mut self) -> Result<bool, Broken> {
         let mut buffer = [0; 16 * 1024];
-        match self.stream.read(&mut buffer) {
-            Ok(0) => Ok(false),
-            Ok(count) => {
-                self.unread.extend_from_slice(&buffer[..count]);
-                Ok(true)
+        loop {
+            match self.stream.read(&mut buffer) {
+                Ok(0) => return Ok(false),
+                Ok(count) => {
+                    self.unread.extend_from_slice(&buffer[..count]);
+                    return Ok(true);
+                }
+                // The fuzzer has a clock that interrupts.
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    return Err(Broken::Silence);
+                }
+                Err(_) => return Ok(false),
             }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(Broken::Silence),
-            Err(_) => Ok(false),
         }
     }
 
     fn more(&mut self) -> Result<(), Broken> {
-        if self.fill()? { Ok(()) } else { Err(Broken::Cut) }
+        if self.fill()? {
+            Ok(())
+        } else {
+            Err(Broken::Cut)
+        }
     }
 
     /// One head.
@@ -155,11 +166,16 @@ fn parse(bytes: &[u8]) -> Result<Head, String> {
     let start = lines.next().unwrap_or_default().to_owned();
     let mut fields = Vec::new();
     for line in lines {
-        let (name, value) = line.split_once(':').ok_or(format!("a field line {line:?}"))?;
+        let (name, value) = line
+            .split_once(':')
+            .ok_or(format!("a field line {line:?}"))?;
         if name.is_empty() || !name.bytes().all(reference::is_token) {
             return Err(format!("a field name {name:?}"));
         }
-        fields.push((name.to_lowercase(), value.trim_matches([' ', '\t']).to_owned()));
+        fields.push((
+            name.to_lowercase(),
+            value.trim_matches([' ', '\t']).to_owned(),
+        ));
     }
     if text.contains('\0') || text.replace("\r\n", "").contains(['\r', '\n']) {
         return Err(format!("a stray control byte in {text:?}"));
