@@ -194,15 +194,19 @@ impl Exchange<'_> {
 
     /// Sends the body until it is finished, or until the next hop says something or takes no more.
     fn send_body(&mut self, hop: &mut Hop) -> Result<(), Failed> {
-        if self.upload.expects_continue && self.upload.pending().is_empty() {
-            let client = (self.client.conn.stream(), Want::Nothing);
+        let waits = self.upload.expects_continue
+            && self.upload.pending().is_empty()
+            && self.client.conn.unread().is_empty();
+        if waits {
+            // A client that sends its body after all need not be waited for.
+            let client = (self.client.conn.stream(), Want::Read);
             let next = (hop.conn.stream(), Want::Read);
             let ready = socket::wait_for(client, next, AWAIT_CONTINUE);
             if ready.is_ok_and(|(_, next)| next.to_read()) {
                 return Ok(());
             }
-            self.upload.expects_continue = false;
         }
+        self.upload.expects_continue = false;
         let mut progress = Instant::now();
         while self.upload.is_open() {
             self.check_stage()?;
