@@ -144,7 +144,11 @@ fn expect_excused(request: &Request, answer: &Answer) {
 fn prepare(tape: &mut Tape<'_>) -> (Request, Answer) {
     let id = stage::next_id();
     let request = Request::next(tape, id);
-    let answer = Answer::next(tape, id, request.method);
+    let mut answer = Answer::next(tape, id, request.method);
+    if request.quality == Quality::Changed && answer.then == Then::Keep {
+        // It may have another method now, with which this answer ends only with its connection.
+        answer.then = Then::Finish;
+    }
     let body = (request.quality == Quality::Clean).then(|| request.body.clone());
     let expected = Expected {
         answer: answer.clone(),
