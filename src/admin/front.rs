@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use crate::config::listen::ListenAddress;
 use crate::net::conn::Conn;
+use crate::net::seldom::Seldom;
 use crate::net::socket::{self, Ready, Received, TICK, Wait, Want};
 use crate::protocol::head::{HeadLimits, HeadScanner, RequestHead};
 use crate::relay::Context;
@@ -44,6 +45,9 @@ const REST: Duration = Duration::from_millis(100);
 const SPARE: usize = 6;
 /// How long they do.
 const CAUTION: Duration = Duration::from_secs(10);
+
+/// What is said when the server behind this one does not answer.
+static UNANSWERED: Seldom = Seldom::new();
 
 /// Everything the thread has.
 #[derive(Debug)]
@@ -275,7 +279,9 @@ impl<'a> Front<'a> {
             self.inner.answer(&call)
         });
         Ok(answered.unwrap_or_else(|error| {
-            log::error!("an admin request cannot be answered: {error}");
+            if let Some(more) = UNANSWERED.says() {
+                log::error!("an admin request cannot be answered: {error}{more}");
+            }
             refused::answer(Refused::Unavailable, Some(head))
         }))
     }

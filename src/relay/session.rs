@@ -131,6 +131,7 @@ pub fn refuse(ctx: &Context, mut client: Client, refusal: &Refusal) -> Outcome {
     }
     client.conn.finish_sending();
     report.finish(ctx, (client.conn.received(), client.conn.sent()));
+    client.conn.forget_unread();
     Outcome::Linger(client)
 }
 
@@ -434,7 +435,7 @@ impl Turn<'_> {
     }
 
     /// The exchange is complete.
-    fn over(self, client: Client, then: Persistence) -> Next {
+    fn over(self, mut client: Client, then: Persistence) -> Next {
         self.report.finish(self.ctx, totals(&client));
         match then {
             Persistence::KeepAlive => Next::Again(client),
@@ -448,6 +449,7 @@ impl Turn<'_> {
             }
             Persistence::Close(_) => {
                 client.conn.finish_sending();
+                client.conn.forget_unread();
                 Next::Over(Outcome::Linger(client))
             }
         }

@@ -42,7 +42,7 @@ use crate::stop::{Alarm, Stage, Woken};
 
 pub use signals::{Watch, may_read, run};
 
-use acceptor::Acceptor;
+use acceptor::{Acceptor, Complaints};
 use service::{Follower, Seen, Service};
 use waiter::{Source, Waiter};
 use workers::{Bounds, Hold, Workers};
@@ -233,6 +233,7 @@ impl Server {
             connections: Arc::clone(&self.connections),
             clients: Arc::<PerClient>::default(),
             service: Arc::clone(&self.service),
+            complaints: Complaints::default(),
         };
         *self.acceptor.lock() = Some(self.essential("acceptor", move || acceptor.run())?);
         Ok(())

@@ -112,6 +112,9 @@ mod limits;
 /// Which wait ends when.
 mod deadlines;
 
+/// Peers that never come to an end.
+mod attacks;
+
 /// Who goes through an upstream and who directly.
 mod route;
 
