@@ -6,7 +6,7 @@
 //! decided here.
 
 use std::error::Error;
-use std::fmt;
+use std::fmt::{self, Write};
 
 use super::locate;
 
@@ -44,15 +44,32 @@ pub struct Notice {
 
 impl fmt::Display for Notice {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.write_str(&self.file)?;
+        Printable(&self.file).fmt(out)?;
         if let Some(line) = self.line {
             write!(out, ":{line}")?;
         }
         out.write_str(": ")?;
         if !self.key.is_empty() {
-            write!(out, "{}: ", self.key)?;
+            write!(out, "{}: ", Printable(&self.key))?;
         }
-        out.write_str(&self.text)
+        Printable(&self.text).fmt(out)
+    }
+}
+
+/// A text on one line, with escapes for its control characters: keys are quoted as they stand in the
+/// file, by the YAML parser, too, and must not act on the terminal of whoever checks it.
+struct Printable<'t>(&'t str);
+
+impl fmt::Display for Printable<'_> {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for letter in self.0.chars() {
+            if letter.is_control() {
+                write!(out, "{}", letter.escape_default())?;
+            } else {
+                out.write_char(letter)?;
+            }
+        }
+        Ok(())
     }
 }
 
@@ -231,6 +248,18 @@ mod tests {
             .conclude("c.yaml", "a: 1\nlimits:\n  queue: x\n")
             .unwrap_err();
         assert_eq!(errors.to_string(), "c.yaml:3: limits.queue: write a number");
+    }
+
+    #[test]
+    fn what_stands_in_a_key_does_not_act_on_the_terminal() {
+        let mut findings = Findings::default();
+        let place = Place::default()
+            .entry(0, "limits")
+            .entry(0, "\u{1b}[2J\tqueue");
+        findings.error(&place, "is unknown\r");
+        let errors = findings.conclude("c.yaml", "limits: {a: 1}").unwrap_err();
+        let said = errors.to_string();
+        assert_eq!(said, "c.yaml:1: limits.\\u{1b}[2J\\tqueue: is unknown\\r");
     }
 
     #[test]

@@ -303,6 +303,14 @@ mod tests {
     }
 
     #[test]
+    fn the_words_of_the_yaml_parser_do_not_act_on_the_terminal() {
+        check_errors(
+            "listen: a:1\n\"\\e[2Jx\": [{a: b}: 1]\n",
+            &[r"c.yaml:2: \u{1b}[2Jx[0]: "],
+        );
+    }
+
+    #[test]
     fn two_lines_are_a_configuration_with_the_documented_defaults() {
         let config = clean(SMALLEST);
         assert_eq!(config.mode, BalanceMode::RoundRobin);
