@@ -30,6 +30,10 @@ const PURPOSES: [(&str, &str); 16] = [
         "rustix",
         "system calls without `unsafe` of our own: sockets, limits, signals' ends",
     ),
+    (
+        "sd-listen-fds",
+        "sockets that the service manager passes on",
+    ),
     ("serde", "the configuration file, as values"),
     ("signal-hook", "SIGTERM, SIGINT, SIGHUP"),
     ("simplelog", "lines of the log"),
