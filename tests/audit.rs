@@ -15,7 +15,7 @@ use std::process::Command;
 use parking_lot::Mutex;
 
 /// What the packages that Cargo.toml names are for.
-const PURPOSES: [(&str, &str); 16] = [
+const PURPOSES: [(&str, &str); 17] = [
     ("base64", "Basic credentials"),
     ("clap", "the command line"),
     (
