@@ -25,6 +25,8 @@ pub struct Conn {
     read_limit: Duration,
     /// The last read filled the buffer: more is coming at once.
     is_bulk: bool,
+    /// The last read took all there was.
+    is_drained: bool,
     received: u64,
     sent: u64,
 }
@@ -59,6 +61,7 @@ impl Conn {
             start: 0,
             read_limit,
             is_bulk: false,
+            is_drained: true,
             received: 0,
             sent: 0,
         }
@@ -73,6 +76,11 @@ impl Conn {
     pub fn into_parts(mut self) -> (TcpStream, Vec<u8>) {
         self.buffer.drain(..self.start);
         (self.stream, self.buffer)
+    }
+
+    /// Whether the last read may have left something in the socket.
+    pub fn may_have_more(&self) -> bool {
+        !self.is_drained
     }
 
     /// Bytes received over this connection so far.
@@ -136,9 +144,14 @@ impl Conn {
     pub fn receive(&mut self, wait: Wait) -> io::Result<Received> {
         self.make_room(SMALL);
         let received = socket::receive(&self.stream, &mut self.buffer, wait)?;
-        if let Received::Bytes(count) = received {
-            self.received += count as u64;
-            self.is_bulk = self.buffer.len() == self.buffer.capacity();
+        match received {
+            Received::Bytes(count) => {
+                self.received += count as u64;
+                self.is_bulk = self.buffer.len() == self.buffer.capacity();
+                self.is_drained = !self.is_bulk;
+            }
+            Received::Nothing => self.is_drained = true,
+            Received::End => self.is_drained = false,
         }
         Ok(received)
     }

@@ -28,6 +28,7 @@ use crate::route::Route;
 
 use super::attempt::{Bound, BoundTo, Failed, Hop, HopOrigin};
 use super::report::{self, Report, RouteTaken};
+use super::session::Worker;
 use super::upload::Upload;
 use super::{Client, Context, Snapshot, unix_ms};
 
@@ -41,6 +42,7 @@ const MOST_ATTEMPTS: usize = 3;
 pub struct Exchange<'a> {
     pub(super) ctx: &'a Context,
     pub(super) snapshot: &'a Snapshot,
+    pub(super) worker: &'a dyn Worker,
     pub(super) client: &'a mut Client,
     pub(super) head: &'a RequestHead,
     pub(super) authority: &'a Authority,
@@ -117,6 +119,8 @@ impl Exchange<'_> {
         }
         if self.upload.is_finished() {
             self.request_done = Some(Instant::now());
+        } else {
+            self.worker.takes_over(self.client);
         }
         match self.snapshot.config.rules.route(self.authority.host()) {
             Route::Direct => self.relay_directly(target),

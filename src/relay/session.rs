@@ -42,11 +42,12 @@ pub enum Outcome {
 
 /// The worker that serves a session, as far as the session is concerned.
 pub trait Worker {
-    /// Whether it may wait a moment for the next request: nobody else needs it now.
-    fn may_linger(&self) -> bool;
+    /// A further exchange begins.
+    fn another_exchange(&self);
 
-    /// An exchange begins.
-    fn exchange_begins(&self);
+    /// What `client` sends from now on is waited for elsewhere (in the middle of a body, by a tunnel):
+    /// nobody else is to be told of it.
+    fn takes_over(&self, client: &Client);
 }
 
 /// Empty lines between two requests that are overlooked; more begin a request that is refused.
@@ -76,7 +77,7 @@ pub fn serve(
         Introduction::Refused(refusal) => return refuse(ctx, client, &refusal),
     }
     loop {
-        let next = next_head(&mut client, ctx.snapshot().head_limits(), scratch, worker);
+        let next = next_head(&mut client, ctx.snapshot().head_limits(), scratch);
         let begun = client.head_begun.unwrap_or_else(Instant::now);
         let head = match next {
             NextHead::Complete(head) => head,
@@ -92,12 +93,12 @@ pub fn serve(
         client.head_begun = None;
         client.scanner = HeadScanner::default();
         client.served += 1;
-        worker.exchange_begins();
         let (received, sent) = totals(&client);
         let received = received.saturating_sub(head.as_bytes().len() as u64);
         let turn = Turn {
             ctx,
             snapshot: &snapshot,
+            worker,
             head: &head,
             report: Report::begin(ctx, client.address, begun, (received, sent)),
         };
@@ -106,6 +107,12 @@ pub fn serve(
             Next::Over(outcome) => return outcome,
         }
         scratch.request = head.into_bytes();
+        // Whether there is more is for the waiter to say: a look at the socket would cost more than it
+        // spares.
+        if client.conn.unread().is_empty() && !is_stopping(ctx) {
+            return Outcome::Park(client);
+        }
+        worker.another_exchange();
     }
 }
 
@@ -146,13 +153,8 @@ fn totals(client: &Client) -> (u64, u64) {
     )
 }
 
-/// Reads what is there of the next head; waits only as long as the worker may.
-fn next_head(
-    client: &mut Client,
-    limits: HeadLimits,
-    scratch: &mut Scratch,
-    worker: &dyn Worker,
-) -> NextHead {
+/// Reads what is there of the next head.
+fn next_head(client: &mut Client, limits: HeadLimits, scratch: &mut Scratch) -> NextHead {
     let mut empty_lines = EMPTY_LINES;
     loop {
         // Old clients send an empty line behind a body; it begins no request (RFC 9112 §2.2).
@@ -176,15 +178,7 @@ fn next_head(
                 Err(error) => return NextHead::Refused(error.into()),
             }
         }
-        // Between two requests the read itself waits a few milliseconds (the socket's time limit),
-        // which spares the way through the waiter, but only while nobody else wants this worker.
-        let between = client.served > 0 && client.head_begun.is_none();
-        let wait = if between && worker.may_linger() {
-            Wait::Tick
-        } else {
-            Wait::No
-        };
-        match client.conn.receive(wait) {
+        match client.conn.receive(Wait::No) {
             Ok(Received::Bytes(_)) => {}
             Ok(Received::Nothing) => return NextHead::Incomplete,
             Ok(Received::End) | Err(_) => return NextHead::Ended,
@@ -201,6 +195,7 @@ enum Next {
 struct Turn<'a> {
     ctx: &'a Arc<Context>,
     snapshot: &'a Snapshot,
+    worker: &'a dyn Worker,
     head: &'a RequestHead,
     report: Report,
 }
@@ -250,6 +245,7 @@ impl Turn<'_> {
             }
             Ok(Done::Answered(then)) => self.over(client, then),
             Ok(Done::Switched { hop, first }) => {
+                self.worker.takes_over(&client);
                 let (ctx, snapshot, report) = (self.ctx, self.snapshot, self.report);
                 Next::Over(connect::start_tunnel(
                     (ctx, snapshot),
@@ -311,6 +307,7 @@ impl Turn<'_> {
         Exchange {
             ctx: self.ctx,
             snapshot: self.snapshot,
+            worker: self.worker,
             client,
             head: self.head,
             authority: match &admitted.target {
