@@ -20,7 +20,7 @@ use crate::net::shelf::UseFor;
 use crate::net::socket::{self, TICK};
 use crate::protocol::answer::{HopFailure, Refusal};
 use crate::protocol::credentials::Credentials;
-use crate::protocol::head::RequestHead;
+use crate::protocol::head::{HeadMemory, RequestHead};
 use crate::protocol::persistence::{NextHopPersistence, Persistence};
 use crate::protocol::rewrite::{self, Form, HopConnection, MaxForwards, RequestRewrite, Via};
 use crate::protocol::target::{AbsoluteForm, Authority};
@@ -53,7 +53,7 @@ pub struct Exchange<'a> {
     /// What is about to be sent.
     pub(super) out: Vec<u8>,
     /// Memory for the next response head.
-    pub(super) scratch_response: Vec<u8>,
+    pub(super) scratch_response: HeadMemory,
     /// When the last byte of the request was read.
     pub(super) request_done: Option<Instant>,
     /// The next hop's connection belongs to this client from now on.

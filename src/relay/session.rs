@@ -106,7 +106,7 @@ pub fn serve(
             Next::Again(same) => client = same,
             Next::Over(outcome) => return outcome,
         }
-        scratch.request = head.into_bytes();
+        scratch.request = head.into_memory();
         // Whether there is more is for the waiter to say: a look at the socket would cost more than it
         // spares.
         if client.conn.unread().is_empty() && !is_stopping(ctx) {
@@ -168,9 +168,9 @@ fn next_head(client: &mut Client, limits: HeadLimits, scratch: &mut Scratch) -> 
             match client.scanner.scan(client.conn.unread(), limits) {
                 Ok(None) => {}
                 Ok(Some(length)) => {
-                    let mut bytes = std::mem::take(&mut scratch.request);
-                    client.conn.take_into(length, &mut bytes);
-                    return match RequestHead::parse(bytes) {
+                    let mut memory = std::mem::take(&mut scratch.request);
+                    client.conn.take_into(length, &mut memory.bytes);
+                    return match RequestHead::scanned(memory, &client.scanner) {
                         Ok(head) => NextHead::Complete(head),
                         Err(error) => NextHead::Refused(error.into()),
                     };

@@ -248,7 +248,8 @@ impl Waiter {
         None
     }
 
-    fn wake(&self) {
+    /// Ends the watch in progress, or the next.
+    pub(super) fn wake(&self) {
         if let Err(error) = self.waker.wake() {
             log::error!("the waiter cannot be woken: {error}");
         }

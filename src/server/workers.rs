@@ -141,6 +141,8 @@ impl Workers {
         let mut state = self.state.lock();
         let refused = self.offer(&mut state, &mut vec![ready], 0);
         drop(state);
+        // Whoever watches has nothing to do, and may be the only one.
+        self.waiter.wake();
         self.refuse(refused, &Refusal::QueueFull);
     }
 
@@ -320,13 +322,14 @@ impl Workers {
             self.dismiss_late(&mut state);
             self.help(&mut state);
             // Nobody has watched since the last look.
-            let is_vacant = self.waiter.watches() == watches;
-            if is_vacant && let Some(watch) = self.waiter.try_watch() {
-                let limit = self.relieve(&mut state);
-                self.keep_watch(&mut state, watch, limit, &mut ready);
-                let refused = self.offer(&mut state, &mut ready, 0);
-                MutexGuard::unlocked(&mut state, || self.refuse(refused, &Refusal::QueueFull));
-                if limit != Some(Duration::ZERO) {
+            let is_vacant = self.waiter.watches() == watches && !self.waiter.is_watched();
+            if is_vacant && !self.is_relieved(&mut state) {
+                // Nobody is needed yet, or everybody has something else to do.
+                let limit = (state.crew.workers() > 0).then_some(STAND_IN);
+                if let Some(watch) = self.waiter.try_watch() {
+                    self.keep_watch(&mut state, watch, limit, &mut ready);
+                    let refused = self.offer(&mut state, &mut ready, 0);
+                    MutexGuard::unlocked(&mut state, || self.refuse(refused, &Refusal::QueueFull));
                     watches = self.waiter.watches();
                     continue;
                 }
@@ -340,16 +343,11 @@ impl Workers {
         }
     }
 
-    /// Sees to it that a worker watches from now on; how long the overseer must do so until then.
-    fn relieve(self: &Arc<Self>, state: &mut Locked<'_>) -> Option<Duration> {
-        if state.crew.workers() == 0 && state.crew.queued() == 0 {
-            return None; // Nobody is needed yet.
-        }
-        let may_start = state.crew.workers() < state.bounds.workers;
-        if state.crew.call(1) == 1 || (may_start && self.start(state, 1) == 1) {
-            return Some(Duration::ZERO);
-        }
-        Some(STAND_IN)
+    /// Has a worker watch from now on, if one can be had.
+    fn is_relieved(self: &Arc<Self>, state: &mut Locked<'_>) -> bool {
+        let (workers, most) = (state.crew.workers(), state.bounds.workers);
+        let may_start = workers > 0 && workers < most;
+        state.crew.call(1) == 1 || (may_start && self.start(state, 1) == 1)
     }
 
     /// Calls and starts workers for jobs that wait, and lets lasting exchanges give up their places.
