@@ -23,12 +23,22 @@ pub struct Conn {
     /// Bytes of `buffer` before this one are consumed. At most `buffer.len()`.
     start: usize,
     read_limit: Duration,
-    /// The last read filled the buffer: more is coming at once.
-    is_bulk: bool,
-    /// The last read took all there was.
-    is_drained: bool,
+    last: LastRead,
     received: u64,
     sent: u64,
+}
+
+/// What the last read that brought something was like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum LastRead {
+    /// It took all there was.
+    TookAll,
+    /// It filled the buffer: more is coming at once.
+    FilledBuffer,
+    /// The same, but nothing more was there since.
+    FilledBufferAndAll,
+    /// There will be nothing more.
+    End,
 }
 
 /// Why bytes could not be delivered.
@@ -60,8 +70,7 @@ impl Conn {
             buffer: Vec::new(),
             start: 0,
             read_limit,
-            is_bulk: false,
-            is_drained: true,
+            last: LastRead::TookAll,
             received: 0,
             sent: 0,
         }
@@ -80,7 +89,10 @@ impl Conn {
 
     /// Whether the last read may have left something in the socket.
     pub fn may_have_more(&self) -> bool {
-        !self.is_drained
+        match self.last {
+            LastRead::TookAll | LastRead::FilledBufferAndAll => false,
+            LastRead::FilledBuffer | LastRead::End => true,
+        }
     }
 
     /// Bytes received over this connection so far.
@@ -128,6 +140,24 @@ impl Conn {
         }
     }
 
+    /// Uses the memory of `spare` for what is read, if it has none of its own.
+    pub fn borrow_memory(&mut self, spare: &mut Vec<u8>) {
+        if self.buffer.capacity() == 0 {
+            std::mem::swap(&mut self.buffer, spare);
+        }
+    }
+
+    /// The other way round: what is read next finds other memory.
+    pub fn return_memory(&mut self, spare: &mut Vec<u8>) {
+        if self.unread().is_empty() && self.buffer.capacity() <= 2 * SMALL {
+            self.buffer.clear();
+            self.start = 0;
+            std::mem::swap(&mut self.buffer, spare);
+            // It may have had its own before.
+            self.buffer = Vec::new();
+        }
+    }
+
     /// Changes how long one read waits, if it is not so already. Never less than a millisecond. A dead
     /// socket shows at the read.
     pub fn limit_read(&mut self, limit: Duration) {
@@ -147,11 +177,17 @@ impl Conn {
         match received {
             Received::Bytes(count) => {
                 self.received += count as u64;
-                self.is_bulk = self.buffer.len() == self.buffer.capacity();
-                self.is_drained = !self.is_bulk;
+                self.last = if self.buffer.len() == self.buffer.capacity() {
+                    LastRead::FilledBuffer
+                } else {
+                    LastRead::TookAll
+                };
             }
-            Received::Nothing => self.is_drained = true,
-            Received::End => self.is_drained = false,
+            Received::Nothing if self.last == LastRead::FilledBuffer => {
+                self.last = LastRead::FilledBufferAndAll;
+            }
+            Received::Nothing => {}
+            Received::End => self.last = LastRead::End,
         }
         Ok(received)
     }
@@ -161,10 +197,18 @@ impl Conn {
     /// # Errors
     /// When the connection is broken.
     pub fn receive_bulk(&mut self, wait: Wait) -> io::Result<Received> {
-        if self.is_bulk && self.unread().is_empty() {
+        if self.is_bulk() && self.unread().is_empty() {
             self.make_room(LARGE);
         }
         self.receive(wait)
+    }
+
+    /// More is coming at once.
+    fn is_bulk(&self) -> bool {
+        match self.last {
+            LastRead::FilledBuffer | LastRead::FilledBufferAndAll => true,
+            LastRead::TookAll | LastRead::End => false,
+        }
     }
 
     fn make_room(&mut self, wanted: usize) {

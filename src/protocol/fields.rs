@@ -309,6 +309,7 @@ pub(super) fn is_token_byte(byte: u8) -> bool {
 }
 
 /// Looked up once for every byte of a field name.
+#[expect(clippy::indexing_slicing, reason = "evaluated by the compiler")]
 static TOKEN: [bool; 256] = {
     let mut table = [false; 256];
     let mut byte = 0_u8;

@@ -744,7 +744,7 @@ mod tests {
             [(&b"Host"[..], &b"h"[..]), (b"X-A", b"b c"), (b"x-a", b"")]
         );
         assert_eq!(head.as_bytes(), text.as_bytes());
-        assert_eq!(head.into_bytes(), text.as_bytes());
+        assert_eq!(head.into_memory().bytes, text.as_bytes());
     }
 
     #[test]

@@ -54,6 +54,8 @@ pub struct Exchange<'a> {
     pub(super) out: Vec<u8>,
     /// Memory for the next response head.
     pub(super) scratch_response: HeadMemory,
+    /// Memory for what the next hop sends.
+    pub(super) from_hop: Vec<u8>,
     /// When the last byte of the request was read.
     pub(super) request_done: Option<Instant>,
     /// The next hop's connection belongs to this client from now on.
@@ -320,7 +322,8 @@ impl Exchange<'_> {
                 .counters
                 .connections_reused
                 .fetch_add(1, Ordering::Relaxed);
-            let conn = Conn::prepared(stream, TICK);
+            let mut conn = Conn::prepared(stream, TICK);
+            conn.borrow_memory(&mut self.from_hop);
             return Ok(Hop::new(conn, Some(lease), begun, HopOrigin::Reused));
         }
         self.dial_upstream(lease, begun)
@@ -331,7 +334,8 @@ impl Exchange<'_> {
         let deadline = self.connect_deadline();
         let authority = &lease.upstream().spec.authority;
         match self.dial(authority, &self.ctx.upstream_names, deadline, &|_| true) {
-            Ok(conn) => {
+            Ok(mut conn) => {
+                conn.borrow_memory(&mut self.from_hop);
                 lease
                     .upstream()
                     .vitals()
@@ -439,6 +443,7 @@ impl Exchange<'_> {
         {
             let mut conn = hop.conn;
             conn.limit_read(TICK);
+            conn.return_memory(&mut self.from_hop);
             shelf.keep(conn.into_parts().0, use_for, most);
         }
     }

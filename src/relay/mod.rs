@@ -278,6 +278,10 @@ pub struct Scratch {
     pub response: HeadMemory,
     /// What is about to be sent.
     pub out: Vec<u8>,
+    /// For what is read from the client.
+    pub from_client: Vec<u8>,
+    /// For what is read from the next hop.
+    pub from_hop: Vec<u8>,
 }
 
 /// Milliseconds since 1970, for what people see.

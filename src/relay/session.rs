@@ -30,10 +30,10 @@ use super::{Client, Context, Scratch, Snapshot, access, connect};
 #[derive(Debug)]
 pub enum Outcome {
     /// Idle, or its next head is incomplete: to the waiter.
-    Park(Client),
+    Park(Box<Client>),
     /// Answered for the last time; what the client still sends must be read away for a moment, or a
     /// reset would destroy the answer on its way.
-    Linger(Client),
+    Linger(Box<Client>),
     /// Closed.
     Closed(CloseReason),
     /// Handed to the threads of a tunnel.
@@ -64,10 +64,26 @@ enum NextHead {
 pub fn serve(
     ctx: &Arc<Context>,
     scratch: &mut Scratch,
-    mut client: Client,
+    mut client: Box<Client>,
     worker: &dyn Worker,
 ) -> Outcome {
-    match introduction::read(&mut client, &ctx.snapshot()) {
+    client.conn.borrow_memory(&mut scratch.from_client);
+    let mut outcome = converse(ctx, scratch, client, worker);
+    if let Outcome::Park(client) = &mut outcome {
+        client.conn.return_memory(&mut scratch.from_client);
+    }
+    outcome
+}
+
+fn converse(
+    ctx: &Arc<Context>,
+    scratch: &mut Scratch,
+    mut client: Box<Client>,
+    worker: &dyn Worker,
+) -> Outcome {
+    // Taken anew for each exchange, so that a reload applies to the next.
+    let mut snapshot = ctx.snapshot();
+    match introduction::read(&mut client, &snapshot) {
         Introduction::Done => {}
         Introduction::Incomplete if client.head_begun.is_none() && is_stopping(ctx) => {
             return Outcome::Closed(CloseReason::Draining);
@@ -77,7 +93,7 @@ pub fn serve(
         Introduction::Refused(refusal) => return refuse(ctx, client, &refusal),
     }
     loop {
-        let next = next_head(&mut client, ctx.snapshot().head_limits(), scratch);
+        let next = next_head(&mut client, snapshot.head_limits(), scratch);
         let begun = client.head_begun.unwrap_or_else(Instant::now);
         let head = match next {
             NextHead::Complete(head) => head,
@@ -88,8 +104,6 @@ pub fn serve(
             NextHead::Ended => return Outcome::Closed(CloseReason::ClientGone),
             NextHead::Refused(refusal) => return refuse(ctx, client, &refusal),
         };
-        // Only now: a reload while the head was awaited applies to this request.
-        let snapshot = ctx.snapshot();
         client.head_begun = None;
         client.scanner = HeadScanner::default();
         client.served += 1;
@@ -113,11 +127,12 @@ pub fn serve(
             return Outcome::Park(client);
         }
         worker.another_exchange();
+        snapshot = ctx.snapshot();
     }
 }
 
 /// Refuses a connection of which no request could be read: malformed, too many, too slow, no worker.
-pub fn refuse(ctx: &Context, mut client: Client, refusal: &Refusal) -> Outcome {
+pub fn refuse(ctx: &Context, mut client: Box<Client>, refusal: &Refusal) -> Outcome {
     let begun = client.head_begun.unwrap_or_else(Instant::now);
     let (received, sent) = totals(&client);
     let mut report = Report::begin(ctx, client.address, begun, (received, sent));
@@ -187,7 +202,7 @@ fn next_head(client: &mut Client, limits: HeadLimits, scratch: &mut Scratch) -> 
 }
 
 enum Next {
-    Again(Client),
+    Again(Box<Client>),
     Over(Outcome),
 }
 
@@ -213,7 +228,7 @@ struct Rejected {
 }
 
 impl Turn<'_> {
-    fn take(mut self, mut client: Client, scratch: &mut Scratch) -> Next {
+    fn take(mut self, mut client: Box<Client>, scratch: &mut Scratch) -> Next {
         let head = self.head;
         let admitted = match self.admit(&client) {
             Ok(admitted) => admitted,
@@ -238,6 +253,7 @@ impl Turn<'_> {
         };
         scratch.out = std::mem::take(&mut exchange.out);
         scratch.response = std::mem::take(&mut exchange.scratch_response);
+        scratch.from_hop = std::mem::take(&mut exchange.from_hop);
         match result {
             // It still sends: a close now would be a reset, and destroy the answer on its way.
             Ok(Done::Answered(_)) if !is_read => {
@@ -320,6 +336,7 @@ impl Turn<'_> {
             report: &mut self.report,
             out: std::mem::take(&mut scratch.out),
             scratch_response: std::mem::take(&mut scratch.response),
+            from_hop: std::mem::take(&mut scratch.from_hop),
             request_done: None,
             binds: false,
             client_end: ClientEnd::Orderly,
@@ -328,7 +345,7 @@ impl Turn<'_> {
     }
 
     /// TRACE and OPTIONS that must go no further (RFC 9110 §7.6.2).
-    fn answer_here(mut self, client: Client, scratch: &mut Scratch, framing: Framing) -> Next {
+    fn answer_here(mut self, client: Box<Client>, scratch: &mut Scratch, framing: Framing) -> Next {
         let then = match framing {
             Framing::Empty => self.persistence_now(persistence::of_request(self.head)),
             Framing::Length(_) | Framing::Chunked | Framing::UntilClose => {
@@ -347,7 +364,7 @@ impl Turn<'_> {
 
     fn refuse(
         mut self,
-        client: Client,
+        client: Box<Client>,
         scratch: &mut Scratch,
         (refusal, then): (&Refusal, Persistence),
     ) -> Next {
@@ -396,7 +413,7 @@ impl Turn<'_> {
         }
     }
 
-    fn send_answer(mut self, mut client: Client, answer: &[u8], then: Persistence) -> Next {
+    fn send_answer(mut self, mut client: Box<Client>, answer: &[u8], then: Persistence) -> Next {
         let patience = self.snapshot.config.limits.io_timeout.min(TICK * 5);
         let stop = &self.ctx.stop;
         let sent = client
@@ -414,7 +431,7 @@ impl Turn<'_> {
     }
 
     /// The exchange is complete.
-    fn over(self, client: Client, then: Persistence) -> Next {
+    fn over(self, client: Box<Client>, then: Persistence) -> Next {
         self.report.finish(self.ctx, totals(&client));
         match then {
             Persistence::KeepAlive => Next::Again(client),
@@ -434,7 +451,7 @@ impl Turn<'_> {
     }
 
     /// The exchange ended before its end.
-    fn broken(self, client: Client, reason: CloseReason, end: ClientEnd) -> Next {
+    fn broken(self, client: Box<Client>, reason: CloseReason, end: ClientEnd) -> Next {
         self.report.finish(self.ctx, totals(&client));
         if end == ClientEnd::Reset {
             client.conn.reset();

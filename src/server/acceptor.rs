@@ -137,7 +137,7 @@ impl Acceptor {
             }
         }
         let conn = Conn::prepared(stream, TICK);
-        let client = Client::new(conn, (address, arrival), (connection, client));
+        let client = Box::new(Client::new(conn, (address, arrival), (connection, client)));
         if let Some(ready) = self.waiter.park(client, None) {
             self.workers.submit(ready);
         }

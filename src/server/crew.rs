@@ -109,15 +109,11 @@ impl<T> Crew<T> {
             lasting: None,
         };
         self.workers += 1;
-        let number = match self.posts.iter().position(Option::is_none) {
-            Some(number) => number,
-            None => {
-                self.posts.push(None);
-                self.posts.len() - 1
-            }
-        };
-        if let Some(free) = self.posts.get_mut(number) {
-            *free = Some(post);
+        let free = self.posts.iter().position(Option::is_none);
+        let number = free.unwrap_or(self.posts.len());
+        match self.posts.get_mut(number) {
+            Some(free) => *free = Some(post),
+            None => self.posts.push(Some(post)),
         }
         (number, seat)
     }
@@ -189,20 +185,26 @@ impl<T> Crew<T> {
     }
 
     /// Calls as many idle workers as there is work for, but no more than `at_once` quick ones are to run;
-    /// returns how many are wanted beyond those there are. `present` of the jobs have somebody already.
-    pub(super) fn reinforce(&mut self, now: u64, at_once: usize, present: usize) -> usize {
-        let jobs = self.jobs.len().saturating_sub(present);
+    /// returns how many are wanted beyond those there are.
+    pub(super) fn reinforce(&mut self, now: u64, at_once: usize) -> usize {
+        let coming = self.coming();
+        let jobs = self.jobs.len().saturating_sub(coming);
         if jobs == 0 {
             return 0;
         }
-        let busy = self.busy + present;
-        let quick = if busy < at_once {
-            busy
+        let quick = if self.busy + coming < at_once {
+            self.busy
         } else {
-            self.quick(now) + present
+            self.quick(now)
         };
-        let wanted = jobs.min(at_once.saturating_sub(quick));
+        let wanted = jobs.min(at_once.saturating_sub(quick + coming));
         wanted - self.call(wanted)
+    }
+
+    /// Workers that are about to look for a job: the one that watches, and whoever was called or started
+    /// just now.
+    pub(super) fn coming(&self) -> usize {
+        self.workers.saturating_sub(self.busy + self.idle.len())
     }
 
     /// Calls up to `count` idle workers; returns how many there were.
@@ -242,8 +244,8 @@ impl<T> Crew<T> {
                 continue;
             };
             let lasts = now.saturating_sub(begun) >= LASTING;
-            let is_greedy = self.held_by(client) > fair
-                && self.jobs.iter().any(|job| job.client != client);
+            let is_greedy =
+                self.held_by(client) > fair && self.jobs.iter().any(|job| job.client != client);
             if !lasts && !is_greedy {
                 continue;
             }
@@ -355,7 +357,7 @@ mod tests {
     fn the_worker_that_became_idle_last_is_called_first() {
         let mut crew = crew(3);
         queue(&mut crew, 1, 1);
-        assert_eq!(crew.reinforce(0, AT_ONCE, 0), 0);
+        assert_eq!(crew.reinforce(0, AT_ONCE), 0);
         assert_eq!(crew.idle, [0, 1]);
     }
 
@@ -363,12 +365,12 @@ mod tests {
     fn a_burst_of_quick_requests_wakes_only_a_few() {
         let mut crew = crew(10);
         (0..10).for_each(|job| queue(&mut crew, 1, job));
-        crew.reinforce(0, AT_ONCE, 0);
+        crew.reinforce(0, AT_ONCE);
         assert_eq!(crew.idle.len(), 8);
         begin(&mut crew, 8, 0);
         begin(&mut crew, 9, 0);
         // Both are at it, and not for long yet.
-        crew.reinforce(SLOW - 1, AT_ONCE, 0);
+        crew.reinforce(SLOW - 1, AT_ONCE);
         assert_eq!(crew.idle.len(), 8);
     }
 
@@ -376,26 +378,31 @@ mod tests {
     fn a_worker_that_waits_for_its_upstream_does_not_keep_another_from_running() {
         let mut crew = crew(4);
         (0..4).for_each(|job| queue(&mut crew, 1, job));
-        crew.reinforce(0, AT_ONCE, 0);
+        crew.reinforce(0, AT_ONCE);
         begin(&mut crew, 3, 0);
         begin(&mut crew, 2, 0);
-        crew.reinforce(SLOW, AT_ONCE, 0);
+        crew.reinforce(SLOW, AT_ONCE);
         assert_eq!(crew.idle, [] as [usize; 0]);
     }
 
     #[test]
-    fn what_the_caller_serves_itself_calls_nobody() {
+    fn a_worker_that_comes_anyway_is_enough_for_one_job() {
         let mut crew = crew(2);
+        // It watches, or was started just now.
+        crew.join();
         queue(&mut crew, 1, 1);
-        crew.reinforce(0, AT_ONCE, 1);
+        crew.reinforce(0, AT_ONCE);
         assert_eq!(crew.idle.len(), 2);
+        queue(&mut crew, 1, 2);
+        crew.reinforce(0, AT_ONCE);
+        assert_eq!(crew.idle.len(), 1);
     }
 
     #[test]
     fn workers_that_do_not_exist_yet_are_said_to_be_wanted() {
         let mut crew = crew(1);
         (0..5).for_each(|job| queue(&mut crew, 1, job));
-        assert_eq!(crew.reinforce(0, AT_ONCE, 0), 1);
+        assert_eq!(crew.reinforce(0, AT_ONCE), 1);
     }
 
     #[test]
@@ -424,7 +431,11 @@ mod tests {
         queue(&mut crew, 1, 3);
         let take = || budget.take(1);
         assert_eq!(crew.make_room(LASTING - 1, (1, 100), &take), 0);
-        assert_eq!(crew.make_room(LASTING + 5, (2, 100), &take), 1, "the budget");
+        assert_eq!(
+            crew.make_room(LASTING + 5, (2, 100), &take),
+            1,
+            "the budget"
+        );
         assert_eq!((crew.workers(), crew.busy(), crew.lasting()), (1, 1, 1));
         assert!(crew.is_lasting(0));
         crew.leave(0);

@@ -2,7 +2,7 @@
 //!
 //! A connection keeps its place, and its registration with the system, while a worker serves it: a
 //! request costs two visits to this table and no system call. What the system says of a connection
-//! that is being served is remembered as [`State::Away`] until it comes back.
+//! that is being served is remembered as `State::Away` until it comes back.
 //!
 //! A deadline is entered once and looked at when it passes: mostly the connection was busy since, and
 //! has a later one. So a request does not touch the order of the deadlines.
@@ -21,11 +21,11 @@ pub(super) struct Place(pub(super) usize);
 #[derive(Debug)]
 pub(super) enum What {
     /// Idle, or its next head is incomplete.
-    Client(Client),
+    Client(Box<Client>),
     /// Answered for the last time.
-    Lingering { client: Client, left: u64 },
+    Lingering { client: Box<Client>, left: u64 },
     /// Refused without a permit.
-    Uncounted { conn: Conn, left: u64 },
+    Uncounted { conn: Box<Conn>, left: u64 },
 }
 
 impl What {
@@ -58,14 +58,19 @@ pub(super) enum Told {
 #[derive(Debug)]
 enum State {
     Vacant,
-    /// Somebody else has the connection; `stirred`: something happened on it meanwhile.
-    Away {
-        stirred: bool,
-    },
+    /// Somebody else has the connection.
+    Away(Meanwhile),
     Waiting {
         what: What,
         until: Instant,
     },
+}
+
+/// What happened on a connection while it was away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Meanwhile {
+    Nothing,
+    Something,
 }
 
 #[derive(Debug)]
@@ -88,21 +93,16 @@ impl Table {
     /// A place for a connection that is about to be watched; it is away until it waits.
     pub(super) fn admit(&mut self) -> Place {
         let entry = Entry {
-            state: State::Away { stirred: false },
+            state: State::Away(Meanwhile::Nothing),
             alarm: None,
         };
-        match self.vacant.pop() {
-            Some(index) => {
-                if let Some(old) = self.entries.get_mut(index) {
-                    *old = entry;
-                }
-                Place(index)
-            }
-            None => {
-                self.entries.push(entry);
-                Place(self.entries.len() - 1)
-            }
+        let index = self.vacant.pop().unwrap_or(self.entries.len());
+        if let Some(old) = self.entries.get_mut(index) {
+            *old = entry;
+        } else {
+            self.entries.push(entry);
         }
+        Place(index)
     }
 
     /// The connection comes back to its place and waits, until something happens or `until`.
@@ -113,8 +113,8 @@ impl Table {
         let Some(entry) = self.entries.get_mut(place.0) else {
             return Err(what);
         };
-        if let State::Away { stirred: true } = entry.state {
-            entry.state = State::Away { stirred: false };
+        if let State::Away(Meanwhile::Something) = entry.state {
+            entry.state = State::Away(Meanwhile::Nothing);
             return Err(what);
         }
         self.uncounted += what.is_uncounted();
@@ -133,25 +133,28 @@ impl Table {
         let entry = self.entries.get_mut(place.0)?;
         match &mut entry.state {
             State::Vacant => None,
-            State::Away { stirred } => {
-                *stirred = true;
+            State::Away(meanwhile) => {
+                *meanwhile = Meanwhile::Something;
                 None
             }
-            State::Waiting { .. } => {
-                let stirred = told == Told::End;
-                self.take(place, stirred)
-            }
+            State::Waiting { .. } => self.take(
+                place,
+                match told {
+                    Told::Data => Meanwhile::Nothing,
+                    Told::End => Meanwhile::Something,
+                },
+            ),
         }
     }
 
-    fn take(&mut self, place: Place, stirred: bool) -> Option<(What, Instant)> {
+    fn take(&mut self, place: Place, meanwhile: Meanwhile) -> Option<(What, Instant)> {
         let entry = self.entries.get_mut(place.0)?;
-        match std::mem::replace(&mut entry.state, State::Away { stirred }) {
+        match std::mem::replace(&mut entry.state, State::Away(meanwhile)) {
             State::Waiting { what, until } => {
                 self.uncounted -= what.is_uncounted();
                 Some((what, until))
             }
-            other @ (State::Vacant | State::Away { .. }) => {
+            other @ (State::Vacant | State::Away(_)) => {
                 entry.state = other;
                 None
             }
@@ -160,7 +163,7 @@ impl Table {
 
     /// The connection will not come back.
     pub(super) fn leave(&mut self, place: Place) -> Option<What> {
-        let waited = self.take(place, false);
+        let waited = self.take(place, Meanwhile::Nothing);
         let entry = self.entries.get_mut(place.0)?;
         if let Some(at) = entry.alarm.take() {
             self.deadlines.remove(&(at, place));
@@ -185,14 +188,16 @@ impl Table {
             entry.alarm = None;
             match entry.state {
                 State::Waiting { until, .. } if until <= now => {
-                    return self.take(place, false).map(|(what, _)| (what, place));
+                    return self
+                        .take(place, Meanwhile::Nothing)
+                        .map(|(what, _)| (what, place));
                 }
                 State::Waiting { until, .. } => {
                     entry.alarm = Some(until);
                     self.deadlines.insert((until, place));
                 }
                 // It gets another when it comes back.
-                State::Away { .. } | State::Vacant => {}
+                State::Away(_) | State::Vacant => {}
             }
         }
         None
@@ -219,7 +224,7 @@ impl Table {
         let all = self.entries.iter().enumerate();
         all.filter_map(|(index, entry)| match &entry.state {
             State::Waiting { what, .. } => Some((Place(index), what)),
-            State::Vacant | State::Away { .. } => None,
+            State::Vacant | State::Away(_) => None,
         })
     }
 
@@ -250,7 +255,7 @@ mod tests {
         let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
         let address = listener.local_addr().unwrap();
         let stream = TcpStream::connect_timeout(&address, Duration::from_secs(10)).unwrap();
-        let conn = Conn::prepared(stream, TICK);
+        let conn = Box::new(Conn::prepared(stream, TICK));
         What::Uncounted { conn, left: 1 }
     }
 

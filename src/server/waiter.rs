@@ -87,7 +87,7 @@ struct Source {
 }
 
 /// A client that may have something to say, with its place.
-pub(super) type Ready = (Client, Option<Place>);
+pub(super) type Ready = (Box<Client>, Option<Place>);
 
 /// What is read away and when that ends.
 type Stirred = (What, Instant, Place);
@@ -143,7 +143,7 @@ impl Waiter {
     }
 
     /// Holds a client until it says something. It is given back when it has done so already.
-    pub(super) fn park(&self, mut client: Client, place: Option<Place>) -> Option<Ready> {
+    pub(super) fn park(&self, mut client: Box<Client>, place: Option<Place>) -> Option<Ready> {
         client.conn.shrink();
         let until = client.deadline(&self.ctx.snapshot(), Instant::now());
         let place = self.place(&client.conn, place)?;
@@ -158,7 +158,7 @@ impl Waiter {
     }
 
     /// Holds a client that was answered for the last time until it is done sending.
-    pub(super) fn linger(&self, client: Client, place: Option<Place>) {
+    pub(super) fn linger(&self, client: Box<Client>, place: Option<Place>) {
         let left = LINGER_BYTES;
         let until = Instant::now() + LINGER;
         self.read_away(What::Lingering { client, left }, until, place);
@@ -167,7 +167,8 @@ impl Waiter {
     /// The same for a connection that was refused without a permit.
     pub(super) fn linger_uncounted(&self, conn: Conn) {
         if self.held.lock().table.uncounted() < self.most_uncounted {
-            let (left, until) = (LINGER_BYTES, Instant::now() + LINGER);
+            let until = Instant::now() + LINGER;
+            let (conn, left) = (Box::new(conn), LINGER_BYTES);
             self.read_away(What::Uncounted { conn, left }, until, None);
         }
     }
@@ -202,6 +203,12 @@ impl Waiter {
             return None;
         }
         Some(place)
+    }
+
+    fn forget(&self, place: Option<Place>) {
+        if let Some(place) = place {
+            self.leave(place);
+        }
     }
 
     /// The place of `conn`, which is watched from now on if it was not yet. None: it cannot be.
@@ -294,10 +301,10 @@ impl Waiter {
     }
 
     /// Refuses a connection of which no request could be read.
-    pub(super) fn refuse(&self, client: Client, place: Option<Place>, refusal: &Refusal) {
+    pub(super) fn refuse(&self, client: Box<Client>, place: Option<Place>, refusal: &Refusal) {
         match session::refuse(&self.ctx, client, refusal) {
             Outcome::Park(client) | Outcome::Linger(client) => self.linger(client, place),
-            Outcome::Closed(_) | Outcome::Tunneled => place.into_iter().for_each(|p| self.leave(p)),
+            Outcome::Closed(_) | Outcome::Tunneled => self.forget(place),
         }
     }
 
@@ -316,7 +323,7 @@ impl Waiter {
             place = Some(held);
         }
         drop(what);
-        place.into_iter().for_each(|place| self.leave(place));
+        self.forget(place);
     }
 
     /// Closes idle connections from now on. What already sent something is still served.
@@ -447,7 +454,7 @@ fn read_once(what: &mut What) -> Linger {
     let (conn, left) = match what {
         What::Client(_) => return Linger::Over,
         What::Lingering { client, left } => (&mut client.conn, left),
-        What::Uncounted { conn, left } => (conn, left),
+        What::Uncounted { conn, left } => (&mut **conn, left),
     };
     conn.consume(usize::MAX);
     match conn.receive_bulk(Wait::No) {

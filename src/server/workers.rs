@@ -31,7 +31,7 @@ use crate::relay::{Client, Context, Scratch};
 
 use super::crew::{Crew, Job, SLOW, Seat};
 use super::table::Place;
-use super::waiter::{Ready, Waiter, Watch};
+use super::waiter::{Ready, Waiter};
 
 /// How long a worker without work stays.
 const LEAVE_AFTER: Duration = Duration::from_secs(10);
@@ -60,9 +60,17 @@ pub(super) struct Workers {
 struct State {
     crew: Crew<Ready>,
     bounds: Bounds,
-    /// The overseer is to look.
-    alert: bool,
+    overseer: Overseer,
     closing: bool,
+}
+
+/// What the overseer does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Overseer {
+    /// Nothing is at work: it sleeps.
+    Rests,
+    /// It looks every millisecond.
+    Looks,
 }
 
 type Locked<'a> = MutexGuard<'a, State>;
@@ -119,7 +127,7 @@ impl Workers {
             state: Mutex::new(State {
                 crew: Crew::default(),
                 bounds,
-                alert: true,
+                overseer: Overseer::Looks,
                 closing: false,
             }),
             alarm: Condvar::new(),
@@ -139,16 +147,15 @@ impl Workers {
     /// Has a client served as soon as a worker is free; refuses it when too many wait already.
     pub(super) fn submit(&self, ready: Ready) {
         let mut state = self.state.lock();
-        let refused = self.offer(&mut state, &mut vec![ready], 0);
+        let refused = self.offer(&mut state, &mut vec![ready]);
         drop(state);
         // Whoever watches has nothing to do, and may be the only one.
         self.waiter.wake();
         self.refuse(refused, &Refusal::QueueFull);
     }
 
-    /// Queues what is ready and calls workers for it, but for the first `present`. What finds no room
-    /// is returned.
-    fn offer(&self, state: &mut State, ready: &mut Vec<Ready>, present: usize) -> Vec<Ready> {
+    /// Queues what is ready and calls workers for it. What finds no room is returned.
+    fn offer(&self, state: &mut State, ready: &mut Vec<Ready>) -> Vec<Ready> {
         if ready.is_empty() {
             return Vec::new();
         }
@@ -163,15 +170,15 @@ impl Workers {
                 since: now,
             });
         }
-        state.crew.reinforce(now, state.bounds.at_once, present);
+        state.crew.reinforce(now, state.bounds.at_once);
         self.alert(state);
         refused
     }
 
     /// Has the overseer look from now on, until nothing is at work.
     fn alert(&self, state: &mut State) {
-        if !state.alert {
-            state.alert = true;
+        if state.overseer == Overseer::Rests {
+            state.overseer = Overseer::Looks;
             self.alarm.notify_one();
         }
     }
@@ -208,9 +215,8 @@ impl Workers {
         let mut state = self.state.lock();
         while let Some(job) = self.next_job(&mut state, (number, seat), &mut ready) {
             let patience = micros(state.bounds.patience);
-            let again = MutexGuard::unlocked(&mut state, || {
-                self.serve(job, patience, seat, &mut scratch)
-            });
+            let again =
+                MutexGuard::unlocked(&mut state, || self.serve(job, patience, seat, &mut scratch));
             if let Some((client, place)) = again {
                 state.crew.queue(Job {
                     client: client.address.ip(),
@@ -244,8 +250,8 @@ impl Workers {
                 return None;
             }
             if let Some(watch) = self.waiter.try_watch() {
-                self.keep_watch(state, watch, None, ready);
-                let refused = self.offer(state, ready, 1);
+                MutexGuard::unlocked(state, || watch.wait(None, ready));
+                let refused = self.offer(state, ready);
                 if !refused.is_empty() {
                     MutexGuard::unlocked(state, || self.refuse(refused, &Refusal::QueueFull));
                 }
@@ -257,16 +263,6 @@ impl Workers {
                 return None;
             }
         }
-    }
-
-    fn keep_watch(
-        &self,
-        state: &mut Locked<'_>,
-        watch: Watch<'_>,
-        limit: Option<Duration>,
-        ready: &mut Vec<Ready>,
-    ) {
-        MutexGuard::unlocked(state, || watch.wait(limit, ready));
     }
 
     /// Serves one client; returns it when it has more to say already.
@@ -315,7 +311,7 @@ impl Workers {
         let mut watches = self.waiter.watches();
         let mut state = self.state.lock();
         while !state.closing {
-            if !state.alert {
+            if state.overseer == Overseer::Rests {
                 self.alarm.wait(&mut state);
                 continue;
             }
@@ -327,8 +323,8 @@ impl Workers {
                 // Nobody is needed yet, or everybody has something else to do.
                 let limit = (state.crew.workers() > 0).then_some(STAND_IN);
                 if let Some(watch) = self.waiter.try_watch() {
-                    self.keep_watch(&mut state, watch, limit, &mut ready);
-                    let refused = self.offer(&mut state, &mut ready, 0);
+                    MutexGuard::unlocked(&mut state, || watch.wait(limit, &mut ready));
+                    let refused = self.offer(&mut state, &mut ready);
                     MutexGuard::unlocked(&mut state, || self.refuse(refused, &Refusal::QueueFull));
                     watches = self.waiter.watches();
                     continue;
@@ -336,7 +332,7 @@ impl Workers {
             }
             watches = self.waiter.watches();
             if state.crew.queued() == 0 && self.waiter.is_watched() {
-                state.alert = false;
+                state.overseer = Overseer::Rests;
             } else if !state.closing {
                 self.alarm.wait_for(&mut state, LOOK_EVERY);
             }
@@ -347,13 +343,15 @@ impl Workers {
     fn is_relieved(self: &Arc<Self>, state: &mut Locked<'_>) -> bool {
         let (workers, most) = (state.crew.workers(), state.bounds.workers);
         let may_start = workers > 0 && workers < most;
-        state.crew.call(1) == 1 || (may_start && self.start(state, 1) == 1)
+        state.crew.coming() > 0
+            || state.crew.call(1) == 1
+            || (may_start && self.start(state, 1) == 1)
     }
 
     /// Calls and starts workers for jobs that wait, and lets lasting exchanges give up their places.
     fn help(self: &Arc<Self>, state: &mut Locked<'_>) {
         let (now, bounds) = (self.now(), state.bounds);
-        let wanted = state.crew.reinforce(now, bounds.at_once, 0);
+        let wanted = state.crew.reinforce(now, bounds.at_once);
         // What has just come may find a worker that is just done.
         if wanted == 0 || (state.crew.workers() > 0 && state.crew.oldest(now) < SLOW) {
             return;
