@@ -79,6 +79,10 @@
 //! `CONNECT origin.test:443`: as 1 to 3; [`relay::connect`] dials or asks an upstream, and both
 //! connections, with every byte read too far, move into the two threads of [`net::tunnel`].
 //!
+//! # Limits
+//!
+//! What a peer can make grow, wait or repeat has a limit, and [`bounds`] lists all of them.
+//!
 //! # Invariants
 //!
 //! 1. Layers 0 and 1 do no IO, read no clock and cannot block. *So every rule of HTTP and of balancing
@@ -126,3 +130,5 @@ pub mod demo;
 pub mod status;
 
 pub mod cli;
+
+pub mod bounds;

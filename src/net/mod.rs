@@ -7,6 +7,7 @@
 //! - [`process`]: what the system says about this process
 //! - [`resolve`]: names to addresses, off the workers, under a deadline
 //! - [`dial`]: an authority to a connected socket
+//! - [`seldom`]: complaints that come once in a while
 //! - [`shelf`]: idle connections to one upstream, kept for reuse
 //! - [`sink`]: files and pipes for lines, written to without being held up
 //! - [`threads`]: named threads within the process's budget
@@ -21,6 +22,7 @@ pub mod notify;
 pub mod permits;
 pub mod process;
 pub mod resolve;
+pub mod seldom;
 pub mod shelf;
 pub mod sink;
 pub mod socket;

@@ -43,7 +43,7 @@ use crate::stop::{Alarm, Stage, Woken};
 
 pub use signals::{Watch, may_read, run};
 
-use acceptor::Acceptor;
+use acceptor::{Acceptor, Complaints};
 use service::{Follower, Seen, Service};
 use waiter::Waiter;
 use workers::{Bounds, Workers};
@@ -226,6 +226,7 @@ impl Server {
             connections: Arc::clone(&self.connections),
             clients: Arc::<PerClient>::default(),
             service: Arc::clone(&self.service),
+            complaints: Complaints::default(),
         };
         *self.acceptor.lock() = Some(self.essential("acceptor", move || acceptor.run())?);
         Ok(())
