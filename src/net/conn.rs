@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 
 use super::socket::{self, Received, TICK, Wait};
 
-/// What one read of a head asks for, in bytes.
-const SMALL: usize = 16 * 1024;
+/// What one read of a head asks for, in bytes: with a body of 16 KiB behind it, as many uploads are.
+const SMALL: usize = 20 * 1024;
 /// What one read of a body asks for once the first read was full.
 const LARGE: usize = 128 * 1024;
 
