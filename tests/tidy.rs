@@ -60,7 +60,7 @@ const PURE: [&str; 11] = [
 ];
 
 /// Where each dependency is used; an empty list means everywhere.
-const HOMES: [(&str, &[&str]); 16] = [
+const HOMES: [(&str, &[&str]); 17] = [
     ("base64", &["protocol/credentials.rs"]),
     ("clap", &["cli"]),
     ("httparse", &["protocol/head.rs"]),
@@ -69,6 +69,7 @@ const HOMES: [(&str, &[&str]); 16] = [
     ("parking_lot", &[]),
     ("rayon", &["health"]),
     ("rustix", &["net", "server"]),
+    ("sd_listen_fds", &["net/passed.rs"]),
     ("serde", &["config"]),
     ("serde_yaml", &["config"]),
     ("signal_hook", &["server"]),

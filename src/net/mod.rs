@@ -3,6 +3,7 @@
 //! - [`socket`]: system calls with a time limit, and waiting for two sockets at once
 //! - [`conn`]: a socket with the bytes read too far
 //! - [`notify`]: what the service manager is told
+//! - [`passed`]: sockets that the service manager opened
 //! - [`permits`]: how many of a thing may exist, as guards
 //! - [`process`]: what the system says about this process
 //! - [`resolve`]: names to addresses, off the workers, under a deadline
@@ -19,6 +20,7 @@
 pub mod conn;
 pub mod dial;
 pub mod notify;
+pub mod passed;
 pub mod permits;
 pub mod process;
 pub mod resolve;

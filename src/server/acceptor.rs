@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::net::conn::Conn;
+use crate::net::passed::Holder;
 use crate::net::permits::{PerClient, Permits};
 use crate::net::seldom::Seldom;
 use crate::net::socket::{self, TICK, Wait};
@@ -32,6 +33,7 @@ const PAUSES: (Duration, Duration) = (Duration::from_millis(10), Duration::from_
 pub(super) struct Acceptor {
     pub(super) ctx: Arc<Context>,
     pub(super) listener: TcpListener,
+    pub(super) holder: Holder,
     pub(super) waiter: Arc<Waiter>,
     pub(super) workers: Arc<Workers>,
     pub(super) connections: Arc<Permits>,
@@ -97,6 +99,10 @@ impl Acceptor {
                 // The client gave up before it was accepted (ECONNABORTED and the like).
                 Err(error) => log::debug!("a connection was lost before it was accepted: {error}"),
             }
+        }
+        // It stays in the queue for the next process.
+        if self.holder == Holder::Manager {
+            return;
         }
         // What is in the queue already would get a reset when the listener closes. No more than fits into
         // it, or clients that keep coming would keep it open.
