@@ -41,13 +41,17 @@
 //!
 //! ```text
 //!  main ── Server::start ── waits for signals ── drain ── join
-//!  acceptor x1  accept ─ permit ─┐
-//!  waiter   x1  mio: readable ───┴▶ [bounded queue] ─▶ worker xN ─ relay::session::serve
-//!      ▲                               full: 503          │ Park       │ Tunnel
-//!      └──────────────────────────────────────────────────┘            └▶ tunnel x2 each
+//!  acceptor x1  accept ─ permit ─▶ waiter ─ readable ─▶ [bounded queue] ─▶ worker xN ─ session::serve
+//!                                    ▲ an idle worker      full: 503          │ Park       │ Tunnel
+//!                                    │ watches (mio)                          │            └▶ tunnel x2
+//!                                    └────────────────────────────────────────┘
 //!  overseer x1   health x1 (+ probes)   reload x1   sweeper x1   access-log x1   resolver x0..8
 //!  admin x1   admin-handler x1 (+ those of tiny_http)   service x0..1 (tells a service manager)
 //! ```
+//!
+//! A worker without a request watches the parked connections, and serves the first that says something
+//! itself; so a lone request wakes one thread. A few workers a core run at once while upstreams answer at
+//! once, as many as requests wait while they do not (`server/crew.rs`); the overseer sees to both.
 //!
 //! Workers start when requests wait, up to `limits.workers`, and leave when idle. An exchange that lasts
 //! longer than a second gives its worker's place up as soon as others wait for one: it goes on in its
@@ -58,8 +62,8 @@
 //! `GET http://origin.test/a` through an upstream:
 //!
 //! 1. `server/acceptor.rs` accepts, takes a permit (else 503) and parks the connection.
-//! 2. `server/waiter.rs` sees its first byte and queues it; `server/workers.rs` hands it to
-//!    [`relay::session::serve`].
+//! 2. The worker that watches (`server/waiter.rs`) sees its first byte and queues it;
+//!    `server/workers.rs` hands it to [`relay::session::serve`].
 //! 3. The session reads the head; [`protocol::head`] parses it once, [`protocol::target`] and
 //!    [`protocol::framing`] say where it leads and where its body ends, [`relay::access`] whether it may.
 //!    Every error is a [`protocol::answer::Refusal`].
@@ -88,8 +92,8 @@
 //!    smuggling hole.*
 //! 4. A socket is blocking; a single call may be told not to wait. *So one thread can watch two peers
 //!    without a second mode of the socket.*
-//! 5. A worker waits between two requests only while nobody needs it; else the connection is parked.
-//!    *So idle clients cost a file descriptor and a small struct, no thread.*
+//! 5. A worker never waits for a client between two requests: the connection is parked, and waited for
+//!    together with all others. *So idle clients cost a file descriptor and a small struct, no thread.*
 //! 6. A tunnel never occupies a worker, and neither does an exchange that lasts once others wait.
 //!    *So neither streams nor slow readers can stop the relay.*
 //! 7. Every blocking call on a socket ends within a second, or within the idle limit of its tunnel.

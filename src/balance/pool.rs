@@ -21,9 +21,12 @@ pub struct Pool {
     chooser: Mutex<Chooser>,
 }
 
-/// The upstreams an exchange has tried.
+/// The upstreams an exchange has tried. Mostly there is but one, which asks for no memory.
 #[derive(Clone, Default, Debug)]
-pub struct Tried(Vec<UpstreamId>);
+pub struct Tried {
+    first: Option<UpstreamId>,
+    more: Vec<UpstreamId>,
+}
 
 /// What a pool can do for a new request.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -79,7 +82,7 @@ impl Pool {
     ///
     /// It is counted as active before the next pick can look.
     pub fn pick(&self, mode: BalanceMode, tried: &Tried) -> Option<Lease> {
-        let turn = if tried.0.is_empty() {
+        let turn = if tried.is_empty() {
             Turn::First
         } else {
             Turn::Again
@@ -153,24 +156,26 @@ impl Pool {
 impl Tried {
     /// Remembers one more.
     pub fn insert(&mut self, id: UpstreamId) {
-        if !self.contains(id) {
-            self.0.push(id);
+        if self.first.is_none() {
+            self.first = Some(id);
+        } else if !self.contains(id) {
+            self.more.push(id);
         }
     }
 
     /// Whether it was tried.
     pub fn contains(&self, id: UpstreamId) -> bool {
-        self.0.contains(&id)
+        self.first == Some(id) || self.more.contains(&id)
     }
 
     /// How many were tried.
     pub fn len(&self) -> usize {
-        self.0.len()
+        usize::from(self.first.is_some()) + self.more.len()
     }
 
     /// Whether none was tried.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.first.is_none()
     }
 }
 

@@ -26,7 +26,7 @@ pub struct Limits {
     pub max_connections: Option<NonZeroUsize>,
     /// Client connections at a time from one address.
     pub max_connections_per_client: Option<NonZeroUsize>,
-    /// Worker threads at most. `None`: 64 a core, between 128 and 1024.
+    /// Worker threads at most. `None`: 64 a core, between 512 and 1024.
     pub workers: Option<NonZeroUsize>,
     /// Requests waiting for a worker. `None`: four for each worker.
     pub queue: Option<NonZeroUsize>,

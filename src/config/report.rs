@@ -177,7 +177,7 @@ fn list_health(rows: &mut Rows, health: &HealthCheck) {
 fn list_limits(rows: &mut Rows, limits: &Limits) {
     rows.block = "limits";
     let system = "as many as file descriptors and threads allow";
-    let workers = "auto: 64 a core, between 128 and 1024";
+    let workers = "auto: 64 a core, between 512 and 1024";
     for (key, limit, unit, none) in [
         (
             "max_connections",

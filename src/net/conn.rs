@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 
 use super::socket::{self, Received, TICK, Wait};
 
-/// What one read of a head asks for, in bytes.
-const SMALL: usize = 16 * 1024;
+/// What one read of a head asks for, in bytes: with a body of 16 KiB behind it, as many uploads are.
+const SMALL: usize = 20 * 1024;
 /// What one read of a body asks for once the first read was full.
 const LARGE: usize = 128 * 1024;
 
@@ -23,10 +23,22 @@ pub struct Conn {
     /// Bytes of `buffer` before this one are consumed. At most `buffer.len()`.
     start: usize,
     read_limit: Duration,
-    /// The last read filled the buffer: more is coming at once.
-    is_bulk: bool,
+    last: LastRead,
     received: u64,
     sent: u64,
+}
+
+/// What the last read that brought something was like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum LastRead {
+    /// It took all there was.
+    TookAll,
+    /// It filled the buffer: more is coming at once.
+    FilledBuffer,
+    /// The same, but nothing more was there since.
+    FilledBufferAndAll,
+    /// There will be nothing more.
+    End,
 }
 
 /// Why bytes could not be delivered.
@@ -58,7 +70,7 @@ impl Conn {
             buffer: Vec::new(),
             start: 0,
             read_limit,
-            is_bulk: false,
+            last: LastRead::TookAll,
             received: 0,
             sent: 0,
         }
@@ -73,6 +85,14 @@ impl Conn {
     pub fn into_parts(mut self) -> (TcpStream, Vec<u8>) {
         self.buffer.drain(..self.start);
         (self.stream, self.buffer)
+    }
+
+    /// Whether the last read may have left something in the socket.
+    pub fn may_have_more(&self) -> bool {
+        match self.last {
+            LastRead::TookAll | LastRead::FilledBufferAndAll => false,
+            LastRead::FilledBuffer | LastRead::End => true,
+        }
     }
 
     /// Bytes received over this connection so far.
@@ -125,6 +145,24 @@ impl Conn {
         self.shrink();
     }
 
+    /// Uses the memory of `spare` for what is read, if it has none of its own.
+    pub fn borrow_memory(&mut self, spare: &mut Vec<u8>) {
+        if self.buffer.capacity() == 0 {
+            std::mem::swap(&mut self.buffer, spare);
+        }
+    }
+
+    /// The other way round: what is read next finds other memory.
+    pub fn return_memory(&mut self, spare: &mut Vec<u8>) {
+        if self.unread().is_empty() && self.buffer.capacity() <= 2 * SMALL {
+            self.buffer.clear();
+            self.start = 0;
+            std::mem::swap(&mut self.buffer, spare);
+            // It may have had its own before.
+            self.buffer = Vec::new();
+        }
+    }
+
     /// Changes how long one read waits, if it is not so already. Never less than a millisecond. A dead
     /// socket shows at the read.
     pub fn limit_read(&mut self, limit: Duration) {
@@ -141,9 +179,20 @@ impl Conn {
     pub fn receive(&mut self, wait: Wait) -> io::Result<Received> {
         self.make_room(SMALL);
         let received = socket::receive(&self.stream, &mut self.buffer, wait)?;
-        if let Received::Bytes(count) = received {
-            self.received += count as u64;
-            self.is_bulk = self.buffer.len() == self.buffer.capacity();
+        match received {
+            Received::Bytes(count) => {
+                self.received += count as u64;
+                self.last = if self.buffer.len() == self.buffer.capacity() {
+                    LastRead::FilledBuffer
+                } else {
+                    LastRead::TookAll
+                };
+            }
+            Received::Nothing if self.last == LastRead::FilledBuffer => {
+                self.last = LastRead::FilledBufferAndAll;
+            }
+            Received::Nothing => {}
+            Received::End => self.last = LastRead::End,
         }
         Ok(received)
     }
@@ -153,10 +202,18 @@ impl Conn {
     /// # Errors
     /// When the connection is broken.
     pub fn receive_bulk(&mut self, wait: Wait) -> io::Result<Received> {
-        if self.is_bulk && self.unread().is_empty() {
+        if self.is_bulk() && self.unread().is_empty() {
             self.make_room(LARGE);
         }
         self.receive(wait)
+    }
+
+    /// More is coming at once.
+    fn is_bulk(&self) -> bool {
+        match self.last {
+            LastRead::FilledBuffer | LastRead::FilledBufferAndAll => true,
+            LastRead::TookAll | LastRead::End => false,
+        }
     }
 
     fn make_room(&mut self, wanted: usize) {

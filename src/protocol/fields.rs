@@ -105,16 +105,45 @@ impl Span {
     }
 }
 
+/// Which names a head may have: one bit for each kind of name in it. Most of what is asked for is not
+/// there, and this says so without a look at the fields.
+#[derive(Clone, Copy, Default, Debug)]
+pub(super) struct Summary(u64);
+
+impl Summary {
+    /// Notes a name.
+    pub(super) fn note(&mut self, name: &[u8]) {
+        self.0 |= Self::bit(name);
+    }
+
+    #[inline]
+    fn may_have(self, name: &str) -> bool {
+        self.0 & Self::bit(name.as_bytes()) != 0
+    }
+
+    /// The same for names that differ in case alone.
+    #[inline]
+    fn bit(name: &[u8]) -> u64 {
+        let first = name.first().map_or(0, |byte| usize::from(byte | 0x20));
+        1 << ((name.len() * 5 + first) % 64)
+    }
+}
+
 /// The fields of a head, in the order they were received.
 #[derive(Clone, Copy)]
 pub struct Fields<'a> {
     bytes: &'a [u8],
     spans: &'a [FieldSpan],
+    summary: Summary,
 }
 
 impl<'a> Fields<'a> {
-    pub(super) fn new(bytes: &'a [u8], spans: &'a [FieldSpan]) -> Self {
-        Self { bytes, spans }
+    pub(super) fn new(bytes: &'a [u8], spans: &'a [FieldSpan], summary: Summary) -> Self {
+        Self {
+            bytes,
+            spans,
+            summary,
+        }
     }
 
     /// Every field line.
@@ -127,14 +156,20 @@ impl<'a> Fields<'a> {
 
     /// The value of each field line with this name.
     pub fn values(self, name: &str) -> impl Iterator<Item = &'a [u8]> {
-        self.iter()
+        let spans = if self.summary.may_have(name) {
+            self.spans
+        } else {
+            &[]
+        };
+        Self { spans, ..self }
+            .iter()
             .filter(move |field| field.is(name))
             .map(|field| field.value)
     }
 
     /// Is there at least one field line with this name?
     pub fn contains(self, name: &str) -> bool {
-        self.iter().any(|field| field.is(name))
+        self.values(name).next().is_some()
     }
 
     /// The members of a comma-separated list, over all lines of that name
@@ -268,13 +303,26 @@ pub(super) fn trim_whitespace(mut bytes: &[u8]) -> &[u8] {
 }
 
 /// Is this a `tchar` of RFC 9110 §5.6.2?
+#[inline]
 pub(super) fn is_token_byte(byte: u8) -> bool {
-    matches!(
-        byte,
-        b'!' | b'#' | b'$' | b'%' | b'&' | b'\'' | b'*' | b'+' | b'-' | b'.' | b'^' | b'_' | b'`'
-            | b'|' | b'~' | b'0'..=b'9' | b'A'..=b'Z' | b'a'..=b'z'
-    )
+    TOKEN.get(usize::from(byte)).copied().unwrap_or_default()
 }
+
+/// Looked up once for every byte of a field name.
+#[expect(clippy::indexing_slicing, reason = "evaluated by the compiler")]
+static TOKEN: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut byte = 0_u8;
+    while byte < 128 {
+        table[byte as usize] = matches!(
+            byte,
+            b'!' | b'#' | b'$' | b'%' | b'&' | b'\'' | b'*' | b'+' | b'-' | b'.' | b'^' | b'_'
+                | b'`' | b'|' | b'~' | b'0'..=b'9' | b'A'..=b'Z' | b'a'..=b'z'
+        );
+        byte += 1;
+    }
+    table
+};
 
 #[cfg(test)]
 mod tests {

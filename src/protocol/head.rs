@@ -12,7 +12,7 @@
 
 use std::fmt;
 
-use super::fields::{FieldSpan, Fields, Span, is_token_byte};
+use super::fields::{FieldSpan, Fields, Span, Summary, is_token_byte};
 use super::start_line::{RequestLine, StatusLine};
 use super::target::Authority;
 
@@ -21,6 +21,9 @@ pub const REQUEST_LINE_MAX: usize = 16 * 1024;
 
 /// The most field lines in a head or trailer section.
 pub const FIELDS_MAX: usize = 256;
+
+/// Heads with no more fields than this are read without asking for memory.
+const FIELDS_USUAL: usize = 32;
 
 /// Empty lines that may precede a request (RFC 9112 §2.2); some clients send
 /// one after a body.
@@ -172,6 +175,15 @@ impl HeadScanner {
         }
     }
 
+    /// How many fields the head in `bytes` has, if that is what was looked at.
+    fn count_fields(&self, bytes: &[u8]) -> Result<usize, HeadError> {
+        if self.state? == State::Done && self.at == bytes.len() {
+            Ok(self.fields)
+        } else {
+            malformed("it is not what was looked at")
+        }
+    }
+
     /// Takes a run of bytes that change nothing, or else the one that does.
     fn advance(&mut self, received: &[u8]) -> Result<State, HeadError> {
         let state = self.state?;
@@ -280,6 +292,7 @@ pub(super) fn malformed<T>(what: &'static str) -> Result<T, HeadError> {
 }
 
 /// How many bytes of that kind the slice begins with.
+#[inline]
 fn run_of(bytes: &[u8], kind: impl Fn(u8) -> bool) -> usize {
     bytes
         .iter()
@@ -288,8 +301,30 @@ fn run_of(bytes: &[u8], kind: impl Fn(u8) -> bool) -> usize {
 }
 
 /// The controls of US-ASCII. Bytes beyond it are obs-text (RFC 9110 §5.5).
+#[inline]
 fn is_control(byte: u8) -> bool {
     byte < 0x20 || byte == 0x7f
+}
+
+/// The memory of a head, to be used for one after the other.
+#[derive(Clone, Default)]
+pub struct HeadMemory {
+    /// The head, from its first byte to its blank line.
+    pub bytes: Vec<u8>,
+    fields: FieldTable,
+}
+
+impl fmt::Debug for HeadMemory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HeadMemory").finish_non_exhaustive()
+    }
+}
+
+/// Where the fields of a head are, and which there may be.
+#[derive(Clone, Default)]
+struct FieldTable {
+    spans: Vec<FieldSpan>,
+    summary: Summary,
 }
 
 /// A whole and well-formed request head.
@@ -301,7 +336,7 @@ pub struct RequestHead {
     method: Span,
     target: Span,
     version: Version,
-    fields: Vec<FieldSpan>,
+    fields: FieldTable,
 }
 
 impl RequestHead {
@@ -312,9 +347,20 @@ impl RequestHead {
     ///
     /// Whatever the scanner refuses; bytes missing or left over; a `Host` that
     /// is missing in HTTP/1.1, repeated, or not a host (RFC 9112 §3.2).
-    pub fn parse(mut bytes: Vec<u8>) -> Result<Self, HeadError> {
+    pub fn parse(bytes: Vec<u8>) -> Result<Self, HeadError> {
+        let scanner = scan_whole(HeadScanner::default(), &bytes)?;
+        Self::scanned(HeadMemory::with(bytes), &scanner)
+    }
+
+    /// Reads the head in `memory`, of which `scanner` has seen exactly these bytes.
+    ///
+    /// # Errors
+    ///
+    /// As [`RequestHead::parse`].
+    pub fn scanned(memory: HeadMemory, scanner: &HeadScanner) -> Result<Self, HeadError> {
+        let HeadMemory { mut bytes, fields } = memory;
+        let count = scanner.count_fields(&bytes)?;
         let empty_lines = run_of(&bytes, |byte| matches!(byte, b'\r' | b'\n'));
-        let scanned = scan_whole(HeadScanner::default(), &bytes)?;
         bytes.drain(..empty_lines);
         let line_length = run_of(&bytes, |byte| byte != b'\r');
         let line = RequestLine::parse(bytes.get(..line_length).unwrap_or_default())?;
@@ -322,7 +368,7 @@ impl RequestHead {
             method: span_of(line.method, &bytes)?,
             target: span_of(line.target, &bytes)?,
             version: line.version,
-            fields: parse_fields(&bytes, line_length + 2, scanned.fields)?,
+            fields: fields.filled((&bytes, line_length + 2), count)?,
             bytes,
         };
         head.check_host()?;
@@ -346,7 +392,7 @@ impl RequestHead {
 
     /// The field lines.
     pub fn fields(&self) -> Fields<'_> {
-        Fields::new(&self.bytes, &self.fields)
+        Fields::new(&self.bytes, &self.fields.spans, self.fields.summary)
     }
 
     /// The head from its first letter to its blank line.
@@ -354,9 +400,10 @@ impl RequestHead {
         &self.bytes
     }
 
-    /// The same bytes, to use their memory again.
-    pub fn into_bytes(self) -> Vec<u8> {
-        self.bytes
+    /// Its memory, to be used again.
+    pub fn into_memory(self) -> HeadMemory {
+        let (bytes, fields) = (self.bytes, self.fields);
+        HeadMemory { bytes, fields }
     }
 
     /// "A server MUST respond with a 400 status code to any HTTP/1.1 request
@@ -395,7 +442,7 @@ pub struct ResponseHead {
     version: Version,
     status: u16,
     reason: Span,
-    fields: Vec<FieldSpan>,
+    fields: FieldTable,
 }
 
 impl ResponseHead {
@@ -405,7 +452,18 @@ impl ResponseHead {
     ///
     /// Whatever the scanner refuses; bytes missing or left over.
     pub fn parse(bytes: Vec<u8>) -> Result<Self, HeadError> {
-        let scanned = scan_whole(HeadScanner::for_response(), &bytes)?;
+        let scanner = scan_whole(HeadScanner::for_response(), &bytes)?;
+        Self::scanned(HeadMemory::with(bytes), &scanner)
+    }
+
+    /// Reads the head in `memory`, of which `scanner` has seen exactly these bytes.
+    ///
+    /// # Errors
+    ///
+    /// As [`ResponseHead::parse`].
+    pub fn scanned(memory: HeadMemory, scanner: &HeadScanner) -> Result<Self, HeadError> {
+        let HeadMemory { bytes, fields } = memory;
+        let count = scanner.count_fields(&bytes)?;
         let line_length = run_of(&bytes, |byte| byte != b'\r');
         let line = StatusLine::parse(bytes.get(..line_length).unwrap_or_default())?;
         Ok(Self {
@@ -416,7 +474,7 @@ impl ResponseHead {
             } else {
                 span_of(line.reason, &bytes)?
             },
-            fields: parse_fields(&bytes, line_length + 2, scanned.fields)?,
+            fields: fields.filled((&bytes, line_length + 2), count)?,
             bytes,
         })
     }
@@ -438,7 +496,7 @@ impl ResponseHead {
 
     /// The field lines.
     pub fn fields(&self) -> Fields<'_> {
-        Fields::new(&self.bytes, &self.fields)
+        Fields::new(&self.bytes, &self.fields.spans, self.fields.summary)
     }
 
     /// The head from its first letter to its blank line.
@@ -446,9 +504,10 @@ impl ResponseHead {
         &self.bytes
     }
 
-    /// The same bytes, to use their memory again.
-    pub fn into_bytes(self) -> Vec<u8> {
-        self.bytes
+    /// Its memory, to be used again.
+    pub fn into_memory(self) -> HeadMemory {
+        let (bytes, fields) = (self.bytes, self.fields);
+        HeadMemory { bytes, fields }
     }
 }
 
@@ -466,7 +525,7 @@ impl fmt::Debug for ResponseHead {
 #[derive(Clone)]
 pub struct Trailers {
     bytes: Vec<u8>,
-    fields: Vec<FieldSpan>,
+    fields: FieldTable,
 }
 
 impl Trailers {
@@ -477,16 +536,16 @@ impl Trailers {
     ///
     /// Whatever the scanner refuses; bytes missing or left over.
     pub fn parse(bytes: Vec<u8>) -> Result<Self, HeadError> {
-        let scanned = scan_whole(HeadScanner::for_trailers(), &bytes)?;
+        let scanner = scan_whole(HeadScanner::for_trailers(), &bytes)?;
         Ok(Self {
-            fields: parse_fields(&bytes, 0, scanned.fields)?,
+            fields: FieldTable::default().filled((&bytes, 0), scanner.fields)?,
             bytes,
         })
     }
 
     /// The field lines.
     pub fn fields(&self) -> Fields<'_> {
-        Fields::new(&self.bytes, &self.fields)
+        Fields::new(&self.bytes, &self.fields.spans, self.fields.summary)
     }
 }
 
@@ -508,25 +567,50 @@ fn scan_whole(mut scanner: HeadScanner, bytes: &[u8]) -> Result<HeadScanner, Hea
     }
 }
 
-/// Splits the field lines that begin at `from`. The scanner has approved of
-/// every byte; a second reader that disagrees is a reason to refuse.
-fn parse_fields(bytes: &[u8], from: usize, count: usize) -> Result<Vec<FieldSpan>, HeadError> {
-    let section = bytes.get(from..).unwrap_or_default();
-    let mut slots = vec![httparse::EMPTY_HEADER; count];
-    match httparse::parse_headers(section, &mut slots) {
-        Ok(httparse::Status::Complete((length, fields)))
-            if length == section.len() && fields.len() == count =>
-        {
-            fields
-                .iter()
-                .map(|field| {
+impl HeadMemory {
+    fn with(bytes: Vec<u8>) -> Self {
+        Self {
+            bytes,
+            fields: FieldTable::default(),
+        }
+    }
+}
+
+impl FieldTable {
+    /// Splits the `count` field lines that begin at `from`. The scanner has approved of every byte; a
+    /// second reader that disagrees is a reason to refuse.
+    fn filled(self, (bytes, from): (&[u8], usize), count: usize) -> Result<Self, HeadError> {
+        let section = bytes.get(from..).unwrap_or_default();
+        if count <= FIELDS_USUAL {
+            let mut slots = [httparse::EMPTY_HEADER; FIELDS_USUAL];
+            let slots = slots.get_mut(..count).unwrap_or_default();
+            return self.read((bytes, section), slots);
+        }
+        self.read((bytes, section), &mut vec![httparse::EMPTY_HEADER; count])
+    }
+
+    fn read<'h>(
+        mut self,
+        (bytes, section): (&'h [u8], &'h [u8]),
+        slots: &mut [httparse::Header<'h>],
+    ) -> Result<Self, HeadError> {
+        let count = slots.len();
+        self.spans.clear();
+        self.summary = Summary::default();
+        match httparse::parse_headers(section, slots) {
+            Ok(httparse::Status::Complete((length, fields)))
+                if length == section.len() && fields.len() == count =>
+            {
+                for field in fields {
                     let name = span_of(field.name.as_bytes(), bytes)?;
                     let value = span_of(field.value, bytes)?;
-                    Ok(FieldSpan { name, value })
-                })
-                .collect()
+                    self.summary.note(field.name.as_bytes());
+                    self.spans.push(FieldSpan { name, value });
+                }
+                Ok(self)
+            }
+            Ok(_) | Err(_) => malformed(FIELDS_UNREADABLE),
         }
-        Ok(_) | Err(_) => malformed(FIELDS_UNREADABLE),
     }
 }
 
@@ -534,7 +618,7 @@ fn parse_fields(bytes: &[u8], from: usize, count: usize) -> Result<Vec<FieldSpan
 fn span_of(part: &[u8], whole: &[u8]) -> Result<Span, HeadError> {
     let start = part.as_ptr().addr().wrapping_sub(whole.as_ptr().addr());
     let end = start.wrapping_add(part.len());
-    if whole.get(start..end) != Some(part) {
+    if whole.get(start..end).is_none() {
         return malformed("a part that is not in the head");
     }
     match (u32::try_from(start), u32::try_from(end)) {
@@ -660,7 +744,7 @@ mod tests {
             [(&b"Host"[..], &b"h"[..]), (b"X-A", b"b c"), (b"x-a", b"")]
         );
         assert_eq!(head.as_bytes(), text.as_bytes());
-        assert_eq!(head.into_bytes(), text.as_bytes());
+        assert_eq!(head.into_memory().bytes, text.as_bytes());
     }
 
     #[test]
@@ -969,7 +1053,7 @@ mod tests {
         for bytes in [&b"HTTP/1.1 200\r\n\r\n"[..], b"HTTP/1.1 200 \r\n\r\n"] {
             let head = response(bytes);
             assert_eq!((head.status(), head.reason()), (200, &b""[..]));
-            assert_eq!(head.into_bytes(), bytes);
+            assert_eq!(head.into_memory().bytes, bytes);
         }
     }
 

@@ -164,7 +164,7 @@ impl Exchange<'_> {
                 100 | 102..=199 => self.pass_interim(&head, &mut waiting)?,
                 _ => return Ok(head),
             }
-            self.scratch_response = head.into_bytes();
+            self.scratch_response = head.into_memory();
         }
     }
 
@@ -321,10 +321,11 @@ impl Exchange<'_> {
                 .scanner
                 .get_or_insert_with(HeadScanner::for_response);
             if let Some(length) = scanner.scan(hop.conn.unread(), limits).map_err(malformed)? {
+                let mut memory = std::mem::take(&mut self.scratch_response);
+                hop.conn.take_into(length, &mut memory.bytes);
+                let head = ResponseHead::scanned(memory, scanner);
                 waiting.scanner = None;
-                let mut bytes = std::mem::take(&mut self.scratch_response);
-                hop.conn.take_into(length, &mut bytes);
-                return ResponseHead::parse(bytes).map(Some).map_err(malformed);
+                return head.map(Some).map_err(malformed);
             }
             let wait = if self.upload.is_open() {
                 Wait::No

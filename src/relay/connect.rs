@@ -152,7 +152,7 @@ fn is_success(status: u16) -> bool {
 /// Hands both connections to the threads of a tunnel; `first` reaches the client before anything else.
 pub(super) fn start_tunnel(
     (ctx, snapshot): (&Arc<Context>, &Snapshot),
-    client: Client,
+    client: Box<Client>,
     (mut hop, mut first): (Hop, Vec<u8>),
     report: Report,
 ) -> Outcome {
@@ -161,7 +161,7 @@ pub(super) fn start_tunnel(
     };
     let received = client.conn.received() - client.conn.unread().len() as u64;
     let sent = client.conn.sent();
-    let Client { conn, permits, .. } = client;
+    let Client { conn, permits, .. } = *client;
     hop.count_bytes();
     let Hop {
         conn: hop, lease, ..
@@ -216,7 +216,7 @@ pub(super) fn start_tunnel(
 }
 
 /// The budget for tunnels is used up.
-fn no_thread(ctx: &Context, mut client: Client, mut report: Report) -> Outcome {
+fn no_thread(ctx: &Context, mut client: Box<Client>, mut report: Report) -> Outcome {
     let answer = thread_limit(ctx);
     if let Err(error) = client.conn.send(&[IoSlice::new(&answer)], Wait::No) {
         log::debug!("the client left before its refusal: {error}");

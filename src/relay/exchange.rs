@@ -20,7 +20,7 @@ use crate::net::shelf::UseFor;
 use crate::net::socket::{self, TICK};
 use crate::protocol::answer::{HopFailure, Refusal};
 use crate::protocol::credentials::Credentials;
-use crate::protocol::head::RequestHead;
+use crate::protocol::head::{HeadMemory, RequestHead};
 use crate::protocol::persistence::{NextHopPersistence, Persistence};
 use crate::protocol::rewrite::{self, Form, HopConnection, MaxForwards, RequestRewrite, Via};
 use crate::protocol::target::{AbsoluteForm, Authority};
@@ -29,6 +29,7 @@ use crate::route::Route;
 use super::access;
 use super::attempt::{Bound, BoundTo, Failed, Hop, HopOrigin};
 use super::report::{self, Report, RouteTaken};
+use super::session::Worker;
 use super::upload::Upload;
 use super::{Client, Context, Snapshot, unix_ms};
 
@@ -42,6 +43,7 @@ const MOST_ATTEMPTS: usize = 3;
 pub struct Exchange<'a> {
     pub(super) ctx: &'a Context,
     pub(super) snapshot: &'a Snapshot,
+    pub(super) worker: &'a dyn Worker,
     pub(super) client: &'a mut Client,
     pub(super) head: &'a RequestHead,
     pub(super) authority: &'a Authority,
@@ -52,7 +54,9 @@ pub struct Exchange<'a> {
     /// What is about to be sent.
     pub(super) out: Vec<u8>,
     /// Memory for the next response head.
-    pub(super) scratch_response: Vec<u8>,
+    pub(super) scratch_response: HeadMemory,
+    /// Memory for what the next hop sends.
+    pub(super) from_hop: Vec<u8>,
     /// When the last byte of the request was read.
     pub(super) request_done: Option<Instant>,
     /// The next hop's connection belongs to this client from now on.
@@ -118,6 +122,8 @@ impl Exchange<'_> {
         }
         if self.upload.is_finished() {
             self.request_done = Some(Instant::now());
+        } else {
+            self.worker.takes_over(self.client);
         }
         match self.snapshot.config.rules.route(self.authority.host()) {
             Route::Direct => self.relay_directly(target),
@@ -322,7 +328,8 @@ impl Exchange<'_> {
                 .counters
                 .connections_reused
                 .fetch_add(1, Ordering::Relaxed);
-            let conn = Conn::prepared(stream, TICK);
+            let mut conn = Conn::prepared(stream, TICK);
+            conn.borrow_memory(&mut self.from_hop);
             return Ok(Hop::new(conn, Some(lease), begun, HopOrigin::Reused));
         }
         self.dial_upstream(lease, begun)
@@ -333,7 +340,8 @@ impl Exchange<'_> {
         let deadline = self.connect_deadline();
         let authority = &lease.upstream().spec.authority;
         match self.dial(authority, &self.ctx.upstream_names, deadline, &|_| true) {
-            Ok(conn) => {
+            Ok(mut conn) => {
+                conn.borrow_memory(&mut self.from_hop);
                 lease
                     .upstream()
                     .vitals()
@@ -444,6 +452,7 @@ impl Exchange<'_> {
         {
             let mut conn = hop.conn;
             conn.limit_read(TICK);
+            conn.return_memory(&mut self.from_hop);
             shelf.keep(conn.into_parts().0, use_for, most);
         }
     }

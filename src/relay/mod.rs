@@ -49,7 +49,7 @@ use crate::net::resolve::Resolver;
 use crate::net::shelf::Shelf;
 use crate::net::threads::LongThreads;
 use crate::net::tunnel::Tunnels;
-use crate::protocol::head::{HeadLimits, HeadScanner};
+use crate::protocol::head::{HeadLimits, HeadMemory, HeadScanner};
 use crate::protocol::rewrite::Via;
 use crate::stop::{Alarm, Stop};
 
@@ -273,11 +273,15 @@ impl Client {
 #[derive(Debug, Default)]
 pub struct Scratch {
     /// The head of the request at hand.
-    pub request: Vec<u8>,
+    pub request: HeadMemory,
     /// The head of the response at hand.
-    pub response: Vec<u8>,
+    pub response: HeadMemory,
     /// What is about to be sent.
     pub out: Vec<u8>,
+    /// For what is read from the client.
+    pub from_client: Vec<u8>,
+    /// For what is read from the next hop.
+    pub from_hop: Vec<u8>,
 }
 
 /// Milliseconds since 1970, for what people see.

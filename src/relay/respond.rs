@@ -120,7 +120,7 @@ impl Exchange<'_> {
         }
         self.binds |= rewrite::binds_connection(head.fields());
         let keeps = persistence::next_hop_keeps(&head);
-        self.scratch_response = head.into_bytes();
+        self.scratch_response = head.into_memory();
         // Unasked bytes behind a response poison the connection for whoever would come next.
         let is_clean = framing != Framing::UntilClose && hop.conn.unread().is_empty();
         if is_clean && self.upload.is_delivered() {

@@ -31,10 +31,10 @@ use super::{Client, Context, Scratch, Snapshot, access, connect};
 #[derive(Debug)]
 pub enum Outcome {
     /// Idle, or its next head is incomplete: to the waiter.
-    Park(Client),
+    Park(Box<Client>),
     /// Answered for the last time; what the client still sends must be read away for a moment, or a
     /// reset would destroy the answer on its way.
-    Linger(Client),
+    Linger(Box<Client>),
     /// Closed.
     Closed(CloseReason),
     /// Handed to the threads of a tunnel.
@@ -43,11 +43,12 @@ pub enum Outcome {
 
 /// The worker that serves a session, as far as the session is concerned.
 pub trait Worker {
-    /// Whether it may wait a moment for the next request: nobody else needs it now.
-    fn may_linger(&self) -> bool;
+    /// A further exchange begins.
+    fn another_exchange(&self);
 
-    /// An exchange begins.
-    fn exchange_begins(&self);
+    /// What `client` sends from now on is waited for elsewhere (in the middle of a body, by a tunnel):
+    /// nobody else is to be told of it.
+    fn takes_over(&self, client: &Client);
 }
 
 /// Empty lines between two requests that are overlooked; more begin a request that is refused.
@@ -64,10 +65,26 @@ enum NextHead {
 pub fn serve(
     ctx: &Arc<Context>,
     scratch: &mut Scratch,
-    mut client: Client,
+    mut client: Box<Client>,
     worker: &dyn Worker,
 ) -> Outcome {
-    match introduction::read(&mut client, &ctx.snapshot()) {
+    client.conn.borrow_memory(&mut scratch.from_client);
+    let mut outcome = converse(ctx, scratch, client, worker);
+    if let Outcome::Park(client) = &mut outcome {
+        client.conn.return_memory(&mut scratch.from_client);
+    }
+    outcome
+}
+
+fn converse(
+    ctx: &Arc<Context>,
+    scratch: &mut Scratch,
+    mut client: Box<Client>,
+    worker: &dyn Worker,
+) -> Outcome {
+    // Taken anew for each exchange, so that a reload applies to the next.
+    let mut snapshot = ctx.snapshot();
+    match introduction::read(&mut client, &snapshot) {
         Introduction::Done => {}
         Introduction::Incomplete if client.head_begun.is_none() && is_stopping(ctx) => {
             return Outcome::Closed(CloseReason::Draining);
@@ -77,7 +94,7 @@ pub fn serve(
         Introduction::Refused(refusal) => return refuse(ctx, client, &refusal),
     }
     loop {
-        let next = next_head(&mut client, ctx.snapshot().head_limits(), scratch, worker);
+        let next = next_head(&mut client, snapshot.head_limits(), scratch);
         let begun = client.head_begun.unwrap_or_else(Instant::now);
         let head = match next {
             NextHead::Complete(head) => head,
@@ -88,17 +105,15 @@ pub fn serve(
             NextHead::Ended => return Outcome::Closed(CloseReason::ClientGone),
             NextHead::Refused(refusal) => return refuse(ctx, client, &refusal),
         };
-        // Only now: a reload while the head was awaited applies to this request.
-        let snapshot = ctx.snapshot();
         client.head_begun = None;
         client.scanner = HeadScanner::default();
         client.served += 1;
-        worker.exchange_begins();
         let (received, sent) = totals(&client);
         let received = received.saturating_sub(head.as_bytes().len() as u64);
         let turn = Turn {
             ctx,
             snapshot: &snapshot,
+            worker,
             head: &head,
             report: Report::begin(ctx, client.address, begun, (received, sent)),
         };
@@ -106,12 +121,19 @@ pub fn serve(
             Next::Again(same) => client = same,
             Next::Over(outcome) => return outcome,
         }
-        scratch.request = head.into_bytes();
+        scratch.request = head.into_memory();
+        // Whether there is more is for the waiter to say: a look at the socket would cost more than it
+        // spares.
+        if client.conn.unread().is_empty() && !is_stopping(ctx) {
+            return Outcome::Park(client);
+        }
+        worker.another_exchange();
+        snapshot = ctx.snapshot();
     }
 }
 
 /// Refuses a connection of which no request could be read: malformed, too many, too slow, no worker.
-pub fn refuse(ctx: &Context, mut client: Client, refusal: &Refusal) -> Outcome {
+pub fn refuse(ctx: &Context, mut client: Box<Client>, refusal: &Refusal) -> Outcome {
     let begun = client.head_begun.unwrap_or_else(Instant::now);
     let (received, sent) = totals(&client);
     let mut report = Report::begin(ctx, client.address, begun, (received, sent));
@@ -148,13 +170,8 @@ fn totals(client: &Client) -> (u64, u64) {
     )
 }
 
-/// Reads what is there of the next head; waits only as long as the worker may.
-fn next_head(
-    client: &mut Client,
-    limits: HeadLimits,
-    scratch: &mut Scratch,
-    worker: &dyn Worker,
-) -> NextHead {
+/// Reads what is there of the next head.
+fn next_head(client: &mut Client, limits: HeadLimits, scratch: &mut Scratch) -> NextHead {
     let mut empty_lines = EMPTY_LINES;
     loop {
         // Old clients send an empty line behind a body; it begins no request (RFC 9112 §2.2).
@@ -168,9 +185,9 @@ fn next_head(
             match client.scanner.scan(client.conn.unread(), limits) {
                 Ok(None) => {}
                 Ok(Some(length)) => {
-                    let mut bytes = std::mem::take(&mut scratch.request);
-                    client.conn.take_into(length, &mut bytes);
-                    return match RequestHead::parse(bytes) {
+                    let mut memory = std::mem::take(&mut scratch.request);
+                    client.conn.take_into(length, &mut memory.bytes);
+                    return match RequestHead::scanned(memory, &client.scanner) {
                         Ok(head) => NextHead::Complete(head),
                         Err(error) => NextHead::Refused(error.into()),
                     };
@@ -178,15 +195,7 @@ fn next_head(
                 Err(error) => return NextHead::Refused(error.into()),
             }
         }
-        // Between two requests the read itself waits a few milliseconds (the socket's time limit),
-        // which spares the way through the waiter, but only while nobody else wants this worker.
-        let between = client.served > 0 && client.head_begun.is_none();
-        let wait = if between && worker.may_linger() {
-            Wait::Tick
-        } else {
-            Wait::No
-        };
-        match client.conn.receive(wait) {
+        match client.conn.receive(Wait::No) {
             Ok(Received::Bytes(_)) => {}
             Ok(Received::Nothing) => return NextHead::Incomplete,
             Ok(Received::End) | Err(_) => return NextHead::Ended,
@@ -195,7 +204,7 @@ fn next_head(
 }
 
 enum Next {
-    Again(Client),
+    Again(Box<Client>),
     Over(Outcome),
 }
 
@@ -203,6 +212,7 @@ enum Next {
 struct Turn<'a> {
     ctx: &'a Arc<Context>,
     snapshot: &'a Snapshot,
+    worker: &'a dyn Worker,
     head: &'a RequestHead,
     report: Report,
 }
@@ -220,7 +230,7 @@ struct Rejected {
 }
 
 impl Turn<'_> {
-    fn take(mut self, mut client: Client, scratch: &mut Scratch) -> Next {
+    fn take(mut self, mut client: Box<Client>, scratch: &mut Scratch) -> Next {
         let head = self.head;
         let admitted = match self.admit(&client) {
             Ok(admitted) => admitted,
@@ -245,6 +255,7 @@ impl Turn<'_> {
         };
         scratch.out = std::mem::take(&mut exchange.out);
         scratch.response = std::mem::take(&mut exchange.scratch_response);
+        scratch.from_hop = std::mem::take(&mut exchange.from_hop);
         match result {
             // It still sends: a close now would be a reset, and destroy the answer on its way.
             Ok(Done::Answered(_)) if !is_read => {
@@ -252,6 +263,7 @@ impl Turn<'_> {
             }
             Ok(Done::Answered(then)) => self.over(client, then),
             Ok(Done::Switched { hop, first }) => {
+                self.worker.takes_over(&client);
                 let (ctx, snapshot, report) = (self.ctx, self.snapshot, self.report);
                 Next::Over(connect::start_tunnel(
                     (ctx, snapshot),
@@ -329,6 +341,7 @@ impl Turn<'_> {
         Exchange {
             ctx: self.ctx,
             snapshot: self.snapshot,
+            worker: self.worker,
             client,
             head: self.head,
             authority: match &admitted.target {
@@ -341,6 +354,7 @@ impl Turn<'_> {
             report: &mut self.report,
             out: std::mem::take(&mut scratch.out),
             scratch_response: std::mem::take(&mut scratch.response),
+            from_hop: std::mem::take(&mut scratch.from_hop),
             request_done: None,
             binds: false,
             client_end: ClientEnd::Orderly,
@@ -349,7 +363,7 @@ impl Turn<'_> {
     }
 
     /// TRACE and OPTIONS that must go no further (RFC 9110 §7.6.2).
-    fn answer_here(mut self, client: Client, scratch: &mut Scratch, framing: Framing) -> Next {
+    fn answer_here(mut self, client: Box<Client>, scratch: &mut Scratch, framing: Framing) -> Next {
         let then = match framing {
             Framing::Empty => self.persistence_now(persistence::of_request(self.head)),
             Framing::Length(_) | Framing::Chunked | Framing::UntilClose => {
@@ -368,7 +382,7 @@ impl Turn<'_> {
 
     fn refuse(
         mut self,
-        client: Client,
+        client: Box<Client>,
         scratch: &mut Scratch,
         (refusal, then): (&Refusal, Persistence),
     ) -> Next {
@@ -417,7 +431,7 @@ impl Turn<'_> {
         }
     }
 
-    fn send_answer(mut self, mut client: Client, answer: &[u8], then: Persistence) -> Next {
+    fn send_answer(mut self, mut client: Box<Client>, answer: &[u8], then: Persistence) -> Next {
         let patience = self.snapshot.config.limits.io_timeout.min(TICK * 5);
         let stop = &self.ctx.stop;
         let sent = client
@@ -435,7 +449,7 @@ impl Turn<'_> {
     }
 
     /// The exchange is complete.
-    fn over(self, mut client: Client, then: Persistence) -> Next {
+    fn over(self, mut client: Box<Client>, then: Persistence) -> Next {
         self.report.finish(self.ctx, totals(&client));
         match then {
             Persistence::KeepAlive => Next::Again(client),
@@ -456,7 +470,7 @@ impl Turn<'_> {
     }
 
     /// The exchange ended before its end.
-    fn broken(self, client: Client, reason: CloseReason, end: ClientEnd) -> Next {
+    fn broken(self, client: Box<Client>, reason: CloseReason, end: ClientEnd) -> Next {
         self.report.finish(self.ctx, totals(&client));
         if end == ClientEnd::Reset {
             client.conn.reset();

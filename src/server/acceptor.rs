@@ -22,11 +22,8 @@ use crate::stop::Stage;
 
 use super::service::Service;
 use super::waiter::Waiter;
-use super::workers::Hold;
+use super::workers::Workers;
 
-/// How long a worker waits for the next request of a connection it has just served. Sockets round it
-/// up to the kernel's tick, 4 ms mostly.
-const LINGER: Duration = Duration::from_millis(8);
 /// Connections that may wait to be accepted; the system may allow fewer.
 const BACKLOG: i32 = 4096;
 /// The first and the longest pause when there are no descriptors.
@@ -38,6 +35,7 @@ pub(super) struct Acceptor {
     pub(super) listener: TcpListener,
     pub(super) holder: Holder,
     pub(super) waiter: Arc<Waiter>,
+    pub(super) workers: Arc<Workers>,
     pub(super) connections: Arc<Permits>,
     pub(super) clients: Arc<PerClient>,
     pub(super) service: Arc<Service>,
@@ -63,7 +61,7 @@ impl Acceptor {
         // again only after a second.
         rustix::net::listen(listener, BACKLOG)?;
         if cfg!(target_os = "linux") {
-            socket::prepare_listener(listener, LINGER, TICK)?;
+            socket::prepare_listener(listener, TICK, TICK)?;
         }
         Ok(())
     }
@@ -161,15 +159,17 @@ impl Acceptor {
             let prepared = stream
                 .set_nonblocking(false)
                 .and_then(|()| socket::prepare(&stream))
-                .and_then(|()| stream.set_read_timeout(Some(LINGER)))
+                .and_then(|()| stream.set_read_timeout(Some(TICK)))
                 .and_then(|()| stream.set_write_timeout(Some(TICK)));
             if prepared.is_err() {
                 return; // It is gone already.
             }
         }
-        let conn = Conn::prepared(stream, LINGER);
-        self.waiter
-            .park(Client::new(conn, (address, arrival), (connection, client)));
+        let conn = Conn::prepared(stream, TICK);
+        let client = Box::new(Client::new(conn, (address, arrival), (connection, client)));
+        if let Some(ready) = self.waiter.park(client, None) {
+            self.workers.submit(ready);
+        }
     }
 
     /// Tells a client that there is no room for it, without a permit and without waiting for it.
@@ -182,7 +182,7 @@ impl Acceptor {
         };
         let mut out = Vec::new();
         answer::write(refusal, &context, &mut out);
-        let mut conn = Conn::prepared(stream, LINGER);
+        let mut conn = Conn::prepared(stream, TICK);
         if conn.send(&[IoSlice::new(&out)], Wait::No).is_ok() {
             conn.finish_sending();
             self.waiter.linger_uncounted(conn);

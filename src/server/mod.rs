@@ -2,11 +2,10 @@
 //!
 //! ```text
 //!  main ── Server::start ── waits for signals ── drain ── join
-//!  acceptor x1  accept ─ permit ─┐
-//!  waiter   x1  mio: readable ───┴▶ [bounded queue] ─▶ worker xN ─ relay::session::serve
-//!      ▲                               full: 503          │ Park       │ Tunnel
-//!      └──────────────────────────────────────────────────┘            └▶ tunnel x2 each
-//!  overseer x1  lasting exchanges   health x1   reload x1   sweeper x1   service x0..1
+//!  acceptor x1  accept ─ permit ─▶ [waiter] ─ readable ─▶ [bounded queue] ─▶ worker xN ─ session::serve
+//!                                     ▲ watched by an idle worker  full: 503     │ Park       │ Tunnel
+//!                                     └──────────────────────────────────────────┘            └▶ tunnel x2
+//!  overseer x1  calls and starts workers   health x1   reload x1   sweeper x1   service x0..1
 //! ```
 //!
 //! The end has two stages (see [`crate::stop::Stage`]): draining finishes what is in flight, and when
@@ -14,8 +13,10 @@
 
 mod acceptor;
 mod checks;
+mod crew;
 mod service;
 mod signals;
+mod table;
 mod waiter;
 mod workers;
 
@@ -46,8 +47,8 @@ pub use signals::{Watch, may_read, run};
 
 use acceptor::{Acceptor, Complaints};
 use service::{Follower, Seen, Service};
-use waiter::{Source, Waiter};
-use workers::{Bounds, Hold, Workers};
+use waiter::Waiter;
+use workers::{Bounds, Workers};
 
 /// File descriptors that connections may not use: files, probes, the resolver, reserves.
 const RESERVED_FILES: usize = 32;
@@ -177,8 +178,8 @@ impl Server {
         let ctx = Arc::new(Context::new(config, options.resolver)?);
         ctx.access_log.configure(access_log.as_ref())?;
         let service = Arc::new(Service::new(options.manager));
-        let (waiter, source) = Waiter::new(Arc::clone(&ctx), Arc::clone(&service))?;
-        let workers = Workers::new(Arc::clone(&ctx));
+        let waiter = Waiter::new(Arc::clone(&ctx), Arc::clone(&service))?;
+        let workers = Workers::new(Arc::clone(&ctx), Arc::clone(&waiter));
         let connections = Permits::new(most_connections(&ctx));
         let observed = Observed {
             ctx: Arc::clone(&ctx),
@@ -201,23 +202,14 @@ impl Server {
             acceptor: Mutex::default(),
             failure: Arc::default(),
         };
-        server.start_threads((listener, source), options.file)?;
+        server.start_threads(listener, options.file)?;
         server.start_service()?;
         Ok(server)
     }
 
-    fn start_threads(
-        &self,
-        (listener, source): (TcpListener, Source),
-        file: Option<PathBuf>,
-    ) -> io::Result<()> {
-        let (waiter, workers) = (Arc::clone(&self.waiter), Arc::clone(&self.workers));
-        self.keep(self.essential("waiter", move || {
-            waiter.run(source, &workers);
-        })?);
-        let hold: Arc<dyn Hold> = Arc::<Waiter>::clone(&self.waiter);
+    fn start_threads(&self, listener: TcpListener, file: Option<PathBuf>) -> io::Result<()> {
         let workers = Arc::clone(&self.workers);
-        self.keep(self.essential("overseer", move || workers.oversee(&hold))?);
+        self.keep(self.essential("overseer", move || workers.oversee())?);
         let ctx = Arc::clone(&self.ctx);
         self.keep(self.essential("health", move || checks::run(ctx))?);
         let (ctx, alarm) = (Arc::clone(&self.ctx), self.ctx.stop.alarm());
@@ -238,6 +230,7 @@ impl Server {
             listener,
             holder: self.holder,
             waiter: Arc::clone(&self.waiter),
+            workers: Arc::clone(&self.workers),
             connections: Arc::clone(&self.connections),
             clients: Arc::<PerClient>::default(),
             service: Arc::clone(&self.service),
@@ -379,6 +372,7 @@ impl Server {
             self.wait_for_first_bytes(deadline);
         }
         self.waiter.drain();
+        self.workers.stir();
         let drained = self.wait_until_quiet(deadline);
         self.end();
         drained

@@ -210,6 +210,7 @@ impl Watcher for Follower {
 
 #[cfg(test)]
 mod tests {
+    use super::super::waiter::Waiter;
     use super::*;
     use crate::config;
     use crate::net::resolve::Resolver;
@@ -226,8 +227,10 @@ mod tests {
     fn seen() -> Seen {
         let config = config::parse("listen: 127.0.0.1:0\nupstream: []\n", "c.yaml").unwrap();
         let ctx = Arc::new(Context::new(config, Resolver::default()).unwrap());
+        let service = Arc::new(Service::new(Manager::default()));
+        let waiter = Waiter::new(Arc::clone(&ctx), service).unwrap();
         Seen {
-            workers: Workers::new(Arc::clone(&ctx)),
+            workers: Workers::new(Arc::clone(&ctx), waiter),
             ctx,
             connections: Permits::new(1),
         }

@@ -1,23 +1,27 @@
-//! The waiter: holds connections from which nothing can be read yet. One thread, however many they are.
+//! The waiter: holds connections from which nothing can be read yet, however many they are.
 //!
 //! A new connection waits here for its first byte, a kept-alive one for its next request, one whose
 //! head is incomplete for the rest of it, and one that was answered for the last time until its client
-//! is done sending. Each has a deadline. A worker registers a connection itself (epoll is thread-safe);
-//! only a deadline earlier than all others wakes the thread.
+//! is done sending. Each has a deadline.
 //!
-//! Edge-triggered registration is safe here because it is undone at each event: registering a socket
-//! that is already readable reports it.
+//! It has no thread of its own: whoever has nothing better to do keeps the [`Watch`], mostly a worker
+//! without a request (see [`super::workers`]), which then serves what it found ready without any other
+//! thread having been woken.
+//!
+//! Registration is edge-triggered and lasts as long as the connection, so what an event says must not
+//! be lost while a worker has the connection: see [`super::table`]. A worker that leaves bytes unread
+//! in the socket says so when it parks the connection.
 
-use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::os::fd::AsRawFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Registry, Token};
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::net::conn::Conn;
 use crate::net::socket::{self, Received, Wait};
@@ -26,7 +30,7 @@ use crate::relay::session::{self, Outcome};
 use crate::relay::{Client, Context};
 
 use super::service::Service;
-use super::workers::{Hold, Workers};
+use super::table::{Place, Table, Told, What};
 
 /// How long a client may go on sending after its last answer.
 const LINGER: Duration = Duration::from_secs(5);
@@ -37,12 +41,12 @@ const LINGER_BYTES: u64 = 16 * 1024 * 1024;
 const MOST_UNCOUNTED: usize = 256;
 /// The share of all file descriptors that those may use: they come out of the reserve.
 const UNCOUNTED_SHARE: usize = 16;
-/// The token of the waker; connections count up from the next.
+/// The token of the waker; that of a connection is its place and one.
 const WAKE: Token = Token(0);
 /// Events taken from the system at once.
 const EVENTS: usize = 1024;
 
-/// The table of waiting connections, shared by the thread and whoever parks.
+/// The waiting connections, shared by whoever parks one and whoever watches.
 #[derive(Debug)]
 pub(super) struct Waiter {
     ctx: Arc<Context>,
@@ -50,17 +54,17 @@ pub(super) struct Waiter {
     most_uncounted: usize,
     registry: Registry,
     waker: mio::Waker,
-    table: Mutex<Table>,
+    source: Mutex<Source>,
+    /// How often somebody has begun to watch.
+    watches: AtomicUsize,
+    held: Mutex<Held>,
 }
 
 #[derive(Debug)]
-struct Table {
-    waiting: HashMap<usize, Waiting>,
-    deadlines: BTreeSet<(Instant, usize)>,
-    next_token: usize,
-    /// When the thread wakes by itself; `None`: it does not.
+struct Held {
+    table: Table,
+    /// When the watch in progress ends by itself; `None`: it does not.
     wakes_at: Option<Instant>,
-    uncounted: usize,
     stage: WaiterStage,
 }
 
@@ -68,36 +72,38 @@ struct Table {
 enum WaiterStage {
     Running,
     /// Idle connections are closed; half-read heads may still be completed.
-    Draining,
+    Draining {
+        /// Those that were idle when it began are closed.
+        swept: bool,
+    },
     Ended,
 }
 
+/// Where events come from.
 #[derive(Debug)]
-struct Waiting {
-    until: Instant,
-    what: What,
-}
-
-#[derive(Debug)]
-enum What {
-    Client(Client),
-    Lingering { client: Client, left: u64 },
-    Uncounted { conn: Conn, left: u64 },
-}
-
-impl What {
-    fn conn(&self) -> &Conn {
-        match self {
-            Self::Client(client) | Self::Lingering { client, .. } => &client.conn,
-            Self::Uncounted { conn, .. } => conn,
-        }
-    }
-}
-
-/// Where the thread's events come from.
-#[derive(Debug)]
-pub(super) struct Source {
+struct Source {
     poll: Poll,
+    events: Events,
+}
+
+/// A client that may have something to say, with its place.
+pub(super) type Ready = (Box<Client>, Option<Place>);
+
+/// What is read away and when that ends.
+type Stirred = (What, Instant, Place);
+
+/// Whether a connection is still to be read away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Linger {
+    GoesOn,
+    Over,
+}
+
+/// The right to wait for events; one thread has it at a time.
+#[derive(Debug)]
+pub(super) struct Watch<'a> {
+    waiter: &'a Waiter,
+    source: MutexGuard<'a, Source>,
 }
 
 /// Numbers for people.
@@ -110,277 +116,356 @@ pub(super) struct WaiterCounts {
 }
 
 impl Waiter {
-    /// A waiter, and what its thread needs.
+    /// A waiter that holds nothing.
     ///
     /// # Errors
     /// When the process has no file descriptors left.
-    pub(super) fn new(ctx: Arc<Context>, service: Arc<Service>) -> io::Result<(Arc<Self>, Source)> {
+    pub(super) fn new(ctx: Arc<Context>, service: Arc<Service>) -> io::Result<Arc<Self>> {
         let poll = Poll::new()?;
         let files = socket::raise_file_limit();
-        let waiter = Self {
+        Ok(Arc::new(Self {
             ctx,
             service,
             most_uncounted: (files / UNCOUNTED_SHARE).min(MOST_UNCOUNTED),
             registry: poll.registry().try_clone()?,
             waker: mio::Waker::new(poll.registry(), WAKE)?,
-            table: Mutex::new(Table {
-                waiting: HashMap::new(),
-                deadlines: BTreeSet::new(),
-                next_token: WAKE.0 + 1,
+            source: Mutex::new(Source {
+                poll,
+                events: Events::with_capacity(EVENTS),
+            }),
+            watches: AtomicUsize::new(0),
+            held: Mutex::new(Held {
+                table: Table::default(),
                 wakes_at: None,
-                uncounted: 0,
                 stage: WaiterStage::Running,
             }),
-        };
-        Ok((Arc::new(waiter), Source { poll }))
+        }))
     }
 
-    fn add(&self, what: What, until: Instant) {
-        let mut table = self.table.lock();
-        match (&what, table.stage) {
-            (_, WaiterStage::Ended) => return,
-            (What::Client(client), WaiterStage::Draining) if client.head_begun.is_none() => return,
-            (What::Uncounted { .. }, _) if table.uncounted >= self.most_uncounted => return,
-            (_, _) => {}
+    /// Holds a client until it says something. It is given back when it has done so already.
+    pub(super) fn park(&self, mut client: Box<Client>, place: Option<Place>) -> Option<Ready> {
+        client.conn.shrink();
+        let until = client.deadline(&self.ctx.snapshot(), Instant::now());
+        let place = self.place(&client.conn, place)?;
+        // No event tells of what was there before the last read and was not taken by it.
+        if client.conn.may_have_more() {
+            return Some((client, Some(place)));
         }
-        let token = table.next_token;
-        table.next_token += 1;
-        // Under the lock: an event for a connection that is not in the table yet would be lost.
-        let fd = what.conn().stream().as_raw_fd();
+        match self.add(What::Client(client), until, place)? {
+            What::Client(client) => Some((client, Some(place))),
+            What::Lingering { .. } | What::Uncounted { .. } => None,
+        }
+    }
+
+    /// Holds a client that was answered for the last time until it is done sending.
+    pub(super) fn linger(&self, client: Box<Client>, place: Option<Place>) {
+        let left = LINGER_BYTES;
+        let until = Instant::now() + LINGER;
+        self.read_away(What::Lingering { client, left }, until, place);
+    }
+
+    /// The same for a connection that was refused without a permit.
+    pub(super) fn linger_uncounted(&self, conn: Conn) {
+        if self.held.lock().table.uncounted() < self.most_uncounted {
+            let until = Instant::now() + LINGER;
+            let (conn, left) = (Box::new(conn), LINGER_BYTES);
+            self.read_away(What::Uncounted { conn, left }, until, None);
+        }
+    }
+
+    /// From now on events of `client` are somebody else's business.
+    pub(super) fn dismiss(&self, client: &Client, place: Place) {
+        let fd = client.conn.stream().as_raw_fd();
+        if let Err(error) = self.registry.deregister(&mut SourceFd(&fd)) {
+            log::debug!("a connection was not watched: {error}");
+        }
+        self.leave(place);
+    }
+
+    /// The connection of this place is closed.
+    pub(super) fn leave(&self, place: Place) {
+        let left = self.held.lock().table.leave(place);
+        drop(left);
+    }
+
+    /// As [`Waiter::place`]; what is there already is reported, too.
+    fn place_anew(&self, conn: &Conn, place: Option<Place>) -> Option<Place> {
+        let Some(place) = place else {
+            return self.place(conn, None);
+        };
+        let (fd, token) = (conn.stream().as_raw_fd(), Token(place.0 + 1));
+        let again = self
+            .registry
+            .reregister(&mut SourceFd(&fd), token, Interest::READABLE);
+        if let Err(error) = again {
+            log::warn!("a connection is closed because it cannot be watched: {error}");
+            self.leave(place);
+            return None;
+        }
+        Some(place)
+    }
+
+    fn forget(&self, place: Option<Place>) {
+        if let Some(place) = place {
+            self.leave(place);
+        }
+    }
+
+    /// The place of `conn`, which is watched from now on if it was not yet. None: it cannot be.
+    fn place(&self, conn: &Conn, place: Option<Place>) -> Option<Place> {
+        if place.is_some() {
+            return place;
+        }
+        // First a place, so that no event comes too early.
+        let place = self.held.lock().table.admit();
+        let fd = conn.stream().as_raw_fd();
         let registered =
             self.registry
-                .register(&mut SourceFd(&fd), Token(token), Interest::READABLE);
+                .register(&mut SourceFd(&fd), Token(place.0 + 1), Interest::READABLE);
         if let Err(error) = registered {
             log::warn!("a connection is closed because it cannot be watched: {error}");
-            return;
+            self.leave(place);
+            return None;
         }
-        table.uncounted += what.is_uncounted();
-        table.waiting.insert(token, Waiting { until, what });
-        table.deadlines.insert((until, token));
-        if table.wakes_at.is_none_or(|at| until < at) {
-            drop(table);
-            self.wake();
-        }
+        Some(place)
     }
 
-    fn wake(&self) {
+    /// Lets a connection wait, or closes it when it is too late for that. It is given back when
+    /// something has happened on it meanwhile.
+    fn add(&self, what: What, until: Instant, place: Place) -> Option<What> {
+        let mut held = self.held.lock();
+        let is_welcome = match held.stage {
+            WaiterStage::Running => true,
+            WaiterStage::Draining { .. } => !what.is_idle(),
+            WaiterStage::Ended => false,
+        };
+        if !is_welcome {
+            held.table.leave(place);
+            return None;
+        }
+        if let Err(what) = held.table.wait(place, what, until) {
+            return Some(what);
+        }
+        if held.wakes_at.is_none_or(|at| until < at) {
+            // Else every other one would wake it, too.
+            held.wakes_at = Some(until);
+            drop(held);
+            self.wake();
+        }
+        None
+    }
+
+    /// Ends the watch in progress, or the next.
+    pub(super) fn wake(&self) {
         if let Err(error) = self.waker.wake() {
             log::error!("the waiter cannot be woken: {error}");
         }
     }
 
-    /// Lets a connection linger that was refused without a permit.
-    pub(super) fn linger_uncounted(&self, conn: Conn) {
-        let left = LINGER_BYTES;
-        self.add(What::Uncounted { conn, left }, Instant::now() + LINGER);
+    /// Begins to watch, if nobody does.
+    pub(super) fn try_watch(&self) -> Option<Watch<'_>> {
+        let source = self.source.try_lock()?;
+        self.watches.fetch_add(1, Ordering::Relaxed);
+        Some(Watch {
+            waiter: self,
+            source,
+        })
     }
 
-    /// The thread: until everything is over after [`Waiter::end`].
-    pub(super) fn run(self: &Arc<Self>, source: Source, workers: &Arc<Workers>) {
-        let hold: Arc<dyn Hold> = Arc::<Self>::clone(self);
-        let Source { mut poll } = source;
-        let mut events = Events::with_capacity(EVENTS);
-        let mut swept = false;
-        loop {
-            self.service.pulses.waiter.beat();
-            let (timeout, sweeps) = {
-                let mut table = self.table.lock();
-                if table.stage == WaiterStage::Ended {
-                    return;
-                }
-                let first = table.deadlines.first().map(|(at, _)| *at);
-                let every = self.service.pulses.every;
-                let pulse = every.map(|every| Instant::now() + every);
-                table.wakes_at = first.into_iter().chain(pulse).min();
-                let left = table
-                    .wakes_at
-                    .map(|at| at.saturating_duration_since(Instant::now()));
-                match table.stage {
-                    // A look at what has arrived until now, and only then idle ones are dropped.
-                    WaiterStage::Draining if !swept => (Some(Duration::ZERO), true),
-                    WaiterStage::Draining | WaiterStage::Running | WaiterStage::Ended => {
-                        (left, false)
-                    }
-                }
-            };
-            match poll.poll(&mut events, timeout) {
-                Ok(()) => {}
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(error) => {
-                    log::error!("waiting for connections failed: {error}");
-                    return;
-                }
-            }
-            // A full batch: there may be more that is no longer idle.
-            let all_seen = events.iter().count() < EVENTS;
-            for waiting in self.take_ready(&events) {
-                self.guarded(|| match waiting.what {
-                    What::Client(client) => workers.submit(client, &hold),
-                    What::Lingering { .. } | What::Uncounted { .. } => self.read_away(waiting),
-                });
-            }
-            for what in self.take_late() {
-                self.guarded(|| self.give_up(what));
-            }
-            if sweeps && all_seen {
-                self.drop_idle();
-                swept = true;
-            }
-        }
+    /// Whether somebody watches.
+    pub(super) fn is_watched(&self) -> bool {
+        self.source.is_locked()
     }
 
-    /// A panic costs the connection at hand, never this thread: without it nobody is served.
+    /// How often somebody has begun to watch.
+    pub(super) fn watches(&self) -> usize {
+        self.watches.load(Ordering::Relaxed)
+    }
+
+    /// A panic costs the connection at hand, never more.
     fn guarded(&self, act: impl FnOnce()) {
         if catch_unwind(AssertUnwindSafe(act)).is_err() {
             self.ctx.metrics.panics.increment();
         }
     }
 
-    fn take_ready(&self, events: &Events) -> Vec<Waiting> {
-        let mut table = self.table.lock();
-        let ready = events.iter().filter(|event| event.token() != WAKE);
-        ready
-            .filter_map(|event| table.remove(event.token().0, &self.registry))
-            .collect()
-    }
-
-    fn take_late(&self) -> Vec<What> {
-        let now = Instant::now();
-        let mut late = Vec::new();
-        let mut table = self.table.lock();
-        while let Some((until, token)) = table.deadlines.first().copied() {
-            if until > now {
-                break;
-            }
-            late.extend(
-                table
-                    .remove(token, &self.registry)
-                    .map(|waiting| waiting.what),
-            );
-        }
-        late
-    }
-
     /// A deadline has passed.
-    fn give_up(&self, what: What) {
+    fn give_up(&self, what: What, place: Place) {
         match what {
             What::Client(client) if client.head_begun.is_some() => {
-                match session::refuse(&self.ctx, client, &Refusal::HeadTimeout) {
-                    Outcome::Park(client) | Outcome::Linger(client) => self.linger(client),
-                    Outcome::Closed(_) | Outcome::Tunneled => {}
-                }
+                self.refuse(client, Some(place), &Refusal::HeadTimeout);
             }
             // Idle for too long, or lingered enough: closed without a word.
-            What::Client(_) | What::Lingering { .. } | What::Uncounted { .. } => {}
+            What::Client(_) | What::Lingering { .. } | What::Uncounted { .. } => self.leave(place),
         }
     }
 
-    /// Reads away what a client sends after its last answer, so that no reset overtakes the answer.
-    fn read_away(&self, mut waiting: Waiting) {
-        let (conn, left) = match &mut waiting.what {
-            What::Client(_) => return,
-            What::Lingering { client, left } => (&mut client.conn, left),
-            What::Uncounted { conn, left } => (conn, left),
-        };
-        conn.consume(usize::MAX);
-        match conn.receive_bulk(Wait::No) {
-            Ok(Received::Bytes(count)) => {
-                *left = left.saturating_sub(count as u64);
-                conn.consume(usize::MAX);
-                if *left == 0 {
-                    return;
-                }
+    /// Refuses a connection of which no request could be read.
+    pub(super) fn refuse(&self, client: Box<Client>, place: Option<Place>, refusal: &Refusal) {
+        match session::refuse(&self.ctx, client, refusal) {
+            Outcome::Park(client) | Outcome::Linger(client) => self.linger(client, place),
+            Outcome::Closed(_) | Outcome::Tunneled => self.forget(place),
+        }
+    }
+
+    /// Reads away what a client sends after its last answer, so that no reset overtakes the answer, and
+    /// lets it wait for more.
+    fn read_away(&self, mut what: What, until: Instant, mut place: Option<Place>) {
+        while read_once(&mut what) == Linger::GoesOn {
+            // What is left unread is reported again, however often it was before.
+            let Some(held) = self.place_anew(what.conn(), place) else {
+                return;
+            };
+            match self.add(what, until, held) {
+                None => return,
+                Some(stirred) => what = stirred,
             }
-            Ok(Received::Nothing) => {}
-            Ok(Received::End) | Err(_) => return,
+            place = Some(held);
         }
-        conn.shrink();
-        self.add(waiting.what, waiting.until);
-    }
-
-    /// After this, [`Waiter::add`] takes no idle ones any more.
-    fn drop_idle(&self) {
-        let mut table = self.table.lock();
-        let idle: Vec<usize> = table
-            .waiting
-            .iter()
-            .filter(|(_, waiting)| match &waiting.what {
-                What::Client(client) => client.head_begun.is_none(),
-                What::Lingering { .. } | What::Uncounted { .. } => false,
-            })
-            .map(|(token, _)| *token)
-            .collect();
-        let dropped: Vec<_> = idle
-            .into_iter()
-            .filter_map(|token| table.remove(token, &self.registry))
-            .collect();
-        drop(table);
-        drop(dropped);
+        drop(what);
+        self.forget(place);
     }
 
     /// Closes idle connections from now on. What already sent something is still served.
     pub(super) fn drain(&self) {
-        self.table.lock().stage = WaiterStage::Draining;
+        self.held.lock().stage = WaiterStage::Draining { swept: false };
         self.wake();
     }
 
-    /// Closes everything and ends the thread.
+    /// Closes everything; nobody needs to watch any more.
     pub(super) fn end(&self) {
-        let mut table = self.table.lock();
-        table.stage = WaiterStage::Ended;
-        let waiting = std::mem::take(&mut table.waiting);
-        table.deadlines.clear();
-        drop(table);
-        drop(waiting);
+        let mut held = self.held.lock();
+        held.stage = WaiterStage::Ended;
+        let closed = held.table.take_all(|_| true);
+        drop(held);
+        drop(closed);
         self.wake();
     }
 
     /// Numbers for people.
     pub(super) fn counts(&self) -> WaiterCounts {
-        let table = self.table.lock();
-        let parked = table
-            .waiting
-            .values()
-            .filter(|waiting| matches!(waiting.what, What::Client(_)))
-            .count();
-        WaiterCounts {
-            parked,
-            lingering: table.waiting.len() - parked - table.uncounted,
+        let held = self.held.lock();
+        let mut counts = WaiterCounts::default();
+        for (_, what) in held.table.waiting() {
+            match what {
+                What::Client(_) => counts.parked += 1,
+                What::Lingering { .. } => counts.lingering += 1,
+                What::Uncounted { .. } => {}
+            }
         }
+        counts
     }
 }
 
-impl Hold for Waiter {
-    fn park(&self, mut client: Client) {
-        client.conn.shrink();
-        let until = client.deadline(&self.ctx.snapshot(), Instant::now());
-        self.add(What::Client(client), until);
+impl Watch<'_> {
+    /// Waits until something happens, at most `limit`; adds the clients to be served to `ready`.
+    pub(super) fn wait(mut self, limit: Option<Duration>, ready: &mut Vec<Ready>) {
+        let waiter = self.waiter;
+        waiter.service.pulses.waiter.beat();
+        let Some((timeout, sweeps)) = self.timeout(limit) else {
+            return;
+        };
+        let Source { poll, events } = &mut *self.source;
+        match poll.poll(events, timeout) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => return,
+            Err(error) => {
+                log::error!("waiting for connections failed: {error}");
+                return waiter.ctx.stop.wait(LINGER);
+            }
+        }
+        // A full batch: there may be more that is no longer idle.
+        let all_seen = events.iter().count() < EVENTS;
+        let (away, late) = self.collect(ready);
+        for (what, until, place) in away {
+            waiter.guarded(|| waiter.read_away(what, until, Some(place)));
+        }
+        for (what, place) in late {
+            waiter.guarded(|| waiter.give_up(what, place));
+        }
+        if sweeps && all_seen {
+            waiter.drop_idle();
+        }
     }
 
-    fn linger(&self, client: Client) {
-        let left = LINGER_BYTES;
-        self.add(What::Lingering { client, left }, Instant::now() + LINGER);
+    /// How long to wait, and whether idle connections are dropped then. None: not at all.
+    fn timeout(&self, limit: Option<Duration>) -> Option<(Option<Duration>, bool)> {
+        let mut held = self.waiter.held.lock();
+        if held.stage == WaiterStage::Ended {
+            return None;
+        }
+        // A look at what has arrived until now, and only then idle ones are dropped.
+        if held.stage == (WaiterStage::Draining { swept: false }) {
+            return Some((Some(Duration::ZERO), true));
+        }
+        held.wakes_at = held.table.first_deadline();
+        let every = self.waiter.service.pulses.every;
+        let left = held
+            .wakes_at
+            .map(|at| at.saturating_duration_since(Instant::now()));
+        Some((left.into_iter().chain(every).chain(limit).min(), false))
+    }
+
+    /// Takes what is ready, and what is late, out of the table.
+    fn collect(&self, ready: &mut Vec<Ready>) -> (Vec<Stirred>, Vec<(What, Place)>) {
+        let (mut away, mut late) = (Vec::new(), Vec::new());
+        let mut held = self.waiter.held.lock();
+        for event in &self.source.events {
+            let Some(index) = event.token().0.checked_sub(WAKE.0 + 1) else {
+                continue;
+            };
+            let told = if event.is_read_closed() {
+                Told::End
+            } else {
+                Told::Data
+            };
+            let place = Place(index);
+            match held.table.stir(place, told) {
+                Some((What::Client(client), _)) => ready.push((client, Some(place))),
+                Some((what, until)) => away.push((what, until, place)),
+                None => {}
+            }
+        }
+        if held.table.first_deadline().is_some() {
+            let now = Instant::now();
+            while let Some(one) = held.table.late(now) {
+                late.push(one);
+            }
+        }
+        (away, late)
     }
 }
 
-impl What {
-    fn is_uncounted(&self) -> usize {
-        match self {
-            Self::Client(_) | Self::Lingering { .. } => 0,
-            Self::Uncounted { .. } => 1,
+impl Waiter {
+    /// After this, no idle one is taken any more.
+    fn drop_idle(&self) {
+        let mut held = self.held.lock();
+        if held.stage == (WaiterStage::Draining { swept: false }) {
+            held.stage = WaiterStage::Draining { swept: true };
         }
+        let dropped = held.table.take_all(What::is_idle);
+        drop(held);
+        drop(dropped);
     }
 }
 
-impl Table {
-    fn remove(&mut self, token: usize, registry: &Registry) -> Option<Waiting> {
-        let waiting = self.waiting.remove(&token)?;
-        self.deadlines.remove(&(waiting.until, token));
-        self.uncounted -= waiting.what.is_uncounted();
-        let fd = waiting.what.conn().stream().as_raw_fd();
-        if let Err(error) = registry.deregister(&mut SourceFd(&fd)) {
-            log::debug!("a connection was not watched: {error}");
-        }
-        Some(waiting)
+/// Reads away a piece of what a client sends after its last answer.
+fn read_once(what: &mut What) -> Linger {
+    let (conn, left) = match what {
+        What::Client(_) => return Linger::Over,
+        What::Lingering { client, left } => (&mut client.conn, left),
+        What::Uncounted { conn, left } => (&mut **conn, left),
+    };
+    conn.consume(usize::MAX);
+    match conn.receive_bulk(Wait::No) {
+        Ok(Received::Bytes(count)) => *left = left.saturating_sub(count as u64),
+        Ok(Received::Nothing) => {}
+        Ok(Received::End) | Err(_) => return Linger::Over,
     }
+    conn.consume(usize::MAX);
+    conn.shrink();
+    if *left == 0 {
+        return Linger::Over;
+    }
+    Linger::GoesOn
 }

@@ -1,93 +1,79 @@
 //! Workers: threads that serve one connection at a time, over a bounded queue.
 //!
-//! Threads start when requests wait and leave when they have been idle for a while. An exchange that
-//! lasts (a stream, a reader that stalls, an upstream that thinks) would use the workers up one by one;
-//! so when requests wait and no worker is free, such a thread stops counting as a worker: it finishes
-//! its exchange within the budget of tunnels, and a new thread takes its place. While requests of
-//! several clients wait, none of them holds more than half of the workers.
+//! A worker that finds no job keeps the watch over the waiting connections (see [`super::waiter`]); when
+//! it finds some ready it serves the first itself and calls others for the rest. So a lone request
+//! wakes one thread. The watch is vacant while that one works, until the next worker has nothing to do.
+//! [`super::crew`] says how many run at once.
+//!
+//! The overseer looks every millisecond while anything is at work: whether somebody watches, whether
+//! jobs wait for which more workers are called or started, and whether some wait too long. Workers leave
+//! when they have been idle for a while. An exchange that lasts (a stream, a reader that stalls, an
+//! upstream that thinks) would use the workers up one by one; so when requests wait and no worker is
+//! free, such a thread stops counting as a worker: it finishes its exchange within the budget of
+//! tunnels, and a new thread takes its place. While requests of several clients wait, none of them
+//! holds more than half of the workers.
 //!
 //! A panic costs one connection: it is caught here and counted.
 
-use std::collections::{HashMap, VecDeque};
-use std::net::IpAddr;
+use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use parking_lot::{Condvar, Mutex, RwLock};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use crate::config::limits::Limits;
-use crate::net::permits::Permit;
 use crate::net::threads;
 use crate::protocol::answer::Refusal;
 use crate::relay::session::{self, Outcome, Worker};
 use crate::relay::{Client, Context, Scratch};
 
+use super::crew::{Crew, Job, SLOW, Seat};
+use super::table::Place;
+use super::waiter::{Ready, Waiter};
+
 /// How long a worker without work stays.
 const LEAVE_AFTER: Duration = Duration::from_secs(10);
-/// An exchange that has lasted this long gives its worker's place up when requests wait.
-const LASTING: Duration = Duration::from_secs(1);
-/// How often the overseer looks while requests wait.
-const OVERSEE_EVERY: Duration = Duration::from_millis(20);
-
-/// Takes connections that are not to be served now.
-pub(super) trait Hold: Send + Sync + std::fmt::Debug {
-    /// Idle, or its next head is incomplete.
-    fn park(&self, client: Client);
-    /// Answered for the last time.
-    fn linger(&self, client: Client);
-}
+/// How often the overseer looks while anything is at work.
+const LOOK_EVERY: Duration = Duration::from_millis(1);
+/// How long it watches at a time when all workers have something else to do.
+const STAND_IN: Duration = Duration::from_millis(20);
+/// Workers a core that run at once while upstreams answer at once. Fewer leave the core idle while they
+/// wait for an answer; more only wake one another.
+const AT_ONCE: usize = 4;
 
 /// The workers of a server.
 #[derive(Debug)]
 pub(super) struct Workers {
     ctx: Arc<Context>,
+    waiter: Arc<Waiter>,
+    born: Instant,
     state: Mutex<State>,
-    /// There is a job, or the end.
-    wanted: Condvar,
-    /// Jobs wait and nobody is idle, or the end.
-    pressed: Condvar,
+    /// Something is at work, or the end.
+    alarm: Condvar,
     /// A thread left.
     left: Condvar,
-    bounds: RwLock<Bounds>,
-    /// Copies of numbers in `state` that a lingering worker reads without its lock.
-    waiting: AtomicUsize,
-    idle: AtomicUsize,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct State {
-    jobs: VecDeque<Job>,
-    idle: usize,
-    /// Threads that count as workers, idle ones included.
-    workers: usize,
-    /// All threads, lasting exchanges and the overseer included.
-    threads: usize,
-    /// What each busy thread does.
-    busy: Vec<Arc<Slot>>,
-    /// Workers that each client holds.
-    held: HashMap<IpAddr, usize>,
+    crew: Crew<Ready>,
+    bounds: Bounds,
+    overseer: Overseer,
     closing: bool,
 }
 
-#[derive(Debug)]
-struct Job {
-    client: Client,
-    since: Instant,
+/// What the overseer does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Overseer {
+    /// Nothing is at work: it sleeps.
+    Rests,
+    /// It looks every millisecond.
+    Looks,
 }
 
-/// One thread, seen by the others.
-#[derive(Debug)]
-struct Slot {
-    client: IpAddr,
-    started: Instant,
-    /// Milliseconds after `started` at which its present exchange began.
-    exchange: AtomicU64,
-    /// It stopped counting as a worker, and uses a thread of the budget for what lasts.
-    lasting: AtomicBool,
-    budget: Mutex<Option<Permit>>,
-}
+type Locked<'a> = MutexGuard<'a, State>;
 
 /// How many workers there may be, how many jobs may wait, and how long.
 #[derive(Clone, Copy, Debug)]
@@ -95,6 +81,7 @@ pub(super) struct Bounds {
     workers: usize,
     queue: usize,
     patience: Duration,
+    at_once: usize,
 }
 
 impl Bounds {
@@ -102,12 +89,13 @@ impl Bounds {
     /// not for every connection.
     pub(super) fn of(limits: &Limits) -> Self {
         let cores = std::thread::available_parallelism().map_or(2, usize::from);
-        let auto = (64 * cores).clamp(128, 1024);
+        let auto = (64 * cores).clamp(512, 1024);
         let workers = limits.workers.map_or(auto, usize::from);
         Self {
             workers,
             queue: limits.queue.map_or(4 * workers, usize::from),
             patience: limits.queue_timeout,
+            at_once: AT_ONCE * cores,
         }
     }
 }
@@ -130,240 +118,295 @@ pub(super) struct WorkerCounts {
 }
 
 impl Workers {
-    pub(super) fn new(ctx: Arc<Context>) -> Arc<Self> {
+    pub(super) fn new(ctx: Arc<Context>, waiter: Arc<Waiter>) -> Arc<Self> {
+        let bounds = Bounds::of(&ctx.snapshot().config.limits);
         Arc::new(Self {
-            bounds: RwLock::new(Bounds::of(&ctx.snapshot().config.limits)),
             ctx,
-            state: Mutex::default(),
-            wanted: Condvar::new(),
-            pressed: Condvar::new(),
+            waiter,
+            born: Instant::now(),
+            state: Mutex::new(State {
+                crew: Crew::default(),
+                bounds,
+                overseer: Overseer::Looks,
+                closing: false,
+            }),
+            alarm: Condvar::new(),
             left: Condvar::new(),
-            waiting: AtomicUsize::new(0),
-            idle: AtomicUsize::new(0),
         })
     }
 
     /// Puts other bounds in force; threads and jobs beyond them are left alone.
     pub(super) fn set_bounds(&self, bounds: Bounds) {
-        *self.bounds.write() = bounds;
+        self.state.lock().bounds = bounds;
     }
 
-    fn bounds(&self) -> Bounds {
-        *self.bounds.read()
+    fn now(&self) -> u64 {
+        micros(self.born.elapsed())
     }
 
-    /// Has `client` served as soon as a worker is free; refuses it when too many wait already.
-    pub(super) fn submit(self: &Arc<Self>, client: Client, hold: &Arc<dyn Hold>) {
-        let bounds = self.bounds();
+    /// Has a client served as soon as a worker is free; refuses it when too many wait already.
+    pub(super) fn submit(&self, ready: Ready) {
         let mut state = self.state.lock();
-        if state.jobs.len() >= bounds.queue {
-            drop(state);
-            return self.refuse(client, &Refusal::QueueFull, hold);
-        }
-        state.jobs.push_back(Job {
-            client,
-            since: Instant::now(),
-        });
-        self.waiting.store(state.jobs.len(), Ordering::Relaxed);
-        let enough = state.jobs.len() <= state.idle
-            || (state.workers < bounds.workers && self.start(&mut state, hold));
+        let refused = self.offer(&mut state, &mut vec![ready]);
         drop(state);
-        if enough {
-            self.wanted.notify_one();
-        } else {
-            self.pressed.notify_one();
+        // Whoever watches has nothing to do, and may be the only one.
+        self.waiter.wake();
+        self.refuse(refused, &Refusal::QueueFull);
+    }
+
+    /// Queues what is ready and calls workers for it. What finds no room is returned.
+    fn offer(&self, state: &mut State, ready: &mut Vec<Ready>) -> Vec<Ready> {
+        if ready.is_empty() {
+            return Vec::new();
+        }
+        let now = self.now();
+        let room = state.bounds.queue.saturating_sub(state.crew.queued());
+        let refused = ready.split_off(room.min(ready.len()));
+        for what in ready.drain(..) {
+            let client = what.0.address.ip();
+            state.crew.queue(Job {
+                what,
+                client,
+                since: now,
+            });
+        }
+        state.crew.reinforce(now, state.bounds.at_once);
+        self.alert(state);
+        refused
+    }
+
+    /// Has the overseer look from now on, until nothing is at work.
+    fn alert(&self, state: &mut State) {
+        if state.overseer == Overseer::Rests {
+            state.overseer = Overseer::Looks;
+            self.alarm.notify_one();
         }
     }
 
-    /// Starts a worker. `false`: there is no thread.
-    fn start(self: &Arc<Self>, state: &mut State, hold: &Arc<dyn Hold>) -> bool {
-        let (workers, to) = (Arc::clone(self), Arc::clone(hold));
-        match threads::start("worker", move || workers.run(&to)) {
-            Ok(_counted) => {
-                state.workers += 1;
-                state.threads += 1;
-                true
-            }
-            Err(error) => {
-                if state.workers == 0 {
+    fn refuse(&self, clients: Vec<Ready>, refusal: &Refusal) {
+        for (client, place) in clients {
+            self.waiter.refuse(client, place, refusal);
+        }
+    }
+
+    /// Starts `count` workers, or as many as there are threads for; returns how many.
+    fn start(self: &Arc<Self>, state: &mut Locked<'_>, count: usize) -> usize {
+        for started in 0..count {
+            let (number, seat) = state.crew.join();
+            let workers = Arc::clone(self);
+            let thread = MutexGuard::unlocked(state, || {
+                threads::start("worker", move || workers.run(number, &seat))
+            });
+            if let Err(error) = thread {
+                state.crew.leave(number);
+                if state.crew.workers() == 0 {
                     log::error!("no thread to serve requests with: {error}");
                 }
-                false
+                return started;
             }
         }
+        count
     }
 
     /// One worker: serves jobs until there has been none for a while, or its exchange lasted.
-    fn run(self: Arc<Self>, hold: &Arc<dyn Hold>) {
+    fn run(self: Arc<Self>, number: usize, seat: &Seat) {
         let mut scratch = Scratch::default();
+        let mut ready = Vec::new();
         let mut state = self.state.lock();
-        loop {
-            let Some(job) = self.next_job(&mut state) else {
-                state.workers -= 1;
-                break;
-            };
-            let slot = Arc::new(Slot::new(job.client.address.ip()));
-            *state.held.entry(slot.client).or_insert(0) += 1;
-            state.busy.push(Arc::clone(&slot));
-            drop(state);
-            self.serve(job, &slot, &mut scratch, hold);
-            state = self.state.lock();
-            state.busy.retain(|other| !Arc::ptr_eq(other, &slot));
-            if slot.lasting.load(Ordering::Relaxed) {
+        while let Some(job) = self.next_job(&mut state, (number, seat), &mut ready) {
+            let patience = micros(state.bounds.patience);
+            let again =
+                MutexGuard::unlocked(&mut state, || self.serve(job, patience, seat, &mut scratch));
+            if let Some((client, place)) = again {
+                state.crew.queue(Job {
+                    client: client.address.ip(),
+                    what: (client, place),
+                    since: self.now(),
+                });
+                self.alert(&mut state);
+            }
+            if state.crew.is_lasting(number) {
                 break;
             }
-            state.release(slot.client);
         }
-        state.threads -= 1;
+        state.crew.leave(number);
         drop(state);
         self.left.notify_all();
     }
 
-    fn next_job(&self, state: &mut parking_lot::MutexGuard<'_, State>) -> Option<Job> {
+    fn next_job(
+        &self,
+        state: &mut Locked<'_>,
+        (number, seat): (usize, &Seat),
+        ready: &mut Vec<Ready>,
+    ) -> Option<Job<Ready>> {
         loop {
-            if let Some(job) = state.take_job(self.bounds().workers / 2) {
-                self.waiting.store(state.jobs.len(), Ordering::Relaxed);
+            let fair = state.bounds.workers / 2;
+            if let Some(job) = state.crew.take(number, fair) {
                 return Some(job);
             }
+            state.crew.rest(number);
             if state.closing {
                 return None;
             }
-            state.idle += 1;
-            self.idle.store(state.idle, Ordering::Relaxed);
-            let late = self.wanted.wait_for(state, LEAVE_AFTER).timed_out();
-            state.idle -= 1;
-            self.idle.store(state.idle, Ordering::Relaxed);
-            if late && state.jobs.is_empty() {
+            if let Some(watch) = self.waiter.try_watch() {
+                MutexGuard::unlocked(state, || watch.wait(None, ready));
+                let refused = self.offer(state, ready);
+                if !refused.is_empty() {
+                    MutexGuard::unlocked(state, || self.refuse(refused, &Refusal::QueueFull));
+                }
+                continue;
+            }
+            state.crew.wait(number);
+            seat.called.wait_for(state, LEAVE_AFTER);
+            if state.crew.give_up_waiting(number) && state.crew.queued() == 0 {
                 return None;
             }
         }
     }
 
-    fn serve(&self, job: Job, slot: &Slot, scratch: &mut Scratch, hold: &Arc<dyn Hold>) {
-        if job.since.elapsed() > self.bounds().patience {
-            return self.refuse(job.client, &Refusal::QueueTimeout, hold);
+    /// Serves one client; returns it when it has more to say already.
+    fn serve(
+        &self,
+        job: Job<Ready>,
+        patience: u64,
+        seat: &Seat,
+        scratch: &mut Scratch,
+    ) -> Option<Ready> {
+        let (client, place) = job.what;
+        let now = self.now();
+        seat.begun.store(now, Ordering::Relaxed);
+        if now.saturating_sub(job.since) > patience {
+            self.waiter.refuse(client, place, &Refusal::QueueTimeout);
+            return None;
         }
         let bench = Bench {
             workers: self,
-            slot,
+            seat,
+            place: Cell::new(place),
         };
         let served = catch_unwind(AssertUnwindSafe(|| {
-            session::serve(&self.ctx, scratch, job.client, &bench)
+            session::serve(&self.ctx, scratch, client, &bench)
         }));
+        let place = bench.place.get();
         match served {
-            Ok(Outcome::Park(client)) => hold.park(client),
-            Ok(Outcome::Linger(client)) => hold.linger(client),
+            Ok(Outcome::Park(client)) => return self.waiter.park(client, place),
+            Ok(Outcome::Linger(client)) => {
+                self.waiter.linger(client, place);
+                return None;
+            }
             Ok(Outcome::Closed(_) | Outcome::Tunneled) => {}
             Err(_panic) => self.ctx.metrics.panics.increment(),
         }
-    }
-
-    fn refuse(&self, client: Client, refusal: &Refusal, hold: &Arc<dyn Hold>) {
-        match session::refuse(&self.ctx, client, refusal) {
-            Outcome::Park(client) | Outcome::Linger(client) => hold.linger(client),
-            Outcome::Closed(_) | Outcome::Tunneled => {}
+        if let Some(place) = place {
+            self.waiter.leave(place);
         }
+        None
     }
 
-    /// The overseer: makes room for those who wait, and tells those who waited too long.
-    pub(super) fn oversee(self: &Arc<Self>, hold: &Arc<dyn Hold>) {
+    /// The overseer: has somebody watch, makes room for those who wait, and tells those who waited too
+    /// long.
+    pub(super) fn oversee(self: &Arc<Self>) {
+        let mut ready = Vec::new();
+        let mut watches = self.waiter.watches();
         let mut state = self.state.lock();
         while !state.closing {
-            if state.jobs.is_empty() {
-                self.pressed.wait(&mut state);
+            if state.overseer == Overseer::Rests {
+                self.alarm.wait(&mut state);
                 continue;
             }
-            let bounds = self.bounds();
-            let mut late = Vec::new();
-            while let Some(first) = state.jobs.front() {
-                if first.since.elapsed() <= bounds.patience {
-                    break;
+            self.dismiss_late(&mut state);
+            self.help(&mut state);
+            // Nobody has watched since the last look.
+            let is_vacant = self.waiter.watches() == watches && !self.waiter.is_watched();
+            if is_vacant && !self.is_relieved(&mut state) {
+                // Nobody is needed yet, or everybody has something else to do.
+                let limit = (state.crew.workers() > 0).then_some(STAND_IN);
+                if let Some(watch) = self.waiter.try_watch() {
+                    MutexGuard::unlocked(&mut state, || watch.wait(limit, &mut ready));
+                    let refused = self.offer(&mut state, &mut ready);
+                    MutexGuard::unlocked(&mut state, || self.refuse(refused, &Refusal::QueueFull));
+                    watches = self.waiter.watches();
+                    continue;
                 }
-                late.extend(state.jobs.pop_front());
             }
-            self.waiting.store(state.jobs.len(), Ordering::Relaxed);
-            self.make_room(&mut state, bounds, hold);
-            if !late.is_empty() {
-                drop(state);
-                for job in late {
-                    self.refuse(job.client, &Refusal::QueueTimeout, hold);
-                }
-                state = self.state.lock();
-            }
-            if !state.jobs.is_empty() && !state.closing {
-                self.pressed.wait_for(&mut state, OVERSEE_EVERY);
+            watches = self.waiter.watches();
+            if state.crew.queued() == 0 && self.waiter.is_watched() {
+                state.overseer = Overseer::Rests;
+            } else if !state.closing {
+                self.alarm.wait_for(&mut state, LOOK_EVERY);
             }
         }
     }
 
-    /// Lets lasting exchanges give up their workers' places, as many as requests wait.
-    fn make_room(self: &Arc<Self>, state: &mut State, bounds: Bounds, hold: &Arc<dyn Hold>) {
-        let mut wanted = state.jobs.len().saturating_sub(state.idle);
-        while wanted > 0 && state.workers < bounds.workers {
-            if !self.start(state, hold) {
-                return;
-            }
-            wanted -= 1;
+    /// Has a worker watch from now on, if one can be had.
+    fn is_relieved(self: &Arc<Self>, state: &mut Locked<'_>) -> bool {
+        let (workers, most) = (state.crew.workers(), state.bounds.workers);
+        let may_start = workers > 0 && workers < most;
+        state.crew.coming() > 0
+            || state.crew.call(1) == 1
+            || (may_start && self.start(state, 1) == 1)
+    }
+
+    /// Calls and starts workers for jobs that wait, and lets lasting exchanges give up their places.
+    fn help(self: &Arc<Self>, state: &mut Locked<'_>) {
+        let (now, bounds) = (self.now(), state.bounds);
+        let wanted = state.crew.reinforce(now, bounds.at_once);
+        // What has just come may find a worker that is just done.
+        if wanted == 0 || (state.crew.workers() > 0 && state.crew.oldest(now) < SLOW) {
+            return;
         }
-        let half = bounds.workers / 2;
-        let busy = state.busy.clone();
-        for slot in busy {
-            if wanted == 0 {
-                return;
-            }
-            let greedy = state.held_by(slot.client) > half
-                && state
-                    .jobs
-                    .iter()
-                    .any(|job| job.client.address.ip() != slot.client);
-            if slot.lasting.load(Ordering::Relaxed) || !(slot.lasts() || greedy) {
-                continue;
-            }
-            let Some(permit) = self.ctx.long_threads.take(1) else {
-                return;
-            };
-            *slot.budget.lock() = Some(permit);
-            slot.lasting.store(true, Ordering::Relaxed);
-            state.workers -= 1;
-            state.release(slot.client);
-            if !self.start(state, hold) {
-                return;
-            }
-            wanted -= 1;
+        let possible = bounds.workers.saturating_sub(state.crew.workers());
+        let started = self.start(state, wanted.min(possible));
+        if possible < wanted {
+            let room = (wanted - started, bounds.workers / 2);
+            let threads = &self.ctx.long_threads;
+            let made = state.crew.make_room(now, room, &|| threads.take(1));
+            self.start(state, made);
+        }
+    }
+
+    /// Refuses those who have waited too long.
+    fn dismiss_late(&self, state: &mut Locked<'_>) {
+        let (now, patience) = (self.now(), micros(state.bounds.patience));
+        while let Some(job) = state.crew.overdue(now, patience) {
+            MutexGuard::unlocked(state, || {
+                self.refuse(vec![job.what], &Refusal::QueueTimeout);
+            });
         }
     }
 
     /// Numbers for people.
     pub(super) fn counts(&self) -> WorkerCounts {
-        let bounds = self.bounds();
         let state = self.state.lock();
-        let lasting = state
-            .busy
-            .iter()
-            .filter(|slot| slot.lasting.load(Ordering::Relaxed))
-            .count();
         WorkerCounts {
-            workers: state.workers,
-            busy: state.busy.len() - lasting,
-            lasting,
-            queue: state.jobs.len(),
-            most_workers: bounds.workers,
-            most_queued: bounds.queue,
+            workers: state.crew.workers(),
+            busy: state.crew.busy(),
+            lasting: state.crew.lasting(),
+            queue: state.crew.queued(),
+            most_workers: state.bounds.workers,
+            most_queued: state.bounds.queue,
         }
     }
 
     /// How long the request that has waited longest for a worker has done so.
     pub(super) fn oldest_wait(&self) -> Duration {
-        let state = self.state.lock();
-        let first = state.jobs.front();
-        first.map_or(Duration::ZERO, |job| job.since.elapsed())
+        let now = self.now();
+        Duration::from_micros(self.state.lock().crew.oldest(now))
+    }
+
+    /// Has the overseer see to it that somebody watches.
+    pub(super) fn stir(&self) {
+        self.alert(&mut self.state.lock());
     }
 
     /// Lets the threads go once their work is done.
     pub(super) fn close(&self) {
-        self.state.lock().closing = true;
-        self.wanted.notify_all();
-        self.pressed.notify_all();
+        let mut state = self.state.lock();
+        state.closing = true;
+        state.crew.call(usize::MAX);
+        drop(state);
+        self.alarm.notify_all();
     }
 
     /// Waits for threads to leave, at most `limit`.
@@ -375,74 +418,35 @@ impl Workers {
     /// Waits until nothing is served and nobody waits, until `deadline`.
     pub(super) fn wait_until_over(&self, deadline: Instant) -> bool {
         let mut state = self.state.lock();
-        while state.threads > 0 {
+        while state.crew.threads() > 0 {
             if self.left.wait_until(&mut state, deadline).timed_out() {
-                return state.threads == 0;
+                return state.crew.threads() == 0;
             }
         }
         true
     }
 }
 
-impl State {
-    /// The job that has waited longest, but of a client with `fair` workers only when nobody else waits.
-    fn take_job(&mut self, fair: usize) -> Option<Job> {
-        let index = self
-            .jobs
-            .iter()
-            .position(|job| self.held_by(job.client.address.ip()) < fair)
-            .unwrap_or(0);
-        self.jobs.remove(index)
-    }
-
-    fn held_by(&self, client: IpAddr) -> usize {
-        self.held.get(&client).copied().unwrap_or(0)
-    }
-
-    fn release(&mut self, client: IpAddr) {
-        if let Some(count) = self.held.get_mut(&client) {
-            *count -= 1;
-            if *count == 0 {
-                self.held.remove(&client);
-            }
-        }
-    }
-}
-
-impl Slot {
-    fn new(client: IpAddr) -> Self {
-        Self {
-            client,
-            started: Instant::now(),
-            exchange: AtomicU64::new(0),
-            lasting: AtomicBool::new(false),
-            budget: Mutex::new(None),
-        }
-    }
-
-    fn lasts(&self) -> bool {
-        let began = Duration::from_millis(self.exchange.load(Ordering::Relaxed));
-        self.started.elapsed().saturating_sub(began) >= LASTING
-    }
-}
-
 /// A worker as its session sees it.
 struct Bench<'a> {
     workers: &'a Workers,
-    slot: &'a Slot,
+    seat: &'a Seat,
+    place: Cell<Option<Place>>,
 }
 
 impl Worker for Bench<'_> {
-    fn may_linger(&self) -> bool {
-        self.workers.waiting.load(Ordering::Relaxed) == 0
-            && self.workers.idle.load(Ordering::Relaxed) > 0
-            && !self.slot.lasting.load(Ordering::Relaxed)
+    fn another_exchange(&self) {
+        let now = self.workers.now();
+        self.seat.begun.store(now, Ordering::Relaxed);
     }
 
-    fn exchange_begins(&self) {
-        let now = self.slot.started.elapsed().as_millis();
-        self.slot
-            .exchange
-            .store(u64::try_from(now).unwrap_or(u64::MAX), Ordering::Relaxed);
+    fn takes_over(&self, client: &Client) {
+        if let Some(place) = self.place.take() {
+            self.workers.waiter.dismiss(client, place);
+        }
     }
+}
+
+fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }

@@ -33,6 +33,35 @@ fn an_idle_connection_is_parked_and_goes_on() {
     wait_until(|| proxy.counts().connections == 0);
 }
 
+/// Nothing more is told of a connection that ended together with its request.
+#[test]
+fn a_client_that_leaves_right_behind_its_request_is_not_held_for_its_idle_limit() {
+    let upstream = Upstream::echo_ok("a");
+    let proxy = Proxy::with_yaml("limits: {idle_timeout_secs: 3600}", [&upstream]);
+    for _ in 0..20 {
+        let mut client = proxy.client();
+        client.send("GET http://o.test/ HTTP/1.1\r\nHost: o.test\r\n\r\n");
+        drop(client);
+    }
+    wait_until(|| proxy.counts().connections == 0);
+}
+
+/// Requests that come while another is served are noticed, however they fall on reads.
+#[test]
+fn what_a_client_sends_while_it_is_served_is_served_next() {
+    let upstream = Upstream::by_hand("a");
+    let proxy = Proxy::over([&upstream]);
+    let mut client = proxy.client();
+    client.send("GET http://o.test/1 HTTP/1.1\r\nHost: o.test\r\n\r\n");
+    let (mut hop, _) = upstream.accept_and_read_request();
+    client.send("GET http://o.test/2 HTTP/1.1\r\nHost: o.test\r\n\r\n");
+    hop.send_ok("one");
+    client.expect_status(200).expect_body("one");
+    hop.read_head();
+    hop.send_ok("two");
+    client.expect_status(200).expect_body("two");
+}
+
 /// A slow head costs no thread: what came of it waits with the connection.
 #[test]
 fn an_unfinished_head_is_parked_and_goes_on() {

@@ -1,0 +1,453 @@
+//! Who serves what: the queue of jobs, and the workers that are busy or wait to be called.
+//!
+//! While upstreams answer at once, a few workers a core do all the work with the fewest wake-ups; while
+//! they take their time, there must be as many workers as requests wait for an answer. So only *quick*
+//! workers are limited: one whose exchange has lasted [`SLOW`] is waiting for somebody, and another may
+//! run in its stead. The one that became idle last is called first; it is the warmest, and the others
+//! get the chance to leave.
+//!
+//! This module knows no clock, no thread and no socket: times are microseconds, jobs are whatever is
+//! served.
+
+use std::collections::{HashMap, VecDeque};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::Condvar;
+
+use crate::net::permits::Permit;
+
+/// After so many microseconds an exchange is one that waits: 1 ms.
+pub(super) const SLOW: u64 = 1_000;
+/// An exchange that has lasted this long gives its worker's place up when requests wait: 1 s.
+pub(super) const LASTING: u64 = 1_000_000;
+
+/// The queue and the workers.
+#[derive(Debug)]
+pub(super) struct Crew<T> {
+    jobs: VecDeque<Job<T>>,
+    posts: Vec<Option<Post>>,
+    /// Those that wait to be called, the latest last.
+    idle: Vec<usize>,
+    /// Workers that serve, those whose exchange lasts excepted.
+    busy: usize,
+    /// How many of them each client has.
+    held: HashMap<IpAddr, usize>,
+    /// Threads that count as workers.
+    workers: usize,
+}
+
+/// Something to serve.
+#[derive(Debug)]
+pub(super) struct Job<T> {
+    pub(super) what: T,
+    pub(super) client: IpAddr,
+    /// When it came.
+    pub(super) since: u64,
+}
+
+/// What the crew knows of one worker.
+#[derive(Debug)]
+struct Post {
+    seat: Arc<Seat>,
+    serving: Option<IpAddr>,
+    /// It stopped counting as a worker, and uses a thread of the budget for what lasts.
+    lasting: Option<Permit>,
+}
+
+/// What a worker and the others share without a lock.
+#[derive(Debug, Default)]
+pub(super) struct Seat {
+    /// There is a job, or the end.
+    pub(super) called: Condvar,
+    /// When its exchange began.
+    pub(super) begun: AtomicU64,
+}
+
+impl<T> Default for Crew<T> {
+    fn default() -> Self {
+        Self {
+            jobs: VecDeque::new(),
+            posts: Vec::new(),
+            idle: Vec::new(),
+            busy: 0,
+            held: HashMap::new(),
+            workers: 0,
+        }
+    }
+}
+
+impl<T> Crew<T> {
+    /// Adds a job to the end of the queue.
+    pub(super) fn queue(&mut self, job: Job<T>) {
+        self.jobs.push_back(job);
+    }
+
+    /// How many jobs wait.
+    pub(super) fn queued(&self) -> usize {
+        self.jobs.len()
+    }
+
+    /// How long the first job has waited.
+    pub(super) fn oldest(&self, now: u64) -> u64 {
+        let first = self.jobs.front();
+        first.map_or(0, |job| now.saturating_sub(job.since))
+    }
+
+    /// The first job if it has waited for more than `patience`.
+    pub(super) fn overdue(&mut self, now: u64, patience: u64) -> Option<Job<T>> {
+        (self.oldest(now) > patience).then(|| self.jobs.pop_front())?
+    }
+
+    /// A new worker.
+    pub(super) fn join(&mut self) -> (usize, Arc<Seat>) {
+        let seat = Arc::<Seat>::default();
+        let post = Post {
+            seat: Arc::clone(&seat),
+            serving: None,
+            lasting: None,
+        };
+        self.workers += 1;
+        let free = self.posts.iter().position(Option::is_none);
+        let number = free.unwrap_or(self.posts.len());
+        match self.posts.get_mut(number) {
+            Some(free) => *free = Some(post),
+            None => self.posts.push(Some(post)),
+        }
+        (number, seat)
+    }
+
+    /// A worker leaves.
+    pub(super) fn leave(&mut self, number: usize) {
+        self.rest(number);
+        self.idle.retain(|idle| *idle != number);
+        let post = self.posts.get_mut(number).and_then(Option::take);
+        if post.is_some_and(|post| post.lasting.is_none()) {
+            self.workers -= 1;
+        }
+    }
+
+    /// Gives worker `number` the job that has waited longest, but one of a client that has `fair` workers
+    /// already only when nobody else waits.
+    pub(super) fn take(&mut self, number: usize, fair: usize) -> Option<Job<T>> {
+        let job = if self.busy <= fair {
+            // Nobody can have so many.
+            self.jobs.pop_front()?
+        } else {
+            let own = self.serving(number);
+            let index = self.jobs.iter().position(|job| {
+                self.held_by(job.client) < fair + usize::from(own == Some(job.client))
+            });
+            self.jobs.remove(index.unwrap_or(0))?
+        };
+        if self.serving(number) != Some(job.client) {
+            self.rest(number);
+            *self.held.entry(job.client).or_insert(0) += 1;
+            self.busy += 1;
+            if let Some(post) = self.post(number) {
+                post.serving = Some(job.client);
+            }
+        }
+        Some(job)
+    }
+
+    /// Worker `number` has nothing to do any more.
+    pub(super) fn rest(&mut self, number: usize) {
+        let Some(post) = self.post(number) else {
+            return;
+        };
+        let (served, counts) = (post.serving.take(), post.lasting.is_none());
+        if let Some(client) = served.filter(|_| counts) {
+            self.release(client);
+        }
+    }
+
+    fn release(&mut self, client: IpAddr) {
+        self.busy -= 1;
+        if let Some(count) = self.held.get_mut(&client) {
+            *count -= 1;
+            if *count == 0 {
+                self.held.remove(&client);
+            }
+        }
+    }
+
+    /// Worker `number` waits to be called.
+    pub(super) fn wait(&mut self, number: usize) {
+        self.idle.push(number);
+    }
+
+    /// Worker `number` has waited enough. `false`: it was called.
+    pub(super) fn give_up_waiting(&mut self, number: usize) -> bool {
+        let place = self.idle.iter().position(|idle| *idle == number);
+        place.map(|place| self.idle.remove(place)).is_some()
+    }
+
+    /// Calls as many idle workers as there is work for, but no more than `at_once` quick ones are to run;
+    /// returns how many are wanted beyond those there are.
+    pub(super) fn reinforce(&mut self, now: u64, at_once: usize) -> usize {
+        let coming = self.coming();
+        let jobs = self.jobs.len().saturating_sub(coming);
+        if jobs == 0 {
+            return 0;
+        }
+        let quick = if self.busy + coming < at_once {
+            self.busy
+        } else {
+            self.quick(now)
+        };
+        let wanted = jobs.min(at_once.saturating_sub(quick + coming));
+        wanted - self.call(wanted)
+    }
+
+    /// Workers that are about to look for a job: the one that watches, and whoever was called or started
+    /// just now.
+    pub(super) fn coming(&self) -> usize {
+        self.workers.saturating_sub(self.busy + self.idle.len())
+    }
+
+    /// Calls up to `count` idle workers; returns how many there were.
+    pub(super) fn call(&mut self, count: usize) -> usize {
+        for called in 0..count {
+            let Some(number) = self.idle.pop() else {
+                return called;
+            };
+            if let Some(post) = self.post(number) {
+                post.seat.called.notify_one();
+            }
+        }
+        count
+    }
+
+    /// Busy workers whose exchange has begun just now.
+    fn quick(&self, now: u64) -> usize {
+        let posts = self.posts.iter().flatten();
+        posts.filter(|post| post.is_quick(now)).count()
+    }
+
+    /// Lets up to `wanted` exchanges that last, or that belong to a client with more than `fair` workers
+    /// while others wait, give up their workers' places; returns how many did. `budget` is what their
+    /// threads are counted in from now on.
+    pub(super) fn make_room(
+        &mut self,
+        now: u64,
+        (wanted, fair): (usize, usize),
+        budget: &dyn Fn() -> Option<Permit>,
+    ) -> usize {
+        let mut made = 0;
+        for number in 0..self.posts.len() {
+            if made == wanted {
+                break;
+            }
+            let Some((client, begun)) = self.at_work(number) else {
+                continue;
+            };
+            let lasts = now.saturating_sub(begun) >= LASTING;
+            let is_greedy =
+                self.held_by(client) > fair && self.jobs.iter().any(|job| job.client != client);
+            if !lasts && !is_greedy {
+                continue;
+            }
+            let Some(permit) = budget() else {
+                break;
+            };
+            if let Some(post) = self.post(number) {
+                post.lasting = Some(permit);
+            }
+            self.workers -= 1;
+            self.release(client);
+            made += 1;
+        }
+        made
+    }
+
+    /// Whether the exchange of worker `number` has given up its place.
+    pub(super) fn is_lasting(&self, number: usize) -> bool {
+        let post = self.posts.get(number).and_then(Option::as_ref);
+        post.is_some_and(|post| post.lasting.is_some())
+    }
+
+    /// Whom a worker that counts as one serves, and since when.
+    fn at_work(&self, number: usize) -> Option<(IpAddr, u64)> {
+        let post = self.posts.get(number)?.as_ref()?;
+        let counts = post.lasting.is_none();
+        let client = post.serving.filter(|_| counts)?;
+        Some((client, post.seat.begun.load(Ordering::Relaxed)))
+    }
+
+    fn serving(&self, number: usize) -> Option<IpAddr> {
+        self.posts.get(number)?.as_ref()?.serving
+    }
+
+    fn held_by(&self, client: IpAddr) -> usize {
+        self.held.get(&client).copied().unwrap_or(0)
+    }
+
+    fn post(&mut self, number: usize) -> Option<&mut Post> {
+        self.posts.get_mut(number)?.as_mut()
+    }
+
+    /// Threads that count as workers.
+    pub(super) fn workers(&self) -> usize {
+        self.workers
+    }
+
+    /// Those of them that serve.
+    pub(super) fn busy(&self) -> usize {
+        self.busy
+    }
+
+    /// Threads whose exchange lasts.
+    pub(super) fn lasting(&self) -> usize {
+        let posts = self.posts.iter().flatten();
+        posts.filter(|post| post.lasting.is_some()).count()
+    }
+
+    /// All threads.
+    pub(super) fn threads(&self) -> usize {
+        self.posts.iter().flatten().count()
+    }
+}
+
+impl Post {
+    fn is_quick(&self, now: u64) -> bool {
+        let begun = self.seat.begun.load(Ordering::Relaxed);
+        self.serving.is_some() && self.lasting.is_none() && now.saturating_sub(begun) < SLOW
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::net::permits::Permits;
+
+    const AT_ONCE: usize = 2;
+
+    fn ip(last: u8) -> IpAddr {
+        IpAddr::from([10, 0, 0, last])
+    }
+
+    /// A crew of `workers` idle ones.
+    fn crew(workers: usize) -> Crew<u32> {
+        let mut crew = Crew::default();
+        for _ in 0..workers {
+            let (number, _) = crew.join();
+            crew.wait(number);
+        }
+        crew
+    }
+
+    fn queue(crew: &mut Crew<u32>, client: u8, what: u32) {
+        crew.queue(Job {
+            what,
+            client: ip(client),
+            since: 0,
+        });
+    }
+
+    fn begin(crew: &mut Crew<u32>, number: usize, now: u64) -> Option<u32> {
+        let job = crew.take(number, 100)?;
+        let post = crew.post(number)?;
+        post.seat.begun.store(now, Ordering::Relaxed);
+        Some(job.what)
+    }
+
+    #[test]
+    fn the_worker_that_became_idle_last_is_called_first() {
+        let mut crew = crew(3);
+        queue(&mut crew, 1, 1);
+        assert_eq!(crew.reinforce(0, AT_ONCE), 0);
+        assert_eq!(crew.idle, [0, 1]);
+    }
+
+    #[test]
+    fn a_burst_of_quick_requests_wakes_only_a_few() {
+        let mut crew = crew(10);
+        (0..10).for_each(|job| queue(&mut crew, 1, job));
+        crew.reinforce(0, AT_ONCE);
+        assert_eq!(crew.idle.len(), 8);
+        begin(&mut crew, 8, 0);
+        begin(&mut crew, 9, 0);
+        // Both are at it, and not for long yet.
+        crew.reinforce(SLOW - 1, AT_ONCE);
+        assert_eq!(crew.idle.len(), 8);
+    }
+
+    #[test]
+    fn a_worker_that_waits_for_its_upstream_does_not_keep_another_from_running() {
+        let mut crew = crew(4);
+        (0..4).for_each(|job| queue(&mut crew, 1, job));
+        crew.reinforce(0, AT_ONCE);
+        begin(&mut crew, 3, 0);
+        begin(&mut crew, 2, 0);
+        crew.reinforce(SLOW, AT_ONCE);
+        assert_eq!(crew.idle, [] as [usize; 0]);
+    }
+
+    #[test]
+    fn a_worker_that_comes_anyway_is_enough_for_one_job() {
+        let mut crew = crew(2);
+        // It watches, or was started just now.
+        crew.join();
+        queue(&mut crew, 1, 1);
+        crew.reinforce(0, AT_ONCE);
+        assert_eq!(crew.idle.len(), 2);
+        queue(&mut crew, 1, 2);
+        crew.reinforce(0, AT_ONCE);
+        assert_eq!(crew.idle.len(), 1);
+    }
+
+    #[test]
+    fn workers_that_do_not_exist_yet_are_said_to_be_wanted() {
+        let mut crew = crew(1);
+        (0..5).for_each(|job| queue(&mut crew, 1, job));
+        assert_eq!(crew.reinforce(0, AT_ONCE), 1);
+    }
+
+    #[test]
+    fn a_client_with_its_share_of_workers_waits_behind_the_others() {
+        let mut crew = crew(4);
+        (0..4).for_each(|job| queue(&mut crew, 1, job));
+        queue(&mut crew, 2, 20);
+        let fair = 2;
+        let taken: Vec<u32> = (0..4)
+            .filter_map(|number| crew.take(number, fair))
+            .map(|job| job.what)
+            .collect();
+        assert_eq!(taken, [0, 1, 2, 20]);
+        // A worker that is done does not count against the client it has served.
+        assert_eq!(crew.take(0, fair).unwrap().what, 3);
+    }
+
+    #[test]
+    fn an_exchange_that_lasts_gives_its_place_up_and_is_counted_elsewhere() {
+        let budget = Permits::new(1);
+        let mut crew = crew(2);
+        queue(&mut crew, 1, 1);
+        queue(&mut crew, 1, 2);
+        begin(&mut crew, 0, 0);
+        begin(&mut crew, 1, 5);
+        queue(&mut crew, 1, 3);
+        let take = || budget.take(1);
+        assert_eq!(crew.make_room(LASTING - 1, (1, 100), &take), 0);
+        assert_eq!(
+            crew.make_room(LASTING + 5, (2, 100), &take),
+            1,
+            "the budget"
+        );
+        assert_eq!((crew.workers(), crew.busy(), crew.lasting()), (1, 1, 1));
+        assert!(crew.is_lasting(0));
+        crew.leave(0);
+        assert_eq!((crew.workers(), crew.busy(), budget.taken()), (1, 1, 0));
+    }
+
+    #[test]
+    fn a_job_that_waited_too_long_is_taken_out_of_the_queue() {
+        let mut crew = crew(0);
+        queue(&mut crew, 1, 1);
+        assert!(crew.overdue(5, 5).is_none());
+        assert_eq!(crew.overdue(6, 5).unwrap().what, 1);
+        assert_eq!(crew.queued(), 0);
+    }
+}
