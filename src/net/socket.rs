@@ -255,6 +255,14 @@ pub fn limit(stream: &TcpStream, limit: Duration) {
     }
 }
 
+/// Changes how long one read of `stream` waits. Never less than a millisecond. A dead socket shows at
+/// the next call.
+pub fn limit_read(stream: &TcpStream, limit: Duration) {
+    if let Err(error) = stream.set_read_timeout(Some(limit.max(Duration::from_millis(1)))) {
+        log::trace!("cannot set a time limit: {error}");
+    }
+}
+
 /// Sets on a listener what its accepted sockets inherit (on Linux): [`prepare`] and both time limits.
 /// That spares seven system calls per connection.
 ///

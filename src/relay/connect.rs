@@ -190,12 +190,9 @@ pub(super) fn start_tunnel(
     let idle_limit = snapshot.config.limits.tunnel_idle_timeout;
     match ctx
         .tunnels
-        .prepare(sides, (idle_limit, Arc::new(meter)), threads, on_end)
+        .start(sides, (idle_limit, Arc::new(meter)), threads, on_end)
     {
-        Ok(ready) => {
-            ready.open();
-            Outcome::Tunneled
-        }
+        Ok(()) => Outcome::Tunneled,
         Err(failed) => {
             log::warn!("no thread for a tunnel: {}", failed.error);
             let answer = thread_limit(ctx);

@@ -45,7 +45,9 @@ use crate::config::checked::Config;
 use crate::metrics::Metrics;
 use crate::net::conn::Conn;
 use crate::net::permits::{ClientPermit, Permit};
+use crate::net::pipe::Pipes;
 use crate::net::resolve::Resolver;
+use crate::net::socket;
 use crate::net::shelf::Shelf;
 use crate::net::threads::LongThreads;
 use crate::net::tunnel::Tunnels;
@@ -69,6 +71,8 @@ pub struct Context {
     pub origin_names: Resolver,
     /// This instance's name in `Via`.
     pub via: Via,
+    /// Ways for bulk.
+    pub pipes: Arc<Pipes>,
     /// All tunnels.
     pub tunnels: Arc<Tunnels>,
     /// Threads for tunnels and long exchanges.
@@ -91,6 +95,7 @@ impl Context {
         let metrics = Arc::<Metrics>::default();
         let stop = Arc::new(Stop::new()?);
         let health_alarm = stop.alarm();
+        let pipes = Pipes::for_files(socket::raise_file_limit());
         Ok(Self {
             access_log: AccessLog::new(Arc::clone(&metrics)),
             snapshot: RwLock::new(Arc::new(Snapshot::new(config, None))),
@@ -99,7 +104,8 @@ impl Context {
             upstream_names: resolver.apart(),
             origin_names: resolver,
             via: Via::new(pseudonym()),
-            tunnels: Arc::default(),
+            tunnels: Tunnels::new(Arc::clone(&pipes)),
+            pipes,
             long_threads: LongThreads::within_system_limits(),
             health_alarm,
             started: Instant::now(),
