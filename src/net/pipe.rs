@@ -10,12 +10,13 @@
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
 use system::Ends;
 
-pub use system::{drain, fill};
+pub use system::{drain, empty, fill};
 
 /// The most pipes at once; more threads than this never move bytes at the same time.
 const MOST_PIPES: usize = 64;
@@ -29,12 +30,17 @@ const WANTED: usize = 256 * 1024;
 /// What a pipe must hold: less is worse than a copy. Past its user's limit a new one holds a page or two.
 const LEAST: usize = 64 * 1024;
 
+/// How long nobody asks the system for another pipe after it refused one.
+const ASK_AGAIN: Duration = Duration::from_secs(1);
+
 /// The pipes of this process.
 #[derive(Debug)]
 pub struct Pipes {
     most: usize,
     open: AtomicUsize,
     spare: Mutex<Vec<Ends>>,
+    /// When there was none to be had.
+    refused: Mutex<Option<Instant>>,
 }
 
 impl Pipes {
@@ -49,6 +55,7 @@ impl Pipes {
             most,
             open: AtomicUsize::new(0),
             spare: Mutex::default(),
+            refused: Mutex::default(),
         })
     }
 
@@ -67,6 +74,9 @@ impl Pipes {
     }
 
     fn open(&self) -> Option<Ends> {
+        if self.refused.lock().is_some_and(|at| at.elapsed() < ASK_AGAIN) {
+            return None;
+        }
         let below = |open: usize| (open < self.most).then_some(open + 1);
         self.open
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, below)
@@ -75,6 +85,7 @@ impl Pipes {
             Ok(ends) if ends.capacity() >= LEAST => Some(ends),
             Ok(_) | Err(_) => {
                 self.open.fetch_sub(1, Ordering::Relaxed);
+                *self.refused.lock() = Some(Instant::now());
                 None
             }
         }
@@ -146,6 +157,7 @@ mod system {
     use std::net::TcpStream;
     use std::os::fd::OwnedFd;
 
+    use rustix::buffer::spare_capacity;
     use rustix::io::Errno;
     use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_getpipe_size, fcntl_setpipe_size, pipe_with, splice};
 
@@ -223,6 +235,22 @@ mod system {
             };
         }
     }
+
+    /// Reads what is in `pipe`, for whoever must keep it.
+    ///
+    /// # Errors
+    /// When the system has no memory left; the pipe is not used again then.
+    pub fn empty(pipe: &mut Pipe) -> io::Result<Vec<u8>> {
+        let mut bytes = Vec::with_capacity(pipe.held);
+        while let Some(ends) = pipe.ends.as_ref().filter(|_| pipe.held > 0) {
+            match rustix::io::read(&ends.read, spare_capacity(&mut bytes)) {
+                Ok(count) => pipe.held -= count.clamp(1, pipe.held),
+                Err(Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(bytes)
+    }
 }
 
 #[cfg(not(target_os = "linux"))]
@@ -251,6 +279,14 @@ mod system {
     /// None.
     pub fn fill(_pipe: &mut Pipe, _from: &TcpStream, _most: u64) -> io::Result<Filled> {
         Ok(Filled::ReadInstead)
+    }
+
+    /// Nothing is in it.
+    ///
+    /// # Errors
+    /// None.
+    pub fn empty(_pipe: &mut Pipe) -> io::Result<Vec<u8>> {
+        Ok(Vec::new())
     }
 
     /// Nothing is in it.
@@ -327,6 +363,17 @@ mod tests {
         drop(pipes.lend().unwrap());
         assert_eq!(pipes.count(), 1);
         assert!(pipes.lend().is_some());
+    }
+
+    #[test]
+    fn what_is_in_a_pipe_can_be_read_again() {
+        let pipes = Pipes::at_most(1);
+        let mut pipe = pipes.lend().unwrap();
+        let (from, mut sender) = pair();
+        sender.write_all(b"left over").unwrap();
+        fill(&mut pipe, &from, 4).unwrap();
+        assert_eq!(empty(&mut pipe).unwrap(), b"left");
+        assert_eq!(pipe.held(), 0);
     }
 
     #[test]

@@ -226,7 +226,7 @@ impl Exchange<'_> {
             if socket::is_readable(hop.conn.stream()) || !self.upload.is_open() {
                 return Ok(());
             }
-            if self.read_body(hop, progress)? {
+            if self.splice_request(hop)? || self.read_body(hop, progress)? {
                 progress = Instant::now();
             } else {
                 return Ok(());

@@ -8,6 +8,7 @@
 //! - [`attempt`]: one try at one next hop, up to its final response head
 //! - [`respond`]: the final response, from the next hop to the client
 //! - [`duplex`]: the same while the request body still comes
+//! - `bulk`: bodies from socket to socket without a copy
 //! - [`connect`]: CONNECT, and the start of every tunnel
 //! - [`access`]: who may use this proxy, and where the direct route may go
 //! - [`report`]: what is told of an exchange when it is over
@@ -17,6 +18,7 @@
 
 pub mod access;
 pub mod attempt;
+mod bulk;
 pub mod connect;
 pub mod duplex;
 pub mod exchange;

@@ -123,6 +123,22 @@ impl Upload {
         Ok(())
     }
 
+    /// How many bytes of the body may go to the next hop without being looked at: its end is found by
+    /// counting, nothing waits before them, and they are not kept.
+    pub fn unseen(&self) -> Option<u64> {
+        match self.replay {
+            Replay::Gone if self.pending().is_empty() => self.coder.remaining(),
+            Replay::Gone | Replay::Whole => None,
+        }
+    }
+
+    /// So many of the [`unseen`](Self::unseen) bytes were read from the client; what the next hop did
+    /// not take of them is `rest`.
+    pub fn skip(&mut self, bytes: u64, rest: &[u8]) {
+        self.coder.skip(bytes);
+        self.pending.extend_from_slice(rest);
+    }
+
     /// Moves what the client sent to [`pending`](Self::pending), with a copy as long as it can be kept.
     ///
     /// # Errors

@@ -1,0 +1,150 @@
+//! Large bodies from socket to socket without a copy.
+//!
+//! Only bodies whose end is found by counting, and exactly to that end: what comes behind it is for a
+//! read to find, as is a connection that ends too early. Whatever a pipe cannot do is done by reading
+//! and writing, so every rule about time limits, vanished peers and early answers is that of the copy.
+
+use std::time::Instant;
+
+use crate::net::conn::Conn;
+use crate::net::pipe::{self, Filled, Pipe};
+use crate::net::socket::{self, TICK, Want};
+use crate::protocol::answer::{HopFailure, Refusal};
+use crate::protocol::body::BodyCoder;
+use crate::protocol::persistence::CloseReason;
+
+use super::attempt::{Failed, Hop, Side};
+use super::exchange::Exchange;
+use super::respond::truncated;
+
+/// What less than this is left of a body is copied: 64 KiB.
+const WORTH_A_PIPE: u64 = 64 * 1024;
+
+impl Exchange<'_> {
+    /// Passes on what comes of a response in bulk, up to its end at most.
+    ///
+    /// # Errors
+    /// As for a copied body.
+    pub(super) fn splice_response(
+        &mut self,
+        hop: &mut Hop,
+        coder: &mut BodyCoder,
+    ) -> Result<(), Failed> {
+        let Some(mut pipe) = self.pipe_for(&hop.conn, coder.remaining()) else {
+            return Ok(());
+        };
+        let patience = self.snapshot.config.limits.io_timeout;
+        hop.conn.limit_read(patience.min(TICK));
+        let mut since = Instant::now();
+        while let Some(left) = coder.remaining().filter(|left| *left > 0) {
+            match pipe::fill(&mut pipe, hop.conn.stream(), left) {
+                Ok(Filled::Bytes(count)) => {
+                    hop.conn.count_received(count as u64);
+                    coder.skip(count as u64);
+                    self.check_stage()?;
+                    self.drain_to_client(&mut pipe)?;
+                    since = Instant::now();
+                }
+                Ok(Filled::ReadInstead) => return Ok(()),
+                Ok(Filled::Nothing) => self.check_flow(since)?,
+                Err(_) => return Err(truncated(HopFailure::Truncated)),
+            }
+        }
+        Ok(())
+    }
+
+    fn drain_to_client(&mut self, pipe: &mut Pipe) -> Result<(), Failed> {
+        let mut since: Option<Instant> = None;
+        while pipe.held() > 0 {
+            match pipe::drain(pipe, self.client.conn.stream()) {
+                Ok(0) => {
+                    self.check_stage()?;
+                    let since = *since.get_or_insert_with(Instant::now);
+                    // The first time limit of the socket has passed already.
+                    if since.elapsed() + TICK >= self.snapshot.config.limits.io_timeout {
+                        return Err(Failed::Closed(CloseReason::ClientTooSlow));
+                    }
+                }
+                Ok(sent) => {
+                    self.client.conn.count_sent(sent as u64);
+                    since = None;
+                }
+                Err(_) => return Err(Failed::Closed(CloseReason::ClientGone)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Passes on what comes of a request body in bulk, until the next hop speaks. Says whether anything
+    /// was.
+    ///
+    /// # Errors
+    /// As for a copied body.
+    pub(super) fn splice_request(&mut self, hop: &mut Hop) -> Result<bool, Failed> {
+        let Some(mut pipe) = self.pipe_for(&self.client.conn, self.upload.unseen()) else {
+            return Ok(false);
+        };
+        let mut moved = false;
+        let mut progress = Instant::now();
+        while let Some(left) = self.upload.unseen().filter(|left| *left > 0) {
+            self.check_stage()?;
+            let client = (self.client.conn.stream(), Want::Read);
+            let next = (hop.conn.stream(), Want::Read);
+            let Ok((client, next)) = socket::wait_for(client, next, TICK) else {
+                return Err(Failed::Refused(Refusal::Internal));
+            };
+            if next.to_read() {
+                return Ok(moved);
+            }
+            if !client.to_read() {
+                self.check_progress(progress, Side::Client)?;
+                continue;
+            }
+            match pipe::fill(&mut pipe, self.client.conn.stream(), left) {
+                Ok(Filled::Bytes(count)) => {
+                    self.client.conn.count_received(count as u64);
+                    let rest = self.drain_to_hop(&mut pipe, hop)?;
+                    self.upload.skip(count as u64, &rest);
+                    moved = true;
+                    if !rest.is_empty() || !self.upload.is_open() {
+                        return Ok(moved);
+                    }
+                    progress = Instant::now();
+                }
+                Ok(Filled::Nothing) => {}
+                Ok(Filled::ReadInstead) => return Ok(moved),
+                Err(_) => return Err(Failed::Closed(CloseReason::ClientGone)),
+            }
+        }
+        Ok(moved)
+    }
+
+    /// Returns what the next hop does not take because it has something to say.
+    fn drain_to_hop(&mut self, pipe: &mut Pipe, hop: &mut Hop) -> Result<Vec<u8>, Failed> {
+        let mut progress = Instant::now();
+        while pipe.held() > 0 {
+            match pipe::drain(pipe, hop.conn.stream()) {
+                Ok(0) if socket::is_readable(hop.conn.stream()) => {
+                    return pipe::empty(pipe)
+                        .map_err(|_no_memory| Failed::Refused(Refusal::Internal));
+                }
+                Ok(0) => self.check_progress(progress, Side::Hop)?,
+                Ok(sent) => {
+                    hop.conn.count_sent(sent as u64);
+                    progress = Instant::now();
+                }
+                Err(_) => {
+                    self.upload.abandon();
+                    return Ok(Vec::new());
+                }
+            }
+        }
+        Ok(Vec::new())
+    }
+
+    /// A pipe, if what is left and how it comes are worth one, and there is one.
+    fn pipe_for(&self, from: &Conn, left: Option<u64>) -> Option<Pipe> {
+        let is_worth = left.is_some_and(|left| left >= WORTH_A_PIPE) && from.is_in_bulk();
+        is_worth.then(|| self.ctx.pipes.lend()).flatten()
+    }
+}
