@@ -18,15 +18,15 @@ use system::Ends;
 
 pub use system::{drain, empty, fill};
 
-/// The most pipes at once; more threads than this never move bytes at the same time.
-const MOST_PIPES: usize = 64;
+/// The most pipes at once. With what they hold, half of what Linux lets a user have by default.
+const MOST_PIPES: usize = 32;
 /// One pipe for so many descriptors that this process may have.
 const FILES_PER_PIPE: usize = 64;
 /// The most idle pipes.
-const SPARE_PIPES: usize = 16;
-/// What a pipe should hold, in bytes. 64 pipes of this size are a quarter of what Linux lets a user
-/// have by default.
-const WANTED: usize = 256 * 1024;
+const SPARE_PIPES: usize = 8;
+/// What a pipe should hold, in bytes: as much as Linux lets anybody have by default. The fewer times a
+/// sender and a receiver are woken for the same bytes, the better.
+const WANTED: usize = 1024 * 1024;
 /// What a pipe must hold: less is worse than a copy. Past its user's limit a new one holds a page or two.
 const LEAST: usize = 64 * 1024;
 
@@ -344,7 +344,7 @@ mod tests {
         let pipes = Pipes::at_most(1);
         let mut pipe = pipes.lend().unwrap();
         let (from, _sender) = pair();
-        from.set_read_timeout(Some(std::time::Duration::from_millis(1)))
+        from.set_read_timeout(Some(Duration::from_millis(1)))
             .unwrap();
         assert_eq!(fill(&mut pipe, &from, 4).unwrap(), Filled::Nothing);
     }

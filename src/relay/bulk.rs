@@ -4,11 +4,12 @@
 //! read to find, as is a connection that ends too early. Whatever a pipe cannot do is done by reading
 //! and writing, so every rule about time limits, vanished peers and early answers is that of the copy.
 
+use std::io::IoSlice;
 use std::time::Instant;
 
 use crate::net::conn::Conn;
 use crate::net::pipe::{self, Filled, Pipe};
-use crate::net::socket::{self, TICK, Want};
+use crate::net::socket::{self, TICK, Wait, Want};
 use crate::protocol::answer::{HopFailure, Refusal};
 use crate::protocol::body::BodyCoder;
 use crate::protocol::persistence::CloseReason;
@@ -17,8 +18,10 @@ use super::attempt::{Failed, Hop, Side};
 use super::exchange::Exchange;
 use super::respond::truncated;
 
-/// What less than this is left of a body is copied: 64 KiB.
+/// When less than this is left of a body it is copied: 64 KiB.
 const WORTH_A_PIPE: u64 = 64 * 1024;
+/// From here on nobody waits to see whether it comes in bulk: 256 KiB.
+const SURELY_WORTH: u64 = 256 * 1024;
 
 impl Exchange<'_> {
     /// Passes on what comes of a response in bulk, up to its end at most.
@@ -81,12 +84,13 @@ impl Exchange<'_> {
     /// # Errors
     /// As for a copied body.
     pub(super) fn splice_request(&mut self, hop: &mut Hop) -> Result<bool, Failed> {
-        let Some(mut pipe) = self.pipe_for(&self.client.conn, self.upload.unseen()) else {
-            return Ok(false);
+        let mut moved = self.pass_unread(hop)?;
+        let left = self.upload.unseen(0);
+        let Some(mut pipe) = self.pipe_for(&self.client.conn, left) else {
+            return Ok(moved);
         };
-        let mut moved = false;
         let mut progress = Instant::now();
-        while let Some(left) = self.upload.unseen().filter(|left| *left > 0) {
+        while let Some(left) = self.upload.unseen(0).filter(|left| *left > 0) {
             self.check_stage()?;
             let client = (self.client.conn.stream(), Want::Read);
             let next = (hop.conn.stream(), Want::Read);
@@ -119,6 +123,35 @@ impl Exchange<'_> {
         Ok(moved)
     }
 
+    /// Sends what was read of the request body already, from where it lies.
+    fn pass_unread(&mut self, hop: &mut Hop) -> Result<bool, Failed> {
+        let mut moved = false;
+        let mut progress = Instant::now();
+        loop {
+            let unread = self.client.conn.unread();
+            let left = self.upload.unseen(unread.len()).unwrap_or(0);
+            let most = usize::try_from(left).unwrap_or(usize::MAX);
+            let bytes = unread.get(..most).unwrap_or(unread);
+            if bytes.is_empty() || !self.upload.is_open() {
+                return Ok(moved);
+            }
+            match hop.conn.send(&[IoSlice::new(bytes)], Wait::Tick) {
+                Ok(0) if socket::is_readable(hop.conn.stream()) => return Ok(true),
+                Ok(0) => self.check_progress(progress, Side::Hop)?,
+                Ok(sent) => {
+                    self.client.conn.consume(sent);
+                    self.upload.skip(sent as u64, b"");
+                    progress = Instant::now();
+                    moved = true;
+                }
+                Err(_) => {
+                    self.upload.abandon();
+                    return Ok(true);
+                }
+            }
+        }
+    }
+
     /// Returns what the next hop does not take because it has something to say.
     fn drain_to_hop(&mut self, pipe: &mut Pipe, hop: &mut Hop) -> Result<Vec<u8>, Failed> {
         let mut progress = Instant::now();
@@ -144,7 +177,8 @@ impl Exchange<'_> {
 
     /// A pipe, if what is left and how it comes are worth one, and there is one.
     fn pipe_for(&self, from: &Conn, left: Option<u64>) -> Option<Pipe> {
-        let is_worth = left.is_some_and(|left| left >= WORTH_A_PIPE) && from.is_in_bulk();
+        let left = left.filter(|_| from.unread().is_empty())?;
+        let is_worth = left >= SURELY_WORTH || (left >= WORTH_A_PIPE && from.is_in_bulk());
         is_worth.then(|| self.ctx.pipes.lend()).flatten()
     }
 }

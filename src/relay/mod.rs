@@ -55,6 +55,7 @@ use crate::net::threads::LongThreads;
 use crate::net::tunnel::Tunnels;
 use crate::protocol::head::{HeadLimits, HeadScanner};
 use crate::protocol::rewrite::Via;
+use crate::protocol::target::Host;
 use crate::stop::{Alarm, Stop};
 
 /// What every worker shares.
@@ -98,12 +99,15 @@ impl Context {
         let stop = Arc::new(Stop::new()?);
         let health_alarm = stop.alarm();
         let pipes = Pipes::for_files(socket::raise_file_limit());
+        let upstream_names = resolver.apart();
+        let snapshot = Snapshot::new(config, None);
+        upstream_names.keep(snapshot.upstream_names());
         Ok(Self {
             access_log: AccessLog::new(Arc::clone(&metrics)),
-            snapshot: RwLock::new(Arc::new(Snapshot::new(config, None))),
+            snapshot: RwLock::new(Arc::new(snapshot)),
             metrics,
             stop,
-            upstream_names: resolver.apart(),
+            upstream_names,
             origin_names: resolver,
             via: Via::new(pseudonym()),
             tunnels: Tunnels::new(Arc::clone(&pipes)),
@@ -127,6 +131,7 @@ impl Context {
     pub fn replace(&self, config: Config) {
         let mut current = self.snapshot.write();
         *current = Arc::new(Snapshot::new(config, Some(&current)));
+        self.upstream_names.keep(current.upstream_names());
     }
 
     fn next_exchange_id(&self) -> u64 {
@@ -190,6 +195,14 @@ impl Snapshot {
                 }
             }
         }
+    }
+
+    fn upstream_names(&self) -> impl Iterator<Item = &str> {
+        let upstreams = self.pool.upstreams().iter();
+        upstreams.filter_map(|upstream| match upstream.spec.authority.host() {
+            Host::Name(name) => Some(&**name),
+            Host::V4(_) | Host::V6(_) => None,
+        })
     }
 
     fn head_limits(&self) -> HeadLimits {
