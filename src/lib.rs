@@ -44,7 +44,8 @@
 //!  acceptor x1  accept ─ permit ─┐
 //!  waiter   x1  mio: readable ───┴▶ [bounded queue] ─▶ worker xN ─ relay::session::serve
 //!      ▲                               full: 503          │ Park       │ Tunnel
-//!      └──────────────────────────────────────────────────┘            └▶ tunnel x2 each
+//!      └──────────────────────────────────────────────────┘            └▶ ferry x1 per 2 cores
+//!  tunnel x0..2 each, while it is busy
 //!  overseer x1   health x1 (+ probes)   reload x1   sweeper x1   access-log x1   resolver x0..8
 //!  admin x1   admin-handler x1 (+ those of tiny_http)   service x0..1 (tells a service manager)
 //! ```
@@ -73,7 +74,8 @@
 //! 8. The session goes on with the next request, or the connection is parked, closed or lingers.
 //!
 //! `CONNECT origin.test:443`: as 1 to 3; [`relay::connect`] dials or asks an upstream, and both
-//! connections, with every byte read too far, move into the two threads of [`net::tunnel`].
+//! connections, with every byte read too far, become a [`net::tunnel`]: the ferry carries it while little
+//! moves, and each direction that is busy has a thread until it is quiet again.
 //!
 //! # Invariants
 //!

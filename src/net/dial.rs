@@ -78,11 +78,14 @@ fn taking_turns(addresses: Vec<IpAddr>) -> Vec<IpAddr> {
     turns
 }
 
+/// An attempt: its socket, where it leads, and the time limit the socket has.
+type Begun = (TcpStream, SocketAddr, Duration);
+
 /// Attempts to connect, some of them on their way.
 struct Race {
     waiting: VecDeque<IpAddr>,
     port: u16,
-    running: Vec<TcpStream>,
+    running: Vec<Begun>,
     /// What failed last.
     error: HopFailure,
 }
@@ -101,7 +104,7 @@ impl Race {
                 next_at = now + STAGGER;
                 let address = SocketAddr::new(address, self.port);
                 match self.begin(address, deadline - now) {
-                    Ok(Some(stream)) => return ready(stream).map_err(|error| failed(&error)),
+                    Ok(Some(begun)) => return ready(begun).map_err(|error| failed(&error)),
                     Ok(None) => {}
                     Err(error) => {
                         self.error = failed(&error);
@@ -119,7 +122,7 @@ impl Race {
                 next_at.min(deadline)
             };
             match self.wait(until.saturating_duration_since(now)) {
-                Ok(Some(stream)) => return ready(stream).map_err(|error| failed(&error)),
+                Ok(Some(begun)) => return ready(begun).map_err(|error| failed(&error)),
                 Ok(None) => {}
                 Err(error) => {
                     // RFC 8305 §5: nobody waits for one that has failed.
@@ -131,49 +134,56 @@ impl Race {
     }
 
     /// Starts an attempt. `None`: it is on its way.
-    fn begin(&mut self, address: SocketAddr, left: Duration) -> io::Result<Option<TcpStream>> {
+    fn begin(&mut self, address: SocketAddr, left: Duration) -> io::Result<Option<Begun>> {
         let patience = match (self.running.is_empty(), self.waiting.is_empty()) {
             (true, true) => TICK,
             (true, false) => STAGGER,
             (false, _) => AT_ONCE,
         };
-        let (stream, connected) = socket::connect(address, patience.min(left))?;
+        let patience = patience.min(left);
+        let (stream, connected) = socket::connect(address, patience)?;
+        let begun = (stream, address, patience);
         Ok(match connected {
-            Connected::Yes => Some(stream),
+            Connected::Yes => Some(begun),
             Connected::NotYet => {
-                self.running.push(stream);
+                self.running.push(begun);
                 None
             }
         })
     }
 
     /// Waits for one of those on their way; an error is that of one that is not any more.
-    fn wait(&mut self, limit: Duration) -> io::Result<Option<TcpStream>> {
+    fn wait(&mut self, limit: Duration) -> io::Result<Option<Begun>> {
         let asked: Vec<_> = self
             .running
             .iter()
-            .map(|stream| (stream.as_fd(), Want::Write))
+            .map(|(stream, ..)| (stream.as_fd(), Want::Write))
             .collect();
         let seen = socket::wait_any(&asked, limit)?;
         let Some(at) = seen.iter().position(|ready| ready.to_write()) else {
             return Ok(None);
         };
-        let stream = self.running.swap_remove(at);
-        match stream.take_error()? {
+        let begun = self.running.swap_remove(at);
+        match begun.0.take_error()? {
             Some(error) => Err(error),
-            None => Ok(Some(stream)),
+            None => Ok(Some(begun)),
         }
     }
 }
 
 /// What every connection to a next hop needs.
-fn ready(stream: TcpStream) -> io::Result<Conn> {
-    if stream.local_addr()? == stream.peer_addr()? {
+fn ready((stream, address, patience): Begun) -> io::Result<Conn> {
+    if stream.local_addr()? == address {
         // Linux lets a socket connect to itself when the port it was given is the one it asked for.
         return Err(io::ErrorKind::ConnectionRefused.into());
     }
     socket::prepare(&stream)?;
-    Conn::new(stream, TICK)
+    if patience != TICK {
+        return Conn::new(stream, TICK);
+    }
+    // What limited the attempt limits every write.
+    stream.set_read_timeout(Some(TICK))?;
+    Ok(Conn::prepared(stream, TICK))
 }
 
 /// The addresses of `host`, without asking anybody where it is one.
@@ -302,11 +312,21 @@ mod tests {
 
     #[test]
     fn families_take_turns_beginning_with_the_one_the_system_prefers() {
-        let [a, b, c] = ["::1", "::2", "::3"].map(|text| text.parse::<IpAddr>().unwrap());
-        let [x, y] = [[192, 0, 2, 1], [192, 0, 2, 2]].map(IpAddr::from);
-        assert_eq!(taking_turns(vec![a, b, c, x]), [a, x, b, c]);
-        assert_eq!(taking_turns(vec![x, a, b, y]), [x, a, y, b]);
-        assert_eq!(taking_turns(Vec::new()), Vec::<IpAddr>::new());
+        let check = |system: &[&str], turns: &[&str]| {
+            let parsed = |texts: &[&str]| -> Vec<IpAddr> {
+                texts.iter().map(|text| text.parse().unwrap()).collect()
+            };
+            assert_eq!(taking_turns(parsed(system)), parsed(turns));
+        };
+        check(
+            &["::1", "::2", "::3", "1.1.1.1"],
+            &["::1", "1.1.1.1", "::2", "::3"],
+        );
+        check(
+            &["1.1.1.1", "::1", "::2", "2.2.2.2"],
+            &["1.1.1.1", "::1", "2.2.2.2", "::2"],
+        );
+        check(&[], &[]);
     }
 
     #[test]

@@ -74,7 +74,11 @@ impl Pipes {
     }
 
     fn open(&self) -> Option<Ends> {
-        if self.refused.lock().is_some_and(|at| at.elapsed() < ASK_AGAIN) {
+        if self
+            .refused
+            .lock()
+            .is_some_and(|at| at.elapsed() < ASK_AGAIN)
+        {
             return None;
         }
         let below = |open: usize| (open < self.most).then_some(open + 1);
@@ -94,6 +98,12 @@ impl Pipes {
     /// Pipes open now, lent or spare.
     pub fn count(&self) -> usize {
         self.open.load(Ordering::Relaxed)
+    }
+
+    /// Pipes lent now.
+    pub fn lent(&self) -> usize {
+        let spare = self.spare.lock().len();
+        self.count().saturating_sub(spare)
     }
 
     fn take_back(&self, ends: Ends) {
@@ -159,7 +169,9 @@ mod system {
 
     use rustix::buffer::spare_capacity;
     use rustix::io::Errno;
-    use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_getpipe_size, fcntl_setpipe_size, pipe_with, splice};
+    use rustix::pipe::{
+        PipeFlags, SpliceFlags, fcntl_getpipe_size, fcntl_setpipe_size, pipe_with, splice,
+    };
 
     use super::{Filled, Pipe, io};
 
@@ -198,7 +210,9 @@ mod system {
         let Some(ends) = pipe.ends.as_ref().filter(|_| pipe.held == 0) else {
             return Ok(Filled::ReadInstead);
         };
-        let most = usize::try_from(most).unwrap_or(usize::MAX).min(ends.capacity);
+        let most = usize::try_from(most)
+            .unwrap_or(usize::MAX)
+            .min(ends.capacity);
         loop {
             return match splice(from, None, &ends.write, None, most, SpliceFlags::MOVE) {
                 Ok(0) => Ok(Filled::ReadInstead),
@@ -298,7 +312,8 @@ mod system {
     }
 }
 
-#[cfg(all(test, target_os = "linux"))]
+#[cfg(test)]
+#[cfg(target_os = "linux")]
 mod tests {
     use std::io::{Read, Write};
     use std::net::{TcpListener, TcpStream};
@@ -308,7 +323,10 @@ mod tests {
     fn pair() -> (TcpStream, TcpStream) {
         let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
         let address = listener.local_addr().unwrap();
-        #[expect(clippy::disallowed_methods, reason = "a listener of our own answers at once")]
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "a listener of our own answers at once"
+        )]
         let near = TcpStream::connect(address).unwrap();
         (near, listener.accept().unwrap().0)
     }

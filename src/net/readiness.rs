@@ -50,7 +50,12 @@ mod system {
         /// When the system can watch no more.
         pub fn watch(&self, stream: &TcpStream, number: u64) -> io::Result<()> {
             let data = epoll::EventData::new_u64(number);
-            Ok(epoll::add(&self.epoll, stream, data, epoll::EventFlags::IN)?)
+            Ok(epoll::add(
+                &self.epoll,
+                stream,
+                data,
+                epoll::EventFlags::IN,
+            )?)
         }
 
         /// Takes a socket out.

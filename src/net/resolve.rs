@@ -25,8 +25,8 @@ const KEEP: Duration = Duration::from_secs(30);
 const KEEP_STALE: Duration = Duration::from_secs(600);
 /// How long a failure is remembered.
 const KEEP_FAILURE: Duration = Duration::from_secs(2);
-/// How long before the end of its time a kept name is asked for again.
-const AHEAD: Duration = Duration::from_secs(5);
+/// How old the addresses of a kept name get: it is asked for again before their time is over.
+const RENEW_AFTER: Duration = Duration::from_secs(25);
 /// The longest pause between attempts at a kept name that has no address, as a power of two of
 /// [`KEEP_FAILURE`].
 const MOST_DOUBLINGS: u32 = 4;
@@ -125,7 +125,7 @@ impl Default for Resolver {
 impl Resolver {
     /// A resolver that asks `ask`, which may block.
     pub fn asking(ask: impl Fn(&str) -> io::Result<Vec<IpAddr>> + Send + Sync + 'static) -> Self {
-        Self::sharing(Arc::new(ask), KEEP - AHEAD)
+        Self::sharing(Arc::new(ask), RENEW_AFTER)
     }
 
     /// One that asks the same, with a table and threads of its own: whoever fills up this one cannot
@@ -229,9 +229,8 @@ impl Table {
         let now = Instant::now();
         let is_fresh = |known: &Known| known.fresh_until > now;
         let is_needed = |entry: &Entry| entry.asking || entry.kept != Kept::No;
-        self.names.retain(|_, entry| {
-            is_needed(entry) || entry.known.as_ref().is_some_and(is_fresh)
-        });
+        self.names
+            .retain(|_, entry| is_needed(entry) || entry.known.as_ref().is_some_and(is_fresh));
         if self.names.len() >= MOST_NAMES {
             self.names.retain(|_, entry| is_needed(entry));
         }
@@ -439,7 +438,9 @@ mod tests {
         };
         table.names.insert("kept.test".into(), kept);
         for number in 0..MOST_NAMES {
-            table.names.insert(format!("{number}.test").into(), Entry::default());
+            table
+                .names
+                .insert(format!("{number}.test").into(), Entry::default());
         }
         table.forget_some();
         assert_eq!(table.names.len(), 1);

@@ -2,7 +2,7 @@
 //!
 //! A CONNECT carries nothing but an address, so an upstream that breaks off before it answered costs
 //! nothing but another try. Once the answer is 2xx, both connections, with whatever came early on
-//! either, belong to the tunnel's threads, and the worker is free.
+//! either, become a tunnel, and the worker is free.
 
 use std::io::IoSlice;
 use std::sync::Arc;
@@ -145,7 +145,7 @@ fn is_success(status: u16) -> bool {
     (200..300).contains(&status)
 }
 
-/// Hands both connections to the threads of a tunnel; `first` reaches the client before anything else.
+/// Makes a tunnel of both connections; `first` reaches the client before anything else.
 pub(super) fn start_tunnel(
     (ctx, snapshot): (&Arc<Context>, &Snapshot),
     client: Client,
@@ -176,7 +176,7 @@ pub(super) fn start_tunnel(
             early: first,
         },
     );
-    // Whoever gets there tells: the last copy thread, or this worker when there is none.
+    // Whoever gets there tells: the tunnel when it is over, or this worker when there is none.
     let report = Arc::new(Mutex::new(Some(report)));
     let (told, told_to) = (Arc::clone(&report), Arc::clone(ctx));
     let on_end: OnEnd = Box::new(move |totals| {

@@ -67,7 +67,9 @@ impl Ferries {
             return;
         }
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let ferries: Vec<Arc<Ferry>> = (0..cores.div_ceil(2)).map_while(|_| Ferry::start()).collect();
+        let ferries: Vec<Arc<Ferry>> = (0..cores.div_ceil(2))
+            .map_while(|_| Ferry::start())
+            .collect();
         *fleet = if ferries.is_empty() {
             Fleet::Impossible
         } else {
@@ -118,12 +120,6 @@ impl Halves {
             }
             None => number(0, place),
         }
-    }
-
-    fn get(&self, number: u64) -> Option<&Half> {
-        let (turn, place) = parts(number);
-        let (current, half) = self.places.get(place as usize)?;
-        half.as_ref().filter(|_| *current == turn)
     }
 
     /// Takes a half out for a moment; its place is kept.
@@ -191,18 +187,13 @@ impl Ferry {
 
     fn take(&self, half: Half) -> Result<(), Half> {
         self.look_by(half.tunnel());
-        let tunnel = Arc::clone(half.tunnel());
-        let mut halves = self.halves.lock();
-        let number = halves.put(half);
-        let from = halves.get(number).map(Half::from);
-        let watched = from.is_some_and(|from| self.readiness.watch(from, number).is_ok());
-        if watched {
+        let (tunnel, direction) = (Arc::clone(half.tunnel()), half.direction());
+        let number = self.halves.lock().put(half);
+        // From here on it may be served already, or even be over.
+        if self.readiness.watch(tunnel.from(direction), number).is_ok() {
             return Ok(());
         }
-        let back = halves.leave(number);
-        drop(halves);
-        drop(tunnel);
-        back.map_or(Ok(()), Err)
+        self.halves.lock().leave(number).map_or(Ok(()), Err)
     }
 
     /// Sees to it that somebody looks when the patience with `tunnel` may be over.
@@ -257,7 +248,12 @@ impl Ferry {
                 }
             }
             Step::Over(result) => {
-                self.let_go(number, &half);
+                if half.is_last() {
+                    // Closed at once, its socket leaves by itself.
+                    self.halves.lock().leave(number);
+                } else {
+                    self.let_go(number, &half);
+                }
                 let ended = catch_unwind(AssertUnwindSafe(|| half.end(result)));
                 if ended.is_err() {
                     log::error!("the end of a tunnel could not be told");
@@ -276,7 +272,13 @@ impl Ferry {
         self.look_at.store(u64::MAX, Ordering::Release);
         let mut over = Vec::new();
         let mut next: Option<Duration> = None;
-        for half in self.halves.lock().places.iter().filter_map(|(_, half)| half.as_ref()) {
+        for half in self
+            .halves
+            .lock()
+            .places
+            .iter()
+            .filter_map(|(_, half)| half.as_ref())
+        {
             let left = half.tunnel().patience_left();
             if left.is_zero() {
                 over.push(Arc::clone(half.tunnel()));

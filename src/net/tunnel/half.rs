@@ -66,6 +66,14 @@ impl Tunnel {
         }
     }
 
+    /// The socket from which bytes of this direction come.
+    pub(super) fn from(&self, direction: Direction) -> &TcpStream {
+        match direction {
+            Direction::ToHop => &self.client,
+            Direction::ToClient => &self.hop,
+        }
+    }
+
     fn touch(&self) {
         let now = u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX);
         self.moved.fetch_max(now, Ordering::Relaxed);
@@ -167,11 +175,17 @@ impl Half {
         &self.tunnel
     }
 
+    pub(super) fn direction(&self) -> Direction {
+        self.direction
+    }
+
     pub(super) fn from(&self) -> &TcpStream {
-        match self.direction {
-            Direction::ToHop => &self.tunnel.client,
-            Direction::ToClient => &self.tunnel.hop,
-        }
+        self.tunnel.from(self.direction)
+    }
+
+    /// Whether the other half is over already, so that both sockets are closed with this one.
+    pub(super) fn is_last(&self) -> bool {
+        self.tunnel.halves.load(Ordering::Acquire) == 1
     }
 
     fn to(&self) -> &TcpStream {
@@ -215,7 +229,10 @@ impl Half {
             half: self,
             pending,
         };
-        owner.crew.give(haul).map_err(|(haul, error)| (haul.half, error))
+        owner
+            .crew
+            .give(haul)
+            .map_err(|(haul, error)| (haul.half, error))
     }
 
     /// Carries what can be carried without waiting. `buffer` is empty before and after.
