@@ -77,6 +77,10 @@
 //! connections, with every byte read too far, become a [`net::tunnel`]: the ferry carries it while little
 //! moves, and each direction that is busy has a thread until it is quiet again.
 //!
+//! # Limits
+//!
+//! What a peer can make grow, wait or repeat has a limit, and [`bounds`] lists all of them.
+//!
 //! # Invariants
 //!
 //! 1. Layers 0 and 1 do no IO, read no clock and cannot block. *So every rule of HTTP and of balancing
@@ -124,3 +128,5 @@ pub mod demo;
 pub mod status;
 
 pub mod cli;
+
+pub mod bounds;

@@ -14,11 +14,13 @@ use std::time::{Duration, Instant};
 
 use crate::config::listen::ListenAddress;
 use crate::net::conn::Conn;
+use crate::net::seldom::Seldom;
 use crate::net::socket::{self, Ready, Received, TICK, Wait, Want};
-use crate::protocol::head::{HeadError, HeadLimits, HeadScanner, RequestHead};
+use crate::protocol::head::{HeadLimits, HeadScanner, RequestHead};
 use crate::relay::Context;
 
-use super::gate::Gate;
+use super::gate::{Denied, Gate};
+use super::guesses::{self, Guesses};
 use super::inner::Inner;
 use super::refused::{self, Refused};
 
@@ -44,6 +46,9 @@ const SPARE: usize = 6;
 /// How long they do.
 const CAUTION: Duration = Duration::from_secs(10);
 
+/// What is said when the server behind this one does not answer.
+static UNANSWERED: Seldom = Seldom::new();
+
 /// Everything the thread has.
 #[derive(Debug)]
 pub(super) struct Front<'a> {
@@ -59,6 +64,7 @@ pub(super) struct Front<'a> {
     resting: Option<Instant>,
     /// How many connections there may be until when, after descriptors had run out.
     cautious: Option<(usize, Instant)>,
+    guesses: Guesses,
 }
 
 /// One connection.
@@ -72,8 +78,15 @@ struct Seat {
 #[derive(Debug)]
 enum Phase {
     Reading(HeadScanner),
-    Writing { answer: Vec<u8>, sent: usize },
-    Lingering { left: u64 },
+    /// Until a guess has taken long enough.
+    Held(Vec<u8>),
+    Writing {
+        answer: Vec<u8>,
+        sent: usize,
+    },
+    Lingering {
+        left: u64,
+    },
 }
 
 /// What becomes of a connection.
@@ -99,6 +112,7 @@ impl<'a> Front<'a> {
             seats: Vec::new(),
             resting: None,
             cautious: None,
+            guesses: Guesses::default(),
         }
     }
 
@@ -138,6 +152,7 @@ impl<'a> Front<'a> {
         asked.extend(self.seats.iter().map(|seat| {
             let want = match seat.phase {
                 Phase::Reading(_) | Phase::Lingering { .. } => Want::Read,
+                Phase::Held(_) => Want::Nothing,
                 Phase::Writing { .. } => Want::Write,
             };
             (seat.conn.stream().as_fd(), want)
@@ -169,6 +184,7 @@ impl<'a> Front<'a> {
     fn step(&mut self, mut seat: Seat) -> Next {
         match &mut seat.phase {
             Phase::Reading(_) => self.read(seat),
+            Phase::Held(_) => Next::Leave, // It has left.
             Phase::Writing { answer, sent } => {
                 let rest = answer.get(*sent..).unwrap_or_default();
                 let Ok(count) = seat.conn.send(&[IoSlice::new(rest)], Wait::No) else {
@@ -215,8 +231,28 @@ impl<'a> Front<'a> {
             }
             Err(error) => Err(error),
         };
-        let answer = self.answer(head);
-        Self::write(seat, answer)
+        let head = match head {
+            Ok(head) => head,
+            Err(error) => return Self::write(seat, refused::answer(Refused::Head(error), None)),
+        };
+        match self.judge(&head) {
+            Ok(answer) => Self::write(seat, answer),
+            Err(denied) => {
+                let answer = refused::answer(Refused::Denied(denied), Some(&head));
+                let guessed = head.fields().contains("authorization");
+                if denied != Denied::TokenWanted || !guessed {
+                    return Self::write(seat, answer);
+                }
+                let now = Instant::now();
+                let from = seat.conn.stream().peer_addr().ok();
+                if let Some(said) = self.guesses.add(now, from) {
+                    log::warn!("{said}");
+                }
+                seat.until = now + guesses::HELD;
+                seat.phase = Phase::Held(answer);
+                Next::Stay(seat)
+            }
+        }
     }
 
     /// Puts an answer before a client, and sends what it takes at once.
@@ -226,34 +262,28 @@ impl<'a> Front<'a> {
         Next::Stay(seat)
     }
 
-    fn answer(&mut self, head: Result<RequestHead, HeadError>) -> Vec<u8> {
-        let head = match head {
-            Ok(head) => head,
-            Err(error) => return refused::answer(Refused::Head(error), None),
-        };
+    /// The answer to a request, or why there is none but a refusal.
+    fn judge(&mut self, head: &RequestHead) -> Result<Vec<u8>, Denied> {
         let snapshot = self.ctx.snapshot();
         let config = &snapshot.config;
         let gate = Gate {
             token: config.admin_token.as_ref(),
             listen: self.listen,
         };
-        let call = match gate.check(&head) {
-            Ok(call) => call,
-            Err(denied) => return refused::answer(Refused::Denied(denied), Some(&head)),
-        };
-        self.inner
-            .answer(&call)
-            .or_else(|error| {
-                if !socket::is_exhaustion(&error) {
-                    return Err(error);
-                }
-                self.make_room();
-                self.inner.answer(&call)
-            })
-            .unwrap_or_else(|error| {
-                log::error!("an admin request cannot be answered: {error}");
-                refused::answer(Refused::Unavailable, Some(&head))
-            })
+        let call = gate.check(head)?;
+        let answered = self.inner.answer(&call).or_else(|error| {
+            if !socket::is_exhaustion(&error) {
+                return Err(error);
+            }
+            self.make_room();
+            self.inner.answer(&call)
+        });
+        Ok(answered.unwrap_or_else(|error| {
+            if let Some(more) = UNANSWERED.says() {
+                log::error!("an admin request cannot be answered: {error}{more}");
+            }
+            refused::answer(Refused::Unavailable, Some(head))
+        }))
     }
 
     fn accept(&mut self) {
@@ -294,7 +324,7 @@ impl<'a> Front<'a> {
     /// Closes the connection that has done nothing useful for longest.
     fn evict(&mut self) {
         let rank = |seat: &Seat| match seat.phase {
-            Phase::Lingering { .. } => 0,
+            Phase::Lingering { .. } | Phase::Held(_) => 0,
             Phase::Reading(_) => 1,
             Phase::Writing { .. } => 2,
         };
@@ -318,7 +348,7 @@ impl<'a> Front<'a> {
     fn forget_what_nobody_takes(&mut self) {
         let size = |seat: &Seat| match &seat.phase {
             Phase::Writing { answer, .. } => answer.len(),
-            Phase::Reading(_) | Phase::Lingering { .. } => 0,
+            Phase::Reading(_) | Phase::Held(_) | Phase::Lingering { .. } => 0,
         };
         let mut waiting: usize = self.seats.iter().map(size).sum();
         self.seats.retain(|seat| {
@@ -332,12 +362,19 @@ impl<'a> Front<'a> {
     }
 
     /// A deadline has passed. Who sent nothing at all is not worth a word.
-    fn give_up(seat: Seat) -> Next {
+    fn give_up(mut seat: Seat) -> Next {
+        if let Phase::Held(answer) = &mut seat.phase {
+            let answer = std::mem::take(answer);
+            return Self::write(seat, answer);
+        }
         match seat.phase {
             Phase::Reading(_) if !seat.conn.unread().is_empty() => {
                 Self::write(seat, refused::answer(Refused::TooSlow, None))
             }
-            Phase::Reading(_) | Phase::Writing { .. } | Phase::Lingering { .. } => Next::Leave,
+            Phase::Reading(_)
+            | Phase::Held(_)
+            | Phase::Writing { .. }
+            | Phase::Lingering { .. } => Next::Leave,
         }
     }
 }

@@ -65,6 +65,10 @@ pub(super) enum Denied {
     CrossSite(&'static str),
 }
 
+/// What is told to who calls this server by a name that may be anybody's.
+const REBOUND: &str =
+    "this server listens on loopback: call it localhost or by its address, or set admin_token";
+
 /// By what a request is judged.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Gate<'a> {
@@ -89,7 +93,8 @@ impl Gate<'_> {
             Err(_) => return Err(Denied::Malformed("the framing of the request is invalid")),
         }
         let authorized = self.is_authorized(head);
-        let detail = if authorized {
+        let rebound = self.is_rebound(head);
+        let detail = if authorized && !rebound {
             Detail::Shown
         } else {
             Detail::Hidden
@@ -102,6 +107,9 @@ impl Gate<'_> {
             | None => {
                 if !authorized {
                     return Err(Denied::TokenWanted);
+                }
+                if rebound {
+                    return Err(Denied::CrossSite(REBOUND));
                 }
             }
         }
@@ -118,6 +126,31 @@ impl Gate<'_> {
         }
         let body = BodyWanted::by_method(head.method());
         Ok(Call { endpoint, body })
+    }
+
+    /// Whether a browser may have been led here by another site's name that was made to lead to
+    /// loopback (DNS rebinding). Where there is a token, that site does not have it; and where this
+    /// server can be reached over the network, its names are the network's.
+    fn is_rebound(self, head: &RequestHead) -> bool {
+        if self.token.is_some() || !self.listen.is_loopback() {
+            return false;
+        }
+        let host = head.fields().values("host").next().unwrap_or_default();
+        !host.is_empty() && !self.is_own_name(host)
+    }
+
+    /// Whether no other site can have that name: any address, `localhost`, and what the file says.
+    fn is_own_name(self, host: &[u8]) -> bool {
+        match Authority::parse(host, Some(80)).map(|authority| authority.host().clone()) {
+            Ok(Host::V4(_) | Host::V6(_)) => true,
+            Ok(Host::Name(name)) => {
+                let name = name.trim_end_matches('.');
+                name == "localhost"
+                    || name.ends_with(".localhost")
+                    || name.eq_ignore_ascii_case(&self.listen.host)
+            }
+            Err(_) => false,
+        }
     }
 
     /// Without a token, whoever gets here may read.
@@ -164,9 +197,7 @@ fn check_site(head: &RequestHead, listen: &ListenAddress) -> Result<(), Denied> 
     }
     if listen.is_loopback() && !names_loopback(host) {
         // Another site's name can lead here (DNS rebinding), and then it is its own origin.
-        return Err(Denied::CrossSite(
-            "this server listens on loopback: call it localhost or by its address",
-        ));
+        return Err(Denied::CrossSite(REBOUND));
     }
     Ok(())
 }
@@ -467,6 +498,46 @@ mod tests {
         ] {
             check_site_of("127.0.0.1", fields, Err(()));
         }
+    }
+
+    #[test]
+    fn nobody_reads_under_a_name_that_was_made_to_lead_to_loopback() {
+        let read = |listen: &str, host: &str, path: &str| {
+            let line = format!("GET {path} HTTP/1.1\r\nHost: {host}");
+            judge(None, listen, &line).map(|call| call.endpoint)
+        };
+        for host in [
+            "evil.test",
+            "evil.test:9090",
+            "localhost.evil.test",
+            "relay",
+        ] {
+            for path in ["/", "/status", "/metrics"] {
+                assert_eq!(
+                    read("127.0.0.1", host, path),
+                    Err(Denied::CrossSite(REBOUND))
+                );
+            }
+            assert_eq!(read("127.0.0.1", host, "/health"), Ok(Endpoint::Health));
+            let ready = Ok(Endpoint::Ready(Detail::Hidden));
+            assert_eq!(read("127.0.0.1", host, "/ready"), ready);
+            // Prometheus asks by whatever name the network has for it.
+            assert_eq!(read("0.0.0.0", host, "/metrics"), Ok(Endpoint::Metrics));
+        }
+        for host in [
+            "127.0.0.1:9090",
+            "[::1]:9090",
+            "192.0.2.1",
+            "localhost",
+            "LOCALHOST.:9090",
+            "relay.localhost",
+            "",
+        ] {
+            assert_eq!(read("::1", host, "/status"), Ok(Endpoint::Status), "{host}");
+        }
+        let line =
+            format!("GET /status HTTP/1.1\r\nHost: evil.test\r\nAuthorization: Bearer {TOKEN}");
+        assert!(judge(Some(TOKEN), "127.0.0.1", &line).is_ok());
     }
 
     #[test]

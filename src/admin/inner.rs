@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 
 use tiny_http::{Header, Request, Response, Server, StatusCode};
 
+use crate::net::seldom::Seldom;
 use crate::net::threads;
 
 use super::gate::Call;
@@ -27,6 +28,9 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const MOST: u64 = 64 * 1024 * 1024;
 /// The longest path of a Unix socket (unix(7)), without its end.
 const LONGEST_PATH: usize = 107;
+
+/// What is said of a server that failed.
+static ANEW: Seldom = Seldom::new();
 
 /// What a new server's listener goes through first: tests make it fail here.
 pub(super) type Prepare = fn(&UnixListener) -> io::Result<()>;
@@ -103,7 +107,9 @@ impl Inner {
         let asked = self.run().and_then(|socket| ask(&socket, call));
         match asked {
             Err(error) if !crate::net::socket::is_exhaustion(&error) => {
-                log::warn!("the admin server is started anew: {error}");
+                if let Some(more) = ANEW.says() {
+                    log::warn!("the admin server is started anew: {error}{more}");
+                }
                 self.running = None;
                 self.run().and_then(|socket| ask(&socket, call))
             }

@@ -18,6 +18,7 @@ mod exposition;
 mod families;
 mod front;
 mod gate;
+mod guesses;
 mod handler;
 mod inner;
 mod json;

@@ -184,6 +184,20 @@ fn a_challenge_comes_without_the_token() {
     );
 }
 
+/// The answer is held back, and nobody waits for it but who asked.
+#[test]
+fn a_wrong_token_is_answered_and_delays_nobody() {
+    let stand = Stand::new();
+    let mut guess = stand.connect();
+    let wrong = "GET /status HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer x\r\n\r\n";
+    guess.write_all(wrong.as_bytes()).unwrap();
+    let gone = stand.connect();
+    (&gone).write_all(wrong.as_bytes()).unwrap();
+    drop(gone);
+    stand.check("GET /health HTTP/1.1\nHost: localhost", "200 OK");
+    assert!(rest(&mut guess).starts_with("HTTP/1.1 401 "));
+}
+
 #[test]
 fn a_request_may_come_byte_by_byte() {
     let stand = Stand::new();

@@ -60,9 +60,13 @@ impl OfflineReason {
         }
     }
 
-    /// Whether a request (or its origin) could bring this about at a healthy upstream.
+    /// Whether a request (or its origin) could bring this about at a healthy upstream. Most upstreams
+    /// pass on a 407 that comes from the origin.
     pub fn may_be_the_requests(self) -> bool {
-        matches!(self, Self::Closed | Self::Malformed | Self::Truncated)
+        matches!(
+            self,
+            Self::Closed | Self::Malformed | Self::Truncated | Self::Auth
+        )
     }
 
     /// Whether an upstream that is offline for this reason may be used while nothing is online.

@@ -333,9 +333,18 @@ pub(super) fn one_of(words: &[String]) -> String {
 }
 
 /// A value of the file in a message: in quotes, without control characters,
-/// not endless. Never for a secret.
+/// not endless, and without a password before an `@`. Never for a secret.
 pub(super) fn quote(text: &str) -> String {
-    format!("`{}`", plain(text))
+    match text.rsplit_once('@') {
+        Some((_userinfo, rest)) if has_password(text) => format!("`..@{}`", plain(rest)),
+        Some(_) | None => format!("`{}`", plain(text)),
+    }
+}
+
+/// Whether `user:password@` stands in it, which does not belong anywhere.
+pub(super) fn has_password(text: &str) -> bool {
+    text.rsplit_once('@')
+        .is_some_and(|(userinfo, _rest)| userinfo.contains(':'))
 }
 
 /// `text` without control characters, cut where it is long.

@@ -636,6 +636,26 @@ mod tests {
         assert!(!format!("{config:?}").contains("dTpzZXNhbWU"));
     }
 
+    /// A URL with a password ends up in places that are made for names.
+    #[test]
+    fn no_userinfo_is_in_any_message() {
+        let text = with(
+            "domain_policy: {mode: blacklist, domains: ['http://bob:hunter2@a.test', 'bob:hunter2@b']}",
+        ) + "access: {allow: ['bob:hunter2@10.0.0.0/8'], connect_ports: ['bob:hunter2@c:443']}\n"
+            + "mode: 'bob:hunter2@d'\nhealth_check: {url: 'http://bob:hunter2@e.test/'}\n";
+        let url = "url: 'http://p.test'";
+        let text = text.replace(url, &format!("name: 'bob:hunter2@p', {url}"));
+        let errors = parse(&text, "c.yaml").unwrap_err().to_string();
+        assert!(!errors.contains("hunter2"), "{errors}");
+        for part in [
+            "`..@a.test`",
+            "`..@10.0.0.0/8`",
+            "upstream[0].name: a name is shown",
+        ] {
+            assert!(errors.contains(part), "{part} is not in {errors}");
+        }
+    }
+
     #[test]
     fn another_content_has_another_fingerprint() {
         assert_eq!(clean(SMALLEST).fingerprint, clean(SMALLEST).fingerprint);

@@ -9,7 +9,7 @@ use crate::protocol::target::Authority;
 use super::findings::{Findings, Place};
 use super::keys::Shape;
 use super::raw::Value;
-use super::reader::{Item, Section, quote};
+use super::reader::{Item, Section, has_password, quote};
 use super::secret::Files;
 use super::urls;
 
@@ -176,6 +176,11 @@ fn read_name(findings: &mut Findings, block: &Section<'_>) -> Option<String> {
         || written.text.chars().any(char::is_control)
     {
         let text = format!("write 1 to {NAME_MAX} bytes without control characters");
+        findings.error(&written.place, text);
+        return None;
+    }
+    if has_password(written.text) {
+        let text = "a name is shown in logs and metrics: write it without user and password";
         findings.error(&written.place, text);
         return None;
     }

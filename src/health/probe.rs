@@ -406,6 +406,21 @@ mod tests {
     }
 
     #[test]
+    fn an_endless_head_of_an_answer_fails_the_probe() {
+        let endless = [
+            b"HTTP/1.1 204 No Content\r\n".as_slice(),
+            &b"X-Field: x\r\n".repeat(50_000),
+        ];
+        let endless = endless.concat();
+        // It is not all taken.
+        let (address, thread) = upstream(move |mut stream| drop(stream.write_all(&endless)));
+        let health = health("probe.test/generate_204", AMPLE);
+        let result = run(&spec(address, None), &health);
+        assert_eq!(result, Err(OfflineReason::ProbeMalformed));
+        thread.join().unwrap();
+    }
+
+    #[test]
     fn a_refused_connection_is_told() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();

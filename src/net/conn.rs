@@ -111,13 +111,18 @@ impl Conn {
         self.consume(count);
     }
 
-    /// Gives the buffer's memory back when nothing unread is in it. An idle connection is a socket
-    /// and this struct.
+    /// Gives back the memory that unread bytes do not need: thousands of connections may be held for
+    /// long, and an idle one is a socket and this struct. The bytes move, because a large piece of memory
+    /// cut short would leave a hole behind each of them, too small for the next one to be read into.
     pub fn shrink(&mut self) {
-        if self.unread().is_empty() {
-            self.buffer = Vec::new();
-            self.start = 0;
-        }
+        self.buffer = self.unread().to_vec();
+        self.start = 0;
+    }
+
+    /// Forgets the unread bytes: nobody will look at them.
+    pub fn forget_unread(&mut self) {
+        self.consume(usize::MAX);
+        self.shrink();
     }
 
     /// Changes how long one read waits, if it is not so already. Never less than a millisecond. A dead
@@ -289,6 +294,22 @@ mod tests {
         receive_all(&mut conn, 3);
         assert_eq!(conn.unread(), b"two");
         assert_eq!(conn.received(), 6);
+    }
+
+    #[test]
+    fn a_held_connection_keeps_its_unread_bytes_and_no_more_memory() {
+        let (mut conn, mut far) = pair();
+        far.write_all(b"gone|GET htt").unwrap();
+        receive_all(&mut conn, 12);
+        conn.consume(5);
+        conn.shrink();
+        assert_eq!(conn.unread(), b"GET htt");
+        assert_eq!(conn.buffer.capacity(), 7);
+        far.write_all(b"p://").unwrap();
+        receive_all(&mut conn, 11);
+        assert_eq!(conn.unread(), b"GET http://");
+        conn.forget_unread();
+        assert_eq!((conn.unread(), conn.buffer.capacity()), (&b""[..], 0));
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! What the system says about this process: processor time, memory, descriptors (Linux, `/proc`).
 
 use std::fs;
-use std::time::Duration;
+use std::sync::OnceLock;
+use std::time::{Duration, SystemTime};
 
 use rustix::param::{clock_ticks_per_second, page_size};
 use rustix::process::{Resource, getrlimit};
@@ -28,25 +29,43 @@ pub struct Usage {
 /// What this process uses now. `None` where there is no `/proc`, or no descriptor left to read it with.
 pub fn usage() -> Option<Usage> {
     let stat = fs::read_to_string("/proc/self/stat").ok()?;
-    let system = fs::read_to_string("/proc/stat").ok()?;
     // The one that lists them is among them.
     let open_files = fs::read_dir("/proc/self/fd")
         .ok()?
         .count()
         .saturating_sub(1);
     let stat = Stat::parse(&stat)?;
-    let booted = system
-        .lines()
-        .find_map(|line| line.strip_prefix("btime "))?;
     Some(Usage {
         cpu: ticks(stat.cpu),
         resident: stat.resident_pages * page_size() as u64,
         address_space: stat.address_space,
         threads: stat.threads,
-        started: Duration::from_secs(booted.trim().parse().ok()?) + ticks(stat.started),
+        started: booted()? + ticks(stat.started),
         open_files: open_files as u64,
         most_files: getrlimit(Resource::Nofile).current,
     })
+}
+
+/// When the system was started, since 1970: computed, because `/proc/stat`, which tells it, is hidden
+/// from a confined service; and once, because a start that moves with every adjustment of the clock
+/// looks like a restart.
+fn booted() -> Option<Duration> {
+    static BOOTED: OnceLock<Option<Duration>> = OnceLock::new();
+    *BOOTED.get_or_init(|| {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        now.ok()?.checked_sub(uptime()?)
+    })
+}
+
+#[cfg(target_os = "linux")]
+fn uptime() -> Option<Duration> {
+    use rustix::time::{ClockId, clock_gettime};
+    Duration::try_from(clock_gettime(ClockId::Boottime)).ok()
+}
+
+#[cfg(not(target_os = "linux"))]
+fn uptime() -> Option<Duration> {
+    None
 }
 
 fn ticks(count: u64) -> Duration {

@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
+use super::seldom::Seldom;
 use super::threads;
 
 /// Threads that may ask the system at once; a hanging name server holds at most these.
@@ -32,10 +33,15 @@ const RENEW_AFTER: Duration = Duration::from_secs(25);
 const MOST_DOUBLINGS: u32 = 4;
 /// Names remembered; beyond this, expired ones are dropped, then all.
 const MOST_NAMES: usize = 4096;
+/// Addresses used of one name; whoever answers for a name may list thousands.
+const MOST_ADDRESSES: usize = 32;
 /// Names waiting for a thread; beyond this a look-up fails at once.
 const MOST_WAITING: usize = 1024;
 /// How long a thread waits for another name before it leaves.
 const LEAVE_AFTER: Duration = Duration::from_secs(10);
+
+/// What is said when there is no thread.
+static NO_THREAD: Seldom = Seldom::new();
 
 /// Why a name has no address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -213,7 +219,9 @@ impl Resolver {
             match threads::start("resolver", move || shared.run()) {
                 Ok(_detached) => table.threads += 1,
                 Err(error) if table.threads == 0 => {
-                    log::warn!("no thread to resolve names with: {error}");
+                    if let Some(more) = NO_THREAD.says() {
+                        log::warn!("no thread to resolve names with: {error}{more}");
+                    }
                     return Err(ResolveError::NoAddress);
                 }
                 Err(_) => {} // The ones there are will do it.
@@ -350,10 +358,13 @@ impl Entry {
     }
 }
 
-/// The system lists an address once per socket type.
+/// The first addresses, each once: the system lists one for each type of socket.
 fn distinct(addresses: Vec<IpAddr>) -> Addresses {
-    let mut seen = Vec::with_capacity(addresses.len());
+    let mut seen = Vec::new();
     for address in addresses {
+        if seen.len() == MOST_ADDRESSES {
+            break;
+        }
         if !seen.contains(&address) {
             seen.push(address);
         }
@@ -476,6 +487,58 @@ mod tests {
         let known = entry.known.unwrap();
         assert_eq!(known.answer, Ok(addresses));
         assert!(known.usable_until > known.fresh_until);
+    }
+
+    #[test]
+    fn of_a_name_with_thousands_of_addresses_the_first_few_are_used() {
+        let resolver = Resolver::asking(|_| {
+            let all = 0..u16::MAX;
+            Ok(all
+                .map(|n| [10, 9, n.to_be_bytes()[0], n.to_be_bytes()[1]].into())
+                .collect())
+        });
+        let addresses = resolver.addresses("many.test", soon()).unwrap();
+        assert_eq!(addresses.len(), MOST_ADDRESSES);
+        assert_eq!(addresses[0], IpAddr::from([10, 9, 0, 0]));
+    }
+
+    #[test]
+    fn names_beyond_the_limit_are_forgotten() {
+        let resolver = Resolver::asking(|_| Ok(vec![[192, 0, 2, 3].into()]));
+        for number in 0..MOST_NAMES + 100 {
+            assert!(
+                resolver
+                    .addresses(&format!("n{number}.test"), soon())
+                    .is_ok()
+            );
+            assert!(resolver.shared.table.lock().names.len() <= MOST_NAMES);
+        }
+    }
+
+    #[test]
+    fn look_ups_beyond_the_limit_fail_at_once() {
+        let (release, hold) = std::sync::mpsc::channel::<()>();
+        let hold = Mutex::new(hold);
+        let resolver = Resolver::asking(move |_| {
+            assert!(hold.lock().recv().is_err());
+            Ok(vec![[192, 0, 2, 2].into()])
+        });
+        let past = Instant::now();
+        let most = MOST_WAITING + MOST_THREADS;
+        for number in 0..most + 100 {
+            let asked = resolver.addresses(&format!("n{number}.test"), past);
+            assert_eq!(asked, Err(ResolveError::TimedOut));
+        }
+        {
+            let table = resolver.shared.table.lock();
+            assert!(table.waiting.len() <= MOST_WAITING);
+            assert!(table.threads <= MOST_THREADS);
+            assert!(table.names.len() <= most);
+        }
+        // The next fails at once, however long it would wait.
+        let asked = resolver.addresses("one-more.test", soon());
+        assert_eq!(asked, Err(ResolveError::TimedOut));
+        drop(release);
     }
 
     #[test]

@@ -383,11 +383,18 @@ pub fn reset(stream: &TcpStream) -> io::Result<()> {
 /// When the name has no address or the address cannot be had; the message names key and address.
 pub fn listen(key: &str, listen: &ListenAddress) -> io::Result<TcpListener> {
     let named = |error: io::Error| io::Error::new(error.kind(), format!("{key} {listen}: {error}"));
-    let addresses = (listen.host.as_str(), listen.port)
-        .to_socket_addrs()
-        .map_err(named)?;
-    let addresses: Vec<SocketAddr> = addresses.collect();
+    let addresses = addresses(listen).map_err(named)?;
     TcpListener::bind(&*addresses).map_err(named)
+}
+
+/// The addresses that `listen` means.
+///
+/// # Errors
+/// When the name has no address.
+pub fn addresses(listen: &ListenAddress) -> io::Result<Vec<SocketAddr>> {
+    Ok((listen.host.as_str(), listen.port)
+        .to_socket_addrs()?
+        .collect())
 }
 
 /// Whether the error says that this process, or the system, has no descriptors or memory left.

@@ -102,22 +102,25 @@ impl Asker {
 
 /// Whether the direct route may connect to `address`.
 pub fn allows_origin(access: &AccessRules, asker: Asker, address: IpAddr) -> bool {
-    let reached = canonical(address);
-    if reached.is_unspecified() || reached.is_loopback() {
-        // Connecting to the unspecified address reaches this host, too.
-        return asker == Asker::Local;
+    let reached: Vec<IpAddr> = reached(address).collect();
+    if asker != Asker::Local && reached.iter().copied().any(is_this_host) {
+        return false;
     }
     // A rule may be about either spelling: `64:ff9b::/96` denies a whole translator.
-    !access.direct_deny.contains(address) && !access.direct_deny.contains(reached)
+    !reached
+        .iter()
+        .any(|address| access.direct_deny.contains(*address))
+}
+
+/// Connecting to the unspecified address reaches this host, too.
+fn is_this_host(address: IpAddr) -> bool {
+    address.is_loopback() || address.is_unspecified()
 }
 
 /// `localhost` and what is below it (RFC 6761 §6.3), 127/8, `::1`, the unspecified addresses, and
 /// IPv4 in IPv6 clothes. Number spellings like `0x7f.1` are no valid host in the first place.
 fn is_literal_loopback(host: &Host) -> bool {
-    let is_local = |ip: IpAddr| {
-        let ip = canonical(ip);
-        ip.is_loopback() || ip.is_unspecified()
-    };
+    let is_local = |ip: IpAddr| reached(ip).any(is_this_host);
     match host {
         Host::V4(ip) => is_local(IpAddr::V4(*ip)),
         Host::V6(ip) => is_local(IpAddr::V6(*ip)),
@@ -128,25 +131,54 @@ fn is_literal_loopback(host: &Host) -> bool {
     }
 }
 
-/// IPv4 addresses embedded in IPv6 ones (mapped, compatible, 6to4, NAT64) as what they reach. For
-/// targets alone: whoever comes from such an address is not at the one it carries.
-fn canonical(address: IpAddr) -> IpAddr {
-    let IpAddr::V6(v6) = address else {
-        return address;
+/// Whatever a connection to `address` may reach: itself, or the IPv4 address that it carries and that
+/// a translator or tunnel on the way connects to. For targets alone: whoever comes from such an
+/// address is not at the one it carries.
+fn reached(address: IpAddr) -> impl Iterator<Item = IpAddr> {
+    let carried = match address {
+        IpAddr::V6(v6) if !is_this_host(address) => carried(v6),
+        IpAddr::V6(_) | IpAddr::V4(_) => Vec::new(),
     };
-    if v6 == Ipv6Addr::LOCALHOST || v6 == Ipv6Addr::UNSPECIFIED {
-        return address;
-    }
-    let v4 = |high: u16, low: u16| {
-        let [a, b] = high.to_be_bytes();
-        let [c, d] = low.to_be_bytes();
-        IpAddr::V4(Ipv4Addr::new(a, b, c, d))
-    };
-    match v6.segments() {
-        [0, 0, 0, 0, 0, 0xffff | 0, high, low] => v4(high, low),
-        [0x64, 0xff9b, 0, 0, 0, 0, high, low] => v4(high, low),
-        [0x2002, high, low, ..] => v4(high, low),
-        _ => address,
+    let itself = Some(address).filter(|_| carried.is_empty() || !is_mapped(address));
+    itself
+        .into_iter()
+        .chain(carried.into_iter().map(IpAddr::V4))
+}
+
+/// Whether it is an IPv4 address in all but spelling.
+fn is_mapped(address: IpAddr) -> bool {
+    address.to_canonical() != address
+}
+
+/// The IPv4 addresses in an IPv6 one: mapped and compatible (RFC 4291 §2.5.5), translated (RFC 2765
+/// §2.1), NAT64 (RFC 6052 §2.2), 6to4 (RFC 3056 §2), Teredo (RFC 4380 §4), ISATAP (RFC 5214 §6.1).
+fn carried(address: Ipv6Addr) -> Vec<Ipv4Addr> {
+    let v4 = |high: u16, low: u16| Ipv4Addr::from((u32::from(high) << 16) | u32::from(low));
+    match address.segments() {
+        [0, 0, 0, 0, 0, 0xffff | 0, high, low]
+        | [0, 0, 0, 0, 0xffff, 0, high, low]
+        | [0x64, 0xff9b, 0, 0, 0, 0, high, low]
+        | [0xfe80, 0, 0, 0, 0 | 0x200, 0x5efe, high, low] => vec![v4(high, low)],
+        // Whose network it is decides how long the prefix is, and so where the address stands.
+        [0x64, 0xff9b, 1, a, b, c, high, low] => {
+            let [_, b_low] = b.to_be_bytes();
+            let [c_high, _] = c.to_be_bytes();
+            let behind_48 = v4(a, u16::from_be_bytes([b_low, c_high]));
+            let [_, a_low] = a.to_be_bytes();
+            let behind_56 = v4(u16::from_be_bytes([a_low, b_low]), c);
+            let [high_high, _] = high.to_be_bytes();
+            let [_, c_low] = c.to_be_bytes();
+            let behind_64 = v4(
+                u16::from_be_bytes([b_low, c_high]),
+                u16::from_be_bytes([c_low, high_high]),
+            );
+            let all = [behind_48, behind_56, behind_64, v4(high, low)];
+            // Nothing but zeros is the rest of a longer prefix.
+            all.into_iter().filter(|v4| !v4.is_unspecified()).collect()
+        }
+        [0x2002, high, low, ..] => vec![v4(high, low)],
+        [0x2001, 0, _, _, _, _, high, low] => vec![v4(!high, !low)],
+        _ => Vec::new(),
     }
 }
 
@@ -267,8 +299,16 @@ mod tests {
             "http://127.1.2.3/",
             "http://[::1]/",
             "http://[::ffff:127.0.0.1]/",
+            "http://[::127.0.0.1]/",
+            "http://[::ffff:0:127.0.0.1]/",
+            "http://[64:ff9b::7f00:1]/",
+            "http://[64:ff9b:1::7f00:1]/",
+            "http://[2002:7f00:1::]/",
+            "http://[::]/",
             "http://0.0.0.0/",
             "localhost:22",
+            "LOCALHOST.:22",
+            "[0:0:0:0:0:0:0:1]:22",
         ] {
             assert_eq!(
                 check_request("", "10.0.0.1", target, ""),
@@ -287,7 +327,17 @@ mod tests {
             "169.254.169.254",
             "fe80::1",
             "::ffff:169.254.169.254",
+            "::ffff:0:169.254.169.254",
+            "::169.254.169.254",
             "64:ff9b::a9fe:a9fe",
+            "64:ff9b:1::a9fe:a9fe",
+            "64:ff9b:1:a9fe:a9:fe00::",
+            "64:ff9b:1:12a9:fe:a9fe::",
+            "64:ff9b:1:1234:a9:fea9:fe00:0",
+            "64:ff9b:1:1234:5678:9abc:a9fe:a9fe",
+            "2002:a9fe:a9fe::1",
+            "2001:0:4136:e378:8000:63bf:5601:5601",
+            "fe80::5efe:a9fe:a9fe",
         ] {
             assert!(!allows(Asker::Local, ip), "{ip}");
         }
@@ -298,11 +348,32 @@ mod tests {
             "::",
             "::ffff:127.0.0.1",
             "2002:7f00:1::",
+            "64:ff9b::127.0.0.1",
+            "64:ff9b:1::127.0.0.1",
+            "64:ff9b:1:7f00:0:100::",
         ] {
             assert!(allows(Asker::Local, ip), "{ip}");
             assert!(!allows(Asker::Remote, ip), "{ip}");
         }
-        assert!(allows(Asker::Remote, "10.0.0.1"));
+        for ip in [
+            "10.0.0.1",
+            "2001:db8::1",
+            "64:ff9b::192.0.2.1",
+            "64:ff9b:1::192.0.2.1",
+            "64:ff9b:1:1234::192.0.2.1",
+            "2001:0:4136:e378:8000:63bf:3fff:fdd2",
+        ] {
+            assert!(allows(Asker::Remote, ip), "{ip}");
+        }
+    }
+
+    #[test]
+    fn loopback_can_be_denied_to_everybody() {
+        let rules = rules("access:\n  direct_deny: ['127.0.0.0/8']\n");
+        for ip in ["127.0.0.1", "::ffff:127.0.0.1", "64:ff9b::7f00:1"] {
+            let allowed = allows_origin(&rules, Asker::Local, ip.parse().unwrap());
+            assert!(!allowed, "{ip}");
+        }
     }
 
     #[test]

@@ -123,6 +123,8 @@ struct Waiting {
     asked: Option<Instant>,
     interim: u32,
     suspected: bool,
+    /// When something other than the next hop was last looked at while that dripped.
+    looked: Option<Instant>,
 }
 
 impl Exchange<'_> {
@@ -135,16 +137,25 @@ impl Exchange<'_> {
         self.upload.resume();
         self.send_head(hop)?;
         let mut waiting = Waiting::default();
+        // Not anew whenever the next hop says a byte: that would be no progress of the body.
+        let mut progress = Instant::now();
         loop {
             if self.upload.is_open() {
-                self.send_body(hop)?;
+                self.send_body(hop, &mut progress)?;
             }
             if !self.upload.is_open() {
                 waiting.asked.get_or_insert_with(Instant::now);
                 self.request_done.get_or_insert_with(Instant::now);
             }
             let Some(head) = self.next_head(hop, &mut waiting, limit)? else {
-                continue; // Not all of it is there, and the body goes on meanwhile.
+                // Not all of it is there, and the body goes on meanwhile, if it does.
+                let side = if self.upload.pending().is_empty() {
+                    Side::Client
+                } else {
+                    Side::Hop
+                };
+                self.check_progress(progress, side)?;
+                continue;
             };
             match head.status() {
                 101 if self.upload.is_open() || !self.asked_to_switch(&head) => {
@@ -174,9 +185,12 @@ impl Exchange<'_> {
         let mut parts = [IoSlice::new(&self.out), IoSlice::new(self.upload.kept())];
         let stop = &self.ctx.stop;
         let patience = self.snapshot.config.limits.io_timeout;
-        let sent = hop
-            .conn
-            .send_all(&mut parts, patience, &mut || look_at(stop.stage()));
+        let sent = hop.conn.send_all(&mut parts, patience, &mut || {
+            if self.client_is_gone() {
+                return LookAround::GiveUp;
+            }
+            look_at(stop.stage())
+        });
         match sent {
             Ok(()) => Ok(()),
             Err(SendError::Io(_)) if hop.conn.sent() == before => {
@@ -188,22 +202,29 @@ impl Exchange<'_> {
                 Ok(())
             }
             Err(SendError::Stalled) => Err(Failed::no_response(HopFailure::SendTimeout)),
-            Err(SendError::Cut) => Err(Failed::Closed(CloseReason::Draining)),
+            Err(SendError::Cut) => {
+                self.check_stage()?;
+                Err(Failed::Closed(CloseReason::ClientGone))
+            }
         }
     }
 
     /// Sends the body until it is finished, or until the next hop says something or takes no more.
-    fn send_body(&mut self, hop: &mut Hop) -> Result<(), Failed> {
-        if self.upload.expects_continue && self.upload.pending().is_empty() {
-            let client = (self.client.conn.stream(), Want::Nothing);
+    /// `progress` is when a piece of it last got on.
+    fn send_body(&mut self, hop: &mut Hop, progress: &mut Instant) -> Result<(), Failed> {
+        let waits = self.upload.expects_continue
+            && self.upload.pending().is_empty()
+            && self.client.conn.unread().is_empty();
+        if waits {
+            // A client that sends its body after all need not be waited for.
+            let client = (self.client.conn.stream(), Want::Read);
             let next = (hop.conn.stream(), Want::Read);
             let ready = socket::wait_for(client, next, AWAIT_CONTINUE);
             if ready.is_ok_and(|(_, next)| next.to_read()) {
                 return Ok(());
             }
-            self.upload.expects_continue = false;
         }
-        let mut progress = Instant::now();
+        self.upload.expects_continue = false;
         while self.upload.is_open() {
             self.check_stage()?;
             while !self.upload.pending().is_empty() {
@@ -212,10 +233,13 @@ impl Exchange<'_> {
                     .send(&[IoSlice::new(self.upload.pending())], Wait::Tick)
                 {
                     Ok(0) if socket::is_readable(hop.conn.stream()) => return Ok(()),
-                    Ok(0) => self.check_progress(progress, Side::Hop)?,
+                    Ok(0) if self.client_is_gone() => {
+                        return Err(Failed::Closed(CloseReason::ClientGone));
+                    }
+                    Ok(0) => self.check_progress(*progress, Side::Hop)?,
                     Ok(count) => {
                         self.upload.advance(count);
-                        progress = Instant::now();
+                        *progress = Instant::now();
                     }
                     Err(_) => {
                         self.upload.abandon();
@@ -226,8 +250,8 @@ impl Exchange<'_> {
             if socket::is_readable(hop.conn.stream()) || !self.upload.is_open() {
                 return Ok(());
             }
-            if self.splice_request(hop)? || self.read_body(hop, progress)? {
-                progress = Instant::now();
+            if self.splice_request(hop, progress)? || self.read_body(hop, *progress)? {
+                *progress = Instant::now();
             } else {
                 return Ok(());
             }
@@ -310,7 +334,14 @@ impl Exchange<'_> {
                 Wait::Tick
             };
             match hop.conn.receive(wait) {
-                Ok(Received::Bytes(_)) => {}
+                // A next hop that drips is never silent, and the time passes all the same.
+                Ok(Received::Bytes(_)) => {
+                    let looked = *waiting.looked.get_or_insert_with(Instant::now);
+                    if looked.elapsed() >= TICK {
+                        waiting.looked = None;
+                        self.look_around(hop, waiting, limit)?;
+                    }
+                }
                 Ok(Received::End) => return Err(Failed::no_response(HopFailure::Closed)),
                 Ok(Received::Nothing) if wait == Wait::No => return Ok(None),
                 Ok(Received::Nothing) => self.look_around(hop, waiting, limit)?,

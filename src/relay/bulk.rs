@@ -83,13 +83,16 @@ impl Exchange<'_> {
     ///
     /// # Errors
     /// As for a copied body.
-    pub(super) fn splice_request(&mut self, hop: &mut Hop) -> Result<bool, Failed> {
-        let mut moved = self.pass_unread(hop)?;
+    pub(super) fn splice_request(
+        &mut self,
+        hop: &mut Hop,
+        progress: &mut Instant,
+    ) -> Result<bool, Failed> {
+        let mut moved = self.pass_unread(hop, progress)?;
         let left = self.upload.unseen(0);
         let Some(mut pipe) = self.pipe_for(&self.client.conn, left) else {
             return Ok(moved);
         };
-        let mut progress = Instant::now();
         while let Some(left) = self.upload.unseen(0).filter(|left| *left > 0) {
             self.check_stage()?;
             let client = (self.client.conn.stream(), Want::Read);
@@ -101,7 +104,7 @@ impl Exchange<'_> {
                 return Ok(moved);
             }
             if !client.to_read() {
-                self.check_progress(progress, Side::Client)?;
+                self.check_progress(*progress, Side::Client)?;
                 continue;
             }
             match pipe::fill(&mut pipe, self.client.conn.stream(), left) {
@@ -113,7 +116,7 @@ impl Exchange<'_> {
                     if !rest.is_empty() || !self.upload.is_open() {
                         return Ok(moved);
                     }
-                    progress = Instant::now();
+                    *progress = Instant::now();
                 }
                 Ok(Filled::Nothing) => {}
                 Ok(Filled::ReadInstead) => return Ok(moved),
@@ -124,9 +127,8 @@ impl Exchange<'_> {
     }
 
     /// Sends what was read of the request body already, from where it lies.
-    fn pass_unread(&mut self, hop: &mut Hop) -> Result<bool, Failed> {
+    fn pass_unread(&mut self, hop: &mut Hop, progress: &mut Instant) -> Result<bool, Failed> {
         let mut moved = false;
-        let mut progress = Instant::now();
         loop {
             let unread = self.client.conn.unread();
             let left = self.upload.unseen(unread.len()).unwrap_or(0);
@@ -137,11 +139,11 @@ impl Exchange<'_> {
             }
             match hop.conn.send(&[IoSlice::new(bytes)], Wait::Tick) {
                 Ok(0) if socket::is_readable(hop.conn.stream()) => return Ok(true),
-                Ok(0) => self.check_progress(progress, Side::Hop)?,
+                Ok(0) => self.check_taker(*progress)?,
                 Ok(sent) => {
                     self.client.conn.consume(sent);
                     self.upload.skip(sent as u64, b"");
-                    progress = Instant::now();
+                    *progress = Instant::now();
                     moved = true;
                 }
                 Err(_) => {
@@ -161,7 +163,7 @@ impl Exchange<'_> {
                     return pipe::empty(pipe)
                         .map_err(|_no_memory| Failed::Refused(Refusal::Internal));
                 }
-                Ok(0) => self.check_progress(progress, Side::Hop)?,
+                Ok(0) => self.check_taker(progress)?,
                 Ok(sent) => {
                     hop.conn.count_sent(sent as u64);
                     progress = Instant::now();
@@ -173,6 +175,14 @@ impl Exchange<'_> {
             }
         }
         Ok(Vec::new())
+    }
+
+    /// The next hop took nothing for a while: is there still a point in waiting?
+    fn check_taker(&self, since: Instant) -> Result<(), Failed> {
+        if self.client_is_gone() {
+            return Err(Failed::Closed(CloseReason::ClientGone));
+        }
+        self.check_progress(since, Side::Hop)
     }
 
     /// A pipe, if what is left and how it comes are worth one, and there is one.

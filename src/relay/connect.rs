@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use crate::balance::state::is_gateway_error;
+use crate::net::seldom::Seldom;
 use crate::net::socket::Wait;
 use crate::net::tunnel::{OnEnd, Side};
 use crate::protocol::answer::{self, AnswerContext, BodyWanted, HopFailure, Refusal};
@@ -28,6 +29,9 @@ use super::{Client, Context, Snapshot};
 
 /// The longest wait for an upstream's answer to CONNECT, whatever `limits.response_timeout_secs` says.
 const MOST_PATIENCE: Duration = Duration::from_secs(60);
+
+/// What is said when there is no thread.
+static NO_THREAD: Seldom = Seldom::new();
 
 /// What an upstream says to CONNECT.
 struct TunnelAnswer {
@@ -194,7 +198,9 @@ pub(super) fn start_tunnel(
     {
         Ok(()) => Outcome::Tunneled,
         Err(failed) => {
-            log::warn!("no thread for a tunnel: {}", failed.error);
+            if let Some(more) = NO_THREAD.says() {
+                log::warn!("no thread for a tunnel: {}{more}", failed.error);
+            }
             let answer = thread_limit(ctx);
             failed.answer(&answer);
             if let Some(mut report) = report.lock().take() {

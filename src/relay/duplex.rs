@@ -59,6 +59,19 @@ impl Down<'_> {
         Ok(())
     }
 
+    /// The client took so many bytes. What it has is let go, or the memory would grow to the whole
+    /// length of a body of which it always leaves a little.
+    fn advance(&mut self, count: usize) {
+        self.sent += count;
+        if self.pending().is_empty() {
+            self.out.clear();
+            self.sent = 0;
+        } else if self.sent >= WINDOW {
+            self.out.drain(..self.sent);
+            self.sent = 0;
+        }
+    }
+
     fn end(&mut self) -> Result<(), Failed> {
         self.coder
             .end_of_input()
@@ -201,11 +214,7 @@ impl Exchange<'_> {
             .conn
             .send(&[IoSlice::new(down.pending())], Wait::No)
             .map_err(|_gone| Failed::Closed(CloseReason::ClientGone))?;
-        down.sent += sent;
-        if down.pending().is_empty() {
-            down.out.clear();
-            down.sent = 0;
-        }
+        down.advance(sent);
         Ok(sent > 0)
     }
 }
@@ -216,5 +225,33 @@ fn read_down(down: &mut Down<'_>, hop: &mut Hop) -> Result<bool, Failed> {
         Ok(Received::Nothing) => Ok(false),
         Ok(Received::End) => down.end().map(|()| true),
         Err(_) => Err(truncated(HopFailure::Truncated)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::body::Sent;
+    use crate::protocol::framing::Framing;
+
+    /// A client that never quite takes all of it made the buffer grow to the length of the body.
+    #[test]
+    fn a_slow_client_costs_a_window_however_long_the_body_is() {
+        let mut coder = BodyCoder::new(Framing::UntilClose, Sent::AsReceived, 0);
+        let mut out = Vec::new();
+        let mut down = Down {
+            coder: &mut coder,
+            out: &mut out,
+            sent: 0,
+            ended: false,
+        };
+        for number in 0..10_000_u32 {
+            while down.wants_input() {
+                down.out.extend_from_slice(&[number.to_le_bytes()[0]; 1000]);
+            }
+            down.advance(down.pending().len() - 1);
+            assert_eq!(down.pending().len(), 1);
+            assert!(down.out.len() <= 2 * WINDOW, "{}", down.out.len());
+        }
     }
 }

@@ -26,6 +26,7 @@ use crate::protocol::rewrite::{self, Form, HopConnection, MaxForwards, RequestRe
 use crate::protocol::target::{AbsoluteForm, Authority};
 use crate::route::Route;
 
+use super::access;
 use super::attempt::{Bound, BoundTo, Failed, Hop, HopOrigin};
 use super::report::{self, Report, RouteTaken};
 use super::upload::Upload;
@@ -219,7 +220,12 @@ impl Exchange<'_> {
         self.write_request(target, Form::Origin, None);
         let begun = Instant::now();
         let to = BoundTo::Origin(target.authority.clone());
-        if let Some(bound) = self.take_bound(&to) {
+        let bound = self.take_bound(&to).filter(|bound| {
+            // It was dialed for another request, and maybe under other rules.
+            let there = bound.conn.stream().peer_addr();
+            there.is_ok_and(|there| self.may_reach(there.ip()))
+        });
+        if let Some(bound) = bound {
             let hop = Hop::new(bound.conn, None, begun, HopOrigin::Reused);
             match self.converse(hop) {
                 Ok(done) => return Ok(done),
@@ -354,19 +360,22 @@ impl Exchange<'_> {
 
     /// A new connection to the origin, if the direct route may go there.
     pub(super) fn dial_origin(&self) -> Result<Conn, Refusal> {
-        let access = &self.snapshot.config.access;
-        let asker = super::access::Asker::new(super::access::Asking::of(self.client), self.head);
-        let allows = |ip: IpAddr| super::access::allows_origin(access, asker, ip);
         self.dial(
             self.authority,
             &self.ctx.origin_names,
             self.connect_deadline(),
-            &allows,
+            &|ip| self.may_reach(ip),
         )
         .map_err(|error| match error {
             DialError::Forbidden => Refusal::TargetForbidden,
             DialError::Failed(failure) => Refusal::NextHop(failure),
         })
+    }
+
+    /// Whether the direct route may go there for this client.
+    fn may_reach(&self, address: IpAddr) -> bool {
+        let asker = access::Asker::new(access::Asking::of(self.client), self.head);
+        access::allows_origin(&self.snapshot.config.access, asker, address)
     }
 
     /// As [`dial::dial`]; when the process has no file descriptors left, those of idle connections are

@@ -7,11 +7,15 @@
 
 use std::time::Instant;
 
+use crate::net::seldom::Seldom;
 use crate::net::socket::{Received, Wait};
 use crate::protocol::answer::Refusal;
 use crate::protocol::proxy_header::{self, ProxyHeader};
 
 use super::{Arrival, Client, Snapshot};
+
+/// What is said when a client has too many connections.
+static COMPLAINT: Seldom = Seldom::new();
 
 /// How far an introduction is.
 #[derive(Debug)]
@@ -66,6 +70,13 @@ fn accept(client: &mut Client, snapshot: &Snapshot, header: ProxyHeader) -> Intr
     if client.counts_for(address.ip(), limit) {
         Introduction::Done
     } else {
+        if let Some(more) = COMPLAINT.says() {
+            log::warn!(
+                "{} has all the connections that one client may have: one more is refused; see \
+                 limits.max_connections_per_client{more}",
+                address.ip()
+            );
+        }
         Introduction::Refused(Refusal::ClientConnectionLimit)
     }
 }

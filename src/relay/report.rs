@@ -323,7 +323,20 @@ fn agent(fields: Fields<'_>) -> Agent {
         String::from_utf8_lossy(value).into_owned()
     };
     Agent {
-        referer: text("Referer"),
+        referer: without_userinfo(text("Referer")),
         user_agent: text("User-Agent"),
+    }
+}
+
+/// A URL as people may see it. Browsers leave userinfo out of `Referer`, programs do not.
+fn without_userinfo(url: String) -> String {
+    let Some((scheme, rest)) = url.split_once("//") else {
+        return url;
+    };
+    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+    let (authority, path) = rest.split_at_checked(end).unwrap_or((rest, ""));
+    match authority.rsplit_once('@') {
+        Some((_userinfo, host)) => format!("{scheme}//{host}{path}"),
+        None => url,
     }
 }

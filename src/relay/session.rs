@@ -16,6 +16,7 @@ use crate::protocol::head::{HeadLimits, HeadScanner, RequestHead};
 use crate::protocol::persistence::{self, CloseReason, Persistence};
 use crate::protocol::rewrite::{self, MaxForwards};
 use crate::protocol::target::RequestTarget;
+use crate::route::Route;
 use crate::stop::Stage;
 
 use super::access::Asking;
@@ -130,6 +131,7 @@ pub fn refuse(ctx: &Context, mut client: Client, refusal: &Refusal) -> Outcome {
     }
     client.conn.finish_sending();
     report.finish(ctx, (client.conn.received(), client.conn.sent()));
+    client.conn.forget_unread();
     Outcome::Linger(client)
 }
 
@@ -226,7 +228,7 @@ impl Turn<'_> {
                 return self.refuse(client, scratch, (&refusal, then));
             }
         };
-        if rewrite::max_forwards(self.head) == MaxForwards::Zero {
+        if self.ends_here(&admitted.target) {
             return self.answer_here(client, scratch, admitted.framing);
         }
         let mut exchange = self.begin(&mut client, scratch, &admitted);
@@ -299,6 +301,22 @@ impl Turn<'_> {
                 (_, _) => Persistence::Close(CloseReason::RequestUnread),
             },
         })
+    }
+
+    /// Whether this proxy is the last recipient. Of a TRACE it is also where an upstream would get our
+    /// credentials with it: whoever is the last one behind us answers with the request as it came.
+    fn ends_here(&self, target: &RequestTarget<'_>) -> bool {
+        match (rewrite::max_forwards(self.head), target) {
+            (MaxForwards::Zero, _) => true,
+            (MaxForwards::Absent | MaxForwards::Left(_), RequestTarget::Absolute(absolute)) => {
+                let rules = &self.snapshot.config.rules;
+                let upstreams = self.snapshot.pool.upstreams();
+                self.head.method() == "TRACE"
+                    && rules.route(absolute.authority.host()) == Route::ViaUpstream
+                    && upstreams.iter().any(|one| one.spec.credentials.is_some())
+            }
+            (MaxForwards::Absent | MaxForwards::Left(_), RequestTarget::Authority(_)) => false,
+        }
     }
 
     fn begin<'x>(
@@ -417,7 +435,7 @@ impl Turn<'_> {
     }
 
     /// The exchange is complete.
-    fn over(self, client: Client, then: Persistence) -> Next {
+    fn over(self, mut client: Client, then: Persistence) -> Next {
         self.report.finish(self.ctx, totals(&client));
         match then {
             Persistence::KeepAlive => Next::Again(client),
@@ -431,6 +449,7 @@ impl Turn<'_> {
             }
             Persistence::Close(_) => {
                 client.conn.finish_sending();
+                client.conn.forget_unread();
                 Next::Over(Outcome::Linger(client))
             }
         }

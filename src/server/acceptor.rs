@@ -8,10 +8,12 @@ use std::fs::File;
 use std::io::{self, IoSlice};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::net::conn::Conn;
+use crate::net::passed::Holder;
 use crate::net::permits::{PerClient, Permits};
+use crate::net::seldom::Seldom;
 use crate::net::socket::{self, TICK, Wait};
 use crate::protocol::answer::{self, AnswerContext, BodyWanted, Refusal};
 use crate::protocol::persistence::{CloseReason, Persistence};
@@ -29,18 +31,25 @@ const LINGER: Duration = Duration::from_millis(8);
 const BACKLOG: i32 = 4096;
 /// The first and the longest pause when there are no descriptors.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
-/// How often exhaustion is complained about.
-const COMPLAIN_EVERY: Duration = Duration::from_secs(30);
-
 /// Accepts connections until the stop signal.
 #[derive(Debug)]
 pub(super) struct Acceptor {
     pub(super) ctx: Arc<Context>,
     pub(super) listener: TcpListener,
+    pub(super) holder: Holder,
     pub(super) waiter: Arc<Waiter>,
     pub(super) connections: Arc<Permits>,
     pub(super) clients: Arc<PerClient>,
     pub(super) service: Arc<Service>,
+    pub(super) complaints: Complaints,
+}
+
+/// What is said when somebody is turned away.
+#[derive(Debug, Default)]
+pub(super) struct Complaints {
+    no_files: Seldom,
+    too_many: Seldom,
+    too_many_of_one: Seldom,
 }
 
 impl Acceptor {
@@ -63,7 +72,6 @@ impl Acceptor {
     pub(super) fn run(self) {
         let mut reserve = File::open("/dev/null").ok();
         let mut pause = PAUSES.0;
-        let mut complained: Option<Instant> = None;
         let wakes_every = self.service.pulses.every;
         while self.ctx.stop.stage() == Stage::Running {
             self.service.pulses.acceptor.beat();
@@ -74,11 +82,10 @@ impl Acceptor {
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.wait(wakes_every),
                 Err(error) if socket::is_exhaustion(&error) => {
-                    if complained.is_none_or(|last| last.elapsed() >= COMPLAIN_EVERY) {
-                        complained = Some(Instant::now());
+                    if let Some(more) = self.complaints.no_files.says() {
                         log::error!(
                             "cannot accept connections: {error}; raise the limit of open files or \
-                             lower limits.max_connections"
+                             lower limits.max_connections{more}"
                         );
                     }
                     drop(reserve.take());
@@ -95,9 +102,17 @@ impl Acceptor {
                 Err(error) => log::debug!("a connection was lost before it was accepted: {error}"),
             }
         }
-        // What is in the queue already would get a reset when the listener closes.
-        while let Ok((stream, address)) = self.listener.accept() {
-            self.admit(stream, address);
+        // It stays in the queue for the next process.
+        if self.holder == Holder::Manager {
+            return;
+        }
+        // What is in the queue already would get a reset when the listener closes. No more than fits into
+        // it, or clients that keep coming would keep it open.
+        for _ in 0..BACKLOG {
+            match self.listener.accept() {
+                Ok((stream, address)) => self.admit(stream, address),
+                Err(_) => return,
+            }
         }
     }
 
@@ -113,6 +128,13 @@ impl Acceptor {
         self.ctx.metrics.accepted.increment();
         let Some(connection) = self.connections.take(1) else {
             self.ctx.metrics.refused.increment();
+            if let Some(more) = self.complaints.too_many.says() {
+                log::warn!(
+                    "{} connections are all there may be: {address} is refused; see \
+                     limits.max_connections{more}",
+                    self.connections.limit()
+                );
+            }
             return self.refuse(stream, &Refusal::ConnectionLimit);
         };
         let snapshot = self.ctx.snapshot();
@@ -126,6 +148,13 @@ impl Acceptor {
         };
         let Some(client) = self.clients.take(address.ip(), limit) else {
             self.ctx.metrics.refused_for_client.increment();
+            if let Some(more) = self.complaints.too_many_of_one.says() {
+                log::warn!(
+                    "{} has all the connections that one client may have: one more is refused; see \
+                     limits.max_connections_per_client{more}",
+                    address.ip()
+                );
+            }
             return self.refuse(stream, &Refusal::ClientConnectionLimit);
         };
         if !cfg!(target_os = "linux") {

@@ -32,7 +32,9 @@ use parking_lot::Mutex;
 use crate::admin::{Admin, Load, Surroundings};
 use crate::balance::state::Availability;
 use crate::config::checked::Config;
+use crate::config::listen::ListenAddress;
 use crate::net::notify::Manager;
+use crate::net::passed::{self, Holder, Passed};
 use crate::net::permits::{PerClient, Permits};
 use crate::net::resolve::Resolver;
 use crate::net::{socket, threads};
@@ -42,7 +44,7 @@ use crate::stop::{Alarm, Stage, Woken};
 
 pub use signals::{Watch, may_read, run};
 
-use acceptor::Acceptor;
+use acceptor::{Acceptor, Complaints};
 use service::{Follower, Seen, Service};
 use waiter::{Source, Waiter};
 use workers::{Bounds, Hold, Workers};
@@ -54,6 +56,10 @@ const SWEEP_EVERY: Duration = Duration::from_secs(1);
 /// How long threads get to notice that everything was cut.
 const CUT_TIME: Duration = Duration::from_secs(3);
 
+/// How long connections that were accepted last get to send something before a drain closes them as
+/// idle, if the next process would have served them.
+const FIRST_BYTES: Duration = Duration::from_millis(500);
+
 /// What a server needs beside its configuration.
 #[derive(Debug, Default)]
 pub struct Options {
@@ -63,6 +69,8 @@ pub struct Options {
     pub file: Option<PathBuf>,
     /// Who is told what goes on; nobody by default.
     pub manager: Manager,
+    /// Sockets that are open already; none by default.
+    pub passed: Passed,
 }
 
 /// A running relay.
@@ -70,6 +78,7 @@ pub struct Options {
 pub struct Server {
     ctx: Arc<Context>,
     address: SocketAddr,
+    holder: Holder,
     waiter: Arc<Waiter>,
     workers: Arc<Workers>,
     connections: Arc<Permits>,
@@ -160,11 +169,8 @@ impl Server {
     /// When the address cannot be bound (which, and why), the access log cannot be opened, or the
     /// system lacks descriptors or threads.
     pub fn start(config: Config, options: Options) -> io::Result<Self> {
-        let listener = socket::listen("listen", &config.listen)?;
-        let admin = match &config.admin_listen {
-            Some(listen) => Some((socket::listen("admin_listen", listen)?, listen.clone())),
-            None => None,
-        };
+        let (listener, holder) = passed::or_listen(options.passed.proxy, "listen", &config.listen)?;
+        let admin = admin_listener(options.passed.admin, &config)?;
         Acceptor::prepare(&listener)?;
         let address = listener.local_addr()?;
         let access_log = config.access_log.clone();
@@ -186,6 +192,7 @@ impl Server {
             reload_alarm: ctx.stop.alarm(),
             ctx,
             address,
+            holder,
             waiter,
             workers,
             connections,
@@ -229,10 +236,12 @@ impl Server {
         let acceptor = Acceptor {
             ctx: Arc::clone(&self.ctx),
             listener,
+            holder: self.holder,
             waiter: Arc::clone(&self.waiter),
             connections: Arc::clone(&self.connections),
             clients: Arc::<PerClient>::default(),
             service: Arc::clone(&self.service),
+            complaints: Complaints::default(),
         };
         *self.acceptor.lock() = Some(self.essential("acceptor", move || acceptor.run())?);
         Ok(())
@@ -366,10 +375,25 @@ impl Server {
         if let Some(acceptor) = self.acceptor.lock().take() {
             join(acceptor);
         }
+        if self.holder == Holder::Manager {
+            self.wait_for_first_bytes(deadline);
+        }
         self.waiter.drain();
         let drained = self.wait_until_quiet(deadline);
         self.end();
         drained
+    }
+
+    /// Whoever connected last may not have sent its request yet. Where clients are refused from now on,
+    /// one more does not matter; where they are promised that they are not, it gets a moment.
+    fn wait_for_first_bytes(&self, deadline: Instant) {
+        let deadline = deadline.min(Instant::now() + FIRST_BYTES);
+        while self.waiter.counts().parked > 0
+            && Instant::now() < deadline
+            && self.ctx.stop.stage() != Stage::Ended
+        {
+            self.workers.wait_a_moment(DRAIN_TICK);
+        }
     }
 
     /// Every connection that has not had its last answer holds a permit.
@@ -441,6 +465,23 @@ impl Surroundings for Observed {
             most_queued: workers.most_queued,
         }
     }
+}
+
+/// Where the admin server listens, in both spellings; `None`: nowhere.
+fn admin_listener(
+    passed: Option<TcpListener>,
+    config: &Config,
+) -> io::Result<Option<(TcpListener, ListenAddress)>> {
+    let listener = match (passed, &config.admin_listen) {
+        (None, None) => return Ok(None),
+        (Some(listener), None) => listener,
+        (passed, Some(listen)) => match passed::or_listen(passed, "admin_listen", listen)? {
+            (listener, Holder::Us) => return Ok(Some((listener, listen.clone()))),
+            (listener, Holder::Manager) => listener,
+        },
+    };
+    let address = passed::address_of(&listener)?;
+    Ok(Some((listener, address)))
 }
 
 fn join(thread: JoinHandle<()>) {

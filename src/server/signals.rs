@@ -14,6 +14,7 @@ use signal_hook::iterator::{Handle, Signals};
 
 use crate::config::checked::Config;
 use crate::net::notify::Manager;
+use crate::net::passed::Passed;
 use crate::net::threads;
 
 use super::{Drained, Options, Server};
@@ -23,6 +24,8 @@ use super::{Drained, Options, Server};
 /// # Errors
 /// When the server cannot start.
 pub fn run(config: Config, file: &Path) -> io::Result<()> {
+    // Before the first thread: it changes the environment.
+    let passed = Passed::of_environment()?;
     // Before the first thread and the first client: no signal may find its default action.
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR1])?;
     let done = signals.handle();
@@ -30,6 +33,7 @@ pub fn run(config: Config, file: &Path) -> io::Result<()> {
     let options = Options {
         file: Some(file.to_owned()),
         manager: Manager::of_environment(),
+        passed,
         ..Options::default()
     };
     let server = Arc::new(Server::start(config, options)?);

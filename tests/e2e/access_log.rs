@@ -280,7 +280,14 @@ fn userinfo_is_never_shown() {
                 client.read_head();
             }
         }
-        let text = log.lines(14).concat();
+        let referer = "http://bob:hunter2@o.test/b@c";
+        let get = "GET http://o.test/ HTTP/1.1\r\nHost: o.test\r\nReferer:";
+        let mut client = proxy.client();
+        client.send(format!("{get} {referer}\r\n\r\n"));
+        client.expect_status(200);
+        let text = log.lines(15).concat();
+        let shown = text.contains("\"http://o.test/b@c\"");
+        assert_eq!(shown, format == "combined", "{text}");
         for secret in [
             "bob",
             "hunter2",

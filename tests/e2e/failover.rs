@@ -5,7 +5,9 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use super::harness::{Client, Hop, Message, ProbeAnswer, Proxy, Talk, Upstream, pattern};
+use super::harness::{
+    Client, Hop, Message, ProbeAnswer, Proxy, Talk, Upstream, pattern, wait_until,
+};
 
 const GET: &str = "GET http://o.test/ HTTP/1.1\r\nHost: o.test\r\n\r\n";
 const POST: &str = "POST http://o.test/ HTTP/1.1\r\nHost: o.test\r\nContent-Length: 2\r\n\r\nhi";
@@ -257,7 +259,29 @@ fn the_client_never_sees_the_407_of_an_upstream() {
         .send(POST)
         .expect_refusal(502)
         .expect_no_field("Proxy-Authenticate");
+    wait_until(|| !proxy.upstream("a").online);
     proxy.client().send(GET).expect_refusal(503);
+}
+
+/// Most upstreams pass on what an origin says, and anybody can have such an origin.
+#[test]
+fn a_407_of_an_origin_does_not_leave_nobody_for_the_others() {
+    let answering = |name| {
+        Upstream::answering(name, |hop, request| {
+            if request.line.contains("poison") {
+                hop.send(ITS_407);
+            } else {
+                hop.send_ok("fine");
+            }
+        })
+    };
+    let pool = ["a", "b", "c"].map(answering);
+    let proxy = Proxy::over(&pool);
+    for _ in 0..20 {
+        let mut client = proxy.client();
+        client.get("http://poison.test/").expect_refusal(502);
+        client.get("http://o.test/").expect_status(200);
+    }
 }
 
 #[test]

@@ -91,6 +91,9 @@ mod admin;
 /// Attacks, each followed by an honest request.
 mod smuggling;
 
+/// Messages that can be read in two ways, as tables; from both sides and in every piece.
+mod desync;
+
 /// Defects of the first release that belong nowhere else.
 mod regressions;
 
@@ -111,6 +114,9 @@ mod limits;
 
 /// Which wait ends when.
 mod deadlines;
+
+/// Peers that never come to an end.
+mod attacks;
 
 /// Who goes through an upstream and who directly.
 mod route;

@@ -39,6 +39,23 @@ fn what_a_trace_echoes_has_no_secrets() {
     upstream.expect_untouched();
 }
 
+/// It would answer with the request as it got it.
+#[test]
+fn no_upstream_gets_our_credentials_with_a_trace() {
+    let a = Upstream::echo_ok("a");
+    let proxy = Proxy::over([a.with("{username: bob, password: hunter2}")]);
+    for field in ["Max-Forwards: 1\r\n", "Max-Forwards: 9\r\n", ""] {
+        let mut client = proxy.client();
+        client.send(format!(
+            "TRACE http://o.test/ HTTP/1.1\r\nHost: o.test\r\n{field}\r\n"
+        ));
+        client
+            .expect_status(200)
+            .expect_body_with("TRACE http://o.test/ HTTP/1.1\r\n");
+    }
+    a.expect_untouched();
+}
+
 #[test]
 fn options_with_no_forwards_left_is_answered_here() {
     let (upstream, _proxy, mut client) = echoing();

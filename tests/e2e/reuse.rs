@@ -130,7 +130,12 @@ fn an_idle_connection_is_closed_when_its_time_is_over() {
 fn no_more_idle_connections_are_kept_than_the_file_says() {
     let a = Upstream::by_hand("a");
     let proxy = Proxy::with_yaml("limits: {upstream_idle_connections: 2}", [&a]);
-    let mut pairs = finished(&proxy, open(&proxy, &a, 4));
+    let mut pairs = Vec::new();
+    for (before, pair) in open(&proxy, &a, 4).into_iter().enumerate() {
+        pairs.extend(finished(&proxy, vec![pair]));
+        // The answer may be here before the connection has found its place, or none.
+        wait_until(|| proxy.upstream("a").active == 3 - before as u64);
+    }
     // The last two found no place.
     for (_, hop) in &mut pairs[2..] {
         hop.expect_closed();

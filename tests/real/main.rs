@@ -41,6 +41,8 @@ mod tools;
 mod blame;
 /// Crowds of idle, slow and endless clients.
 mod crowd;
+/// A machine that has nothing left.
+mod exhaustion;
 /// Connections to upstreams are used again, but not for the wrong origin.
 mod reuse;
 

@@ -5,6 +5,7 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
+use std::time::Duration;
 
 use crate::machine::{PATIENCE, connect, note, wait_until};
 
@@ -59,6 +60,23 @@ impl Spawned {
             status.is_some()
         });
         status.expect("just seen")
+    }
+
+    pub(crate) fn signal(&self, signal: rustix::process::Signal) {
+        let id = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(id, signal).expect("own child");
+    }
+
+    /// What it has used of the processors so far, from `/proc/PID/stat`.
+    pub(crate) fn processor_time(&self) -> Duration {
+        let path = format!("/proc/{}/stat", self.child.id());
+        let stat = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"));
+        let (_, fields) = stat.rsplit_once(')').expect("a name in parentheses");
+        let fields: Vec<&str> = fields.split_whitespace().collect();
+        let ticks = |at: usize| fields[at].parse::<u64>().expect("a number");
+        // The 14th and 15th of the manual, in user and in kernel mode.
+        let each = rustix::param::clock_ticks_per_second();
+        Duration::from_millis((ticks(11) + ticks(12)) * 1000 / each)
     }
 
     /// A number from `/proc/PID/status`: "Threads", or in KiB "`VmHWM`" and "`VmRSS`".

@@ -9,6 +9,9 @@ use crate::machine::{Folder, PATIENCE, free_port, wait_until};
 use crate::programs::Server;
 use crate::proxies::Proxy;
 
+/// The program under test.
+pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_http-proxy-lb");
+
 /// A running http-proxy-lb.
 pub(crate) struct Relay {
     pub(crate) server: Server,
@@ -64,7 +67,12 @@ impl Settings {
 
     fn yaml(&self, port: u16) -> String {
         let mut text = format!(
-            "listen: '127.0.0.1:{port}'\naccess_log: true\n{}",
+            "listen: '127.0.0.1:{port}'\n{}{}",
+            if self.lines.contains("access_log:") {
+                ""
+            } else {
+                "access_log: true\n"
+            },
             self.lines
         );
         if !self.upstreams.is_empty() {
@@ -80,7 +88,16 @@ impl Relay {
         let folder = Folder::new();
         let port = free_port();
         let config = folder.write_secret("config.yaml", settings.yaml(port));
-        let server = start(&config, port);
+        let server = start(Command::new(BINARY), &config, port);
+        Self { server, folder }
+    }
+
+    /// By a command that becomes the program, of whatever user.
+    pub(crate) fn start_by(command: Command, settings: &Settings) -> Self {
+        let folder = Folder::new();
+        let port = free_port();
+        let config = folder.write("config.yaml", settings.yaml(port));
+        let server = start(command, &config, port);
         Self { server, folder }
     }
 
@@ -138,8 +155,7 @@ fn has_word(line: &str, word: &str) -> bool {
     })
 }
 
-fn start(config: &Path, port: u16) -> Server {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_http-proxy-lb"));
+fn start(mut command: Command, config: &Path, port: u16) -> Server {
     command.arg("--config").arg(config).env("RUST_LOG", "info");
     Server::start(&mut command, config.with_extension("output"), port)
 }
@@ -149,5 +165,7 @@ pub(crate) fn as_upstream(name: &'static str, settings: &Settings) -> Proxy {
     let folder = Folder::new();
     let port = free_port();
     let config = folder.write_secret("config.yaml", settings.yaml(port));
-    Proxy::new(name, None, folder, move || start(&config, port))
+    Proxy::new(name, None, folder, move || {
+        start(Command::new(BINARY), &config, port)
+    })
 }

@@ -1,0 +1,36 @@
+# bash completion for http-proxy-lb
+
+_http_proxy_lb() {
+	local cur=${COMP_WORDS[COMP_CWORD]} prev='' command='' word words
+	((COMP_CWORD > 0)) && prev=${COMP_WORDS[COMP_CWORD - 1]}
+	for word in "${COMP_WORDS[@]:1:COMP_CWORD-1}"; do
+		case $word in
+		demo | status)
+			command=$word
+			break
+			;;
+		esac
+	done
+	case $prev in
+	-c | --config | --token-file)
+		compopt -o filenames 2>/dev/null
+		mapfile -t COMPREPLY < <(compgen -f -- "$cur")
+		return
+		;;
+	--log-level)
+		mapfile -t COMPREPLY < <(compgen -W 'error warn info debug trace' -- "$cur")
+		return
+		;;
+	--admin)
+		mapfile -t COMPREPLY < <(compgen -W 'http://127.0.0.1:9090' -- "$cur")
+		return
+		;;
+	esac
+	case $command in
+	demo) words='--log-level --help' ;;
+	status) words='--config --admin --token-file --json --live --watch --log-level --help' ;;
+	*) words='--config --check --log-level --help --version demo status' ;;
+	esac
+	mapfile -t COMPREPLY < <(compgen -W "$words" -- "$cur")
+}
+complete -F _http_proxy_lb http-proxy-lb

@@ -1,0 +1,113 @@
+//! Every limit on what a peer can influence: nothing else is in this module.
+//!
+//! A peer is whoever sends us bytes, or decides when they come: clients, upstreams, origins, name
+//! servers, clients of the admin server, and, less likely to be hostile, the files that are read. `tests/bounds.rs`
+//! keeps the tables true: each key, constant and test named here exists, and each key of `limits` and
+//! each constant that is called `.._MAX` or `MOST..` is named here.
+//!
+//! The memory that clients can take is the product of two of them: each connection holds at most
+//! `limits.max_header_bytes` of an incomplete head, and there are at most `limits.max_connections`.
+//!
+//! # Clients
+//!
+//! | what | limit | set by | when reached | test |
+//! |---|---|---|---|---|
+//! | connections | as many as descriptors allow: each may need another one | `limits.max_connections` | 503, and one line of log in 30 s | `a_connection_too_many_is_told_so_and_closed` |
+//! | connections of one address | none | `limits.max_connections_per_client` | 503, and one line of log in 30 s | `one_address_cannot_take_all_connections` |
+//! | connections not yet accepted | 4096, or what the system allows | `BACKLOG` | the system lets them wait | `a_full_listen_queue_empties_again` |
+//! | descriptors | the hard limit of the process, at most 2^20 | `MOST_FILES` | 503 to one client after another, with growing pauses and one line of log in 30 s; idle connections to upstreams are given up | `without_descriptors_it_waits_says_so_once_and_recovers`, `kept_connections_give_way_when_descriptors_run_out` |
+//! | silence before and between requests | 60 s | `limits.idle_timeout_secs` | closed without a word | `a_connection_without_a_byte_is_closed_without_a_word` |
+//! | time for a head | 15 s from its first byte | `limits.header_timeout_secs` | 408 | `half_a_head_is_told_408`, `a_head_that_trickles_in_is_told_408` |
+//! | a head | 64 KiB | `limits.max_header_bytes` | 431 | `a_head_that_is_too_large_is_431`, `a_flood_of_fields_is_431_and_others_are_served` |
+//! | its request line | 16 KiB | `REQUEST_LINE_MAX` | 414 | `a_request_line_that_is_too_long_is_414` |
+//! | its fields | 256 | `FIELDS_MAX` | 431 | `two_hundred_and_fifty_six_fields_pass_and_one_more_is_431` |
+//! | empty lines before it | 4; 2 between requests | `EMPTY_LINES_MAX`, `EMPTY_LINES` | 400 | `empty_lines_before_a_request_are_skipped` |
+//! | the host of a target | 253 bytes, 63 a label | `NAME_MAX`, `LABEL_MAX` | 400 | `what_cannot_become_a_request_is_refused_at_once` |
+//! | memory of a held connection | its unread bytes | `limits.max_header_bytes` | | `a_held_connection_keeps_its_unread_bytes_and_no_more_memory` |
+//! | a PROXY header | 107 bytes as a line, 4096 as a block | `LINE_MAX`, `BLOCK_MAX` | 400 | `a_malformed_block_is_refused` |
+//! | requests on a connection | none: each is served in its turn, and none is kept | | | `ten_thousand_pipelined_requests_are_answered_in_order`, `a_pipeline_whose_answers_nobody_reads_is_cut` |
+//! | requests that wait for a worker | four for each worker | `limits.queue` | 503 | `more_waiting_requests_than_the_queue_holds_are_refused` |
+//! | how long they wait | 5 s | `limits.queue_timeout_secs` | 503 | `a_request_that_waits_too_long_for_a_worker_is_refused` |
+//! | workers | 64 a core, between 128 and 1024 | `limits.workers`, at most `WORKERS_MAX` | the request waits | `never_more_workers_are_started_than_the_file_says` |
+//! | workers of one address | half of them, while others wait | | the others go first | `one_address_cannot_take_all_workers` |
+//! | threads for what lasts | three quarters of what the system allows, at most 16384 | `MOST_LONG_THREADS` | exchanges keep their workers, tunnels get 503 | `endless_streams_and_stalled_readers_do_not_use_up_the_workers`, `with_forty_threads_it_answers_and_recovers` |
+//! | the stack of a thread | 256 KiB | `STACK` | | |
+//! | a body without progress | 60 s | `limits.io_timeout_secs` | 408, or the end of the connection | `a_body_that_stops_is_told_408_and_blamed_on_no_upstream`, `an_upstream_that_drips_does_not_keep_a_stopped_upload_alive` |
+//! | a reader without progress | 60 s | `limits.io_timeout_secs` | the end of the connection | `a_client_that_does_not_read_is_cut_and_blamed_alone` |
+//! | a body that makes progress | none: it gives up its worker's place after a second | | | `slow_bodies_leave_the_workers_to_others` |
+//! | a chunk size | 16 digits | `SIZE_DIGITS_MAX` | 400 | `sizes_that_do_not_fit_are_refused` |
+//! | chunk extensions | 1 KiB a line, 16 KiB a body | `EXTENSION_LINE_MAX`, `EXTENSIONS_MAX` | 400 | `endless_chunk_extensions_of_a_request_are_refused` |
+//! | trailers | as a head | `limits.max_header_bytes`, `FIELDS_MAX` | 400 | `endless_trailers_of_a_request_are_refused` |
+//! | a body kept to be sent again | 64 KiB | `REPLAYABLE` | it is sent once only | `a_body_that_is_gone_is_not_repeated` |
+//! | bytes of a body on their way | 144 KiB each way | `LARGE`, `WINDOW` | nothing more is read | `a_slow_client_costs_a_window_however_long_the_body_is` |
+//! | bytes after the last answer | 16 MiB in 5 s | `LINGER_BYTES` | closed | `the_answer_reaches_a_client_that_is_sending` |
+//! | refused connections that still send | 256, or a sixteenth of the descriptors | `MOST_UNCOUNTED` | closed at once | `a_connection_too_many_is_told_so_and_closed` |
+//! | a silent tunnel | an hour | `limits.tunnel_idle_timeout_secs` | closed | `a_tunnel_that_is_silent_both_ways_is_closed` |
+//! | a stop | 30 s; of new connections no more than one queue full | `limits.shutdown_timeout_secs`, `BACKLOG` | what is left is cut | `what_takes_longer_than_the_drain_time_is_cut_visibly`, `clients_that_keep_coming_do_not_keep_a_stop_from_beginning` |
+//!
+//! # Upstreams and origins
+//!
+//! | what | limit | set by | when reached | test |
+//! |---|---|---|---|---|
+//! | a connection | 5 s, the look-up of the name included | `limits.connect_timeout_secs` | the next upstream, or 504 | `an_upstream_that_does_not_accept_in_time_is_passed_over` |
+//! | the head of the answer, one attempt | 300 s from the end of the request | `limits.response_timeout_secs` | 504 | `a_response_that_does_not_begin_in_time_is_504`, `an_upstream_that_drips_its_head_is_504` |
+//! | the same for CONNECT | 60 s | `MOST_PATIENCE` | 504 | `an_answer_that_does_not_come_in_time_is_504` |
+//! | the same, all attempts together | none | `limits.request_timeout_secs` | 504 | `all_attempts_together_have_one_request_timeout` |
+//! | attempts | 3 | `MOST_ATTEMPTS` | 502 or 504 | `a_request_that_failed_everywhere_is_answered` |
+//! | the head of an answer | 64 KiB, 256 fields | `limits.max_header_bytes`, `FIELDS_MAX` | 502 | `a_response_head_without_an_end_is_502` |
+//! | interim answers | 32 | `MOST_INTERIM` | 502 | `an_endless_run_of_interim_responses_is_502` |
+//! | chunk extensions and trailers | as of clients | `EXTENSIONS_MAX`, `limits.max_header_bytes` | the client sees that the body breaks off | `endless_chunk_extensions_of_a_response_break_it_off`, `endless_trailers_of_a_response_break_it_off` |
+//! | a body without progress | 60 s | `limits.io_timeout_secs` | the client sees that it breaks off | `a_response_body_that_stops_breaks_off_at_the_client` |
+//! | a request that is not taken | 60 s | `limits.io_timeout_secs` | 504 | `an_upstream_that_does_not_take_the_request_is_504_and_probed`, `a_client_that_leaves_while_its_request_is_not_taken_is_noticed` |
+//! | idle connections, each upstream | 64 | `limits.upstream_idle_connections`, at most `UPSTREAM_IDLE_MAX` | closed instead of kept | `neither_too_many_nor_too_old_ones_are_kept` |
+//! | their age | 30 s | `limits.upstream_idle_secs` | closed | `neither_too_many_nor_too_old_ones_are_kept` |
+//! | large buffers kept for tunnels | 32 | `SPARE_BUFFERS` | freed | |
+//! | a probe | 5 s; its answer's head 64 KiB | `health_check.timeout_secs` | failed | `an_upstream_that_drips_has_the_timeout_and_no_more`, `an_endless_head_of_an_answer_fails_the_probe` |
+//! | probes at a time | one for each upstream, 32 in all | `PROBE_THREADS_MAX` | they wait for each other | `silent_upstreams_do_not_delay_the_probes_of_others` |
+//!
+//! # Name servers
+//!
+//! | what | limit | set by | when reached | test |
+//! |---|---|---|---|---|
+//! | a look-up | the time to connect | `limits.connect_timeout_secs` | 504 | `a_look_up_that_hangs_is_504_and_holds_nobody_else` |
+//! | look-ups at a time | 8, and 8 more for upstreams | `MOST_THREADS` | they wait | `many_look_ups_that_hang_leave_addresses_and_known_names_alone` |
+//! | look-ups that wait | 1024 | `MOST_WAITING` | 504 at once | `look_ups_beyond_the_limit_fail_at_once` |
+//! | names remembered | 4096 | `MOST_NAMES` | the oldest are forgotten, then all | `names_beyond_the_limit_are_forgotten` |
+//! | addresses of a name | 32 | `MOST_ADDRESSES` | the rest is not used | `of_a_name_with_thousands_of_addresses_the_first_few_are_used` |
+//!
+//! # Clients of the admin server
+//!
+//! What is behind these limits, `tiny_http`, sees one request at a time that was written here.
+//!
+//! | what | limit | set by | when reached | test |
+//! |---|---|---|---|---|
+//! | connections | 64 | `MOST` | the one that was silent longest is closed | `five_hundred_silent_clients_delay_nobody` |
+//! | a head | 8 KiB | `HEAD` | 431 | `an_oversized_head_is_refused_and_the_answer_arrives` |
+//! | time for it | 5 s | `HEAD_TIME` | 408 | `a_head_that_does_not_come_in_time_is_told_so` |
+//! | requests on a connection | 1, without a body | | closed | `only_one_request_is_served_on_a_connection` |
+//! | time to take an answer | 30 s | `ANSWER_TIME` | closed | `clients_that_never_read_their_answer_delay_nobody` |
+//! | answers not yet taken | 64 MiB in all | `MOST_WAITING` | the one that was not taken longest is dropped | `clients_that_never_read_their_answer_delay_nobody` |
+//! | time to make an answer | 5 s | `PATIENCE` | 503 | `an_accept_thread_that_dies_is_replaced_before_anybody_notices` |
+//!
+//! # Logs
+//!
+//! | what | limit | set by | when reached | test |
+//! |---|---|---|---|---|
+//! | entries that wait for the access log | 16384, and 16 MiB | `MOST_WAITING`, `MOST_BYTES` | lost and counted | `long_entries_that_wait_take_a_bounded_amount_of_memory`, `a_stuck_sink_never_stops_the_relay` |
+//! | complaints about a full disk | one a minute | `COMPLAIN_EVERY` | not made | `a_full_disk_under_the_access_log_is_told_once_and_got_over` |
+//! | a line of the log | 8 KiB | `MESSAGE_MAX`, `LINE_MAX` | cut | `a_long_message_is_cut_and_still_one_write` |
+//! | a wait for whoever reads the log | 500 ms, once | `PATIENCE` | lines are lost and counted | `a_pipe_that_nobody_reads_holds_nobody_up`, `a_blocked_standard_error_holds_nobody_up` |
+//! | complaints that a peer can cause | one in 30 s of each kind | `EVERY` | counted in the next one | `a_flood_is_one_complaint_and_a_count` |
+//!
+//! # Files, and what we ask as clients
+//!
+//! | what | limit | set by | when reached | test |
+//! |---|---|---|---|---|
+//! | the configuration | 1 MiB | `FILE_MAX` | an error | `a_file_that_cannot_be_a_configuration_is_refused` |
+//! | its values, aliases unfolded | 500000 | `VALUES_MAX` | an error | `an_alias_bomb_is_refused` |
+//! | its open brackets | 1000 | `BRACKETS_MAX` | an error | `brackets_without_end_are_refused_before_the_parser_sees_them` |
+//! | what is said about it | 30 messages, 60 bytes of a value, 10 names | `SHOWN_MAX`, `QUOTED_MAX`, `VALUE_MAX`, `NAMES_MAX` | counted | `a_thousand_errors_are_not_a_thousand_lines`, `many_names_are_counted` |
+//! | a secret or a file of users | 1 MiB | `SECRET_FILE_MAX` | an error | `secret_files_that_cannot_be_used_are_named_with_the_reason` |
+//! | numbers in it | a head 1 KiB to 1 MiB, a queue 2^20, a time ten years | `HEADER_BYTES_MIN`, `HEADER_BYTES_MAX`, `QUEUE_MAX`, `SECONDS_MAX` | an error | `its_examples_are_examples_of_valid_keys` |
+//! | an answer to `status` | 64 MiB, 16 levels, 10 s | `MOST`, `DEEPEST`, `PATIENCE` | an error | `endless_nesting_is_not_followed` |
+//! | connections to the origin of `demo` | 256, each with a head of 64 KiB | `MOST_CONNECTIONS`, `HEAD_MAX` | closed | |
