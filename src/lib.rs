@@ -43,8 +43,9 @@
 //!  main ── Server::start ── waits for signals ── drain ── join
 //!  acceptor x1  accept ─ permit ─▶ waiter ─ readable ─▶ [bounded queue] ─▶ worker xN ─ session::serve
 //!                                    ▲ an idle worker      full: 503          │ Park       │ Tunnel
-//!                                    │ watches (mio)                          │            └▶ tunnel x2
+//!                                    │ watches (mio)                          │            └▶ ferry x1 per 2 cores
 //!                                    └────────────────────────────────────────┘
+//!  tunnel x0..2 each, while it is busy
 //!  overseer x1   health x1 (+ probes)   reload x1   sweeper x1   access-log x1   resolver x0..8
 //!  admin x1   admin-handler x1 (+ those of tiny_http)   service x0..1 (tells a service manager)
 //! ```
@@ -77,7 +78,8 @@
 //! 8. The session goes on with the next request, or the connection is parked, closed or lingers.
 //!
 //! `CONNECT origin.test:443`: as 1 to 3; [`relay::connect`] dials or asks an upstream, and both
-//! connections, with every byte read too far, move into the two threads of [`net::tunnel`].
+//! connections, with every byte read too far, become a [`net::tunnel`]: the ferry carries it while little
+//! moves, and each direction that is busy has a thread until it is quiet again.
 //!
 //! # Limits
 //!

@@ -227,6 +227,21 @@ impl Conn {
         }
     }
 
+    /// Whether the last read filled the buffer, and nothing of it is left: more is coming at once.
+    pub fn is_in_bulk(&self) -> bool {
+        self.is_bulk && self.unread().is_empty()
+    }
+
+    /// Counts bytes that were received past the buffer.
+    pub fn count_received(&mut self, bytes: u64) {
+        self.received += bytes;
+    }
+
+    /// Counts bytes that were sent without [`Conn::send`].
+    pub fn count_sent(&mut self, bytes: u64) {
+        self.sent += bytes;
+    }
+
     /// Sends as much of `parts` as the peer takes; see [`socket::send`].
     ///
     /// # Errors

@@ -2,27 +2,33 @@
 //!
 //! - [`socket`]: system calls with a time limit, and waiting for two sockets at once
 //! - [`conn`]: a socket with the bytes read too far
+//! - [`crew`]: threads kept for the next job
 //! - [`notify`]: what the service manager is told
 //! - [`passed`]: sockets that the service manager opened
 //! - [`permits`]: how many of a thing may exist, as guards
+//! - [`pipe`]: bytes from socket to socket without a copy
 //! - [`process`]: what the system says about this process
+//! - [`readiness`]: which of many sockets can be read
 //! - [`resolve`]: names to addresses, off the workers, under a deadline
 //! - [`dial`]: an authority to a connected socket
 //! - [`seldom`]: complaints that come once in a while
 //! - [`shelf`]: idle connections to one upstream, kept for reuse
 //! - [`sink`]: files and pipes for lines, written to without being held up
 //! - [`threads`]: named threads within the process's budget
-//! - [`tunnel`]: two copy threads after a CONNECT or an Upgrade
+//! - [`tunnel`]: what follows a CONNECT or an Upgrade
 //!
 //! Every socket is blocking; single calls are made non-blocking by a flag where two peers must be
 //! watched at once. Nothing here knows HTTP.
 
 pub mod conn;
+pub mod crew;
 pub mod dial;
 pub mod notify;
 pub mod passed;
 pub mod permits;
+pub mod pipe;
 pub mod process;
+pub mod readiness;
 pub mod resolve;
 pub mod seldom;
 pub mod shelf;

@@ -4,7 +4,8 @@
 //! of their own ask it, a worker waits for the answer only until its connect deadline, and answers are
 //! kept for a fixed time: 30 s when there are addresses, 2 s when there are none. Addresses that are
 //! older, but not older than 10 minutes, are used while they are asked for anew, and when nobody
-//! answers: a name server that is down for a while takes nothing else down.
+//! answers: a name server that is down for a while takes nothing else down. Names that are sure to be
+//! asked for again ([`Resolver::keep`]) are renewed before their time is over, so nobody waits for them.
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
@@ -25,6 +26,11 @@ const KEEP: Duration = Duration::from_secs(30);
 const KEEP_STALE: Duration = Duration::from_secs(600);
 /// How long a failure is remembered.
 const KEEP_FAILURE: Duration = Duration::from_secs(2);
+/// How old the addresses of a kept name get: it is asked for again before their time is over.
+const RENEW_AFTER: Duration = Duration::from_secs(25);
+/// The longest pause between attempts at a kept name that has no address, as a power of two of
+/// [`KEEP_FAILURE`].
+const MOST_DOUBLINGS: u32 = 4;
 /// Names remembered; beyond this, expired ones are dropped, then all.
 const MOST_NAMES: usize = 4096;
 /// Addresses used of one name; whoever answers for a name may list thousands.
@@ -60,6 +66,8 @@ pub struct Resolver {
 
 struct Shared {
     ask: Arc<Ask>,
+    /// How old a kept name gets.
+    renew_after: Duration,
     table: Mutex<Table>,
     answered: Condvar,
     wanted: Condvar,
@@ -78,6 +86,18 @@ struct Table {
 struct Entry {
     known: Option<Known>,
     asking: bool,
+    /// In a row.
+    failures: u32,
+    kept: Kept,
+}
+
+/// Whether a name is asked for without being wanted by anybody.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Kept {
+    #[default]
+    No,
+    /// From then on.
+    RenewAt(Instant),
 }
 
 struct Known {
@@ -111,20 +131,21 @@ impl Default for Resolver {
 impl Resolver {
     /// A resolver that asks `ask`, which may block.
     pub fn asking(ask: impl Fn(&str) -> io::Result<Vec<IpAddr>> + Send + Sync + 'static) -> Self {
-        Self::sharing(Arc::new(ask))
+        Self::sharing(Arc::new(ask), RENEW_AFTER)
     }
 
     /// One that asks the same, with a table and threads of its own: whoever fills up this one cannot
     /// keep that one from answering.
     #[must_use = "this one is not changed"]
     pub fn apart(&self) -> Self {
-        Self::sharing(Arc::clone(&self.shared.ask))
+        Self::sharing(Arc::clone(&self.shared.ask), self.shared.renew_after)
     }
 
-    fn sharing(ask: Arc<Ask>) -> Self {
+    fn sharing(ask: Arc<Ask>, renew_after: Duration) -> Self {
         Self {
             shared: Arc::new(Shared {
                 ask,
+                renew_after,
                 table: Mutex::default(),
                 answered: Condvar::new(),
                 wanted: Condvar::new(),
@@ -163,10 +184,36 @@ impl Resolver {
         }
     }
 
+    /// Asks for these names now and again and again, until others are named.
+    pub fn keep<N: AsRef<str>>(&self, names: impl IntoIterator<Item = N>) {
+        let mut table = self.shared.table.lock();
+        for entry in table.names.values_mut() {
+            entry.kept = Kept::No;
+        }
+        for name in names {
+            let entry = table.names.entry(name.as_ref().into()).or_default();
+            entry.kept = Kept::RenewAt(Instant::now());
+        }
+        if table.next_renewal().is_some() && self.have_thread(&mut table).is_ok() {
+            self.shared.wanted.notify_one();
+        }
+    }
+
     fn enqueue(&self, table: &mut Table, name: &str) -> Result<(), ResolveError> {
         if table.waiting.len() >= MOST_WAITING {
             return Err(ResolveError::TimedOut);
         }
+        self.have_thread(table)?;
+        if table.names.len() >= MOST_NAMES {
+            table.forget_some();
+        }
+        table.names.entry(name.into()).or_default().asking = true;
+        table.waiting.push_back(name.into());
+        self.shared.wanted.notify_one();
+        Ok(())
+    }
+
+    fn have_thread(&self, table: &mut Table) -> Result<(), ResolveError> {
         if table.idle == 0 && table.threads < MOST_THREADS {
             let shared = Arc::clone(&self.shared);
             match threads::start("resolver", move || shared.run()) {
@@ -180,33 +227,67 @@ impl Resolver {
                 Err(_) => {} // The ones there are will do it.
             }
         }
-        if table.names.len() >= MOST_NAMES {
-            let now = Instant::now();
-            let is_fresh = |known: &Known| known.fresh_until > now;
-            table
-                .names
-                .retain(|_, entry| entry.asking || entry.known.as_ref().is_some_and(is_fresh));
-            if table.names.len() >= MOST_NAMES {
-                table.names.retain(|_, entry| entry.asking);
-            }
-        }
-        table.names.entry(name.into()).or_default().asking = true;
-        table.waiting.push_back(name.into());
-        self.shared.wanted.notify_one();
         Ok(())
     }
 }
 
+impl Table {
+    /// Makes room for names: expired ones are dropped, then all that nobody asks for at the moment.
+    fn forget_some(&mut self) {
+        let now = Instant::now();
+        let is_fresh = |known: &Known| known.fresh_until > now;
+        let is_needed = |entry: &Entry| entry.asking || entry.kept != Kept::No;
+        self.names
+            .retain(|_, entry| is_needed(entry) || entry.known.as_ref().is_some_and(is_fresh));
+        if self.names.len() >= MOST_NAMES {
+            self.names.retain(|_, entry| is_needed(entry));
+        }
+    }
+
+    /// When the next kept name is to be asked for.
+    fn next_renewal(&self) -> Option<Instant> {
+        let entries = self.names.values().filter(|entry| !entry.asking);
+        let at = entries.filter_map(|entry| match entry.kept {
+            Kept::No => None,
+            Kept::RenewAt(at) => Some(at),
+        });
+        at.min()
+    }
+
+    /// Lines up the kept names whose time has come.
+    fn renew(&mut self, now: Instant) {
+        for (name, entry) in &mut self.names {
+            if matches!(entry.kept, Kept::RenewAt(at) if at <= now) && !entry.asking {
+                entry.asking = true;
+                self.waiting.push_back(name.clone());
+            }
+        }
+    }
+}
+
 impl Shared {
-    /// One resolver thread: asks for names until there has been none for a while.
-    fn run(&self) {
+    /// One resolver thread: asks for names until there has been none for a while. One of them stays
+    /// as long as there are names to keep, and anybody to keep them for.
+    fn run(self: &Arc<Self>) {
         let mut table = self.table.lock();
         loop {
             let Some(name) = table.waiting.pop_front() else {
+                let now = Instant::now();
+                let renewal = table.next_renewal();
+                if renewal.is_some_and(|at| at <= now) {
+                    table.renew(now);
+                    self.wanted.notify_one();
+                    continue;
+                }
+                let leave_at = now + LEAVE_AFTER;
+                let until = renewal.map_or(leave_at, |at| at.min(leave_at));
                 table.idle += 1;
-                let late = self.wanted.wait_for(&mut table, LEAVE_AFTER).timed_out();
+                let late = self.wanted.wait_until(&mut table, until).timed_out();
                 table.idle -= 1;
-                if late && table.waiting.is_empty() {
+                let is_kept = renewal.is_some()
+                    && table.threads == 1
+                    && Arc::strong_count(self) > table.threads;
+                if late && table.waiting.is_empty() && !is_kept {
                     table.threads -= 1;
                     return;
                 }
@@ -222,7 +303,9 @@ impl Shared {
                 }
             };
             table = self.table.lock();
-            table.names.entry(name).or_default().learn(answer);
+            let entry = table.names.entry(name).or_default();
+            entry.learn(answer);
+            entry.renew_after(self.renew_after);
             self.answered.notify_all();
         }
     }
@@ -232,6 +315,10 @@ impl Entry {
     /// Takes an answer in. A failure does not replace addresses that can still be used.
     fn learn(&mut self, answer: Answer) {
         self.asking = false;
+        self.failures = match &answer {
+            Ok(_) => 0,
+            Err(_) => self.failures.saturating_add(1),
+        };
         let now = Instant::now();
         match (&mut self.known, answer) {
             (Some(known), Err(_)) if known.answer.is_ok() && known.usable_until > now => {
@@ -252,6 +339,22 @@ impl Entry {
                 });
             }
         }
+    }
+}
+
+impl Entry {
+    /// Notes when a kept name is asked for again: after `pause`, or, if there was no address, sooner and
+    /// less and less often.
+    fn renew_after(&mut self, pause: Duration) {
+        if self.kept == Kept::No {
+            return;
+        }
+        let pause = if self.failures == 0 {
+            pause
+        } else {
+            KEEP_FAILURE * 2_u32.pow((self.failures - 1).min(MOST_DOUBLINGS))
+        };
+        self.kept = Kept::RenewAt(Instant::now() + pause);
     }
 }
 
@@ -292,6 +395,67 @@ mod tests {
             assert_eq!(*addresses, [IpAddr::from([192, 0, 2, 1])]);
         }
         assert_eq!(asked.load(Ordering::Relaxed), 1);
+    }
+
+    #[test]
+    fn a_kept_name_is_renewed_though_nobody_asks_for_it_and_nobody_waits_for_it() {
+        let (said, asked) = std::sync::mpsc::channel();
+        let (release, hold) = std::sync::mpsc::channel::<()>();
+        let (said, hold) = (Mutex::new(said), Mutex::new(hold));
+        let ask = move |name: &str| {
+            assert!(said.lock().send(name.to_owned()).is_ok());
+            assert!(hold.lock().recv().is_ok());
+            Ok(vec![[192, 0, 2, 1].into()])
+        };
+        let resolver = Resolver::sharing(Arc::new(ask), Duration::ZERO);
+        resolver.keep(["a.test"]);
+        assert_eq!(asked.recv().unwrap(), "a.test");
+        release.send(()).unwrap();
+        // The second question shows that the first answer was learnt, and hangs.
+        assert_eq!(asked.recv().unwrap(), "a.test");
+        assert!(resolver.addresses("a.test", Instant::now()).is_ok());
+        resolver.keep::<&str>([]);
+        release.send(()).unwrap();
+        drop(release);
+        assert!(resolver.addresses("a.test", Instant::now()).is_ok());
+    }
+
+    #[test]
+    fn a_kept_name_without_an_address_is_asked_for_less_and_less_often() {
+        let mut entry = Entry {
+            kept: Kept::RenewAt(Instant::now()),
+            ..Entry::default()
+        };
+        let mut last = Instant::now();
+        for _ in 0..5 {
+            entry.learn(Err(ResolveError::NoAddress));
+            entry.renew_after(KEEP);
+            let Kept::RenewAt(at) = entry.kept else {
+                panic!("it is kept");
+            };
+            assert!(at > last + KEEP_FAILURE / 2);
+            last = at;
+        }
+        entry.learn(Ok(vec![IpAddr::from([192, 0, 2, 1])].into()));
+        assert_eq!(entry.failures, 0);
+    }
+
+    #[test]
+    fn kept_names_stay_when_the_table_is_full() {
+        let mut table = Table::default();
+        let kept = Entry {
+            kept: Kept::RenewAt(Instant::now()),
+            ..Entry::default()
+        };
+        table.names.insert("kept.test".into(), kept);
+        for number in 0..MOST_NAMES {
+            table
+                .names
+                .insert(format!("{number}.test").into(), Entry::default());
+        }
+        table.forget_some();
+        assert_eq!(table.names.len(), 1);
+        assert!(table.names.contains_key("kept.test"));
     }
 
     #[test]

@@ -7,13 +7,15 @@
 
 use std::io::{self, IoSlice};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use rustix::buffer::spare_capacity;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, recv, sendmsg, sockopt};
+use rustix::net::{
+    AddressFamily, RecvFlags, SendAncillaryBuffer, SendFlags, SocketType, recv, sendmsg, sockopt,
+};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::config::listen::ListenAddress;
@@ -255,6 +257,14 @@ pub fn limit(stream: &TcpStream, limit: Duration) {
     }
 }
 
+/// Changes how long one read of `stream` waits. Never less than a millisecond. A dead socket shows at
+/// the next call.
+pub fn limit_read(stream: &TcpStream, limit: Duration) {
+    if let Err(error) = stream.set_read_timeout(Some(limit.max(Duration::from_millis(1)))) {
+        log::trace!("cannot set a time limit: {error}");
+    }
+}
+
 /// Sets on a listener what its accepted sockets inherit (on Linux): [`prepare`] and both time limits.
 /// That spares seven system calls per connection.
 ///
@@ -264,6 +274,76 @@ pub fn prepare_listener(listener: &TcpListener, read: Duration, write: Duration)
     sockopt::set_socket_timeout(listener, sockopt::Timeout::Recv, Some(read))?;
     sockopt::set_socket_timeout(listener, sockopt::Timeout::Send, Some(write))?;
     keep_alive(listener)
+}
+
+/// Whether a socket is connected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Connected {
+    /// It is.
+    Yes,
+    /// On its way: it can be written to once it is, or has failed.
+    NotYet,
+}
+
+/// Begins to connect to `address`, and waits at most `limit` for it.
+///
+/// # Errors
+/// What the system says: refused, unreachable, no descriptors left.
+pub fn connect(address: SocketAddr, limit: Duration) -> io::Result<(TcpStream, Connected)> {
+    let family = if address.is_ipv6() {
+        AddressFamily::INET6
+    } else {
+        AddressFamily::INET
+    };
+    let stream = TcpStream::from(open(family)?);
+    let connected = match connect_within(&stream, address, limit) {
+        Ok(()) => Connected::Yes,
+        // Interrupted, it goes on.
+        Err(Errno::INPROGRESS | Errno::INTR | Errno::AGAIN) => Connected::NotYet,
+        Err(error) => return Err(error.into()),
+    };
+    Ok((stream, connected))
+}
+
+#[cfg(target_os = "linux")]
+fn open(family: AddressFamily) -> io::Result<OwnedFd> {
+    use rustix::net::SocketFlags;
+    let (kind, flags) = (SocketType::STREAM, SocketFlags::CLOEXEC);
+    Ok(rustix::net::socket_with(family, kind, flags, None)?)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn open(family: AddressFamily) -> io::Result<OwnedFd> {
+    let socket = rustix::net::socket(family, SocketType::STREAM, None)?;
+    rustix::io::fcntl_setfd(&socket, rustix::io::FdFlags::CLOEXEC)?;
+    Ok(socket)
+}
+
+/// On Linux the time limit for sending is one for connecting, too: no second mode of the socket, and no
+/// system call but this one where the answer comes at once.
+#[cfg(target_os = "linux")]
+fn connect_within(stream: &TcpStream, address: SocketAddr, limit: Duration) -> Result<(), Errno> {
+    let limit = limit.max(Duration::from_millis(1));
+    sockopt::set_socket_timeout(stream, sockopt::Timeout::Send, Some(limit))?;
+    rustix::net::connect(stream, &address)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn connect_within(stream: &TcpStream, address: SocketAddr, limit: Duration) -> Result<(), Errno> {
+    rustix::io::ioctl_fionbio(stream, true)?;
+    let begun = rustix::net::connect(stream, &address);
+    let begun = match begun {
+        Err(Errno::INPROGRESS) => {
+            let mut fds = [PollFd::new(stream, PollFlags::OUT)];
+            match poll_within(&mut fds, Some(limit)) {
+                Ok(()) if ready(&fds[0]).to_write() => sockopt::socket_error(stream)?,
+                Ok(()) | Err(_) => begun,
+            }
+        }
+        Ok(()) | Err(_) => begun,
+    };
+    rustix::io::ioctl_fionbio(stream, false)?;
+    begun
 }
 
 /// Raises the limit of open files as far as the system lets this user, and says where it is then.

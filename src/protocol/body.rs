@@ -181,6 +181,19 @@ impl BodyCoder {
         }
     }
 
+    /// So many of the [`remaining`](Self::remaining) bytes went past this coder. A body whose
+    /// end is not found by counting must not.
+    pub fn skip(&mut self, bytes: u64) {
+        if let Progress::Length(left) = &mut self.progress {
+            *left = left.saturating_sub(bytes);
+            if *left == 0 {
+                self.progress = Progress::Finished;
+            }
+        }
+        self.before.clear();
+        self.after.clear();
+    }
+
     /// What is to be written before the output of the last call.
     pub fn before(&self) -> &[u8] {
         &self.before

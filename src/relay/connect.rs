@@ -2,7 +2,7 @@
 //!
 //! A CONNECT carries nothing but an address, so an upstream that breaks off before it answered costs
 //! nothing but another try. Once the answer is 2xx, both connections, with whatever came early on
-//! either, belong to the tunnel's threads, and the worker is free.
+//! either, become a tunnel, and the worker is free.
 
 use std::io::IoSlice;
 use std::sync::Arc;
@@ -149,7 +149,7 @@ fn is_success(status: u16) -> bool {
     (200..300).contains(&status)
 }
 
-/// Hands both connections to the threads of a tunnel; `first` reaches the client before anything else.
+/// Makes a tunnel of both connections; `first` reaches the client before anything else.
 pub(super) fn start_tunnel(
     (ctx, snapshot): (&Arc<Context>, &Snapshot),
     client: Box<Client>,
@@ -180,7 +180,7 @@ pub(super) fn start_tunnel(
             early: first,
         },
     );
-    // Whoever gets there tells: the last copy thread, or this worker when there is none.
+    // Whoever gets there tells: the tunnel when it is over, or this worker when there is none.
     let report = Arc::new(Mutex::new(Some(report)));
     let (told, told_to) = (Arc::clone(&report), Arc::clone(ctx));
     let on_end: OnEnd = Box::new(move |totals| {
@@ -194,12 +194,9 @@ pub(super) fn start_tunnel(
     let idle_limit = snapshot.config.limits.tunnel_idle_timeout;
     match ctx
         .tunnels
-        .prepare(sides, (idle_limit, Arc::new(meter)), threads, on_end)
+        .start(sides, (idle_limit, Arc::new(meter)), threads, on_end)
     {
-        Ok(ready) => {
-            ready.open();
-            Outcome::Tunneled
-        }
+        Ok(()) => Outcome::Tunneled,
         Err(failed) => {
             if let Some(more) = NO_THREAD.says() {
                 log::warn!("no thread for a tunnel: {}{more}", failed.error);

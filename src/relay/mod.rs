@@ -8,6 +8,7 @@
 //! - [`attempt`]: one try at one next hop, up to its final response head
 //! - [`respond`]: the final response, from the next hop to the client
 //! - [`duplex`]: the same while the request body still comes
+//! - `bulk`: bodies from socket to socket without a copy
 //! - [`connect`]: CONNECT, and the start of every tunnel
 //! - [`access`]: who may use this proxy, and where the direct route may go
 //! - [`report`]: what is told of an exchange when it is over
@@ -17,6 +18,7 @@
 
 pub mod access;
 pub mod attempt;
+mod bulk;
 pub mod connect;
 pub mod duplex;
 pub mod exchange;
@@ -45,12 +47,15 @@ use crate::config::checked::Config;
 use crate::metrics::Metrics;
 use crate::net::conn::Conn;
 use crate::net::permits::{ClientPermit, Permit};
+use crate::net::pipe::Pipes;
 use crate::net::resolve::Resolver;
 use crate::net::shelf::Shelf;
+use crate::net::socket;
 use crate::net::threads::LongThreads;
 use crate::net::tunnel::Tunnels;
 use crate::protocol::head::{HeadLimits, HeadMemory, HeadScanner};
 use crate::protocol::rewrite::Via;
+use crate::protocol::target::Host;
 use crate::stop::{Alarm, Stop};
 
 /// What every worker shares.
@@ -69,6 +74,8 @@ pub struct Context {
     pub origin_names: Resolver,
     /// This instance's name in `Via`.
     pub via: Via,
+    /// Ways for bulk.
+    pub pipes: Arc<Pipes>,
     /// All tunnels.
     pub tunnels: Arc<Tunnels>,
     /// Threads for tunnels and long exchanges.
@@ -91,15 +98,20 @@ impl Context {
         let metrics = Arc::<Metrics>::default();
         let stop = Arc::new(Stop::new()?);
         let health_alarm = stop.alarm();
+        let pipes = Pipes::for_files(socket::raise_file_limit());
+        let upstream_names = resolver.apart();
+        let snapshot = Snapshot::new(config, None);
+        upstream_names.keep(snapshot.upstream_names());
         Ok(Self {
             access_log: AccessLog::new(Arc::clone(&metrics)),
-            snapshot: RwLock::new(Arc::new(Snapshot::new(config, None))),
+            snapshot: RwLock::new(Arc::new(snapshot)),
             metrics,
             stop,
-            upstream_names: resolver.apart(),
+            upstream_names,
             origin_names: resolver,
             via: Via::new(pseudonym()),
-            tunnels: Arc::default(),
+            tunnels: Tunnels::new(Arc::clone(&pipes)),
+            pipes,
             long_threads: LongThreads::within_system_limits(),
             health_alarm,
             started: Instant::now(),
@@ -119,6 +131,7 @@ impl Context {
     pub fn replace(&self, config: Config) {
         let mut current = self.snapshot.write();
         *current = Arc::new(Snapshot::new(config, Some(&current)));
+        self.upstream_names.keep(current.upstream_names());
     }
 
     fn next_exchange_id(&self) -> u64 {
@@ -182,6 +195,14 @@ impl Snapshot {
                 }
             }
         }
+    }
+
+    fn upstream_names(&self) -> impl Iterator<Item = &str> {
+        let upstreams = self.pool.upstreams().iter();
+        upstreams.filter_map(|upstream| match upstream.spec.authority.host() {
+            Host::Name(name) => Some(&**name),
+            Host::V4(_) | Host::V6(_) => None,
+        })
     }
 
     fn head_limits(&self) -> HeadLimits {

@@ -172,6 +172,9 @@ impl Exchange<'_> {
             self.send_to_client(&mut parts)?;
             head = b"";
             hop.conn.consume(passed.taken);
+            if !coder.is_finished() {
+                self.splice_response(hop, coder)?;
+            }
             if coder.is_finished() {
                 return Ok(());
             }
@@ -194,18 +197,22 @@ impl Exchange<'_> {
             match hop.conn.receive_bulk(Wait::Tick) {
                 Ok(Received::Bytes(_)) => return Ok(true),
                 Ok(Received::End) => return Ok(false),
-                Ok(Received::Nothing) => {
-                    self.check_stage()?;
-                    if self.client_is_gone() {
-                        return Err(Failed::Closed(CloseReason::ClientGone));
-                    }
-                    if since.elapsed() >= patience {
-                        return Err(truncated(HopFailure::Stalled));
-                    }
-                }
+                Ok(Received::Nothing) => self.check_flow(since)?,
                 Err(_) => return Err(truncated(HopFailure::Truncated)),
             }
         }
+    }
+
+    /// Nothing of the body came for a while, or since `since`: is there still a point in waiting?
+    pub(super) fn check_flow(&self, since: Instant) -> Result<(), Failed> {
+        self.check_stage()?;
+        if self.client_is_gone() {
+            return Err(Failed::Closed(CloseReason::ClientGone));
+        }
+        if since.elapsed() >= self.snapshot.config.limits.io_timeout {
+            return Err(truncated(HopFailure::Stalled));
+        }
+        Ok(())
     }
 
     /// A body that the next hop broke off counts against it; whatever the client did does not.

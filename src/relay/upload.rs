@@ -123,6 +123,28 @@ impl Upload {
         Ok(())
     }
 
+    /// How many bytes of the body may go to the next hop without being looked at: its end is found by
+    /// counting, nothing waits before them, and with the `next` ones they are too many to be kept.
+    pub fn unseen(&self, next: usize) -> Option<u64> {
+        let is_kept = match self.replay {
+            Replay::Gone => false,
+            Replay::Whole => self.kept.len().saturating_add(next) <= REPLAYABLE,
+        };
+        if is_kept || !self.pending().is_empty() {
+            return None;
+        }
+        self.coder.remaining()
+    }
+
+    /// So many of the [`unseen`](Self::unseen) bytes were read from the client; what the next hop did
+    /// not take of them is `rest`.
+    pub fn skip(&mut self, bytes: u64, rest: &[u8]) {
+        self.replay = Replay::Gone;
+        self.kept = Vec::new();
+        self.coder.skip(bytes);
+        self.pending.extend_from_slice(rest);
+    }
+
     /// Moves what the client sent to [`pending`](Self::pending), with a copy as long as it can be kept.
     ///
     /// # Errors

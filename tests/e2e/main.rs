@@ -79,6 +79,9 @@ mod connect;
 /// What happens in it.
 mod tunnel;
 
+/// Large bodies.
+mod bulk;
+
 /// 101 and what follows it.
 mod upgrade;
 

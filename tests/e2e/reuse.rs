@@ -37,10 +37,10 @@ fn two_requests_at_once_use_two_connections() {
 fn stale_connections_are_no_failure_of_an_upstream() {
     let a = Upstream::by_hand("a");
     let proxy = Proxy::over([&a]);
-    let pairs = finished(open(&proxy, &a, 8));
+    let pairs = finished(&proxy, open(&proxy, &a, 8));
     drop(pairs);
     // Each is closed as soon as the next request is on its way.
-    let (mut client, mut hop) = finished(open(&proxy, &a, 1)).remove(0);
+    let (mut client, mut hop) = finished(&proxy, open(&proxy, &a, 1)).remove(0);
     for n in 0..4 {
         client.send(GET);
         hop.read_request();
@@ -121,7 +121,7 @@ fn a_get_takes_an_old_idle_connection() {
 fn an_idle_connection_is_closed_when_its_time_is_over() {
     let a = Upstream::by_hand("a");
     let proxy = Proxy::with_yaml("limits: {upstream_idle_secs: 0.2}", [&a]);
-    for (_, mut hop) in finished(open(&proxy, &a, 2)) {
+    for (_, mut hop) in finished(&proxy, open(&proxy, &a, 2)) {
         hop.expect_closed();
     }
 }
@@ -132,7 +132,7 @@ fn no_more_idle_connections_are_kept_than_the_file_says() {
     let proxy = Proxy::with_yaml("limits: {upstream_idle_connections: 2}", [&a]);
     let mut pairs = Vec::new();
     for (before, pair) in open(&proxy, &a, 4).into_iter().enumerate() {
-        pairs.extend(finished(vec![pair]));
+        pairs.extend(finished(&proxy, vec![pair]));
         // The answer may be here before the connection has found its place, or none.
         wait_until(|| proxy.upstream("a").active == 3 - before as u64);
     }
@@ -153,7 +153,7 @@ fn zero_turns_reuse_off() {
     for limit in ["upstream_idle_connections: 0", "upstream_idle_secs: 0"] {
         let a = Upstream::by_hand("a");
         let proxy = Proxy::with_yaml(&format!("limits: {{{limit}}}"), [&a]);
-        for (_, mut hop) in finished(open(&proxy, &a, 2)) {
+        for (_, mut hop) in finished(&proxy, open(&proxy, &a, 2)) {
             hop.expect_closed();
         }
     }
@@ -198,7 +198,7 @@ fn idle_connections_end_with_the_fall_of_their_upstream() {
     let a = Upstream::by_hand("a");
     a.answer_probes(super::harness::ProbeAnswer::Close);
     let proxy = Proxy::over([&a]);
-    let mut pairs = finished(open(&proxy, &a, 2));
+    let mut pairs = finished(&proxy, open(&proxy, &a, 2));
     let mut client = proxy.client();
     client.send("CONNECT o.test:443 HTTP/1.1\r\nHost: o.test\r\n\r\n");
     let (hop, _) = a.accept_and_read_request();
@@ -213,7 +213,7 @@ fn idle_connections_end_with_the_fall_of_their_upstream() {
 fn idle_connections_end_when_their_upstream_leaves_the_file() {
     let (a, b) = (Upstream::by_hand("a"), Upstream::echo_ok("b"));
     let proxy = Proxy::over([&a]);
-    let mut pairs = finished(open(&proxy, &a, 2));
+    let mut pairs = finished(&proxy, open(&proxy, &a, 2));
     proxy.reload("{}", [&b]);
     for (_, hop) in &mut pairs {
         hop.expect_closed();
@@ -256,7 +256,7 @@ fn a_bound_client_stays_at_its_upstream() {
 fn a_client_that_authenticates_itself_gets_no_connection_of_others() {
     let a = Upstream::by_hand("a");
     let proxy = Proxy::over([&a]);
-    let mut pairs = finished(open(&proxy, &a, 1));
+    let mut pairs = finished(&proxy, open(&proxy, &a, 1));
     let mut client = proxy.client();
     client.send("GET http://o.test/ HTTP/1.1\r\nHost: o.test\r\nAuthorization: NTLM x\r\n\r\n");
     // It may begin on an idle one; from then on nobody else may have it.
@@ -303,11 +303,13 @@ fn open(proxy: &Proxy, upstream: &Upstream, count: usize) -> Vec<(Client, Hop)> 
 
 /// The same, answered.
 #[track_caller]
-fn finished(mut pairs: Vec<(Client, Hop)>) -> Vec<(Client, Hop)> {
+fn finished(proxy: &Proxy, mut pairs: Vec<(Client, Hop)>) -> Vec<(Client, Hop)> {
     for (client, hop) in &mut pairs {
         hop.send_ok("done");
         client.expect_status(200).expect_body("done");
     }
+    // A connection is kept a moment after its response has arrived.
+    wait_until(|| proxy.counts().busy == 0);
     pairs
 }
 

@@ -1,0 +1,403 @@
+//! Bytes from one socket to another without a copy: `splice(2)` through a pipe, on Linux.
+//!
+//! What a socket received is moved into the pipe by reference and from there into the other socket, so
+//! bulk costs a fraction of reading and writing. A pipe costs two descriptors and counts against a limit
+//! of pages per user; so there are few, lent to whoever moves much at the moment. Who gets none copies
+//! through a buffer: nothing here ever fails for want of a pipe. Elsewhere than on Linux there is none.
+//!
+//! A pipe that is not empty belongs to its transfer alone and is closed, never lent again.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+use system::Ends;
+
+pub use system::{drain, empty, fill};
+
+/// The most pipes at once. With what they hold, half of what Linux lets a user have by default.
+const MOST_PIPES: usize = 32;
+/// One pipe for so many descriptors that this process may have.
+const FILES_PER_PIPE: usize = 64;
+/// The most idle pipes.
+const SPARE_PIPES: usize = 8;
+/// What a pipe should hold, in bytes: as much as Linux lets anybody have by default. The fewer times a
+/// sender and a receiver are woken for the same bytes, the better.
+const WANTED: usize = 1024 * 1024;
+/// What a pipe must hold: less is worse than a copy. Past its user's limit a new one holds a page or two.
+const LEAST: usize = 64 * 1024;
+
+/// How long nobody asks the system for another pipe after it refused one.
+const ASK_AGAIN: Duration = Duration::from_secs(1);
+
+/// The pipes of this process.
+#[derive(Debug)]
+pub struct Pipes {
+    most: usize,
+    open: AtomicUsize,
+    spare: Mutex<Vec<Ends>>,
+    /// When there was none to be had.
+    refused: Mutex<Option<Instant>>,
+}
+
+impl Pipes {
+    /// As many as suit a process that may have `files` descriptors.
+    pub fn for_files(files: usize) -> Arc<Self> {
+        Self::at_most((files / FILES_PER_PIPE).min(MOST_PIPES))
+    }
+
+    /// At most `most` at once.
+    pub fn at_most(most: usize) -> Arc<Self> {
+        Arc::new(Self {
+            most,
+            open: AtomicUsize::new(0),
+            spare: Mutex::default(),
+            refused: Mutex::default(),
+        })
+    }
+
+    /// An empty pipe, as long as there is one.
+    pub fn lend(self: &Arc<Self>) -> Option<Pipe> {
+        let spare = self.spare.lock().pop();
+        let ends = match spare {
+            Some(ends) => ends,
+            None => self.open()?,
+        };
+        Some(Pipe {
+            ends: Some(ends),
+            held: 0,
+            owner: Arc::clone(self),
+        })
+    }
+
+    fn open(&self) -> Option<Ends> {
+        if self
+            .refused
+            .lock()
+            .is_some_and(|at| at.elapsed() < ASK_AGAIN)
+        {
+            return None;
+        }
+        let below = |open: usize| (open < self.most).then_some(open + 1);
+        self.open
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, below)
+            .ok()?;
+        match Ends::open(WANTED) {
+            Ok(ends) if ends.capacity() >= LEAST => Some(ends),
+            Ok(_) | Err(_) => {
+                self.open.fetch_sub(1, Ordering::Relaxed);
+                *self.refused.lock() = Some(Instant::now());
+                None
+            }
+        }
+    }
+
+    /// Pipes open now, lent or spare.
+    pub fn count(&self) -> usize {
+        self.open.load(Ordering::Relaxed)
+    }
+
+    /// Pipes lent now.
+    pub fn lent(&self) -> usize {
+        let spare = self.spare.lock().len();
+        self.count().saturating_sub(spare)
+    }
+
+    fn take_back(&self, ends: Ends) {
+        let mut spare = self.spare.lock();
+        if spare.len() < SPARE_PIPES {
+            spare.push(ends);
+        } else {
+            drop(spare);
+            self.close(ends);
+        }
+    }
+
+    fn close(&self, ends: Ends) {
+        drop(ends);
+        self.open.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// A pipe on loan; goes back when dropped, if it is empty.
+#[derive(Debug)]
+pub struct Pipe {
+    ends: Option<Ends>,
+    /// Bytes in it.
+    held: usize,
+    owner: Arc<Pipes>,
+}
+
+impl Pipe {
+    /// Bytes in it.
+    pub fn held(&self) -> usize {
+        self.held
+    }
+}
+
+impl Drop for Pipe {
+    fn drop(&mut self) {
+        if let Some(ends) = self.ends.take() {
+            if self.held == 0 {
+                self.owner.take_back(ends);
+            } else {
+                self.owner.close(ends);
+            }
+        }
+    }
+}
+
+/// What became of an attempt to fill a pipe.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Filled {
+    /// So many bytes are in it.
+    Bytes(usize),
+    /// Nothing came within the socket's time limit.
+    Nothing,
+    /// Nothing can come this way: the peer's end, or bytes that only a read can take (urgent data).
+    /// A read tells which.
+    ReadInstead,
+}
+
+#[cfg(target_os = "linux")]
+mod system {
+    use std::net::TcpStream;
+    use std::os::fd::OwnedFd;
+
+    use rustix::buffer::spare_capacity;
+    use rustix::io::Errno;
+    use rustix::pipe::{
+        PipeFlags, SpliceFlags, fcntl_getpipe_size, fcntl_setpipe_size, pipe_with, splice,
+    };
+
+    use super::{Filled, Pipe, io};
+
+    #[derive(Debug)]
+    pub(super) struct Ends {
+        read: OwnedFd,
+        write: OwnedFd,
+        capacity: usize,
+    }
+
+    impl Ends {
+        pub(super) fn open(wanted: usize) -> io::Result<Self> {
+            let (read, write) = pipe_with(PipeFlags::CLOEXEC)?;
+            let capacity = match fcntl_setpipe_size(&write, wanted) {
+                Ok(capacity) => capacity,
+                Err(_limited) => fcntl_getpipe_size(&write)?,
+            };
+            Ok(Self {
+                read,
+                write,
+                capacity,
+            })
+        }
+
+        pub(super) fn capacity(&self) -> usize {
+            self.capacity
+        }
+    }
+
+    /// Moves at most `most` bytes that `from` received into the empty `pipe`, waiting for them up to
+    /// the socket's time limit.
+    ///
+    /// # Errors
+    /// When the connection is broken.
+    pub fn fill(pipe: &mut Pipe, from: &TcpStream, most: u64) -> io::Result<Filled> {
+        let Some(ends) = pipe.ends.as_ref().filter(|_| pipe.held == 0) else {
+            return Ok(Filled::ReadInstead);
+        };
+        let most = usize::try_from(most)
+            .unwrap_or(usize::MAX)
+            .min(ends.capacity);
+        loop {
+            return match splice(from, None, &ends.write, None, most, SpliceFlags::MOVE) {
+                Ok(0) => Ok(Filled::ReadInstead),
+                Ok(count) => {
+                    pipe.held = count;
+                    Ok(Filled::Bytes(count))
+                }
+                Err(Errno::INTR) => continue,
+                Err(Errno::AGAIN) => Ok(Filled::Nothing),
+                Err(Errno::INVAL) => Ok(Filled::ReadInstead),
+                Err(error) => Err(error.into()),
+            };
+        }
+    }
+
+    /// Moves what is in `pipe` on to `to`; `Ok(0)` means that nothing could be sent within the socket's
+    /// time limit.
+    ///
+    /// # Errors
+    /// When the connection is broken.
+    pub fn drain(pipe: &mut Pipe, to: &TcpStream) -> io::Result<usize> {
+        let Some(ends) = pipe.ends.as_ref().filter(|_| pipe.held > 0) else {
+            return Ok(0);
+        };
+        loop {
+            return match splice(&ends.read, None, to, None, pipe.held, SpliceFlags::MOVE) {
+                Ok(count) => {
+                    pipe.held -= count.min(pipe.held);
+                    Ok(count)
+                }
+                Err(Errno::INTR) => continue,
+                Err(Errno::AGAIN) => Ok(0),
+                Err(error) => Err(error.into()),
+            };
+        }
+    }
+
+    /// Reads what is in `pipe`, for whoever must keep it.
+    ///
+    /// # Errors
+    /// When the system has no memory left; the pipe is not used again then.
+    pub fn empty(pipe: &mut Pipe) -> io::Result<Vec<u8>> {
+        let mut bytes = Vec::with_capacity(pipe.held);
+        while let Some(ends) = pipe.ends.as_ref().filter(|_| pipe.held > 0) {
+            match rustix::io::read(&ends.read, spare_capacity(&mut bytes)) {
+                Ok(count) => pipe.held -= count.clamp(1, pipe.held),
+                Err(Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(bytes)
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+mod system {
+    use std::net::TcpStream;
+
+    use super::{Filled, Pipe, io};
+
+    /// There are none.
+    #[derive(Debug)]
+    pub(super) enum Ends {}
+
+    impl Ends {
+        pub(super) fn open(_wanted: usize) -> io::Result<Self> {
+            Err(io::ErrorKind::Unsupported.into())
+        }
+
+        pub(super) fn capacity(&self) -> usize {
+            match *self {}
+        }
+    }
+
+    /// Nothing can be moved: read instead.
+    ///
+    /// # Errors
+    /// None.
+    pub fn fill(_pipe: &mut Pipe, _from: &TcpStream, _most: u64) -> io::Result<Filled> {
+        Ok(Filled::ReadInstead)
+    }
+
+    /// Nothing is in it.
+    ///
+    /// # Errors
+    /// None.
+    pub fn empty(_pipe: &mut Pipe) -> io::Result<Vec<u8>> {
+        Ok(Vec::new())
+    }
+
+    /// Nothing is in it.
+    ///
+    /// # Errors
+    /// None.
+    pub fn drain(_pipe: &mut Pipe, _to: &TcpStream) -> io::Result<usize> {
+        Ok(0)
+    }
+}
+
+#[cfg(test)]
+#[cfg(target_os = "linux")]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::{TcpListener, TcpStream};
+
+    use super::*;
+
+    fn pair() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let address = listener.local_addr().unwrap();
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "a listener of our own answers at once"
+        )]
+        let near = TcpStream::connect(address).unwrap();
+        (near, listener.accept().unwrap().0)
+    }
+
+    #[test]
+    fn no_byte_more_than_asked_for_is_moved() {
+        let pipes = Pipes::at_most(1);
+        let mut pipe = pipes.lend().unwrap();
+        let ((from, mut sender), (to, mut receiver)) = (pair(), pair());
+        sender.write_all(b"bodyNEXT").unwrap();
+        assert_eq!(fill(&mut pipe, &from, 4).unwrap(), Filled::Bytes(4));
+        assert_eq!(drain(&mut pipe, &to).unwrap(), 4);
+        drop(to);
+        let mut got = String::new();
+        receiver.read_to_string(&mut got).unwrap();
+        assert_eq!(got, "body");
+        let mut rest = [0; 8];
+        let count = (&from).read(&mut rest).unwrap();
+        assert_eq!(rest[..count], *b"NEXT");
+    }
+
+    #[test]
+    fn an_end_is_for_a_read_to_find() {
+        let pipes = Pipes::at_most(1);
+        let mut pipe = pipes.lend().unwrap();
+        let (from, sender) = pair();
+        drop(sender);
+        assert_eq!(fill(&mut pipe, &from, 4).unwrap(), Filled::ReadInstead);
+    }
+
+    #[test]
+    fn silence_ends_with_the_time_limit_of_the_socket() {
+        let pipes = Pipes::at_most(1);
+        let mut pipe = pipes.lend().unwrap();
+        let (from, _sender) = pair();
+        from.set_read_timeout(Some(Duration::from_millis(1)))
+            .unwrap();
+        assert_eq!(fill(&mut pipe, &from, 4).unwrap(), Filled::Nothing);
+    }
+
+    #[test]
+    fn an_empty_pipe_is_lent_again_and_one_with_bytes_in_it_never() {
+        let pipes = Pipes::at_most(1);
+        let mut pipe = pipes.lend().unwrap();
+        assert!(pipes.lend().is_none(), "there is only one");
+        let (from, mut sender) = pair();
+        sender.write_all(b"left over").unwrap();
+        fill(&mut pipe, &from, 4).unwrap();
+        assert_eq!(pipe.held(), 4);
+        drop(pipe);
+        assert_eq!(pipes.count(), 0);
+        drop(pipes.lend().unwrap());
+        assert_eq!(pipes.count(), 1);
+        assert!(pipes.lend().is_some());
+    }
+
+    #[test]
+    fn what_is_in_a_pipe_can_be_read_again() {
+        let pipes = Pipes::at_most(1);
+        let mut pipe = pipes.lend().unwrap();
+        let (from, mut sender) = pair();
+        sender.write_all(b"left over").unwrap();
+        fill(&mut pipe, &from, 4).unwrap();
+        assert_eq!(empty(&mut pipe).unwrap(), b"left");
+        assert_eq!(pipe.held(), 0);
+    }
+
+    #[test]
+    fn nobody_fails_where_no_pipe_may_be_had() {
+        assert!(Pipes::at_most(0).lend().is_none());
+        assert!(Pipes::for_files(63).lend().is_none());
+        assert!(Pipes::for_files(64).lend().is_some());
+    }
+}

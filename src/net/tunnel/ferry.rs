@@ -1,0 +1,298 @@
+//! The ferry: one thread that carries the small messages of many tunnels.
+//!
+//! It never waits for a single socket. What one read takes and one write sends is carried here; a half
+//! that has more, or whose receiver takes less, goes to a thread of its own. The ferry also closes
+//! tunnels that were idle for too long.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use parking_lot::{Mutex, RwLock};
+
+use crate::net::readiness::Readiness;
+use crate::net::threads;
+
+use super::TunnelEnd;
+use super::half::{Half, Step, Tunnel};
+
+/// What one read takes at most, in bytes: a whole TLS record with its frame fits.
+const LOAD: usize = 16 * 1024 + 512;
+/// Idle tunnels are looked for at most this often.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+
+/// The ferries of a server; started when the first tunnel is.
+#[derive(Debug, Default)]
+pub(super) struct Ferries {
+    fleet: RwLock<Fleet>,
+}
+
+#[derive(Debug, Default)]
+enum Fleet {
+    #[default]
+    Unbuilt,
+    /// Never empty.
+    Afloat(Vec<Arc<Ferry>>),
+    /// This system has none.
+    Impossible,
+}
+
+impl Ferries {
+    /// Carries `half` from now on.
+    ///
+    /// # Errors
+    /// When it cannot: the half comes back.
+    pub(super) fn take(&self, half: Half) -> Result<(), Half> {
+        loop {
+            match &*self.fleet.read() {
+                Fleet::Impossible => return Err(half),
+                Fleet::Afloat(ferries) => {
+                    // Both halves of a tunnel go the same way.
+                    let at = usize::try_from(half.tunnel().id).unwrap_or(0) % ferries.len().max(1);
+                    return match ferries.get(at) {
+                        Some(ferry) => ferry.take(half),
+                        None => Err(half),
+                    };
+                }
+                Fleet::Unbuilt => {}
+            }
+            self.build();
+        }
+    }
+
+    fn build(&self) {
+        let mut fleet = self.fleet.write();
+        if !matches!(*fleet, Fleet::Unbuilt) {
+            return;
+        }
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let ferries: Vec<Arc<Ferry>> = (0..cores.div_ceil(2))
+            .map_while(|_| Ferry::start())
+            .collect();
+        *fleet = if ferries.is_empty() {
+            Fleet::Impossible
+        } else {
+            Fleet::Afloat(ferries)
+        };
+    }
+}
+
+impl Drop for Ferries {
+    fn drop(&mut self) {
+        if let Fleet::Afloat(ferries) = self.fleet.get_mut() {
+            for ferry in ferries {
+                ferry.is_over.store(true, Ordering::Release);
+                ferry.readiness.wake();
+            }
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Ferry {
+    readiness: Readiness,
+    halves: Mutex<Halves>,
+    built: Instant,
+    /// Milliseconds after `built` at which the next tunnel may have been idle for too long.
+    look_at: AtomicU64,
+    is_over: AtomicBool,
+}
+
+/// The halves on board, by number. A number is a place and how often that place was given away before,
+/// so that what is said of one half is never taken for word of the next.
+#[derive(Debug, Default)]
+struct Halves {
+    places: Vec<(u32, Option<Half>)>,
+    free: Vec<u32>,
+}
+
+impl Halves {
+    fn put(&mut self, half: Half) -> u64 {
+        let place = self.free.pop().unwrap_or_else(|| {
+            self.places.push((0, None));
+            u32::try_from(self.places.len() - 1).unwrap_or(u32::MAX)
+        });
+        match self.places.get_mut(place as usize) {
+            Some((turn, slot)) => {
+                *slot = Some(half);
+                number(*turn, place)
+            }
+            None => number(0, place),
+        }
+    }
+
+    /// Takes a half out for a moment; its place is kept.
+    fn borrow(&mut self, number: u64) -> Option<Half> {
+        let (turn, place) = parts(number);
+        let (current, half) = self.places.get_mut(place as usize)?;
+        half.take_if(|_| *current == turn)
+    }
+
+    /// Puts it back.
+    fn give_back(&mut self, number: u64, half: Half) {
+        if let Some((_, slot)) = self.places.get_mut(parts(number).1 as usize) {
+            *slot = Some(half);
+        }
+    }
+
+    /// Frees the place of a half that was taken out.
+    fn leave(&mut self, number: u64) -> Option<Half> {
+        let place = parts(number).1;
+        let (turn, slot) = self.places.get_mut(place as usize)?;
+        // Never the highest number there is: the place is never u32::MAX.
+        *turn = turn.wrapping_add(1);
+        self.free.push(place);
+        slot.take()
+    }
+}
+
+fn number(turn: u32, place: u32) -> u64 {
+    u64::from(turn) << 32 | u64::from(place)
+}
+
+fn parts(number: u64) -> (u32, u32) {
+    let place = number & u64::from(u32::MAX);
+    (
+        u32::try_from(number >> 32).unwrap_or(0),
+        u32::try_from(place).unwrap_or(0),
+    )
+}
+
+impl Ferry {
+    fn start() -> Option<Arc<Self>> {
+        let readiness = match Readiness::new() {
+            Ok(readiness) => readiness,
+            Err(error) => {
+                log::debug!("tunnels need threads of their own: {error}");
+                return None;
+            }
+        };
+        let ferry = Arc::new(Self {
+            readiness,
+            halves: Mutex::default(),
+            built: Instant::now(),
+            look_at: AtomicU64::new(u64::MAX),
+            is_over: AtomicBool::new(false),
+        });
+        let running = Arc::clone(&ferry);
+        match threads::start("ferry", move || running.run()) {
+            Ok(_ends_with_the_tunnels) => Some(ferry),
+            Err(error) => {
+                log::warn!("no thread for the ferry: {error}");
+                None
+            }
+        }
+    }
+
+    fn take(&self, half: Half) -> Result<(), Half> {
+        self.look_by(half.tunnel());
+        let (tunnel, direction) = (Arc::clone(half.tunnel()), half.direction());
+        let number = self.halves.lock().put(half);
+        // From here on it may be served already, or even be over.
+        if self.readiness.watch(tunnel.from(direction), number).is_ok() {
+            return Ok(());
+        }
+        self.halves.lock().leave(number).map_or(Ok(()), Err)
+    }
+
+    /// Sees to it that somebody looks when the patience with `tunnel` may be over.
+    fn look_by(&self, tunnel: &Tunnel) {
+        let at = (self.built.elapsed() + tunnel.patience_left()).as_millis();
+        let at = u64::try_from(at).unwrap_or(u64::MAX - 1) + 1;
+        if self.look_at.fetch_min(at, Ordering::AcqRel) > at {
+            self.readiness.wake();
+        }
+    }
+
+    fn run(&self) {
+        let mut buffer = Vec::with_capacity(LOAD);
+        let mut ready = Vec::new();
+        while !self.is_over.load(Ordering::Acquire) {
+            let limit = self.time_to_look();
+            if let Err(error) = self.readiness.wait(&mut ready, limit) {
+                log::error!("cannot wait for tunnels: {error}");
+                return;
+            }
+            for number in ready.drain(..) {
+                self.serve(number, &mut buffer);
+            }
+            if self.time_to_look().is_some_and(|left| left.is_zero()) {
+                self.close_idle();
+            }
+        }
+    }
+
+    /// How long until tunnels are to be looked at. `None`: nobody asked for it.
+    fn time_to_look(&self) -> Option<Duration> {
+        let at = self.look_at.load(Ordering::Acquire);
+        (at != u64::MAX).then(|| Duration::from_millis(at).saturating_sub(self.built.elapsed()))
+    }
+
+    /// One socket can be read.
+    fn serve(&self, number: u64, buffer: &mut Vec<u8>) {
+        let Some(half) = self.halves.lock().borrow(number) else {
+            return;
+        };
+        let step = match catch_unwind(AssertUnwindSafe(|| half.ferry(buffer))) {
+            Ok(step) => step,
+            Err(_panic) => Step::Over(Err(TunnelEnd::Reset)),
+        };
+        match step {
+            Step::Wait => self.halves.lock().give_back(number, half),
+            Step::Busy(pending) => {
+                self.let_go(number, &half);
+                if let Err((half, error)) = half.haul(pending) {
+                    log::warn!("no thread for a busy tunnel: {error}");
+                    half.end(Err(TunnelEnd::Reset));
+                }
+            }
+            Step::Over(result) => {
+                if half.is_last() {
+                    // Closed at once, its socket leaves by itself.
+                    self.halves.lock().leave(number);
+                } else {
+                    self.let_go(number, &half);
+                }
+                let ended = catch_unwind(AssertUnwindSafe(|| half.end(result)));
+                if ended.is_err() {
+                    log::error!("the end of a tunnel could not be told");
+                }
+            }
+        }
+    }
+
+    fn let_go(&self, number: u64, half: &Half) {
+        self.readiness.forget(half.from());
+        self.halves.lock().leave(number);
+    }
+
+    /// Closes what was idle for too long, and notes when to look again.
+    fn close_idle(&self) {
+        self.look_at.store(u64::MAX, Ordering::Release);
+        let mut over = Vec::new();
+        let mut next: Option<Duration> = None;
+        for half in self
+            .halves
+            .lock()
+            .places
+            .iter()
+            .filter_map(|(_, half)| half.as_ref())
+        {
+            let left = half.tunnel().patience_left();
+            if left.is_zero() {
+                over.push(Arc::clone(half.tunnel()));
+            } else {
+                next = Some(next.map_or(left, |next| next.min(left)));
+            }
+        }
+        for tunnel in over {
+            tunnel.stop(TunnelEnd::Idle);
+        }
+        if let Some(next) = next {
+            let at = (self.built.elapsed() + next.max(LOOK_EVERY)).as_millis();
+            let at = u64::try_from(at).unwrap_or(u64::MAX - 1) + 1;
+            self.look_at.fetch_min(at, Ordering::AcqRel);
+        }
+    }
+}

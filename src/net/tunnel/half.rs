@@ -1,0 +1,453 @@
+//! One direction of a tunnel, wherever it is carried.
+//!
+//! A [`Half`] has one owner at a time: the ferry while little moves, a thread of the crew while much
+//! does. A thread keeps it until nothing came for a moment, and gives it back with empty hands: pipes
+//! and buffers are held only while bytes are in them.
+
+use std::io::{self, IoSlice};
+use std::net::{Shutdown, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+use crate::net::crew::Job;
+use crate::net::permits::Permit;
+use crate::net::pipe::{self, Filled, Pipe};
+use crate::net::socket::{self, Received, TICK, Wait};
+
+use super::{Age, Direction, Meter, OnEnd, TunnelEnd, TunnelTotals, Tunnels};
+
+/// A busy half from which nothing came for so long is not busy any more.
+const QUIET: Duration = Duration::from_millis(20);
+/// What a half that has to wait on its own thread reads into, in bytes.
+const SMALL: usize = 4 * 1024;
+
+/// What both halves of a tunnel share.
+pub(super) struct Tunnel {
+    pub(super) id: u64,
+    pub(super) client: TcpStream,
+    pub(super) hop: TcpStream,
+    pub(super) begun: Instant,
+    pub(super) idle_limit: Duration,
+    pub(super) meter: Arc<dyn Meter>,
+    /// Milliseconds after `begun` at which bytes last moved.
+    pub(super) moved: AtomicU64,
+    pub(super) to_hop: AtomicU64,
+    pub(super) to_client: AtomicU64,
+    /// Halves not over yet.
+    pub(super) halves: AtomicUsize,
+    pub(super) closing: Mutex<Closing>,
+}
+
+pub(super) struct Closing {
+    pub(super) end: TunnelEnd,
+    pub(super) on_end: Option<OnEnd>,
+    pub(super) _threads: Permit,
+}
+
+impl std::fmt::Debug for Tunnel {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Tunnel")
+            .field("client", &self.client)
+            .field("hop", &self.hop)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Tunnel {
+    /// Sees to it that no write waits longer than the tunnel may be idle.
+    pub(super) fn prepare(&self) {
+        if self.idle_limit < TICK {
+            for stream in [&self.client, &self.hop] {
+                socket::limit(stream, self.idle_limit);
+            }
+        }
+    }
+
+    /// The socket from which bytes of this direction come.
+    pub(super) fn from(&self, direction: Direction) -> &TcpStream {
+        match direction {
+            Direction::ToHop => &self.client,
+            Direction::ToClient => &self.hop,
+        }
+    }
+
+    fn touch(&self) {
+        let now = u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.moved.fetch_max(now, Ordering::Relaxed);
+    }
+
+    /// How much longer nothing may move; zero when the tunnel is to be closed.
+    pub(super) fn patience_left(&self) -> Duration {
+        let moved = Duration::from_millis(self.moved.load(Ordering::Relaxed));
+        let silent = self.begun.elapsed().saturating_sub(moved);
+        self.idle_limit.saturating_sub(silent)
+    }
+
+    /// Ends both halves; the first reason is the one told.
+    pub(super) fn stop(&self, end: TunnelEnd) {
+        {
+            let mut closing = self.closing.lock();
+            if closing.end == TunnelEnd::Finished {
+                closing.end = end;
+            }
+        }
+        for stream in [&self.client, &self.hop] {
+            let closed = match end {
+                TunnelEnd::Reset => socket::reset(stream),
+                TunnelEnd::Finished | TunnelEnd::Idle | TunnelEnd::Cut => {
+                    stream.shutdown(Shutdown::Both)
+                }
+            };
+            if let Err(error) = closed {
+                log::trace!("this side was gone already: {error}");
+            }
+        }
+    }
+}
+
+/// Bytes read and not delivered yet.
+#[derive(Debug)]
+pub(super) struct Pending {
+    bytes: Vec<u8>,
+    age: Age,
+}
+
+impl Pending {
+    /// Read before the tunnel stood.
+    pub(super) fn early(bytes: Vec<u8>) -> Self {
+        Self {
+            bytes,
+            age: Age::Early,
+        }
+    }
+
+    /// Read by the tunnel.
+    fn fresh(bytes: Vec<u8>) -> Self {
+        Self {
+            bytes,
+            age: Age::Fresh,
+        }
+    }
+}
+
+/// What a half does next.
+#[derive(Debug)]
+pub(super) enum Step {
+    /// Waits for more.
+    Wait,
+    /// Needs a thread.
+    Busy(Pending),
+    /// Has ended.
+    Over(Result<(), TunnelEnd>),
+}
+
+/// Why a thread is done with a half for now.
+enum Copied {
+    /// The sender ended.
+    End,
+    /// Nothing comes.
+    Quiet,
+}
+
+/// One direction of a tunnel. One that is dropped takes its tunnel with it.
+#[derive(Debug)]
+pub(super) struct Half {
+    owner: Arc<Tunnels>,
+    tunnel: Arc<Tunnel>,
+    direction: Direction,
+    is_over: bool,
+}
+
+impl Half {
+    pub(super) fn new(owner: &Arc<Tunnels>, tunnel: &Arc<Tunnel>, direction: Direction) -> Self {
+        Self {
+            owner: Arc::clone(owner),
+            tunnel: Arc::clone(tunnel),
+            direction,
+            is_over: false,
+        }
+    }
+
+    pub(super) fn tunnel(&self) -> &Arc<Tunnel> {
+        &self.tunnel
+    }
+
+    pub(super) fn direction(&self) -> Direction {
+        self.direction
+    }
+
+    pub(super) fn from(&self) -> &TcpStream {
+        self.tunnel.from(self.direction)
+    }
+
+    /// Whether the other half is over already, so that both sockets are closed with this one.
+    pub(super) fn is_last(&self) -> bool {
+        self.tunnel.halves.load(Ordering::Acquire) == 1
+    }
+
+    fn to(&self) -> &TcpStream {
+        match self.direction {
+            Direction::ToHop => &self.tunnel.hop,
+            Direction::ToClient => &self.tunnel.client,
+        }
+    }
+
+    /// Sends what there is already, and finds somebody to carry the rest.
+    ///
+    /// # Errors
+    /// When there is nobody.
+    pub(super) fn launch(self, early: Pending) -> Result<(), (Self, io::Error)> {
+        match self.pass_on(early.bytes, early.age) {
+            Step::Wait => self.park(),
+            Step::Busy(pending) => self.haul(pending),
+            Step::Over(result) => {
+                self.end(result);
+                Ok(())
+            }
+        }
+    }
+
+    /// Gives the half to the ferry, or to a thread where there is none.
+    fn park(self) -> Result<(), (Self, io::Error)> {
+        let owner = Arc::clone(&self.owner);
+        match owner.ferries.take(self) {
+            Ok(()) => Ok(()),
+            Err(half) => half.haul(Pending::fresh(Vec::new())),
+        }
+    }
+
+    /// Gives the half to a thread.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub(super) fn haul(self, pending: Pending) -> Result<(), (Self, io::Error)> {
+        let owner = Arc::clone(&self.owner);
+        let haul = Haul {
+            half: self,
+            pending,
+        };
+        owner
+            .crew
+            .give(haul)
+            .map_err(|(haul, error)| (haul.half, error))
+    }
+
+    /// Carries what can be carried without waiting. `buffer` is empty before and after.
+    pub(super) fn ferry(&self, buffer: &mut Vec<u8>) -> Step {
+        let step = match socket::receive(self.from(), buffer, Wait::No) {
+            Ok(Received::Nothing) => Step::Wait,
+            Ok(Received::End) => Step::Over(Ok(())),
+            Err(_) => Step::Over(Err(TunnelEnd::Reset)),
+            Ok(Received::Bytes(_)) => match self.send_now(buffer, Age::Fresh) {
+                Err(end) => Step::Over(Err(end)),
+                // A full buffer says that there is more where it came from.
+                Ok(sent) if sent < buffer.len() || buffer.len() == buffer.capacity() => {
+                    let rest = buffer.get(sent..).unwrap_or_default();
+                    Step::Busy(Pending::fresh(rest.to_vec()))
+                }
+                Ok(_) => Step::Wait,
+            },
+        };
+        buffer.clear();
+        step
+    }
+
+    /// Sends what can be sent without waiting.
+    fn pass_on(&self, mut bytes: Vec<u8>, age: Age) -> Step {
+        match self.send_now(&bytes, age) {
+            Err(end) => Step::Over(Err(end)),
+            Ok(sent) if sent < bytes.len() => {
+                bytes.drain(..sent);
+                Step::Busy(Pending { bytes, age })
+            }
+            Ok(_) => Step::Wait,
+        }
+    }
+
+    fn send_now(&self, bytes: &[u8], age: Age) -> Result<usize, TunnelEnd> {
+        if bytes.is_empty() {
+            return Ok(0);
+        }
+        let sent = socket::send(self.to(), &[IoSlice::new(bytes)], Wait::No);
+        let sent = sent.map_err(|_broken| TunnelEnd::Reset)?;
+        self.count(age, sent);
+        Ok(sent)
+    }
+
+    /// Ends this half; the last one tells.
+    pub(super) fn end(mut self, result: Result<(), TunnelEnd>) {
+        self.is_over = true;
+        if let Err(end) = result {
+            self.tunnel.stop(end);
+        }
+        if self.tunnel.halves.fetch_sub(1, Ordering::AcqRel) == 1 {
+            // Both sockets are closed with the tunnel: that passes the end on.
+            self.finish();
+        } else if result.is_ok()
+            && let Err(error) = self.to().shutdown(Shutdown::Write)
+        {
+            log::trace!("this side was gone before the end: {error}");
+        }
+    }
+
+    fn finish(&self) {
+        let (end, on_end) = {
+            let mut closing = self.tunnel.closing.lock();
+            (closing.end, closing.on_end.take())
+        };
+        if let Some(on_end) = on_end {
+            on_end(TunnelTotals {
+                to_hop: self.tunnel.to_hop.load(Ordering::Relaxed),
+                to_client: self.tunnel.to_client.load(Ordering::Relaxed),
+                end,
+            });
+        }
+        self.owner.forget(self.tunnel.id);
+    }
+
+    /// Lets go of a tunnel that never began: nobody is told.
+    pub(super) fn disown(mut self) {
+        self.is_over = true;
+        self.owner.forget(self.tunnel.id);
+    }
+
+    /// Moves bytes until the sender's end, or until none came for a moment.
+    fn copy(&self, pending: Pending) -> Result<Copied, TunnelEnd> {
+        self.deliver(&pending.bytes, pending.age)?;
+        drop(pending);
+        socket::limit_read(self.from(), QUIET);
+        if let Some(mut pipe) = self.owner.pipes.lend()
+            && let Some(copied) = self.copy_through(&mut pipe)?
+        {
+            return Ok(copied);
+        }
+        let mut buffer = self.owner.borrow();
+        let copied = self.copy_with(&mut buffer);
+        self.owner.give_back(buffer);
+        copied
+    }
+
+    /// `None`: a read has to tell what there is.
+    fn copy_through(&self, pipe: &mut Pipe) -> Result<Option<Copied>, TunnelEnd> {
+        loop {
+            match pipe::fill(pipe, self.from(), u64::MAX) {
+                Ok(Filled::Nothing) => return Ok(Some(Copied::Quiet)),
+                Ok(Filled::ReadInstead) => return Ok(None),
+                Ok(Filled::Bytes(_)) => {}
+                Err(_) => return Err(TunnelEnd::Reset),
+            }
+            while pipe.held() > 0 {
+                match pipe::drain(pipe, self.to()) {
+                    Ok(0) => self.check_patience()?,
+                    Ok(sent) => self.count(Age::Fresh, sent),
+                    Err(_) => return Err(TunnelEnd::Reset),
+                }
+            }
+        }
+    }
+
+    fn copy_with(&self, buffer: &mut Vec<u8>) -> Result<Copied, TunnelEnd> {
+        loop {
+            buffer.clear();
+            match socket::receive(self.from(), buffer, Wait::Tick) {
+                Ok(Received::Bytes(_)) => self.deliver(buffer, Age::Fresh)?,
+                Ok(Received::Nothing) => return Ok(Copied::Quiet),
+                Ok(Received::End) => return Ok(Copied::End),
+                Err(_) => return Err(TunnelEnd::Reset),
+            }
+        }
+    }
+
+    fn deliver(&self, bytes: &[u8], age: Age) -> Result<(), TunnelEnd> {
+        let mut left = bytes;
+        while !left.is_empty() {
+            match socket::send(self.to(), &[IoSlice::new(left)], Wait::Tick) {
+                Ok(0) => self.check_patience()?,
+                Ok(sent) => {
+                    left = left.get(sent..).unwrap_or_default();
+                    self.count(age, sent);
+                }
+                Err(_) => return Err(TunnelEnd::Reset),
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits on this thread for the next bytes. `None`: the sender's end.
+    fn await_bytes(&self) -> Result<Option<Vec<u8>>, TunnelEnd> {
+        let mut bytes = Vec::with_capacity(SMALL);
+        loop {
+            socket::limit_read(self.from(), self.tunnel.patience_left());
+            match socket::receive(self.from(), &mut bytes, Wait::Tick) {
+                Ok(Received::Bytes(_)) => return Ok(Some(bytes)),
+                Ok(Received::End) => return Ok(None),
+                Ok(Received::Nothing) => self.check_patience()?,
+                Err(_) => return Err(TunnelEnd::Reset),
+            }
+        }
+    }
+
+    fn count(&self, age: Age, bytes: usize) {
+        let bytes = bytes as u64;
+        let total = match self.direction {
+            Direction::ToHop => &self.tunnel.to_hop,
+            Direction::ToClient => &self.tunnel.to_client,
+        };
+        total.fetch_add(bytes, Ordering::Relaxed);
+        self.tunnel.meter.moved(self.direction, age, bytes);
+        self.tunnel.touch();
+    }
+
+    fn check_patience(&self) -> Result<(), TunnelEnd> {
+        if self.tunnel.patience_left().is_zero() {
+            return Err(TunnelEnd::Idle);
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Half {
+    fn drop(&mut self) {
+        // A panic must not leave the other half, or the count of tunnels, waiting for this one.
+        if !self.is_over {
+            self.tunnel.stop(TunnelEnd::Reset);
+            if self.tunnel.halves.fetch_sub(1, Ordering::AcqRel) == 1 {
+                self.finish();
+            }
+        }
+    }
+}
+
+/// A half on its way to, and with, a thread of its own.
+#[derive(Debug)]
+pub(super) struct Haul {
+    half: Half,
+    pending: Pending,
+}
+
+impl Job for Haul {
+    fn run(self) {
+        let Self { half, mut pending } = self;
+        let mut half = half;
+        loop {
+            match half.copy(pending) {
+                Ok(Copied::Quiet) => {}
+                Ok(Copied::End) => return half.end(Ok(())),
+                Err(end) => return half.end(Err(end)),
+            }
+            let owner = Arc::clone(&half.owner);
+            half = match owner.ferries.take(half) {
+                Ok(()) => return,
+                Err(half) => half,
+            };
+            pending = match half.await_bytes() {
+                Ok(Some(bytes)) => Pending::fresh(bytes),
+                Ok(None) => return half.end(Ok(())),
+                Err(end) => return half.end(Err(end)),
+            };
+        }
+    }
+}
