@@ -202,7 +202,7 @@ impl Conn {
     /// # Errors
     /// When the connection is broken.
     pub fn receive_bulk(&mut self, wait: Wait) -> io::Result<Received> {
-        if self.is_bulk() && self.unread().is_empty() {
+        if self.is_in_bulk() {
             self.make_room(LARGE);
         }
         self.receive(wait)
@@ -229,7 +229,7 @@ impl Conn {
 
     /// Whether the last read filled the buffer, and nothing of it is left: more is coming at once.
     pub fn is_in_bulk(&self) -> bool {
-        self.is_bulk && self.unread().is_empty()
+        self.is_bulk() && self.unread().is_empty()
     }
 
     /// Counts bytes that were received past the buffer.
