@@ -39,7 +39,7 @@
 //! | chunk extensions | 1 KiB a line, 16 KiB a body | `EXTENSION_LINE_MAX`, `EXTENSIONS_MAX` | 400 | `endless_chunk_extensions_of_a_request_are_refused` |
 //! | trailers | as a head | `limits.max_header_bytes`, `FIELDS_MAX` | 400 | `endless_trailers_of_a_request_are_refused` |
 //! | a body kept to be sent again | 64 KiB | `REPLAYABLE` | it is sent once only | `a_body_that_is_gone_is_not_repeated` |
-//! | bytes of a body on their way | 144 KiB each way | `LARGE`, `WINDOW` | nothing more is read | `a_slow_client_costs_a_window_however_long_the_body_is` |
+//! | bytes of a body on their way | 144 KiB each way; 1 MiB of a long one of known length | `LARGE`, `WINDOW`, `PIPE_BYTES` | nothing more is read | `a_slow_client_costs_a_window_however_long_the_body_is` |
 //! | bytes after the last answer | 16 MiB in 5 s | `LINGER_BYTES` | closed | `the_answer_reaches_a_client_that_is_sending` |
 //! | refused connections that still send | 256, or a sixteenth of the descriptors | `MOST_UNCOUNTED` | closed at once | `a_connection_too_many_is_told_so_and_closed` |
 //! | a silent tunnel | an hour | `limits.tunnel_idle_timeout_secs` | closed | `a_tunnel_that_is_silent_both_ways_is_closed` |
@@ -61,7 +61,9 @@
 //! | a request that is not taken | 60 s | `limits.io_timeout_secs` | 504 | `an_upstream_that_does_not_take_the_request_is_504_and_probed`, `a_client_that_leaves_while_its_request_is_not_taken_is_noticed` |
 //! | idle connections, each upstream | 64 | `limits.upstream_idle_connections`, at most `UPSTREAM_IDLE_MAX` | closed instead of kept | `neither_too_many_nor_too_old_ones_are_kept` |
 //! | their age | 30 s | `limits.upstream_idle_secs` | closed | `neither_too_many_nor_too_old_ones_are_kept` |
-//! | large buffers kept for tunnels | 32 | `SPARE_BUFFERS` | freed | |
+//! | pipes | 32, or one for 64 descriptors | `MOST_PIPES`, `FILES_PER_PIPE` | bytes are copied | `a_large_response_arrives_whole_where_no_pipe_can_be_had`, `a_tunnel_carries_megabytes_where_no_pipe_can_be_had` |
+//! | pipes kept | 8 | `SPARE_PIPES` | closed | `an_empty_pipe_is_lent_again_and_one_with_bytes_in_it_never` |
+//! | large buffers kept for tunnels | 8 | `SPARE_BUFFERS` | freed | |
 //! | a probe | 5 s; its answer's head 64 KiB | `health_check.timeout_secs` | failed | `an_upstream_that_drips_has_the_timeout_and_no_more`, `an_endless_head_of_an_answer_fails_the_probe` |
 //! | probes at a time | one for each upstream, 32 in all | `PROBE_THREADS_MAX` | they wait for each other | `silent_upstreams_do_not_delay_the_probes_of_others` |
 //!

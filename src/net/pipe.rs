@@ -26,7 +26,7 @@ const FILES_PER_PIPE: usize = 64;
 const SPARE_PIPES: usize = 8;
 /// What a pipe should hold, in bytes: as much as Linux lets anybody have by default. The fewer times a
 /// sender and a receiver are woken for the same bytes, the better.
-const WANTED: usize = 1024 * 1024;
+const PIPE_BYTES: usize = 1024 * 1024;
 /// What a pipe must hold: less is worse than a copy. Past its user's limit a new one holds a page or two.
 const LEAST: usize = 64 * 1024;
 
@@ -85,7 +85,7 @@ impl Pipes {
         self.open
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, below)
             .ok()?;
-        match Ends::open(WANTED) {
+        match Ends::open(PIPE_BYTES) {
             Ok(ends) if ends.capacity() >= LEAST => Some(ends),
             Ok(_) | Err(_) => {
                 self.open.fetch_sub(1, Ordering::Relaxed);

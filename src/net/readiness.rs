@@ -8,7 +8,7 @@ use std::time::Duration;
 pub use system::Readiness;
 
 /// The most sockets told of at once.
-const MOST_EVENTS: usize = 128;
+const EVENTS: usize = 128;
 
 #[cfg(target_os = "linux")]
 mod system {
@@ -18,7 +18,7 @@ mod system {
     use rustix::event::{EventfdFlags, Timespec, epoll, eventfd};
     use rustix::io::Errno;
 
-    use super::{Duration, MOST_EVENTS, TcpStream, io};
+    use super::{Duration, EVENTS, TcpStream, io};
 
     /// What [`Readiness::wake`] says.
     const WAKE: u64 = u64::MAX;
@@ -76,7 +76,7 @@ mod system {
                 tv_sec: i64::try_from(limit.as_secs()).unwrap_or(i64::MAX),
                 tv_nsec: i64::from(limit.subsec_nanos()),
             });
-            let mut events = Vec::with_capacity(MOST_EVENTS);
+            let mut events = Vec::with_capacity(EVENTS);
             match epoll::wait(&self.epoll, spare_capacity(&mut events), limit.as_ref()) {
                 Ok(_) | Err(Errno::INTR) => {}
                 Err(error) => return Err(error.into()),

@@ -30,7 +30,7 @@ const KEEP_FAILURE: Duration = Duration::from_secs(2);
 const RENEW_AFTER: Duration = Duration::from_secs(25);
 /// The longest pause between attempts at a kept name that has no address, as a power of two of
 /// [`KEEP_FAILURE`].
-const MOST_DOUBLINGS: u32 = 4;
+const DOUBLINGS: u32 = 4;
 /// Names remembered; beyond this, expired ones are dropped, then all.
 const MOST_NAMES: usize = 4096;
 /// Addresses used of one name; whoever answers for a name may list thousands.
@@ -352,7 +352,7 @@ impl Entry {
         let pause = if self.failures == 0 {
             pause
         } else {
-            KEEP_FAILURE * 2_u32.pow((self.failures - 1).min(MOST_DOUBLINGS))
+            KEEP_FAILURE * 2_u32.pow((self.failures - 1).min(DOUBLINGS))
         };
         self.kept = Kept::RenewAt(Instant::now() + pause);
     }

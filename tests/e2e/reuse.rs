@@ -132,7 +132,7 @@ fn no_more_idle_connections_are_kept_than_the_file_says() {
     let proxy = Proxy::with_yaml("limits: {upstream_idle_connections: 2}", [&a]);
     let mut pairs = Vec::new();
     for (before, pair) in open(&proxy, &a, 4).into_iter().enumerate() {
-        pairs.extend(finished(&proxy, vec![pair]));
+        pairs.push(answered(pair));
         // The answer may be here before the connection has found its place, or none.
         wait_until(|| proxy.upstream("a").active == 3 - before as u64);
     }
@@ -303,14 +303,17 @@ fn open(proxy: &Proxy, upstream: &Upstream, count: usize) -> Vec<(Client, Hop)> 
 
 /// The same, answered.
 #[track_caller]
-fn finished(proxy: &Proxy, mut pairs: Vec<(Client, Hop)>) -> Vec<(Client, Hop)> {
-    for (client, hop) in &mut pairs {
-        hop.send_ok("done");
-        client.expect_status(200).expect_body("done");
-    }
+fn finished(proxy: &Proxy, pairs: Vec<(Client, Hop)>) -> Vec<(Client, Hop)> {
+    let pairs = pairs.into_iter().map(answered).collect();
     // A connection is kept a moment after its response has arrived.
     wait_until(|| proxy.counts().busy == 0);
     pairs
+}
+
+fn answered((mut client, mut hop): (Client, Hop)) -> (Client, Hop) {
+    hop.send_ok("done");
+    client.expect_status(200).expect_body("done");
+    (client, hop)
 }
 
 /// The next connection at any of them, its request read.
