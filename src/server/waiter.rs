@@ -303,7 +303,9 @@ impl Waiter {
     /// Refuses a connection of which no request could be read.
     pub(super) fn refuse(&self, client: Box<Client>, place: Option<Place>, refusal: &Refusal) {
         match session::refuse(&self.ctx, client, refusal) {
-            Outcome::Park(client) | Outcome::Linger(client) => self.linger(client, place),
+            Outcome::Park(client) | Outcome::Yield(client) | Outcome::Linger(client) => {
+                self.linger(client, place);
+            }
             Outcome::Closed(_) | Outcome::Tunneled => self.forget(place),
         }
     }

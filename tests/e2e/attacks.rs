@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::harness::{Client, Proxy, Talk, Upstream, spawn, wait_until};
 
@@ -135,6 +135,33 @@ fn ten_thousand_pipelined_requests_are_answered_in_order() {
     }
     sender.join().expect("the sender").expect("all was taken");
     assert_eq!(proxy.counts().connections, 1);
+}
+
+/// Its next request is always there already, and none of them lasts.
+#[test]
+fn an_endless_pipeline_makes_way_for_whoever_waits() {
+    let a = Upstream::by_hand("a");
+    let extra = "limits: {workers: 1, queue_timeout_secs: 60, upstream_idle_connections: 0}";
+    let proxy = Proxy::with_yaml(extra, [&a]);
+    let mut endless = proxy.client();
+    endless.send(GET.repeat(100));
+    for _ in 0..3 {
+        let (mut hop, _) = a.accept_and_read_request();
+        let seen = a.connections();
+        let mut other = proxy.client();
+        other.get("http://o.test/other");
+        let since = Instant::now();
+        wait_until(|| {
+            let is_there = proxy.counts().queue == 1 || a.connections() > seen;
+            is_there && since.elapsed() > Duration::from_millis(50)
+        });
+        hop.send_ok("one of many");
+        endless.expect_status(200);
+        let (mut hop, next) = a.accept_and_read_request();
+        assert_eq!(next.target(), "http://o.test/other");
+        hop.send_ok("other");
+        other.expect_status(200).expect_body("other");
+    }
 }
 
 /// One that sends ten thousand and reads no answer is cut, with what it sent unread.
