@@ -43,7 +43,7 @@
 //! | bytes after the last answer | 16 MiB in 5 s | `LINGER_BYTES` | closed | `the_answer_reaches_a_client_that_is_sending` |
 //! | refused connections that still send | 256, or a sixteenth of the descriptors | `MOST_UNCOUNTED` | closed at once | `a_connection_too_many_is_told_so_and_closed` |
 //! | a silent tunnel | an hour | `limits.tunnel_idle_timeout_secs` | closed | `a_tunnel_that_is_silent_both_ways_is_closed` |
-//! | a stop | 30 s; of new connections no more than one queue full | `limits.shutdown_timeout_secs`, `BACKLOG` | what is left is cut | `what_takes_longer_than_the_drain_time_is_cut_visibly`, `clients_that_keep_coming_do_not_keep_a_stop_from_beginning` |
+//! | a stop | 30 s; of new connections no more than one queue full; for the rest of a head 1 s | `limits.shutdown_timeout_secs`, `BACKLOG`, `LAST_BYTES` | what is left is cut; 503 | `what_takes_longer_than_the_drain_time_is_cut_visibly`, `clients_that_keep_coming_do_not_keep_a_stop_from_beginning`, `a_head_that_stays_incomplete_does_not_hold_up_the_stop` |
 //!
 //! # Upstreams and origins
 //!
