@@ -58,13 +58,14 @@ fn endless_chunk_extensions_of_a_request_are_refused() {
     check_endless_upload("", "1;name=value-of-the-extension\r\nx\r\n");
 }
 
-/// An endless response whose end `part` puts off breaks off at the client.
+/// An endless response whose end `part` puts off breaks off at the client, or is 502 if it is too much
+/// at once.
 #[track_caller]
 fn check_endless_response(begin: &str, part: &'static str) {
     let a = Upstream::by_hand("a");
     let proxy = Proxy::with_yaml("health_check: {fall: 9}", [&a]);
     let mut client = proxy.client();
-    client.send(GET);
+    client.send(GET.replace("\r\n\r\n", "\r\nConnection: close\r\n\r\n"));
     let (mut hop, _) = a.accept_and_read_request();
     hop.send(OK_IN_CHUNKS.to_owned() + begin);
     let endless = says_for_ever(hop, part);
