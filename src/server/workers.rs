@@ -29,7 +29,8 @@ use crate::protocol::answer::Refusal;
 use crate::relay::session::{self, Outcome, Turns, Worker};
 use crate::relay::{Client, Context, Scratch};
 
-use super::crew::{Crew, Job, SLOW, Seat};
+use super::crew::{Crew, SLOW, Seat};
+use super::queue::Job;
 use super::table::Place;
 use super::waiter::{Ready, Waiter};
 
