@@ -32,7 +32,7 @@
 //! | workers of one address | half of them, while others wait | | the others go first | `one_address_cannot_take_all_workers` |
 //! | threads for what lasts | three quarters of what the system allows, at most 16384 | `MOST_LONG_THREADS` | exchanges keep their workers, tunnels get 503 | `endless_streams_and_stalled_readers_do_not_use_up_the_workers`, `with_forty_threads_it_answers_and_recovers` |
 //! | those of one address | the last eighth is for whoever has less than half of them | | tunnels get 503 | `one_client_cannot_take_all_threads_for_tunnels` |
-//! | the stack of a thread | 256 KiB | `STACK` | | |
+//! | the stack of a thread | 256 KiB | `STACK` | | `the_deepest_request_needs_less_than_half_a_stack` |
 //! | a body without progress | 60 s | `limits.io_timeout_secs` | 408, or the end of the connection | `a_body_that_stops_is_told_408_and_blamed_on_no_upstream`, `an_upstream_that_drips_does_not_keep_a_stopped_upload_alive` |
 //! | a reader without progress | 60 s | `limits.io_timeout_secs` | the end of the connection | `a_client_that_does_not_read_is_cut_and_blamed_alone` |
 //! | a body that makes progress | none: it gives up its worker's place after a second | | | `slow_bodies_leave_the_workers_to_others` |
