@@ -240,7 +240,7 @@ impl Folder {
     /// Whether it is there, and nobody else made what is there: whoever did would answer for us.
     fn is_ours(&self) -> bool {
         fs::symlink_metadata(&self.path)
-            .is_ok_and(|it| it.is_dir() && it.uid() == self.owner && it.mode() & 0o077 == 0)
+            .is_ok_and(|it| it.is_dir() && it.uid() == self.owner && it.mode() % 0o100 == 0)
     }
 }
 
