@@ -9,7 +9,7 @@ use std::str::Chars;
 const DEEPEST: usize = 16;
 /// The most values in a document: about 40 for each upstream, of which a configuration of 1 MiB has
 /// 50 thousand at most. A byte of text can be a value of 32 bytes in memory, and more in the table.
-const MOST_VALUES: usize = 2_000_000;
+const MOST_VALUES: usize = 4_000_000;
 
 /// A value.
 #[derive(Clone, Debug, PartialEq)]
@@ -26,10 +26,14 @@ pub(super) enum Json {
 impl Json {
     /// Reads a whole document; `None`: it is not JSON.
     pub(super) fn parse(text: &str) -> Option<Self> {
+        Self::parse_within(text, MOST_VALUES)
+    }
+
+    fn parse_within(text: &str, most_values: usize) -> Option<Self> {
         let mut reader = Reader {
             rest: text.chars(),
             depth: 0,
-            left: MOST_VALUES,
+            left: most_values,
         };
         let value = reader.value()?;
         reader.skip_space();
@@ -270,8 +274,9 @@ mod tests {
 
     #[test]
     fn endless_lists_are_not_kept() {
-        assert!(Json::parse(&format!("[{}0]", "0,".repeat(1_000_000))).is_some());
-        check(&format!("[{}0]", "0,".repeat(2_000_000)), None);
+        let text = "[0,[],{\"a\":null}]";
+        assert!(Json::parse_within(text, 5).is_some());
+        assert!(Json::parse_within(text, 4).is_none());
     }
 
     #[test]
