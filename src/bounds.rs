@@ -112,5 +112,5 @@
 //! | what is said about it | 30 messages, 60 bytes of a value, 10 names | `SHOWN_MAX`, `QUOTED_MAX`, `VALUE_MAX`, `NAMES_MAX` | counted | `a_thousand_errors_are_not_a_thousand_lines`, `many_names_are_counted` |
 //! | a secret or a file of users | 1 MiB | `SECRET_FILE_MAX` | an error | `secret_files_that_cannot_be_used_are_named_with_the_reason` |
 //! | numbers in it | a head 1 KiB to 1 MiB, a queue 2^20, a time ten years | `HEADER_BYTES_MIN`, `HEADER_BYTES_MAX`, `QUEUE_MAX`, `SECONDS_MAX` | an error | `its_examples_are_examples_of_valid_keys` |
-//! | an answer to `status` | 64 MiB, 16 levels, 10 s | `MOST`, `DEEPEST`, `PATIENCE` | an error | `endless_nesting_is_not_followed` |
+//! | an answer to `status` | 64 MiB, 4 million values, 16 levels, 10 s | `MOST`, `MOST_VALUES`, `DEEPEST`, `PATIENCE` | an error | `endless_nesting_is_not_followed`, `endless_lists_are_not_kept` |
 //! | connections to the origin of `demo` | 256, each with a head of 64 KiB | `MOST_CONNECTIONS`, `HEAD_MAX` | closed | |

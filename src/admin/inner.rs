@@ -7,7 +7,7 @@
 use std::fs::{self, DirBuilder};
 use std::hash::{BuildHasher, RandomState};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -77,14 +77,16 @@ impl Inner {
 
     /// Makes sure that a server runs, and says where.
     fn run(&mut self) -> io::Result<PathBuf> {
+        if !self.folder.is_ours() {
+            // Somebody cleans up temporary folders, and perhaps somebody else has the name by now.
+            self.running = None;
+            self.folder = Folder::make()?;
+        }
         if let Some(running) = &self.running {
             return Ok(running.socket.clone());
         }
-        if !self.folder.0.is_dir() {
-            self.folder = Folder::make()?; // Somebody cleans up temporary folders.
-        }
         self.sockets += 1;
-        let socket = self.folder.0.join(self.sockets.to_string());
+        let socket = self.folder.path.join(self.sockets.to_string());
         let listener = UnixListener::bind(&socket)?;
         (self.prepare)(&listener)?;
         let server = Server::from_listener(listener, None).map_err(io::Error::other)?;
@@ -201,7 +203,11 @@ fn closing(mut answer: Vec<u8>) -> io::Result<Vec<u8>> {
 
 /// A folder that nobody else can look into; removed with all that is in it when dropped.
 #[derive(Debug)]
-struct Folder(PathBuf);
+struct Folder {
+    path: PathBuf,
+    /// This process's user.
+    owner: u32,
+}
 
 impl Folder {
     fn make() -> io::Result<Self> {
@@ -219,7 +225,10 @@ impl Folder {
                 continue;
             }
             match DirBuilder::new().mode(0o700).create(&path) {
-                Ok(()) => return Ok(Self(path)),
+                Ok(()) => {
+                    let owner = fs::symlink_metadata(&path)?.uid();
+                    return Ok(Self { path, owner });
+                }
                 Err(error) => said = error,
             }
         }
@@ -227,12 +236,47 @@ impl Folder {
         let text = format!("admin_listen: no temporary folder for a private socket: {said}");
         Err(io::Error::new(kind, text))
     }
+
+    /// Whether it is there, and nobody else made what is there: whoever did would answer for us.
+    fn is_ours(&self) -> bool {
+        fs::symlink_metadata(&self.path)
+            .is_ok_and(|it| it.is_dir() && it.uid() == self.owner && it.mode() % 0o100 == 0)
+    }
 }
 
 impl Drop for Folder {
     fn drop(&mut self) {
-        if let Err(error) = fs::remove_dir_all(&self.0) {
-            log::debug!("{} was not removed: {error}", self.0.display());
+        if !self.is_ours() {
+            return;
         }
+        if let Err(error) = fs::remove_dir_all(&self.path) {
+            log::debug!("{} was not removed: {error}", self.path.display());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    use super::*;
+
+    #[test]
+    fn a_folder_that_somebody_else_may_have_made_is_not_used() {
+        let folder = Folder::make().unwrap();
+        assert!(folder.is_ours());
+        fs::set_permissions(&folder.path, PermissionsExt::from_mode(0o755)).unwrap();
+        assert!(!folder.is_ours(), "open to others");
+        fs::remove_dir(&folder.path).unwrap();
+        assert!(!folder.is_ours(), "gone");
+        let elsewhere = Folder::make().unwrap();
+        symlink(&elsewhere.path, &folder.path).unwrap();
+        assert!(!folder.is_ours(), "a link");
+        fs::remove_file(&folder.path).unwrap();
+        let foreign = Folder {
+            path: elsewhere.path.clone(),
+            owner: elsewhere.owner + 1,
+        };
+        assert!(!foreign.is_ours(), "another user's");
     }
 }

@@ -748,6 +748,25 @@ mod tests {
     }
 
     #[test]
+    fn methods_that_others_take_for_those_that_frame_are_refused() {
+        for (method, accepted) in [
+            ("CONNECT", true),
+            ("HEAD", true),
+            ("TRACE", true),
+            ("Connect", false),
+            ("head", false),
+            ("tRACE", false),
+            ("get", true),
+            ("patch", true),
+            ("HEADS", true),
+        ] {
+            let text = format!("{method} http://h/ HTTP/1.1\r\nHost: h\r\n\r\n");
+            let parsed = RequestHead::parse(text.into_bytes());
+            assert_eq!(parsed.is_ok(), accepted, "{method}");
+        }
+    }
+
+    #[test]
     fn a_few_empty_lines_before_a_request_are_skipped() {
         let head = request("\r\n\r\n\r\n\r\nGET / HTTP/1.0\r\n\r\n");
         assert_eq!(head.method(), "GET");

@@ -20,6 +20,9 @@ impl<'a> RequestLine<'a> {
                 if method.is_empty() || !method.iter().copied().all(is_token_byte) {
                     return malformed("a method that is not a token");
                 }
+                if is_look_alike(method) {
+                    return malformed("a method that others take for CONNECT, HEAD or TRACE");
+                }
                 if target.is_empty() {
                     return malformed("a request line without a target");
                 }
@@ -32,6 +35,15 @@ impl<'a> RequestLine<'a> {
             _ => malformed("a request line that is not \"METHOD target HTTP/1.1\""),
         }
     }
+}
+
+/// Methods are case-sensitive (RFC 9110 §9.1), but not to every next hop: Squid makes `head` a HEAD, and
+/// answers `trace` with our credentials in the request it shows. These three decide where a message
+/// ends, or what it may hold.
+fn is_look_alike(method: &[u8]) -> bool {
+    [&b"CONNECT"[..], b"HEAD", b"TRACE"]
+        .iter()
+        .any(|known| method != *known && method.eq_ignore_ascii_case(known))
 }
 
 /// `HTTP-version SP status-code SP [ reason-phrase ]` (RFC 9112 §4). Without a

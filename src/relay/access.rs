@@ -48,7 +48,7 @@ pub fn check(
             authority
         }
     };
-    if is_literal_loopback(authority.host()) && !client.is_on_this_host() {
+    if is_literal_loopback(authority.host()) && Asker::new(client, head) == Asker::Remote {
         return Err(Refusal::TargetForbidden);
     }
     Ok(())
@@ -399,6 +399,17 @@ mod tests {
         let relayed = request("http://a.test/", "Via: 1.1 other\r\n");
         assert_eq!(Asker::new(local, &plain), Asker::Local);
         assert_eq!(Asker::new(local, &relayed), Asker::Remote);
+    }
+
+    /// An upstream on this host would take it for one of this host, too.
+    #[test]
+    fn loopback_by_name_is_refused_on_every_route_to_whoever_is_behind_another_relay() {
+        for fields in ["Via: 1.1 other\r\n", "Forwarded: for=192.0.2.1\r\n"] {
+            for target in ["http://localhost/", "http://127.0.0.1/", "localhost:22"] {
+                let refused = check_request("", "127.0.0.1", target, fields);
+                assert_eq!(refused, Some(403), "{target} {fields}");
+            }
+        }
     }
 
     /// The loopback address is that of the balancer, or the balancer itself.

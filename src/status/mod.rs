@@ -204,10 +204,23 @@ impl Asker {
         };
         let shown = match self.what {
             What::Table => table::render(&status, paint()),
-            What::Json | What::Life => text,
+            What::Json | What::Life => for_terminals(&text),
         };
         Ok((shown, verdict))
     }
+}
+
+/// The same document without the controls that JSON allows in a text as they are (DEL and C1), and some
+/// terminals obey. They stand nowhere else, so their escapes mean the same.
+fn for_terminals(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for letter in text.chars() {
+        match letter {
+            '\u{7f}'..='\u{9f}' => shown.extend(["\\u00", &format!("{:02x}", u32::from(letter))]),
+            _ => shown.push(letter),
+        }
+    }
+    shown
 }
 
 /// Colors on a terminal, unless `NO_COLOR` says otherwise (no-color.org).
@@ -283,6 +296,14 @@ mod tests {
         check(("2001:db8::1", 9090), Some("[2001:db8::1]:9090"));
         check(("localhost", 9090), Some("localhost:9090"));
         check(("127.0.0.1", 0), None);
+    }
+
+    #[test]
+    fn json_is_printed_without_what_a_terminal_obeys_and_means_the_same() {
+        let text = "{\"name\":\"\u{e4}\u{9b}31m\u{7f}\"}";
+        let shown = for_terminals(text);
+        assert_eq!(shown, "{\"name\":\"\u{e4}\\u009b31m\\u007f\"}");
+        assert_eq!(Json::parse(&shown), Json::parse(text));
     }
 
     #[test]

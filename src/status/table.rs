@@ -39,6 +39,9 @@ const TITLES: [&str; 8] = [
 const NUMBERS: std::ops::Range<usize> = 3..7;
 /// The column that has a color.
 const STATE: usize = 1;
+/// No column is made wider; what is longer stands out of it. Whoever answers may be anybody, and one
+/// long name would be paid for in every row.
+const WIDEST: usize = 64;
 
 /// The answer of `/status` for people.
 pub(super) fn render(status: &Json, paint: Paint) -> String {
@@ -101,15 +104,15 @@ fn line(out: &mut String, text: &str) {
 }
 
 fn write_upstreams(out: &mut String, upstreams: &[Json], paint: Paint) {
-    let rows: Vec<_> = upstreams.iter().map(row).collect();
     let mut widths = TITLES.map(str::len);
-    for row in &rows {
-        for (width, cell) in widths.iter_mut().zip(row) {
-            *width = (*width).max(cell.chars().count());
+    for row in upstreams.iter().map(row) {
+        for (width, cell) in widths.iter_mut().zip(&row) {
+            *width = (*width).max(cell.chars().count().min(WIDEST));
         }
     }
     let titles = TITLES.map(str::to_owned);
-    for (place, row) in std::iter::once(&titles).chain(&rows).enumerate() {
+    let rows = upstreams.iter().map(row);
+    for (place, row) in std::iter::once(titles).chain(rows).enumerate() {
         let mut text = String::new();
         for (column, (cell, width)) in row.iter().zip(widths).enumerate() {
             let padded = if NUMBERS.contains(&column) {
@@ -244,6 +247,16 @@ t\\u{1b}[2Jwo  offline  2026-01-01T00:00:00.000Z       0        -         1     
             colored = colored.replace(code, "");
         }
         assert_eq!(colored, render(&status, Paint::Plain));
+    }
+
+    #[test]
+    fn a_name_without_end_neither_ends_the_program_nor_widens_the_other_rows() {
+        let name = "n".repeat(100_000);
+        let text = format!(r#"{{"upstreams":[{{"name":"{name}"}},{{"name":"b"}}]}}"#);
+        let shown = render(&Json::parse(&text).unwrap(), Paint::Plain);
+        assert!(shown.contains(&name));
+        let last = shown.lines().last().unwrap();
+        assert!(last.starts_with("b ") && last.len() < 200, "{last}");
     }
 
     #[test]

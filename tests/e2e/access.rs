@@ -335,8 +335,14 @@ fn a_connection_that_is_bound_to_a_client_leads_nobody_past_the_rules() {
     ];
     for (field, reloaded) in refused {
         let origin = Upstream::by_hand("origin");
-        let proxy = Proxy::direct();
-        let authority = origin.address();
+        let options = Options {
+            resolver: Resolver::asking(|_| Ok(vec![IpAddr::from([127, 0, 0, 1])])),
+            ..Options::default()
+        };
+        let all_direct = "domain_policy: {mode: whitelist, domains: []}";
+        let proxy = Proxy::with_options::<Member>(all_direct, [], options);
+        // Not by number: such a target is refused before it is asked who leads there.
+        let authority = format!("origin.test:{}", origin.address().port());
         let get = format!("GET http://{authority}/ HTTP/1.1\r\nHost: {authority}\r\n");
         let mut client = proxy.client();
         client.send(format!("{get}\r\n"));
@@ -345,7 +351,6 @@ fn a_connection_that_is_bound_to_a_client_leads_nobody_past_the_rules() {
             "HTTP/1.1 401 Unauthorized\r\nWWW-Authenticate: NTLM\r\nContent-Length: 0\r\n\r\n",
         );
         client.expect_status(401);
-        let all_direct = "domain_policy: {mode: whitelist, domains: []}";
         proxy.reload::<Member>(&format!("{all_direct}\n{reloaded}"), []);
         client.send(format!("{get}{field}\r\n")).expect_refusal(403);
         hop.expect_gone();

@@ -71,7 +71,8 @@ fn check_endless_response(begin: &str, part: &'static str) {
     let endless = says_for_ever(hop, part);
     client.socket().read_to_end();
     let got = client.socket().take_pending();
-    assert!(!got.ends_with(b"0\r\n\r\n"), "it looks complete");
+    // With the line end before it: our name in `Via`, with which the head ends, may end with a 0, too.
+    assert!(!got.ends_with(b"\r\n0\r\n\r\n"), "it looks complete");
     endless.join().expect("no panic");
     drop(client);
     proxy.expect_deserted();

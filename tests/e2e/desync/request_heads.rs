@@ -5,7 +5,7 @@ use super::Case;
 type Row = (&'static str, &'static str, &'static str);
 
 /// Request lines of an otherwise honest request.
-const LINES: [Row; 36] = [
+const LINES: [Row; 39] = [
     (
         "two spaces before the target",
         "Apache CVE-2016-8743",
@@ -50,6 +50,21 @@ const LINES: [Row; 36] = [
         "a method with a space",
         "HAProxy CVE-2021-39241, Apache CVE-2021-33193",
         "GET /x POST http://o.test/ HTTP/1.1",
+    ),
+    (
+        "a HEAD in lower case",
+        "Squid makes it a HEAD, whose response has no body",
+        "head http://o.test/ HTTP/1.1",
+    ),
+    (
+        "a TRACE in lower case",
+        "Squid makes it a TRACE, and shows our credentials: CVE-2025-62168",
+        "trace http://o.test/ HTTP/1.1",
+    ),
+    (
+        "a CONNECT in mixed case",
+        "Squid makes it a CONNECT",
+        "Connect http://o.test/ HTTP/1.1",
     ),
     (
         "a method that is no token",

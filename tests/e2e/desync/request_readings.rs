@@ -268,8 +268,8 @@ const ROWS: [Row; 54] = [
         "a method in lower case",
         "",
         Request,
-        "head http://o.test/ HTTP/1.1\r\nHost: o.test\r\n\r\n",
-        "head http://o.test/ HTTP/1.1\r\nHost: o.test\r\n\r\n",
+        "patch http://o.test/ HTTP/1.1\r\nHost: o.test\r\n\r\n",
+        "patch http://o.test/ HTTP/1.1\r\nHost: o.test\r\n\r\n",
     ),
     (
         "a field name of 270 bytes that begins like a framing one",
