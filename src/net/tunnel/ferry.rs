@@ -245,7 +245,9 @@ impl Ferry {
             Step::Busy(pending) => {
                 self.let_go(number, &half);
                 if let Err((half, error)) = half.haul(pending) {
-                    log::warn!("no thread for a busy tunnel: {error}");
+                    if let Some(more) = NO_THREAD.says() {
+                        log::warn!("no thread for a busy tunnel: {error}{more}");
+                    }
                     half.end(Err(TunnelEnd::Reset));
                 }
             }
