@@ -528,7 +528,7 @@ mod tests {
             at_once: 1,
         });
         let overseer = Arc::clone(&workers);
-        let overseer = std::thread::spawn(move || overseer.oversee());
+        let overseer = threads::start("overseer", move || overseer.oversee()).unwrap();
         while !workers.waiter.is_watched() {
             std::thread::yield_now();
         }
