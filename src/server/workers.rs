@@ -524,7 +524,8 @@ mod tests {
         workers.set_bounds(Bounds {
             workers: 0,
             queue: 1,
-            patience: Duration::ZERO,
+            // Not over yet when the overseer first sees it.
+            patience: Duration::from_millis(200),
             at_once: 1,
         });
         let overseer = Arc::clone(&workers);
