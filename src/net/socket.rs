@@ -226,6 +226,13 @@ pub fn is_gone(stream: &TcpStream, half_close: HalfClose) -> bool {
             .intersects(gone | PollFlags::HUP | PollFlags::ERR)
 }
 
+/// Whether the connection is broken: reset by the peer, or the peer vanished. An orderly end, of one side
+/// or of both, is none.
+pub fn is_broken(stream: &TcpStream) -> bool {
+    let mut fds = [PollFd::new(stream, PollFlags::empty())];
+    poll_within(&mut fds, Some(Duration::ZERO)).is_ok() && fds[0].revents().contains(PollFlags::ERR)
+}
+
 /// What every connection of a relay wants: no Nagle delay (a head and its body may be two segments),
 /// and a peer that vanished without a word noticed within minutes.
 ///

@@ -41,26 +41,25 @@ pub fn run(config: Config, file: &Path) -> io::Result<()> {
     // Nobody else sets it.
     drop(server.failure.told.set(Box::new(move || failed.close())));
     server.announce();
-    let mut draining = None;
+    let mut is_draining = false;
     for signal in signals.forever() {
         match signal {
             SIGHUP => server.reload_now(),
             SIGUSR1 => server.context().access_log.reopen(),
-            _ if draining.is_some() => {
+            _ if is_draining => {
                 log::warn!("second signal: ending now");
                 server.close_admin();
                 return Ok(());
             }
             _ => {
                 log::info!("stopping: no new connections; a second signal ends at once");
-                let (server, done) = (Arc::clone(&server), done.clone());
-                draining = Some(threads::start("drain", move || {
-                    match server.drain() {
-                        Drained::Clean => log::info!("stopped"),
-                        Drained::Cut(left) => log::warn!("stopped; {left} connections were cut"),
-                    }
-                    done.close();
-                })?);
+                is_draining = true;
+                let (own, own_done) = (Arc::clone(&server), done.clone());
+                let thread = threads::start("drain", move || drain(&own, &own_done));
+                if let Err(error) = thread {
+                    log::warn!("no thread to drain on: a second signal has no effect: {error}");
+                    drain(&server, &done);
+                }
             }
         }
     }
@@ -68,6 +67,15 @@ pub fn run(config: Config, file: &Path) -> io::Result<()> {
         None => Ok(()),
         Some(thread) => Err(io::Error::other(format!("thread {thread} panicked"))),
     }
+}
+
+/// Drains, and then ends the wait for signals.
+fn drain(server: &Server, done: &Handle) {
+    match server.drain() {
+        Drained::Clean => log::info!("stopped"),
+        Drained::Cut(left) => log::warn!("stopped; {left} connections were cut"),
+    }
+    done.close();
 }
 
 /// Watches for SIGTERM and SIGINT until it is dropped.

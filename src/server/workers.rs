@@ -24,6 +24,7 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use crate::config::limits::Limits;
+use crate::net::seldom::Seldom;
 use crate::net::threads;
 use crate::protocol::answer::Refusal;
 use crate::relay::session::{self, Outcome, Turns, Worker};
@@ -46,6 +47,9 @@ const TURN: u64 = 20_000;
 /// Workers a core that run at once while upstreams answer at once. Fewer leave the core idle while they
 /// wait for an answer; more only wake one another.
 const AT_ONCE: usize = 4;
+
+/// What is said when there is no thread.
+static NO_THREAD: Seldom = Seldom::new();
 
 /// The workers of a server.
 #[derive(Debug)]
@@ -203,8 +207,10 @@ impl Workers {
             });
             if let Err(error) = thread {
                 state.crew.leave(number);
-                if state.crew.workers() == 0 {
-                    log::error!("no thread to serve requests with: {error}");
+                if state.crew.workers() == 0
+                    && let Some(more) = NO_THREAD.says()
+                {
+                    log::error!("no thread to serve requests with: {error}{more}");
                 }
                 return started;
             }
@@ -216,6 +222,11 @@ impl Workers {
     fn run(self: Arc<Self>, number: usize, seat: &Seat) {
         let mut scratch = Scratch::default();
         let mut ready = Vec::new();
+        // However it ends: a worker that is gone and still counts would be waited for for ever.
+        let _leaves = Leaves {
+            workers: &self,
+            number,
+        };
         let mut state = self.state.lock();
         while let Some(job) = self.next_job(&mut state, (number, seat), &mut ready) {
             let patience = micros(state.bounds.patience);
@@ -233,9 +244,6 @@ impl Workers {
                 break;
             }
         }
-        state.crew.leave(number);
-        drop(state);
-        self.left.notify_all();
     }
 
     fn next_job(
@@ -326,8 +334,10 @@ impl Workers {
             // Nobody has watched since the last look.
             let is_vacant = self.waiter.watches() == watches && !self.waiter.is_watched();
             if is_vacant && !self.is_relieved(&mut state) {
-                // Nobody is needed yet, or everybody has something else to do.
-                let limit = (state.crew.workers() > 0).then_some(STAND_IN);
+                // Nobody is needed yet, everybody has something else to do, or there is no thread for
+                // those who wait: then it is asked for again.
+                let is_needed = state.crew.workers() > 0 || state.crew.queued() > 0;
+                let limit = is_needed.then_some(STAND_IN);
                 if let Some(watch) = self.waiter.try_watch() {
                     MutexGuard::unlocked(&mut state, || watch.wait(limit, &mut ready));
                     let refused = self.offer(&mut state, &mut ready);
@@ -433,6 +443,26 @@ impl Workers {
     }
 }
 
+/// Takes a worker out of the crew when dropped.
+struct Leaves<'a> {
+    workers: &'a Workers,
+    number: usize,
+}
+
+impl Drop for Leaves<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.workers.ctx.metrics.panics.increment();
+        }
+        let mut state = self.workers.state.lock();
+        state.crew.leave(self.number);
+        // Whoever counted on this one looks again.
+        self.workers.alert(&mut state);
+        drop(state);
+        self.workers.left.notify_all();
+    }
+}
+
 /// A worker as its session sees it.
 struct Bench<'a> {
     workers: &'a Workers,
@@ -465,4 +495,91 @@ impl Worker for Bench<'_> {
 
 fn micros(time: Duration) -> u64 {
     u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read as _;
+    use std::net::{IpAddr, TcpListener, TcpStream};
+
+    use super::super::service::Service;
+    use super::*;
+    use crate::config;
+    use crate::net::conn::Conn;
+    use crate::net::notify::Manager;
+    use crate::net::permits::{PerClient, Permits};
+    use crate::net::resolve::Resolver;
+    use crate::net::socket::TICK;
+    use crate::relay::Arrival;
+
+    fn workers() -> Arc<Workers> {
+        let config = config::parse("listen: 127.0.0.1:0\nupstream: []\n", "c.yaml").unwrap();
+        let ctx = Arc::new(Context::new(config, Resolver::default()).unwrap());
+        let service = Arc::new(Service::new(Manager::default()));
+        let waiter = Waiter::new(Arc::clone(&ctx), service).unwrap();
+        Workers::new(ctx, waiter)
+    }
+
+    /// A client that has something to say, and its own end.
+    fn client() -> (Box<Client>, TcpStream) {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let address = listener.local_addr().unwrap();
+        let far = TcpStream::connect_timeout(&address, Duration::from_secs(10)).unwrap();
+        let (near, address) = listener.accept().unwrap();
+        let one = Permits::new(1).take(1).unwrap();
+        let of_client = Arc::<PerClient>::default();
+        let of_client = of_client.take(IpAddr::from([127, 0, 0, 1]), None).unwrap();
+        let conn = Conn::new(near, TICK).unwrap();
+        let client = Client::new(conn, (address, Arrival::Direct), (one, of_client));
+        (Box::new(client), far)
+    }
+
+    #[test]
+    fn a_request_is_refused_in_time_while_no_thread_can_be_had() {
+        let workers = workers();
+        workers.set_bounds(Bounds {
+            workers: 0,
+            queue: 1,
+            // Not over yet when the overseer first sees it.
+            patience: Duration::from_millis(200),
+            at_once: 1,
+        });
+        let overseer = Arc::clone(&workers);
+        let overseer = threads::start("overseer", move || overseer.oversee()).unwrap();
+        while !workers.waiter.is_watched() {
+            std::thread::yield_now();
+        }
+        let (client, mut far) = client();
+        workers.submit((client, None));
+        far.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        let mut start = [0; 12];
+        far.read_exact(&mut start).unwrap();
+        assert_eq!(start, *b"HTTP/1.1 503");
+        workers.close();
+        workers.waiter.end();
+        overseer.join().unwrap();
+    }
+
+    #[test]
+    fn a_worker_that_panics_outside_of_a_session_does_not_count_any_more() {
+        let workers = workers();
+        let (number, _) = workers.state.lock().crew.join();
+        let panicked = catch_unwind(AssertUnwindSafe(|| {
+            let _leaves = Leaves {
+                workers: &workers,
+                number,
+            };
+            panic!("as a test");
+        }));
+        assert!(panicked.is_err());
+        assert_eq!(
+            workers.counts(),
+            WorkerCounts {
+                most_workers: workers.counts().most_workers,
+                most_queued: workers.counts().most_queued,
+                ..WorkerCounts::default()
+            }
+        );
+        assert_eq!(workers.ctx.metrics.panics.value(), 1);
+    }
 }

@@ -1,6 +1,9 @@
 //! The bytes between a CONNECT and its end: early ones, half-closes, resets, silence, and what a
 //! tunnel costs. How a tunnel is opened is in `connect`.
 
+use std::io::Write as _;
+use std::time::Duration;
+
 use super::harness::{Client, Hop, Origin, Proxy, Talk, Upstream, pattern, spawn, wait_until};
 
 const CONNECT: &str = "CONNECT o.test:443 HTTP/1.1\r\nHost: o.test:443\r\n\r\n";
@@ -52,6 +55,26 @@ fn a_reset_after_a_half_close_still_resets() {
     client.reset();
     wait_until(|| proxy.counts().tunnels == 0);
     hop.expect_reset();
+}
+
+#[test]
+fn a_reset_behind_bytes_that_the_other_side_does_not_take_still_resets() {
+    let (proxy, _upstream, mut client, mut hop) = tunnel();
+    fill_every_buffer(&mut client);
+    client.reset();
+    wait_until(|| proxy.counts().tunnels == 0);
+    hop.expect_reset();
+}
+
+#[test]
+fn a_reset_of_a_client_that_had_closed_its_half_still_resets() {
+    let (proxy, _upstream, mut client, mut hop) = tunnel();
+    client.half_close();
+    hop.expect_closed();
+    client.reset();
+    // The upstream says nothing, and has not closed its half.
+    wait_until(|| proxy.counts().tunnels == 0);
+    proxy.expect_at_rest();
 }
 
 #[test]
@@ -166,6 +189,16 @@ fn the_latency_of_a_tunnel_is_that_of_its_answer() {
     drop(hop);
     proxy.expect_at_rest();
     assert_eq!(proxy.upstream("a").latency, before);
+}
+
+/// Sends until nobody has taken anything for a moment.
+fn fill_every_buffer(client: &mut Client) {
+    let stream = client.socket().handle();
+    stream
+        .set_write_timeout(Some(Duration::from_millis(300)))
+        .expect("a write timeout");
+    let block = pattern(1 << 20);
+    while stream.as_ref().write(&block).is_ok() {}
 }
 
 /// An open tunnel through an upstream that is played by hand.

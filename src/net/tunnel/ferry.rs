@@ -12,6 +12,8 @@ use std::time::{Duration, Instant};
 use parking_lot::{Mutex, RwLock};
 
 use crate::net::readiness::Readiness;
+use crate::net::seldom::Seldom;
+use crate::net::socket;
 use crate::net::threads;
 
 use super::TunnelEnd;
@@ -21,21 +23,17 @@ use super::half::{Half, Step, Tunnel};
 const LOAD: usize = 16 * 1024 + 512;
 /// Idle tunnels are looked for at most this often.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
+/// How often it is looked whether a side that has sent its end was reset since: nobody reads from it.
+const LOOK_AT_ENDED: Duration = Duration::from_secs(2);
 
-/// The ferries of a server; started when the first tunnel is.
+/// What is said when there is no thread.
+static NO_THREAD: Seldom = Seldom::new();
+
+/// The ferries of a server; started when the first tunnel is. None: the system has none, or could not
+/// give any yet.
 #[derive(Debug, Default)]
 pub(super) struct Ferries {
-    fleet: RwLock<Fleet>,
-}
-
-#[derive(Debug, Default)]
-enum Fleet {
-    #[default]
-    Unbuilt,
-    /// Never empty.
-    Afloat(Vec<Arc<Ferry>>),
-    /// This system has none.
-    Impossible,
+    fleet: RwLock<Vec<Arc<Ferry>>>,
 }
 
 impl Ferries {
@@ -44,47 +42,43 @@ impl Ferries {
     /// # Errors
     /// When it cannot: the half comes back.
     pub(super) fn take(&self, half: Half) -> Result<(), Half> {
-        loop {
-            match &*self.fleet.read() {
-                Fleet::Impossible => return Err(half),
-                Fleet::Afloat(ferries) => {
-                    // Both halves of a tunnel go the same way.
-                    let at = usize::try_from(half.tunnel().id).unwrap_or(0) % ferries.len().max(1);
-                    return match ferries.get(at) {
-                        Some(ferry) => ferry.take(half),
-                        None => Err(half),
-                    };
-                }
-                Fleet::Unbuilt => {}
-            }
+        if self.fleet.read().is_empty() {
             self.build();
         }
+        match self.ferry_of(half.tunnel()) {
+            Some(ferry) => ferry.take(half),
+            None => Err(half),
+        }
+    }
+
+    /// One half of `tunnel` has ended: what becomes of the side it read from is to be noticed.
+    pub(super) fn look_after(&self, tunnel: &Tunnel) {
+        if let Some(ferry) = self.ferry_of(tunnel) {
+            ferry.look_within(LOOK_AT_ENDED);
+        }
+    }
+
+    /// Both halves of a tunnel go the same way.
+    fn ferry_of(&self, tunnel: &Tunnel) -> Option<Arc<Ferry>> {
+        let fleet = self.fleet.read();
+        let at = usize::try_from(tunnel.id).unwrap_or(0) % fleet.len().max(1);
+        fleet.get(at).map(Arc::clone)
     }
 
     fn build(&self) {
         let mut fleet = self.fleet.write();
-        if !matches!(*fleet, Fleet::Unbuilt) {
-            return;
+        if fleet.is_empty() {
+            let cores = std::thread::available_parallelism().map_or(1, usize::from);
+            fleet.extend((0..cores.div_ceil(2)).map_while(|_| Ferry::start()));
         }
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let ferries: Vec<Arc<Ferry>> = (0..cores.div_ceil(2))
-            .map_while(|_| Ferry::start())
-            .collect();
-        *fleet = if ferries.is_empty() {
-            Fleet::Impossible
-        } else {
-            Fleet::Afloat(ferries)
-        };
     }
 }
 
 impl Drop for Ferries {
     fn drop(&mut self) {
-        if let Fleet::Afloat(ferries) = self.fleet.get_mut() {
-            for ferry in ferries {
-                ferry.is_over.store(true, Ordering::Release);
-                ferry.readiness.wake();
-            }
+        for ferry in self.fleet.get_mut() {
+            ferry.is_over.store(true, Ordering::Release);
+            ferry.readiness.wake();
         }
     }
 }
@@ -179,16 +173,19 @@ impl Ferry {
         match threads::start("ferry", move || running.run()) {
             Ok(_ends_with_the_tunnels) => Some(ferry),
             Err(error) => {
-                log::warn!("no thread for the ferry: {error}");
+                if let Some(more) = NO_THREAD.says() {
+                    log::warn!("no thread for the ferry: {error}{more}");
+                }
                 None
             }
         }
     }
 
     fn take(&self, half: Half) -> Result<(), Half> {
-        self.look_by(half.tunnel());
         let (tunnel, direction) = (Arc::clone(half.tunnel()), half.direction());
         let number = self.halves.lock().put(half);
+        // Not before it is there, or a look in between would forget it.
+        self.look_within(tunnel.patience_left());
         // From here on it may be served already, or even be over.
         if self.readiness.watch(tunnel.from(direction), number).is_ok() {
             return Ok(());
@@ -196,13 +193,18 @@ impl Ferry {
         self.halves.lock().leave(number).map_or(Ok(()), Err)
     }
 
-    /// Sees to it that somebody looks when the patience with `tunnel` may be over.
-    fn look_by(&self, tunnel: &Tunnel) {
-        let at = (self.built.elapsed() + tunnel.patience_left()).as_millis();
-        let at = u64::try_from(at).unwrap_or(u64::MAX - 1) + 1;
-        if self.look_at.fetch_min(at, Ordering::AcqRel) > at {
+    /// Sees to it that somebody looks when `left` is over.
+    fn look_within(&self, left: Duration) {
+        if self.note(left) {
             self.readiness.wake();
         }
+    }
+
+    /// Notes when to look; says whether that is earlier than it was.
+    fn note(&self, left: Duration) -> bool {
+        let at = (self.built.elapsed() + left).as_millis();
+        let at = u64::try_from(at).unwrap_or(u64::MAX - 1) + 1;
+        self.look_at.fetch_min(at, Ordering::AcqRel) > at
     }
 
     fn run(&self) {
@@ -243,7 +245,9 @@ impl Ferry {
             Step::Busy(pending) => {
                 self.let_go(number, &half);
                 if let Err((half, error)) = half.haul(pending) {
-                    log::warn!("no thread for a busy tunnel: {error}");
+                    if let Some(more) = NO_THREAD.says() {
+                        log::warn!("no thread for a busy tunnel: {error}{more}");
+                    }
                     half.end(Err(TunnelEnd::Reset));
                 }
             }
@@ -267,11 +271,11 @@ impl Ferry {
         self.halves.lock().leave(number);
     }
 
-    /// Closes what was idle for too long, and notes when to look again.
+    /// Closes what was idle for too long or has lost a side, and notes when to look again.
     fn close_idle(&self) {
         self.look_at.store(u64::MAX, Ordering::Release);
-        let mut over = Vec::new();
-        let mut next: Option<Duration> = None;
+        let (mut over, mut ended) = (Vec::new(), Vec::new());
+        let mut next = Duration::MAX;
         for half in self
             .halves
             .lock()
@@ -282,17 +286,23 @@ impl Ferry {
             let left = half.tunnel().patience_left();
             if left.is_zero() {
                 over.push(Arc::clone(half.tunnel()));
+            } else if half.is_last() {
+                ended.push((Arc::clone(half.tunnel()), half.direction()));
+                next = next.min(left).min(LOOK_AT_ENDED);
             } else {
-                next = Some(next.map_or(left, |next| next.min(left)));
+                next = next.min(left);
             }
         }
         for tunnel in over {
             tunnel.stop(TunnelEnd::Idle);
         }
-        if let Some(next) = next {
-            let at = (self.built.elapsed() + next.max(LOOK_EVERY)).as_millis();
-            let at = u64::try_from(at).unwrap_or(u64::MAX - 1) + 1;
-            self.look_at.fetch_min(at, Ordering::AcqRel);
+        for (tunnel, direction) in ended {
+            if socket::is_broken(tunnel.to(direction)) {
+                tunnel.stop(TunnelEnd::Reset);
+            }
+        }
+        if next < Duration::MAX {
+            self.note(next.max(LOOK_EVERY));
         }
     }
 }

@@ -74,6 +74,14 @@ impl Tunnel {
         }
     }
 
+    /// The socket to which they go.
+    pub(super) fn to(&self, direction: Direction) -> &TcpStream {
+        match direction {
+            Direction::ToHop => &self.hop,
+            Direction::ToClient => &self.client,
+        }
+    }
+
     fn touch(&self) {
         let now = u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX);
         self.moved.fetch_max(now, Ordering::Relaxed);
@@ -189,10 +197,7 @@ impl Half {
     }
 
     fn to(&self) -> &TcpStream {
-        match self.direction {
-            Direction::ToHop => &self.tunnel.hop,
-            Direction::ToClient => &self.tunnel.client,
-        }
+        self.tunnel.to(self.direction)
     }
 
     /// Sends what there is already, and finds somebody to carry the rest.
@@ -286,10 +291,11 @@ impl Half {
         if self.tunnel.halves.fetch_sub(1, Ordering::AcqRel) == 1 {
             // Both sockets are closed with the tunnel: that passes the end on.
             self.finish();
-        } else if result.is_ok()
-            && let Err(error) = self.to().shutdown(Shutdown::Write)
-        {
-            log::trace!("this side was gone before the end: {error}");
+        } else if result.is_ok() {
+            if let Err(error) = self.to().shutdown(Shutdown::Write) {
+                log::trace!("this side was gone before the end: {error}");
+            }
+            self.owner.ferries.look_after(&self.tunnel);
         }
     }
 
@@ -404,6 +410,10 @@ impl Half {
     fn check_patience(&self) -> Result<(), TunnelEnd> {
         if self.tunnel.patience_left().is_zero() {
             return Err(TunnelEnd::Idle);
+        }
+        // While the receiver takes nothing, nobody reads from the sender.
+        if socket::is_broken(self.from()) {
+            return Err(TunnelEnd::Reset);
         }
         Ok(())
     }
