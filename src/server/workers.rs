@@ -24,6 +24,8 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use crate::config::limits::Limits;
+use crate::net::permits::one_client;
+use crate::net::seldom::Seldom;
 use crate::net::threads;
 use crate::protocol::answer::Refusal;
 use crate::relay::session::{self, Outcome, Worker};
@@ -42,6 +44,9 @@ const STAND_IN: Duration = Duration::from_millis(20);
 /// Workers a core that run at once while upstreams answer at once. Fewer leave the core idle while they
 /// wait for an answer; more only wake one another.
 const AT_ONCE: usize = 4;
+
+/// What is said when not one can be started.
+static NO_THREAD: Seldom = Seldom::new();
 
 /// The workers of a server.
 #[derive(Debug)]
@@ -163,7 +168,7 @@ impl Workers {
         let room = state.bounds.queue.saturating_sub(state.crew.queued());
         let refused = ready.split_off(room.min(ready.len()));
         for what in ready.drain(..) {
-            let client = what.0.address.ip();
+            let client = one_client(what.0.address.ip());
             state.crew.queue(Job {
                 what,
                 client,
@@ -199,8 +204,10 @@ impl Workers {
             });
             if let Err(error) = thread {
                 state.crew.leave(number);
-                if state.crew.workers() == 0 {
-                    log::error!("no thread to serve requests with: {error}");
+                if state.crew.workers() == 0
+                    && let Some(more) = NO_THREAD.says()
+                {
+                    log::error!("no thread to serve requests with: {error}{more}");
                 }
                 return started;
             }
@@ -219,7 +226,7 @@ impl Workers {
                 MutexGuard::unlocked(&mut state, || self.serve(job, patience, seat, &mut scratch));
             if let Some((client, place)) = again {
                 state.crew.queue(Job {
-                    client: client.address.ip(),
+                    client: one_client(client.address.ip()),
                     what: (client, place),
                     since: self.now(),
                 });
