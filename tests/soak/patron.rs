@@ -43,6 +43,11 @@ impl Patron {
         Self { over, thread }
     }
 
+    /// The first request of all.
+    pub(crate) fn ask_once(relay: SocketAddr) {
+        ask_anew(relay).expect("an answer");
+    }
+
     pub(crate) fn end(self) -> Waits {
         self.over.store(true, Ordering::Relaxed);
         self.thread.join().expect("no panic")
