@@ -39,8 +39,8 @@ const RATIO_MAX: f64 = 3.0;
 const UNNOTICED: Duration = Duration::from_millis(5);
 /// Memory that may be kept after attacks beyond that at the start.
 const KEPT_MAX_KIB: u64 = 8 * 1024;
-/// All threads of the relay have started after this time.
-const SETTLING: Duration = Duration::from_secs(1);
+/// All threads of the relay have started after this time, and idle connections to the upstream are closed.
+const SETTLING: Duration = Duration::from_secs(4);
 /// How long the relay may take to give everything back: idle threads stay for ten seconds.
 const RECOVERY: Duration = Duration::from_secs(60);
 
@@ -129,7 +129,7 @@ fn a_crowd_of_hostile_clients_neither_slows_others_down_nor_leaves_anything_behi
     let upstream = Upstream::start();
     let relay = Relay::start(upstream.address());
     // Some threads and what they need come with the first request and stay.
-    Patron::ask_once(relay.address());
+    Patron::introduce(relay.address());
     pass(SETTLING);
     let start = relay.usage();
     note(&format!("{start} at the start"));

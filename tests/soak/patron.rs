@@ -43,9 +43,10 @@ impl Patron {
         Self { over, thread }
     }
 
-    /// The first request of all.
-    pub(crate) fn ask_once(relay: SocketAddr) {
+    /// The first requests of all, one of each kind.
+    pub(crate) fn introduce(relay: SocketAddr) {
         ask_anew(relay).expect("an answer");
+        ask_through_a_tunnel(relay).expect("a tunnel");
     }
 
     pub(crate) fn end(self) -> Waits {
