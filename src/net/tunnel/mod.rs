@@ -21,8 +21,8 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
-use super::crew::Crew;
 use super::conn::LARGE;
+use super::crew::Crew;
 use super::permits::Permit;
 use super::pipe::Pipes;
 use super::socket::{self, Wait};
