@@ -22,9 +22,6 @@ const LOAD: usize = 16 * 1024 + 512;
 /// Idle tunnels are looked for at most this often.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
-/// A ferry that has had nothing to do for so long is relieved.
-const RELIEF: Duration = Duration::from_secs(10);
-
 /// The ferries of a server; started when the first tunnel is.
 #[derive(Debug, Default)]
 pub(super) struct Ferries {
@@ -208,28 +205,14 @@ impl Ferry {
         }
     }
 
-    /// The thread. When it has had nothing to do for a while after it worked, another takes over: what a
-    /// thread has freed it keeps until it ends.
-    fn run(self: &Arc<Self>) {
+    fn run(&self) {
         let mut buffer = Vec::with_capacity(LOAD);
         let mut ready = Vec::new();
-        let mut worked_at: Option<Instant> = None;
         while !self.is_over.load(Ordering::Acquire) {
-            let relief = worked_at.map(|at| RELIEF.saturating_sub(at.elapsed()));
-            if relief.is_some_and(|left| left.is_zero()) {
-                let next = Arc::clone(self);
-                if threads::start("ferry", move || next.run()).is_ok() {
-                    return;
-                }
-                worked_at = None;
-            }
-            let limit = self.time_to_look().into_iter().chain(relief).min();
+            let limit = self.time_to_look();
             if let Err(error) = self.readiness.wait(&mut ready, limit) {
                 log::error!("cannot wait for tunnels: {error}");
                 return;
-            }
-            if !ready.is_empty() {
-                worked_at = Some(Instant::now());
             }
             for number in ready.drain(..) {
                 self.serve(number, &mut buffer);
