@@ -12,10 +12,8 @@ use super::socket::{self, Received, TICK, Wait};
 
 /// What one read of a head asks for, in bytes: with a body of 16 KiB behind it, as many uploads are.
 const SMALL: usize = 20 * 1024;
-/// What one read of a body asks for once the first read was full, and the largest buffer that comes and
-/// goes, in bytes. glibc maps pieces of memory from 128 KiB on each by itself, and every one that is freed
-/// teaches it to keep more of all that is freed later, in each of its arenas and for good.
-pub(super) const LARGE: usize = 124 * 1024;
+/// What one read of a body asks for once the first read was full.
+const LARGE: usize = 128 * 1024;
 
 /// A connection and its unread bytes.
 #[derive(Debug)]

@@ -99,14 +99,6 @@ struct Source {
 /// A client that may have something to say, with its place.
 pub(super) type Ready = (Box<Client>, Option<Place>);
 
-/// What a watch came upon.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Found {
-    Nothing,
-    /// A connection that had something to say, was read away, or was late.
-    Something,
-}
-
 /// What is read away and when that ends.
 type Stirred = (What, Instant, Place);
 
@@ -394,30 +386,24 @@ impl Waiter {
 
 impl Watch<'_> {
     /// Waits until something happens, at most `limit`; adds the clients to be served to `ready`.
-    pub(super) fn wait(mut self, limit: Option<Duration>, ready: &mut Vec<Ready>) -> Found {
+    pub(super) fn wait(mut self, limit: Option<Duration>, ready: &mut Vec<Ready>) {
         let waiter = self.waiter;
         waiter.service.pulses.waiter.beat();
         let Some((timeout, sweeps)) = self.timeout(limit) else {
-            return Found::Nothing;
+            return;
         };
         let Source { poll, events } = &mut *self.source;
         match poll.poll(events, timeout) {
             Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => return Found::Nothing,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => return,
             Err(error) => {
                 log::error!("waiting for connections failed: {error}");
-                waiter.ctx.stop.wait(LINGER);
-                return Found::Nothing;
+                return waiter.ctx.stop.wait(LINGER);
             }
         }
         // A full batch: there may be more that is no longer idle.
         let all_seen = events.iter().count() < EVENTS;
         let (away, late) = self.collect(ready);
-        let found = if ready.is_empty() && away.is_empty() && late.is_empty() {
-            Found::Nothing
-        } else {
-            Found::Something
-        };
         for (what, until, place) in away {
             waiter.guarded(|| waiter.read_away(what, until, Some(place)));
         }
@@ -427,7 +413,6 @@ impl Watch<'_> {
         if sweeps && all_seen {
             waiter.drop_idle();
         }
-        found
     }
 
     /// How long to wait, and whether idle connections are dropped then. None: not at all.

@@ -13,10 +13,6 @@
 //! tunnels, and a new thread takes its place. While requests of several clients wait, none of them
 //! holds more than half of the workers.
 //!
-//! The worker that watches is relieved, too, once it has had nothing to do for a while after it worked:
-//! what a thread has freed it keeps until it ends, and a few such pieces of memory, scattered over all that
-//! a crowd had used, would keep the system from getting any of it back.
-//!
 //! A panic costs one connection: it is caught here and counted.
 
 use std::cell::Cell;
@@ -38,7 +34,7 @@ use crate::relay::{Client, Context, Scratch};
 use super::crew::{Crew, SLOW, Seat};
 use super::queue::Job;
 use super::table::Place;
-use super::waiter::{Found, Ready, Waiter};
+use super::waiter::{Ready, Waiter};
 
 /// How long a worker without work stays.
 const LEAVE_AFTER: Duration = Duration::from_secs(10);
@@ -84,17 +80,6 @@ enum Overseer {
     Rests,
     /// It looks every millisecond.
     Looks,
-}
-
-/// What a worker has done so far.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Duty {
-    /// Nothing.
-    Fresh,
-    /// Something.
-    Worked,
-    /// Nothing for a while, but something before, and it has just watched.
-    Relieved,
 }
 
 type Locked<'a> = MutexGuard<'a, State>;
@@ -237,10 +222,9 @@ impl Workers {
     /// One worker: serves jobs until there has been none for a while, or its exchange lasted.
     fn run(self: Arc<Self>, number: usize, seat: &Seat) {
         let mut scratch = Scratch::default();
-        let (mut ready, mut duty) = (Vec::new(), Duty::Fresh);
+        let mut ready = Vec::new();
         let mut state = self.state.lock();
-        while let Some(job) = self.next_job(&mut state, (number, seat), &mut ready, &mut duty) {
-            duty = Duty::Worked;
+        while let Some(job) = self.next_job(&mut state, (number, seat), &mut ready) {
             let patience = micros(state.bounds.patience);
             let again =
                 MutexGuard::unlocked(&mut state, || self.serve(job, patience, seat, &mut scratch));
@@ -257,10 +241,6 @@ impl Workers {
             }
         }
         state.crew.leave(number);
-        let is_vacant = duty == Duty::Relieved && state.crew.call(1) == 0;
-        if is_vacant && self.start(&mut state, 1) == 0 {
-            self.alert(&mut state);
-        }
         drop(state);
         self.left.notify_all();
     }
@@ -270,9 +250,7 @@ impl Workers {
         state: &mut Locked<'_>,
         (number, seat): (usize, &Seat),
         ready: &mut Vec<Ready>,
-        duty: &mut Duty,
     ) -> Option<Job<Ready>> {
-        let mut since = self.now();
         loop {
             let fair = state.bounds.workers / 2;
             if let Some(job) = state.crew.take(number, fair) {
@@ -283,14 +261,7 @@ impl Workers {
                 return None;
             }
             if let Some(watch) = self.waiter.try_watch() {
-                let limit = (*duty == Duty::Worked).then_some(LEAVE_AFTER);
-                let found = MutexGuard::unlocked(state, || watch.wait(limit, ready));
-                if found == Found::Something {
-                    (*duty, since) = (Duty::Worked, self.now());
-                } else if *duty == Duty::Worked && self.now() - since >= micros(LEAVE_AFTER) {
-                    *duty = Duty::Relieved;
-                    return None;
-                }
+                MutexGuard::unlocked(state, || watch.wait(None, ready));
                 let refused = self.offer(state, ready);
                 if !refused.is_empty() {
                     MutexGuard::unlocked(state, || self.refuse(refused, &Refusal::QueueFull));

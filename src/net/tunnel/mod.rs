@@ -21,7 +21,6 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
-use super::conn::LARGE;
 use super::crew::Crew;
 use super::permits::Permit;
 use super::pipe::Pipes;
@@ -30,6 +29,8 @@ use super::socket::{self, Wait};
 use ferry::Ferries;
 use half::{Closing, Half, Haul, Pending, Tunnel};
 
+/// What a busy half reads into where there is no pipe, in bytes.
+const LARGE: usize = 256 * 1024;
 /// Large buffers kept for the next busy half.
 const SPARE_BUFFERS: usize = 8;
 
@@ -222,7 +223,6 @@ impl Tunnels {
         drop(gone);
     }
 
-    /// What a busy half reads into where there is no pipe.
     fn borrow(&self) -> Vec<u8> {
         let spare = self.spare.lock().pop();
         spare.unwrap_or_else(|| Vec::with_capacity(LARGE))
