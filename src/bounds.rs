@@ -13,7 +13,7 @@
 //! | what | limit | set by | when reached | test |
 //! |---|---|---|---|---|
 //! | connections | as many as descriptors allow: each may need another one | `limits.max_connections` | 503, and one line of log in 30 s | `a_connection_too_many_is_told_so_and_closed` |
-//! | connections of one address | none | `limits.max_connections_per_client` | 503, and one line of log in 30 s | `one_address_cannot_take_all_connections` |
+//! | connections of one address, or one IPv6 /64 | none | `limits.max_connections_per_client` | 503, and one line of log in 30 s | `one_address_cannot_take_all_connections` |
 //! | connections not yet accepted | 4096, or what the system allows | `BACKLOG` | the system lets them wait | `a_full_listen_queue_empties_again` |
 //! | descriptors | the hard limit of the process, at most 2^20 | `MOST_FILES` | 503 to one client after another, with growing pauses and one line of log in 30 s; idle connections to upstreams are given up | `without_descriptors_it_waits_says_so_once_and_recovers`, `kept_connections_give_way_when_descriptors_run_out` |
 //! | silence before and between requests | 60 s | `limits.idle_timeout_secs` | closed without a word | `a_connection_without_a_byte_is_closed_without_a_word` |

@@ -69,8 +69,20 @@ impl Drop for Permit {
     }
 }
 
-/// Counts of one thing per client address. Addresses without any are forgotten, so the table is never
-/// larger than the number of guards alive.
+/// What `address` is counted as. Whoever has one IPv6 address has the 2^64 of its network, too, so all
+/// of a /64 are one client; an IPv4 address is the same client however it is written.
+pub fn one_client(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) => {
+            let network = u128::from(address) >> 64 << 64;
+            IpAddr::V6(network.into())
+        }
+        address @ IpAddr::V4(_) => address,
+    }
+}
+
+/// Counts of one thing per client (see [`one_client`]). Clients without any are forgotten, so the table
+/// is never larger than the number of guards alive.
 #[derive(Debug, Default)]
 pub struct PerClient {
     counts: Mutex<HashMap<IpAddr, usize>>,
@@ -83,6 +95,7 @@ impl PerClient {
         client: IpAddr,
         limit: Option<NonZeroUsize>,
     ) -> Option<ClientPermit> {
+        let client = one_client(client);
         let mut counts = self.counts.lock();
         let count = counts.entry(client).or_insert(0);
         if limit.is_some_and(|limit| *count >= limit.get()) {
@@ -156,5 +169,26 @@ mod tests {
         assert!(clients.take(b, one).is_some());
         drop(first);
         assert_eq!(clients.addresses(), 0);
+    }
+
+    #[test]
+    fn all_addresses_of_an_ipv6_network_are_one_client() {
+        let clients = Arc::new(PerClient::default());
+        let one = NonZeroUsize::new(1);
+        let take = |address: &str| clients.take(address.parse().unwrap(), one);
+        let first = take("2001:db8:0:1::1");
+        assert!(first.is_some());
+        assert!(take("2001:db8:0:1:ffff:ffff:ffff:ffff").is_none());
+        assert!(take("2001:db8:0:2::1").is_some(), "another network");
+        drop(first);
+        assert_eq!(clients.addresses(), 0);
+    }
+
+    #[test]
+    fn an_ipv4_address_in_ipv6_is_not_one_client_with_all_others() {
+        let written = ["::ffff:192.0.2.1", "192.0.2.1", "::ffff:192.0.2.2"];
+        let [a, same, b] = written.map(|text| one_client(text.parse().unwrap()));
+        assert_eq!(a, same);
+        assert_ne!(a, b);
     }
 }

@@ -6,12 +6,19 @@
 //!
 //! A deadline is entered once and looked at when it passes: mostly the connection was busy since, and
 //! has a later one. So a request does not touch the order of the deadlines.
+//!
+//! The lowest vacant place is given away first, so that the table gets short again, and gives its memory
+//! back, once a crowd has left.
 
-use std::collections::BTreeSet;
+use std::cmp::Reverse;
+use std::collections::{BTreeSet, BinaryHeap};
 use std::time::Instant;
 
 use crate::net::conn::Conn;
 use crate::relay::Client;
+
+/// A table that has room for more than this, and for four times what it holds, gives the rest back.
+const ROOM: usize = 1024;
 
 /// Where a connection stands in the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -91,8 +98,10 @@ struct Entry {
 /// The table.
 #[derive(Debug, Default)]
 pub(super) struct Table {
+    /// The last one is not vacant.
     entries: Vec<Entry>,
-    vacant: Vec<usize>,
+    /// Those before the end of `entries`, and some beyond it.
+    vacant: BinaryHeap<Reverse<usize>>,
     deadlines: BTreeSet<(Instant, Place)>,
     uncounted: usize,
 }
@@ -104,7 +113,12 @@ impl Table {
             state: State::Away(Meanwhile::Nothing),
             alarm: None,
         };
-        let index = self.vacant.pop().unwrap_or(self.entries.len());
+        let lowest = self.vacant.pop().map(|Reverse(index)| index);
+        let index = lowest.unwrap_or(usize::MAX).min(self.entries.len());
+        if index == self.entries.len() {
+            // The others would come again when the table has grown beyond them.
+            self.vacant.clear();
+        }
         if let Some(old) = self.entries.get_mut(index) {
             *old = entry;
         } else {
@@ -178,9 +192,23 @@ impl Table {
         }
         if !matches!(entry.state, State::Vacant) {
             entry.state = State::Vacant;
-            self.vacant.push(place.0);
+            self.vacant.push(Reverse(place.0));
+            self.shorten();
         }
         waited.map(|(what, _)| what)
+    }
+
+    /// Gives back the memory of places at the end that are vacant.
+    fn shorten(&mut self) {
+        let is_vacant = |entry: &Entry| matches!(entry.state, State::Vacant);
+        while self.entries.pop_if(|entry| is_vacant(entry)).is_some() {}
+        let held = self.entries.len();
+        let room = self.entries.capacity().max(self.vacant.capacity());
+        if room > ROOM && room / 4 > held {
+            self.entries.shrink_to(2 * held);
+            self.vacant.retain(|Reverse(index)| *index < held);
+            self.vacant.shrink_to(2 * held);
+        }
     }
 
     /// One whose deadline has passed at `now`; its place still is its own.
@@ -358,5 +386,20 @@ mod tests {
         assert!(table.stir(place, Told::Data).is_none(), "a late event");
         assert_eq!(table.first_deadline(), None);
         assert_eq!(table.admit(), place);
+    }
+
+    #[test]
+    fn a_table_gets_short_again_when_a_crowd_has_left() {
+        let mut table = Table::default();
+        let places: Vec<Place> = (0..10_000).map(|_| table.admit()).collect();
+        let (stay, leave) = places.split_at(10);
+        for place in leave {
+            assert!(table.leave(*place).is_none());
+        }
+        let room = table.entries.capacity().max(table.vacant.capacity());
+        assert!(room <= ROOM, "{room}");
+        table.leave(stay[3]);
+        assert_eq!(table.admit(), stay[3], "the lowest");
+        assert_eq!([table.admit(), table.admit()], [Place(10), Place(11)]);
     }
 }

@@ -24,6 +24,7 @@ use mio::{Events, Interest, Poll, Registry, Token};
 use parking_lot::{Mutex, MutexGuard};
 
 use crate::net::conn::Conn;
+use crate::net::seldom::Seldom;
 use crate::net::socket::{self, Received, Wait};
 use crate::protocol::answer::Refusal;
 use crate::relay::session::{self, Outcome};
@@ -49,6 +50,9 @@ const UNCOUNTED_SHARE: usize = 16;
 const WAKE: Token = Token(0);
 /// Events taken from the system at once.
 const EVENTS: usize = 1024;
+
+/// What is said when the system cannot watch a connection.
+static NOT_WATCHED: Seldom = Seldom::new();
 
 /// The waiting connections, shared by whoever parks one and whoever watches.
 #[derive(Debug)]
@@ -204,11 +208,17 @@ impl Waiter {
             .registry
             .reregister(&mut SourceFd(&fd), token, Interest::READABLE);
         if let Err(error) = again {
-            log::warn!("a connection is closed because it cannot be watched: {error}");
-            self.leave(place);
-            return None;
+            return self.cannot_watch(place, &error);
         }
         Some(place)
+    }
+
+    fn cannot_watch(&self, place: Place, error: &io::Error) -> Option<Place> {
+        if let Some(more) = NOT_WATCHED.says() {
+            log::warn!("a connection is closed because it cannot be watched: {error}{more}");
+        }
+        self.leave(place);
+        None
     }
 
     fn forget(&self, place: Option<Place>) {
@@ -229,9 +239,7 @@ impl Waiter {
             self.registry
                 .register(&mut SourceFd(&fd), Token(place.0 + 1), Interest::READABLE);
         if let Err(error) = registered {
-            log::warn!("a connection is closed because it cannot be watched: {error}");
-            self.leave(place);
-            return None;
+            return self.cannot_watch(place, &error);
         }
         Some(place)
     }

@@ -24,6 +24,7 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use crate::config::limits::Limits;
+use crate::net::permits::one_client;
 use crate::net::seldom::Seldom;
 use crate::net::threads;
 use crate::protocol::answer::Refusal;
@@ -171,7 +172,7 @@ impl Workers {
         let room = state.bounds.queue.saturating_sub(state.crew.queued());
         let refused = ready.split_off(room.min(ready.len()));
         for what in ready.drain(..) {
-            let client = what.0.address.ip();
+            let client = one_client(what.0.address.ip());
             state.crew.queue(Job {
                 what,
                 client,
@@ -234,7 +235,7 @@ impl Workers {
                 MutexGuard::unlocked(&mut state, || self.serve(job, patience, seat, &mut scratch));
             if let Some((client, place)) = again {
                 state.crew.queue(Job {
-                    client: client.address.ip(),
+                    client: one_client(client.address.ip()),
                     what: (client, place),
                     since: self.now(),
                 });

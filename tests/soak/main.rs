@@ -4,8 +4,8 @@
 //! what counts is the median over the rounds, each compared with the calm just before it. During an
 //! attack 5000 connections say garbage, 500 say nothing, 200 send a head byte by byte and 100 ask for
 //! more than they read. The client that behaves must not see one failure and must not wait much longer;
-//! afterwards the relay must have given back its descriptors and threads. How much memory it keeps is told; it is more than it should be (the aim is 8 MiB
-//! more than at the start), so only a ceiling is checked for now.
+//! afterwards the relay must have given back its descriptors and threads. How much memory it keeps is told;
+//! it is more than it should be (the aim is 8 MiB more than at the start), so only a ceiling is checked.
 //!
 //! Run by `.ci/run`: `cargo test --release --test soak -- --ignored --nocapture`. `SOAK_SEED` is the
 //! seed of the garbage, `SOAK_ROUNDS` how many rounds there are.
@@ -37,9 +37,11 @@ const ROUNDS: usize = 6;
 const RATIO_MAX: f64 = 3.0;
 /// A wait that nobody notices, whatever the calm was.
 const UNNOTICED: Duration = Duration::from_millis(5);
-const RESIDENT_MAX_KIB: u64 = 8 * 1024;
-/// The ceiling for what is kept after attacks: some kilobytes for each connection. Not the aim yet.
-const KEPT_MAX_KIB: u64 = 64 * 1024;
+/// Memory that may be kept after attacks beyond that at the start. Not the aim of 8 MiB yet: about 18 MiB
+/// are kept, nearly all of it free in the arenas of the allocator, below a few small pieces in use.
+const KEPT_MAX_KIB: u64 = 32 * 1024;
+/// All threads of the relay have started after this time, and idle connections to the upstream are closed.
+const SETTLING: Duration = Duration::from_secs(4);
 /// How long the relay may take to give everything back: idle threads stay for ten seconds.
 const RECOVERY: Duration = Duration::from_secs(60);
 
@@ -95,13 +97,13 @@ fn round(relay: &Relay, seed: u64) -> Round {
 }
 
 /// Waits until the relay has given everything back; says what it uses then.
-fn recovered(relay: &Relay, start: Usage, more_kib: u64) -> Usage {
+fn recovered(relay: &Relay, start: Usage) -> Usage {
     let begun = Instant::now();
     loop {
         let usage = relay.usage();
         if usage.files <= start.files
             && usage.threads <= start.threads
-            && usage.resident_kib <= start.resident_kib + more_kib
+            && usage.resident_kib <= start.resident_kib + KEPT_MAX_KIB
         {
             return usage;
         }
@@ -127,20 +129,15 @@ fn a_crowd_of_hostile_clients_neither_slows_others_down_nor_leaves_anything_behi
     note(&format!("seed {seed}"));
     let upstream = Upstream::start();
     let relay = Relay::start(upstream.address());
-    let fresh = relay.usage();
-    // What every relay has once it has worked is no leak.
-    let patron = Patron::start(relay.address());
-    pass(CALM);
-    patron.end().expect_no_failure();
-    let start = recovered(&relay, fresh, RESIDENT_MAX_KIB);
-    note(&format!("{fresh} when fresh, {start} after a first calm"));
-    let attack = |number: u64| round(&relay, seed.wrapping_mul(1000).wrapping_add(number));
-    let mut rounds_done = vec![attack(0)];
-    let seasoned = recovered(&relay, start, KEPT_MAX_KIB);
-    note(&format!("{seasoned} after the first attack"));
-    rounds_done.extend((1..rounds as u64).map(attack));
-    let rounds = rounds_done;
-    let end = recovered(&relay, start, KEPT_MAX_KIB);
+    // Some threads and what they need come with the first request and stay.
+    Patron::introduce(relay.address());
+    pass(SETTLING);
+    let start = relay.usage();
+    note(&format!("{start} at the start"));
+    let rounds: Vec<Round> = (0..rounds as u64)
+        .map(|number| round(&relay, seed.wrapping_mul(1000).wrapping_add(number)))
+        .collect();
+    let end = recovered(&relay, start);
     let ratios: Vec<f64> = rounds.iter().map(Round::ratio).collect();
     let ratio = median(ratios.clone());
     note(&format!(

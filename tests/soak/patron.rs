@@ -43,6 +43,12 @@ impl Patron {
         Self { over, thread }
     }
 
+    /// The first requests of all, one of each kind.
+    pub(crate) fn introduce(relay: SocketAddr) {
+        ask_anew(relay).expect("an answer");
+        ask_through_a_tunnel(relay).expect("a tunnel");
+    }
+
     pub(crate) fn end(self) -> Waits {
         self.over.store(true, Ordering::Relaxed);
         self.thread.join().expect("no panic")
