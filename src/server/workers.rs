@@ -29,9 +29,10 @@ use crate::protocol::answer::Refusal;
 use crate::relay::session::{self, Outcome, Worker};
 use crate::relay::{Client, Context, Scratch};
 
+use super::acceptor::Acceptor;
 use super::crew::{Crew, Job, SLOW, Seat};
 use super::table::Place;
-use super::waiter::{Ready, Waiter};
+use super::waiter::{Ready, Waiter, Watch};
 
 /// How long a worker without work stays.
 const LEAVE_AFTER: Duration = Duration::from_secs(10);
@@ -48,6 +49,7 @@ const AT_ONCE: usize = 4;
 pub(super) struct Workers {
     ctx: Arc<Context>,
     waiter: Arc<Waiter>,
+    acceptor: Arc<Acceptor>,
     born: Instant,
     state: Mutex<State>,
     /// Something is at work, or the end.
@@ -118,11 +120,16 @@ pub(super) struct WorkerCounts {
 }
 
 impl Workers {
-    pub(super) fn new(ctx: Arc<Context>, waiter: Arc<Waiter>) -> Arc<Self> {
+    pub(super) fn new(
+        ctx: Arc<Context>,
+        waiter: Arc<Waiter>,
+        acceptor: Arc<Acceptor>,
+    ) -> Arc<Self> {
         let bounds = Bounds::of(&ctx.snapshot().config.limits);
         Arc::new(Self {
             ctx,
             waiter,
+            acceptor,
             born: Instant::now(),
             state: Mutex::new(State {
                 crew: Crew::default(),
@@ -189,6 +196,14 @@ impl Workers {
         }
     }
 
+    /// Waits until something happens, at most `limit`; adds the clients to be served to `ready`.
+    fn watch(&self, watch: Watch<'_>, limit: Option<Duration>, ready: &mut Vec<Ready>) {
+        watch.wait(limit, ready);
+        if self.waiter.has_rung() {
+            self.acceptor.take_in(ready);
+        }
+    }
+
     /// Starts `count` workers, or as many as there are threads for; returns how many.
     fn start(self: &Arc<Self>, state: &mut Locked<'_>, count: usize) -> usize {
         for started in 0..count {
@@ -250,7 +265,7 @@ impl Workers {
                 return None;
             }
             if let Some(watch) = self.waiter.try_watch() {
-                MutexGuard::unlocked(state, || watch.wait(None, ready));
+                MutexGuard::unlocked(state, || self.watch(watch, None, ready));
                 let refused = self.offer(state, ready);
                 if !refused.is_empty() {
                     MutexGuard::unlocked(state, || self.refuse(refused, &Refusal::QueueFull));
@@ -323,7 +338,9 @@ impl Workers {
                 // Nobody is needed yet, or everybody has something else to do.
                 let limit = (state.crew.workers() > 0).then_some(STAND_IN);
                 if let Some(watch) = self.waiter.try_watch() {
-                    MutexGuard::unlocked(&mut state, || watch.wait(limit, &mut ready));
+                    MutexGuard::unlocked(&mut state, || {
+                        self.watch(watch, limit, &mut ready);
+                    });
                     let refused = self.offer(&mut state, &mut ready);
                     MutexGuard::unlocked(&mut state, || self.refuse(refused, &Refusal::QueueFull));
                     watches = self.waiter.watches();
