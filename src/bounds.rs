@@ -25,13 +25,14 @@
 //! | the host of a target | 253 bytes, 63 a label | `NAME_MAX`, `LABEL_MAX` | 400 | `what_cannot_become_a_request_is_refused_at_once` |
 //! | memory of a held connection | its unread bytes | `limits.max_header_bytes` | | `a_held_connection_keeps_its_unread_bytes_and_no_more_memory` |
 //! | a PROXY header | 107 bytes as a line, 4096 as a block | `LINE_MAX`, `BLOCK_MAX` | 400 | `a_malformed_block_is_refused` |
-//! | requests on a connection | none: each is served in its turn, and none is kept | | | `ten_thousand_pipelined_requests_are_answered_in_order`, `a_pipeline_whose_answers_nobody_reads_is_cut` |
+//! | requests on a connection | none: each is served in its turn, and none is kept; after 20 ms of them whoever waits comes first | `TURN` | | `ten_thousand_pipelined_requests_are_answered_in_order`, `a_pipeline_whose_answers_nobody_reads_is_cut`, `an_endless_pipeline_makes_way_for_whoever_waits` |
 //! | requests that wait for a worker | four for each worker | `limits.queue` | 503 | `more_waiting_requests_than_the_queue_holds_are_refused` |
 //! | how long they wait | 5 s | `limits.queue_timeout_secs` | 503 | `a_request_that_waits_too_long_for_a_worker_is_refused` |
 //! | workers | 64 a core, between 512 and 1024 | `limits.workers`, at most `WORKERS_MAX` | the request waits | `never_more_workers_are_started_than_the_file_says` |
 //! | workers of one address | half of them, while others wait | | the others go first | `one_address_cannot_take_all_workers` |
 //! | threads for what lasts | three quarters of what the system allows, at most 16384 | `MOST_LONG_THREADS` | exchanges keep their workers, tunnels get 503 | `endless_streams_and_stalled_readers_do_not_use_up_the_workers`, `with_forty_threads_it_answers_and_recovers` |
-//! | the stack of a thread | 256 KiB | `STACK` | | |
+//! | those of one address | the last eighth is for whoever has less than half of them | | tunnels get 503 | `one_client_cannot_take_all_threads_for_tunnels` |
+//! | the stack of a thread | 256 KiB | `STACK` | | `the_deepest_request_needs_less_than_half_a_stack` |
 //! | a body without progress | 60 s | `limits.io_timeout_secs` | 408, or the end of the connection | `a_body_that_stops_is_told_408_and_blamed_on_no_upstream`, `an_upstream_that_drips_does_not_keep_a_stopped_upload_alive` |
 //! | a reader without progress | 60 s | `limits.io_timeout_secs` | the end of the connection | `a_client_that_does_not_read_is_cut_and_blamed_alone` |
 //! | a body that makes progress | none: it gives up its worker's place after a second | | | `slow_bodies_leave_the_workers_to_others` |
@@ -43,7 +44,7 @@
 //! | bytes after the last answer | 16 MiB in 5 s | `LINGER_BYTES` | closed | `the_answer_reaches_a_client_that_is_sending` |
 //! | refused connections that still send | 256, or a sixteenth of the descriptors | `MOST_UNCOUNTED` | closed at once | `a_connection_too_many_is_told_so_and_closed` |
 //! | a silent tunnel | an hour | `limits.tunnel_idle_timeout_secs` | closed | `a_tunnel_that_is_silent_both_ways_is_closed` |
-//! | a stop | 30 s; of new connections no more than one queue full | `limits.shutdown_timeout_secs`, `BACKLOG` | what is left is cut | `what_takes_longer_than_the_drain_time_is_cut_visibly`, `clients_that_keep_coming_do_not_keep_a_stop_from_beginning` |
+//! | a stop | 30 s; of new connections no more than one queue full; for the rest of a head 1 s | `limits.shutdown_timeout_secs`, `BACKLOG`, `LAST_BYTES` | what is left is cut; 503 | `what_takes_longer_than_the_drain_time_is_cut_visibly`, `clients_that_keep_coming_do_not_keep_a_stop_from_beginning`, `a_head_that_stays_incomplete_does_not_hold_up_the_stop` |
 //!
 //! # Upstreams and origins
 //!
@@ -56,7 +57,7 @@
 //! | attempts | 3 | `MOST_ATTEMPTS` | 502 or 504 | `a_request_that_failed_everywhere_is_answered` |
 //! | the head of an answer | 64 KiB, 256 fields | `limits.max_header_bytes`, `FIELDS_MAX` | 502 | `a_response_head_without_an_end_is_502` |
 //! | interim answers | 32 | `MOST_INTERIM` | 502 | `an_endless_run_of_interim_responses_is_502` |
-//! | chunk extensions and trailers | as of clients | `EXTENSIONS_MAX`, `limits.max_header_bytes` | the client sees that the body breaks off | `endless_chunk_extensions_of_a_response_break_it_off`, `endless_trailers_of_a_response_break_it_off` |
+//! | chunk extensions and trailers | as of clients | `EXTENSIONS_MAX`, `limits.max_header_bytes` | the client sees that the body breaks off, or 502 if nothing of it was sent yet | `endless_chunk_extensions_of_a_response_break_it_off`, `endless_trailers_of_a_response_break_it_off` |
 //! | a body without progress | 60 s | `limits.io_timeout_secs` | the client sees that it breaks off | `a_response_body_that_stops_breaks_off_at_the_client` |
 //! | a request that is not taken | 60 s | `limits.io_timeout_secs` | 504 | `an_upstream_that_does_not_take_the_request_is_504_and_probed`, `a_client_that_leaves_while_its_request_is_not_taken_is_noticed` |
 //! | idle connections, each upstream | 64 | `limits.upstream_idle_connections`, at most `UPSTREAM_IDLE_MAX` | closed instead of kept | `neither_too_many_nor_too_old_ones_are_kept` |

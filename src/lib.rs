@@ -76,7 +76,8 @@
 //! 6. [`relay::respond`] passes it and its body on ([`protocol::body`]). If the attempt failed before
 //!    that, [`balance::failover`] says whether another upstream is tried.
 //! 7. [`relay::report`] writes metrics and access log, and nobody else does.
-//! 8. The session goes on with the next request, or the connection is parked, closed or lingers.
+//! 8. The session goes on with the next request, or makes way for others that wait, or the connection is
+//!    parked, closed or lingers.
 //!
 //! `CONNECT origin.test:443`: as 1 to 3; [`relay::connect`] dials or asks an upstream, and both
 //! connections, with every byte read too far, become a [`net::tunnel`]: the ferry carries it while little

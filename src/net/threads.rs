@@ -5,15 +5,18 @@
 //! do not count.
 
 use std::io;
+use std::net::IpAddr;
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::thread::{Builder, JoinHandle};
 
 use rustix::process::{Resource, getrlimit};
 
-use super::permits::{Permit, Permits};
+use super::permits::{ClientPermit, PerClient, Permit, Permits};
 
 /// Stack of every thread, in bytes. The deepest path (a request through head parsing, 256 fields of
-/// httparse on the stack included) takes about a tenth of it; only what is touched is ever resident.
+/// httparse on the stack included) takes about a tenth of it, and `relay/tests.rs` walks it on half;
+/// only what is touched is ever resident.
 pub const STACK: usize = 256 * 1024;
 
 /// The most threads tunnels and long exchanges may use when the system names no lower limit.
@@ -37,6 +40,7 @@ pub fn start<T: Send + 'static>(
 #[derive(Clone, Debug)]
 pub struct LongThreads {
     permits: Arc<Permits>,
+    tunnels: Arc<PerClient>,
 }
 
 impl LongThreads {
@@ -45,9 +49,27 @@ impl LongThreads {
         let allowed = getrlimit(Resource::Nproc).current.unwrap_or(u64::MAX);
         let allowed = allowed.min(cgroup_limit().unwrap_or(u64::MAX));
         let budget = usize::try_from(allowed / 4 * 3).unwrap_or(usize::MAX);
+        Self::of(budget.min(MOST_LONG_THREADS))
+    }
+
+    fn of(budget: usize) -> Self {
         Self {
-            permits: Permits::new(budget.min(MOST_LONG_THREADS)),
+            permits: Permits::new(budget),
+            tunnels: Arc::default(),
         }
+    }
+
+    /// Takes the two threads of a tunnel of `client` out of the budget, unless too few are left: the last
+    /// eighth is for clients that have less than half of it.
+    pub fn take_for_tunnel(&self, client: IpAddr) -> Option<(Permit, ClientPermit)> {
+        let threads = self.permits.take(2)?;
+        let budget = self.permits.limit();
+        let most = if self.permits.taken() > budget - budget / 8 {
+            NonZeroUsize::new(budget / 4)
+        } else {
+            None
+        };
+        Some((threads, self.tunnels.take(client, most)?))
     }
 
     /// Takes `count` threads out of the budget, or none.
@@ -67,4 +89,23 @@ fn cgroup_limit() -> Option<u64> {
     let path = own.lines().find_map(|line| line.strip_prefix("0::"))?;
     let limit = std::fs::read_to_string(format!("/sys/fs/cgroup{path}/pids.max")).ok()?;
     limit.trim().parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_client_cannot_take_all_threads_for_tunnels() {
+        let threads = LongThreads::of(32);
+        let (greedy, other) = (IpAddr::from([10, 0, 0, 1]), IpAddr::from([10, 0, 0, 2]));
+        let all =
+            |client| -> Vec<_> { std::iter::from_fn(|| threads.take_for_tunnel(client)).collect() };
+        let many = all(greedy);
+        assert_eq!((many.len(), threads.taken()), (14, 28));
+        let few = all(other);
+        assert_eq!((few.len(), threads.taken()), (2, 32));
+        drop((many, few));
+        assert_eq!(threads.taken(), 0);
+    }
 }

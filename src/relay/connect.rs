@@ -156,7 +156,8 @@ pub(super) fn start_tunnel(
     (mut hop, mut first): (Hop, Vec<u8>),
     report: Report,
 ) -> Outcome {
-    let Some(threads) = ctx.long_threads.take(2) else {
+    let threads = ctx.long_threads.take_for_tunnel(client.address.ip());
+    let Some((threads, share)) = threads else {
         return no_thread(ctx, client, report);
     };
     let received = client.conn.received() - client.conn.unread().len() as u64;
@@ -189,7 +190,7 @@ pub(super) fn start_tunnel(
             let after = (received + totals.to_hop, sent + totals.to_client);
             report.finish(&told_to, after);
         }
-        drop((lease, permits));
+        drop((lease, permits, share));
     });
     let idle_limit = snapshot.config.limits.tunnel_idle_timeout;
     match ctx

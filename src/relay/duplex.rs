@@ -14,7 +14,7 @@ use crate::protocol::persistence::CloseReason;
 
 use super::attempt::{Failed, Hop, Side};
 use super::exchange::Exchange;
-use super::respond::truncated;
+use super::respond::{truncated, unsent};
 
 /// The most bytes waiting for the client before the next hop is read again.
 const WINDOW: usize = 64 * 1024;
@@ -101,6 +101,7 @@ impl Exchange<'_> {
             ended: false,
         };
         let mut progress = Instant::now();
+        down.absorb(hop).map_err(unsent)?;
         loop {
             self.check_stage()?;
             down.absorb(hop)?;

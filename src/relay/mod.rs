@@ -26,6 +26,8 @@ mod introduction;
 pub mod report;
 pub mod respond;
 pub mod session;
+#[cfg(test)]
+mod tests;
 pub mod upload;
 
 use std::collections::HashMap;

@@ -78,7 +78,8 @@ impl Exchange<'_> {
     /// Passes the response on. Returns whether the client's connection goes on.
     ///
     /// # Errors
-    /// When the response could not be completed; the client's connection must be closed.
+    /// When the response could not be completed. The client's connection must be closed, unless the error
+    /// says that nothing of it was sent.
     pub(super) fn respond(
         &mut self,
         mut hop: Hop,
@@ -109,7 +110,9 @@ impl Exchange<'_> {
         hop.count_bytes();
         if let Err(error) = copied {
             self.blame_truncation(&hop, &error);
-            if passage.declared == SentFraming::UntilClose {
+            if matches!(error, Failed::Hop(AttemptError::NoResponse(_))) {
+                self.report.status = None;
+            } else if passage.declared == SentFraming::UntilClose {
                 // An orderly end would look like the end of the body.
                 self.client_end = ClientEnd::Reset;
             }
@@ -161,7 +164,14 @@ impl Exchange<'_> {
             self.check_stage()?;
             let passed = coder
                 .pass(hop.conn.unread_mut())
-                .map_err(|error| truncated(HopFailure::from(error)))?;
+                .map_err(|error| truncated(HopFailure::from(error)))
+                .map_err(|error| {
+                    if head.is_empty() {
+                        error
+                    } else {
+                        unsent(error)
+                    }
+                })?;
             let data = hop.conn.unread().get(..passed.output).unwrap_or_default();
             let mut parts = [
                 IoSlice::new(head),
@@ -225,4 +235,12 @@ impl Exchange<'_> {
 
 pub(super) fn truncated(failure: HopFailure) -> Failed {
     Failed::Hop(AttemptError::Truncated(failure))
+}
+
+/// The same, but the client has nothing of the response yet: what came with its head was broken.
+pub(super) fn unsent(failed: Failed) -> Failed {
+    match failed {
+        Failed::Hop(AttemptError::Truncated(failure)) => Failed::no_response(failure),
+        Failed::Hop(_) | Failed::Refused(_) | Failed::Closed(_) => failed,
+    }
 }

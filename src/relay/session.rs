@@ -32,6 +32,8 @@ use super::{Client, Context, Scratch, Snapshot, access, connect};
 pub enum Outcome {
     /// Idle, or its next head is incomplete: to the waiter.
     Park(Box<Client>),
+    /// Its next request is here already, but it is the turn of others: to the end of the queue.
+    Yield(Box<Client>),
     /// Answered for the last time; what the client still sends must be read away for a moment, or a
     /// reset would destroy the answer on its way.
     Linger(Box<Client>),
@@ -41,10 +43,19 @@ pub enum Outcome {
     Tunneled,
 }
 
+/// Whether a session may take its next request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Turns {
+    /// At once.
+    GoOn,
+    /// After those who wait: it has been served for a while.
+    MakeWay,
+}
+
 /// The worker that serves a session, as far as the session is concerned.
 pub trait Worker {
-    /// A further exchange begins.
-    fn another_exchange(&self);
+    /// A further exchange would begin.
+    fn another_exchange(&self) -> Turns;
 
     /// What `client` sends from now on is waited for elsewhere (in the middle of a body, by a tunnel):
     /// nobody else is to be told of it.
@@ -127,7 +138,9 @@ fn converse(
         if client.conn.unread().is_empty() && !is_stopping(ctx) {
             return Outcome::Park(client);
         }
-        worker.another_exchange();
+        if worker.another_exchange() == Turns::MakeWay {
+            return Outcome::Yield(client);
+        }
         snapshot = ctx.snapshot();
     }
 }

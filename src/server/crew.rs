@@ -9,7 +9,7 @@
 //! This module knows no clock, no thread and no socket: times are microseconds, jobs are whatever is
 //! served.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -17,6 +17,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use parking_lot::Condvar;
 
 use crate::net::permits::Permit;
+
+use super::queue::{Job, Queue};
 
 /// After so many microseconds an exchange is one that waits: 1 ms.
 pub(super) const SLOW: u64 = 1_000;
@@ -26,7 +28,7 @@ pub(super) const LASTING: u64 = 1_000_000;
 /// The queue and the workers.
 #[derive(Debug)]
 pub(super) struct Crew<T> {
-    jobs: VecDeque<Job<T>>,
+    jobs: Queue<T>,
     posts: Vec<Option<Post>>,
     /// Those that wait to be called, the latest last.
     idle: Vec<usize>,
@@ -36,15 +38,6 @@ pub(super) struct Crew<T> {
     held: HashMap<IpAddr, usize>,
     /// Threads that count as workers.
     workers: usize,
-}
-
-/// Something to serve.
-#[derive(Debug)]
-pub(super) struct Job<T> {
-    pub(super) what: T,
-    pub(super) client: IpAddr,
-    /// When it came.
-    pub(super) since: u64,
 }
 
 /// What the crew knows of one worker.
@@ -68,7 +61,7 @@ pub(super) struct Seat {
 impl<T> Default for Crew<T> {
     fn default() -> Self {
         Self {
-            jobs: VecDeque::new(),
+            jobs: Queue::default(),
             posts: Vec::new(),
             idle: Vec::new(),
             busy: 0,
@@ -81,7 +74,7 @@ impl<T> Default for Crew<T> {
 impl<T> Crew<T> {
     /// Adds a job to the end of the queue.
     pub(super) fn queue(&mut self, job: Job<T>) {
-        self.jobs.push_back(job);
+        self.jobs.push(job);
     }
 
     /// How many jobs wait.
@@ -89,15 +82,15 @@ impl<T> Crew<T> {
         self.jobs.len()
     }
 
-    /// How long the first job has waited.
+    /// How long the job has waited that came first.
     pub(super) fn oldest(&self, now: u64) -> u64 {
-        let first = self.jobs.front();
-        first.map_or(0, |job| now.saturating_sub(job.since))
+        let oldest = self.jobs.oldest();
+        oldest.map_or(0, |since| now.saturating_sub(since))
     }
 
-    /// The first job if it has waited for more than `patience`.
+    /// The job that came first if it has waited for more than `patience`.
     pub(super) fn overdue(&mut self, now: u64, patience: u64) -> Option<Job<T>> {
-        (self.oldest(now) > patience).then(|| self.jobs.pop_front())?
+        (self.oldest(now) > patience).then(|| self.jobs.pop())?
     }
 
     /// A new worker.
@@ -131,15 +124,16 @@ impl<T> Crew<T> {
     /// Gives worker `number` the job that has waited longest, but one of a client that has `fair` workers
     /// already only when nobody else waits.
     pub(super) fn take(&mut self, number: usize, fair: usize) -> Option<Job<T>> {
-        let job = if self.busy < fair {
-            // Nobody can have so many.
-            self.jobs.pop_front()?
+        let job = if self.busy < fair || fair == 0 {
+            // Nobody can have so many, or everybody has.
+            self.jobs.pop()?
         } else {
             let own = self.serving(number);
-            let index = self.jobs.iter().position(|job| {
-                self.held_by(job.client) < fair + usize::from(own == Some(job.client))
-            });
-            self.jobs.remove(index.unwrap_or(0))?
+            let held = &self.held;
+            self.jobs.pop_fairly(|client| {
+                let held = held.get(&client).copied().unwrap_or(0);
+                held < fair + usize::from(own == Some(client))
+            })?
         };
         if self.serving(number) != Some(job.client) {
             self.rest(number);
@@ -235,6 +229,7 @@ impl<T> Crew<T> {
         (wanted, fair): (usize, usize),
         budget: &dyn Fn() -> Option<Permit>,
     ) -> usize {
+        let greedy = self.greedy(fair);
         let mut made = 0;
         for number in 0..self.posts.len() {
             if made == wanted {
@@ -244,8 +239,7 @@ impl<T> Crew<T> {
                 continue;
             };
             let lasts = now.saturating_sub(begun) >= LASTING;
-            let is_greedy =
-                self.held_by(client) > fair && self.jobs.iter().any(|job| job.client != client);
+            let is_greedy = greedy == Some(client) && self.held_by(client) > fair;
             if !lasts && !is_greedy {
                 continue;
             }
@@ -260,6 +254,13 @@ impl<T> Crew<T> {
             made += 1;
         }
         made
+    }
+
+    /// The client with more than `fair` workers, if others wait; more than one there hardly is.
+    fn greedy(&self, fair: usize) -> Option<IpAddr> {
+        let mut many = self.held.iter().filter(|(_, held)| **held > fair);
+        let (client, _) = many.find(|(client, _)| self.jobs.has_others_than(**client))?;
+        Some(*client)
     }
 
     /// Whether the exchange of worker `number` has given up its place.

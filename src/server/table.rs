@@ -44,6 +44,14 @@ impl What {
             Self::Lingering { .. } | Self::Uncounted { .. } => false,
         }
     }
+
+    /// Whether it is a client that has sent a part of a head.
+    pub(super) fn is_unfinished(&self) -> bool {
+        match self {
+            Self::Client(client) => client.head_begun.is_some(),
+            Self::Lingering { .. } | Self::Uncounted { .. } => false,
+        }
+    }
 }
 
 /// What an event says beside that there is something to read.
@@ -203,6 +211,24 @@ impl Table {
         None
     }
 
+    /// Those that are `chosen` wait until `last` at most.
+    pub(super) fn hasten(&mut self, chosen: impl Fn(&What) -> bool, last: Instant) {
+        for (index, entry) in self.entries.iter_mut().enumerate() {
+            let State::Waiting { what, until } = &mut entry.state else {
+                continue;
+            };
+            if !chosen(what) {
+                continue;
+            }
+            *until = last.min(*until);
+            let place = Place(index);
+            if let Some(at) = entry.alarm.replace(*until) {
+                self.deadlines.remove(&(at, place));
+            }
+            self.deadlines.insert((*until, place));
+        }
+    }
+
     /// When to look for late ones again.
     pub(super) fn first_deadline(&self) -> Option<Instant> {
         self.deadlines.first().map(|(at, _)| *at)
@@ -303,6 +329,23 @@ mod tests {
         let (away, _) = table.stir(place, Told::Data).unwrap();
         assert!(table.wait(place, away, at(15)).is_ok());
         assert!(table.late(at(15)).is_some());
+        assert_eq!(table.first_deadline(), None);
+    }
+
+    #[test]
+    fn what_waits_can_be_told_to_wait_no_longer_than_so_long() {
+        let (mut table, start) = (Table::default(), Instant::now());
+        let at = |second| start + Duration::from_secs(second);
+        let places = [60, 3].map(|until| {
+            let place = table.admit();
+            assert!(table.wait(place, what(), at(until)).is_ok());
+            place
+        });
+        table.hasten(|_| true, at(5));
+        let late = |table: &mut Table, now| table.late(now).map(|(_, place)| place);
+        assert_eq!(late(&mut table, at(4)), Some(places[1]));
+        assert_eq!(late(&mut table, at(4)), None);
+        assert_eq!(late(&mut table, at(5)), Some(places[0]));
         assert_eq!(table.first_deadline(), None);
     }
 

@@ -31,6 +31,7 @@ use crate::net::socket::{self, Received, Wait};
 use crate::protocol::answer::Refusal;
 use crate::relay::session::{self, Outcome};
 use crate::relay::{Client, Context};
+use crate::stop::Stage;
 
 use super::service::Service;
 use super::table::{Place, Table, Told, What};
@@ -42,6 +43,9 @@ const LINGER_BYTES: u64 = 16 * 1024 * 1024;
 /// Connections refused without a permit that may linger at once, if there are file descriptors
 /// enough; more are closed at once.
 const MOST_UNCOUNTED: usize = 256;
+/// How long a head that is incomplete when a drain begins may take: the time a lost packet needs to be
+/// sent again. Nobody promised to serve a request that has not come.
+const LAST_BYTES: Duration = Duration::from_secs(1);
 /// The share of all file descriptors that those may use: they come out of the reserve.
 const UNCOUNTED_SHARE: usize = 16;
 /// The token of the waker.
@@ -80,10 +84,12 @@ struct Held {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum WaiterStage {
     Running,
-    /// Idle connections are closed; half-read heads may still be completed.
+    /// Idle connections are closed; half-read heads may still be completed for a moment.
     Draining {
         /// Those that were idle when it began are closed.
         swept: bool,
+        /// When that moment is over.
+        until: Instant,
     },
     Ended,
 }
@@ -246,15 +252,15 @@ impl Waiter {
     /// something has happened on it meanwhile.
     fn add(&self, what: What, until: Instant, place: Place) -> Option<What> {
         let mut held = self.held.lock();
-        let is_welcome = match held.stage {
-            WaiterStage::Running => true,
-            WaiterStage::Draining { .. } => !what.is_idle(),
-            WaiterStage::Ended => false,
+        let until = match held.stage {
+            WaiterStage::Running => until,
+            WaiterStage::Draining { until: last, .. } if what.is_unfinished() => until.min(last),
+            WaiterStage::Draining { .. } if !what.is_idle() => until,
+            WaiterStage::Draining { .. } | WaiterStage::Ended => {
+                held.table.leave(place);
+                return None;
+            }
         };
-        if !is_welcome {
-            held.table.leave(place);
-            return None;
-        }
         if let Err(what) = held.table.wait(place, what, until) {
             return Some(what);
         }
@@ -334,7 +340,11 @@ impl Waiter {
     fn give_up(&self, what: What, place: Place) {
         match what {
             What::Client(client) if client.head_begun.is_some() => {
-                self.refuse(client, Some(place), &Refusal::HeadTimeout);
+                let refusal = match self.ctx.stop.stage() {
+                    Stage::Running => Refusal::HeadTimeout,
+                    Stage::Draining | Stage::Ended => Refusal::Draining,
+                };
+                self.refuse(client, Some(place), &refusal);
             }
             // Idle for too long, or lingered enough: closed without a word.
             What::Client(_) | What::Lingering { .. } | What::Uncounted { .. } => self.leave(place),
@@ -344,7 +354,9 @@ impl Waiter {
     /// Refuses a connection of which no request could be read.
     pub(super) fn refuse(&self, client: Box<Client>, place: Option<Place>, refusal: &Refusal) {
         match session::refuse(&self.ctx, client, refusal) {
-            Outcome::Park(client) | Outcome::Linger(client) => self.linger(client, place),
+            Outcome::Park(client) | Outcome::Yield(client) | Outcome::Linger(client) => {
+                self.linger(client, place);
+            }
             Outcome::Closed(_) | Outcome::Tunneled => self.forget(place),
         }
     }
@@ -369,7 +381,14 @@ impl Waiter {
 
     /// Closes idle connections from now on. What already sent something is still served.
     pub(super) fn drain(&self) {
-        self.held.lock().stage = WaiterStage::Draining { swept: false };
+        let until = Instant::now() + LAST_BYTES;
+        let mut held = self.held.lock();
+        held.stage = WaiterStage::Draining {
+            swept: false,
+            until,
+        };
+        held.table.hasten(What::is_unfinished, until);
+        drop(held);
         self.wake();
     }
 
@@ -436,7 +455,7 @@ impl Watch<'_> {
             return None;
         }
         // A look at what has arrived until now, and only then idle ones are dropped.
-        if held.stage == (WaiterStage::Draining { swept: false }) {
+        if let WaiterStage::Draining { swept: false, .. } = held.stage {
             return Some((Some(Duration::ZERO), true));
         }
         held.wakes_at = held.table.first_deadline();
@@ -484,8 +503,8 @@ impl Waiter {
     /// After this, no idle one is taken any more.
     fn drop_idle(&self) {
         let mut held = self.held.lock();
-        if held.stage == (WaiterStage::Draining { swept: false }) {
-            held.stage = WaiterStage::Draining { swept: true };
+        if let WaiterStage::Draining { swept, .. } = &mut held.stage {
+            *swept = true;
         }
         let dropped = held.table.take_all(What::is_idle);
         drop(held);

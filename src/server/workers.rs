@@ -26,11 +26,12 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 use crate::config::limits::Limits;
 use crate::net::threads;
 use crate::protocol::answer::Refusal;
-use crate::relay::session::{self, Outcome, Worker};
+use crate::relay::session::{self, Outcome, Turns, Worker};
 use crate::relay::{Client, Context, Scratch};
 
 use super::acceptor::Acceptor;
-use super::crew::{Crew, Job, SLOW, Seat};
+use super::crew::{Crew, SLOW, Seat};
+use super::queue::Job;
 use super::table::Place;
 use super::waiter::{Ready, Waiter, Watch};
 
@@ -40,6 +41,9 @@ const LEAVE_AFTER: Duration = Duration::from_secs(10);
 const LOOK_EVERY: Duration = Duration::from_millis(1);
 /// How long it watches at a time when all workers have something else to do.
 const STAND_IN: Duration = Duration::from_millis(20);
+/// How long a connection whose next request is always there is served while others wait, in microseconds.
+/// Without an end, a few of them would hold all workers: each of their exchanges is a short one.
+const TURN: u64 = 20_000;
 /// Workers a core that run at once while upstreams answer at once. Fewer leave the core idle while they
 /// wait for an answer; more only wake one another.
 const AT_ONCE: usize = 4;
@@ -299,6 +303,7 @@ impl Workers {
             workers: self,
             seat,
             place: Cell::new(place),
+            looked: Cell::new(now),
         };
         let served = catch_unwind(AssertUnwindSafe(|| {
             session::serve(&self.ctx, scratch, client, &bench)
@@ -306,6 +311,7 @@ impl Workers {
         let place = bench.place.get();
         match served {
             Ok(Outcome::Park(client)) => return self.waiter.park(client, place),
+            Ok(Outcome::Yield(client)) => return Some((client, place)),
             Ok(Outcome::Linger(client)) => {
                 self.waiter.linger(client, place);
                 return None;
@@ -449,12 +455,22 @@ struct Bench<'a> {
     workers: &'a Workers,
     seat: &'a Seat,
     place: Cell<Option<Place>>,
+    /// When this worker last looked whether others wait, or began.
+    looked: Cell<u64>,
 }
 
 impl Worker for Bench<'_> {
-    fn another_exchange(&self) {
+    fn another_exchange(&self) -> Turns {
         let now = self.workers.now();
         self.seat.begun.store(now, Ordering::Relaxed);
+        if now.saturating_sub(self.looked.get()) < TURN {
+            return Turns::GoOn;
+        }
+        self.looked.set(now);
+        match self.workers.state.lock().crew.queued() {
+            0 => Turns::GoOn,
+            _ => Turns::MakeWay,
+        }
     }
 
     fn takes_over(&self, client: &Client) {

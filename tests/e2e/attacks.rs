@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::harness::{Client, Proxy, Talk, Upstream, spawn, wait_until};
 
@@ -58,13 +58,14 @@ fn endless_chunk_extensions_of_a_request_are_refused() {
     check_endless_upload("", "1;name=value-of-the-extension\r\nx\r\n");
 }
 
-/// An endless response whose end `part` puts off breaks off at the client.
+/// An endless response whose end `part` puts off breaks off at the client, or is 502 if it is too much
+/// at once.
 #[track_caller]
 fn check_endless_response(begin: &str, part: &'static str) {
     let a = Upstream::by_hand("a");
     let proxy = Proxy::with_yaml("health_check: {fall: 9}", [&a]);
     let mut client = proxy.client();
-    client.send(GET);
+    client.send(GET.replace("\r\n\r\n", "\r\nConnection: close\r\n\r\n"));
     let (mut hop, _) = a.accept_and_read_request();
     hop.send(OK_IN_CHUNKS.to_owned() + begin);
     let endless = says_for_ever(hop, part);
@@ -135,6 +136,33 @@ fn ten_thousand_pipelined_requests_are_answered_in_order() {
     }
     sender.join().expect("the sender").expect("all was taken");
     assert_eq!(proxy.counts().connections, 1);
+}
+
+/// Its next request is always there already, and none of them lasts.
+#[test]
+fn an_endless_pipeline_makes_way_for_whoever_waits() {
+    let a = Upstream::by_hand("a");
+    let extra = "limits: {workers: 1, queue_timeout_secs: 60, upstream_idle_connections: 0}";
+    let proxy = Proxy::with_yaml(extra, [&a]);
+    let mut endless = proxy.client();
+    endless.send(GET.repeat(100));
+    for _ in 0..3 {
+        let (mut hop, _) = a.accept_and_read_request();
+        let seen = a.connections();
+        let mut other = proxy.client();
+        other.get("http://o.test/other");
+        let since = Instant::now();
+        wait_until(|| {
+            let is_there = proxy.counts().queue == 1 || a.connections() > seen;
+            is_there && since.elapsed() > Duration::from_millis(50)
+        });
+        hop.send_ok("one of many");
+        endless.expect_status(200);
+        let (mut hop, next) = a.accept_and_read_request();
+        assert_eq!(next.target(), "http://o.test/other");
+        hop.send_ok("other");
+        other.expect_status(200).expect_body("other");
+    }
 }
 
 /// One that sends ten thousand and reads no answer is cut, with what it sent unread.

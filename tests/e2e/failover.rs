@@ -348,6 +348,21 @@ fn a_response_that_has_begun_is_never_repeated() {
     b.expect_untouched();
 }
 
+/// As any malformed response: nothing of it was passed on.
+#[test]
+fn a_response_whose_body_is_malformed_from_the_start_is_repeated_if_it_may_be() {
+    let broken = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nEVIL\r\n";
+    for (request, status, asked) in [(GET, 200, 1), (POST, 502, 0)] {
+        let a = Upstream::script("a").read_request().send(broken).close();
+        let b = Upstream::echo_ok("b");
+        let proxy = in_order([&a, &b]);
+        let mut client = proxy.client();
+        client.send(request).expect_status(status);
+        assert_eq!(b.requests().len(), asked);
+        wait_until(|| !proxy.upstream("a").online);
+    }
+}
+
 /// D5b: what was tried was remembered by position, so a reload made it exclude somebody else.
 #[test]
 fn a_reload_between_two_attempts_excludes_nobody_else() {

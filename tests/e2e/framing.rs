@@ -417,6 +417,25 @@ fn a_malformed_chunk_of_a_response_ends_the_client_connection() {
     }
 }
 
+/// Nothing of the response has been sent yet, so that there is something better to say than nothing.
+#[test]
+fn a_chunk_that_is_malformed_in_one_piece_with_its_head_is_502() {
+    expect_bad_gateway(
+        ["EVIL\r\n", "-1\r\nEVIL", "2\r\nhiEVIL", "3\nEVIL"]
+            .map(|broken| format!("HTTP/1.1 200 OK\r\n{CHUNKED}{broken}")),
+    );
+}
+
+#[test]
+fn a_chunk_that_is_malformed_while_the_request_goes_on_is_502() {
+    let (_proxy, upstream, mut client) = one_upstream();
+    client.send("PUT http://o.test/ HTTP/1.1\r\nHost: o.test\r\nContent-Length: 10\r\n\r\nhello");
+    let mut hop = upstream.accept();
+    hop.read_head();
+    hop.send(format!("HTTP/1.1 200 OK\r\n{CHUNKED}EVIL\r\n"));
+    client.expect_refusal_and_close(502);
+}
+
 /// D6d.
 #[test]
 fn a_request_that_breaks_off_is_never_completed() {

@@ -107,6 +107,12 @@ impl Process {
         kill_process(pid, signal).expect("the process is there");
     }
 
+    /// How many descriptors it has open.
+    fn descriptors(&self) -> usize {
+        let folder = format!("/proc/{}/fd", self.child.id());
+        std::fs::read_dir(folder).expect("it runs").count()
+    }
+
     fn has_logged(&self, text: &str) -> bool {
         self.log.lock().iter().any(|line| line.contains(text))
     }
@@ -390,7 +396,10 @@ fn kept_connections_give_way_when_descriptors_run_out() {
         for client in &mut clients {
             client.expect_status(200).expect_body("served");
         }
+        // The next ones find no place while these still count.
+        let all = process.descriptors();
         drop(clients);
+        wait_until(|| process.descriptors() + 12 <= all);
         // Its idle connections stay open here, and so there.
         kept.push(hops);
     }

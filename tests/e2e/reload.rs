@@ -203,11 +203,16 @@ fn a_new_password_is_tried_at_once() {
     let proxy = Proxy::with_yaml(never, [a.with("{username: u, password: wrong}")]);
     proxy.client().send(GET).expect_refusal(502);
     wait_until(|| !a.probes().is_empty());
-    a.answer_probes(ProbeAnswer::Good);
     proxy.reload(never, [a.with("{username: u, password: right}")]);
+    wait_until(|| {
+        let probes = a.probes();
+        let mut sent = probes
+            .iter()
+            .map(|probe| probe.values("Proxy-Authorization"));
+        sent.any(|values| values == ["Basic dTpyaWdodA=="])
+    });
+    a.answer_probes(ProbeAnswer::Good);
     wait_until(|| proxy.upstream("a").online);
-    let probe = a.probes().pop().expect("a probe");
-    probe.expect_field("Proxy-Authorization", "Basic dTpyaWdodA==");
 }
 
 /// The file is looked at by its content.

@@ -220,6 +220,31 @@ fn idle_connections_end_when_their_upstream_leaves_the_file() {
     }
 }
 
+/// By an action or by the file; what was under way is not kept either.
+#[test]
+fn idle_connections_end_when_their_upstream_is_drained() {
+    type Drain = fn(&Proxy, &Upstream);
+    let by_an_action: Drain = |proxy, _| {
+        let pool = &proxy.server().context().snapshot().pool;
+        pool.upstreams()[0].vitals().drain();
+    };
+    let by_the_file: Drain = |proxy, a| proxy.reload("{}", [a.with("weight: 0")]);
+    for drain in [by_an_action, by_the_file] {
+        let a = Upstream::by_hand("a");
+        let proxy = Proxy::over([&a]);
+        let mut idle = open(&proxy, &a, 4);
+        let busy = idle.split_off(2);
+        let mut idle: Vec<_> = idle.into_iter().map(answered).collect();
+        wait_until(|| proxy.upstream("a").active == 2);
+        drain(&proxy, &a);
+        let mut busy = finished(&proxy, busy);
+        for (client, hop) in idle.iter_mut().chain(&mut busy) {
+            hop.expect_closed();
+            client.send(GET).expect_refusal(503);
+        }
+    }
+}
+
 #[test]
 fn idle_connections_survive_a_reload() {
     let a = Upstream::echo_ok("a");

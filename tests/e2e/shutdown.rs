@@ -126,6 +126,25 @@ fn a_head_that_has_begun_may_be_completed() {
     assert_eq!(drained, Drained::Clean);
 }
 
+/// Else whoever sends half a head holds up every stop for as long as a head may take.
+#[test]
+fn a_head_that_stays_incomplete_does_not_hold_up_the_stop() {
+    let a = Upstream::echo_ok("a");
+    let extra = "limits: {shutdown_timeout_secs: 3600, header_timeout_secs: 3600}";
+    let proxy = Proxy::with_yaml(extra, [&a]);
+    let mut client = proxy.client();
+    client.send(&GET.as_bytes()[..10]);
+    wait_until(|| proxy.counts().parked == 1 && proxy.counts().workers > 0);
+    wait_until(|| proxy.counts().busy == 0);
+    let drained = drain(&proxy, || {
+        client
+            .expect_refusal_and_close(503)
+            .expect_field_with("Proxy-Status", "shutting down");
+    });
+    assert_eq!(drained, Drained::Clean);
+    a.expect_untouched();
+}
+
 #[test]
 fn a_tunnel_may_finish() {
     let a = Upstream::by_hand("a");

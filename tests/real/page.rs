@@ -278,6 +278,24 @@ fn a_token_that_becomes_necessary_is_asked_for_once() {
 
 #[test]
 #[ignore = "needs chromium (Debian packages chromium and chromium-driver)"]
+fn what_a_reload_changed_and_what_waits_for_a_restart_is_shown() {
+    let mut scene = Scene::start(&["one"], "reload_interval_secs: 1");
+    scene.open();
+    let more = "mode: best\nlisten_proxy_protocol: true\n\
+        access: {proxy_protocol_from: [127.0.0.1]}\n";
+    scene.relay.append(more);
+    let config = "document.getElementById('config').textContent";
+    scene.browser.sees(config, "It changed");
+    scene.browser.sees(config, "mode");
+    scene.browser.sees(
+        config,
+        "listen_proxy_protocol changed, which needs a restart",
+    );
+    assert_eq!(scene.browser.complaints(), Vec::<String>::new());
+}
+
+#[test]
+#[ignore = "needs chromium (Debian packages chromium and chromium-driver)"]
 fn an_empty_pool_is_no_trouble_when_everything_goes_direct() {
     let scene = Scene::start(&[], "");
     scene.request(2);

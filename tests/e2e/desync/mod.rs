@@ -89,7 +89,8 @@ enum Outcome {
     BadGateway,
     /// The client gets these bytes and nothing else of it.
     Passed(Vec<u8>),
-    /// The client gets the beginning, and sees that it is no more than that.
+    /// The client gets the beginning, and sees that it is no more than that; or 502 with none of its
+    /// bytes, if what is wrong is seen before any of them was passed on.
     BreaksOff,
 }
 

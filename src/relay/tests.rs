@@ -1,0 +1,113 @@
+//! How deep the stack of a worker gets: the largest head, another upstream, trailers both ways, a refusal.
+//!
+//! An overflow ends the process, so this is tried on half the stack that workers have; and what is
+//! compiled for tests needs more of it than a release.
+
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use super::session::{self, Outcome, Turns, Worker};
+use super::{Arrival, Client, Context, Scratch};
+use crate::config;
+use crate::net::conn::Conn;
+use crate::net::permits::{PerClient, Permits};
+use crate::net::resolve::Resolver;
+use crate::net::socket::TICK;
+use crate::net::threads::{self, STACK};
+
+const PATIENCE: Duration = Duration::from_secs(20);
+const TRAILER: &str = "X-Last: x\r\n\r\n";
+
+struct Alone;
+
+impl Worker for Alone {
+    fn another_exchange(&self) -> Turns {
+        Turns::GoOn
+    }
+
+    fn takes_over(&self, _client: &Client) {}
+}
+
+/// As many fields as there may be, in about as many bytes.
+fn fields() -> String {
+    let value = "x".repeat(230);
+    let more = (0..245).map(|number| format!("X-Field-{number}: {value}\r\n"));
+    more.collect()
+}
+
+/// An upstream that reads one request and gives one answer.
+fn upstream(answer: String) -> (String, JoinHandle<()>) {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let thread = threads::start("test-upstream", move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        read_to(&mut stream, TRAILER);
+        stream.write_all(answer.as_bytes()).unwrap();
+    });
+    (address, thread.unwrap())
+}
+
+fn read_to(stream: &mut TcpStream, end: &str) -> Vec<u8> {
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let (mut read, mut piece) = (Vec::new(), [0; 4096]);
+    while !read.ends_with(end.as_bytes()) {
+        let count = stream.read(&mut piece).unwrap();
+        assert_ne!(count, 0, "the end came before {end:?}");
+        read.extend_from_slice(piece.get(..count).unwrap());
+    }
+    read
+}
+
+/// Serves what the client says until nothing can follow.
+fn serve(ctx: &Arc<Context>, mut client: Box<Client>) {
+    let mut scratch = Scratch::default();
+    loop {
+        client = match session::serve(ctx, &mut scratch, client, &Alone) {
+            Outcome::Park(client) | Outcome::Yield(client) => client,
+            Outcome::Linger(_) | Outcome::Closed(_) | Outcome::Tunneled => return,
+        };
+        // Nothing for a while is as good: it is asked again.
+        drop(client.conn.stream().peek(&mut [0]));
+    }
+}
+
+#[test]
+fn the_deepest_request_needs_less_than_half_a_stack() {
+    let fields = fields();
+    let (deaf, first) = upstream(String::new());
+    let chunked = format!("Transfer-Encoding: chunked\r\n{fields}\r\n5\r\nhello\r\n0\r\n{TRAILER}");
+    let (good, second) = upstream(format!("HTTP/1.1 200 OK\r\n{chunked}"));
+    let text = format!(
+        "listen: '127.0.0.1:0'\nmode: priority\n\
+         upstream: [{{url: 'http://{deaf}', priority: 1}}, {{url: 'http://{good}', priority: 2}}]"
+    );
+    let config = config::parse(&text, "test.yaml").unwrap();
+    let ctx = Arc::new(Context::new(config, Resolver::default()).unwrap());
+    let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let address = listener.local_addr().unwrap();
+    let mut near = TcpStream::connect_timeout(&address, PATIENCE).unwrap();
+    let (far, address) = listener.accept().unwrap();
+    far.set_read_timeout(Some(TICK)).unwrap();
+    let permit = Permits::new(1).take(1).unwrap();
+    let share = Arc::new(PerClient::default()).take(address.ip(), None);
+    let permits = (permit, share.unwrap());
+    let conn = Conn::prepared(far, TICK);
+    let client = Box::new(Client::new(conn, (address, Arrival::Direct), permits));
+    let worker = thread::Builder::new().stack_size(STACK / 2);
+    let worker = worker.spawn(move || serve(&ctx, client)).unwrap();
+    near.write_all(format!("PUT http://o.test/ HTTP/1.1\r\nHost: o.test\r\n{chunked}").as_bytes())
+        .unwrap();
+    let answer = read_to(&mut near, TRAILER);
+    assert!(answer.starts_with(b"HTTP/1.1 200 OK\r\n"));
+    near.write_all(format!("GET / HTTP/1.1\r\nHost: o.test\r\n{fields}\r\n").as_bytes())
+        .unwrap();
+    let refusal = read_to(&mut near, "\n");
+    assert!(refusal.starts_with(b"HTTP/1.1 400 "));
+    drop(near);
+    for thread in [worker, first, second] {
+        thread.join().unwrap();
+    }
+}
