@@ -50,8 +50,9 @@
 //!  admin x1   admin-handler x1 (+ those of tiny_http)   service x0..1 (tells a service manager)
 //! ```
 //!
-//! A worker without a request watches the parked connections, and serves the first that says something
-//! itself; so a lone request wakes one thread. A few workers a core run at once while upstreams answer at
+//! A worker without a request watches the listener and the parked connections, takes in who comes, and
+//! serves the first that says something itself; so a lone request wakes one thread, be its connection new
+//! or not. The acceptor's thread sees to what cannot be done in passing: no descriptors left, the end. A few workers a core run at once while upstreams answer at
 //! once, as many as requests wait while they do not (`server/crew.rs`); the overseer sees to both.
 //!
 //! Workers start when requests wait, up to `limits.workers`, and leave when idle. An exchange that lasts
@@ -62,9 +63,9 @@
 //!
 //! `GET http://origin.test/a` through an upstream:
 //!
-//! 1. `server/acceptor.rs` accepts, takes a permit (else 503) and parks the connection.
-//! 2. The worker that watches (`server/waiter.rs`) sees its first byte and queues it;
-//!    `server/workers.rs` hands it to [`relay::session::serve`].
+//! 1. The worker that watches sees a connection come; `server/acceptor.rs` accepts it, takes a permit (else
+//!    503), and parks it if it says nothing yet.
+//! 2. Who watches (`server/waiter.rs`) sees its first byte and queues it; `server/workers.rs` hands it to [`relay::session::serve`].
 //! 3. The session reads the head; [`protocol::head`] parses it once, [`protocol::target`] and
 //!    [`protocol::framing`] say where it leads and where its body ends, [`relay::access`] whether it may.
 //!    Every error is a [`protocol::answer::Refusal`].

@@ -152,12 +152,23 @@ impl Conn {
         }
     }
 
-    /// The other way round: what is read next finds other memory.
+    /// Gives the memory back; what is unread keeps no more than it needs.
+    pub fn lay_aside(&mut self, spare: &mut Vec<u8>) {
+        let mut memory = std::mem::take(&mut self.buffer);
+        self.buffer = memory.get(self.start..).unwrap_or_default().to_vec();
+        self.start = 0;
+        memory.clear();
+        *spare = memory;
+    }
+
+    /// The other way round to [`Conn::borrow_memory`]: what is read next finds other memory.
     pub fn return_memory(&mut self, spare: &mut Vec<u8>) {
         if self.unread().is_empty() && self.buffer.capacity() <= 2 * SMALL {
             self.buffer.clear();
             self.start = 0;
-            std::mem::swap(&mut self.buffer, spare);
+            if self.buffer.capacity() > spare.capacity() {
+                std::mem::swap(&mut self.buffer, spare);
+            }
             // It may have had its own before.
             self.buffer = Vec::new();
         }

@@ -40,15 +40,16 @@ pub(super) fn read(client: &mut Client, snapshot: &Snapshot) -> Introduction {
         return Introduction::Refused(Refusal::Forbidden);
     }
     loop {
+        if !client.conn.unread().is_empty() {
+            client.head_begun.get_or_insert_with(Instant::now);
+        }
         match proxy_header::parse(client.conn.unread()) {
             Ok(Some(header)) => return accept(client, snapshot, header),
             Ok(None) => {}
             Err(error) => return Introduction::Refused(Refusal::MalformedHead(error.0)),
         }
         match client.conn.receive(Wait::No) {
-            Ok(Received::Bytes(_)) => {
-                client.head_begun.get_or_insert_with(Instant::now);
-            }
+            Ok(Received::Bytes(_)) => {}
             Ok(Received::Nothing) => return Introduction::Incomplete,
             Ok(Received::End) | Err(_) => return Introduction::Ended,
         }

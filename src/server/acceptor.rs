@@ -1,7 +1,11 @@
 //! The acceptor: takes connections from the listener and refuses those for which there is no room.
 //!
+//! Whoever watches the parked connections (see [`super::waiter`]) is told of new ones, too, takes them in
+//! and serves the first itself. Their requests are mostly there by then, so that a new connection wakes
+//! one thread, once. The acceptor's own thread only sees to what cannot be done in passing.
+//!
 //! When the process runs out of file descriptors, accepting fails at once and for as long as they are
-//! used, so the acceptor then waits, longer each time, and says so once in a while; a descriptor held in
+//! used, so that thread then waits, longer each time, and says so once in a while; a descriptor held in
 //! reserve lets it tell at least one client after the other.
 
 use std::fs::File;
@@ -10,47 +14,88 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::RwLock;
+
 use crate::net::conn::Conn;
 use crate::net::passed::Holder;
 use crate::net::permits::{PerClient, Permits};
 use crate::net::seldom::Seldom;
-use crate::net::socket::{self, TICK, Wait};
+use crate::net::socket::{self, Received, TICK, Wait};
 use crate::protocol::answer::{self, AnswerContext, BodyWanted, Refusal};
 use crate::protocol::persistence::{CloseReason, Persistence};
 use crate::relay::{Arrival, Client, Context};
-use crate::stop::Stage;
+use crate::stop::{Alarm, Stage};
 
 use super::service::Service;
-use super::waiter::Waiter;
+use super::waiter::{Ready, Waiter};
 use super::workers::Workers;
 
 /// Connections that may wait to be accepted; the system may allow fewer.
-const BACKLOG: i32 = 4096;
+const BACKLOG: u16 = 4096;
 /// The first and the longest pause when there are no descriptors.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
+/// Connections taken at once by a thread that has other things to do.
+const BATCH: u16 = 32;
+
 /// Accepts connections until the stop signal.
 #[derive(Debug)]
 pub(super) struct Acceptor {
-    pub(super) ctx: Arc<Context>,
-    pub(super) listener: TcpListener,
-    pub(super) holder: Holder,
-    pub(super) waiter: Arc<Waiter>,
-    pub(super) workers: Arc<Workers>,
-    pub(super) connections: Arc<Permits>,
-    pub(super) clients: Arc<PerClient>,
-    pub(super) service: Arc<Service>,
-    pub(super) complaints: Complaints,
+    ctx: Arc<Context>,
+    /// None: it was closed.
+    listener: RwLock<Option<TcpListener>>,
+    holder: Holder,
+    waiter: Arc<Waiter>,
+    connections: Arc<Permits>,
+    clients: Arc<PerClient>,
+    service: Arc<Service>,
+    complaints: Complaints,
+    /// There is something for the thread to see to.
+    alarm: Alarm,
+}
+
+/// What is left in the listener's queue.
+#[derive(Debug)]
+enum Left {
+    Nothing,
+    /// Maybe something.
+    Some,
+    /// What cannot be accepted for now.
+    Stuck(io::Error),
 }
 
 /// What is said when somebody is turned away.
 #[derive(Debug, Default)]
-pub(super) struct Complaints {
+struct Complaints {
     no_files: Seldom,
     too_many: Seldom,
     too_many_of_one: Seldom,
 }
 
 impl Acceptor {
+    /// An acceptor of whose `listener` whoever watches is told from now on.
+    ///
+    /// # Errors
+    /// When the system has no memory left for it.
+    pub(super) fn new(
+        (ctx, service): (&Arc<Context>, &Arc<Service>),
+        waiter: &Arc<Waiter>,
+        (listener, holder): (TcpListener, Holder),
+        connections: &Arc<Permits>,
+    ) -> io::Result<Arc<Self>> {
+        waiter.watch_door(&listener)?;
+        Ok(Arc::new(Self {
+            ctx: Arc::clone(ctx),
+            listener: RwLock::new(Some(listener)),
+            holder,
+            waiter: Arc::clone(waiter),
+            connections: Arc::clone(connections),
+            clients: Arc::default(),
+            service: Arc::clone(service),
+            complaints: Complaints::default(),
+            alarm: ctx.stop.alarm(),
+        }))
+    }
+
     /// Sets what accepted sockets inherit, where they do.
     ///
     /// # Errors
@@ -59,70 +104,116 @@ impl Acceptor {
         listener.set_nonblocking(true)?;
         // The 128 of the standard library overflow in a burst, and whoever finds the queue full tries
         // again only after a second.
-        rustix::net::listen(listener, BACKLOG)?;
+        rustix::net::listen(listener, BACKLOG.into())?;
         if cfg!(target_os = "linux") {
             socket::prepare_listener(listener, TICK, TICK)?;
         }
         Ok(())
     }
 
-    /// The thread.
-    pub(super) fn run(self) {
-        let mut reserve = File::open("/dev/null").ok();
-        let mut pause = PAUSES.0;
-        let wakes_every = self.service.pulses.every;
-        while self.ctx.stop.stage() == Stage::Running {
-            self.service.pulses.acceptor.beat();
-            match self.listener.accept() {
+    /// Takes in who has come; adds those who have said something already to `ready`.
+    pub(super) fn take_in(&self, ready: &mut Vec<Ready>) {
+        // Held until all are parked: whoever closes the listener can rely on that.
+        let listener = self.listener.read();
+        let (Some(listener), Stage::Running) = (&*listener, self.ctx.stop.stage()) else {
+            return; // What is left is for the thread, or for the next process.
+        };
+        let mut memory = Vec::new();
+        let mut welcome = |mut client: Box<Client>| {
+            client.conn.borrow_memory(&mut memory);
+            let said = client.conn.receive(Wait::No);
+            client.conn.lay_aside(&mut memory);
+            match said {
+                Ok(Received::Nothing) => ready.extend(self.waiter.park(client, None)),
+                // What has ended shows again.
+                Ok(Received::Bytes(_) | Received::End) | Err(_) => ready.push((client, None)),
+            }
+        };
+        match self.accept(listener, BATCH, &mut welcome) {
+            Left::Nothing => {}
+            Left::Some => self.waiter.ring(),
+            Left::Stuck(_) => self.alarm.ring(),
+        }
+    }
+
+    fn accept(
+        &self,
+        listener: &TcpListener,
+        most: u16,
+        welcome: &mut dyn FnMut(Box<Client>),
+    ) -> Left {
+        for _ in 0..most {
+            match listener.accept() {
                 Ok((stream, address)) => {
-                    pause = PAUSES.0;
-                    self.admit(stream, address);
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.wait(wakes_every),
-                Err(error) if socket::is_exhaustion(&error) => {
-                    if let Some(more) = self.complaints.no_files.says() {
-                        log::error!(
-                            "cannot accept connections: {error}; raise the limit of open files or \
-                             lower limits.max_connections{more}"
-                        );
+                    if let Some(client) = self.admit(stream, address) {
+                        welcome(client);
                     }
-                    drop(reserve.take());
-                    if let Ok((stream, _)) = self.listener.accept() {
-                        self.ctx.metrics.refused.increment();
-                        self.refuse(stream, &Refusal::ConnectionLimit);
-                    }
-                    reserve = File::open("/dev/null").ok();
-                    // Not the listener: it stays readable.
-                    self.ctx.stop.wait(pause);
-                    pause = (pause * 2).min(PAUSES.1);
                 }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Left::Nothing,
+                Err(error) if socket::is_exhaustion(&error) => return Left::Stuck(error),
                 // The client gave up before it was accepted (ECONNABORTED and the like).
                 Err(error) => log::debug!("a connection was lost before it was accepted: {error}"),
             }
         }
-        // It stays in the queue for the next process.
-        if self.holder == Holder::Manager {
-            return;
-        }
-        // What is in the queue already would get a reset when the listener closes. No more than fits into
-        // it, or clients that keep coming would keep it open.
-        for _ in 0..BACKLOG {
-            match self.listener.accept() {
-                Ok((stream, address)) => self.admit(stream, address),
-                Err(_) => return,
+        Left::Some
+    }
+
+    /// The thread.
+    pub(super) fn run(&self, workers: &Workers) {
+        let mut reserve = File::open("/dev/null").ok();
+        let mut pause = PAUSES.0;
+        let wakes_every = self.service.pulses.every;
+        let mut welcome = |client| {
+            if let Some(ready) = self.waiter.park(client, None) {
+                workers.submit(ready);
+            }
+        };
+        while let Some(listener) = &*self.listener.read()
+            && self.ctx.stop.stage() == Stage::Running
+        {
+            self.service.pulses.acceptor.beat();
+            match self.accept(listener, BATCH, &mut welcome) {
+                Left::Some => pause = PAUSES.0,
+                Left::Nothing => {
+                    pause = PAUSES.0;
+                    self.alarm.wait(wakes_every);
+                }
+                Left::Stuck(error) => {
+                    self.make_way(listener, &error, &mut reserve);
+                    self.ctx.stop.wait(pause);
+                    pause = (pause * 2).min(PAUSES.1);
+                }
             }
         }
-    }
-
-    fn wait(&self, limit: Option<Duration>) {
-        let wake = self.ctx.stop.wake_fd();
-        if let Err(error) = socket::wait_readable(&self.listener, wake, limit) {
-            log::error!("waiting for connections failed: {error}");
-            self.ctx.stop.wait(PAUSES.1);
+        let Some(listener) = self.listener.write().take() else {
+            return;
+        };
+        self.waiter.forget_door(&listener);
+        // What is in the queue already would get a reset when the listener closes. No more than fits into
+        // it, or clients that keep coming would keep it open. Or else it stays for the next process.
+        if self.holder == Holder::Us {
+            self.accept(&listener, BACKLOG, &mut welcome);
         }
     }
 
-    fn admit(&self, stream: TcpStream, address: SocketAddr) {
+    /// There are no descriptors left: tells one client, with the one in `reserve`.
+    fn make_way(&self, listener: &TcpListener, error: &io::Error, reserve: &mut Option<File>) {
+        if let Some(more) = self.complaints.no_files.says() {
+            log::error!(
+                "cannot accept connections: {error}; raise the limit of open files or lower \
+                 limits.max_connections{more}"
+            );
+        }
+        drop(reserve.take());
+        if let Ok((stream, _)) = listener.accept() {
+            self.ctx.metrics.refused.increment();
+            self.refuse(stream, &Refusal::ConnectionLimit);
+        }
+        *reserve = File::open("/dev/null").ok();
+    }
+
+    /// Makes a client of a connection, or refuses it.
+    fn admit(&self, stream: TcpStream, address: SocketAddr) -> Option<Box<Client>> {
         self.ctx.metrics.accepted.increment();
         let Some(connection) = self.connections.take(1) else {
             self.ctx.metrics.refused.increment();
@@ -133,7 +224,8 @@ impl Acceptor {
                     self.connections.limit()
                 );
             }
-            return self.refuse(stream, &Refusal::ConnectionLimit);
+            self.refuse(stream, &Refusal::ConnectionLimit);
+            return None;
         };
         let snapshot = self.ctx.snapshot();
         let (arrival, limit) = match snapshot.config.proxy_protocol {
@@ -153,7 +245,8 @@ impl Acceptor {
                     address.ip()
                 );
             }
-            return self.refuse(stream, &Refusal::ClientConnectionLimit);
+            self.refuse(stream, &Refusal::ClientConnectionLimit);
+            return None;
         };
         if !cfg!(target_os = "linux") {
             let prepared = stream
@@ -162,14 +255,12 @@ impl Acceptor {
                 .and_then(|()| stream.set_read_timeout(Some(TICK)))
                 .and_then(|()| stream.set_write_timeout(Some(TICK)));
             if prepared.is_err() {
-                return; // It is gone already.
+                return None; // It is gone already.
             }
         }
         let conn = Conn::prepared(stream, TICK);
-        let client = Box::new(Client::new(conn, (address, arrival), (connection, client)));
-        if let Some(ready) = self.waiter.park(client, None) {
-            self.workers.submit(ready);
-        }
+        let permits = (connection, client);
+        Some(Box::new(Client::new(conn, (address, arrival), permits)))
     }
 
     /// Tells a client that there is no room for it, without a permit and without waiting for it.

@@ -124,7 +124,7 @@ impl<T> Crew<T> {
     /// Gives worker `number` the job that has waited longest, but one of a client that has `fair` workers
     /// already only when nobody else waits.
     pub(super) fn take(&mut self, number: usize, fair: usize) -> Option<Job<T>> {
-        let job = if self.busy <= fair || fair == 0 {
+        let job = if self.busy < fair || fair == 0 {
             // Nobody can have so many, or everybody has.
             self.jobs.pop()?
         } else {
@@ -416,7 +416,7 @@ mod tests {
             .filter_map(|number| crew.take(number, fair))
             .map(|job| job.what)
             .collect();
-        assert_eq!(taken, [0, 1, 2, 20]);
+        assert_eq!(taken, [0, 1, 20, 2]);
         // A worker that is done does not count against the client it has served.
         assert_eq!(crew.take(0, fair).unwrap().what, 3);
     }

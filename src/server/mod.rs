@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  main ── Server::start ── waits for signals ── drain ── join
-//!  acceptor x1  accept ─ permit ─▶ [waiter] ─ readable ─▶ [bounded queue] ─▶ worker xN ─ session::serve
+//!  acceptor     accept ─ permit ─▶ [waiter] ─ readable ─▶ [bounded queue] ─▶ worker xN ─ session::serve
 //!                                     ▲ watched by an idle worker  full: 503     │ Park       │ Tunnel
 //!                                     └──────────────────────────────────────────┘            └▶ tunnel x2
 //!  overseer x1  calls and starts workers   health x1   reload x1   sweeper x1   service x0..1
@@ -37,7 +37,7 @@ use crate::config::checked::Config;
 use crate::config::listen::ListenAddress;
 use crate::net::notify::Manager;
 use crate::net::passed::{self, Holder, Passed};
-use crate::net::permits::{PerClient, Permits};
+use crate::net::permits::Permits;
 use crate::net::resolve::Resolver;
 use crate::net::{socket, threads};
 use crate::relay::Context;
@@ -46,7 +46,7 @@ use crate::stop::{Alarm, Stage, Woken};
 
 pub use signals::{Watch, may_read, run};
 
-use acceptor::{Acceptor, Complaints};
+use acceptor::Acceptor;
 use service::{Follower, Seen, Service};
 use waiter::Waiter;
 use workers::{Bounds, Workers};
@@ -180,8 +180,9 @@ impl Server {
         ctx.access_log.configure(access_log.as_ref())?;
         let service = Arc::new(Service::new(options.manager));
         let waiter = Waiter::new(Arc::clone(&ctx), Arc::clone(&service))?;
-        let workers = Workers::new(Arc::clone(&ctx), Arc::clone(&waiter));
         let connections = Permits::new(most_connections(&ctx));
+        let acceptor = Acceptor::new((&ctx, &service), &waiter, (listener, holder), &connections)?;
+        let workers = Workers::new(Arc::clone(&ctx), Arc::clone(&waiter), Arc::clone(&acceptor));
         let observed = Observed {
             ctx: Arc::clone(&ctx),
             waiter: Arc::clone(&waiter),
@@ -203,12 +204,12 @@ impl Server {
             acceptor: Mutex::default(),
             failure: Arc::default(),
         };
-        server.start_threads(listener, options.file)?;
+        server.start_threads(acceptor, options.file)?;
         server.start_service()?;
         Ok(server)
     }
 
-    fn start_threads(&self, listener: TcpListener, file: Option<PathBuf>) -> io::Result<()> {
+    fn start_threads(&self, acceptor: Arc<Acceptor>, file: Option<PathBuf>) -> io::Result<()> {
         let workers = Arc::clone(&self.workers);
         self.keep(self.essential("overseer", move || workers.oversee())?);
         let ctx = Arc::clone(&self.ctx);
@@ -226,18 +227,8 @@ impl Server {
             let reloader = move || reload::run(&file, &ctx, &alarm, &follower);
             self.keep(self.essential("reload", reloader)?);
         }
-        let acceptor = Acceptor {
-            ctx: Arc::clone(&self.ctx),
-            listener,
-            holder: self.holder,
-            waiter: Arc::clone(&self.waiter),
-            workers: Arc::clone(&self.workers),
-            connections: Arc::clone(&self.connections),
-            clients: Arc::<PerClient>::default(),
-            service: Arc::clone(&self.service),
-            complaints: Complaints::default(),
-        };
-        *self.acceptor.lock() = Some(self.essential("acceptor", move || acceptor.run())?);
+        let workers = Arc::clone(&self.workers);
+        *self.acceptor.lock() = Some(self.essential("acceptor", move || acceptor.run(&workers))?);
         Ok(())
     }
 

@@ -210,9 +210,13 @@ impl Watcher for Follower {
 
 #[cfg(test)]
 mod tests {
+    use std::net::TcpListener;
+
+    use super::super::acceptor::Acceptor;
     use super::super::waiter::Waiter;
     use super::*;
     use crate::config;
+    use crate::net::passed::Holder;
     use crate::net::resolve::Resolver;
 
     const LIMIT: Duration = Duration::from_secs(30);
@@ -228,11 +232,15 @@ mod tests {
         let config = config::parse("listen: 127.0.0.1:0\nupstream: []\n", "c.yaml").unwrap();
         let ctx = Arc::new(Context::new(config, Resolver::default()).unwrap());
         let service = Arc::new(Service::new(Manager::default()));
-        let waiter = Waiter::new(Arc::clone(&ctx), service).unwrap();
+        let waiter = Waiter::new(Arc::clone(&ctx), Arc::clone(&service)).unwrap();
+        let connections = Permits::new(1);
+        let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let door = (listener, Holder::Us);
+        let acceptor = Acceptor::new((&ctx, &service), &waiter, door, &connections).unwrap();
         Seen {
-            workers: Workers::new(Arc::clone(&ctx), waiter),
+            workers: Workers::new(Arc::clone(&ctx), waiter, acceptor),
             ctx,
-            connections: Permits::new(1),
+            connections,
         }
     }
 

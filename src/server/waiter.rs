@@ -1,12 +1,15 @@
 //! The waiter: holds connections from which nothing can be read yet, however many they are.
 //!
-//! A new connection waits here for its first byte, a kept-alive one for its next request, one whose
+//! A new connection may wait here for its first byte, a kept-alive one for its next request, one whose
 //! head is incomplete for the rest of it, and one that was answered for the last time until its client
 //! is done sending. Each has a deadline.
 //!
 //! It has no thread of its own: whoever has nothing better to do keeps the [`Watch`], mostly a worker
 //! without a request (see [`super::workers`]), which then serves what it found ready without any other
 //! thread having been woken.
+//!
+//! Who watches is also told of new connections, and lets the acceptor take them in; such a one comes here
+//! only when it has nothing to say yet, or no more.
 //!
 //! Registration is edge-triggered and lasts as long as the connection, so what an event says must not
 //! be lost while a worker has the connection: see [`super::table`]. A worker that leaves bytes unread
@@ -16,7 +19,7 @@ use std::io;
 use std::os::fd::AsRawFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use mio::unix::SourceFd;
@@ -46,8 +49,12 @@ const MOST_UNCOUNTED: usize = 256;
 const LAST_BYTES: Duration = Duration::from_secs(1);
 /// The share of all file descriptors that those may use: they come out of the reserve.
 const UNCOUNTED_SHARE: usize = 16;
-/// The token of the waker; that of a connection is its place and one.
+/// The token of the waker.
 const WAKE: Token = Token(0);
+/// The token of the listener.
+const DOOR: Token = Token(1);
+/// The token of the connection at the first place.
+const FIRST: usize = 2;
 /// Events taken from the system at once.
 const EVENTS: usize = 1024;
 
@@ -65,6 +72,8 @@ pub(super) struct Waiter {
     source: Mutex<Source>,
     /// How often somebody has begun to watch.
     watches: AtomicUsize,
+    /// Somebody may have come, and nobody has looked since.
+    rings: AtomicBool,
     held: Mutex<Held>,
 }
 
@@ -144,6 +153,7 @@ impl Waiter {
                 events: Events::with_capacity(EVENTS),
             }),
             watches: AtomicUsize::new(0),
+            rings: AtomicBool::new(false),
             held: Mutex::new(Held {
                 table: Table::default(),
                 wakes_at: None,
@@ -203,7 +213,7 @@ impl Waiter {
         let Some(place) = place else {
             return self.place(conn, None);
         };
-        let (fd, token) = (conn.stream().as_raw_fd(), Token(place.0 + 1));
+        let (fd, token) = (conn.stream().as_raw_fd(), Token(place.0 + FIRST));
         let again = self
             .registry
             .reregister(&mut SourceFd(&fd), token, Interest::READABLE);
@@ -235,9 +245,11 @@ impl Waiter {
         // First a place, so that no event comes too early.
         let place = self.held.lock().table.admit();
         let fd = conn.stream().as_raw_fd();
-        let registered =
-            self.registry
-                .register(&mut SourceFd(&fd), Token(place.0 + 1), Interest::READABLE);
+        let registered = self.registry.register(
+            &mut SourceFd(&fd),
+            Token(place.0 + FIRST),
+            Interest::READABLE,
+        );
         if let Err(error) = registered {
             return self.cannot_watch(place, &error);
         }
@@ -274,6 +286,35 @@ impl Waiter {
         if let Err(error) = self.waker.wake() {
             log::error!("the waiter cannot be woken: {error}");
         }
+    }
+
+    /// Has whoever watches told of new connections, too.
+    ///
+    /// # Errors
+    /// When the system has no memory left for it.
+    pub(super) fn watch_door(&self, listener: &impl AsRawFd) -> io::Result<()> {
+        let fd = listener.as_raw_fd();
+        self.registry
+            .register(&mut SourceFd(&fd), DOOR, Interest::READABLE)
+    }
+
+    /// The end of that: who passed the listener may keep it open.
+    pub(super) fn forget_door(&self, listener: &impl AsRawFd) {
+        let fd = listener.as_raw_fd();
+        if let Err(error) = self.registry.deregister(&mut SourceFd(&fd)) {
+            log::debug!("the listener was not watched: {error}");
+        }
+    }
+
+    /// More may wait at the door than was taken in.
+    pub(super) fn ring(&self) {
+        self.rings.store(true, Ordering::Relaxed);
+        self.wake();
+    }
+
+    /// Whether somebody may wait at the door; whoever asks goes and looks.
+    pub(super) fn has_rung(&self) -> bool {
+        self.rings.load(Ordering::Relaxed) && self.rings.swap(false, Ordering::Relaxed)
     }
 
     /// Begins to watch, if nobody does.
@@ -438,7 +479,10 @@ impl Watch<'_> {
         let (mut away, mut late) = (Vec::new(), Vec::new());
         let mut held = self.waiter.held.lock();
         for event in &self.source.events {
-            let Some(index) = event.token().0.checked_sub(WAKE.0 + 1) else {
+            let Some(index) = event.token().0.checked_sub(FIRST) else {
+                if event.token() == DOOR {
+                    self.waiter.rings.store(true, Ordering::Relaxed);
+                }
                 continue;
             };
             let told = if event.is_read_closed() {

@@ -31,10 +31,11 @@ use crate::protocol::answer::Refusal;
 use crate::relay::session::{self, Outcome, Turns, Worker};
 use crate::relay::{Client, Context, Scratch};
 
+use super::acceptor::Acceptor;
 use super::crew::{Crew, SLOW, Seat};
 use super::queue::Job;
 use super::table::Place;
-use super::waiter::{Ready, Waiter};
+use super::waiter::{Ready, Waiter, Watch};
 
 /// How long a worker without work stays.
 const LEAVE_AFTER: Duration = Duration::from_secs(10);
@@ -57,6 +58,7 @@ static NO_THREAD: Seldom = Seldom::new();
 pub(super) struct Workers {
     ctx: Arc<Context>,
     waiter: Arc<Waiter>,
+    acceptor: Arc<Acceptor>,
     born: Instant,
     state: Mutex<State>,
     /// Something is at work, or the end.
@@ -127,11 +129,16 @@ pub(super) struct WorkerCounts {
 }
 
 impl Workers {
-    pub(super) fn new(ctx: Arc<Context>, waiter: Arc<Waiter>) -> Arc<Self> {
+    pub(super) fn new(
+        ctx: Arc<Context>,
+        waiter: Arc<Waiter>,
+        acceptor: Arc<Acceptor>,
+    ) -> Arc<Self> {
         let bounds = Bounds::of(&ctx.snapshot().config.limits);
         Arc::new(Self {
             ctx,
             waiter,
+            acceptor,
             born: Instant::now(),
             state: Mutex::new(State {
                 crew: Crew::default(),
@@ -195,6 +202,14 @@ impl Workers {
     fn refuse(&self, clients: Vec<Ready>, refusal: &Refusal) {
         for (client, place) in clients {
             self.waiter.refuse(client, place, refusal);
+        }
+    }
+
+    /// Waits until something happens, at most `limit`; adds the clients to be served to `ready`.
+    fn watch(&self, watch: Watch<'_>, limit: Option<Duration>, ready: &mut Vec<Ready>) {
+        watch.wait(limit, ready);
+        if self.waiter.has_rung() {
+            self.acceptor.take_in(ready);
         }
     }
 
@@ -263,7 +278,7 @@ impl Workers {
                 return None;
             }
             if let Some(watch) = self.waiter.try_watch() {
-                MutexGuard::unlocked(state, || watch.wait(None, ready));
+                MutexGuard::unlocked(state, || self.watch(watch, None, ready));
                 let refused = self.offer(state, ready);
                 if !refused.is_empty() {
                     MutexGuard::unlocked(state, || self.refuse(refused, &Refusal::QueueFull));
@@ -340,7 +355,9 @@ impl Workers {
                 let is_needed = state.crew.workers() > 0 || state.crew.queued() > 0;
                 let limit = is_needed.then_some(STAND_IN);
                 if let Some(watch) = self.waiter.try_watch() {
-                    MutexGuard::unlocked(&mut state, || watch.wait(limit, &mut ready));
+                    MutexGuard::unlocked(&mut state, || {
+                        self.watch(watch, limit, &mut ready);
+                    });
                     let refused = self.offer(&mut state, &mut ready);
                     MutexGuard::unlocked(&mut state, || self.refuse(refused, &Refusal::QueueFull));
                     watches = self.waiter.watches();
