@@ -525,6 +525,7 @@ mod tests {
     use crate::config;
     use crate::net::conn::Conn;
     use crate::net::notify::Manager;
+    use crate::net::passed::Holder;
     use crate::net::permits::{PerClient, Permits};
     use crate::net::resolve::Resolver;
     use crate::net::socket::TICK;
@@ -534,8 +535,12 @@ mod tests {
         let config = config::parse("listen: 127.0.0.1:0\nupstream: []\n", "c.yaml").unwrap();
         let ctx = Arc::new(Context::new(config, Resolver::default()).unwrap());
         let service = Arc::new(Service::new(Manager::default()));
-        let waiter = Waiter::new(Arc::clone(&ctx), service).unwrap();
-        Workers::new(ctx, waiter)
+        let waiter = Waiter::new(Arc::clone(&ctx), Arc::clone(&service)).unwrap();
+        let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let listener = (listener, Holder::Us);
+        let acceptor =
+            Acceptor::new((&ctx, &service), &waiter, listener, &Permits::new(1)).unwrap();
+        Workers::new(ctx, waiter, acceptor)
     }
 
     /// A client that has something to say, and its own end.

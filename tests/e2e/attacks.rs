@@ -136,7 +136,7 @@ fn ten_thousand_pipelined_requests_are_answered_in_order() {
         }
     }
     sender.join().expect("the sender").expect("all was taken");
-    assert_eq!(proxy.counts().connections, 1);
+    wait_until(|| proxy.counts().connections == 1);
 }
 
 /// Its next request is always there already, and none of them lasts.

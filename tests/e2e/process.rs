@@ -219,7 +219,7 @@ fn what_takes_too_long_is_cut_and_the_exit_is_clean() {
     process.signal(Signal::TERM);
     client.expect_gone();
     assert_eq!(process.ended().code(), Some(0));
-    assert!(process.has_logged("cut"));
+    wait_until(|| process.has_logged("cut"));
 }
 
 /// D13: SIGHUP killed the process.
