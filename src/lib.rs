@@ -52,8 +52,9 @@
 //!
 //! A worker without a request watches the listener and the parked connections, takes in who comes, and
 //! serves the first that says something itself; so a lone request wakes one thread, be its connection new
-//! or not. The acceptor's thread sees to what cannot be done in passing: no descriptors left, the end. A few workers a core run at once while upstreams answer at
-//! once, as many as requests wait while they do not (`server/crew.rs`); the overseer sees to both.
+//! or not. The acceptor's thread sees to what cannot be done in passing: no descriptors left, the end.
+//! While upstreams answer at once, a few workers a core run; while they do not, as many as requests wait
+//! (`server/crew.rs`). The overseer sees to both, and watches while every worker is busy.
 //!
 //! Workers start when requests wait, up to `limits.workers`, and leave when idle. An exchange that lasts
 //! longer than a second gives its worker's place up as soon as others wait for one: it goes on in its
@@ -63,9 +64,10 @@
 //!
 //! `GET http://origin.test/a` through an upstream:
 //!
-//! 1. The worker that watches sees a connection come; `server/acceptor.rs` accepts it, takes a permit (else
-//!    503), and parks it if it says nothing yet.
-//! 2. Who watches (`server/waiter.rs`) sees its first byte and queues it; `server/workers.rs` hands it to [`relay::session::serve`].
+//! 1. The worker that watches sees a connection come; `server/acceptor.rs` accepts it, takes a permit
+//!    (else 503), and parks it if it says nothing yet.
+//! 2. Who watches (`server/waiter.rs`) sees its first byte and queues it; `server/workers.rs` hands it to
+//!    [`relay::session::serve`].
 //! 3. The session reads the head; [`protocol::head`] parses it once, [`protocol::target`] and
 //!    [`protocol::framing`] say where it leads and where its body ends, [`relay::access`] whether it may.
 //!    Every error is a [`protocol::answer::Refusal`].
