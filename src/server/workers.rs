@@ -165,8 +165,6 @@ impl Workers {
         let mut state = self.state.lock();
         let refused = self.offer(&mut state, &mut vec![ready]);
         drop(state);
-        // Whoever watches has nothing to do, and may be the only one.
-        self.waiter.wake();
         self.refuse(refused, &Refusal::QueueFull);
     }
 
@@ -191,8 +189,12 @@ impl Workers {
         refused
     }
 
-    /// Has the overseer look from now on, until nothing is at work.
+    /// Has the overseer look from now on, until nothing is at work; and whoever watches, who counts as
+    /// coming but does not know what others have queued meanwhile.
     fn alert(&self, state: &mut State) {
+        if state.crew.queued() > 0 && self.waiter.is_watched() {
+            self.waiter.wake();
+        }
         if state.overseer == Overseer::Rests {
             state.overseer = Overseer::Looks;
             self.alarm.notify_one();
@@ -517,7 +519,7 @@ fn micros(time: Duration) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use std::io::Read as _;
+    use std::io::{Read as _, Write as _};
     use std::net::{IpAddr, TcpListener, TcpStream};
 
     use super::super::service::Service;
@@ -581,6 +583,28 @@ mod tests {
         workers.close();
         workers.waiter.end();
         overseer.join().unwrap();
+    }
+
+    /// As it happens when two workers watch one after the other, and the first is slower to tell.
+    #[test]
+    fn whoever_watches_serves_what_another_has_seen() {
+        let workers = workers();
+        workers.start(&mut workers.state.lock(), 1);
+        while !workers.waiter.is_watched() {
+            std::thread::yield_now();
+        }
+        let (client, mut far) = client();
+        far.write_all(b"GET http://o.test/ HTTP/1.1\r\nHost: o.test\r\n\r\n")
+            .unwrap();
+        let refused = workers.offer(&mut workers.state.lock(), &mut vec![(client, None)]);
+        assert!(refused.is_empty());
+        far.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        let mut start = [0; 12];
+        far.read_exact(&mut start).unwrap();
+        assert_eq!(start, *b"HTTP/1.1 503");
+        workers.close();
+        workers.waiter.end();
+        assert!(workers.wait_until_over(Instant::now() + Duration::from_secs(10)));
     }
 
     #[test]
