@@ -14,6 +14,7 @@
 mod acceptor;
 mod checks;
 mod crew;
+mod pages;
 mod queue;
 mod service;
 mod signals;

@@ -17,7 +17,9 @@ use std::time::Instant;
 use crate::net::conn::Conn;
 use crate::relay::Client;
 
-/// A table that has room for more than this, and for four times what it holds, gives the rest back.
+use super::pages::Pages;
+
+/// Room for more vacant places than this, and for four times as many as there are places, is given back.
 const ROOM: usize = 1024;
 
 /// Where a connection stands in the table.
@@ -99,7 +101,7 @@ struct Entry {
 #[derive(Debug, Default)]
 pub(super) struct Table {
     /// The last one is not vacant.
-    entries: Vec<Entry>,
+    entries: Pages<Entry>,
     /// Those before the end of `entries`, and some beyond it.
     vacant: BinaryHeap<Reverse<usize>>,
     deadlines: BTreeSet<(Instant, Place)>,
@@ -203,9 +205,8 @@ impl Table {
         let is_vacant = |entry: &Entry| matches!(entry.state, State::Vacant);
         while self.entries.pop_if(|entry| is_vacant(entry)).is_some() {}
         let held = self.entries.len();
-        let room = self.entries.capacity().max(self.vacant.capacity());
+        let room = self.vacant.capacity();
         if room > ROOM && room / 4 > held {
-            self.entries.shrink_to(2 * held);
             self.vacant.retain(|Reverse(index)| *index < held);
             self.vacant.shrink_to(2 * held);
         }
@@ -396,8 +397,8 @@ mod tests {
         for place in leave {
             assert!(table.leave(*place).is_none());
         }
-        let room = table.entries.capacity().max(table.vacant.capacity());
-        assert!(room <= ROOM, "{room}");
+        assert_eq!(table.entries.len(), 10);
+        assert!(table.vacant.capacity() <= ROOM);
         table.leave(stay[3]);
         assert_eq!(table.admit(), stay[3], "the lowest");
         assert_eq!([table.admit(), table.admit()], [Place(10), Place(11)]);

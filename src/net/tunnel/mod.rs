@@ -29,8 +29,8 @@ use super::socket::{self, Wait};
 use ferry::Ferries;
 use half::{Closing, Half, Haul, Pending, Tunnel};
 
-/// What a busy half reads into where there is no pipe, in bytes.
-const LARGE: usize = 256 * 1024;
+/// What a busy half reads into where there is no pipe, in bytes; below 128 KiB as in `net/conn.rs`.
+const LARGE: usize = 124 * 1024;
 /// Large buffers kept for the next busy half.
 const SPARE_BUFFERS: usize = 8;
 
