@@ -177,12 +177,7 @@ impl Workers {
         let room = state.bounds.queue.saturating_sub(state.crew.queued());
         let refused = ready.split_off(room.min(ready.len()));
         for what in ready.drain(..) {
-            let client = one_client(what.0.address.ip());
-            state.crew.queue(Job {
-                what,
-                client,
-                since: now,
-            });
+            state.crew.queue(waiting(what, now));
         }
         state.crew.reinforce(now, state.bounds.at_once);
         self.alert(state);
@@ -250,12 +245,8 @@ impl Workers {
             let patience = micros(state.bounds.patience);
             let again =
                 MutexGuard::unlocked(&mut state, || self.serve(job, patience, seat, &mut scratch));
-            if let Some((client, place)) = again {
-                state.crew.queue(Job {
-                    client: one_client(client.address.ip()),
-                    what: (client, place),
-                    since: self.now(),
-                });
+            if let Some(again) = again {
+                state.crew.queue(waiting(again, self.now()));
                 self.alert(&mut state);
             }
             if state.crew.is_lasting(number) {
@@ -510,6 +501,15 @@ impl Worker for Bench<'_> {
         if let Some(place) = self.place.take() {
             self.workers.waiter.dismiss(client, place);
         }
+    }
+}
+
+/// Who waits to be served since `since`, as the crew counts clients.
+fn waiting(what: Ready, since: u64) -> Job<Ready> {
+    Job {
+        client: one_client(what.0.address.ip()),
+        what,
+        since,
     }
 }
 
