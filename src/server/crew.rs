@@ -6,10 +6,13 @@
 //! run in its stead. The one that became idle last is called first; it is the warmest, and the others
 //! get the chance to leave.
 //!
+//! An exchange that waits for the answer of its next hop needs no worker meanwhile: it is set aside, still
+//! counts as one that is served, and is gone on with before anything new is begun.
+//!
 //! This module knows no clock, no thread and no socket: times are microseconds, jobs are whatever is
 //! served.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -27,17 +30,37 @@ pub(super) const LASTING: u64 = 1_000_000;
 
 /// The queue and the workers.
 #[derive(Debug)]
-pub(super) struct Crew<T> {
+pub(super) struct Crew<T, A> {
     jobs: Queue<T>,
+    /// Exchanges that can go on, and since when.
+    answers: VecDeque<(u64, Ticket, A)>,
     posts: Vec<Option<Post>>,
+    /// Exchanges without a worker.
+    asides: Vec<Option<Aside>>,
+    vacant_asides: Vec<usize>,
+    /// How many of them count.
+    aside: usize,
     /// Those that wait to be called, the latest last.
     idle: Vec<usize>,
-    /// Workers that serve, those whose exchange lasts excepted.
+    /// Exchanges that are served, with a worker or set aside, those that last excepted.
     busy: usize,
     /// How many of them each client has.
     held: HashMap<IpAddr, usize>,
-    /// Threads that count as workers.
+    /// Threads that count as workers, and exchanges set aside.
     workers: usize,
+}
+
+/// What an exchange that was set aside is known by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Ticket(usize);
+
+/// What the crew knows of an exchange that was set aside.
+#[derive(Debug)]
+struct Aside {
+    client: IpAddr,
+    since: u64,
+    /// It stopped counting, and uses a thread of the budget for what lasts, though it has none.
+    lasting: Option<Permit>,
 }
 
 /// What the crew knows of one worker.
@@ -49,6 +72,13 @@ struct Post {
     lasting: Option<Permit>,
 }
 
+/// Where an exchange is served.
+#[derive(Clone, Copy, Debug)]
+enum Served {
+    AtPost(usize),
+    Aside(usize),
+}
+
 /// What a worker and the others share without a lock.
 #[derive(Debug, Default)]
 pub(super) struct Seat {
@@ -58,11 +88,15 @@ pub(super) struct Seat {
     pub(super) begun: AtomicU64,
 }
 
-impl<T> Default for Crew<T> {
+impl<T, A> Default for Crew<T, A> {
     fn default() -> Self {
         Self {
             jobs: Queue::default(),
+            answers: VecDeque::new(),
             posts: Vec::new(),
+            asides: Vec::new(),
+            vacant_asides: Vec::new(),
+            aside: 0,
             idle: Vec::new(),
             busy: 0,
             held: HashMap::new(),
@@ -71,7 +105,7 @@ impl<T> Default for Crew<T> {
     }
 }
 
-impl<T> Crew<T> {
+impl<T, A> Crew<T, A> {
     /// Adds a job to the end of the queue.
     pub(super) fn queue(&mut self, job: Job<T>) {
         self.jobs.push(job);
@@ -82,15 +116,85 @@ impl<T> Crew<T> {
         self.jobs.len()
     }
 
-    /// How long the job has waited that came first.
+    /// Whether a worker could do something.
+    pub(super) fn has_work(&self) -> bool {
+        self.answers.len() + self.jobs.len() > 0
+    }
+
+    /// How long the job or answer has waited that came first.
     pub(super) fn oldest(&self, now: u64) -> u64 {
-        let oldest = self.jobs.oldest();
+        let answer = self.answers.front().map(|(since, ..)| *since);
+        let oldest = self.jobs.oldest().into_iter().chain(answer).min();
         oldest.map_or(0, |since| now.saturating_sub(since))
     }
 
     /// The job that came first if it has waited for more than `patience`.
     pub(super) fn overdue(&mut self, now: u64, patience: u64) -> Option<Job<T>> {
-        (self.oldest(now) > patience).then(|| self.jobs.pop())?
+        let is_late = |since| now.saturating_sub(since) > patience;
+        self.jobs.oldest().is_some_and(is_late).then(|| self.jobs.pop())?
+    }
+
+    /// Sets the exchange of worker `number` aside, unless there are `most` workers and such exchanges
+    /// already. The worker has nothing to do then.
+    pub(super) fn set_aside(&mut self, number: usize, now: u64, most: usize) -> Option<Ticket> {
+        if self.workers >= most || self.is_lasting(number) {
+            return None;
+        }
+        let client = self.post(number)?.serving.take()?;
+        let aside = Aside {
+            client,
+            since: now,
+            lasting: None,
+        };
+        self.workers += 1;
+        self.aside += 1;
+        let index = self.vacant_asides.pop().unwrap_or(self.asides.len());
+        match self.asides.get_mut(index) {
+            Some(vacant) => *vacant = Some(aside),
+            None => self.asides.push(Some(aside)),
+        }
+        Some(Ticket(index))
+    }
+
+    /// An exchange that was set aside can go on.
+    pub(super) fn answer(&mut self, ticket: Ticket, now: u64, what: A) {
+        self.answers.push_back((now, ticket, what));
+    }
+
+    /// Gives worker `number` the exchange that can go on and has waited longest for that.
+    pub(super) fn take_answer(&mut self, number: usize) -> Option<(Ticket, A)> {
+        let (_, ticket, what) = self.answers.pop_front()?;
+        self.take_up(number, ticket);
+        Some((ticket, what))
+    }
+
+    /// All exchanges that can go on; they count no more.
+    pub(super) fn take_answers(&mut self) -> Vec<A> {
+        let answers = std::mem::take(&mut self.answers);
+        let give_up = |(_, ticket, what)| {
+            self.give_up(ticket);
+            what
+        };
+        answers.into_iter().map(give_up).collect()
+    }
+
+    /// Worker `number` goes on with what was set aside.
+    pub(super) fn take_up(&mut self, number: usize, ticket: Ticket) {
+        if let Some(client) = self.give_up(ticket) {
+            self.serves(number, client);
+        }
+    }
+
+    /// What was set aside is over; says whose it was.
+    pub(super) fn give_up(&mut self, ticket: Ticket) -> Option<IpAddr> {
+        let aside = self.asides.get_mut(ticket.0)?.take()?;
+        self.vacant_asides.push(ticket.0);
+        if aside.lasting.is_none() {
+            self.workers -= 1;
+            self.aside -= 1;
+            self.release(aside.client);
+        }
+        Some(aside.client)
     }
 
     /// A new worker.
@@ -135,15 +239,19 @@ impl<T> Crew<T> {
                 held < fair + usize::from(own == Some(client))
             })?
         };
-        if self.serving(number) != Some(job.client) {
+        self.serves(number, job.client);
+        Some(job)
+    }
+
+    fn serves(&mut self, number: usize, client: IpAddr) {
+        if self.serving(number) != Some(client) {
             self.rest(number);
-            *self.held.entry(job.client).or_insert(0) += 1;
+            *self.held.entry(client).or_insert(0) += 1;
             self.busy += 1;
             if let Some(post) = self.post(number) {
-                post.serving = Some(job.client);
+                post.serving = Some(client);
             }
         }
-        Some(job)
     }
 
     /// Worker `number` has nothing to do any more.
@@ -182,12 +290,13 @@ impl<T> Crew<T> {
     /// returns how many are wanted beyond those there are.
     pub(super) fn reinforce(&mut self, now: u64, at_once: usize) -> usize {
         let coming = self.coming();
-        let jobs = self.jobs.len().saturating_sub(coming);
+        let jobs = (self.answers.len() + self.jobs.len()).saturating_sub(coming);
         if jobs == 0 {
             return 0;
         }
-        let quick = if self.busy + coming < at_once {
-            self.busy
+        let working = self.busy - self.aside;
+        let quick = if working + coming < at_once {
+            working
         } else {
             self.quick(now)
         };
@@ -230,12 +339,14 @@ impl<T> Crew<T> {
         budget: &dyn Fn() -> Option<Permit>,
     ) -> usize {
         let greedy = self.greedy(fair);
+        let posts = (0..self.posts.len()).map(Served::AtPost);
+        let all = posts.chain((0..self.asides.len()).map(Served::Aside));
         let mut made = 0;
-        for number in 0..self.posts.len() {
+        for which in all {
             if made == wanted {
                 break;
             }
-            let Some((client, begun)) = self.at_work(number) else {
+            let Some((client, begun)) = self.at_work(which) else {
                 continue;
             };
             let lasts = now.saturating_sub(begun) >= LASTING;
@@ -246,14 +357,28 @@ impl<T> Crew<T> {
             let Some(permit) = budget() else {
                 break;
             };
-            if let Some(post) = self.post(number) {
-                post.lasting = Some(permit);
-            }
+            self.lasts(which, permit);
             self.workers -= 1;
             self.release(client);
             made += 1;
         }
         made
+    }
+
+    fn lasts(&mut self, which: Served, permit: Permit) {
+        match which {
+            Served::AtPost(number) => {
+                if let Some(post) = self.post(number) {
+                    post.lasting = Some(permit);
+                }
+            }
+            Served::Aside(index) => {
+                if let Some(Some(aside)) = self.asides.get_mut(index) {
+                    aside.lasting = Some(permit);
+                    self.aside -= 1;
+                }
+            }
+        }
     }
 
     /// The client with more than `fair` workers, if others wait; more than one there hardly is.
@@ -269,12 +394,21 @@ impl<T> Crew<T> {
         post.is_some_and(|post| post.lasting.is_some())
     }
 
-    /// Whom a worker that counts as one serves, and since when.
-    fn at_work(&self, number: usize) -> Option<(IpAddr, u64)> {
-        let post = self.posts.get(number)?.as_ref()?;
-        let counts = post.lasting.is_none();
-        let client = post.serving.filter(|_| counts)?;
-        Some((client, post.seat.begun.load(Ordering::Relaxed)))
+    /// Whom a worker that counts as one serves, or whose exchange was set aside and counts; since when.
+    fn at_work(&self, which: Served) -> Option<(IpAddr, u64)> {
+        match which {
+            Served::AtPost(number) => {
+                let post = self.posts.get(number)?.as_ref()?;
+                let counts = post.lasting.is_none();
+                let client = post.serving.filter(|_| counts)?;
+                Some((client, post.seat.begun.load(Ordering::Relaxed)))
+            }
+            Served::Aside(index) => {
+                let aside = self.asides.get(index)?.as_ref()?;
+                let counts = aside.lasting.is_none();
+                counts.then_some((aside.client, aside.since))
+            }
+        }
     }
 
     fn serving(&self, number: usize) -> Option<IpAddr> {
@@ -289,20 +423,27 @@ impl<T> Crew<T> {
         self.posts.get_mut(number)?.as_mut()
     }
 
-    /// Threads that count as workers.
+    /// Threads that count as workers, and exchanges set aside.
     pub(super) fn workers(&self) -> usize {
         self.workers
     }
 
-    /// Those of them that serve.
+    /// How many of them will be one less once a worker goes on with an answer.
+    pub(super) fn answered(&self) -> usize {
+        self.answers.len()
+    }
+
+    /// Exchanges that are served; those that last excepted.
     pub(super) fn busy(&self) -> usize {
         self.busy
     }
 
-    /// Threads whose exchange lasts.
+    /// Exchanges that last.
     pub(super) fn lasting(&self) -> usize {
         let posts = self.posts.iter().flatten();
+        let asides = self.asides.iter().flatten();
         posts.filter(|post| post.lasting.is_some()).count()
+            + asides.filter(|aside| aside.lasting.is_some()).count()
     }
 
     /// All threads.
@@ -330,7 +471,7 @@ mod tests {
     }
 
     /// A crew of `workers` idle ones.
-    fn crew(workers: usize) -> Crew<u32> {
+    fn crew(workers: usize) -> Crew<u32, u32> {
         let mut crew = Crew::default();
         for _ in 0..workers {
             let (number, _) = crew.join();
@@ -339,7 +480,7 @@ mod tests {
         crew
     }
 
-    fn queue(crew: &mut Crew<u32>, client: u8, what: u32) {
+    fn queue(crew: &mut Crew<u32, u32>, client: u8, what: u32) {
         crew.queue(Job {
             what,
             client: ip(client),
@@ -347,7 +488,7 @@ mod tests {
         });
     }
 
-    fn begin(crew: &mut Crew<u32>, number: usize, now: u64) -> Option<u32> {
+    fn begin(crew: &mut Crew<u32, u32>, number: usize, now: u64) -> Option<u32> {
         let job = crew.take(number, 100)?;
         let post = crew.post(number)?;
         post.seat.begun.store(now, Ordering::Relaxed);
