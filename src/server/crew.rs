@@ -28,6 +28,11 @@ pub(super) const SLOW: u64 = 1_000;
 /// An exchange that has lasted this long gives its worker's place up when requests wait: 1 s.
 pub(super) const LASTING: u64 = 1_000_000;
 
+/// So many microseconds of work are worth one worker: to wake another for less costs more than it spares.
+const WORTH_A_CALL: usize = 250;
+/// Tasks whose times the average is of.
+const PACES: u64 = 16;
+
 /// The queue and the workers.
 #[derive(Debug)]
 pub(super) struct Crew<T, A> {
@@ -40,6 +45,8 @@ pub(super) struct Crew<T, A> {
     vacant_asides: Vec<usize>,
     /// How many of them count.
     aside: usize,
+    /// [`PACES`] times how long a worker took on average lately.
+    paces: u64,
     /// Those that wait to be called, the latest last.
     idle: Vec<usize>,
     /// Exchanges that are served, with a worker or set aside, those that last excepted.
@@ -97,6 +104,7 @@ impl<T, A> Default for Crew<T, A> {
             asides: Vec::new(),
             vacant_asides: Vec::new(),
             aside: 0,
+            paces: 0,
             idle: Vec::new(),
             busy: 0,
             held: HashMap::new(),
@@ -286,22 +294,30 @@ impl<T, A> Crew<T, A> {
         place.map(|place| self.idle.remove(place)).is_some()
     }
 
-    /// Calls as many idle workers as there is work for, but no more than `at_once` quick ones are to run;
-    /// returns how many are wanted beyond those there are.
+    /// Calls as many idle workers as there is work for, by what a task takes on average, but no more than
+    /// `at_once` quick ones are to run; returns how many are wanted beyond those there are.
     pub(super) fn reinforce(&mut self, now: u64, at_once: usize) -> usize {
         let coming = self.coming();
         let jobs = (self.answers.len() + self.jobs.len()).saturating_sub(coming);
         if jobs == 0 {
             return 0;
         }
-        let working = self.busy - self.aside;
-        let quick = if working + coming < at_once {
-            working
-        } else {
-            self.quick(now)
-        };
-        let wanted = jobs.min(at_once.saturating_sub(quick + coming));
+        let time = (jobs + coming).saturating_mul(self.pace());
+        let useful = time.div_ceil(WORTH_A_CALL).clamp(1, at_once);
+        let active = self.quick(now) + coming;
+        let wanted = jobs.min(useful.saturating_sub(active));
         wanted - self.call(wanted)
+    }
+
+    /// A worker has served for so many microseconds.
+    pub(super) fn note_pace(&mut self, took: u64) {
+        let took = took.min(SLOW);
+        self.paces = self.paces - self.paces / PACES + took;
+    }
+
+    /// How long a worker takes on average, in microseconds.
+    fn pace(&self) -> usize {
+        usize::try_from(self.paces / PACES).unwrap_or(usize::MAX)
     }
 
     /// Workers that are about to look for a job: the one that watches, and whoever was called or started
@@ -473,11 +489,16 @@ mod tests {
     /// A crew of `workers` idle ones.
     fn crew(workers: usize) -> Crew<u32, u32> {
         let mut crew = Crew::default();
+        take_on_average(&mut crew, WORTH_A_CALL as u64);
         for _ in 0..workers {
             let (number, _) = crew.join();
             crew.wait(number);
         }
         crew
+    }
+
+    fn take_on_average(crew: &mut Crew<u32, u32>, micros: u64) {
+        crew.paces = PACES * micros;
     }
 
     fn queue(crew: &mut Crew<u32, u32>, client: u8, what: u32) {
@@ -591,5 +612,92 @@ mod tests {
         assert!(crew.overdue(5, 5).is_none());
         assert_eq!(crew.overdue(6, 5).unwrap().what, 1);
         assert_eq!(crew.queued(), 0);
+    }
+
+    #[test]
+    fn another_worker_is_called_for_as_much_work_as_is_worth_a_call() {
+        let mut crew = crew(4);
+        take_on_average(&mut crew, 10);
+        let few = WORTH_A_CALL / 10;
+        (0..few).for_each(|_| queue(&mut crew, 1, 1));
+        crew.reinforce(0, AT_ONCE);
+        assert_eq!(crew.idle.len(), 3);
+        begin(&mut crew, 3, 0);
+        crew.reinforce(0, AT_ONCE);
+        assert_eq!(crew.idle.len(), 3);
+        (0..few).for_each(|_| queue(&mut crew, 1, 1));
+        crew.reinforce(0, AT_ONCE);
+        assert_eq!(crew.idle.len(), 2);
+    }
+
+    #[test]
+    fn the_average_follows_what_workers_take_and_no_single_one_spoils_it() {
+        let mut crew = crew(1);
+        take_on_average(&mut crew, 16);
+        crew.note_pace(1_000_000);
+        assert_eq!(crew.pace(), 15 + SLOW as usize / 16);
+        (0..1000).for_each(|_| crew.note_pace(16));
+        assert_eq!(crew.pace(), 16);
+    }
+
+    #[test]
+    fn an_exchange_that_is_set_aside_counts_and_its_worker_serves_somebody_else() {
+        let mut crew = crew(1);
+        queue(&mut crew, 1, 1);
+        queue(&mut crew, 2, 2);
+        begin(&mut crew, 0, 0);
+        let ticket = crew.set_aside(0, 0, 2).unwrap();
+        assert_eq!((crew.workers(), crew.busy(), crew.threads()), (2, 1, 1));
+        assert_eq!(begin(&mut crew, 0, 0), Some(2));
+        assert_eq!((crew.workers(), crew.busy(), crew.threads()), (2, 2, 1));
+        assert!(crew.set_aside(0, 0, 2).is_none(), "there are two");
+        crew.answer(ticket, 0, 10);
+        crew.rest(0);
+        assert_eq!(crew.take_answer(0), Some((ticket, 10)));
+        assert_eq!((crew.workers(), crew.busy(), crew.threads()), (1, 1, 1));
+        crew.rest(0);
+        assert_eq!((crew.workers(), crew.busy()), (1, 0));
+        assert!(crew.held.is_empty());
+    }
+
+    #[test]
+    fn what_can_go_on_goes_before_what_is_new_and_is_never_too_late() {
+        let mut crew = crew(1);
+        queue(&mut crew, 1, 1);
+        begin(&mut crew, 0, 0);
+        let ticket = crew.set_aside(0, 0, 9).unwrap();
+        queue(&mut crew, 2, 2);
+        crew.answer(ticket, 0, 10);
+        assert_eq!((crew.queued(), crew.has_work(), crew.oldest(7)), (1, true, 7));
+        assert!(crew.take_answer(0).is_some() && crew.take_answer(0).is_none());
+        assert!(crew.overdue(9, 5).is_some() && crew.overdue(9, 5).is_none());
+    }
+
+    #[test]
+    fn exchanges_set_aside_count_for_the_share_of_their_client() {
+        let mut crew = crew(2);
+        (0..3).for_each(|job| queue(&mut crew, 1, job));
+        queue(&mut crew, 2, 20);
+        let fair = 1;
+        assert_eq!(crew.take(0, fair).unwrap().what, 0);
+        crew.set_aside(0, 0, 9).unwrap();
+        assert_eq!(crew.take(0, fair).unwrap().what, 20);
+    }
+
+    #[test]
+    fn one_that_lasts_while_it_is_set_aside_gives_its_place_up_too() {
+        let budget = Permits::new(1);
+        let mut crew = crew(1);
+        queue(&mut crew, 1, 1);
+        begin(&mut crew, 0, 0);
+        let ticket = crew.set_aside(0, 5, 9).unwrap();
+        queue(&mut crew, 1, 2);
+        let take = || budget.take(1);
+        assert_eq!(crew.make_room(LASTING + 4, (1, 100), &take), 0);
+        assert_eq!(crew.make_room(LASTING + 5, (1, 100), &take), 1);
+        assert_eq!((crew.workers(), crew.busy(), crew.lasting()), (1, 0, 1));
+        crew.take_up(0, ticket);
+        assert_eq!((crew.workers(), crew.busy(), crew.lasting()), (1, 1, 0));
+        assert_eq!(budget.taken(), 0);
     }
 }

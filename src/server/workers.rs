@@ -256,6 +256,8 @@ impl Workers {
             let again = MutexGuard::unlocked(&mut state, || {
                 self.serve(task, patience, (number, seat), &mut scratch)
             });
+            let begun = seat.begun.load(Ordering::Relaxed);
+            state.crew.note_pace(self.now().saturating_sub(begun));
             if let Some(again) = again {
                 state.crew.queue(waiting(again, self.now()));
                 self.alert(&mut state);
