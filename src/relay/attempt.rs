@@ -169,13 +169,12 @@ impl Exchange<'_> {
     /// # Errors
     /// See [`Failed`]; the client has seen nothing but interim responses.
     pub(super) fn ask(&mut self, hop: &mut Hop, limit: Duration) -> Result<Answer, Failed> {
-        let mut waiting = match hop.waiting.take() {
-            Some(waiting) => waiting,
-            None => {
-                self.course.upload.resume();
-                self.send_head(hop)?;
-                Waiting::default()
-            }
+        let mut waiting = if let Some(waiting) = hop.waiting.take() {
+            waiting
+        } else {
+            self.course.upload.resume();
+            self.send_head(hop)?;
+            Waiting::default()
         };
         let answer = self.await_answer(hop, &mut waiting, limit);
         hop.waiting = Some(waiting);
@@ -236,7 +235,10 @@ impl Exchange<'_> {
 
     fn send_head(&mut self, hop: &mut Hop) -> Result<(), Failed> {
         let before = hop.conn.sent();
-        let mut parts = [IoSlice::new(&self.out), IoSlice::new(self.course.upload.kept())];
+        let mut parts = [
+            IoSlice::new(&self.out),
+            IoSlice::new(self.course.upload.kept()),
+        ];
         let stop = &self.ctx.stop;
         let patience = self.snapshot.config.limits.io_timeout;
         let sent = hop.conn.send_all(&mut parts, patience, &mut || {
@@ -317,7 +319,8 @@ impl Exchange<'_> {
     fn read_body(&mut self, hop: &mut Hop, progress: Instant) -> Result<bool, Failed> {
         loop {
             if !self.client.conn.unread().is_empty() {
-                self.course.upload
+                self.course
+                    .upload
                     .read(&mut self.client.conn)
                     .map_err(|error| Failed::Refused(Refusal::from(error)))?;
                 return Ok(true);

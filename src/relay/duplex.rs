@@ -154,7 +154,9 @@ impl Exchange<'_> {
     }
 
     fn upload_wants_input(&self) -> bool {
-        self.course.upload.is_open() && !self.course.upload.is_finished() && self.course.upload.pending().is_empty()
+        self.course.upload.is_open()
+            && !self.course.upload.is_finished()
+            && self.course.upload.pending().is_empty()
     }
 
     fn client_wants(&self, down: &Down<'_>) -> Want {

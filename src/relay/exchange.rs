@@ -104,6 +104,7 @@ impl Course {
 }
 
 /// Where an attempt begins.
+#[expect(clippy::large_enum_variant, reason = "one at a time, on the stack")]
 pub(super) enum Start {
     /// With an upstream that was picked.
     Picked(Lease),
@@ -184,7 +185,8 @@ impl Exchange<'_> {
         self.course.binds = rewrite::binds_connection(self.head.fields());
         self.course.upload.expects_continue = rewrite::expects_continue(self.head);
         if !self.course.upload.expects_continue {
-            self.course.upload
+            self.course
+                .upload
                 .prefetch(&mut self.client.conn)
                 .map_err(|error| Failed::Refused(Refusal::from(error)))?;
         }
@@ -208,7 +210,9 @@ impl Exchange<'_> {
         let pool = &snapshot.pool;
         let most = pool.upstreams().len().min(MOST_ATTEMPTS);
         while let Some(start) = self.next_start(most) {
-            let vitals = start.lease().map(|lease| Arc::clone(lease.upstream().vitals()));
+            let vitals = start
+                .lease()
+                .map(|lease| Arc::clone(lease.upstream().vitals()));
             let result = attempt(self, start);
             if let (Some(vitals), false) = (vitals, matches!(result, Ok(Done::Asked(_)))) {
                 report::count_attempt(&vitals, &result);
@@ -313,12 +317,19 @@ impl Exchange<'_> {
         });
         let (conn, origin) = match bound {
             Some(bound) => (bound.conn, HopOrigin::Reused),
-            None => (self.dial_origin().map_err(Failed::Refused)?, HopOrigin::Fresh),
+            None => (
+                self.dial_origin().map_err(Failed::Refused)?,
+                HopOrigin::Fresh,
+            ),
         };
         self.converse_directly(Hop::new(conn, None, begun, origin), target)
     }
 
-    fn converse_directly(&mut self, mut hop: Hop, target: &AbsoluteForm<'_>) -> Result<Done, Failed> {
+    fn converse_directly(
+        &mut self,
+        mut hop: Hop,
+        target: &AbsoluteForm<'_>,
+    ) -> Result<Done, Failed> {
         loop {
             if !hop.is_asked() {
                 self.write_request(target, Form::Origin, None);

@@ -52,9 +52,15 @@ pub enum Outcome {
 /// An exchange whose next hop has the request, and has not said anything yet.
 #[derive(Debug)]
 pub struct Asked {
-    client: Box<Client>,
     snapshot: Arc<Snapshot>,
     head: RequestHead,
+    aside: Box<Aside>,
+}
+
+/// What is left of a turn whose next hop has not answered yet.
+#[derive(Debug)]
+struct Aside {
+    client: Box<Client>,
     report: Report,
     course: Course,
     hop: Hop,
@@ -63,17 +69,17 @@ pub struct Asked {
 impl Asked {
     /// Whose exchange it is.
     pub fn client(&self) -> &Client {
-        &self.client
+        &self.aside.client
     }
 
     /// The connection to the next hop.
     pub fn hop(&mut self) -> &mut Conn {
-        &mut self.hop.conn
+        &mut self.aside.hop.conn
     }
 
     /// How long it may wait before somebody looks whether there is still a point in it.
     pub fn patience(&self) -> Duration {
-        self.hop.patience()
+        self.aside.hop.patience()
     }
 }
 
@@ -132,13 +138,16 @@ pub fn go_on(
     worker: &dyn Worker,
 ) -> Outcome {
     let Asked {
-        mut client,
         snapshot,
         head,
+        aside,
+    } = asked;
+    let Aside {
+        mut client,
         report,
         mut course,
         hop,
-    } = asked;
+    } = *aside;
     client.conn.borrow_memory(&mut scratch.from_client);
     course.asked = Some(hop);
     let turn = Turn {
@@ -161,8 +170,8 @@ fn lay_aside(scratch: &mut Scratch, mut outcome: Outcome) -> Outcome {
     match &mut outcome {
         Outcome::Park(client) => client.conn.return_memory(&mut scratch.from_client),
         Outcome::Asked(asked) => {
-            asked.client.conn.lay_aside(&mut scratch.from_client);
-            asked.hop.conn.return_memory(&mut scratch.from_hop);
+            asked.aside.client.conn.lay_aside(&mut scratch.from_client);
+            asked.aside.hop.conn.return_memory(&mut scratch.from_hop);
         }
         Outcome::Yield(_) | Outcome::Linger(_) | Outcome::Closed(_) | Outcome::Tunneled => {}
     }
@@ -234,19 +243,10 @@ fn settle(
         Next::Again(client) => client,
         Next::Over(outcome) => return ControlFlow::Break(outcome),
         Next::Aside(aside) => {
-            let Aside {
-                client,
-                report,
-                course,
-                hop,
-            } = aside;
             return ControlFlow::Break(Outcome::Asked(Box::new(Asked {
-                client,
                 snapshot,
                 head,
-                report,
-                course,
-                hop,
+                aside,
             })));
         }
     };
@@ -344,15 +344,7 @@ fn next_head(client: &mut Client, limits: HeadLimits, scratch: &mut Scratch) -> 
 enum Next {
     Again(Box<Client>),
     Over(Outcome),
-    Aside(Aside),
-}
-
-/// What is left of a turn whose next hop has not answered yet.
-struct Aside {
-    client: Box<Client>,
-    report: Report,
-    course: Course,
-    hop: Hop,
+    Aside(Box<Aside>),
 }
 
 /// One request at work.
@@ -427,12 +419,12 @@ impl Turn<'_> {
         scratch.from_hop = std::mem::take(&mut exchange.from_hop);
         let course = exchange.course;
         match result {
-            Ok(Done::Asked(hop)) => Next::Aside(Aside {
+            Ok(Done::Asked(hop)) => Next::Aside(Box::new(Aside {
                 client,
                 report: self.report,
                 course,
                 hop,
-            }),
+            })),
             // It still sends: a close now would be a reset, and destroy the answer on its way.
             Ok(Done::Answered(_)) if !is_read => {
                 self.over(client, Persistence::Close(CloseReason::RequestUnread))

@@ -1,13 +1,11 @@
 //! Who serves what: the queue of jobs, and the workers that are busy or wait to be called.
 //!
-//! While upstreams answer at once, a few workers a core do all the work with the fewest wake-ups; while
-//! they take their time, there must be as many workers as requests wait for an answer. So only *quick*
-//! workers are limited: one whose exchange has lasted [`SLOW`] is waiting for somebody, and another may
-//! run in its stead. The one that became idle last is called first; it is the warmest, and the others
-//! get the chance to leave.
-//!
 //! An exchange that waits for the answer of its next hop needs no worker meanwhile: it is set aside, still
-//! counts as one that is served, and is gone on with before anything new is begun.
+//! counts as one that is served, and is gone on with before anything new is begun. So a worker rarely
+//! blocks, and one alone serves many clients with hardly a wake-up. Another is called when what waits is
+//! worth it, by what a task takes on average. But only *quick* workers count as being there: one that has
+//! been at its task for [`SLOW`] is waiting for somebody, and another may run in its stead. The one that
+//! became idle last is called first; it is the warmest, and the others get the chance to leave.
 //!
 //! This module knows no clock, no thread and no socket: times are microseconds, jobs are whatever is
 //! served.
@@ -66,8 +64,17 @@ pub(super) struct Ticket(usize);
 struct Aside {
     client: IpAddr,
     since: u64,
+    /// It can go on, and waits for a worker.
+    is_answered: bool,
     /// It stopped counting, and uses a thread of the budget for what lasts, though it has none.
     lasting: Option<Permit>,
+}
+
+impl Aside {
+    /// Whether it takes the place of a worker.
+    fn counts(&self) -> bool {
+        !self.is_answered && self.lasting.is_none()
+    }
 }
 
 /// What the crew knows of one worker.
@@ -139,7 +146,10 @@ impl<T, A> Crew<T, A> {
     /// The job that came first if it has waited for more than `patience`.
     pub(super) fn overdue(&mut self, now: u64, patience: u64) -> Option<Job<T>> {
         let is_late = |since| now.saturating_sub(since) > patience;
-        self.jobs.oldest().is_some_and(is_late).then(|| self.jobs.pop())?
+        self.jobs
+            .oldest()
+            .is_some_and(is_late)
+            .then(|| self.jobs.pop())?
     }
 
     /// Sets the exchange of worker `number` aside, unless there are `most` workers and such exchanges
@@ -152,6 +162,7 @@ impl<T, A> Crew<T, A> {
         let aside = Aside {
             client,
             since: now,
+            is_answered: false,
             lasting: None,
         };
         self.workers += 1;
@@ -164,9 +175,22 @@ impl<T, A> Crew<T, A> {
         Some(Ticket(index))
     }
 
-    /// An exchange that was set aside can go on.
+    /// An exchange that was set aside can go on: until a worker does so it waits like any other.
     pub(super) fn answer(&mut self, ticket: Ticket, now: u64, what: A) {
+        if let Some(Some(aside)) = self.asides.get_mut(ticket.0)
+            && aside.counts()
+        {
+            aside.is_answered = true;
+            self.workers -= 1;
+            self.aside -= 1;
+            self.busy -= 1;
+        }
         self.answers.push_back((now, ticket, what));
+    }
+
+    /// How many can go on.
+    pub(super) fn answered(&self) -> usize {
+        self.answers.len()
     }
 
     /// Gives worker `number` the exchange that can go on and has waited longest for that.
@@ -197,10 +221,13 @@ impl<T, A> Crew<T, A> {
     pub(super) fn give_up(&mut self, ticket: Ticket) -> Option<IpAddr> {
         let aside = self.asides.get_mut(ticket.0)?.take()?;
         self.vacant_asides.push(ticket.0);
-        if aside.lasting.is_none() {
+        if aside.counts() {
             self.workers -= 1;
             self.aside -= 1;
-            self.release(aside.client);
+            self.busy -= 1;
+        }
+        if aside.lasting.is_none() {
+            self.let_go(aside.client);
         }
         Some(aside.client)
     }
@@ -275,6 +302,10 @@ impl<T, A> Crew<T, A> {
 
     fn release(&mut self, client: IpAddr) {
         self.busy -= 1;
+        self.let_go(client);
+    }
+
+    fn let_go(&mut self, client: IpAddr) {
         if let Some(count) = self.held.get_mut(&client) {
             *count -= 1;
             if *count == 0 {
@@ -421,8 +452,7 @@ impl<T, A> Crew<T, A> {
             }
             Served::Aside(index) => {
                 let aside = self.asides.get(index)?.as_ref()?;
-                let counts = aside.lasting.is_none();
-                counts.then_some((aside.client, aside.since))
+                aside.counts().then_some((aside.client, aside.since))
             }
         }
     }
@@ -444,9 +474,9 @@ impl<T, A> Crew<T, A> {
         self.workers
     }
 
-    /// How many of them will be one less once a worker goes on with an answer.
-    pub(super) fn answered(&self) -> usize {
-        self.answers.len()
+    /// Threads that count as workers.
+    pub(super) fn staffed(&self) -> usize {
+        self.workers - self.aside
     }
 
     /// Exchanges that are served; those that last excepted.
@@ -635,7 +665,7 @@ mod tests {
         let mut crew = crew(1);
         take_on_average(&mut crew, 16);
         crew.note_pace(1_000_000);
-        assert_eq!(crew.pace(), 15 + SLOW as usize / 16);
+        assert_eq!(crew.pace(), 15 + 1_000 / 16);
         (0..1000).for_each(|_| crew.note_pace(16));
         assert_eq!(crew.pace(), 16);
     }
@@ -652,6 +682,7 @@ mod tests {
         assert_eq!((crew.workers(), crew.busy(), crew.threads()), (2, 2, 1));
         assert!(crew.set_aside(0, 0, 2).is_none(), "there are two");
         crew.answer(ticket, 0, 10);
+        assert_eq!((crew.workers(), crew.busy(), crew.answered()), (1, 1, 1));
         crew.rest(0);
         assert_eq!(crew.take_answer(0), Some((ticket, 10)));
         assert_eq!((crew.workers(), crew.busy(), crew.threads()), (1, 1, 1));
@@ -668,7 +699,10 @@ mod tests {
         let ticket = crew.set_aside(0, 0, 9).unwrap();
         queue(&mut crew, 2, 2);
         crew.answer(ticket, 0, 10);
-        assert_eq!((crew.queued(), crew.has_work(), crew.oldest(7)), (1, true, 7));
+        assert_eq!(
+            (crew.queued(), crew.has_work(), crew.oldest(7)),
+            (1, true, 7)
+        );
         assert!(crew.take_answer(0).is_some() && crew.take_answer(0).is_none());
         assert!(crew.overdue(9, 5).is_some() && crew.overdue(9, 5).is_none());
     }

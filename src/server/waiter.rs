@@ -2,7 +2,8 @@
 //!
 //! A new connection may wait here for its first byte, a kept-alive one for its next request, one whose
 //! head is incomplete for the rest of it, and one that was answered for the last time until its client
-//! is done sending. Each has a deadline.
+//! is done sending. An exchange whose next hop was asked and has not answered waits here, too, by the
+//! descriptor of that connection. Each has a deadline.
 //!
 //! It has no thread of its own: whoever has nothing better to do keeps the [`Watch`], mostly a worker
 //! without a request (see [`super::workers`]), which then serves what it found ready without any other
@@ -34,8 +35,8 @@ use crate::relay::session::{self, Asked, Outcome};
 use crate::relay::{Client, Context};
 use crate::stop::Stage;
 
-use super::service::Service;
 use super::crew::Ticket;
+use super::service::Service;
 use super::table::{Place, Table, Told, Waits, What};
 
 /// How long a client may go on sending after its last answer.

@@ -13,6 +13,10 @@
 //! tunnels, and a new thread takes its place. While requests of several clients wait, none of them
 //! holds more than half of the workers.
 //!
+//! An exchange whose next hop has not answered yet is set aside with the waiter, and still counts as one
+//! worker: `limits.workers` is how many requests are at work at a time, with a thread or without. Where
+//! there is no place for one more, its worker waits itself.
+//!
 //! A panic costs one connection: it is caught here and counted.
 
 use std::cell::Cell;
@@ -48,8 +52,8 @@ const STAND_IN: Duration = Duration::from_millis(20);
 /// How long a connection whose next request is always there is served while others wait, in microseconds.
 /// Without an end, a few of them would hold all workers: each of their exchanges is a short one.
 const TURN: u64 = 20_000;
-/// Workers a core that run at once while upstreams answer at once. Fewer leave the core idle while they
-/// wait for an answer; more only wake one another.
+/// Workers a core that run at once, those that have been blocked for a while not counted. Fewer leave the
+/// core idle when some block; more only wake one another.
 const AT_ONCE: usize = 4;
 
 /// What is said when there is no thread.
@@ -118,7 +122,7 @@ impl Bounds {
 pub(super) struct WorkerCounts {
     /// Threads that count as workers.
     pub(super) workers: usize,
-    /// Those of them that serve.
+    /// Exchanges at work, those that wait for their next hop without a thread included.
     pub(super) busy: usize,
     /// Threads whose exchange lasts.
     pub(super) lasting: usize,
@@ -382,7 +386,7 @@ impl Workers {
                 let (client, place) = job.what;
                 if now.saturating_sub(job.since) > patience {
                     self.waiter.refuse(client, place, &Refusal::QueueTimeout);
-                    return Outcome::Tunneled;
+                    return Outcome::Closed(CloseReason::RequestRefused);
                 }
                 bench.place.set(place);
                 catch_unwind(AssertUnwindSafe(|| {
@@ -461,8 +465,7 @@ impl Workers {
         if wanted == 0 || (state.crew.threads() > 0 && state.crew.oldest(now) < SLOW) {
             return;
         }
-        let possible = bounds.workers + state.crew.answered();
-        let possible = possible.saturating_sub(state.crew.workers());
+        let possible = bounds.workers.saturating_sub(state.crew.workers());
         let started = self.start(state, wanted.min(possible));
         if possible < wanted {
             let room = (wanted - started, bounds.workers / 2);
@@ -486,10 +489,10 @@ impl Workers {
     pub(super) fn counts(&self) -> WorkerCounts {
         let state = self.state.lock();
         WorkerCounts {
-            workers: state.crew.workers(),
+            workers: state.crew.staffed(),
             busy: state.crew.busy(),
             lasting: state.crew.lasting(),
-            queue: state.crew.queued(),
+            queue: state.crew.queued() + state.crew.answered(),
             most_workers: state.bounds.workers,
             most_queued: state.bounds.queue,
         }
@@ -740,7 +743,13 @@ mod tests {
         let (client, mut far) = client();
         far.write_all(b"GET http://o.test/ HTTP/1.1\r\nHost: o.test\r\n\r\n")
             .unwrap();
-        let refused = workers.offer(&mut workers.state.lock(), &mut Found { clients: vec![(client, None)], answers: Vec::new() });
+        let refused = workers.offer(
+            &mut workers.state.lock(),
+            &mut Found {
+                clients: vec![(client, None)],
+                answers: Vec::new(),
+            },
+        );
         assert!(refused.is_empty());
         far.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
         let mut start = [0; 12];

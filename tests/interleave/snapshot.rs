@@ -70,7 +70,7 @@ impl World {
         let lease = exchange.lease.expect("somebody is online");
         if let Some(shelf) = self.ctx.snapshot().shelf(lease.upstream()) {
             let stream = self.stream.try_clone().expect("a descriptor");
-            shelf.keep(stream, UseFor::Anything, 64);
+            shelf.keep(Conn::prepared(stream, TICK), UseFor::Anything, 64);
             self.kept += usize::from(lease.upstream().url() == IN_BOTH);
         }
     }
