@@ -8,8 +8,10 @@ use std::time::Duration;
 use http_proxy_lb::balance::pool::Tried;
 use http_proxy_lb::balance::upstream::Lease;
 use http_proxy_lb::config::{self, checked::Config};
+use http_proxy_lb::net::conn::Conn;
 use http_proxy_lb::net::resolve::Resolver;
 use http_proxy_lb::net::shelf::{Shelf, UseFor};
+use http_proxy_lb::net::socket::TICK;
 use http_proxy_lb::relay::{Context, Snapshot};
 
 use super::explorer::{explore, orders_of};
