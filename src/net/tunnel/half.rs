@@ -6,6 +6,7 @@
 
 use std::io::{self, IoSlice};
 use std::net::{Shutdown, TcpStream};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -304,12 +305,20 @@ impl Half {
             let mut closing = self.tunnel.closing.lock();
             (closing.end, closing.on_end.take())
         };
-        if let Some(on_end) = on_end {
-            on_end(TunnelTotals {
-                to_hop: self.tunnel.to_hop.load(Ordering::Relaxed),
-                to_client: self.tunnel.to_client.load(Ordering::Relaxed),
-                end,
-            });
+        let totals = TunnelTotals {
+            to_hop: self.tunnel.to_hop.load(Ordering::Relaxed),
+            to_client: self.tunnel.to_client.load(Ordering::Relaxed),
+            end,
+        };
+        // Whatever becomes of who is told, the tunnel is over. No guard on the stack: this may be the drop
+        // that a panic began, and a second one would end the process.
+        let told = catch_unwind(AssertUnwindSafe(|| {
+            if let Some(on_end) = on_end {
+                on_end(totals);
+            }
+        }));
+        if told.is_err() {
+            log::error!("the end of a tunnel could not be told");
         }
         self.owner.forget(self.tunnel.id);
     }

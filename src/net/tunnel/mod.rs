@@ -235,3 +235,63 @@ impl Tunnels {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::net::TcpListener;
+    use std::sync::mpsc;
+
+    use super::super::permits::Permits;
+    use super::*;
+
+    /// Longer than anything here takes on a busy machine.
+    const PATIENCE: Duration = Duration::from_secs(30);
+
+    /// Counts nothing.
+    struct Nobody;
+
+    impl Meter for Nobody {
+        fn moved(&self, _direction: Direction, _age: Age, _bytes: u64) {}
+    }
+
+    /// The end of a peer, and the side of a tunnel that leads there.
+    #[expect(clippy::disallowed_methods, reason = "loopback answers at once")]
+    fn side() -> (TcpStream, Side) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let peer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (stream, _) = listener.accept().unwrap();
+        let early = Vec::new();
+        (peer, Side { stream, early })
+    }
+
+    fn start(tunnels: &Arc<Tunnels>, on_end: OnEnd) -> (TcpStream, TcpStream) {
+        let ((client, client_side), (hop, hop_side)) = (side(), side());
+        let permit = Permits::new(2).take(2).unwrap();
+        let how: (Duration, Arc<dyn Meter>) = (PATIENCE, Arc::new(Nobody));
+        let started = tunnels.start((client_side, hop_side), how, permit, on_end);
+        assert!(started.is_ok());
+        (client, hop)
+    }
+
+    #[test]
+    fn a_panic_of_who_is_told_of_the_end_leaves_no_tunnel_behind() {
+        let tunnels = Tunnels::new(Pipes::at_most(1));
+        let (said, heard) = mpsc::channel();
+        for _ in 0..2 {
+            let said = said.clone();
+            let on_end = Box::new(move |totals: TunnelTotals| {
+                said.send(totals.to_hop).unwrap();
+                panic!("on purpose");
+            });
+            let (mut client, hop) = start(&tunnels, on_end);
+            client.write_all(b"abc").unwrap();
+            drop((client, hop));
+        }
+        for _ in 0..2 {
+            assert!(heard.recv_timeout(PATIENCE).unwrap() <= 3);
+        }
+        assert!(tunnels.wait_until_over(Instant::now() + PATIENCE));
+        assert_eq!(tunnels.count(), 0);
+    }
+}
