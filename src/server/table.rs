@@ -88,6 +88,8 @@ enum State<W> {
 enum Meanwhile {
     Nothing,
     Something,
+    /// More came, and the client has ended: who takes the one has not seen the other.
+    Ended,
 }
 
 #[derive(Debug)]
@@ -168,8 +170,13 @@ impl<W: Waits> Table<W> {
         let Some(entry) = self.entries.get_mut(place.0) else {
             return Err(what);
         };
-        if let State::Away(Meanwhile::Something) = entry.state {
-            entry.state = State::Away(Meanwhile::Nothing);
+        let left = match entry.state {
+            State::Away(Meanwhile::Ended) => Some(Meanwhile::Something),
+            State::Away(Meanwhile::Something) => Some(Meanwhile::Nothing),
+            State::Away(Meanwhile::Nothing) | State::Vacant | State::Waiting { .. } => None,
+        };
+        if let Some(left) = left {
+            entry.state = State::Away(left);
             return Err(what);
         }
         self.uncounted += usize::from(what.is_uncounted());
@@ -189,7 +196,11 @@ impl<W: Waits> Table<W> {
         match &mut entry.state {
             State::Vacant => None,
             State::Away(meanwhile) => {
-                *meanwhile = Meanwhile::Something;
+                match told {
+                    Told::End => *meanwhile = Meanwhile::Ended,
+                    Told::Data if *meanwhile == Meanwhile::Ended => {}
+                    Told::Data => *meanwhile = Meanwhile::Something,
+                }
                 None
             }
             State::Waiting { .. } => self.take(
@@ -362,6 +373,17 @@ mod tests {
         assert!(table.wait(place, what(), now).is_ok());
         let (what, _) = table.stir(place, Told::End).unwrap();
         assert!(table.wait(place, what, now).is_err());
+    }
+
+    #[test]
+    fn an_end_that_came_with_data_while_the_connection_was_away_is_told_twice() {
+        let (mut table, now) = (Table::default(), Instant::now());
+        let place = table.admit();
+        assert!(table.stir(place, Told::End).is_none());
+        assert!(table.stir(place, Told::Data).is_none());
+        let for_data = table.wait(place, what(), now).unwrap_err();
+        let for_end = table.wait(place, for_data, now).unwrap_err();
+        assert!(table.wait(place, for_end, now).is_ok());
     }
 
     #[test]
