@@ -84,11 +84,9 @@ impl Folder {
     /// Removes those beside it in whose sockets nobody listens any more: a process that is killed leaves
     /// its own behind.
     pub fn tidy(&self) {
-        let entries = self.path.parent().map(fs::read_dir);
-        for entry in entries.into_iter().flatten().flatten().take(MOST.0) {
-            let Some(path) = entry.ok().map(|entry| entry.path()) else {
-                continue;
-            };
+        let place = self.path.parent().unwrap_or(Path::new("/"));
+        let entries = fs::read_dir(place).into_iter().flatten().take(MOST.0);
+        for path in entries.flatten().map(|entry| entry.path()) {
             if !has_such_a_name(&path) || path == self.path {
                 continue;
             }
