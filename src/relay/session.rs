@@ -250,7 +250,7 @@ fn settle(
             })));
         }
     };
-    scratch.request = head.into_memory();
+    scratch.keep(head.into_memory());
     // Whether there is more is for the waiter to say: a look at the socket would cost more than it
     // spares.
     if client.conn.unread().is_empty() && !is_stopping(ctx) {
@@ -323,7 +323,7 @@ fn next_head(client: &mut Client, limits: HeadLimits, scratch: &mut Scratch) -> 
             match client.scanner.scan(client.conn.unread(), limits) {
                 Ok(None) => {}
                 Ok(Some(length)) => {
-                    let mut memory = std::mem::take(&mut scratch.request);
+                    let mut memory = scratch.requests.pop().unwrap_or_default();
                     client.conn.take_into(length, &mut memory.bytes);
                     return match RequestHead::scanned(memory, &client.scanner) {
                         Ok(head) => NextHead::Complete(head),

@@ -27,7 +27,7 @@ pub(super) const SLOW: u64 = 1_000;
 pub(super) const LASTING: u64 = 1_000_000;
 
 /// So many microseconds of work are worth one worker: to wake another for less costs more than it spares.
-const WORTH_A_CALL: usize = 250;
+const WORTH_A_CALL: usize = 400;
 /// Tasks whose times the average is of.
 const PACES: u64 = 16;
 
@@ -212,13 +212,30 @@ impl<T, A> Crew<T, A> {
 
     /// Worker `number` goes on with what was set aside.
     pub(super) fn take_up(&mut self, number: usize, ticket: Ticket) {
-        if let Some(client) = self.give_up(ticket) {
-            self.serves(number, client);
+        let Some(aside) = self.remove(ticket) else {
+            return;
+        };
+        if aside.lasting.is_some() {
+            return self.serves(number, aside.client);
+        }
+        // What its client holds stays the same.
+        self.rest(number);
+        self.busy += 1;
+        if let Some(post) = self.post(number) {
+            post.serving = Some(aside.client);
         }
     }
 
-    /// What was set aside is over; says whose it was.
-    pub(super) fn give_up(&mut self, ticket: Ticket) -> Option<IpAddr> {
+    /// What was set aside is over.
+    pub(super) fn give_up(&mut self, ticket: Ticket) {
+        if let Some(aside) = self.remove(ticket)
+            && aside.lasting.is_none()
+        {
+            self.let_go(aside.client);
+        }
+    }
+
+    fn remove(&mut self, ticket: Ticket) -> Option<Aside> {
         let aside = self.asides.get_mut(ticket.0)?.take()?;
         self.vacant_asides.push(ticket.0);
         if aside.counts() {
@@ -226,10 +243,7 @@ impl<T, A> Crew<T, A> {
             self.aside -= 1;
             self.busy -= 1;
         }
-        if aside.lasting.is_none() {
-            self.let_go(aside.client);
-        }
-        Some(aside.client)
+        Some(aside)
     }
 
     /// A new worker.
