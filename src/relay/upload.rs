@@ -117,9 +117,11 @@ impl Upload {
             if self.kept.len() + client.unread().len() > REPLAYABLE {
                 return Ok(());
             }
-            self.read(client)?;
+            let mut kept = std::mem::take(&mut self.kept);
+            let read = self.read_to(client, &mut kept);
+            self.kept = kept;
+            read?;
         }
-        self.resume();
         Ok(())
     }
 
@@ -150,12 +152,11 @@ impl Upload {
     /// # Errors
     /// When the client's framing is broken.
     pub fn read(&mut self, client: &mut Conn) -> Result<(), BodyError> {
-        let from = self.pending.len();
-        let passed = self.coder.pass(client.unread_mut())?;
-        let data = client.unread().get(..passed.output).unwrap_or_default();
-        self.pending.extend_from_slice(data);
-        self.pending.extend_from_slice(self.coder.after());
-        client.consume(passed.taken);
+        let mut pending = std::mem::take(&mut self.pending);
+        let from = pending.len();
+        let read = self.read_to(client, &mut pending);
+        self.pending = pending;
+        read?;
         let new = self.pending.get(from..).unwrap_or_default();
         if self.replay == Replay::Whole {
             if self.kept.len() + new.len() <= REPLAYABLE {
@@ -165,6 +166,15 @@ impl Upload {
                 self.kept = Vec::new();
             }
         }
+        Ok(())
+    }
+
+    fn read_to(&mut self, client: &mut Conn, to: &mut Vec<u8>) -> Result<(), BodyError> {
+        let passed = self.coder.pass(client.unread_mut())?;
+        let data = client.unread().get(..passed.output).unwrap_or_default();
+        to.extend_from_slice(data);
+        to.extend_from_slice(self.coder.after());
+        client.consume(passed.taken);
         Ok(())
     }
 }
