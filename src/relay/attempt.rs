@@ -241,7 +241,9 @@ impl Exchange<'_> {
         ];
         let stop = &self.ctx.stop;
         let patience = self.snapshot.config.limits.io_timeout;
+        let worker = self.worker;
         let sent = hop.conn.send_all(&mut parts, patience, &mut || {
+            worker.may_block();
             if self.client_is_gone() {
                 return LookAround::GiveUp;
             }
@@ -391,6 +393,7 @@ impl Exchange<'_> {
                 waiting.aside = Some(self.time_left(waiting, limit).min(TICK));
                 return Ok(Came::Nothing);
             } else {
+                self.worker.may_block();
                 let left = self.time_left(waiting, limit);
                 hop.conn.limit_read(left.min(TICK));
                 Wait::Tick
@@ -495,10 +498,11 @@ impl Exchange<'_> {
     pub(super) fn send_to_client(&mut self, parts: &mut [IoSlice<'_>]) -> Result<(), Failed> {
         let stop = &self.ctx.stop;
         let patience = self.snapshot.config.limits.io_timeout;
-        let sent = self
-            .client
-            .conn
-            .send_all(parts, patience, &mut || look_at(stop.stage()));
+        let worker = self.worker;
+        let sent = self.client.conn.send_all(parts, patience, &mut || {
+            worker.may_block();
+            look_at(stop.stage())
+        });
         sent.map_err(|error| {
             Failed::Closed(match error {
                 SendError::Io(_) => CloseReason::ClientGone,

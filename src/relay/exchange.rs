@@ -194,6 +194,7 @@ impl Exchange<'_> {
             self.course.request_done = Some(Instant::now());
         } else {
             self.worker.takes_over(self.client);
+            self.worker.may_block();
         }
         Ok(())
     }

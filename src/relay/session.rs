@@ -104,6 +104,9 @@ pub trait Worker {
     /// The same for what a next hop sends.
     fn takes_over_hop(&self, conn: &mut Conn);
 
+    /// From here on the exchange at hand may wait for its peers: others who wait need another worker.
+    fn may_block(&self);
+
     /// Whether the exchange at hand may wait for its next hop without this worker.
     fn may_set_aside(&self) -> bool;
 }
