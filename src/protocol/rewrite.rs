@@ -10,6 +10,7 @@
 //! target from `target`, what the fields of a head ask of this hop from `hop`.
 
 use super::credentials::Credentials;
+use super::decimal;
 use super::fields::{Field, Fields};
 use super::framing::{Framing, declared_length};
 use super::head::{RequestHead, ResponseHead, Version};
@@ -128,7 +129,7 @@ pub fn request(head: &RequestHead, how: &RequestRewrite<'_>, out: &mut Vec<u8>) 
         Framing::Chunked | Framing::UntilClose => write_chunked(out),
     }
     if let Some(left) = how.max_forwards {
-        write_field(b"Max-Forwards", left.to_string().as_bytes(), out);
+        write_number(b"Max-Forwards", left, out);
     }
     write_hop(head.version(), how.via, how.credentials, out);
     match (how.upgrade, how.connection) {
@@ -152,11 +153,11 @@ pub fn connect(
     via: Option<&Via>,
     out: &mut Vec<u8>,
 ) {
-    let authority = authority.to_string();
     out.extend_from_slice(b"CONNECT ");
-    out.extend_from_slice(authority.as_bytes());
-    out.extend_from_slice(b" HTTP/1.1\r\n");
-    write_field(b"Host", authority.as_bytes(), out);
+    authority.write(out);
+    out.extend_from_slice(b" HTTP/1.1\r\nHost: ");
+    authority.write(out);
+    out.extend_from_slice(b"\r\n");
     // There is no content (§9.3.6), so there is nothing to expect or to frame.
     let kept =
         |field: &Field<'_>| !(is_rewritten(field) || field.is("expect") || field.is("trailer"));
@@ -229,7 +230,9 @@ pub struct ResponseRewrite<'a> {
 /// Appends the head of a response for the client; always HTTP/1.1, whose
 /// number is this proxy's own (RFC 9110 §2.5).
 pub fn response(head: &ResponseHead, how: &ResponseRewrite<'_>, out: &mut Vec<u8>) {
-    out.extend_from_slice(format!("HTTP/1.1 {} ", head.status()).as_bytes());
+    out.extend_from_slice(b"HTTP/1.1 ");
+    decimal::write(u64::from(head.status()), out);
+    out.push(b' ');
     out.extend_from_slice(head.reason());
     out.extend_from_slice(b"\r\n");
     let has_trailers = matches!(how.framing, SentFraming::Chunked | SentFraming::AsDeclared);
@@ -320,7 +323,14 @@ fn write_field(name: &[u8], value: &[u8], out: &mut Vec<u8>) {
 }
 
 fn write_length(length: u64, out: &mut Vec<u8>) {
-    write_field(b"Content-Length", length.to_string().as_bytes(), out);
+    write_number(b"Content-Length", length, out);
+}
+
+fn write_number(name: &[u8], number: u64, out: &mut Vec<u8>) {
+    out.extend_from_slice(name);
+    out.extend_from_slice(b": ");
+    decimal::write(number, out);
+    out.extend_from_slice(b"\r\n");
 }
 
 fn write_chunked(out: &mut Vec<u8>) {
