@@ -302,6 +302,27 @@ pub(super) fn trim_whitespace(mut bytes: &[u8]) -> &[u8] {
     bytes
 }
 
+/// How many bytes are looked at together: as many as every processor of today can.
+const LANES: usize = 16;
+
+/// Where the first byte of that kind stands, for kinds that are rare: many bytes at once are looked
+/// at without asking which of them it is.
+#[inline]
+pub(super) fn find_rare(bytes: &[u8], is_wanted: impl Fn(u8) -> bool) -> Option<usize> {
+    let (blocks, _) = bytes.as_chunks::<LANES>();
+    let is_in = |block: &[u8; LANES]| block.iter().fold(false, |any, &byte| any | is_wanted(byte));
+    let passed = blocks.iter().position(is_in).unwrap_or(blocks.len()) * LANES;
+    let rest = bytes.get(passed..).unwrap_or_default();
+    rest.iter()
+        .position(|&byte| is_wanted(byte))
+        .map(|place| passed + place)
+}
+
+/// Where this byte stands for the first time.
+pub(super) fn find(bytes: &[u8], wanted: u8) -> Option<usize> {
+    find_rare(bytes, |byte| byte == wanted)
+}
+
 /// Is this a `tchar` of RFC 9110 §5.6.2?
 #[inline]
 pub(super) fn is_token_byte(byte: u8) -> bool {
