@@ -308,6 +308,8 @@ pub struct Scratch {
     pub out: Vec<u8>,
     /// For what is read from the client.
     pub from_client: Vec<u8>,
+    /// For the body of a request.
+    pub body: Vec<u8>,
     /// For what is read from the next hop.
     pub from_hop: Vec<u8>,
 }

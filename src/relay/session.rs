@@ -381,7 +381,9 @@ impl Turn<'_> {
             return self.answer_here(client, scratch, admitted.framing);
         }
         let trailers = self.snapshot.config.limits.max_header_bytes;
-        let course = Course::new(Upload::new(admitted.framing, trailers), head);
+        let mut upload = Upload::new(admitted.framing, trailers);
+        upload.borrow_memory(&mut scratch.body);
+        let course = Course::new(upload, head);
         self.relay(client, scratch, &admitted.target, course)
     }
 
@@ -417,7 +419,10 @@ impl Turn<'_> {
         scratch.out = std::mem::take(&mut exchange.out);
         scratch.response = std::mem::take(&mut exchange.scratch_response);
         scratch.from_hop = std::mem::take(&mut exchange.from_hop);
-        let course = exchange.course;
+        let mut course = exchange.course;
+        if !matches!(result, Ok(Done::Asked(_))) {
+            course.upload.return_memory(&mut scratch.body);
+        }
         match result {
             Ok(Done::Asked(hop)) => Next::Aside(Box::new(Aside {
                 client,
