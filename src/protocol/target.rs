@@ -361,6 +361,8 @@ fn strip_userinfo(authority: &[u8]) -> Result<&[u8], TargetError> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
+
     use super::*;
 
     fn connect(target: &str) -> Result<String, TargetError> {
@@ -410,6 +412,20 @@ mod tests {
             ("[::ffff:192.0.2.1]:1", Ok("[::ffff:192.0.2.1]:1")),
             ("[::1]:00080", Ok("[::1]:80")),
         ]);
+    }
+
+    #[test]
+    fn an_authority_counts_as_the_same_however_it_is_spelled_and_as_no_other() {
+        let set = |all: &[&str]| -> HashSet<Authority> {
+            let read = |text: &&str| Authority::from_connect(text.as_bytes()).unwrap();
+            all.iter().map(read).collect()
+        };
+        assert_eq!(set(&["ORIGIN.test:80", "origin.TEST:0080"]).len(), 1);
+        assert_eq!(set(&["[::1]:1", "[0:0::1]:1"]).len(), 1);
+        assert_eq!(
+            set(&["a:1", "a:2", "b:1", "1.2.3.4:1", "[::1.2.3.4]:1"]).len(),
+            5
+        );
     }
 
     #[test]
