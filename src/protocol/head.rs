@@ -12,7 +12,7 @@
 
 use std::fmt;
 
-use super::fields::{FieldSpan, Fields, Span, Summary, find, find_rare, is_token_byte};
+use super::fields::{FieldSpan, Fields, Span, Summary, find, find_control, is_token_byte};
 use super::start_line::{RequestLine, StatusLine};
 use super::target::Authority;
 
@@ -327,13 +327,7 @@ fn run_of(bytes: &[u8], kind: impl Fn(u8) -> bool) -> usize {
 
 /// How many bytes at the beginning are no controls.
 fn run_without_controls(bytes: &[u8]) -> usize {
-    find_rare(bytes, is_control).unwrap_or(bytes.len())
-}
-
-/// The controls of US-ASCII. Bytes beyond it are obs-text (RFC 9110 §5.5).
-#[inline]
-fn is_control(byte: u8) -> bool {
-    byte < 0x20 || byte == 0x7f
+    find_control(bytes).unwrap_or(bytes.len())
 }
 
 /// The memory of a head, to be used for one after the other.
@@ -363,6 +357,8 @@ struct FieldTable {
 #[derive(Clone)]
 pub struct RequestHead {
     bytes: Vec<u8>,
+    /// If it is one of those that nearly all requests have.
+    usual_method: Option<&'static str>,
     method: Span,
     target: Span,
     version: Version,
@@ -395,6 +391,7 @@ impl RequestHead {
         let line_length = find(&bytes, b'\r').unwrap_or(bytes.len());
         let line = RequestLine::parse(bytes.get(..line_length).unwrap_or_default())?;
         let head = Self {
+            usual_method: usual_method(line.method),
             method: span_of(line.method, &bytes)?,
             target: span_of(line.target, &bytes)?,
             version: line.version,
@@ -407,7 +404,8 @@ impl RequestHead {
 
     /// The method, in the case it was sent in: methods are case-sensitive.
     pub fn method(&self) -> &str {
-        str::from_utf8(self.method.of(&self.bytes)).unwrap_or_default()
+        self.usual_method
+            .unwrap_or_else(|| str::from_utf8(self.method.of(&self.bytes)).unwrap_or_default())
     }
 
     /// The request target as received, not empty and without spaces.
@@ -641,6 +639,18 @@ impl FieldTable {
             }
             Ok(_) | Err(_) => malformed(FIELDS_UNREADABLE),
         }
+    }
+}
+
+/// A method that need not be read anew whenever somebody asks for it.
+fn usual_method(method: &[u8]) -> Option<&'static str> {
+    match method {
+        b"GET" => Some("GET"),
+        b"HEAD" => Some("HEAD"),
+        b"POST" => Some("POST"),
+        b"PUT" => Some("PUT"),
+        b"CONNECT" => Some("CONNECT"),
+        _ => None,
     }
 }
 

@@ -36,12 +36,14 @@ impl Name {
         is_name(text).then(|| Self::stored(text))
     }
 
+    #[inline]
     fn stored(text: &[u8]) -> Self {
         let mut bytes = [0; SHORT];
-        match (bytes.get_mut(..text.len()), u8::try_from(text.len())) {
-            (Some(place), Ok(length)) => {
-                place.copy_from_slice(text);
-                place.make_ascii_lowercase();
+        match u8::try_from(text.len()) {
+            Ok(length) if text.len() <= SHORT => {
+                for (place, byte) in bytes.iter_mut().zip(text) {
+                    *place = byte.to_ascii_lowercase();
+                }
                 Self(Stored::Short { length, bytes })
             }
             _ => Self(Stored::Long(text.to_ascii_lowercase().into_boxed_slice())),
@@ -103,10 +105,10 @@ fn is_name(text: &[u8]) -> bool {
     let name = text.strip_suffix(b".").unwrap_or(text);
     let mut label = 0;
     for &byte in name {
-        if byte == b'.' && label > 0 {
-            label = 0;
-        } else if is_label_byte(byte) && label < LABEL_MAX {
+        if is_label_byte(byte) && label < LABEL_MAX {
             label += 1;
+        } else if byte == b'.' && label > 0 {
+            label = 0;
         } else {
             return false;
         }
@@ -116,8 +118,20 @@ fn is_name(text: &[u8]) -> bool {
 }
 
 fn is_label_byte(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'~')
+    LABEL.get(usize::from(byte)).copied().unwrap_or_default()
 }
+
+/// Letters, digits and `-_~`: looked up for every byte of a name.
+#[expect(clippy::indexing_slicing, reason = "evaluated by the compiler")]
+static LABEL: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut byte = 0_u8;
+    while byte < 128 {
+        table[byte as usize] = byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'~');
+        byte += 1;
+    }
+    table
+};
 
 /// Would `inet_aton` take this label for a part of an address?
 fn is_number(label: &[u8]) -> bool {

@@ -13,7 +13,7 @@ use std::io::Write;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use super::decimal;
-use super::fields::find_rare;
+use super::fields::find_no_target;
 
 pub use super::name::Name;
 
@@ -289,7 +289,7 @@ impl<'h> RequestTarget<'h> {
             return Err(TargetError::OriginForm);
         }
         // A fragment is not sent; readers disagree on where the path ends.
-        if find_rare(target, |byte| matches!(byte, 0..=b' ' | 0x7f | b'#')).is_some() {
+        if find_no_target(target).is_some() {
             return Err(TargetError::Malformed);
         }
         let after_scheme = strip_scheme(target)?;

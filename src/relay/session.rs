@@ -146,9 +146,10 @@ pub fn go_on(
         mut client,
         report,
         mut course,
-        hop,
+        mut hop,
     } = *aside;
     client.conn.borrow_memory(&mut scratch.from_client);
+    hop.conn.borrow_memory(&mut scratch.from_hop);
     course.asked = Some(hop);
     let turn = Turn {
         ctx,
@@ -241,7 +242,10 @@ fn settle(
 ) -> ControlFlow<Outcome, Box<Client>> {
     let client = match next {
         Next::Again(client) => client,
-        Next::Over(outcome) => return ControlFlow::Break(outcome),
+        Next::Over(outcome) => {
+            scratch.keep(head.into_memory());
+            return ControlFlow::Break(outcome);
+        }
         Next::Aside(aside) => {
             return ControlFlow::Break(Outcome::Asked(Box::new(Asked {
                 snapshot,
