@@ -12,7 +12,8 @@
 
 use std::fmt;
 
-use super::fields::{FieldSpan, Fields, Span, Summary, find, find_control, is_token_byte};
+use super::fields::{FieldSpan, Fields, Span, Summary, is_token_byte};
+use super::lanes::{find, find_control};
 use super::start_line::{RequestLine, StatusLine};
 use super::target::Authority;
 

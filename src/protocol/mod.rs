@@ -30,6 +30,7 @@ pub mod fields;
 pub mod framing;
 pub mod head;
 mod hop;
+mod lanes;
 mod name;
 pub mod persistence;
 pub mod proxy_header;

@@ -1,8 +1,9 @@
 //! Start lines: the first line of a request or a response, split into its
 //! words (RFC 9112 §3, §4).
 
-use super::fields::{find, is_token_byte};
+use super::fields::is_token_byte;
 use super::head::{HeadError, Version, malformed};
+use super::lanes::find;
 
 /// `method SP request-target SP HTTP-version` (RFC 9112 §3). No second space is
 /// tolerated: it would let two readers see two targets.

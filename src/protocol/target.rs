@@ -9,11 +9,10 @@
 
 use std::fmt;
 use std::hash::{Hash, Hasher};
-use std::io::Write;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use super::decimal;
-use super::fields::find_no_target;
+use super::lanes::find_no_target;
 
 pub use super::name::Name;
 
@@ -100,12 +99,18 @@ impl Host {
 
     /// Appends what `Display` shows.
     fn write(&self, out: &mut Vec<u8>) {
-        let written = match self {
-            Self::Name(name) => return out.extend_from_slice(name.as_bytes()),
-            Self::V4(address) => write!(out, "{address}"),
-            Self::V6(address) => write!(out, "[{address}]"),
-        };
-        debug_assert!(written.is_ok(), "memory takes everything");
+        match self {
+            Self::Name(name) => out.extend_from_slice(name.as_bytes()),
+            Self::V4(address) => {
+                for (place, octet) in address.octets().into_iter().enumerate() {
+                    if place > 0 {
+                        out.push(b'.');
+                    }
+                    decimal::write(u64::from(octet), out);
+                }
+            }
+            Self::V6(_) => out.extend_from_slice(self.to_string().as_bytes()),
+        }
     }
 }
 
@@ -412,6 +417,17 @@ mod tests {
             ("[::ffff:192.0.2.1]:1", Ok("[::ffff:192.0.2.1]:1")),
             ("[::1]:00080", Ok("[::1]:80")),
         ]);
+    }
+
+    #[test]
+    fn an_authority_is_written_as_it_is_shown() {
+        for text in ["a.test:1", "10.200.0.99:65535", "[2001:db8::1]:80"] {
+            let authority = Authority::from_connect(text.as_bytes()).unwrap();
+            let mut out = Vec::new();
+            authority.write(&mut out);
+            assert_eq!(out, text.as_bytes());
+            assert_eq!(authority.to_string(), text);
+        }
     }
 
     #[test]
