@@ -30,7 +30,7 @@ pub mod session;
 mod tests;
 pub mod upload;
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -148,7 +148,7 @@ pub struct Snapshot {
     pub config: Config,
     /// The upstreams.
     pub pool: Arc<Pool>,
-    shelves: HashMap<UpstreamId, Arc<Shelf>>,
+    shelves: BTreeMap<UpstreamId, Arc<Shelf>>,
 }
 
 impl Snapshot {
@@ -308,6 +308,8 @@ pub struct Scratch {
     pub out: Vec<u8>,
     /// For what is read from the client.
     pub from_client: Vec<u8>,
+    /// For the body of a request.
+    pub body: Vec<u8>,
     /// For what is read from the next hop.
     pub from_hop: Vec<u8>,
 }

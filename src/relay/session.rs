@@ -149,9 +149,10 @@ pub fn go_on(
         mut client,
         report,
         mut course,
-        hop,
+        mut hop,
     } = *aside;
     client.conn.borrow_memory(&mut scratch.from_client);
+    hop.conn.borrow_memory(&mut scratch.from_hop);
     course.asked = Some(hop);
     let turn = Turn {
         ctx,
@@ -244,7 +245,10 @@ fn settle(
 ) -> ControlFlow<Outcome, Box<Client>> {
     let client = match next {
         Next::Again(client) => client,
-        Next::Over(outcome) => return ControlFlow::Break(outcome),
+        Next::Over(outcome) => {
+            scratch.keep(head.into_memory());
+            return ControlFlow::Break(outcome);
+        }
         Next::Aside(aside) => {
             return ControlFlow::Break(Outcome::Asked(Box::new(Asked {
                 snapshot,
@@ -384,7 +388,9 @@ impl Turn<'_> {
             return self.answer_here(client, scratch, admitted.framing);
         }
         let trailers = self.snapshot.config.limits.max_header_bytes;
-        let course = Course::new(Upload::new(admitted.framing, trailers), head);
+        let mut upload = Upload::new(admitted.framing, trailers);
+        upload.borrow_memory(&mut scratch.body);
+        let course = Course::new(upload, head);
         self.relay(client, scratch, &admitted.target, course)
     }
 
@@ -420,7 +426,10 @@ impl Turn<'_> {
         scratch.out = std::mem::take(&mut exchange.out);
         scratch.response = std::mem::take(&mut exchange.scratch_response);
         scratch.from_hop = std::mem::take(&mut exchange.from_hop);
-        let course = exchange.course;
+        let mut course = exchange.course;
+        if !matches!(result, Ok(Done::Asked(_))) {
+            course.upload.return_memory(&mut scratch.body);
+        }
         match result {
             Ok(Done::Asked(hop)) => Next::Aside(Box::new(Aside {
                 client,
