@@ -60,10 +60,10 @@ impl Hop {
         }
     }
 
-    /// How long its answer is waited for before somebody looks whether there is still a point in it.
-    pub(super) fn patience(&self) -> Duration {
+    /// When somebody is to look whether there is still a point in waiting for its answer.
+    pub(super) fn until(&self) -> Instant {
         let aside = self.waiting.as_ref().and_then(|waiting| waiting.aside);
-        aside.unwrap_or(TICK)
+        aside.unwrap_or_else(Instant::now)
     }
 
     /// Whether it has the request, or what there is of it yet.
@@ -139,8 +139,8 @@ struct Waiting {
     suspected: bool,
     /// When something other than the next hop was last looked at while that dripped.
     looked: Option<Instant>,
-    /// It was set aside for so long, and nobody has read since.
-    aside: Option<Duration>,
+    /// It was set aside until then, and nobody has read since.
+    aside: Option<Instant>,
 }
 
 /// What came of asking a next hop.
@@ -399,7 +399,9 @@ impl Exchange<'_> {
             let wait = if was_aside || self.course.upload.is_open() {
                 Wait::No
             } else if hop.conn.unread().is_empty() && self.worker.may_set_aside() {
-                waiting.aside = Some(self.time_left(waiting, limit).min(TICK));
+                let now = Instant::now();
+                let until = self.last_moment(waiting, limit).unwrap_or(now + limit);
+                waiting.aside = Some(until.min(now + TICK));
                 return Ok(Came::Nothing);
             } else {
                 self.worker.may_block();
@@ -421,12 +423,15 @@ impl Exchange<'_> {
 
     /// How much longer the response may take.
     fn time_left(&self, waiting: &Waiting, limit: Duration) -> Duration {
-        let attempt = waiting.asked.map(|asked| asked + limit);
-        let whole = self.deadline();
-        let until = [attempt, whole].into_iter().flatten().min();
-        until.map_or(limit, |until| {
+        self.last_moment(waiting, limit).map_or(limit, |until| {
             until.saturating_duration_since(Instant::now())
         })
+    }
+
+    /// When the response must have come.
+    fn last_moment(&self, waiting: &Waiting, limit: Duration) -> Option<Instant> {
+        let attempt = waiting.asked.map(|asked| asked + limit);
+        [attempt, self.deadline()].into_iter().flatten().min()
     }
 
     /// Nothing came for a while: is there still a point in waiting?

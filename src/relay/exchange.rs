@@ -275,7 +275,13 @@ impl Exchange<'_> {
 
     fn relay_via(&mut self, target: &AbsoluteForm<'_>, start: Start) -> Result<Done, Failed> {
         let mut hop = match start {
-            Start::Picked(lease) => self.connect_upstream(lease, Instant::now())?,
+            Start::Picked(lease) => {
+                let begun = match self.course.request_done {
+                    Some(done) if self.report.attempts == 1 => done,
+                    Some(_) | None => Instant::now(),
+                };
+                self.connect_upstream(lease, begun)?
+            }
             Start::Asked(hop) => hop,
         };
         let begun = hop.begun;

@@ -9,7 +9,7 @@
 use std::io::IoSlice;
 use std::ops::ControlFlow;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crate::net::conn::Conn;
 use crate::net::socket::{Received, TICK, Wait};
@@ -77,9 +77,9 @@ impl Asked {
         &mut self.aside.hop.conn
     }
 
-    /// How long it may wait before somebody looks whether there is still a point in it.
-    pub fn patience(&self) -> Duration {
-        self.aside.hop.patience()
+    /// When somebody is to look whether there is still a point in waiting.
+    pub fn until(&self) -> Instant {
+        self.aside.hop.until()
     }
 }
 

@@ -157,14 +157,16 @@ impl<T, A> Crew<T, A> {
 
     /// Sets the exchange of worker `number` aside, unless there are `most` workers and such exchanges
     /// already. The worker has nothing to do then.
-    pub(super) fn set_aside(&mut self, number: usize, now: u64, most: usize) -> Option<Ticket> {
+    pub(super) fn set_aside(&mut self, number: usize, most: usize) -> Option<Ticket> {
         if self.workers >= most || self.is_lasting(number) {
             return None;
         }
-        let client = self.post(number)?.serving.take()?;
+        let post = self.post(number)?;
+        let since = post.seat.begun.load(Ordering::Relaxed);
+        let client = post.serving.take()?;
         let aside = Aside {
             client,
-            since: now,
+            since,
             is_answered: false,
             lasting: None,
         };
@@ -700,11 +702,11 @@ mod tests {
         queue(&mut crew, 1, 1);
         queue(&mut crew, 2, 2);
         begin(&mut crew, 0, 0);
-        let ticket = crew.set_aside(0, 0, 2).unwrap();
+        let ticket = crew.set_aside(0, 2).unwrap();
         assert_eq!((crew.workers(), crew.busy(), crew.threads()), (2, 1, 1));
         assert_eq!(begin(&mut crew, 0, 0), Some(2));
         assert_eq!((crew.workers(), crew.busy(), crew.threads()), (2, 2, 1));
-        assert!(crew.set_aside(0, 0, 2).is_none(), "there are two");
+        assert!(crew.set_aside(0, 2).is_none(), "there are two");
         crew.answer(ticket, 0, 10);
         assert_eq!((crew.workers(), crew.busy(), crew.answered()), (1, 1, 1));
         crew.rest(0);
@@ -720,7 +722,7 @@ mod tests {
         let mut crew = crew(1);
         queue(&mut crew, 1, 1);
         begin(&mut crew, 0, 0);
-        let ticket = crew.set_aside(0, 0, 9).unwrap();
+        let ticket = crew.set_aside(0, 9).unwrap();
         queue(&mut crew, 2, 2);
         crew.answer(ticket, 0, 10);
         assert_eq!(
@@ -738,7 +740,7 @@ mod tests {
         queue(&mut crew, 2, 20);
         let fair = 1;
         assert_eq!(crew.take(0, fair).unwrap().what, 0);
-        crew.set_aside(0, 0, 9).unwrap();
+        crew.set_aside(0, 9).unwrap();
         assert_eq!(crew.take(0, fair).unwrap().what, 20);
     }
 
@@ -747,8 +749,8 @@ mod tests {
         let budget = Permits::new(1);
         let mut crew = crew(1);
         queue(&mut crew, 1, 1);
-        begin(&mut crew, 0, 0);
-        let ticket = crew.set_aside(0, 5, 9).unwrap();
+        begin(&mut crew, 0, 5);
+        let ticket = crew.set_aside(0, 9).unwrap();
         queue(&mut crew, 1, 2);
         let take = || budget.take(1);
         assert_eq!(crew.make_room(LASTING + 4, (1, 100), &take), 0);

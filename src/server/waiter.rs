@@ -236,7 +236,7 @@ impl Waiter {
     /// Holds an exchange until its next hop says something, or until it is time to see whether there is
     /// still a point in waiting.
     pub(super) fn set_aside(&self, mut waiting: Waiting) -> Result<(), Back> {
-        let until = Instant::now() + waiting.asked.patience();
+        let until = waiting.asked.until();
         let Some(place) = self.place_of_hop(waiting.asked.hop()) else {
             return Err(Back::Unwatched(waiting));
         };

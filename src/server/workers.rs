@@ -173,18 +173,17 @@ impl Workers {
             answers: Vec::new(),
         };
         let mut state = self.state.lock();
-        let refused = self.offer(&mut state, &mut found);
+        let refused = self.offer(&mut state, &mut found, self.now());
         drop(state);
         self.refuse(refused, &Refusal::QueueFull);
     }
 
     /// Queues what was found and calls workers for it. Clients that find no room are returned.
-    fn offer(&self, state: &mut State, found: &mut Found) -> Vec<Ready> {
+    fn offer(&self, state: &mut State, found: &mut Found, now: u64) -> Vec<Ready> {
         let Found { clients, answers } = found;
         if clients.is_empty() && answers.is_empty() {
             return Vec::new();
         }
-        let now = self.now();
         let room = state.bounds.queue.saturating_sub(state.crew.queued());
         let refused = clients.split_off(room.min(clients.len()));
         for what in clients.drain(..) {
@@ -264,15 +263,20 @@ impl Workers {
             number,
         };
         let mut state = self.state.lock();
-        while let Some(task) = self.next_task(&mut state, (number, seat), &mut found) {
+        // The end of one task is the beginning of the next.
+        let mut now = self.now();
+        while let Some(task) = self.next_task(&mut state, (number, seat), &mut found, &mut now) {
             let patience = micros(state.bounds.patience);
+            let begun = now;
+            seat.begun.store(begun, Ordering::Relaxed);
+            seat.may_block.store(false, Ordering::Relaxed);
             let again = MutexGuard::unlocked(&mut state, || {
                 self.serve(task, patience, (number, seat), &mut scratch)
             });
-            let begun = seat.begun.load(Ordering::Relaxed);
-            state.crew.note_pace(self.now().saturating_sub(begun));
+            now = self.now();
+            state.crew.note_pace(now.saturating_sub(begun));
             if let Some(again) = again {
-                state.crew.queue(waiting(again, self.now()));
+                state.crew.queue(waiting(again, now));
                 self.alert(&mut state);
             }
             if state.crew.is_lasting(number) {
@@ -286,6 +290,7 @@ impl Workers {
         state: &mut Locked<'_>,
         (number, seat): (usize, &Seat),
         found: &mut Found,
+        now: &mut u64,
     ) -> Option<Task> {
         loop {
             if let Some((_, answer)) = state.crew.take_answer(number) {
@@ -301,7 +306,8 @@ impl Workers {
             }
             if let Some(watch) = self.waiter.try_watch() {
                 MutexGuard::unlocked(state, || self.watch(watch, None, found));
-                let refused = self.offer(state, found);
+                *now = self.now();
+                let refused = self.offer(state, found, *now);
                 if !refused.is_empty() {
                     MutexGuard::unlocked(state, || self.refuse(refused, &Refusal::QueueFull));
                 }
@@ -309,6 +315,7 @@ impl Workers {
             }
             state.crew.wait(number);
             seat.called.wait_for(state, LEAVE_AFTER);
+            *now = self.now();
             if state.crew.give_up_waiting(number) && !state.crew.has_work() {
                 return None;
             }
@@ -387,9 +394,7 @@ impl Workers {
         bench: &Bench<'_>,
         scratch: &mut Scratch,
     ) -> Outcome {
-        let now = self.now();
-        bench.seat.begun.store(now, Ordering::Relaxed);
-        bench.seat.may_block.store(false, Ordering::Relaxed);
+        let now = bench.seat.begun.load(Ordering::Relaxed);
         bench.looked.set(now);
         let served = match task {
             Task::Begin(job) => {
@@ -443,7 +448,7 @@ impl Workers {
                     MutexGuard::unlocked(&mut state, || {
                         self.watch(watch, limit, &mut found);
                     });
-                    let refused = self.offer(&mut state, &mut found);
+                    let refused = self.offer(&mut state, &mut found, self.now());
                     MutexGuard::unlocked(&mut state, || self.refuse(refused, &Refusal::QueueFull));
                     watches = self.waiter.watches();
                     continue;
@@ -638,10 +643,9 @@ impl Worker for Bench<'_> {
             Leave::Allowed => {}
             Leave::Taken(_) | Leave::Forbidden => return false,
         }
-        let now = self.workers.now();
         let mut state = self.workers.state.lock();
         let most = state.bounds.workers;
-        let ticket = state.crew.set_aside(self.number, now, most);
+        let ticket = state.crew.set_aside(self.number, most);
         if let Some(ticket) = ticket {
             self.leave.set(Leave::Taken(ticket));
         }
@@ -772,6 +776,7 @@ mod tests {
                 clients: vec![(client, None)],
                 answers: Vec::new(),
             },
+            0,
         );
         assert!(refused.is_empty());
         far.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
