@@ -77,6 +77,12 @@ impl Asked {
         &mut self.aside.hop.conn
     }
 
+    /// Since when it waits for an answer.
+    pub fn since(&self) -> Instant {
+        let done = self.aside.course.request_done;
+        done.unwrap_or_else(Instant::now)
+    }
+
     /// How long it may wait before somebody looks whether there is still a point in it.
     pub fn patience(&self) -> Duration {
         self.aside.hop.patience()
@@ -104,8 +110,9 @@ pub trait Worker {
     /// The same for what a next hop sends.
     fn takes_over_hop(&self, conn: &mut Conn);
 
-    /// Whether the exchange at hand may wait for its next hop without this worker.
-    fn may_set_aside(&self) -> bool;
+    /// Whether the exchange at hand may wait for its next hop without this worker; it has waited since
+    /// `since`, which says which exchange of the session it is, too.
+    fn may_set_aside(&self, since: Instant) -> bool;
 }
 
 /// Empty lines between two requests that are overlooked; more begin a request that is refused.

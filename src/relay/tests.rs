@@ -32,7 +32,7 @@ impl Worker for Alone {
 
     fn takes_over_hop(&self, _conn: &mut Conn) {}
 
-    fn may_set_aside(&self) -> bool {
+    fn may_set_aside(&self, _since: std::time::Instant) -> bool {
         true
     }
 }

@@ -61,8 +61,9 @@ pub(super) struct Ticket(usize);
 
 /// What the crew knows of an exchange that was set aside.
 #[derive(Debug)]
-struct Aside {
+pub(super) struct Aside {
     client: IpAddr,
+    /// When it began to wait for its next hop, however often somebody has looked at it since.
     since: u64,
     /// It can go on, and waits for a worker.
     is_answered: bool,
@@ -84,6 +85,9 @@ struct Post {
     serving: Option<IpAddr>,
     /// It stopped counting as a worker, and uses a thread of the budget for what lasts.
     lasting: Option<Permit>,
+    /// That of an exchange which lasted while it was set aside, and since when it waited: it goes on here,
+    /// and takes it along when it is set aside again.
+    kept: Option<(u64, Permit)>,
 }
 
 /// Where an exchange is served.
@@ -98,8 +102,10 @@ enum Served {
 pub(super) struct Seat {
     /// There is a job, or the end.
     pub(super) called: Condvar,
-    /// When its exchange began.
+    /// When its task began.
     pub(super) begun: AtomicU64,
+    /// When its exchange did, or began to wait for its next hop if it was set aside since.
+    pub(super) since: AtomicU64,
 }
 
 impl<T, A> Default for Crew<T, A> {
@@ -152,21 +158,30 @@ impl<T, A> Crew<T, A> {
             .then(|| self.jobs.pop())?
     }
 
-    /// Sets the exchange of worker `number` aside, unless there are `most` workers and such exchanges
-    /// already. The worker has nothing to do then.
-    pub(super) fn set_aside(&mut self, number: usize, now: u64, most: usize) -> Option<Ticket> {
-        if self.workers >= most || self.is_lasting(number) {
+    /// Sets the exchange of worker `number` aside, which waits for its next hop since `since`, unless there
+    /// are `most` workers and such exchanges already. The worker has nothing to do then.
+    pub(super) fn set_aside(&mut self, number: usize, since: u64, most: usize) -> Option<Ticket> {
+        let is_full = self.workers >= most;
+        let post = self.post(number)?;
+        // Not that of an exchange before it on the same connection.
+        let kept = post.kept.take_if(|(before, _)| *before == since);
+        if post.lasting.is_some() || (is_full && kept.is_none()) {
             return None;
         }
-        let client = self.post(number)?.serving.take()?;
+        let client = post.serving.take()?;
+        let lasting = kept.map(|(_, permit)| permit);
+        if lasting.is_some() {
+            self.release(client);
+        } else {
+            self.workers += 1;
+            self.aside += 1;
+        }
         let aside = Aside {
             client,
-            since: now,
+            since,
             is_answered: false,
-            lasting: None,
+            lasting,
         };
-        self.workers += 1;
-        self.aside += 1;
         let index = self.vacant_asides.pop().unwrap_or(self.asides.len());
         match self.asides.get_mut(index) {
             Some(vacant) => *vacant = Some(aside),
@@ -193,10 +208,28 @@ impl<T, A> Crew<T, A> {
         self.answers.len()
     }
 
-    /// Gives worker `number` the exchange that can go on and has waited longest for that.
-    pub(super) fn take_answer(&mut self, number: usize) -> Option<(Ticket, A)> {
+    /// How many of them have a thread of the budget for what lasts, and none at work.
+    pub(super) fn answered_lasting(&self) -> usize {
+        let lasts = |ticket: &Ticket| {
+            let aside = self.asides.get(ticket.0).and_then(Option::as_ref);
+            aside.is_some_and(|aside| aside.lasting.is_some())
+        };
+        let tickets = self.answers.iter().map(|(_, ticket, _)| ticket);
+        tickets.filter(|ticket| lasts(ticket)).count()
+    }
+
+    /// Gives worker `number` the exchange that can go on and has waited longest for that. One that lasts
+    /// makes its worker another thread that does, if there are more than `most` workers.
+    pub(super) fn take_answer(&mut self, number: usize, most: usize) -> Option<(Ticket, A)> {
         let (_, ticket, what) = self.answers.pop_front()?;
         self.take_up(number, ticket);
+        let post = Served::AtPost(number);
+        if self.workers > most
+            && let Some(client) = self.serving(number)
+            && let Some(permit) = self.take_kept(post)
+        {
+            self.lasts(post, client, permit);
+        }
         Some((ticket, what))
     }
 
@@ -212,13 +245,16 @@ impl<T, A> Crew<T, A> {
 
     /// Worker `number` goes on with what was set aside.
     pub(super) fn take_up(&mut self, number: usize, ticket: Ticket) {
-        if let Some(client) = self.give_up(ticket) {
-            self.serves(number, client);
+        if let Some(aside) = self.give_up(ticket) {
+            self.serves(number, aside.client);
+            if let Some(post) = self.post(number) {
+                post.kept = aside.lasting.map(|permit| (aside.since, permit));
+            }
         }
     }
 
-    /// What was set aside is over; says whose it was.
-    pub(super) fn give_up(&mut self, ticket: Ticket) -> Option<IpAddr> {
+    /// What was set aside is over.
+    pub(super) fn give_up(&mut self, ticket: Ticket) -> Option<Aside> {
         let aside = self.asides.get_mut(ticket.0)?.take()?;
         self.vacant_asides.push(ticket.0);
         if aside.counts() {
@@ -229,7 +265,7 @@ impl<T, A> Crew<T, A> {
         if aside.lasting.is_none() {
             self.let_go(aside.client);
         }
-        Some(aside.client)
+        Some(aside)
     }
 
     /// A new worker.
@@ -239,6 +275,7 @@ impl<T, A> Crew<T, A> {
             seat: Arc::clone(&seat),
             serving: None,
             lasting: None,
+            kept: None,
         };
         self.workers += 1;
         let free = self.posts.iter().position(Option::is_none);
@@ -279,6 +316,9 @@ impl<T, A> Crew<T, A> {
     }
 
     fn serves(&mut self, number: usize, client: IpAddr) {
+        if let Some(post) = self.post(number) {
+            post.kept = None;
+        }
         if self.serving(number) != Some(client) {
             self.rest(number);
             *self.held.entry(client).or_insert(0) += 1;
@@ -294,6 +334,7 @@ impl<T, A> Crew<T, A> {
         let Some(post) = self.post(number) else {
             return;
         };
+        post.kept = None;
         let (served, counts) = (post.serving.take(), post.lasting.is_none());
         if let Some(client) = served.filter(|_| counts) {
             self.release(client);
@@ -401,18 +442,25 @@ impl<T, A> Crew<T, A> {
             if !lasts && !is_greedy {
                 continue;
             }
-            let Some(permit) = budget() else {
+            let Some(permit) = self.take_kept(which).or_else(budget) else {
                 break;
             };
-            self.lasts(which, permit);
-            self.workers -= 1;
-            self.release(client);
+            self.lasts(which, client, permit);
             made += 1;
         }
         made
     }
 
-    fn lasts(&mut self, which: Served, permit: Permit) {
+    fn take_kept(&mut self, which: Served) -> Option<Permit> {
+        match which {
+            Served::AtPost(number) => self.post(number)?.kept.take().map(|(_, permit)| permit),
+            Served::Aside(_) => None,
+        }
+    }
+
+    fn lasts(&mut self, which: Served, client: IpAddr, permit: Permit) {
+        self.workers -= 1;
+        self.release(client);
         match which {
             Served::AtPost(number) => {
                 if let Some(post) = self.post(number) {
@@ -448,7 +496,7 @@ impl<T, A> Crew<T, A> {
                 let post = self.posts.get(number)?.as_ref()?;
                 let counts = post.lasting.is_none();
                 let client = post.serving.filter(|_| counts)?;
-                Some((client, post.seat.begun.load(Ordering::Relaxed)))
+                Some((client, post.seat.since.load(Ordering::Relaxed)))
             }
             Served::Aside(index) => {
                 let aside = self.asides.get(index)?.as_ref()?;
@@ -543,6 +591,7 @@ mod tests {
         let job = crew.take(number, 100)?;
         let post = crew.post(number)?;
         post.seat.begun.store(now, Ordering::Relaxed);
+        post.seat.since.store(now, Ordering::Relaxed);
         Some(job.what)
     }
 
@@ -684,7 +733,7 @@ mod tests {
         crew.answer(ticket, 0, 10);
         assert_eq!((crew.workers(), crew.busy(), crew.answered()), (1, 1, 1));
         crew.rest(0);
-        assert_eq!(crew.take_answer(0), Some((ticket, 10)));
+        assert_eq!(crew.take_answer(0, 9), Some((ticket, 10)));
         assert_eq!((crew.workers(), crew.busy(), crew.threads()), (1, 1, 1));
         crew.rest(0);
         assert_eq!((crew.workers(), crew.busy()), (1, 0));
@@ -703,7 +752,7 @@ mod tests {
             (crew.queued(), crew.has_work(), crew.oldest(7)),
             (1, true, 7)
         );
-        assert!(crew.take_answer(0).is_some() && crew.take_answer(0).is_none());
+        assert!(crew.take_answer(0, 9).is_some() && crew.take_answer(0, 9).is_none());
         assert!(crew.overdue(9, 5).is_some() && crew.overdue(9, 5).is_none());
     }
 
@@ -732,6 +781,66 @@ mod tests {
         assert_eq!((crew.workers(), crew.busy(), crew.lasting()), (1, 0, 1));
         crew.take_up(0, ticket);
         assert_eq!((crew.workers(), crew.busy(), crew.lasting()), (1, 1, 0));
-        assert_eq!(budget.taken(), 0);
+        crew.rest(0);
+        assert_eq!((crew.workers(), crew.busy(), budget.taken()), (1, 0, 0));
+    }
+
+    /// Somebody looks at it once a second, whether it lasts or not.
+    #[test]
+    fn one_that_lasts_needs_no_worker_again_because_somebody_looked_at_it() {
+        let budget = Permits::new(1);
+        let mut crew = crew(1);
+        queue(&mut crew, 1, 1);
+        begin(&mut crew, 0, 0);
+        let ticket = crew.set_aside(0, 5, 2).unwrap();
+        let take = || budget.take(1);
+        assert_eq!(crew.make_room(LASTING + 5, (1, 100), &take), 1);
+        crew.answer(ticket, LASTING + 6, 10);
+        crew.take_answer(0, 9).unwrap();
+        assert_eq!((crew.busy(), budget.taken()), (1, 1));
+        let ticket = crew.set_aside(0, 5, 1).unwrap();
+        assert_eq!((crew.workers(), crew.busy(), crew.lasting()), (1, 0, 1));
+        // The next on the same connection has nothing of that.
+        crew.take_up(0, ticket);
+        assert!(crew.set_aside(0, LASTING + 7, 1).is_none());
+        crew.rest(0);
+        assert_eq!((crew.workers(), crew.busy(), budget.taken()), (1, 0, 0));
+        assert!(crew.held.is_empty());
+    }
+
+    #[test]
+    fn the_answer_to_one_that_lasts_waits_for_no_worker_of_others() {
+        let budget = Permits::new(1);
+        let mut crew = crew(1);
+        queue(&mut crew, 1, 1);
+        begin(&mut crew, 0, 0);
+        let ticket = crew.set_aside(0, 5, 2).unwrap();
+        assert_eq!(crew.make_room(LASTING + 5, (1, 100), &|| budget.take(1)), 1);
+        queue(&mut crew, 2, 2);
+        begin(&mut crew, 0, LASTING + 5);
+        crew.answer(ticket, LASTING + 6, 10);
+        assert_eq!((crew.workers(), crew.answered_lasting()), (1, 1));
+        let (number, _) = crew.join();
+        assert_eq!(crew.take_answer(number, 1), Some((ticket, 10)));
+        assert_eq!((crew.workers(), crew.busy(), crew.lasting()), (1, 1, 1));
+        assert!(crew.is_lasting(number));
+        crew.leave(number);
+        crew.rest(0);
+        assert_eq!((crew.workers(), crew.busy(), budget.taken()), (1, 0, 0));
+        assert!(crew.held.is_empty());
+    }
+
+    #[test]
+    fn one_that_was_looked_at_waits_since_it_was_asked() {
+        let budget = Permits::new(1);
+        let mut crew = crew(1);
+        queue(&mut crew, 1, 1);
+        begin(&mut crew, 0, 0);
+        let ticket = crew.set_aside(0, 5, 2).unwrap();
+        crew.answer(ticket, LASTING, 10);
+        crew.take_answer(0, 9).unwrap();
+        crew.set_aside(0, 5, 2).unwrap();
+        let take = || budget.take(1);
+        assert_eq!(crew.make_room(LASTING + 5, (1, 100), &take), 1);
     }
 }
