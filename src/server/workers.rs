@@ -474,6 +474,10 @@ impl Workers {
                 self.alarm.wait_for(&mut state, LOOK_EVERY);
             }
         }
+        // What this one has seen last, when the workers may have left already.
+        let left = state.crew.take_answers();
+        drop(state);
+        self.cut(left);
     }
 
     /// Has a worker watch from now on, if one can be had.
