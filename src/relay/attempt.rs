@@ -398,7 +398,7 @@ impl Exchange<'_> {
             let was_aside = waiting.aside.take().is_some();
             let wait = if was_aside || self.course.upload.is_open() {
                 Wait::No
-            } else if hop.conn.unread().is_empty() && self.worker.may_set_aside() {
+            } else if hop.conn.unread().is_empty() && self.may_set_aside() {
                 let now = Instant::now();
                 let until = self.last_moment(waiting, limit).unwrap_or(now + limit);
                 waiting.aside = Some(until.min(now + TICK));
@@ -419,6 +419,11 @@ impl Exchange<'_> {
                 Err(_) => return Err(Failed::no_response(HopFailure::Reset)),
             }
         }
+    }
+
+    fn may_set_aside(&self) -> bool {
+        let since = self.course.request_done.unwrap_or_else(Instant::now);
+        self.worker.may_set_aside(since)
     }
 
     /// How much longer the response may take.

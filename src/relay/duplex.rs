@@ -94,6 +94,7 @@ impl Exchange<'_> {
         coder: &mut BodyCoder,
         out: &mut Vec<u8>,
     ) -> Result<(), Failed> {
+        self.worker.takes_over_hop(&mut hop.conn);
         let mut down = Down {
             coder,
             out,

@@ -77,6 +77,12 @@ impl Asked {
         &mut self.aside.hop.conn
     }
 
+    /// Since when it waits for an answer.
+    pub fn since(&self) -> Instant {
+        let done = self.aside.course.request_done;
+        done.unwrap_or_else(Instant::now)
+    }
+
     /// When somebody is to look whether there is still a point in waiting.
     pub fn until(&self) -> Instant {
         self.aside.hop.until()
@@ -107,8 +113,9 @@ pub trait Worker {
     /// From here on the exchange at hand may wait for its peers: others who wait need another worker.
     fn may_block(&self);
 
-    /// Whether the exchange at hand may wait for its next hop without this worker.
-    fn may_set_aside(&self) -> bool;
+    /// Whether the exchange at hand may wait for its next hop without this worker; it has waited since
+    /// `since`, which says which exchange of the session it is, too.
+    fn may_set_aside(&self, since: Instant) -> bool;
 }
 
 /// Empty lines between two requests that are overlooked; more begin a request that is refused.

@@ -34,7 +34,7 @@ impl Worker for Alone {
 
     fn may_block(&self) {}
 
-    fn may_set_aside(&self) -> bool {
+    fn may_set_aside(&self, _since: std::time::Instant) -> bool {
         true
     }
 }

@@ -64,6 +64,7 @@ pub(super) struct Ticket(usize);
 #[derive(Debug)]
 struct Aside {
     client: IpAddr,
+    /// When it began to wait for its next hop, however often somebody has looked at it since.
     since: u64,
     /// It can go on, and waits for a worker.
     is_answered: bool,
@@ -85,6 +86,9 @@ struct Post {
     serving: Option<IpAddr>,
     /// It stopped counting as a worker, and uses a thread of the budget for what lasts.
     lasting: Option<Permit>,
+    /// That of an exchange which lasted while it was set aside, and since when it waited: it goes on here,
+    /// and takes it along when it is set aside again.
+    kept: Option<(u64, Permit)>,
 }
 
 /// Where an exchange is served.
@@ -99,8 +103,10 @@ enum Served {
 pub(super) struct Seat {
     /// There is a job, or the end.
     pub(super) called: Condvar,
-    /// When its exchange began.
+    /// When its task began.
     pub(super) begun: AtomicU64,
+    /// When its exchange did, or began to wait for its next hop if it was set aside since.
+    pub(super) since: AtomicU64,
     /// It may be waiting for a peer.
     pub(super) may_block: AtomicBool,
 }
@@ -155,23 +161,30 @@ impl<T, A> Crew<T, A> {
             .then(|| self.jobs.pop())?
     }
 
-    /// Sets the exchange of worker `number` aside, unless there are `most` workers and such exchanges
-    /// already. The worker has nothing to do then.
-    pub(super) fn set_aside(&mut self, number: usize, most: usize) -> Option<Ticket> {
-        if self.workers >= most || self.is_lasting(number) {
+    /// Sets the exchange of worker `number` aside, which waits for its next hop since `since`, unless there
+    /// are `most` workers and such exchanges already. The worker has nothing to do then.
+    pub(super) fn set_aside(&mut self, number: usize, since: u64, most: usize) -> Option<Ticket> {
+        let is_full = self.workers >= most;
+        let post = self.post(number)?;
+        // Not that of an exchange before it on the same connection.
+        let kept = post.kept.take_if(|(before, _)| *before == since);
+        if post.lasting.is_some() || (is_full && kept.is_none()) {
             return None;
         }
-        let post = self.post(number)?;
-        let since = post.seat.begun.load(Ordering::Relaxed);
         let client = post.serving.take()?;
+        let lasting = kept.map(|(_, permit)| permit);
+        if lasting.is_some() {
+            self.release(client);
+        } else {
+            self.workers += 1;
+            self.aside += 1;
+        }
         let aside = Aside {
             client,
             since,
             is_answered: false,
-            lasting: None,
+            lasting,
         };
-        self.workers += 1;
-        self.aside += 1;
         let index = self.vacant_asides.pop().unwrap_or(self.asides.len());
         match self.asides.get_mut(index) {
             Some(vacant) => *vacant = Some(aside),
@@ -198,10 +211,28 @@ impl<T, A> Crew<T, A> {
         self.answers.len()
     }
 
-    /// Gives worker `number` the exchange that can go on and has waited longest for that.
-    pub(super) fn take_answer(&mut self, number: usize) -> Option<(Ticket, A)> {
+    /// How many of them have a thread of the budget for what lasts, and none at work.
+    pub(super) fn answered_lasting(&self) -> usize {
+        let lasts = |ticket: &Ticket| {
+            let aside = self.asides.get(ticket.0).and_then(Option::as_ref);
+            aside.is_some_and(|aside| aside.lasting.is_some())
+        };
+        let tickets = self.answers.iter().map(|(_, ticket, _)| ticket);
+        tickets.filter(|ticket| lasts(ticket)).count()
+    }
+
+    /// Gives worker `number` the exchange that can go on and has waited longest for that. One that lasts
+    /// makes its worker another thread that does, if there are more than `most` workers.
+    pub(super) fn take_answer(&mut self, number: usize, most: usize) -> Option<(Ticket, A)> {
         let (_, ticket, what) = self.answers.pop_front()?;
         self.take_up(number, ticket);
+        let post = Served::AtPost(number);
+        if self.workers > most
+            && let Some(client) = self.serving(number)
+            && let Some(permit) = self.take_kept(post)
+        {
+            self.lasts(post, client, permit);
+        }
         Some((ticket, what))
     }
 
@@ -220,8 +251,12 @@ impl<T, A> Crew<T, A> {
         let Some(aside) = self.remove(ticket) else {
             return;
         };
-        if aside.lasting.is_some() {
-            return self.serves(number, aside.client);
+        if let Some(permit) = aside.lasting {
+            self.serves(number, aside.client);
+            if let Some(post) = self.post(number) {
+                post.kept = Some((aside.since, permit));
+            }
+            return;
         }
         // What its client holds stays the same.
         self.rest(number);
@@ -258,6 +293,7 @@ impl<T, A> Crew<T, A> {
             seat: Arc::clone(&seat),
             serving: None,
             lasting: None,
+            kept: None,
         };
         self.workers += 1;
         let free = self.posts.iter().position(Option::is_none);
@@ -298,6 +334,9 @@ impl<T, A> Crew<T, A> {
     }
 
     fn serves(&mut self, number: usize, client: IpAddr) {
+        if let Some(post) = self.post(number) {
+            post.kept = None;
+        }
         if self.serving(number) != Some(client) {
             self.rest(number);
             *self.held.entry(client).or_insert(0) += 1;
@@ -313,6 +352,7 @@ impl<T, A> Crew<T, A> {
         let Some(post) = self.post(number) else {
             return;
         };
+        post.kept = None;
         let (served, counts) = (post.serving.take(), post.lasting.is_none());
         if let Some(client) = served.filter(|_| counts) {
             self.release(client);
@@ -425,18 +465,25 @@ impl<T, A> Crew<T, A> {
             if !lasts && !is_greedy {
                 continue;
             }
-            let Some(permit) = budget() else {
+            let Some(permit) = self.take_kept(which).or_else(budget) else {
                 break;
             };
-            self.lasts(which, permit);
-            self.workers -= 1;
-            self.release(client);
+            self.lasts(which, client, permit);
             made += 1;
         }
         made
     }
 
-    fn lasts(&mut self, which: Served, permit: Permit) {
+    fn take_kept(&mut self, which: Served) -> Option<Permit> {
+        match which {
+            Served::AtPost(number) => self.post(number)?.kept.take().map(|(_, permit)| permit),
+            Served::Aside(_) => None,
+        }
+    }
+
+    fn lasts(&mut self, which: Served, client: IpAddr, permit: Permit) {
+        self.workers -= 1;
+        self.release(client);
         match which {
             Served::AtPost(number) => {
                 if let Some(post) = self.post(number) {
@@ -472,7 +519,7 @@ impl<T, A> Crew<T, A> {
                 let post = self.posts.get(number)?.as_ref()?;
                 let counts = post.lasting.is_none();
                 let client = post.serving.filter(|_| counts)?;
-                Some((client, post.seat.begun.load(Ordering::Relaxed)))
+                Some((client, post.seat.since.load(Ordering::Relaxed)))
             }
             Served::Aside(index) => {
                 let aside = self.asides.get(index)?.as_ref()?;
@@ -569,6 +616,7 @@ mod tests {
         let job = crew.take(number, 100)?;
         let post = crew.post(number)?;
         post.seat.begun.store(now, Ordering::Relaxed);
+        post.seat.since.store(now, Ordering::Relaxed);
         Some(job.what)
     }
 
@@ -702,15 +750,15 @@ mod tests {
         queue(&mut crew, 1, 1);
         queue(&mut crew, 2, 2);
         begin(&mut crew, 0, 0);
-        let ticket = crew.set_aside(0, 2).unwrap();
+        let ticket = crew.set_aside(0, 0, 2).unwrap();
         assert_eq!((crew.workers(), crew.busy(), crew.threads()), (2, 1, 1));
         assert_eq!(begin(&mut crew, 0, 0), Some(2));
         assert_eq!((crew.workers(), crew.busy(), crew.threads()), (2, 2, 1));
-        assert!(crew.set_aside(0, 2).is_none(), "there are two");
+        assert!(crew.set_aside(0, 0, 2).is_none(), "there are two");
         crew.answer(ticket, 0, 10);
         assert_eq!((crew.workers(), crew.busy(), crew.answered()), (1, 1, 1));
         crew.rest(0);
-        assert_eq!(crew.take_answer(0), Some((ticket, 10)));
+        assert_eq!(crew.take_answer(0, 9), Some((ticket, 10)));
         assert_eq!((crew.workers(), crew.busy(), crew.threads()), (1, 1, 1));
         crew.rest(0);
         assert_eq!((crew.workers(), crew.busy()), (1, 0));
@@ -722,14 +770,14 @@ mod tests {
         let mut crew = crew(1);
         queue(&mut crew, 1, 1);
         begin(&mut crew, 0, 0);
-        let ticket = crew.set_aside(0, 9).unwrap();
+        let ticket = crew.set_aside(0, 0, 9).unwrap();
         queue(&mut crew, 2, 2);
         crew.answer(ticket, 0, 10);
         assert_eq!(
             (crew.queued(), crew.has_work(), crew.oldest(7)),
             (1, true, 7)
         );
-        assert!(crew.take_answer(0).is_some() && crew.take_answer(0).is_none());
+        assert!(crew.take_answer(0, 9).is_some() && crew.take_answer(0, 9).is_none());
         assert!(crew.overdue(9, 5).is_some() && crew.overdue(9, 5).is_none());
     }
 
@@ -740,7 +788,7 @@ mod tests {
         queue(&mut crew, 2, 20);
         let fair = 1;
         assert_eq!(crew.take(0, fair).unwrap().what, 0);
-        crew.set_aside(0, 9).unwrap();
+        crew.set_aside(0, 0, 9).unwrap();
         assert_eq!(crew.take(0, fair).unwrap().what, 20);
     }
 
@@ -749,8 +797,8 @@ mod tests {
         let budget = Permits::new(1);
         let mut crew = crew(1);
         queue(&mut crew, 1, 1);
-        begin(&mut crew, 0, 5);
-        let ticket = crew.set_aside(0, 9).unwrap();
+        begin(&mut crew, 0, 0);
+        let ticket = crew.set_aside(0, 5, 9).unwrap();
         queue(&mut crew, 1, 2);
         let take = || budget.take(1);
         assert_eq!(crew.make_room(LASTING + 4, (1, 100), &take), 0);
@@ -758,6 +806,66 @@ mod tests {
         assert_eq!((crew.workers(), crew.busy(), crew.lasting()), (1, 0, 1));
         crew.take_up(0, ticket);
         assert_eq!((crew.workers(), crew.busy(), crew.lasting()), (1, 1, 0));
-        assert_eq!(budget.taken(), 0);
+        crew.rest(0);
+        assert_eq!((crew.workers(), crew.busy(), budget.taken()), (1, 0, 0));
+    }
+
+    /// Somebody looks at it once a second, whether it lasts or not.
+    #[test]
+    fn one_that_lasts_needs_no_worker_again_because_somebody_looked_at_it() {
+        let budget = Permits::new(1);
+        let mut crew = crew(1);
+        queue(&mut crew, 1, 1);
+        begin(&mut crew, 0, 0);
+        let ticket = crew.set_aside(0, 5, 2).unwrap();
+        let take = || budget.take(1);
+        assert_eq!(crew.make_room(LASTING + 5, (1, 100), &take), 1);
+        crew.answer(ticket, LASTING + 6, 10);
+        crew.take_answer(0, 9).unwrap();
+        assert_eq!((crew.busy(), budget.taken()), (1, 1));
+        let ticket = crew.set_aside(0, 5, 1).unwrap();
+        assert_eq!((crew.workers(), crew.busy(), crew.lasting()), (1, 0, 1));
+        // The next on the same connection has nothing of that.
+        crew.take_up(0, ticket);
+        assert!(crew.set_aside(0, LASTING + 7, 1).is_none());
+        crew.rest(0);
+        assert_eq!((crew.workers(), crew.busy(), budget.taken()), (1, 0, 0));
+        assert!(crew.held.is_empty());
+    }
+
+    #[test]
+    fn the_answer_to_one_that_lasts_waits_for_no_worker_of_others() {
+        let budget = Permits::new(1);
+        let mut crew = crew(1);
+        queue(&mut crew, 1, 1);
+        begin(&mut crew, 0, 0);
+        let ticket = crew.set_aside(0, 5, 2).unwrap();
+        assert_eq!(crew.make_room(LASTING + 5, (1, 100), &|| budget.take(1)), 1);
+        queue(&mut crew, 2, 2);
+        begin(&mut crew, 0, LASTING + 5);
+        crew.answer(ticket, LASTING + 6, 10);
+        assert_eq!((crew.workers(), crew.answered_lasting()), (1, 1));
+        let (number, _) = crew.join();
+        assert_eq!(crew.take_answer(number, 1), Some((ticket, 10)));
+        assert_eq!((crew.workers(), crew.busy(), crew.lasting()), (1, 1, 1));
+        assert!(crew.is_lasting(number));
+        crew.leave(number);
+        crew.rest(0);
+        assert_eq!((crew.workers(), crew.busy(), budget.taken()), (1, 0, 0));
+        assert!(crew.held.is_empty());
+    }
+
+    #[test]
+    fn one_that_was_looked_at_waits_since_it_was_asked() {
+        let budget = Permits::new(1);
+        let mut crew = crew(1);
+        queue(&mut crew, 1, 1);
+        begin(&mut crew, 0, 0);
+        let ticket = crew.set_aside(0, 5, 2).unwrap();
+        crew.answer(ticket, LASTING, 10);
+        crew.take_answer(0, 9).unwrap();
+        crew.set_aside(0, 5, 2).unwrap();
+        let take = || budget.take(1);
+        assert_eq!(crew.make_room(LASTING + 5, (1, 100), &take), 1);
     }
 }

@@ -68,7 +68,7 @@ impl What {
 pub(super) enum Told {
     /// Nothing.
     Data,
-    /// The client will send nothing more: no event follows, so whoever reads must read to the end.
+    /// The peer will send nothing more: no event follows, so whoever reads must read to the end.
     End,
 }
 

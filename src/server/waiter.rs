@@ -576,8 +576,13 @@ impl Watch<'_> {
         let (mut away, mut late) = (Vec::new(), Vec::new());
         let mut held = self.waiter.held.lock();
         for event in &self.source.events {
+            let told = if event.is_read_closed() {
+                Told::End
+            } else {
+                Told::Data
+            };
             if let Some(fd) = event.token().0.checked_sub(HOPS) {
-                let stirred = held.hops.stir(Place(fd), Told::Data);
+                let stirred = held.hops.stir(Place(fd), told);
                 found.answers.extend(stirred.map(|(waiting, _)| waiting));
                 continue;
             }
@@ -586,11 +591,6 @@ impl Watch<'_> {
                     self.waiter.rings.store(true, Ordering::Relaxed);
                 }
                 continue;
-            };
-            let told = if event.is_read_closed() {
-                Told::End
-            } else {
-                Told::Data
             };
             let place = Place(index);
             match held.table.stir(place, told) {

@@ -90,6 +90,18 @@ enum Overseer {
     Looks,
 }
 
+impl State {
+    /// How many more workers there may be. An exchange that lasts brings its own thread, which it had not
+    /// needed so far; and without any worker nobody would make room.
+    fn room(&self) -> usize {
+        let most = self.bounds.workers;
+        let alone = self.crew.staffed() == 0;
+        (most + self.crew.answered_lasting())
+            .saturating_sub(self.crew.workers())
+            .max(usize::from(alone).min(most))
+    }
+}
+
 type Locked<'a> = MutexGuard<'a, State>;
 
 /// How many workers there may be, how many jobs may wait, and how long.
@@ -166,6 +178,10 @@ impl Workers {
         micros(self.born.elapsed())
     }
 
+    fn at(&self, then: Instant) -> u64 {
+        micros(then.saturating_duration_since(self.born))
+    }
+
     /// Has a client served as soon as a worker is free; refuses it when too many wait already.
     pub(super) fn submit(&self, ready: Ready) {
         let mut found = Found {
@@ -235,6 +251,10 @@ impl Workers {
     /// Starts `count` workers, or as many as there are threads for; returns how many.
     fn start(self: &Arc<Self>, state: &mut Locked<'_>, count: usize) -> usize {
         for started in 0..count {
+            // While one is started, others may set exchanges aside.
+            if state.room() == 0 {
+                return started;
+            }
             let (number, seat) = state.crew.join();
             let workers = Arc::clone(self);
             let thread = MutexGuard::unlocked(state, || {
@@ -293,15 +313,18 @@ impl Workers {
         now: &mut u64,
     ) -> Option<Task> {
         loop {
-            if let Some((_, answer)) = state.crew.take_answer(number) {
+            let most = state.bounds.workers;
+            if let Some((_, answer)) = state.crew.take_answer(number, most) {
                 return Some(Task::GoOn(answer));
             }
-            let fair = state.bounds.workers / 2;
+            let fair = most / 2;
             if let Some(job) = state.crew.take(number, fair) {
                 return Some(Task::Begin(job));
             }
             state.crew.rest(number);
-            if state.closing {
+            // Another had the answer for which this one was started.
+            let is_spare = state.crew.workers() > most && state.crew.staffed() > 1;
+            if state.closing || is_spare {
                 return None;
             }
             if let Some(watch) = self.waiter.try_watch() {
@@ -395,6 +418,11 @@ impl Workers {
         scratch: &mut Scratch,
     ) -> Outcome {
         let now = bench.seat.begun.load(Ordering::Relaxed);
+        let since = match &task {
+            Task::Begin(_) => now,
+            Task::GoOn(waiting) => self.at(waiting.asked.since()),
+        };
+        bench.seat.since.store(since, Ordering::Relaxed);
         bench.looked.set(now);
         let served = match task {
             Task::Begin(job) => {
@@ -461,6 +489,10 @@ impl Workers {
                 self.alarm.wait_for(&mut state, LOOK_EVERY);
             }
         }
+        // What this one has seen last, when the workers may have left already.
+        let left = state.crew.take_answers();
+        drop(state);
+        self.cut(left);
     }
 
     /// Has a worker watch from now on, if one can be had.
@@ -480,7 +512,7 @@ impl Workers {
         if wanted == 0 || (state.crew.is_active(now) && state.crew.oldest(now) < SLOW) {
             return;
         }
-        let possible = bounds.workers.saturating_sub(state.crew.workers());
+        let possible = state.room();
         let started = self.start(state, wanted.min(possible));
         if possible < wanted {
             let room = (wanted - started, bounds.workers / 2);
@@ -535,8 +567,13 @@ impl Workers {
         }
         drop(state);
         self.alarm.notify_all();
+        self.cut(left.into_iter().chain(answered));
+    }
+
+    /// Ends exchanges for which no worker is left.
+    fn cut(&self, left: impl IntoIterator<Item = Waiting>) {
         let mut scratch = Scratch::default();
-        for waiting in left.into_iter().chain(answered) {
+        for waiting in left {
             let ended = catch_unwind(AssertUnwindSafe(|| {
                 session::go_on(&self.ctx, &mut scratch, *waiting.asked, &Last)
             }));
@@ -607,6 +644,7 @@ impl Worker for Bench<'_> {
     fn another_exchange(&self) -> Turns {
         let now = self.workers.now();
         self.seat.begun.store(now, Ordering::Relaxed);
+        self.seat.since.store(now, Ordering::Relaxed);
         if now.saturating_sub(self.looked.get()) < TURN {
             return Turns::GoOn;
         }
@@ -638,14 +676,15 @@ impl Worker for Bench<'_> {
         }
     }
 
-    fn may_set_aside(&self) -> bool {
+    fn may_set_aside(&self, since: Instant) -> bool {
         match self.leave.get() {
             Leave::Allowed => {}
             Leave::Taken(_) | Leave::Forbidden => return false,
         }
+        let since = self.workers.at(since);
         let mut state = self.workers.state.lock();
         let most = state.bounds.workers;
-        let ticket = state.crew.set_aside(self.number, most);
+        let ticket = state.crew.set_aside(self.number, since, most);
         if let Some(ticket) = ticket {
             self.leave.set(Leave::Taken(ticket));
         }
@@ -667,7 +706,7 @@ impl Worker for Last {
 
     fn may_block(&self) {}
 
-    fn may_set_aside(&self) -> bool {
+    fn may_set_aside(&self, _since: Instant) -> bool {
         false
     }
 }

@@ -40,6 +40,18 @@ fn early_hints_are_relayed_with_their_fields() {
     client.expect_status(200).expect_body("hi");
 }
 
+/// The end came in one event with the interim response, and was seen a second later.
+#[test]
+fn a_close_behind_an_interim_response_is_no_answer() {
+    let (proxy, upstream, mut client) = one_upstream();
+    client.get("http://o.test/");
+    let (mut hop, _) = upstream.accept_and_read_request();
+    hop.send("HTTP/1.1 102 Processing\r\n\r\n");
+    drop(hop);
+    client.expect_head(102).expect_status(502);
+    proxy.expect_at_rest();
+}
+
 #[test]
 fn several_interim_responses_in_one_piece_with_the_final_one_are_relayed() {
     let (proxy, upstream, mut client) = one_upstream();
