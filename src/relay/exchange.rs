@@ -15,6 +15,7 @@ use crate::balance::pool::Tried;
 use crate::balance::upstream::Lease;
 use crate::net::conn::Conn;
 use crate::net::dial::{self, DialError};
+use crate::net::memory::Memory;
 use crate::net::resolve::Resolver;
 use crate::net::shelf::UseFor;
 use crate::net::socket::{self, TICK};
@@ -56,7 +57,7 @@ pub struct Exchange<'a> {
     /// Memory for the next response head.
     pub(super) scratch_response: HeadMemory,
     /// Memory for what the next hop sends.
-    pub(super) from_hop: Vec<u8>,
+    pub(super) from_hop: Memory,
     /// When the last byte of the request was read.
     pub(super) request_done: Option<Instant>,
     /// The next hop's connection belongs to this client from now on.
@@ -452,7 +453,7 @@ impl Exchange<'_> {
         {
             let mut conn = hop.conn;
             conn.limit_read(TICK);
-            conn.return_memory(&mut self.from_hop);
+            conn.lay_aside(&mut self.from_hop);
             shelf.keep(conn.into_parts().0, use_for, most);
         }
     }

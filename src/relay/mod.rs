@@ -48,6 +48,7 @@ use crate::balance::vitals::UpstreamId;
 use crate::config::checked::Config;
 use crate::metrics::Metrics;
 use crate::net::conn::Conn;
+use crate::net::memory::Memory;
 use crate::net::permits::{ClientPermit, Permit};
 use crate::net::pipe::Pipes;
 use crate::net::resolve::Resolver;
@@ -302,9 +303,9 @@ pub struct Scratch {
     /// What is about to be sent.
     pub out: Vec<u8>,
     /// For what is read from the client.
-    pub from_client: Vec<u8>,
+    pub from_client: Memory,
     /// For what is read from the next hop.
-    pub from_hop: Vec<u8>,
+    pub from_hop: Memory,
 }
 
 /// Milliseconds since 1970, for what people see.

@@ -82,7 +82,7 @@ pub fn serve(
     client.conn.borrow_memory(&mut scratch.from_client);
     let mut outcome = converse(ctx, scratch, client, worker);
     if let Outcome::Park(client) = &mut outcome {
-        client.conn.return_memory(&mut scratch.from_client);
+        client.conn.lay_aside(&mut scratch.from_client);
     }
     outcome
 }
