@@ -28,7 +28,7 @@
 //! | requests on a connection | none: each is served in its turn, and none is kept; after 20 ms of them whoever waits comes first | `TURN` | | `ten_thousand_pipelined_requests_are_answered_in_order`, `a_pipeline_whose_answers_nobody_reads_is_cut`, `an_endless_pipeline_makes_way_for_whoever_waits` |
 //! | requests that wait for a worker | four for each worker | `limits.queue` | 503 | `more_waiting_requests_than_the_queue_holds_are_refused` |
 //! | how long they wait | 5 s | `limits.queue_timeout_secs` | 503 | `a_request_that_waits_too_long_for_a_worker_is_refused` |
-//! | workers | 64 a core, between 512 and 1024 | `limits.workers`, at most `WORKERS_MAX` | the request waits | `never_more_workers_are_started_than_the_file_says` |
+//! | requests at work, with a worker or waiting for their next hop | 64 a core, between 512 and 1024 | `limits.workers`, at most `WORKERS_MAX` | the request waits | `never_more_workers_are_started_than_the_file_says`, `requests_that_wait_for_an_upstream_count_as_workers` |
 //! | workers of one address | half of them, while others wait | | the others go first | `one_address_cannot_take_all_workers` |
 //! | threads for what lasts | three quarters of what the system allows, at most 16384 | `MOST_LONG_THREADS` | exchanges keep their workers, tunnels get 503 | `endless_streams_and_stalled_readers_do_not_use_up_the_workers`, `with_forty_threads_it_answers_and_recovers` |
 //! | those of one address | the last eighth is for whoever has less than half of them | | tunnels get 503 | `one_client_cannot_take_all_threads_for_tunnels` |

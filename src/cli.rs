@@ -16,6 +16,7 @@ use log::LevelFilter;
 use crate::config;
 use crate::config::report::Report;
 use crate::logging::{self, Level};
+use crate::net::passed::Passed;
 use crate::status::{self, NoQuestion, Question, Times, Verdict, What, Whom};
 use crate::{demo, server};
 
@@ -57,8 +58,10 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     match wish(&matches) {
         Wish::Check { config } => check(&config),
         Wish::Run { config } => {
+            // Before the log has a descriptor, which would be taken for one that was passed.
+            let passed = Passed::of_environment();
             start_log(Level::choose(asked, from_environment.as_deref()));
-            relay(&config)
+            relay(&config, passed)
         }
         Wish::Demo => {
             start_log(Level::choose(asked, from_environment.as_deref()));
@@ -201,13 +204,13 @@ fn check(path: &Path) -> ExitCode {
     }
 }
 
-fn relay(path: &Path) -> ExitCode {
+fn relay(path: &Path, passed: io::Result<Passed>) -> ExitCode {
     match config::load(path) {
         Ok(config) => {
             for notice in &config.warnings {
                 log::warn!("{notice}");
             }
-            ended(server::run(config, path))
+            ended(passed.and_then(|passed| server::run(config, path, passed)))
         }
         Err(error) => refuse(&error),
     }

@@ -17,6 +17,7 @@
 //! | attempt | one try at one next hop within an exchange |
 //! | session | all exchanges of one client connection |
 //! | parked | held by the waiter: idle, or its next head is incomplete |
+//! | set aside | held by the waiter: the next hop was asked and has not answered yet |
 //! | lasting | an exchange whose thread no longer counts as a worker |
 //! | tunnel | bytes after a successful CONNECT or a 101 |
 //! | refusal | an answer this proxy makes itself |
@@ -43,7 +44,7 @@
 //!  main ── Server::start ── waits for signals ── drain ── join
 //!  acceptor x1  accept ─ permit ─▶ waiter ─ readable ─▶ [bounded queue] ─▶ worker xN ─ session::serve
 //!                                    ▲ an idle worker      full: 503          │ Park       │ Tunnel
-//!                                    │ watches (mio)                          │            └▶ ferry x1 per 2 cores
+//!                                    │ watches (mio)                          │ Asked      └▶ ferry x1 per 2 cores
 //!                                    └────────────────────────────────────────┘
 //!  tunnel x0..2 each, while it is busy
 //!  overseer x1   health x1 (+ probes)   reload x1   sweeper x1   access-log x1   resolver x0..8
@@ -53,8 +54,10 @@
 //! A worker without a request watches the listener and the parked connections, takes in who comes, and
 //! serves the first that says something itself; so a lone request wakes one thread, be its connection new
 //! or not. The acceptor's thread sees to what cannot be done in passing: no descriptors left, the end.
-//! While upstreams answer at once, a few workers a core run; while they do not, as many as requests wait
-//! (`server/crew.rs`). The overseer sees to both, and watches while every worker is busy.
+//! An exchange whose next hop has not answered is set aside: whoever watches is told when it does, and
+//! goes on with it. So a worker only ever blocks on a body, a connection that is being made, or a peer that
+//! does not take what it is sent; and as many run as there is work for (`server/crew.rs`). The overseer
+//! sees to that, and watches while every worker is busy.
 //!
 //! Workers start when requests wait, up to `limits.workers`, and leave when idle. An exchange that lasts
 //! longer than a second gives its worker's place up as soon as others wait for one: it goes on in its
@@ -74,7 +77,9 @@
 //! 4. [`relay::exchange`] asks [`route`], then [`balance::pool`] for a lease, takes an idle connection
 //!    from [`net::shelf`] or dials one ([`net::dial`]).
 //! 5. [`relay::attempt`] sends the head written by [`protocol::rewrite`] and the body
-//!    ([`relay::upload`]), and waits for the final response head.
+//!    ([`relay::upload`]). Until the next hop answers, the exchange is set aside
+//!    ([`relay::session::Asked`]); then a worker goes on with it ([`relay::session::go_on`]) and reads the
+//!    head of the final response.
 //! 6. [`relay::respond`] passes it and its body on ([`protocol::body`]). If the attempt failed before
 //!    that, [`balance::failover`] says whether another upstream is tried.
 //! 7. [`relay::report`] writes metrics and access log, and nobody else does.
@@ -98,8 +103,10 @@
 //!    smuggling hole.*
 //! 4. A socket is blocking; a single call may be told not to wait. *So one thread can watch two peers
 //!    without a second mode of the socket.*
-//! 5. A worker never waits for a client between two requests: the connection is parked, and waited for
-//!    together with all others. *So idle clients cost a file descriptor and a small struct, no thread.*
+//! 5. A worker never waits for a client between two requests, nor for an answer to a request that was sent
+//!    whole: connection or exchange is left to the waiter, and waited for together with all others. *So idle
+//!    clients and slow upstreams cost a file descriptor and a small struct, no thread.* Only where
+//!    `limits.workers` leaves no place, or the system cannot watch, a worker waits itself.
 //! 6. A tunnel never occupies a worker, and neither does an exchange that lasts once others wait.
 //!    *So neither streams nor slow readers can stop the relay.*
 //! 7. Every blocking call on a socket ends within a second, or within the idle limit of its tunnel.

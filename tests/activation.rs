@@ -187,6 +187,32 @@ fn a_socket_of_another_name_is_an_error_that_says_what_to_write() {
     assert!(log.contains("FileDescriptorName="), "{log}");
 }
 
+#[test]
+fn a_socket_that_is_announced_and_not_there_is_an_error_that_is_said() {
+    let unique = format!("http-proxy-lb-announced-{}.yaml", std::process::id());
+    let file = std::env::temp_dir().join(unique);
+    fs::write(&file, "listen: 127.0.0.1:0\nupstream: []\n").expect("written");
+    for (count, said) in [
+        ("1", "descriptor 3 is not open"),
+        ("2", "descriptor 3 is not open"),
+        ("99999", "no use for more than two"),
+        ("one", "malformed"),
+    ] {
+        let script = "LISTEN_PID=$$ exec \"$0\" --config \"$1\" 3<&-";
+        let output = Command::new("/bin/sh")
+            .args(["-c", script, env!("CARGO_BIN_EXE_http-proxy-lb")])
+            .arg(&file)
+            .env("LISTEN_FDS", count)
+            .env_remove("LISTEN_FDNAMES")
+            .output()
+            .expect("a shell");
+        let log = String::from_utf8(output.stderr).expect("text");
+        assert_eq!(output.status.code(), Some(1), "{count}: {log}");
+        assert!(log.contains(said), "{count}: {log}");
+    }
+    drop(fs::remove_file(&file));
+}
+
 /// Who passed the socket may have closed it: then nobody would serve who connects during the drain.
 #[test]
 fn a_drain_closes_a_passed_socket() {

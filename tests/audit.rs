@@ -74,7 +74,7 @@ const ADVISORIES: [(&str, &str); 13] = [
 ];
 
 /// What in the source touches the system, and what that is called in the table.
-const TOUCHES: [(&str, &str); 20] = [
+const TOUCHES: [(&str, &str); 23] = [
     ("File::open(", "reads a file"),
     ("fs::read_to_string(", "reads a file"),
     ("fs::metadata(", "looks at a file"),
@@ -84,12 +84,15 @@ const TOUCHES: [(&str, &str); 20] = [
     ("fs::write(", "writes a file"),
     ("fs::rename(", "renames a file"),
     ("fs::remove_file(", "removes a file"),
+    ("openat(", "looks at a file"),
+    ("unlinkat(", "removes a file"),
     ("DirBuilder::new(", "makes a folder"),
     ("fs::remove_dir_all(", "removes a folder"),
     ("TcpListener::bind(", "listens on TCP"),
     ("UnixListener::bind(", "listens on a Unix socket"),
     ("TcpStream::connect", "connects by TCP"),
     ("UnixStream::connect(", "connects to a Unix socket"),
+    ("SocketAddrUnix::new(", "connects to a Unix socket"),
     ("UnixDatagram::unbound(", "sends to a Unix socket"),
     (".to_socket_addrs()", "asks for addresses (DNS)"),
     ("env::var", "reads an environment variable"),

@@ -7,6 +7,7 @@
 use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
@@ -191,7 +192,6 @@ fn no_secret_is_printed() {
 }
 
 fn private(path: &Path) {
-    use std::os::unix::fs::PermissionsExt;
     fs::set_permissions(path, fs::Permissions::from_mode(0o600)).unwrap();
 }
 
@@ -304,8 +304,22 @@ fn the_token_is_read_from_a_file_and_wanted_where_there_is_one() {
         format!("{url}: the admin token is wanted: name a file that holds it with --token-file\n");
     check(&output, 1, "", &wanted);
     fs::write(folder.join("token"), "sesame-sesame-sesame\n").unwrap();
-    let output = relay.status(&folder, &["--token-file", "token"]);
-    assert_eq!(output.status.code(), Some(0));
+    let token = folder.join("token");
+    let with_mode = |mode: u32| {
+        fs::set_permissions(&token, fs::Permissions::from_mode(mode)).unwrap();
+        let output = relay.status(&folder, &["--token-file", "token"]);
+        let said = String::from_utf8(output.stderr).unwrap();
+        (output.status.code(), said)
+    };
+    assert_eq!(with_mode(0o600), (Some(0), String::new()));
+    let advice = "--token-file token: everybody may read it: chmod o-rwx it\n";
+    assert_eq!(with_mode(0o644), (Some(0), advice.to_owned()));
+    let refused =
+        "--token-file token: everybody may write to it, so it is no secret: chmod o-rwx it\n";
+    assert_eq!(with_mode(0o666), (Some(1), refused.to_owned()));
+    fs::write(&token, vec![b'x'; (1 << 20) + 1]).unwrap();
+    let too_large = "--token-file token: is larger than 1 MiB\n";
+    assert_eq!(with_mode(0o600), (Some(1), too_large.to_owned()));
 }
 
 #[test]

@@ -190,17 +190,17 @@ fn write_gauges(out: &mut Exposition, load: &Load, tunnels: usize) {
         ),
         (
             "worker_threads",
-            "Threads that serve requests.",
+            "Threads that serve requests or could.",
             load.workers,
         ),
         (
             "worker_threads_busy",
-            "Those of them that serve now.",
+            "Requests at work; while the upstream has not answered, without a thread.",
             load.busy,
         ),
         (
             "worker_threads_limit",
-            "Threads that may serve requests.",
+            "Requests that may be at work.",
             load.most_workers,
         ),
         (

@@ -68,6 +68,9 @@ pub(super) enum Denied {
 /// What is told to who calls this server by a name that may be anybody's.
 const REBOUND: &str =
     "this server listens on loopback: call it localhost or by its address, or set admin_token";
+/// The same where there is a token, which does not help an action: a browser keeps it for that name.
+const REBOUND_ACTION: &str =
+    "this server listens on loopback: for actions, call it localhost or by its address";
 
 /// By what a request is judged.
 #[derive(Clone, Copy, Debug)]
@@ -197,7 +200,7 @@ fn check_site(head: &RequestHead, listen: &ListenAddress) -> Result<(), Denied> 
     }
     if listen.is_loopback() && !names_loopback(host) {
         // Another site's name can lead here (DNS rebinding), and then it is its own origin.
-        return Err(Denied::CrossSite(REBOUND));
+        return Err(Denied::CrossSite(REBOUND_ACTION));
     }
     Ok(())
 }
@@ -498,6 +501,17 @@ mod tests {
         ] {
             check_site_of("127.0.0.1", fields, Err(()));
         }
+    }
+
+    #[test]
+    fn who_has_a_token_set_is_not_told_to_set_one() {
+        let line = format!(
+            "POST /upstreams/a/drain HTTP/1.1\r\nHost: relay\r\nAuthorization: Bearer {TOKEN}"
+        );
+        let denied = judge(Some(TOKEN), "127.0.0.1", &line);
+        assert_eq!(denied, Err(Denied::CrossSite(REBOUND_ACTION)));
+        let denied = judge(None, "127.0.0.1", "GET / HTTP/1.1\r\nHost: relay");
+        assert_eq!(denied, Err(Denied::CrossSite(REBOUND)));
     }
 
     #[test]

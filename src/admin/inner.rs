@@ -4,10 +4,7 @@
 //! requests written here, one at a time; what it does not answer in time, or at all, is answered by a
 //! new one. Its two kinds of threads of its own have no names; they end when it is dropped.
 
-use std::fs::{self, DirBuilder};
-use std::hash::{BuildHasher, RandomState};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -16,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use tiny_http::{Header, Request, Response, Server, StatusCode};
 
+use crate::net::folder::Folder;
 use crate::net::seldom::Seldom;
 use crate::net::threads;
 
@@ -26,8 +24,6 @@ use super::handler::{Handler, Reply};
 const PATIENCE: Duration = Duration::from_secs(5);
 /// The largest answer, in bytes.
 const MOST: u64 = 64 * 1024 * 1024;
-/// The longest path of a Unix socket (unix(7)), without its end.
-const LONGEST_PATH: usize = 107;
 
 /// What is said of a server that failed.
 static ANEW: Seldom = Seldom::new();
@@ -64,10 +60,12 @@ impl Inner {
     /// # Errors
     /// When there is no folder for its socket, or no descriptor or thread left.
     pub(super) fn start(handler: Arc<Handler>, prepare: Prepare) -> io::Result<Self> {
+        let folder = folder()?;
+        folder.tidy();
         let mut inner = Self {
             handler,
             prepare,
-            folder: Folder::make()?,
+            folder,
             sockets: 0,
             running: None,
         };
@@ -80,13 +78,13 @@ impl Inner {
         if !self.folder.is_ours() {
             // Somebody cleans up temporary folders, and perhaps somebody else has the name by now.
             self.running = None;
-            self.folder = Folder::make()?;
+            self.folder = folder()?;
         }
         if let Some(running) = &self.running {
             return Ok(running.socket.clone());
         }
         self.sockets += 1;
-        let socket = self.folder.path.join(self.sockets.to_string());
+        let socket = self.folder.socket(self.sockets);
         let listener = UnixListener::bind(&socket)?;
         (self.prepare)(&listener)?;
         let server = Server::from_listener(listener, None).map_err(io::Error::other)?;
@@ -119,6 +117,13 @@ impl Inner {
         }
         .inspect_err(|_| self.running = None)
     }
+}
+
+fn folder() -> io::Result<Folder> {
+    Folder::make().map_err(|error| {
+        let text = format!("admin_listen: no temporary folder for a private socket: {error}");
+        io::Error::new(error.kind(), text)
+    })
 }
 
 impl Drop for Running {
@@ -198,85 +203,5 @@ fn closing(mut answer: Vec<u8>) -> io::Result<Vec<u8>> {
             Ok(answer)
         }
         Some(_) | None => Err(io::ErrorKind::UnexpectedEof.into()),
-    }
-}
-
-/// A folder that nobody else can look into; removed with all that is in it when dropped.
-#[derive(Debug)]
-struct Folder {
-    path: PathBuf,
-    /// This process's user.
-    owner: u32,
-}
-
-impl Folder {
-    fn make() -> io::Result<Self> {
-        let places = ["RUNTIME_DIRECTORY", "XDG_RUNTIME_DIR"]
-            .into_iter()
-            .filter_map(std::env::var_os)
-            .map(PathBuf::from)
-            .filter(|place| place.is_absolute())
-            .chain([std::env::temp_dir(), "/tmp".into(), "/dev/shm".into()]);
-        let mut said = io::Error::from(io::ErrorKind::NotFound);
-        for place in places {
-            let random = RandomState::new().hash_one(std::process::id());
-            let path = place.join(format!("http-proxy-lb-{random:016x}"));
-            if path.as_os_str().len() + 20 > LONGEST_PATH {
-                continue;
-            }
-            match DirBuilder::new().mode(0o700).create(&path) {
-                Ok(()) => {
-                    let owner = fs::symlink_metadata(&path)?.uid();
-                    return Ok(Self { path, owner });
-                }
-                Err(error) => said = error,
-            }
-        }
-        let kind = said.kind();
-        let text = format!("admin_listen: no temporary folder for a private socket: {said}");
-        Err(io::Error::new(kind, text))
-    }
-
-    /// Whether it is there, and nobody else made what is there: whoever did would answer for us.
-    fn is_ours(&self) -> bool {
-        fs::symlink_metadata(&self.path)
-            .is_ok_and(|it| it.is_dir() && it.uid() == self.owner && it.mode() % 0o100 == 0)
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        if !self.is_ours() {
-            return;
-        }
-        if let Err(error) = fs::remove_dir_all(&self.path) {
-            log::debug!("{} was not removed: {error}", self.path.display());
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::os::unix::fs::{PermissionsExt, symlink};
-
-    use super::*;
-
-    #[test]
-    fn a_folder_that_somebody_else_may_have_made_is_not_used() {
-        let folder = Folder::make().unwrap();
-        assert!(folder.is_ours());
-        fs::set_permissions(&folder.path, PermissionsExt::from_mode(0o755)).unwrap();
-        assert!(!folder.is_ours(), "open to others");
-        fs::remove_dir(&folder.path).unwrap();
-        assert!(!folder.is_ours(), "gone");
-        let elsewhere = Folder::make().unwrap();
-        symlink(&elsewhere.path, &folder.path).unwrap();
-        assert!(!folder.is_ours(), "a link");
-        fs::remove_file(&folder.path).unwrap();
-        let foreign = Folder {
-            path: elsewhere.path.clone(),
-            owner: elsewhere.owner + 1,
-        };
-        assert!(!foreign.is_ours(), "another user's");
     }
 }

@@ -74,7 +74,7 @@ pub struct Load {
     pub lingering: usize,
     /// Threads that count as workers.
     pub workers: usize,
-    /// Those of them that serve.
+    /// Exchanges at work, with a thread or, while the next hop has not answered, without.
     pub busy: usize,
     /// How many there may be.
     pub most_workers: usize,

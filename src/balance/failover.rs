@@ -129,6 +129,7 @@ pub fn next(error: &AttemptError, method: &str, body: Replay) -> Next {
             | HopFailure::Malformed(_)
             | HopFailure::Framing(_)
             | HopFailure::HeadTooLarge
+            | HopFailure::BodyFramingTooLarge
             | HopFailure::WentOffline
             | HopFailure::Truncated
             | HopFailure::Stalled
@@ -176,6 +177,7 @@ pub fn blame(failure: &HopFailure) -> Blame {
         HopFailure::Malformed(_)
         | HopFailure::Framing(_)
         | HopFailure::HeadTooLarge
+        | HopFailure::BodyFramingTooLarge
         | HopFailure::TooManyInterim
         | HopFailure::SwitchUnasked => Blame::LikelyUpstream(OfflineReason::Malformed),
         // A stream that is silent for a while may just have nothing to say, and the silence may be that

@@ -51,6 +51,17 @@ impl fmt::Debug for Secret {
     }
 }
 
+/// The secret in a file that somebody named: its content without the line end behind it, and what to say
+/// about who else may read or change it.
+///
+/// # Errors
+/// When it cannot be read, is no secret, too large or no text; in words.
+pub fn in_file(path: &Path) -> Result<(Secret, Option<String>), String> {
+    let (content, mode) = read(path)?;
+    let advice = judge_mode("it", mode)?;
+    Ok((Secret::new(content.trim_end_matches(['\r', '\n'])), advice))
+}
+
 /// The files a configuration refers to, and a trace of what was read.
 #[derive(Debug)]
 pub(super) struct Files {
@@ -143,24 +154,32 @@ fn read(path: &Path) -> Result<(String, u32), String> {
 }
 
 fn check_mode(findings: &mut Findings, path: &Text<'_>, mode: u32) -> Option<()> {
-    let name = quote(path.text);
-    if mode & OTHERS_WRITE != 0 {
-        let text = format!("everybody may write to {name}, so it is no secret: chmod o-rwx it");
-        findings.error(&path.place, text);
-        return None;
-    }
-    if mode & OTHERS_READ != 0 {
-        findings.advice(
-            &path.place,
-            format!("everybody may read {name}: chmod o-rwx it"),
-        );
-    } else if mode & GROUP_WRITE != 0 {
-        findings.advice(
-            &path.place,
-            format!("its group may write to {name}: chmod g-w it"),
-        );
+    match judge_mode(&quote(path.text), mode) {
+        Ok(None) => {}
+        Ok(Some(advice)) => findings.advice(&path.place, advice),
+        Err(said) => {
+            findings.error(&path.place, said);
+            return None;
+        }
     }
     Some(())
+}
+
+/// What to say about a secret file of that name with these permission bits; an error: others can change
+/// it, so it must not be used.
+fn judge_mode(name: &str, mode: u32) -> Result<Option<String>, String> {
+    if mode & OTHERS_WRITE != 0 {
+        return Err(format!(
+            "everybody may write to {name}, so it is no secret: chmod o-rwx it"
+        ));
+    }
+    Ok(if mode & OTHERS_READ != 0 {
+        Some(format!("everybody may read {name}: chmod o-rwx it"))
+    } else if mode & GROUP_WRITE != 0 {
+        Some(format!("its group may write to {name}: chmod g-w it"))
+    } else {
+        None
+    })
 }
 
 /// What to say about a configuration file with secrets in it and these
@@ -178,6 +197,29 @@ pub(super) fn advice_for_config(mode: u32) -> Option<&'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn check_mode(mode: u32, expected: Result<Option<&str>, &str>) {
+        let judged = judge_mode("it", mode);
+        let got = match &judged {
+            Ok(advice) => Ok(advice.as_deref()),
+            Err(said) => Err(said.as_str()),
+        };
+        assert_eq!(got, expected, "{mode:o}");
+    }
+
+    #[test]
+    fn a_file_that_others_can_change_is_no_secret() {
+        check_mode(0o100_600, Ok(None));
+        check_mode(0o100_640, Ok(None));
+        check_mode(0o100_644, Ok(Some("everybody may read it: chmod o-rwx it")));
+        check_mode(
+            0o100_660,
+            Ok(Some("its group may write to it: chmod g-w it")),
+        );
+        let refused = Err("everybody may write to it, so it is no secret: chmod o-rwx it");
+        check_mode(0o100_602, refused);
+        check_mode(0o100_666, refused);
+    }
 
     #[test]
     fn debug_does_not_show_a_secret() {

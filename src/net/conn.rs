@@ -22,6 +22,17 @@ pub struct Conn {
     last: LastRead,
     received: u64,
     sent: u64,
+    /// Whether whoever watches connections is told of this one.
+    watched: Watched,
+}
+
+/// Whether whoever watches connections is told what happens on one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Watched {
+    /// Until it is closed, or told otherwise.
+    Yes,
+    /// Nobody is.
+    No,
 }
 
 /// What the last read that brought something was like.
@@ -69,7 +80,18 @@ impl Conn {
             last: LastRead::TookAll,
             received: 0,
             sent: 0,
+            watched: Watched::No,
         }
+    }
+
+    /// Whether whoever watches connections is told of this one.
+    pub fn watched(&self) -> Watched {
+        self.watched
+    }
+
+    /// Notes whether they are.
+    pub fn set_watched(&mut self, watched: Watched) {
+        self.watched = watched;
     }
 
     /// The socket.

@@ -24,8 +24,15 @@ pub trait Job: Send + 'static {
 #[derive(Debug)]
 pub struct Crew<J> {
     name: &'static str,
-    idle: Arc<Mutex<Vec<Arc<Seat<J>>>>>,
+    idle: Idle<J>,
+    start: Start<J>,
 }
+
+/// Threads without a job; the last one is used first.
+type Idle<J> = Arc<Mutex<Vec<Arc<Seat<J>>>>>;
+
+/// Starts a thread of that name.
+type Start<J> = fn(&str, Arc<Seat<J>>, Idle<J>) -> io::Result<()>;
 
 /// Where one thread finds its next job.
 #[derive(Debug)]
@@ -40,6 +47,18 @@ impl<J: Job> Crew<J> {
         Self {
             name,
             idle: Arc::default(),
+            start: |name, seat, idle| {
+                threads::start(name, move || work(&seat, &idle)).map(|_counted_by_the_caller| ())
+            },
+        }
+    }
+
+    /// Nobody, ever: as on a system without threads left.
+    #[cfg(test)]
+    pub fn of_nobody(name: &'static str) -> Self {
+        Self {
+            start: |_, _, _| Err(io::ErrorKind::WouldBlock.into()),
+            ..Self::new(name)
         }
     }
 
@@ -58,9 +77,8 @@ impl<J: Job> Crew<J> {
             job: Mutex::new(Some(job)),
             given: Condvar::new(),
         });
-        let (own, idle) = (Arc::clone(&seat), Arc::clone(&self.idle));
-        match threads::start(self.name, move || work(&own, &idle)) {
-            Ok(_counted_by_the_caller) => Ok(()),
+        match (self.start)(self.name, Arc::clone(&seat), Arc::clone(&self.idle)) {
+            Ok(()) => Ok(()),
             Err(error) => match seat.job.lock().take() {
                 Some(job) => Err((job, error)),
                 None => Ok(()),

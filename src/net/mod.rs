@@ -3,6 +3,7 @@
 //! - [`socket`]: system calls with a time limit, and waiting for two sockets at once
 //! - [`conn`]: a socket with the bytes read too far
 //! - [`crew`]: threads kept for the next job
+//! - [`folder`]: a private folder for Unix sockets
 //! - [`memory`]: memory for bytes on their way
 //! - [`notify`]: what the service manager is told
 //! - [`passed`]: sockets that the service manager opened
@@ -24,6 +25,7 @@
 pub mod conn;
 pub mod crew;
 pub mod dial;
+pub mod folder;
 pub mod memory;
 pub mod notify;
 pub mod passed;

@@ -5,6 +5,7 @@
 //! without serving it; closing the own descriptor leaves both to the next process.
 
 use std::fmt::Display;
+use std::fs;
 use std::io;
 use std::net::TcpListener;
 
@@ -14,6 +15,13 @@ use sd_listen_fds::OwnedFd;
 use crate::config::listen::ListenAddress;
 
 use super::socket;
+
+/// The number of the first descriptor that is passed (`SD_LISTEN_FDS_START`).
+const FIRST: usize = 3;
+/// How many there are uses for.
+const MOST: usize = 2;
+/// The open descriptors of this process, by their numbers, where the system shows them.
+const OPEN: &str = "/proc/self/fd";
 
 /// What was passed.
 #[derive(Debug, Default)]
@@ -42,13 +50,14 @@ enum Use {
 
 impl Passed {
     /// The sockets that `LISTEN_FDS` counts, `LISTEN_FDNAMES` names and `LISTEN_PID` means for this
-    /// process. To be called once, and before anything else is opened: whatever has those numbers is
-    /// taken for a socket that was passed.
+    /// process. To be called once, and before anything else is opened, be it the log: whatever has those
+    /// numbers is taken for a socket that was passed.
     ///
     /// # Errors
     /// When a name is neither `proxy` nor `admin`, one comes twice, or a descriptor is no listening
     /// TCP socket: then the manager's configuration is not meant for this program.
     pub fn of_environment() -> io::Result<Self> {
+        check_open(announced()).map_err(|said| invalid(&said))?;
         let found = sd_listen_fds::get().map_err(|error| invalid(&error))?;
         let names: Vec<_> = found.iter().map(|(name, _)| name.as_deref()).collect();
         let uses = uses(&names).map_err(|said| invalid(&said))?;
@@ -61,6 +70,33 @@ impl Passed {
             } = Some(listener);
         }
         Ok(passed)
+    }
+}
+
+/// How many sockets are said to be there; 0 where that cannot be read, or is not meant for this process.
+fn announced() -> usize {
+    let number = |name: &str| std::env::var(name).ok()?.parse::<u32>().ok();
+    if number("LISTEN_PID") != Some(std::process::id()) {
+        return 0;
+    }
+    number("LISTEN_FDS").map_or(0, |count| usize::try_from(count).unwrap_or(usize::MAX))
+}
+
+/// Whether as many are there: a number without a descriptor would be somebody else's soon.
+fn check_open(count: usize) -> Result<(), String> {
+    if count > MOST {
+        return Err(format!(
+            "LISTEN_FDS is {count}, and there is no use for more than two"
+        ));
+    }
+    if fs::metadata(OPEN).is_err() {
+        return Ok(()); // Nobody can tell.
+    }
+    match (FIRST..FIRST + count).find(|number| fs::metadata(format!("{OPEN}/{number}")).is_err()) {
+        Some(number) => Err(format!(
+            "LISTEN_FDS is {count}, but descriptor {number} is not open"
+        )),
+        None => Ok(()),
     }
 }
 

@@ -3,11 +3,11 @@
 //! The newest is the least likely to have been closed meanwhile, and the oldest get the chance to
 //! expire. Count and age are limited by `limits.upstream_idle_connections` and `.upstream_idle_secs`.
 
-use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
+use super::conn::Conn;
 use super::socket;
 
 /// Idle connections to one upstream.
@@ -18,7 +18,7 @@ pub struct Shelf {
 
 #[derive(Debug)]
 struct Idle {
-    stream: TcpStream,
+    conn: Conn,
     since: Instant,
     use_for: UseFor,
 }
@@ -44,11 +44,11 @@ impl UseFor {
 
 impl Shelf {
     /// Keeps a connection on which nothing is under way, unless there are `most` already.
-    pub fn keep(&self, stream: TcpStream, use_for: UseFor, most: usize) {
+    pub fn keep(&self, conn: Conn, use_for: UseFor, most: usize) {
         let mut idle = self.idle.lock();
         if idle.len() < most {
             idle.push(Idle {
-                stream,
+                conn,
                 since: Instant::now(),
                 use_for,
             });
@@ -57,7 +57,7 @@ impl Shelf {
 
     /// The connection used last of those that are good for `target`, if that was less than `within` ago
     /// and nothing has happened on it since. Those found closed are dropped on the way.
-    pub fn take(&self, within: Duration, target: u64) -> Option<TcpStream> {
+    pub fn take(&self, within: Duration, target: u64) -> Option<Conn> {
         loop {
             let newest = {
                 let mut idle = self.idle.lock();
@@ -67,8 +67,8 @@ impl Shelf {
                 }
                 idle.remove(index)
             };
-            if socket::is_quiet(&newest.stream) {
-                return Some(newest.stream);
+            if socket::is_quiet(newest.conn.stream()) {
+                return Some(newest.conn);
             }
         }
     }
@@ -77,7 +77,7 @@ impl Shelf {
     pub fn sweep(&self, within: Duration) {
         self.idle
             .lock()
-            .retain(|idle| idle.since.elapsed() < within && socket::is_quiet(&idle.stream));
+            .retain(|idle| idle.since.elapsed() < within && socket::is_quiet(idle.conn.stream()));
     }
 
     /// Drops all.
@@ -99,17 +99,18 @@ impl Shelf {
 #[cfg(test)]
 mod tests {
     use std::io::Write;
-    use std::net::TcpListener;
+    use std::net::{TcpListener, TcpStream};
 
     use super::*;
+    use crate::net::socket::TICK;
 
     const LONG: Duration = Duration::from_secs(3600);
 
-    fn pair() -> (TcpStream, TcpStream) {
+    fn pair() -> (Conn, TcpStream) {
         let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
         let address = listener.local_addr().unwrap();
         let near = TcpStream::connect_timeout(&address, Duration::from_secs(10)).unwrap();
-        (near, listener.accept().unwrap().0)
+        (Conn::prepared(near, TICK), listener.accept().unwrap().0)
     }
 
     #[test]
@@ -117,11 +118,11 @@ mod tests {
         let shelf = Shelf::default();
         let (first, _far_first) = pair();
         let (second, _far_second) = pair();
-        let port = second.local_addr().unwrap().port();
+        let port = second.stream().local_addr().unwrap().port();
         shelf.keep(first, UseFor::Anything, 2);
         shelf.keep(second, UseFor::Anything, 2);
         let taken = shelf.take(LONG, 0).unwrap();
-        assert_eq!(taken.local_addr().unwrap().port(), port);
+        assert_eq!(taken.stream().local_addr().unwrap().port(), port);
         assert_eq!(shelf.len(), 1);
     }
 
@@ -145,7 +146,7 @@ mod tests {
         shelf.keep(near, UseFor::Anything, 2);
         // The bytes are on loopback, but arrival is the kernel's business: wait for it.
         for idle in shelf.idle.lock().iter() {
-            idle.stream.peek(&mut [0]).unwrap();
+            idle.conn.stream().peek(&mut [0]).unwrap();
         }
         assert!(shelf.take(LONG, 0).is_none());
         assert!(shelf.is_empty());

@@ -340,14 +340,14 @@ pub fn connect(address: SocketAddr, limit: Duration) -> io::Result<(TcpStream, C
 }
 
 #[cfg(target_os = "linux")]
-fn open(family: AddressFamily) -> io::Result<OwnedFd> {
+pub(super) fn open(family: AddressFamily) -> io::Result<OwnedFd> {
     use rustix::net::SocketFlags;
     let (kind, flags) = (SocketType::STREAM, SocketFlags::CLOEXEC);
     Ok(rustix::net::socket_with(family, kind, flags, None)?)
 }
 
 #[cfg(not(target_os = "linux"))]
-fn open(family: AddressFamily) -> io::Result<OwnedFd> {
+pub(super) fn open(family: AddressFamily) -> io::Result<OwnedFd> {
     let socket = rustix::net::socket(family, SocketType::STREAM, None)?;
     rustix::io::fcntl_setfd(&socket, rustix::io::FdFlags::CLOEXEC)?;
     Ok(socket)

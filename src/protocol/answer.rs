@@ -106,6 +106,8 @@ pub enum HopFailure {
     Framing(FramingError),
     /// The head of its response is too large. 502.
     HeadTooLarge,
+    /// The trailers or chunk extensions of its response are too large. 502.
+    BodyFramingTooLarge,
     /// It ended its response too early. 502.
     Truncated,
     /// It stopped in the middle of its response. 504.
@@ -423,6 +425,11 @@ impl HopFailure {
                 "response_head_too_large",
                 "http_response_header_section_size",
             ),
+            Self::BodyFramingTooLarge => row(
+                502,
+                "response_body_framing_too_large",
+                "http_response_transfer_coding",
+            ),
             Self::Truncated => row(502, "response_truncated", "http_response_incomplete"),
             Self::Stalled => row(504, "response_stalled", "connection_read_timeout"),
             Self::LocalExhaustion => row(502, "local_exhaustion", "proxy_internal_error"),
@@ -458,6 +465,7 @@ impl HopFailure {
             Self::Malformed(_)
             | Self::Framing(_)
             | Self::HeadTooLarge
+            | Self::BodyFramingTooLarge
             | Self::TooManyInterim
             | Self::SwitchUnasked => "The server, or a proxy on the way, must be corrected.",
         }
@@ -484,6 +492,9 @@ impl fmt::Display for HopFailure {
                 return write!(f, "the framing of the response is refused: {error}");
             }
             Self::HeadTooLarge => "the response head is too large",
+            Self::BodyFramingTooLarge => {
+                "the trailers or chunk extensions of the response are too large"
+            }
             Self::Truncated => "the next hop ended the response too early",
             Self::Stalled => "the next hop stopped in the middle of the response",
             Self::LocalExhaustion => "this proxy has no sockets left",
@@ -511,7 +522,7 @@ impl From<BodyError> for HopFailure {
     fn from(error: BodyError) -> Self {
         match error {
             BodyError::Malformed(what) => Self::Malformed(what),
-            BodyError::TooLarge => Self::HeadTooLarge,
+            BodyError::TooLarge => Self::BodyFramingTooLarge,
             BodyError::Truncated => Self::Truncated,
         }
     }
@@ -760,7 +771,7 @@ const FRAMING_ERRORS: [FramingError; 7] = [
 ];
 
 /// Every way in which a next hop can fail; what differs in words alone is one.
-const HOP_FAILURES: [HopFailure; 21] = [
+const HOP_FAILURES: [HopFailure; 22] = [
     HopFailure::DnsError,
     HopFailure::DnsTimeout,
     HopFailure::ConnectRefused,
@@ -775,6 +786,7 @@ const HOP_FAILURES: [HopFailure; 21] = [
     HopFailure::Malformed("what"),
     HopFailure::Framing(FramingError::LengthInvalid),
     HopFailure::HeadTooLarge,
+    HopFailure::BodyFramingTooLarge,
     HopFailure::Truncated,
     HopFailure::TooManyInterim,
     HopFailure::Stalled,

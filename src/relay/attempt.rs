@@ -42,6 +42,8 @@ pub struct Hop {
     pub origin: HopOrigin,
     /// Bytes sent and received that the upstream's vitals know of.
     counted: (u64, u64),
+    /// Since it was asked.
+    waiting: Option<Waiting>,
 }
 
 impl Hop {
@@ -54,7 +56,19 @@ impl Hop {
             begun,
             origin,
             counted,
+            waiting: None,
         }
+    }
+
+    /// How long its answer is waited for before somebody looks whether there is still a point in it.
+    pub(super) fn patience(&self) -> Duration {
+        let aside = self.waiting.as_ref().and_then(|waiting| waiting.aside);
+        aside.unwrap_or(TICK)
+    }
+
+    /// Whether it has the request, or what there is of it yet.
+    pub(super) fn is_asked(&self) -> bool {
+        self.waiting.is_some()
     }
 
     /// Adds what moved since the last time to the counts of the upstream.
@@ -125,44 +139,83 @@ struct Waiting {
     suspected: bool,
     /// When something other than the next hop was last looked at while that dripped.
     looked: Option<Instant>,
+    /// It was set aside for so long, and nobody has read since.
+    aside: Option<Duration>,
+}
+
+/// What came of asking a next hop.
+#[derive(Debug)]
+pub(super) enum Answer {
+    /// The head of its final response, or of a 101.
+    Head(ResponseHead),
+    /// Nothing so far, and it is to be waited for without a worker.
+    NotYet,
+}
+
+/// What came while the next head was read.
+enum Came {
+    Head(ResponseHead),
+    /// Not all of it is there, and the body must go on.
+    BodyIsDue,
+    /// Nothing, and the worker may do something else meanwhile.
+    Nothing,
 }
 
 impl Exchange<'_> {
-    /// Sends the request whose head is in `self.out`, and what follows; returns the final response's
-    /// head (or that of a 101). `limit` is the longest wait for it once the request is complete.
+    /// Sends the request whose head is in `self.out`, and what follows, if that was not done yet; returns
+    /// the final response's head (or that of a 101). `limit` is the longest wait for it once the request
+    /// is complete.
     ///
     /// # Errors
     /// See [`Failed`]; the client has seen nothing but interim responses.
-    pub fn ask(&mut self, hop: &mut Hop, limit: Duration) -> Result<ResponseHead, Failed> {
-        self.upload.resume();
-        self.send_head(hop)?;
-        let mut waiting = Waiting::default();
+    pub(super) fn ask(&mut self, hop: &mut Hop, limit: Duration) -> Result<Answer, Failed> {
+        let mut waiting = if let Some(waiting) = hop.waiting.take() {
+            waiting
+        } else {
+            self.course.upload.resume();
+            self.send_head(hop)?;
+            Waiting::default()
+        };
+        let answer = self.await_answer(hop, &mut waiting, limit);
+        hop.waiting = Some(waiting);
+        answer
+    }
+
+    fn await_answer(
+        &mut self,
+        hop: &mut Hop,
+        waiting: &mut Waiting,
+        limit: Duration,
+    ) -> Result<Answer, Failed> {
         // Not anew whenever the next hop says a byte: that would be no progress of the body.
         let mut progress = Instant::now();
         loop {
-            if self.upload.is_open() {
+            if self.course.upload.is_open() {
                 self.send_body(hop, &mut progress)?;
             }
-            if !self.upload.is_open() {
+            if !self.course.upload.is_open() {
                 waiting.asked.get_or_insert_with(Instant::now);
-                self.request_done.get_or_insert_with(Instant::now);
+                self.course.request_done.get_or_insert_with(Instant::now);
             }
-            let Some(head) = self.next_head(hop, &mut waiting, limit)? else {
-                // Not all of it is there, and the body goes on meanwhile, if it does.
-                let side = if self.upload.pending().is_empty() {
-                    Side::Client
-                } else {
-                    Side::Hop
-                };
-                self.check_progress(progress, side)?;
-                continue;
+            let head = match self.next_head(hop, waiting, limit)? {
+                Came::Head(head) => head,
+                Came::Nothing => return Ok(Answer::NotYet),
+                Came::BodyIsDue => {
+                    let side = if self.course.upload.pending().is_empty() {
+                        Side::Client
+                    } else {
+                        Side::Hop
+                    };
+                    self.check_progress(progress, side)?;
+                    continue;
+                }
             };
             match head.status() {
-                101 if self.upload.is_open() || !self.asked_to_switch(&head) => {
+                101 if self.course.upload.is_open() || !self.asked_to_switch(&head) => {
                     return Err(Failed::no_response(HopFailure::SwitchUnasked));
                 }
-                100 | 102..=199 => self.pass_interim(&head, &mut waiting)?,
-                _ => return Ok(head),
+                100 | 102..=199 => self.pass_interim(&head, waiting)?,
+                _ => return Ok(Answer::Head(head)),
             }
             self.scratch_response = head.into_memory();
         }
@@ -171,7 +224,7 @@ impl Exchange<'_> {
     /// Whether a 101 switches to a protocol that was asked for: "a server MUST NOT switch to a protocol
     /// that was not indicated by the client" (RFC 9110 §7.8).
     fn asked_to_switch(&self, head: &ResponseHead) -> bool {
-        let asked = self.upgrade.as_deref().unwrap_or_default();
+        let asked = self.course.upgrade.as_deref().unwrap_or_default();
         let is_asked = |protocol: &[u8]| {
             let mut members = asked.split(|byte| *byte == b',');
             members.any(|member| member.trim_ascii().eq_ignore_ascii_case(protocol))
@@ -182,7 +235,10 @@ impl Exchange<'_> {
 
     fn send_head(&mut self, hop: &mut Hop) -> Result<(), Failed> {
         let before = hop.conn.sent();
-        let mut parts = [IoSlice::new(&self.out), IoSlice::new(self.upload.kept())];
+        let mut parts = [
+            IoSlice::new(&self.out),
+            IoSlice::new(self.course.upload.kept()),
+        ];
         let stop = &self.ctx.stop;
         let patience = self.snapshot.config.limits.io_timeout;
         let sent = hop.conn.send_all(&mut parts, patience, &mut || {
@@ -198,7 +254,7 @@ impl Exchange<'_> {
             }
             // It may have said why before it left.
             Err(SendError::Io(_)) => {
-                self.upload.abandon();
+                self.course.upload.abandon();
                 Ok(())
             }
             Err(SendError::Stalled) => Err(Failed::no_response(HopFailure::SendTimeout)),
@@ -212,8 +268,8 @@ impl Exchange<'_> {
     /// Sends the body until it is finished, or until the next hop says something or takes no more.
     /// `progress` is when a piece of it last got on.
     fn send_body(&mut self, hop: &mut Hop, progress: &mut Instant) -> Result<(), Failed> {
-        let waits = self.upload.expects_continue
-            && self.upload.pending().is_empty()
+        let waits = self.course.upload.expects_continue
+            && self.course.upload.pending().is_empty()
             && self.client.conn.unread().is_empty();
         if waits {
             // A client that sends its body after all need not be waited for.
@@ -224,13 +280,13 @@ impl Exchange<'_> {
                 return Ok(());
             }
         }
-        self.upload.expects_continue = false;
-        while self.upload.is_open() {
+        self.course.upload.expects_continue = false;
+        while self.course.upload.is_open() {
             self.check_stage()?;
-            while !self.upload.pending().is_empty() {
+            while !self.course.upload.pending().is_empty() {
                 match hop
                     .conn
-                    .send(&[IoSlice::new(self.upload.pending())], Wait::Tick)
+                    .send(&[IoSlice::new(self.course.upload.pending())], Wait::Tick)
                 {
                     Ok(0) if socket::is_readable(hop.conn.stream()) => return Ok(()),
                     Ok(0) if self.client_is_gone() => {
@@ -238,16 +294,16 @@ impl Exchange<'_> {
                     }
                     Ok(0) => self.check_progress(*progress, Side::Hop)?,
                     Ok(count) => {
-                        self.upload.advance(count);
+                        self.course.upload.advance(count);
                         *progress = Instant::now();
                     }
                     Err(_) => {
-                        self.upload.abandon();
+                        self.course.upload.abandon();
                         return Ok(());
                     }
                 }
             }
-            if socket::is_readable(hop.conn.stream()) || !self.upload.is_open() {
+            if socket::is_readable(hop.conn.stream()) || !self.course.upload.is_open() {
                 return Ok(());
             }
             if self.splice_request(hop, progress)? || self.read_body(hop, *progress)? {
@@ -263,7 +319,8 @@ impl Exchange<'_> {
     fn read_body(&mut self, hop: &mut Hop, progress: Instant) -> Result<bool, Failed> {
         loop {
             if !self.client.conn.unread().is_empty() {
-                self.upload
+                self.course
+                    .upload
                     .read(&mut self.client.conn)
                     .map_err(|error| Failed::Refused(Refusal::from(error)))?;
                 return Ok(true);
@@ -308,13 +365,13 @@ impl Exchange<'_> {
         })
     }
 
-    /// The next head from the next hop. `None`: it is not complete, and the body must go on.
+    /// The next head from the next hop, if it comes before something else is to be done.
     fn next_head(
         &mut self,
         hop: &mut Hop,
         waiting: &mut Waiting,
         limit: Duration,
-    ) -> Result<Option<ResponseHead>, Failed> {
+    ) -> Result<Came, Failed> {
         let limits = self.snapshot.head_limits();
         loop {
             let scanner = waiting
@@ -325,10 +382,14 @@ impl Exchange<'_> {
                 hop.conn.take_into(length, &mut memory.bytes);
                 let head = ResponseHead::scanned(memory, scanner);
                 waiting.scanner = None;
-                return head.map(Some).map_err(malformed);
+                return head.map(Came::Head).map_err(malformed);
             }
-            let wait = if self.upload.is_open() {
+            let was_aside = waiting.aside.take().is_some();
+            let wait = if was_aside || self.course.upload.is_open() {
                 Wait::No
+            } else if hop.conn.unread().is_empty() && self.worker.may_set_aside() {
+                waiting.aside = Some(self.time_left(waiting, limit).min(TICK));
+                return Ok(Came::Nothing);
             } else {
                 let left = self.time_left(waiting, limit);
                 hop.conn.limit_read(left.min(TICK));
@@ -344,7 +405,9 @@ impl Exchange<'_> {
                     }
                 }
                 Ok(Received::End) => return Err(Failed::no_response(HopFailure::Closed)),
-                Ok(Received::Nothing) if wait == Wait::No => return Ok(None),
+                Ok(Received::Nothing) if wait == Wait::No && !was_aside => {
+                    return Ok(Came::BodyIsDue);
+                }
                 Ok(Received::Nothing) => self.look_around(hop, waiting, limit)?,
                 Err(_) => return Err(Failed::no_response(HopFailure::Reset)),
             }
@@ -394,7 +457,7 @@ impl Exchange<'_> {
 
     pub(super) fn client_is_gone(&self) -> bool {
         // A client that will not send another request may close its side while it waits.
-        let half_close = match self.persistence {
+        let half_close = match self.course.persistence {
             Persistence::Close(_) => HalfClose::Waits,
             Persistence::KeepAlive => HalfClose::Gone,
         };
@@ -408,7 +471,7 @@ impl Exchange<'_> {
             return Err(Failed::no_response(HopFailure::TooManyInterim));
         }
         if head.status() == 100 {
-            self.upload.expects_continue = false;
+            self.course.upload.expects_continue = false;
         }
         if self.head.version() == Version::Http10 {
             return Ok(());

@@ -89,11 +89,11 @@ impl Exchange<'_> {
         progress: &mut Instant,
     ) -> Result<bool, Failed> {
         let mut moved = self.pass_unread(hop, progress)?;
-        let left = self.upload.unseen(0);
+        let left = self.course.upload.unseen(0);
         let Some(mut pipe) = self.pipe_for(&self.client.conn, left) else {
             return Ok(moved);
         };
-        while let Some(left) = self.upload.unseen(0).filter(|left| *left > 0) {
+        while let Some(left) = self.course.upload.unseen(0).filter(|left| *left > 0) {
             self.check_stage()?;
             let client = (self.client.conn.stream(), Want::Read);
             let next = (hop.conn.stream(), Want::Read);
@@ -111,9 +111,9 @@ impl Exchange<'_> {
                 Ok(Filled::Bytes(count)) => {
                     self.client.conn.count_received(count as u64);
                     let rest = self.drain_to_hop(&mut pipe, hop)?;
-                    self.upload.skip(count as u64, &rest);
+                    self.course.upload.skip(count as u64, &rest);
                     moved = true;
-                    if !rest.is_empty() || !self.upload.is_open() {
+                    if !rest.is_empty() || !self.course.upload.is_open() {
                         return Ok(moved);
                     }
                     *progress = Instant::now();
@@ -131,10 +131,10 @@ impl Exchange<'_> {
         let mut moved = false;
         loop {
             let unread = self.client.conn.unread();
-            let left = self.upload.unseen(unread.len()).unwrap_or(0);
+            let left = self.course.upload.unseen(unread.len()).unwrap_or(0);
             let most = usize::try_from(left).unwrap_or(usize::MAX);
             let bytes = unread.get(..most).unwrap_or(unread);
-            if bytes.is_empty() || !self.upload.is_open() {
+            if bytes.is_empty() || !self.course.upload.is_open() {
                 return Ok(moved);
             }
             match hop.conn.send(&[IoSlice::new(bytes)], Wait::Tick) {
@@ -142,12 +142,12 @@ impl Exchange<'_> {
                 Ok(0) => self.check_taker(*progress)?,
                 Ok(sent) => {
                     self.client.conn.consume(sent);
-                    self.upload.skip(sent as u64, b"");
+                    self.course.upload.skip(sent as u64, b"");
                     *progress = Instant::now();
                     moved = true;
                 }
                 Err(_) => {
-                    self.upload.abandon();
+                    self.course.upload.abandon();
                     return Ok(true);
                 }
             }
@@ -169,7 +169,7 @@ impl Exchange<'_> {
                     progress = Instant::now();
                 }
                 Err(_) => {
-                    self.upload.abandon();
+                    self.course.upload.abandon();
                     return Ok(Vec::new());
                 }
             }

@@ -21,8 +21,8 @@ use crate::protocol::persistence::{CloseReason, Persistence};
 use crate::protocol::rewrite::{self, KeepAlive, ResponseRewrite, SentFraming, Switch};
 use crate::route::Route;
 
-use super::attempt::{Failed, Hop, HopOrigin};
-use super::exchange::{Done, Exchange};
+use super::attempt::{Answer, Failed, Hop, HopOrigin};
+use super::exchange::{Done, Exchange, Start};
 use super::report::{Report, RouteTaken, TunnelMeter};
 use super::session::Outcome;
 use super::{Client, Context, Snapshot};
@@ -34,10 +34,16 @@ const MOST_PATIENCE: Duration = Duration::from_secs(60);
 static NO_THREAD: Seldom = Seldom::new();
 
 /// What an upstream says to CONNECT.
-struct TunnelAnswer {
+#[derive(Debug)]
+pub(super) struct TunnelAnswer {
     hop: Hop,
     head: ResponseHead,
     framing: Framing,
+}
+
+enum Asked {
+    Answered(TunnelAnswer),
+    NotYet(Hop),
 }
 
 impl Exchange<'_> {
@@ -46,30 +52,36 @@ impl Exchange<'_> {
     /// # Errors
     /// See [`Failed`].
     pub fn connect(&mut self) -> Result<Done, Failed> {
-        self.request_done = Some(Instant::now());
+        self.course.request_done.get_or_insert_with(Instant::now);
         match self.snapshot.config.rules.route(self.authority.host()) {
             Route::Direct => self.connect_directly(),
             Route::ViaUpstream => {
-                // What the first one said that could not open it. It may be the target's fault, so one
-                // more opinion is enough.
-                let mut refused = None;
-                let done = self.over_upstreams(&mut |exchange, lease| {
-                    let begun = Instant::now();
-                    let hop = exchange.dial_upstream(lease, begun)?;
-                    let answer = exchange.ask_for_tunnel(hop)?;
+                let done = self.over_upstreams(&mut |exchange, start| {
+                    let hop = match start {
+                        Start::Picked(lease) => exchange.dial_upstream(lease, Instant::now())?,
+                        Start::Asked(hop) => hop,
+                    };
+                    let answer = match exchange.ask_for_tunnel(hop)? {
+                        Asked::Answered(answer) => answer,
+                        Asked::NotYet(hop) => return Ok(Done::Asked(hop)),
+                    };
                     if is_success(answer.head.status()) {
                         return Ok(exchange.opened(answer.hop));
                     }
+                    let refused = &mut exchange.course.refused;
                     if !is_gateway_error(answer.head.status()) || refused.is_some() {
                         return exchange.pass_refusal(answer);
                     }
-                    refused = Some(answer);
+                    *refused = Some(Box::new(answer));
                     Err(Failed::no_response(HopFailure::TunnelRefused))
                 });
-                match (done, refused) {
-                    // There was nobody else to ask, or nobody who answered: the one answer stands.
-                    (Err(Failed::Refused(_)), Some(answer)) => self.pass_refusal(answer),
-                    (done, _) => done,
+                if !matches!(done, Err(Failed::Refused(_))) {
+                    return done;
+                }
+                // There was nobody else to ask, or nobody who answered: the one answer stands.
+                match self.course.refused.take() {
+                    Some(answer) => self.pass_refusal(*answer),
+                    None => done,
                 }
             }
         }
@@ -83,22 +95,26 @@ impl Exchange<'_> {
     }
 
     /// Sends CONNECT and reads the answer's head.
-    fn ask_for_tunnel(&mut self, mut hop: Hop) -> Result<TunnelAnswer, Failed> {
-        let mut out = std::mem::take(&mut self.out);
-        out.clear();
-        let credentials = hop
-            .lease
-            .as_ref()
-            .and_then(|lease| lease.upstream().spec.credentials.as_ref());
-        rewrite::connect(self.head, self.authority, credentials, self.via(), &mut out);
-        self.out = out;
+    fn ask_for_tunnel(&mut self, mut hop: Hop) -> Result<Asked, Failed> {
+        if !hop.is_asked() {
+            let mut out = std::mem::take(&mut self.out);
+            out.clear();
+            let credentials = hop
+                .lease
+                .as_ref()
+                .and_then(|lease| lease.upstream().spec.credentials.as_ref());
+            rewrite::connect(self.head, self.authority, credentials, self.via(), &mut out);
+            self.out = out;
+        }
         let limit = self.snapshot.config.limits.response_timeout;
-        let answer = self
-            .ask(&mut hop, limit.min(MOST_PATIENCE))
-            .and_then(|head| Ok((self.examine(&hop, &head)?, head)));
+        let answer = match self.ask(&mut hop, limit.min(MOST_PATIENCE)) {
+            Ok(Answer::NotYet) => return Ok(Asked::NotYet(hop)),
+            Ok(Answer::Head(head)) => self.examine(&hop, &head).map(|framing| (framing, head)),
+            Err(failed) => Err(failed),
+        };
         hop.count_bytes();
         match answer {
-            Ok((framing, head)) => Ok(TunnelAnswer { hop, head, framing }),
+            Ok((framing, head)) => Ok(Asked::Answered(TunnelAnswer { hop, head, framing })),
             Err(failed) => {
                 if let (Failed::Hop(error), Some(lease)) = (&failed, &hop.lease) {
                     self.blame(lease, hop.begun, error);
@@ -125,7 +141,7 @@ impl Exchange<'_> {
         if let Some(lease) = &hop.lease {
             self.report.route = RouteTaken::Upstream(Arc::clone(lease.upstream()));
         }
-        self.persistence = Persistence::Close(CloseReason::ConnectRefused);
+        self.course.persistence = Persistence::Close(CloseReason::ConnectRefused);
         self.respond(hop, head, framing).map(Done::Answered)
     }
 

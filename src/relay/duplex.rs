@@ -125,7 +125,7 @@ impl Exchange<'_> {
             if client.to_read() && self.upload_wants_input() {
                 moved |= self.read_up();
             }
-            if next.to_write() && !self.upload.pending().is_empty() {
+            if next.to_write() && !self.course.upload.pending().is_empty() {
                 moved |= self.write_up(hop);
             }
             if moved {
@@ -154,7 +154,9 @@ impl Exchange<'_> {
     }
 
     fn upload_wants_input(&self) -> bool {
-        self.upload.is_open() && !self.upload.is_finished() && self.upload.pending().is_empty()
+        self.course.upload.is_open()
+            && !self.course.upload.is_finished()
+            && self.course.upload.pending().is_empty()
     }
 
     fn client_wants(&self, down: &Down<'_>) -> Want {
@@ -167,7 +169,7 @@ impl Exchange<'_> {
     }
 
     fn hop_wants(&self, down: &Down<'_>) -> Want {
-        let writes = self.upload.is_open() && !self.upload.pending().is_empty();
+        let writes = self.course.upload.is_open() && !self.course.upload.pending().is_empty();
         match (down.wants_input(), writes) {
             (false, false) => Want::Nothing,
             (true, false) => Want::Read,
@@ -180,7 +182,7 @@ impl Exchange<'_> {
     /// too: it may depend on bytes that cannot be told.
     fn absorb_upload(&mut self) -> Result<(), Failed> {
         if self.upload_wants_input() && !self.client.conn.unread().is_empty() {
-            let read = self.upload.read(&mut self.client.conn);
+            let read = self.course.upload.read(&mut self.client.conn);
             read.map_err(|_broken| Failed::Closed(CloseReason::RequestRefused))?;
         }
         Ok(())
@@ -192,19 +194,19 @@ impl Exchange<'_> {
             Ok(Received::Nothing) => false,
             // The body will not be complete; the response may still be wanted.
             Ok(Received::End) | Err(_) => {
-                self.upload.abandon();
+                self.course.upload.abandon();
                 true
             }
         }
     }
 
     fn write_up(&mut self, hop: &mut Hop) -> bool {
-        let pending = [IoSlice::new(self.upload.pending())];
+        let pending = [IoSlice::new(self.course.upload.pending())];
         if let Ok(count) = hop.conn.send(&pending, Wait::No) {
-            self.upload.advance(count);
+            self.course.upload.advance(count);
             count > 0
         } else {
-            self.upload.abandon();
+            self.course.upload.abandon();
             true
         }
     }

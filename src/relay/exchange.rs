@@ -22,13 +22,14 @@ use crate::net::socket::{self, TICK};
 use crate::protocol::answer::{HopFailure, Refusal};
 use crate::protocol::credentials::Credentials;
 use crate::protocol::head::{HeadMemory, RequestHead};
-use crate::protocol::persistence::{NextHopPersistence, Persistence};
+use crate::protocol::persistence::{self, NextHopPersistence, Persistence};
 use crate::protocol::rewrite::{self, Form, HopConnection, MaxForwards, RequestRewrite, Via};
 use crate::protocol::target::{AbsoluteForm, Authority};
 use crate::route::Route;
 
 use super::access;
-use super::attempt::{Bound, BoundTo, Failed, Hop, HopOrigin};
+use super::attempt::{Answer, Bound, BoundTo, Failed, Hop, HopOrigin};
+use super::connect::TunnelAnswer;
 use super::report::{self, Report, RouteTaken};
 use super::session::Worker;
 use super::upload::Upload;
@@ -48,9 +49,7 @@ pub struct Exchange<'a> {
     pub(super) client: &'a mut Client,
     pub(super) head: &'a RequestHead,
     pub(super) authority: &'a Authority,
-    pub(super) upload: Upload,
-    pub(super) persistence: Persistence,
-    pub(super) upgrade: Option<Vec<u8>>,
+    pub(super) course: Course,
     pub(super) report: &'a mut Report,
     /// What is about to be sent.
     pub(super) out: Vec<u8>,
@@ -58,14 +57,69 @@ pub struct Exchange<'a> {
     pub(super) scratch_response: HeadMemory,
     /// Memory for what the next hop sends.
     pub(super) from_hop: Memory,
+    /// How the client's connection ends if the response breaks off.
+    pub(super) client_end: ClientEnd,
+}
+
+/// What an exchange has come to: all of it that outlives the worker at hand while it waits for an answer.
+#[derive(Debug)]
+pub(super) struct Course {
+    pub(super) upload: Upload,
+    pub(super) persistence: Persistence,
+    pub(super) upgrade: Option<Vec<u8>>,
     /// When the last byte of the request was read.
     pub(super) request_done: Option<Instant>,
     /// The next hop's connection belongs to this client from now on.
     pub(super) binds: bool,
-    /// How the client's connection ends if the response breaks off.
-    pub(super) client_end: ClientEnd,
     /// Weighs the failures of this exchange.
     pub(super) judge: Judge,
+    /// Upstreams that were tried, and those of them that count.
+    tried: Tried,
+    attempts: usize,
+    /// Why the last one failed.
+    last: Option<AttemptError>,
+    /// The next hop that has the request and has not answered yet.
+    pub(super) asked: Option<Hop>,
+    /// What the first upstream said that could not open a tunnel. It may be the target's fault, so one more
+    /// opinion is enough.
+    pub(super) refused: Option<Box<TunnelAnswer>>,
+}
+
+impl Course {
+    /// That of an exchange that begins.
+    pub(super) fn new(upload: Upload, head: &RequestHead) -> Self {
+        Self {
+            upload,
+            persistence: persistence::of_request(head),
+            upgrade: rewrite::requested_upgrade(head),
+            request_done: None,
+            binds: false,
+            judge: Judge::default(),
+            tried: Tried::default(),
+            attempts: 0,
+            last: None,
+            asked: None,
+            refused: None,
+        }
+    }
+}
+
+/// Where an attempt begins.
+#[expect(clippy::large_enum_variant, reason = "one at a time, on the stack")]
+pub(super) enum Start {
+    /// With an upstream that was picked.
+    Picked(Lease),
+    /// At the answer of this next hop, which was waited for without a worker.
+    Asked(Hop),
+}
+
+impl Start {
+    fn lease(&self) -> Option<&Lease> {
+        match self {
+            Self::Picked(lease) => Some(lease),
+            Self::Asked(hop) => hop.lease.as_ref(),
+        }
+    }
 }
 
 impl std::fmt::Debug for Exchange<'_> {
@@ -94,11 +148,13 @@ impl<'a> Exchange<'a> {
     }
 }
 
-/// How an exchange ended well.
+/// How an exchange ended well, or goes on elsewhere.
 #[derive(Debug)]
 pub enum Done {
     /// With a response; whether the client's connection goes on.
     Answered(Persistence),
+    /// Not yet: this next hop was asked, and its answer is to be waited for without a worker.
+    Asked(Hop),
     /// With a tunnel to this next hop; `first` goes to the client before anything else.
     Switched {
         /// The other end.
@@ -114,24 +170,33 @@ impl Exchange<'_> {
     /// # Errors
     /// See [`Failed`]; nothing of a final response was sent unless the error says so.
     pub fn relay(&mut self, target: &AbsoluteForm<'_>) -> Result<Done, Failed> {
-        self.binds = rewrite::binds_connection(self.head.fields());
-        self.upload.expects_continue = rewrite::expects_continue(self.head);
-        if !self.upload.expects_continue {
-            self.upload
-                .prefetch(&mut self.client.conn)
-                .map_err(|error| Failed::Refused(Refusal::from(error)))?;
-        }
-        if self.upload.is_finished() {
-            self.request_done = Some(Instant::now());
-        } else {
-            self.worker.takes_over(self.client);
+        if self.course.asked.is_none() {
+            self.take_in_body()?;
         }
         match self.snapshot.config.rules.route(self.authority.host()) {
             Route::Direct => self.relay_directly(target),
             Route::ViaUpstream => {
-                self.over_upstreams(&mut |exchange, lease| exchange.relay_via(target, lease))
+                self.over_upstreams(&mut |exchange, start| exchange.relay_via(target, start))
             }
         }
+    }
+
+    /// What the client has sent of the body already goes out with the head.
+    fn take_in_body(&mut self) -> Result<(), Failed> {
+        self.course.binds = rewrite::binds_connection(self.head.fields());
+        self.course.upload.expects_continue = rewrite::expects_continue(self.head);
+        if !self.course.upload.expects_continue {
+            self.course
+                .upload
+                .prefetch(&mut self.client.conn)
+                .map_err(|error| Failed::Refused(Refusal::from(error)))?;
+        }
+        if self.course.upload.is_finished() {
+            self.course.request_done = Some(Instant::now());
+        } else {
+            self.worker.takes_over(self.client);
+        }
+        Ok(())
     }
 
     /// Tries one upstream after the other until `attempt` succeeds or the rules say stop.
@@ -140,46 +205,58 @@ impl Exchange<'_> {
     /// The last failure, as an answer.
     pub(super) fn over_upstreams(
         &mut self,
-        attempt: &mut dyn FnMut(&mut Self, Lease) -> Result<Done, Failed>,
+        attempt: &mut dyn FnMut(&mut Self, Start) -> Result<Done, Failed>,
     ) -> Result<Done, Failed> {
-        let pool = Arc::clone(&self.snapshot.pool);
+        let snapshot = self.snapshot;
+        let pool = &snapshot.pool;
         let most = pool.upstreams().len().min(MOST_ATTEMPTS);
-        let mut tried = Tried::default();
-        let mut last = None;
-        let mut used = 0;
-        while used < most {
-            let Some(lease) = self.next_upstream(&tried) else {
-                break;
-            };
-            tried.insert(lease.upstream().id());
-            self.report.tries(&lease);
-            let vitals = Arc::clone(lease.upstream().vitals());
-            let result = attempt(self, lease);
-            report::count_attempt(&vitals, &result);
+        while let Some(start) = self.next_start(most) {
+            let vitals = start
+                .lease()
+                .map(|lease| Arc::clone(lease.upstream().vitals()));
+            let result = attempt(self, start);
+            if let (Some(vitals), false) = (vitals, matches!(result, Ok(Done::Asked(_)))) {
+                report::count_attempt(&vitals, &result);
+            }
             let error = match result {
                 Err(Failed::Hop(error)) => error,
                 done_or_over => return done_or_over,
             };
             // A refused connection cost nobody any time.
             if !matches!(&error, AttemptError::NotSent(HopFailure::ConnectRefused)) {
-                used += 1;
+                self.course.attempts += 1;
             }
             let late = self.deadline().is_some_and(|at| at <= Instant::now());
             match self.next_after(&error) {
-                Next::Failover if !late => last = Some(error),
+                Next::Failover if !late => self.course.last = Some(error),
                 Next::Failover | Next::GiveUp => return Err(refused(Failed::Hop(error))),
                 Next::Close => return Err(Failed::Hop(error)),
             }
         }
-        Err(match last {
+        Err(match self.course.last {
             Some(error) => refused(Failed::Hop(error)),
             None if pool.upstreams().is_empty() => Failed::Refused(Refusal::NoUpstreamConfigured),
             None => Failed::Refused(Refusal::NoUpstream),
         })
     }
 
+    /// The next hop that was asked already, or another upstream unless `most` were tried.
+    fn next_start(&mut self, most: usize) -> Option<Start> {
+        if let Some(hop) = self.course.asked.take() {
+            return Some(Start::Asked(hop));
+        }
+        if self.course.attempts >= most {
+            return None;
+        }
+        let lease = self.next_upstream()?;
+        self.course.tried.insert(lease.upstream().id());
+        self.report.tries(&lease);
+        Some(Start::Picked(lease))
+    }
+
     /// The upstream this client is bound to, if it still can be used, else the one the mode picks.
-    fn next_upstream(&mut self, tried: &Tried) -> Option<Lease> {
+    fn next_upstream(&mut self) -> Option<Lease> {
+        let tried = &self.course.tried;
         if let Some(bound) = &self.client.bound {
             if let BoundTo::Upstream(id) = bound.to
                 && !tried.contains(id)
@@ -192,12 +269,17 @@ impl Exchange<'_> {
         self.snapshot.pool.pick(self.snapshot.config.mode, tried)
     }
 
-    fn relay_via(&mut self, target: &AbsoluteForm<'_>, lease: Lease) -> Result<Done, Failed> {
-        let upstream = Arc::clone(lease.upstream());
-        let begun = Instant::now();
-        let mut hop = self.connect_upstream(lease, begun)?;
+    fn relay_via(&mut self, target: &AbsoluteForm<'_>, start: Start) -> Result<Done, Failed> {
+        let mut hop = match start {
+            Start::Picked(lease) => self.connect_upstream(lease, Instant::now())?,
+            Start::Asked(hop) => hop,
+        };
+        let begun = hop.begun;
         loop {
-            self.write_request(target, Form::Absolute, upstream.spec.credentials.as_ref());
+            if let (false, Some(lease)) = (hop.is_asked(), &hop.lease) {
+                let credentials = lease.upstream().spec.credentials.as_ref();
+                self.write_request(target, Form::Absolute, credentials);
+            }
             let (failed, lease, origin) = match self.converse(hop) {
                 Ok(done) => return Ok(done),
                 Err(unanswered) => unanswered,
@@ -218,35 +300,59 @@ impl Exchange<'_> {
     }
 
     fn next_after(&self, error: &AttemptError) -> Next {
-        failover::next(error, self.head.method(), self.upload.replay())
+        failover::next(error, self.head.method(), self.course.upload.replay())
     }
 
     fn relay_directly(&mut self, target: &AbsoluteForm<'_>) -> Result<Done, Failed> {
+        let begun = match self.course.asked.take() {
+            Some(hop) => return self.converse_directly(hop, target),
+            None => Instant::now(),
+        };
         self.report.route = RouteTaken::Direct;
         self.report.attempts += 1;
-        self.write_request(target, Form::Origin, None);
-        let begun = Instant::now();
         let to = BoundTo::Origin(target.authority.clone());
         let bound = self.take_bound(&to).filter(|bound| {
             // It was dialed for another request, and maybe under other rules.
             let there = bound.conn.stream().peer_addr();
             there.is_ok_and(|there| self.may_reach(there.ip()))
         });
-        if let Some(bound) = bound {
-            let hop = Hop::new(bound.conn, None, begun, HopOrigin::Reused);
-            match self.converse(hop) {
-                Ok(done) => return Ok(done),
-                Err((Failed::Hop(error), ..))
-                    if is_staleness(&error) && self.next_after(&error) == Next::Failover =>
-                {
-                    self.write_request(target, Form::Origin, None);
-                }
-                Err((failed, ..)) => return Err(refused(failed)),
+        let (conn, origin) = match bound {
+            Some(bound) => (bound.conn, HopOrigin::Reused),
+            None => (
+                self.dial_origin().map_err(Failed::Refused)?,
+                HopOrigin::Fresh,
+            ),
+        };
+        self.converse_directly(Hop::new(conn, None, begun, origin), target)
+    }
+
+    fn converse_directly(
+        &mut self,
+        mut hop: Hop,
+        target: &AbsoluteForm<'_>,
+    ) -> Result<Done, Failed> {
+        loop {
+            if !hop.is_asked() {
+                self.write_request(target, Form::Origin, None);
             }
+            let begun = hop.begun;
+            let (failed, _, origin) = match self.converse(hop) {
+                Ok(done) => return Ok(done),
+                Err(unanswered) => unanswered,
+            };
+            match &failed {
+                Failed::Hop(error)
+                    if origin == HopOrigin::Reused
+                        && is_staleness(error)
+                        && self.next_after(error) == Next::Failover => {}
+                Failed::Hop(_) | Failed::Refused(_) | Failed::Closed(_) => {
+                    return Err(refused(failed));
+                }
+            }
+            // Nobody failed: the connection had died while it was idle.
+            let conn = self.dial_origin().map_err(Failed::Refused)?;
+            hop = Hop::new(conn, None, begun, HopOrigin::Fresh);
         }
-        let conn = self.dial_origin().map_err(Failed::Refused)?;
-        self.converse(Hop::new(conn, None, begun, HopOrigin::Fresh))
-            .map_err(|(failed, ..)| refused(failed))
     }
 
     /// Sends the request in `self.out` over `hop` and passes the answer on. With an error come the
@@ -254,9 +360,11 @@ impl Exchange<'_> {
     fn converse(&mut self, mut hop: Hop) -> Result<Done, (Failed, Option<Lease>, HopOrigin)> {
         let limit = self.snapshot.config.limits.response_timeout;
         let origin = hop.origin;
-        let answer = self
-            .ask(&mut hop, limit)
-            .and_then(|head| Ok((self.examine(&hop, &head)?, head)));
+        let answer = match self.ask(&mut hop, limit) {
+            Ok(Answer::NotYet) => return Ok(Done::Asked(hop)),
+            Ok(Answer::Head(head)) => self.examine(&hop, &head).map(|framing| (framing, head)),
+            Err(failed) => Err(failed),
+        };
         let (framing, head) = match answer {
             Ok(answer) => answer,
             Err(failed) => {
@@ -283,10 +391,10 @@ impl Exchange<'_> {
         let how = RequestRewrite {
             form,
             target,
-            framing: self.upload.framing(),
+            framing: self.course.upload.framing(),
             credentials,
             via: self.via(),
-            upgrade: self.upgrade.as_deref(),
+            upgrade: self.course.upgrade.as_deref(),
             max_forwards: match rewrite::max_forwards(self.head) {
                 MaxForwards::Left(left) => Some(left),
                 MaxForwards::Absent | MaxForwards::Zero => None,
@@ -314,22 +422,21 @@ impl Exchange<'_> {
         }
         let limits = &self.snapshot.config.limits;
         let repeatable = failover::is_repeatable(self.head.method())
-            && self.upload.is_finished()
-            && self.upload.replay() == Replay::Whole;
+            && self.course.upload.is_finished()
+            && self.course.upload.replay() == Replay::Whole;
         let within = if repeatable {
             limits.upstream_idle
         } else {
             limits.upstream_idle.min(TRUSTED_IDLE)
         };
         let idle = self.snapshot.shelf(lease.upstream());
-        if let Some(stream) = idle.and_then(|idle| idle.take(within, self.target_hash())) {
+        if let Some(mut conn) = idle.and_then(|idle| idle.take(within, self.target_hash())) {
             lease
                 .upstream()
                 .vitals()
                 .counters
                 .connections_reused
                 .fetch_add(1, Ordering::Relaxed);
-            let mut conn = Conn::prepared(stream, TICK);
             conn.borrow_memory(&mut self.from_hop);
             return Ok(Hop::new(conn, Some(lease), begun, HopOrigin::Reused));
         }
@@ -414,7 +521,7 @@ impl Exchange<'_> {
     /// When the response must have begun, all attempts together (`limits.request_timeout_secs`).
     pub(super) fn deadline(&self) -> Option<Instant> {
         let timeout = self.snapshot.config.limits.request_timeout?;
-        Some(self.request_done? + timeout)
+        Some(self.course.request_done? + timeout)
     }
 
     pub(super) fn target_hash(&self) -> u64 {
@@ -437,10 +544,10 @@ impl Exchange<'_> {
             Some(lease) => BoundTo::Upstream(lease.upstream().id()),
             None => BoundTo::Origin(self.authority.clone()),
         };
-        self.client.binds |= self.binds;
+        self.client.binds |= self.course.binds;
         if self.client.binds {
             let conn = hop.conn;
-            self.client.bound = Some(Bound { conn, to, use_for });
+            self.client.bound = Some(Box::new(Bound { conn, to, use_for }));
             return;
         }
         let Some(lease) = hop.lease else {
@@ -454,14 +561,14 @@ impl Exchange<'_> {
             let mut conn = hop.conn;
             conn.limit_read(TICK);
             conn.lay_aside(&mut self.from_hop);
-            shelf.keep(conn.into_parts().0, use_for, most);
+            shelf.keep(conn, use_for, most);
         }
     }
 
     /// Writes a failure into the upstream's vitals, by the table of blame.
     pub(super) fn blame(&mut self, lease: &Lease, begun: Instant, error: &AttemptError) {
         let upstream = lease.upstream();
-        let reason = match self.judge.judge(error.failure()) {
+        let reason = match self.course.judge.judge(error.failure()) {
             Verdict::Acquitted => return,
             Verdict::Suspect => return self.suspect(lease),
             Verdict::FailedSoftly => {

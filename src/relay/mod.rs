@@ -230,8 +230,9 @@ pub struct Client {
     pub head_begun: Option<Instant>,
     /// Exchanges so far.
     pub served: u64,
-    /// A connection to a next hop that belongs to this client alone (NTLM, Negotiate).
-    pub bound: Option<attempt::Bound>,
+    /// A connection to a next hop that belongs to this client alone (NTLM, Negotiate). Boxed, because few
+    /// have one, and thousands of clients wait.
+    pub bound: Option<Box<attempt::Bound>>,
     /// Whether it has ever used such a scheme: then its connections are never shared again.
     pub binds: bool,
     permits: (Permit, ClientPermit),

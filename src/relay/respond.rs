@@ -101,7 +101,7 @@ impl Exchange<'_> {
         self.report.answered(head.status());
         let trailers = self.snapshot.config.limits.max_header_bytes;
         let mut coder = BodyCoder::new(passage.received, passage.sent, trailers);
-        let copied = if self.upload.is_open() {
+        let copied = if self.course.upload.is_open() {
             self.copy_both_ways(&mut hop, &mut coder, &mut out)
         } else {
             self.copy_response(&mut hop, &mut coder, &out)
@@ -121,28 +121,28 @@ impl Exchange<'_> {
         if let Some(lease) = &hop.lease {
             lease.upstream().vitals().completed(head.status());
         }
-        self.binds |= rewrite::binds_connection(head.fields());
+        self.course.binds |= rewrite::binds_connection(head.fields());
         let keeps = persistence::next_hop_keeps(&head);
         self.scratch_response = head.into_memory();
         // Unasked bytes behind a response poison the connection for whoever would come next.
         let is_clean = framing != Framing::UntilClose && hop.conn.unread().is_empty();
-        if is_clean && self.upload.is_delivered() {
+        if is_clean && self.course.upload.is_delivered() {
             self.keep(hop, keeps);
         }
         Ok(persistence)
     }
 
     fn persistence_after(&self, passage: Passage) -> Persistence {
-        if let Persistence::Close(reason) = self.persistence {
+        if let Persistence::Close(reason) = self.course.persistence {
             return Persistence::Close(reason);
         }
         if passage.declared == SentFraming::UntilClose {
             return Persistence::Close(CloseReason::BodyUntilClose);
         }
-        if !self.upload.is_finished() {
+        if !self.course.upload.is_finished() {
             return Persistence::Close(CloseReason::RequestUnread);
         }
-        if self.upgrade.is_some() {
+        if self.course.upgrade.is_some() {
             // What the client sent behind the refused Upgrade may be another protocol (RFC 9931).
             return Persistence::Close(CloseReason::UpgradeRefused);
         }
@@ -183,6 +183,7 @@ impl Exchange<'_> {
             head = b"";
             hop.conn.consume(passed.taken);
             if !coder.is_finished() {
+                self.worker.takes_over_hop(&mut hop.conn);
                 self.splice_response(hop, coder)?;
             }
             if coder.is_finished() {

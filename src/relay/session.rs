@@ -2,13 +2,16 @@
 //!
 //! Whatever the client sends too early stays in its connection and is looked at in its turn; each
 //! request is routed and checked on its own. This module never waits for a client: a head that is not
-//! complete goes back to the waiter with what there is of it.
+//! complete goes back to the waiter with what there is of it. Nor does an exchange that was asked wait
+//! here for its answer, if the worker may leave it: it goes to the waiter as well ([`Asked`]), and
+//! whichever worker is free goes on with it once the next hop says something.
 
 use std::io::IoSlice;
+use std::ops::ControlFlow;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use crate::balance::failover::Judge;
+use crate::net::conn::Conn;
 use crate::net::socket::{Received, TICK, Wait};
 use crate::protocol::answer::{self, AnswerContext, BodyWanted, Refusal};
 use crate::protocol::framing::{self, Framing};
@@ -20,12 +23,12 @@ use crate::route::Route;
 use crate::stop::Stage;
 
 use super::access::Asking;
-use super::attempt::{Failed, look_at};
-use super::exchange::{ClientEnd, Done, Exchange};
+use super::attempt::{Failed, Hop, look_at};
+use super::exchange::{ClientEnd, Course, Done, Exchange};
 use super::introduction::{self, Introduction};
 use super::report::{Report, RouteTaken};
 use super::upload::Upload;
-use super::{Client, Context, Scratch, Snapshot, access, connect};
+use super::{Arrival, Client, Context, Scratch, Snapshot, access, connect};
 
 /// What is to become of a connection.
 #[derive(Debug)]
@@ -41,6 +44,43 @@ pub enum Outcome {
     Closed(CloseReason),
     /// Handed to the threads of a tunnel.
     Tunneled,
+    /// In the middle of an exchange: to the waiter until its next hop says something, then
+    /// [`go_on`].
+    Asked(Box<Asked>),
+}
+
+/// An exchange whose next hop has the request, and has not said anything yet.
+#[derive(Debug)]
+pub struct Asked {
+    snapshot: Arc<Snapshot>,
+    head: RequestHead,
+    aside: Box<Aside>,
+}
+
+/// What is left of a turn whose next hop has not answered yet.
+#[derive(Debug)]
+struct Aside {
+    client: Box<Client>,
+    report: Report,
+    course: Course,
+    hop: Hop,
+}
+
+impl Asked {
+    /// Whose exchange it is.
+    pub fn client(&self) -> &Client {
+        &self.aside.client
+    }
+
+    /// The connection to the next hop.
+    pub fn hop(&mut self) -> &mut Conn {
+        &mut self.aside.hop.conn
+    }
+
+    /// How long it may wait before somebody looks whether there is still a point in it.
+    pub fn patience(&self) -> Duration {
+        self.aside.hop.patience()
+    }
 }
 
 /// Whether a session may take its next request.
@@ -60,6 +100,12 @@ pub trait Worker {
     /// What `client` sends from now on is waited for elsewhere (in the middle of a body, by a tunnel):
     /// nobody else is to be told of it.
     fn takes_over(&self, client: &Client);
+
+    /// The same for what a next hop sends.
+    fn takes_over_hop(&self, conn: &mut Conn);
+
+    /// Whether the exchange at hand may wait for its next hop without this worker.
+    fn may_set_aside(&self) -> bool;
 }
 
 /// Empty lines between two requests that are overlooked; more begin a request that is refused.
@@ -80,11 +126,73 @@ pub fn serve(
     worker: &dyn Worker,
 ) -> Outcome {
     client.conn.borrow_memory(&mut scratch.from_client);
-    let mut outcome = converse(ctx, scratch, client, worker);
-    if let Outcome::Park(client) = &mut outcome {
-        client.conn.lay_aside(&mut scratch.from_client);
+    let outcome = begin(ctx, scratch, client, worker);
+    lay_aside(scratch, outcome)
+}
+
+/// Goes on with an exchange whose next hop may have said something.
+pub fn go_on(
+    ctx: &Arc<Context>,
+    scratch: &mut Scratch,
+    asked: Asked,
+    worker: &dyn Worker,
+) -> Outcome {
+    let Asked {
+        snapshot,
+        head,
+        aside,
+    } = asked;
+    let Aside {
+        mut client,
+        report,
+        mut course,
+        hop,
+    } = *aside;
+    client.conn.borrow_memory(&mut scratch.from_client);
+    course.asked = Some(hop);
+    let turn = Turn {
+        ctx,
+        snapshot: &snapshot,
+        worker,
+        head: &head,
+        report,
+    };
+    let next = turn.resume(client, scratch, course);
+    let outcome = match settle((ctx, worker), scratch, (head, snapshot), next) {
+        ControlFlow::Continue(client) => converse(ctx, scratch, client, worker),
+        ControlFlow::Break(outcome) => outcome,
+    };
+    lay_aside(scratch, outcome)
+}
+
+/// Who waits needs no memory for what has not come yet.
+fn lay_aside(scratch: &mut Scratch, mut outcome: Outcome) -> Outcome {
+    match &mut outcome {
+        Outcome::Park(client) => client.conn.lay_aside(&mut scratch.from_client),
+        Outcome::Asked(asked) => {
+            asked.aside.client.conn.lay_aside(&mut scratch.from_client);
+            asked.aside.hop.conn.lay_aside(&mut scratch.from_hop);
+        }
+        Outcome::Yield(_) | Outcome::Linger(_) | Outcome::Closed(_) | Outcome::Tunneled => {}
     }
     outcome
+}
+
+fn begin(
+    ctx: &Arc<Context>,
+    scratch: &mut Scratch,
+    mut client: Box<Client>,
+    worker: &dyn Worker,
+) -> Outcome {
+    if client.arrival == Arrival::Unannounced {
+        match introduction::read(&mut client, &ctx.snapshot()) {
+            Introduction::Done => {}
+            Introduction::Incomplete => return incomplete(ctx, client),
+            Introduction::Ended => return Outcome::Closed(CloseReason::ClientGone),
+            Introduction::Refused(refusal) => return refuse(ctx, client, &refusal),
+        }
+    }
+    converse(ctx, scratch, client, worker)
 }
 
 fn converse(
@@ -93,26 +201,14 @@ fn converse(
     mut client: Box<Client>,
     worker: &dyn Worker,
 ) -> Outcome {
-    // Taken anew for each exchange, so that a reload applies to the next.
-    let mut snapshot = ctx.snapshot();
-    match introduction::read(&mut client, &snapshot) {
-        Introduction::Done => {}
-        Introduction::Incomplete if client.head_begun.is_none() && is_stopping(ctx) => {
-            return Outcome::Closed(CloseReason::Draining);
-        }
-        Introduction::Incomplete => return Outcome::Park(client),
-        Introduction::Ended => return Outcome::Closed(CloseReason::ClientGone),
-        Introduction::Refused(refusal) => return refuse(ctx, client, &refusal),
-    }
     loop {
+        // Taken anew for each exchange, so that a reload applies to the next.
+        let snapshot = ctx.snapshot();
         let next = next_head(&mut client, snapshot.head_limits(), scratch);
         let begun = client.head_begun.unwrap_or_else(Instant::now);
         let head = match next {
             NextHead::Complete(head) => head,
-            NextHead::Incomplete if client.head_begun.is_none() && is_stopping(ctx) => {
-                return Outcome::Closed(CloseReason::Draining);
-            }
-            NextHead::Incomplete => return Outcome::Park(client),
+            NextHead::Incomplete => return incomplete(ctx, client),
             NextHead::Ended => return Outcome::Closed(CloseReason::ClientGone),
             NextHead::Refused(refusal) => return refuse(ctx, client, &refusal),
         };
@@ -128,21 +224,50 @@ fn converse(
             head: &head,
             report: Report::begin(ctx, client.address, begun, (received, sent)),
         };
-        match turn.take(client, scratch) {
-            Next::Again(same) => client = same,
-            Next::Over(outcome) => return outcome,
-        }
-        scratch.request = head.into_memory();
-        // Whether there is more is for the waiter to say: a look at the socket would cost more than it
-        // spares.
-        if client.conn.unread().is_empty() && !is_stopping(ctx) {
-            return Outcome::Park(client);
-        }
-        if worker.another_exchange() == Turns::MakeWay {
-            return Outcome::Yield(client);
-        }
-        snapshot = ctx.snapshot();
+        let next = turn.take(client, scratch);
+        client = match settle((ctx, worker), scratch, (head, snapshot), next) {
+            ControlFlow::Continue(same) => same,
+            ControlFlow::Break(outcome) => return outcome,
+        };
     }
+}
+
+/// What follows one exchange, or a part of it.
+fn settle(
+    (ctx, worker): (&Context, &dyn Worker),
+    scratch: &mut Scratch,
+    (head, snapshot): (RequestHead, Arc<Snapshot>),
+    next: Next,
+) -> ControlFlow<Outcome, Box<Client>> {
+    let client = match next {
+        Next::Again(client) => client,
+        Next::Over(outcome) => return ControlFlow::Break(outcome),
+        Next::Aside(aside) => {
+            return ControlFlow::Break(Outcome::Asked(Box::new(Asked {
+                snapshot,
+                head,
+                aside,
+            })));
+        }
+    };
+    scratch.request = head.into_memory();
+    // Whether there is more is for the waiter to say: a look at the socket would cost more than it
+    // spares.
+    if client.conn.unread().is_empty() && !is_stopping(ctx) {
+        return ControlFlow::Break(Outcome::Park(client));
+    }
+    if worker.another_exchange() == Turns::MakeWay {
+        return ControlFlow::Break(Outcome::Yield(client));
+    }
+    ControlFlow::Continue(client)
+}
+
+/// There is more to come before a request begins.
+fn incomplete(ctx: &Context, client: Box<Client>) -> Outcome {
+    if client.head_begun.is_none() && is_stopping(ctx) {
+        return Outcome::Closed(CloseReason::Draining);
+    }
+    Outcome::Park(client)
 }
 
 /// Refuses a connection of which no request could be read: malformed, too many, too slow, no worker.
@@ -219,6 +344,7 @@ fn next_head(client: &mut Client, limits: HeadLimits, scratch: &mut Scratch) -> 
 enum Next {
     Again(Box<Client>),
     Over(Outcome),
+    Aside(Box<Aside>),
 }
 
 /// One request at work.
@@ -243,7 +369,7 @@ struct Rejected {
 }
 
 impl Turn<'_> {
-    fn take(mut self, mut client: Box<Client>, scratch: &mut Scratch) -> Next {
+    fn take(mut self, client: Box<Client>, scratch: &mut Scratch) -> Next {
         let head = self.head;
         let admitted = match self.admit(&client) {
             Ok(admitted) => admitted,
@@ -254,29 +380,59 @@ impl Turn<'_> {
         if self.ends_here(&admitted.target) {
             return self.answer_here(client, scratch, admitted.framing);
         }
-        let mut exchange = self.begin(&mut client, scratch, &admitted);
-        let result = match &admitted.target {
+        let trailers = self.snapshot.config.limits.max_header_bytes;
+        let course = Course::new(Upload::new(admitted.framing, trailers), head);
+        self.relay(client, scratch, &admitted.target, course)
+    }
+
+    /// Goes on where [`Next::Aside`] ended.
+    fn resume(self, client: Box<Client>, scratch: &mut Scratch, course: Course) -> Next {
+        match RequestTarget::parse(self.head.method(), self.head.target()) {
+            Ok(target) => self.relay(client, scratch, &target, course),
+            // It was parsed before.
+            Err(_) => self.broken(client, CloseReason::RequestRefused, ClientEnd::Orderly),
+        }
+    }
+
+    fn relay(
+        mut self,
+        mut client: Box<Client>,
+        scratch: &mut Scratch,
+        target: &RequestTarget<'_>,
+        course: Course,
+    ) -> Next {
+        let head = self.head;
+        let mut exchange = self.begin(&mut client, scratch, target, course);
+        let result = match target {
             RequestTarget::Absolute(target) => exchange.relay(target),
             RequestTarget::Authority(_) => exchange.connect(),
         };
         let end = exchange.client_end;
-        let is_read = exchange.upload.is_finished();
+        let is_read = exchange.course.upload.is_finished();
         let then = match head.method() {
             "CONNECT" => Persistence::Close(CloseReason::ConnectRefused),
             _ if !is_read => Persistence::Close(CloseReason::RequestUnread),
-            _ => exchange.persistence,
+            _ => exchange.course.persistence,
         };
         scratch.out = std::mem::take(&mut exchange.out);
         scratch.response = std::mem::take(&mut exchange.scratch_response);
         scratch.from_hop = std::mem::take(&mut exchange.from_hop);
+        let course = exchange.course;
         match result {
+            Ok(Done::Asked(hop)) => Next::Aside(Box::new(Aside {
+                client,
+                report: self.report,
+                course,
+                hop,
+            })),
             // It still sends: a close now would be a reset, and destroy the answer on its way.
             Ok(Done::Answered(_)) if !is_read => {
                 self.over(client, Persistence::Close(CloseReason::RequestUnread))
             }
             Ok(Done::Answered(then)) => self.over(client, then),
-            Ok(Done::Switched { hop, first }) => {
+            Ok(Done::Switched { mut hop, first }) => {
                 self.worker.takes_over(&client);
+                self.worker.takes_over_hop(&mut hop.conn);
                 let (ctx, snapshot, report) = (self.ctx, self.snapshot, self.report);
                 Next::Over(connect::start_tunnel(
                     (ctx, snapshot),
@@ -348,30 +504,25 @@ impl Turn<'_> {
         &'x mut self,
         client: &'x mut Client,
         scratch: &mut Scratch,
-        admitted: &'x Admitted<'_>,
+        target: &'x RequestTarget<'_>,
+        course: Course,
     ) -> Exchange<'x> {
-        let trailers = self.snapshot.config.limits.max_header_bytes;
         Exchange {
             ctx: self.ctx,
             snapshot: self.snapshot,
             worker: self.worker,
             client,
             head: self.head,
-            authority: match &admitted.target {
+            authority: match target {
                 RequestTarget::Absolute(target) => &target.authority,
                 RequestTarget::Authority(authority) => authority,
             },
-            upload: Upload::new(admitted.framing, trailers),
-            persistence: persistence::of_request(self.head),
-            upgrade: rewrite::requested_upgrade(self.head),
+            course,
             report: &mut self.report,
             out: std::mem::take(&mut scratch.out),
             scratch_response: std::mem::take(&mut scratch.response),
             from_hop: std::mem::take(&mut scratch.from_hop),
-            request_done: None,
-            binds: false,
             client_end: ClientEnd::Orderly,
-            judge: Judge::default(),
         }
     }
 

@@ -29,6 +29,12 @@ impl Worker for Alone {
     }
 
     fn takes_over(&self, _client: &Client) {}
+
+    fn takes_over_hop(&self, _conn: &mut Conn) {}
+
+    fn may_set_aside(&self) -> bool {
+        true
+    }
 }
 
 /// As many fields as there may be, in about as many bytes.
@@ -65,9 +71,15 @@ fn read_to(stream: &mut TcpStream, end: &str) -> Vec<u8> {
 fn serve(ctx: &Arc<Context>, mut client: Box<Client>) {
     let mut scratch = Scratch::default();
     loop {
-        client = match session::serve(ctx, &mut scratch, client, &Alone) {
+        let mut outcome = session::serve(ctx, &mut scratch, client, &Alone);
+        while let Outcome::Asked(asked) = outcome {
+            outcome = session::go_on(ctx, &mut scratch, *asked, &Alone);
+        }
+        client = match outcome {
             Outcome::Park(client) | Outcome::Yield(client) => client,
-            Outcome::Linger(_) | Outcome::Closed(_) | Outcome::Tunneled => return,
+            Outcome::Linger(_) | Outcome::Closed(_) | Outcome::Tunneled | Outcome::Asked(_) => {
+                return;
+            }
         };
         // Nothing for a while is as good: it is asked again.
         drop(client.conn.stream().peek(&mut [0]));

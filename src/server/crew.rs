@@ -1,15 +1,16 @@
 //! Who serves what: the queue of jobs, and the workers that are busy or wait to be called.
 //!
-//! While upstreams answer at once, a few workers a core do all the work with the fewest wake-ups; while
-//! they take their time, there must be as many workers as requests wait for an answer. So only *quick*
-//! workers are limited: one whose exchange has lasted [`SLOW`] is waiting for somebody, and another may
-//! run in its stead. The one that became idle last is called first; it is the warmest, and the others
-//! get the chance to leave.
+//! An exchange that waits for the answer of its next hop needs no worker meanwhile: it is set aside, still
+//! counts as one that is served, and is gone on with before anything new is begun. So a worker rarely
+//! blocks, and one alone serves many clients with hardly a wake-up. Another is called when what waits is
+//! worth it, by what a task takes on average. But only *quick* workers count as being there: one that has
+//! been at its task for [`SLOW`] is waiting for somebody, and another may run in its stead. The one that
+//! became idle last is called first; it is the warmest, and the others get the chance to leave.
 //!
 //! This module knows no clock, no thread and no socket: times are microseconds, jobs are whatever is
 //! served.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -25,19 +26,55 @@ pub(super) const SLOW: u64 = 1_000;
 /// An exchange that has lasted this long gives its worker's place up when requests wait: 1 s.
 pub(super) const LASTING: u64 = 1_000_000;
 
+/// So many microseconds of work are worth one worker: to wake another for less costs more than it spares.
+const WORTH_A_CALL: usize = 250;
+/// Tasks whose times the average is of.
+const PACES: u64 = 16;
+
 /// The queue and the workers.
 #[derive(Debug)]
-pub(super) struct Crew<T> {
+pub(super) struct Crew<T, A> {
     jobs: Queue<T>,
+    /// Exchanges that can go on, and since when.
+    answers: VecDeque<(u64, Ticket, A)>,
     posts: Vec<Option<Post>>,
+    /// Exchanges without a worker.
+    asides: Vec<Option<Aside>>,
+    vacant_asides: Vec<usize>,
+    /// How many of them count.
+    aside: usize,
+    /// [`PACES`] times how long a worker took on average lately.
+    paces: u64,
     /// Those that wait to be called, the latest last.
     idle: Vec<usize>,
-    /// Workers that serve, those whose exchange lasts excepted.
+    /// Exchanges that are served, with a worker or set aside, those that last excepted.
     busy: usize,
     /// How many of them each client has.
     held: HashMap<IpAddr, usize>,
-    /// Threads that count as workers.
+    /// Threads that count as workers, and exchanges set aside.
     workers: usize,
+}
+
+/// What an exchange that was set aside is known by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Ticket(usize);
+
+/// What the crew knows of an exchange that was set aside.
+#[derive(Debug)]
+struct Aside {
+    client: IpAddr,
+    since: u64,
+    /// It can go on, and waits for a worker.
+    is_answered: bool,
+    /// It stopped counting, and uses a thread of the budget for what lasts, though it has none.
+    lasting: Option<Permit>,
+}
+
+impl Aside {
+    /// Whether it takes the place of a worker.
+    fn counts(&self) -> bool {
+        !self.is_answered && self.lasting.is_none()
+    }
 }
 
 /// What the crew knows of one worker.
@@ -49,6 +86,13 @@ struct Post {
     lasting: Option<Permit>,
 }
 
+/// Where an exchange is served.
+#[derive(Clone, Copy, Debug)]
+enum Served {
+    AtPost(usize),
+    Aside(usize),
+}
+
 /// What a worker and the others share without a lock.
 #[derive(Debug, Default)]
 pub(super) struct Seat {
@@ -58,11 +102,16 @@ pub(super) struct Seat {
     pub(super) begun: AtomicU64,
 }
 
-impl<T> Default for Crew<T> {
+impl<T, A> Default for Crew<T, A> {
     fn default() -> Self {
         Self {
             jobs: Queue::default(),
+            answers: VecDeque::new(),
             posts: Vec::new(),
+            asides: Vec::new(),
+            vacant_asides: Vec::new(),
+            aside: 0,
+            paces: 0,
             idle: Vec::new(),
             busy: 0,
             held: HashMap::new(),
@@ -71,7 +120,7 @@ impl<T> Default for Crew<T> {
     }
 }
 
-impl<T> Crew<T> {
+impl<T, A> Crew<T, A> {
     /// Adds a job to the end of the queue.
     pub(super) fn queue(&mut self, job: Job<T>) {
         self.jobs.push(job);
@@ -82,15 +131,105 @@ impl<T> Crew<T> {
         self.jobs.len()
     }
 
-    /// How long the job has waited that came first.
+    /// Whether a worker could do something.
+    pub(super) fn has_work(&self) -> bool {
+        self.answers.len() + self.jobs.len() > 0
+    }
+
+    /// How long the job or answer has waited that came first.
     pub(super) fn oldest(&self, now: u64) -> u64 {
-        let oldest = self.jobs.oldest();
+        let answer = self.answers.front().map(|(since, ..)| *since);
+        let oldest = self.jobs.oldest().into_iter().chain(answer).min();
         oldest.map_or(0, |since| now.saturating_sub(since))
     }
 
     /// The job that came first if it has waited for more than `patience`.
     pub(super) fn overdue(&mut self, now: u64, patience: u64) -> Option<Job<T>> {
-        (self.oldest(now) > patience).then(|| self.jobs.pop())?
+        let is_late = |since| now.saturating_sub(since) > patience;
+        self.jobs
+            .oldest()
+            .is_some_and(is_late)
+            .then(|| self.jobs.pop())?
+    }
+
+    /// Sets the exchange of worker `number` aside, unless there are `most` workers and such exchanges
+    /// already. The worker has nothing to do then.
+    pub(super) fn set_aside(&mut self, number: usize, now: u64, most: usize) -> Option<Ticket> {
+        if self.workers >= most || self.is_lasting(number) {
+            return None;
+        }
+        let client = self.post(number)?.serving.take()?;
+        let aside = Aside {
+            client,
+            since: now,
+            is_answered: false,
+            lasting: None,
+        };
+        self.workers += 1;
+        self.aside += 1;
+        let index = self.vacant_asides.pop().unwrap_or(self.asides.len());
+        match self.asides.get_mut(index) {
+            Some(vacant) => *vacant = Some(aside),
+            None => self.asides.push(Some(aside)),
+        }
+        Some(Ticket(index))
+    }
+
+    /// An exchange that was set aside can go on: until a worker does so it waits like any other.
+    pub(super) fn answer(&mut self, ticket: Ticket, now: u64, what: A) {
+        if let Some(Some(aside)) = self.asides.get_mut(ticket.0)
+            && aside.counts()
+        {
+            aside.is_answered = true;
+            self.workers -= 1;
+            self.aside -= 1;
+            self.busy -= 1;
+        }
+        self.answers.push_back((now, ticket, what));
+    }
+
+    /// How many can go on.
+    pub(super) fn answered(&self) -> usize {
+        self.answers.len()
+    }
+
+    /// Gives worker `number` the exchange that can go on and has waited longest for that.
+    pub(super) fn take_answer(&mut self, number: usize) -> Option<(Ticket, A)> {
+        let (_, ticket, what) = self.answers.pop_front()?;
+        self.take_up(number, ticket);
+        Some((ticket, what))
+    }
+
+    /// All exchanges that can go on; they count no more.
+    pub(super) fn take_answers(&mut self) -> Vec<A> {
+        let answers = std::mem::take(&mut self.answers);
+        let give_up = |(_, ticket, what)| {
+            self.give_up(ticket);
+            what
+        };
+        answers.into_iter().map(give_up).collect()
+    }
+
+    /// Worker `number` goes on with what was set aside.
+    pub(super) fn take_up(&mut self, number: usize, ticket: Ticket) {
+        if let Some(client) = self.give_up(ticket) {
+            self.serves(number, client);
+        }
+    }
+
+    /// What was set aside is over; says whose it was.
+    pub(super) fn give_up(&mut self, ticket: Ticket) -> Option<IpAddr> {
+        let aside = self.asides.get_mut(ticket.0)?.take()?;
+        self.vacant_asides.push(ticket.0);
+        if aside.counts() {
+            self.workers -= 1;
+            self.aside -= 1;
+            self.busy -= 1;
+        }
+        if aside.lasting.is_none() {
+            self.let_go(aside.client);
+        }
+        Some(aside.client)
     }
 
     /// A new worker.
@@ -135,15 +274,19 @@ impl<T> Crew<T> {
                 held < fair + usize::from(own == Some(client))
             })?
         };
-        if self.serving(number) != Some(job.client) {
+        self.serves(number, job.client);
+        Some(job)
+    }
+
+    fn serves(&mut self, number: usize, client: IpAddr) {
+        if self.serving(number) != Some(client) {
             self.rest(number);
-            *self.held.entry(job.client).or_insert(0) += 1;
+            *self.held.entry(client).or_insert(0) += 1;
             self.busy += 1;
             if let Some(post) = self.post(number) {
-                post.serving = Some(job.client);
+                post.serving = Some(client);
             }
         }
-        Some(job)
     }
 
     /// Worker `number` has nothing to do any more.
@@ -159,6 +302,10 @@ impl<T> Crew<T> {
 
     fn release(&mut self, client: IpAddr) {
         self.busy -= 1;
+        self.let_go(client);
+    }
+
+    fn let_go(&mut self, client: IpAddr) {
         if let Some(count) = self.held.get_mut(&client) {
             *count -= 1;
             if *count == 0 {
@@ -178,21 +325,30 @@ impl<T> Crew<T> {
         place.map(|place| self.idle.remove(place)).is_some()
     }
 
-    /// Calls as many idle workers as there is work for, but no more than `at_once` quick ones are to run;
-    /// returns how many are wanted beyond those there are.
+    /// Calls as many idle workers as there is work for, by what a task takes on average, but no more than
+    /// `at_once` quick ones are to run; returns how many are wanted beyond those there are.
     pub(super) fn reinforce(&mut self, now: u64, at_once: usize) -> usize {
         let coming = self.coming();
-        let jobs = self.jobs.len().saturating_sub(coming);
+        let jobs = (self.answers.len() + self.jobs.len()).saturating_sub(coming);
         if jobs == 0 {
             return 0;
         }
-        let quick = if self.busy + coming < at_once {
-            self.busy
-        } else {
-            self.quick(now)
-        };
-        let wanted = jobs.min(at_once.saturating_sub(quick + coming));
+        let time = (jobs + coming).saturating_mul(self.pace());
+        let useful = time.div_ceil(WORTH_A_CALL).clamp(1, at_once);
+        let active = self.quick(now) + coming;
+        let wanted = jobs.min(useful.saturating_sub(active));
         wanted - self.call(wanted)
+    }
+
+    /// A worker has served for so many microseconds.
+    pub(super) fn note_pace(&mut self, took: u64) {
+        let took = took.min(SLOW);
+        self.paces = self.paces - self.paces / PACES + took;
+    }
+
+    /// How long a worker takes on average, in microseconds.
+    fn pace(&self) -> usize {
+        usize::try_from(self.paces / PACES).unwrap_or(usize::MAX)
     }
 
     /// Workers that are about to look for a job: the one that watches, and whoever was called or started
@@ -230,12 +386,14 @@ impl<T> Crew<T> {
         budget: &dyn Fn() -> Option<Permit>,
     ) -> usize {
         let greedy = self.greedy(fair);
+        let posts = (0..self.posts.len()).map(Served::AtPost);
+        let all = posts.chain((0..self.asides.len()).map(Served::Aside));
         let mut made = 0;
-        for number in 0..self.posts.len() {
+        for which in all {
             if made == wanted {
                 break;
             }
-            let Some((client, begun)) = self.at_work(number) else {
+            let Some((client, begun)) = self.at_work(which) else {
                 continue;
             };
             let lasts = now.saturating_sub(begun) >= LASTING;
@@ -246,14 +404,28 @@ impl<T> Crew<T> {
             let Some(permit) = budget() else {
                 break;
             };
-            if let Some(post) = self.post(number) {
-                post.lasting = Some(permit);
-            }
+            self.lasts(which, permit);
             self.workers -= 1;
             self.release(client);
             made += 1;
         }
         made
+    }
+
+    fn lasts(&mut self, which: Served, permit: Permit) {
+        match which {
+            Served::AtPost(number) => {
+                if let Some(post) = self.post(number) {
+                    post.lasting = Some(permit);
+                }
+            }
+            Served::Aside(index) => {
+                if let Some(Some(aside)) = self.asides.get_mut(index) {
+                    aside.lasting = Some(permit);
+                    self.aside -= 1;
+                }
+            }
+        }
     }
 
     /// The client with more than `fair` workers, if others wait; more than one there hardly is.
@@ -269,12 +441,20 @@ impl<T> Crew<T> {
         post.is_some_and(|post| post.lasting.is_some())
     }
 
-    /// Whom a worker that counts as one serves, and since when.
-    fn at_work(&self, number: usize) -> Option<(IpAddr, u64)> {
-        let post = self.posts.get(number)?.as_ref()?;
-        let counts = post.lasting.is_none();
-        let client = post.serving.filter(|_| counts)?;
-        Some((client, post.seat.begun.load(Ordering::Relaxed)))
+    /// Whom a worker that counts as one serves, or whose exchange was set aside and counts; since when.
+    fn at_work(&self, which: Served) -> Option<(IpAddr, u64)> {
+        match which {
+            Served::AtPost(number) => {
+                let post = self.posts.get(number)?.as_ref()?;
+                let counts = post.lasting.is_none();
+                let client = post.serving.filter(|_| counts)?;
+                Some((client, post.seat.begun.load(Ordering::Relaxed)))
+            }
+            Served::Aside(index) => {
+                let aside = self.asides.get(index)?.as_ref()?;
+                aside.counts().then_some((aside.client, aside.since))
+            }
+        }
     }
 
     fn serving(&self, number: usize) -> Option<IpAddr> {
@@ -289,20 +469,27 @@ impl<T> Crew<T> {
         self.posts.get_mut(number)?.as_mut()
     }
 
-    /// Threads that count as workers.
+    /// Threads that count as workers, and exchanges set aside.
     pub(super) fn workers(&self) -> usize {
         self.workers
     }
 
-    /// Those of them that serve.
+    /// Threads that count as workers.
+    pub(super) fn staffed(&self) -> usize {
+        self.workers - self.aside
+    }
+
+    /// Exchanges that are served; those that last excepted.
     pub(super) fn busy(&self) -> usize {
         self.busy
     }
 
-    /// Threads whose exchange lasts.
+    /// Exchanges that last.
     pub(super) fn lasting(&self) -> usize {
         let posts = self.posts.iter().flatten();
+        let asides = self.asides.iter().flatten();
         posts.filter(|post| post.lasting.is_some()).count()
+            + asides.filter(|aside| aside.lasting.is_some()).count()
     }
 
     /// All threads.
@@ -330,8 +517,9 @@ mod tests {
     }
 
     /// A crew of `workers` idle ones.
-    fn crew(workers: usize) -> Crew<u32> {
+    fn crew(workers: usize) -> Crew<u32, u32> {
         let mut crew = Crew::default();
+        take_on_average(&mut crew, WORTH_A_CALL as u64);
         for _ in 0..workers {
             let (number, _) = crew.join();
             crew.wait(number);
@@ -339,7 +527,11 @@ mod tests {
         crew
     }
 
-    fn queue(crew: &mut Crew<u32>, client: u8, what: u32) {
+    fn take_on_average(crew: &mut Crew<u32, u32>, micros: u64) {
+        crew.paces = PACES * micros;
+    }
+
+    fn queue(crew: &mut Crew<u32, u32>, client: u8, what: u32) {
         crew.queue(Job {
             what,
             client: ip(client),
@@ -347,7 +539,7 @@ mod tests {
         });
     }
 
-    fn begin(crew: &mut Crew<u32>, number: usize, now: u64) -> Option<u32> {
+    fn begin(crew: &mut Crew<u32, u32>, number: usize, now: u64) -> Option<u32> {
         let job = crew.take(number, 100)?;
         let post = crew.post(number)?;
         post.seat.begun.store(now, Ordering::Relaxed);
@@ -450,5 +642,96 @@ mod tests {
         assert!(crew.overdue(5, 5).is_none());
         assert_eq!(crew.overdue(6, 5).unwrap().what, 1);
         assert_eq!(crew.queued(), 0);
+    }
+
+    #[test]
+    fn another_worker_is_called_for_as_much_work_as_is_worth_a_call() {
+        let mut crew = crew(4);
+        take_on_average(&mut crew, 10);
+        let few = WORTH_A_CALL / 10;
+        (0..few).for_each(|_| queue(&mut crew, 1, 1));
+        crew.reinforce(0, AT_ONCE);
+        assert_eq!(crew.idle.len(), 3);
+        begin(&mut crew, 3, 0);
+        crew.reinforce(0, AT_ONCE);
+        assert_eq!(crew.idle.len(), 3);
+        (0..few).for_each(|_| queue(&mut crew, 1, 1));
+        crew.reinforce(0, AT_ONCE);
+        assert_eq!(crew.idle.len(), 2);
+    }
+
+    #[test]
+    fn the_average_follows_what_workers_take_and_no_single_one_spoils_it() {
+        let mut crew = crew(1);
+        take_on_average(&mut crew, 16);
+        crew.note_pace(1_000_000);
+        assert_eq!(crew.pace(), 15 + 1_000 / 16);
+        (0..1000).for_each(|_| crew.note_pace(16));
+        assert_eq!(crew.pace(), 16);
+    }
+
+    #[test]
+    fn an_exchange_that_is_set_aside_counts_and_its_worker_serves_somebody_else() {
+        let mut crew = crew(1);
+        queue(&mut crew, 1, 1);
+        queue(&mut crew, 2, 2);
+        begin(&mut crew, 0, 0);
+        let ticket = crew.set_aside(0, 0, 2).unwrap();
+        assert_eq!((crew.workers(), crew.busy(), crew.threads()), (2, 1, 1));
+        assert_eq!(begin(&mut crew, 0, 0), Some(2));
+        assert_eq!((crew.workers(), crew.busy(), crew.threads()), (2, 2, 1));
+        assert!(crew.set_aside(0, 0, 2).is_none(), "there are two");
+        crew.answer(ticket, 0, 10);
+        assert_eq!((crew.workers(), crew.busy(), crew.answered()), (1, 1, 1));
+        crew.rest(0);
+        assert_eq!(crew.take_answer(0), Some((ticket, 10)));
+        assert_eq!((crew.workers(), crew.busy(), crew.threads()), (1, 1, 1));
+        crew.rest(0);
+        assert_eq!((crew.workers(), crew.busy()), (1, 0));
+        assert!(crew.held.is_empty());
+    }
+
+    #[test]
+    fn what_can_go_on_goes_before_what_is_new_and_is_never_too_late() {
+        let mut crew = crew(1);
+        queue(&mut crew, 1, 1);
+        begin(&mut crew, 0, 0);
+        let ticket = crew.set_aside(0, 0, 9).unwrap();
+        queue(&mut crew, 2, 2);
+        crew.answer(ticket, 0, 10);
+        assert_eq!(
+            (crew.queued(), crew.has_work(), crew.oldest(7)),
+            (1, true, 7)
+        );
+        assert!(crew.take_answer(0).is_some() && crew.take_answer(0).is_none());
+        assert!(crew.overdue(9, 5).is_some() && crew.overdue(9, 5).is_none());
+    }
+
+    #[test]
+    fn exchanges_set_aside_count_for_the_share_of_their_client() {
+        let mut crew = crew(2);
+        (0..3).for_each(|job| queue(&mut crew, 1, job));
+        queue(&mut crew, 2, 20);
+        let fair = 1;
+        assert_eq!(crew.take(0, fair).unwrap().what, 0);
+        crew.set_aside(0, 0, 9).unwrap();
+        assert_eq!(crew.take(0, fair).unwrap().what, 20);
+    }
+
+    #[test]
+    fn one_that_lasts_while_it_is_set_aside_gives_its_place_up_too() {
+        let budget = Permits::new(1);
+        let mut crew = crew(1);
+        queue(&mut crew, 1, 1);
+        begin(&mut crew, 0, 0);
+        let ticket = crew.set_aside(0, 5, 9).unwrap();
+        queue(&mut crew, 1, 2);
+        let take = || budget.take(1);
+        assert_eq!(crew.make_room(LASTING + 4, (1, 100), &take), 0);
+        assert_eq!(crew.make_room(LASTING + 5, (1, 100), &take), 1);
+        assert_eq!((crew.workers(), crew.busy(), crew.lasting()), (1, 0, 1));
+        crew.take_up(0, ticket);
+        assert_eq!((crew.workers(), crew.busy(), crew.lasting()), (1, 1, 0));
+        assert_eq!(budget.taken(), 0);
     }
 }

@@ -410,8 +410,7 @@ impl Server {
         self.ctx.stop.advance(Stage::Ended);
         self.ctx.tunnels.cut();
         self.service.finish();
-        self.waiter.end();
-        self.workers.close();
+        self.workers.close(self.waiter.end());
         let deadline = Instant::now() + CUT_TIME;
         self.workers.wait_until_over(deadline);
         self.ctx.tunnels.wait_until_over(deadline);

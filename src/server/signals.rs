@@ -19,13 +19,12 @@ use crate::net::threads;
 
 use super::{Drained, Options, Server};
 
-/// Relays until it is told to stop. `file` is where `config` came from.
+/// Relays until it is told to stop. `file` is where `config` came from; the sockets in `passed` are used
+/// in place of new ones.
 ///
 /// # Errors
 /// When the server cannot start.
-pub fn run(config: Config, file: &Path) -> io::Result<()> {
-    // Before the first thread: it changes the environment.
-    let passed = Passed::of_environment()?;
+pub fn run(config: Config, file: &Path, passed: Passed) -> io::Result<()> {
     // Before the first thread and the first client: no signal may find its default action.
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR1])?;
     let done = signals.handle();

@@ -73,12 +73,12 @@ pub(super) enum Told {
 }
 
 #[derive(Debug)]
-enum State {
+enum State<W> {
     Vacant,
     /// Somebody else has the connection.
     Away(Meanwhile),
     Waiting {
-        what: What,
+        what: W,
         until: Instant,
     },
 }
@@ -88,27 +88,46 @@ enum State {
 enum Meanwhile {
     Nothing,
     Something,
+    /// More came, and the client has ended: who takes the one has not seen the other.
+    Ended,
 }
 
 #[derive(Debug)]
-struct Entry {
-    state: State,
+struct Entry<W> {
+    state: State<W>,
     /// Its entry among the deadlines; never later than the true one.
     alarm: Option<Instant>,
 }
 
 /// The table.
-#[derive(Debug, Default)]
-pub(super) struct Table {
+#[derive(Debug)]
+pub(super) struct Table<W> {
     /// The last one is not vacant.
-    entries: Pages<Entry>,
+    entries: Pages<Entry<W>>,
     /// Those before the end of `entries`, and some beyond it.
     vacant: BinaryHeap<Reverse<usize>>,
     deadlines: BTreeSet<(Instant, Place)>,
     uncounted: usize,
 }
 
-impl Table {
+/// What can wait in a table.
+pub(super) trait Waits {
+    /// Whether it holds no permit.
+    fn is_uncounted(&self) -> bool;
+}
+
+impl<W> Default for Table<W> {
+    fn default() -> Self {
+        Self {
+            entries: Pages::default(),
+            vacant: BinaryHeap::new(),
+            deadlines: BTreeSet::new(),
+            uncounted: 0,
+        }
+    }
+}
+
+impl<W: Waits> Table<W> {
     /// A place for a connection that is about to be watched; it is away until it waits.
     pub(super) fn admit(&mut self) -> Place {
         let entry = Entry {
@@ -129,19 +148,38 @@ impl Table {
         Place(index)
     }
 
+    /// The place of a connection that has it by nature; what happens there is noted from now on.
+    pub(super) fn open(&mut self, place: Place) {
+        while self.entries.len() <= place.0 {
+            self.entries.push(Entry {
+                state: State::Away(Meanwhile::Nothing),
+                alarm: None,
+            });
+        }
+        if let Some(entry) = self.entries.get_mut(place.0) {
+            // Another connection had it before.
+            entry.state = State::Away(Meanwhile::Nothing);
+        }
+    }
+
     /// The connection comes back to its place and waits, until something happens or `until`.
     ///
     /// # Errors
     /// It does not wait: something has happened already.
-    pub(super) fn wait(&mut self, place: Place, what: What, until: Instant) -> Result<(), What> {
+    pub(super) fn wait(&mut self, place: Place, what: W, until: Instant) -> Result<(), W> {
         let Some(entry) = self.entries.get_mut(place.0) else {
             return Err(what);
         };
-        if let State::Away(Meanwhile::Something) = entry.state {
-            entry.state = State::Away(Meanwhile::Nothing);
+        let left = match entry.state {
+            State::Away(Meanwhile::Ended) => Some(Meanwhile::Something),
+            State::Away(Meanwhile::Something) => Some(Meanwhile::Nothing),
+            State::Away(Meanwhile::Nothing) | State::Vacant | State::Waiting { .. } => None,
+        };
+        if let Some(left) = left {
+            entry.state = State::Away(left);
             return Err(what);
         }
-        self.uncounted += what.is_uncounted();
+        self.uncounted += usize::from(what.is_uncounted());
         entry.state = State::Waiting { what, until };
         if entry.alarm.is_none_or(|at| until < at) {
             if let Some(at) = entry.alarm.replace(until) {
@@ -153,12 +191,16 @@ impl Table {
     }
 
     /// Something happened on a connection: it is returned if it was waiting.
-    pub(super) fn stir(&mut self, place: Place, told: Told) -> Option<(What, Instant)> {
+    pub(super) fn stir(&mut self, place: Place, told: Told) -> Option<(W, Instant)> {
         let entry = self.entries.get_mut(place.0)?;
         match &mut entry.state {
             State::Vacant => None,
             State::Away(meanwhile) => {
-                *meanwhile = Meanwhile::Something;
+                match told {
+                    Told::End => *meanwhile = Meanwhile::Ended,
+                    Told::Data if *meanwhile == Meanwhile::Ended => {}
+                    Told::Data => *meanwhile = Meanwhile::Something,
+                }
                 None
             }
             State::Waiting { .. } => self.take(
@@ -171,11 +213,11 @@ impl Table {
         }
     }
 
-    fn take(&mut self, place: Place, meanwhile: Meanwhile) -> Option<(What, Instant)> {
+    fn take(&mut self, place: Place, meanwhile: Meanwhile) -> Option<(W, Instant)> {
         let entry = self.entries.get_mut(place.0)?;
         match std::mem::replace(&mut entry.state, State::Away(meanwhile)) {
             State::Waiting { what, until } => {
-                self.uncounted -= what.is_uncounted();
+                self.uncounted -= usize::from(what.is_uncounted());
                 Some((what, until))
             }
             other @ (State::Vacant | State::Away(_)) => {
@@ -186,7 +228,7 @@ impl Table {
     }
 
     /// The connection will not come back.
-    pub(super) fn leave(&mut self, place: Place) -> Option<What> {
+    pub(super) fn leave(&mut self, place: Place) -> Option<W> {
         let waited = self.take(place, Meanwhile::Nothing);
         let entry = self.entries.get_mut(place.0)?;
         if let Some(at) = entry.alarm.take() {
@@ -202,7 +244,7 @@ impl Table {
 
     /// Gives back the memory of places at the end that are vacant.
     fn shorten(&mut self) {
-        let is_vacant = |entry: &Entry| matches!(entry.state, State::Vacant);
+        let is_vacant = |entry: &Entry<W>| matches!(entry.state, State::Vacant);
         while self.entries.pop_if(|entry| is_vacant(entry)).is_some() {}
         let held = self.entries.len();
         let room = self.vacant.capacity();
@@ -213,7 +255,7 @@ impl Table {
     }
 
     /// One whose deadline has passed at `now`; its place still is its own.
-    pub(super) fn late(&mut self, now: Instant) -> Option<(What, Place)> {
+    pub(super) fn late(&mut self, now: Instant) -> Option<(W, Place)> {
         while let Some((at, place)) = self.deadlines.first().copied() {
             if at > now {
                 return None;
@@ -241,7 +283,7 @@ impl Table {
     }
 
     /// Those that are `chosen` wait until `last` at most.
-    pub(super) fn hasten(&mut self, chosen: impl Fn(&What) -> bool, last: Instant) {
+    pub(super) fn hasten(&mut self, chosen: impl Fn(&W) -> bool, last: Instant) {
         for (index, entry) in self.entries.iter_mut().enumerate() {
             let State::Waiting { what, until } = &mut entry.state else {
                 continue;
@@ -264,7 +306,7 @@ impl Table {
     }
 
     /// Takes out all that wait and are `chosen`.
-    pub(super) fn take_all(&mut self, chosen: impl Fn(&What) -> bool) -> Vec<What> {
+    pub(super) fn take_all(&mut self, chosen: impl Fn(&W) -> bool) -> Vec<W> {
         let places: Vec<Place> = self
             .waiting()
             .filter(|(_, what)| chosen(what))
@@ -275,7 +317,7 @@ impl Table {
     }
 
     /// All that wait.
-    pub(super) fn waiting(&self) -> impl Iterator<Item = (Place, &What)> {
+    pub(super) fn waiting(&self) -> impl Iterator<Item = (Place, &W)> {
         let all = self.entries.iter().enumerate();
         all.filter_map(|(index, entry)| match &entry.state {
             State::Waiting { what, .. } => Some((Place(index), what)),
@@ -289,11 +331,11 @@ impl Table {
     }
 }
 
-impl What {
-    fn is_uncounted(&self) -> usize {
+impl Waits for What {
+    fn is_uncounted(&self) -> bool {
         match self {
-            Self::Client(_) | Self::Lingering { .. } => 0,
-            Self::Uncounted { .. } => 1,
+            Self::Client(_) | Self::Lingering { .. } => false,
+            Self::Uncounted { .. } => true,
         }
     }
 }
@@ -334,6 +376,17 @@ mod tests {
     }
 
     #[test]
+    fn an_end_that_came_with_data_while_the_connection_was_away_is_told_twice() {
+        let (mut table, now) = (Table::default(), Instant::now());
+        let place = table.admit();
+        assert!(table.stir(place, Told::End).is_none());
+        assert!(table.stir(place, Told::Data).is_none());
+        let for_data = table.wait(place, what(), now).unwrap_err();
+        let for_end = table.wait(place, for_data, now).unwrap_err();
+        assert!(table.wait(place, for_end, now).is_ok());
+    }
+
+    #[test]
     fn a_deadline_moves_with_every_wait_and_counts_only_while_waiting() {
         let (mut table, start) = (Table::default(), Instant::now());
         let at = |second| start + Duration::from_secs(second);
@@ -371,7 +424,7 @@ mod tests {
             place
         });
         table.hasten(|_| true, at(5));
-        let late = |table: &mut Table, now| table.late(now).map(|(_, place)| place);
+        let late = |table: &mut Table<What>, now| table.late(now).map(|(_, place)| place);
         assert_eq!(late(&mut table, at(4)), Some(places[1]));
         assert_eq!(late(&mut table, at(4)), None);
         assert_eq!(late(&mut table, at(5)), Some(places[0]));
@@ -391,7 +444,7 @@ mod tests {
 
     #[test]
     fn a_table_gets_short_again_when_a_crowd_has_left() {
-        let mut table = Table::default();
+        let mut table = Table::<What>::default();
         let places: Vec<Place> = (0..10_000).map(|_| table.admit()).collect();
         let (stay, leave) = places.split_at(10);
         for place in leave {

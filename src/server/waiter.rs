@@ -2,7 +2,8 @@
 //!
 //! A new connection may wait here for its first byte, a kept-alive one for its next request, one whose
 //! head is incomplete for the rest of it, and one that was answered for the last time until its client
-//! is done sending. Each has a deadline.
+//! is done sending. An exchange whose next hop was asked and has not answered waits here, too, by the
+//! descriptor of that connection. Each has a deadline.
 //!
 //! It has no thread of its own: whoever has nothing better to do keeps the [`Watch`], mostly a worker
 //! without a request (see [`super::workers`]), which then serves what it found ready without any other
@@ -26,16 +27,17 @@ use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Registry, Token};
 use parking_lot::{Mutex, MutexGuard};
 
-use crate::net::conn::Conn;
+use crate::net::conn::{Conn, Watched};
 use crate::net::seldom::Seldom;
 use crate::net::socket::{self, Received, Wait};
 use crate::protocol::answer::Refusal;
-use crate::relay::session::{self, Outcome};
+use crate::relay::session::{self, Asked, Outcome};
 use crate::relay::{Client, Context};
 use crate::stop::Stage;
 
+use super::crew::Ticket;
 use super::service::Service;
-use super::table::{Place, Table, Told, What};
+use super::table::{Place, Table, Told, Waits, What};
 
 /// How long a client may go on sending after its last answer.
 const LINGER: Duration = Duration::from_secs(5);
@@ -55,6 +57,8 @@ const WAKE: Token = Token(0);
 const DOOR: Token = Token(1);
 /// The token of the connection at the first place.
 const FIRST: usize = 2;
+/// The token of the connection to a next hop whose descriptor is the first.
+const HOPS: usize = 1 << (usize::BITS - 2);
 /// Events taken from the system at once.
 const EVENTS: usize = 1024;
 
@@ -79,7 +83,9 @@ pub(super) struct Waiter {
 
 #[derive(Debug)]
 struct Held {
-    table: Table,
+    table: Table<What>,
+    /// Exchanges whose next hops have not answered yet, by the descriptors of those.
+    hops: Table<Waiting>,
     /// When the watch in progress ends by itself; `None`: it does not.
     wakes_at: Option<Instant>,
     stage: WaiterStage,
@@ -107,6 +113,39 @@ struct Source {
 
 /// A client that may have something to say, with its place.
 pub(super) type Ready = (Box<Client>, Option<Place>);
+
+/// An exchange that waits for the answer of its next hop.
+#[derive(Debug)]
+pub(super) struct Waiting {
+    pub(super) asked: Box<Asked>,
+    /// That of its client.
+    pub(super) place: Option<Place>,
+    pub(super) ticket: Ticket,
+}
+
+impl Waits for Waiting {
+    fn is_uncounted(&self) -> bool {
+        false
+    }
+}
+
+/// Why an exchange does not wait.
+#[derive(Debug)]
+pub(super) enum Back {
+    /// Something has happened already.
+    Stirred(Waiting),
+    /// The system cannot watch its next hop.
+    Unwatched(Waiting),
+}
+
+/// What a watch has found.
+#[derive(Debug, Default)]
+pub(super) struct Found {
+    /// Clients that may have something to say.
+    pub(super) clients: Vec<Ready>,
+    /// Exchanges that may go on.
+    pub(super) answers: Vec<Waiting>,
+}
 
 /// What is read away and when that ends.
 type Stirred = (What, Instant, Place);
@@ -156,6 +195,7 @@ impl Waiter {
             rings: AtomicBool::new(false),
             held: Mutex::new(Held {
                 table: Table::default(),
+                hops: Table::default(),
                 wakes_at: None,
                 stage: WaiterStage::Running,
             }),
@@ -191,6 +231,55 @@ impl Waiter {
             let (conn, left) = (Box::new(conn), LINGER_BYTES);
             self.read_away(What::Uncounted { conn, left }, until, None);
         }
+    }
+
+    /// Holds an exchange until its next hop says something, or until it is time to see whether there is
+    /// still a point in waiting.
+    pub(super) fn set_aside(&self, mut waiting: Waiting) -> Result<(), Back> {
+        let until = Instant::now() + waiting.asked.patience();
+        let Some(place) = self.place_of_hop(waiting.asked.hop()) else {
+            return Err(Back::Unwatched(waiting));
+        };
+        let mut held = self.held.lock();
+        if held.stage == WaiterStage::Ended {
+            return Err(Back::Unwatched(waiting));
+        }
+        if let Err(waiting) = held.hops.wait(place, waiting, until) {
+            return Err(Back::Stirred(waiting));
+        }
+        self.wake_at(held, until);
+        Ok(())
+    }
+
+    /// Where a next hop has its place; it is watched from now on.
+    fn place_of_hop(&self, conn: &mut Conn) -> Option<Place> {
+        let fd = conn.stream().as_raw_fd();
+        let place = Place(usize::try_from(fd).ok()?);
+        if conn.watched() == Watched::No {
+            self.held.lock().hops.open(place);
+            let token = Token(HOPS + place.0);
+            let registered = self
+                .registry
+                .register(&mut SourceFd(&fd), token, Interest::READABLE);
+            if let Err(error) = registered {
+                log::debug!("a next hop cannot be watched: {error}");
+                return None;
+            }
+            conn.set_watched(Watched::Yes);
+        }
+        Some(place)
+    }
+
+    /// From now on events of a next hop are somebody else's business.
+    pub(super) fn dismiss_hop(&self, conn: &mut Conn) {
+        if conn.watched() == Watched::No {
+            return;
+        }
+        let fd = conn.stream().as_raw_fd();
+        if let Err(error) = self.registry.deregister(&mut SourceFd(&fd)) {
+            log::debug!("a next hop was not watched: {error}");
+        }
+        conn.set_watched(Watched::No);
     }
 
     /// From now on events of `client` are somebody else's business.
@@ -272,13 +361,18 @@ impl Waiter {
         if let Err(what) = held.table.wait(place, what, until) {
             return Some(what);
         }
+        self.wake_at(held, until);
+        None
+    }
+
+    /// Has the watch in progress end at `until` at the latest.
+    fn wake_at(&self, mut held: MutexGuard<'_, Held>, until: Instant) {
         if held.wakes_at.is_none_or(|at| until < at) {
             // Else every other one would wake it, too.
             held.wakes_at = Some(until);
             drop(held);
             self.wake();
         }
-        None
     }
 
     /// Ends the watch in progress, or the next.
@@ -365,7 +459,7 @@ impl Waiter {
             Outcome::Park(client) | Outcome::Yield(client) | Outcome::Linger(client) => {
                 self.linger(client, place);
             }
-            Outcome::Closed(_) | Outcome::Tunneled => self.forget(place),
+            Outcome::Closed(_) | Outcome::Tunneled | Outcome::Asked(_) => self.forget(place),
         }
     }
 
@@ -400,14 +494,16 @@ impl Waiter {
         self.wake();
     }
 
-    /// Closes everything; nobody needs to watch any more.
-    pub(super) fn end(&self) {
+    /// Closes everything; nobody needs to watch any more. Returns exchanges that still wait.
+    pub(super) fn end(&self) -> Vec<Waiting> {
         let mut held = self.held.lock();
         held.stage = WaiterStage::Ended;
         let closed = held.table.take_all(|_| true);
+        let waiting = held.hops.take_all(|_| true);
         drop(held);
         drop(closed);
         self.wake();
+        waiting
     }
 
     /// Numbers for people.
@@ -426,8 +522,8 @@ impl Waiter {
 }
 
 impl Watch<'_> {
-    /// Waits until something happens, at most `limit`; adds the clients to be served to `ready`.
-    pub(super) fn wait(mut self, limit: Option<Duration>, ready: &mut Vec<Ready>) {
+    /// Waits until something happens, at most `limit`; adds what is to be served to `found`.
+    pub(super) fn wait(mut self, limit: Option<Duration>, found: &mut Found) {
         let waiter = self.waiter;
         waiter.service.pulses.waiter.beat();
         let Some((timeout, sweeps)) = self.timeout(limit) else {
@@ -444,7 +540,7 @@ impl Watch<'_> {
         }
         // A full batch: there may be more that is no longer idle.
         let all_seen = events.iter().count() < EVENTS;
-        let (away, late) = self.collect(ready);
+        let (away, late) = self.collect(found);
         for (what, until, place) in away {
             waiter.guarded(|| waiter.read_away(what, until, Some(place)));
         }
@@ -466,7 +562,8 @@ impl Watch<'_> {
         if let WaiterStage::Draining { swept: false, .. } = held.stage {
             return Some((Some(Duration::ZERO), true));
         }
-        held.wakes_at = held.table.first_deadline();
+        let deadlines = [held.table.first_deadline(), held.hops.first_deadline()];
+        held.wakes_at = deadlines.into_iter().flatten().min();
         let every = self.waiter.service.pulses.every;
         let left = held
             .wakes_at
@@ -474,11 +571,16 @@ impl Watch<'_> {
         Some((left.into_iter().chain(every).chain(limit).min(), false))
     }
 
-    /// Takes what is ready, and what is late, out of the table.
-    fn collect(&self, ready: &mut Vec<Ready>) -> (Vec<Stirred>, Vec<(What, Place)>) {
+    /// Takes what is ready, and what is late, out of the tables.
+    fn collect(&self, found: &mut Found) -> (Vec<Stirred>, Vec<(What, Place)>) {
         let (mut away, mut late) = (Vec::new(), Vec::new());
         let mut held = self.waiter.held.lock();
         for event in &self.source.events {
+            if let Some(fd) = event.token().0.checked_sub(HOPS) {
+                let stirred = held.hops.stir(Place(fd), Told::Data);
+                found.answers.extend(stirred.map(|(waiting, _)| waiting));
+                continue;
+            }
             let Some(index) = event.token().0.checked_sub(FIRST) else {
                 if event.token() == DOOR {
                     self.waiter.rings.store(true, Ordering::Relaxed);
@@ -492,16 +594,17 @@ impl Watch<'_> {
             };
             let place = Place(index);
             match held.table.stir(place, told) {
-                Some((What::Client(client), _)) => ready.push((client, Some(place))),
+                Some((What::Client(client), _)) => found.clients.push((client, Some(place))),
                 Some((what, until)) => away.push((what, until, place)),
                 None => {}
             }
         }
-        if held.table.first_deadline().is_some() {
-            let now = Instant::now();
-            while let Some(one) = held.table.late(now) {
-                late.push(one);
-            }
+        let now = Instant::now();
+        while let Some(one) = held.table.late(now) {
+            late.push(one);
+        }
+        while let Some((waiting, _)) = held.hops.late(now) {
+            found.answers.push(waiting);
         }
         (away, late)
     }

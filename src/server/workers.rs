@@ -13,6 +13,10 @@
 //! tunnels, and a new thread takes its place. While requests of several clients wait, none of them
 //! holds more than half of the workers.
 //!
+//! An exchange whose next hop has not answered yet is set aside with the waiter, and still counts as one
+//! worker: `limits.workers` is how many requests are at work at a time, with a thread or without. Where
+//! there is no place for one more, its worker waits itself.
+//!
 //! A panic costs one connection: it is caught here and counted.
 
 use std::cell::Cell;
@@ -24,18 +28,20 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use crate::config::limits::Limits;
+use crate::net::conn::Conn;
 use crate::net::permits::one_client;
 use crate::net::seldom::Seldom;
 use crate::net::threads;
 use crate::protocol::answer::Refusal;
-use crate::relay::session::{self, Outcome, Turns, Worker};
+use crate::protocol::persistence::CloseReason;
+use crate::relay::session::{self, Asked, Outcome, Turns, Worker};
 use crate::relay::{Client, Context, Scratch};
 
 use super::acceptor::Acceptor;
-use super::crew::{Crew, SLOW, Seat};
+use super::crew::{Crew, SLOW, Seat, Ticket};
 use super::queue::Job;
 use super::table::Place;
-use super::waiter::{Ready, Waiter, Watch};
+use super::waiter::{Back, Found, Ready, Waiter, Waiting, Watch};
 
 /// How long a worker without work stays.
 const LEAVE_AFTER: Duration = Duration::from_secs(10);
@@ -46,8 +52,8 @@ const STAND_IN: Duration = Duration::from_millis(20);
 /// How long a connection whose next request is always there is served while others wait, in microseconds.
 /// Without an end, a few of them would hold all workers: each of their exchanges is a short one.
 const TURN: u64 = 20_000;
-/// Workers a core that run at once while upstreams answer at once. Fewer leave the core idle while they
-/// wait for an answer; more only wake one another.
+/// Workers a core that run at once, those that have been blocked for a while not counted. Fewer leave the
+/// core idle when some block; more only wake one another.
 const AT_ONCE: usize = 4;
 
 /// What is said when there is no thread.
@@ -69,7 +75,7 @@ pub(super) struct Workers {
 
 #[derive(Debug)]
 struct State {
-    crew: Crew<Ready>,
+    crew: Crew<Ready, Waiting>,
     bounds: Bounds,
     overseer: Overseer,
     closing: bool,
@@ -116,7 +122,7 @@ impl Bounds {
 pub(super) struct WorkerCounts {
     /// Threads that count as workers.
     pub(super) workers: usize,
-    /// Those of them that serve.
+    /// Exchanges at work, those that wait for their next hop without a thread included.
     pub(super) busy: usize,
     /// Threads whose exchange lasts.
     pub(super) lasting: usize,
@@ -162,22 +168,30 @@ impl Workers {
 
     /// Has a client served as soon as a worker is free; refuses it when too many wait already.
     pub(super) fn submit(&self, ready: Ready) {
+        let mut found = Found {
+            clients: vec![ready],
+            answers: Vec::new(),
+        };
         let mut state = self.state.lock();
-        let refused = self.offer(&mut state, &mut vec![ready]);
+        let refused = self.offer(&mut state, &mut found);
         drop(state);
         self.refuse(refused, &Refusal::QueueFull);
     }
 
-    /// Queues what is ready and calls workers for it. What finds no room is returned.
-    fn offer(&self, state: &mut State, ready: &mut Vec<Ready>) -> Vec<Ready> {
-        if ready.is_empty() {
+    /// Queues what was found and calls workers for it. Clients that find no room are returned.
+    fn offer(&self, state: &mut State, found: &mut Found) -> Vec<Ready> {
+        let Found { clients, answers } = found;
+        if clients.is_empty() && answers.is_empty() {
             return Vec::new();
         }
         let now = self.now();
         let room = state.bounds.queue.saturating_sub(state.crew.queued());
-        let refused = ready.split_off(room.min(ready.len()));
-        for what in ready.drain(..) {
+        let refused = clients.split_off(room.min(clients.len()));
+        for what in clients.drain(..) {
             state.crew.queue(waiting(what, now));
+        }
+        for what in answers.drain(..) {
+            state.crew.answer(what.ticket, now, what);
         }
         state.crew.reinforce(now, state.bounds.at_once);
         self.alert(state);
@@ -187,7 +201,7 @@ impl Workers {
     /// Has the overseer look from now on, until nothing is at work; and whoever watches, who counts as
     /// coming but does not know what others have queued meanwhile.
     fn alert(&self, state: &mut State) {
-        if state.crew.queued() > 0 && self.waiter.is_watched() {
+        if state.crew.has_work() && self.waiter.is_watched() {
             self.waiter.wake();
         }
         if state.overseer == Overseer::Rests {
@@ -202,11 +216,11 @@ impl Workers {
         }
     }
 
-    /// Waits until something happens, at most `limit`; adds the clients to be served to `ready`.
-    fn watch(&self, watch: Watch<'_>, limit: Option<Duration>, ready: &mut Vec<Ready>) {
-        watch.wait(limit, ready);
+    /// Waits until something happens, at most `limit`; adds what is to be served to `found`.
+    fn watch(&self, watch: Watch<'_>, limit: Option<Duration>, found: &mut Found) {
+        watch.wait(limit, found);
         if self.waiter.has_rung() {
-            self.acceptor.take_in(ready);
+            self.acceptor.take_in(&mut found.clients);
         }
     }
 
@@ -220,7 +234,7 @@ impl Workers {
             });
             if let Err(error) = thread {
                 state.crew.leave(number);
-                if state.crew.workers() == 0
+                if state.crew.threads() == 0
                     && let Some(more) = NO_THREAD.says()
                 {
                     log::error!("no thread to serve requests with: {error}{more}");
@@ -234,17 +248,20 @@ impl Workers {
     /// One worker: serves jobs until there has been none for a while, or its exchange lasted.
     fn run(self: Arc<Self>, number: usize, seat: &Seat) {
         let mut scratch = Scratch::default();
-        let mut ready = Vec::new();
+        let mut found = Found::default();
         // However it ends: a worker that is gone and still counts would be waited for for ever.
         let _leaves = Leaves {
             workers: &self,
             number,
         };
         let mut state = self.state.lock();
-        while let Some(job) = self.next_job(&mut state, (number, seat), &mut ready) {
+        while let Some(task) = self.next_task(&mut state, (number, seat), &mut found) {
             let patience = micros(state.bounds.patience);
-            let again =
-                MutexGuard::unlocked(&mut state, || self.serve(job, patience, seat, &mut scratch));
+            let again = MutexGuard::unlocked(&mut state, || {
+                self.serve(task, patience, (number, seat), &mut scratch)
+            });
+            let begun = seat.begun.load(Ordering::Relaxed);
+            state.crew.note_pace(self.now().saturating_sub(begun));
             if let Some(again) = again {
                 state.crew.queue(waiting(again, self.now()));
                 self.alert(&mut state);
@@ -255,24 +272,27 @@ impl Workers {
         }
     }
 
-    fn next_job(
+    fn next_task(
         &self,
         state: &mut Locked<'_>,
         (number, seat): (usize, &Seat),
-        ready: &mut Vec<Ready>,
-    ) -> Option<Job<Ready>> {
+        found: &mut Found,
+    ) -> Option<Task> {
         loop {
+            if let Some((_, answer)) = state.crew.take_answer(number) {
+                return Some(Task::GoOn(answer));
+            }
             let fair = state.bounds.workers / 2;
             if let Some(job) = state.crew.take(number, fair) {
-                return Some(job);
+                return Some(Task::Begin(job));
             }
             state.crew.rest(number);
             if state.closing {
                 return None;
             }
             if let Some(watch) = self.waiter.try_watch() {
-                MutexGuard::unlocked(state, || self.watch(watch, None, ready));
-                let refused = self.offer(state, ready);
+                MutexGuard::unlocked(state, || self.watch(watch, None, found));
+                let refused = self.offer(state, found);
                 if !refused.is_empty() {
                     MutexGuard::unlocked(state, || self.refuse(refused, &Refusal::QueueFull));
                 }
@@ -280,7 +300,7 @@ impl Workers {
             }
             state.crew.wait(number);
             seat.called.wait_for(state, LEAVE_AFTER);
-            if state.crew.give_up_waiting(number) && state.crew.queued() == 0 {
+            if state.crew.give_up_waiting(number) && !state.crew.has_work() {
                 return None;
             }
         }
@@ -289,48 +309,110 @@ impl Workers {
     /// Serves one client; returns it when it has more to say already.
     fn serve(
         &self,
-        job: Job<Ready>,
+        task: Task,
         patience: u64,
-        seat: &Seat,
+        (number, seat): (usize, &Seat),
         scratch: &mut Scratch,
     ) -> Option<Ready> {
-        let (client, place) = job.what;
-        let now = self.now();
-        seat.begun.store(now, Ordering::Relaxed);
-        if now.saturating_sub(job.since) > patience {
-            self.waiter.refuse(client, place, &Refusal::QueueTimeout);
-            return None;
-        }
-        let bench = Bench {
+        let mut bench = Bench {
             workers: self,
+            number,
             seat,
-            place: Cell::new(place),
-            looked: Cell::new(now),
+            place: Cell::new(None),
+            looked: Cell::new(0),
+            leave: Cell::new(Leave::Allowed),
         };
-        let served = catch_unwind(AssertUnwindSafe(|| {
-            session::serve(&self.ctx, scratch, client, &bench)
-        }));
-        let place = bench.place.get();
-        match served {
-            Ok(Outcome::Park(client)) => return self.waiter.park(client, place),
-            Ok(Outcome::Yield(client)) => return Some((client, place)),
-            Ok(Outcome::Linger(client)) => {
-                self.waiter.linger(client, place);
-                return None;
+        let mut task = task;
+        loop {
+            let outcome = self.try_to_serve(task, patience, &bench, scratch);
+            let place = bench.place.get();
+            match outcome {
+                Outcome::Park(client) => return self.waiter.park(client, place),
+                Outcome::Yield(client) => return Some((client, place)),
+                Outcome::Linger(client) => {
+                    self.waiter.linger(client, place);
+                    return None;
+                }
+                Outcome::Closed(_) | Outcome::Tunneled => {
+                    if let Some(place) = place {
+                        self.waiter.leave(place);
+                    }
+                    return None;
+                }
+                Outcome::Asked(asked) => match self.set_aside(asked, &mut bench) {
+                    Some(waiting) => task = Task::GoOn(waiting),
+                    None => return None,
+                },
             }
-            Ok(Outcome::Closed(_) | Outcome::Tunneled) => {}
-            Err(_panic) => self.ctx.metrics.panics.increment(),
         }
-        if let Some(place) = place {
-            self.waiter.leave(place);
-        }
-        None
+    }
+
+    /// Lets an exchange wait without this worker, or returns it because that goes on with it at once.
+    fn set_aside(&self, asked: Box<Asked>, bench: &mut Bench<'_>) -> Option<Waiting> {
+        let Leave::Taken(ticket) = bench.leave.replace(Leave::Allowed) else {
+            return None; // It was not asked for.
+        };
+        let place = bench.place.get();
+        let back = self.waiter.set_aside(Waiting {
+            asked,
+            place,
+            ticket,
+        });
+        let waiting = match back {
+            Ok(()) => return None,
+            Err(Back::Stirred(waiting)) => waiting,
+            Err(Back::Unwatched(waiting)) => {
+                bench.leave.set(Leave::Forbidden);
+                waiting
+            }
+        };
+        self.state.lock().crew.take_up(bench.number, ticket);
+        Some(waiting)
+    }
+
+    /// Serves one client until it is somebody else's business. A panic costs that client.
+    fn try_to_serve(
+        &self,
+        task: Task,
+        patience: u64,
+        bench: &Bench<'_>,
+        scratch: &mut Scratch,
+    ) -> Outcome {
+        let now = self.now();
+        bench.seat.begun.store(now, Ordering::Relaxed);
+        bench.looked.set(now);
+        let served = match task {
+            Task::Begin(job) => {
+                let (client, place) = job.what;
+                if now.saturating_sub(job.since) > patience {
+                    self.waiter.refuse(client, place, &Refusal::QueueTimeout);
+                    return Outcome::Closed(CloseReason::RequestRefused);
+                }
+                bench.place.set(place);
+                catch_unwind(AssertUnwindSafe(|| {
+                    session::serve(&self.ctx, scratch, client, bench)
+                }))
+            }
+            Task::GoOn(waiting) => {
+                bench.place.set(waiting.place);
+                catch_unwind(AssertUnwindSafe(|| {
+                    session::go_on(&self.ctx, scratch, *waiting.asked, bench)
+                }))
+            }
+        };
+        served.unwrap_or_else(|_panic| {
+            self.ctx.metrics.panics.increment();
+            if let Leave::Taken(ticket) = bench.leave.replace(Leave::Allowed) {
+                self.state.lock().crew.give_up(ticket);
+            }
+            Outcome::Closed(CloseReason::ResponseTruncated)
+        })
     }
 
     /// The overseer: has somebody watch, makes room for those who wait, and tells those who waited too
     /// long.
     pub(super) fn oversee(self: &Arc<Self>) {
-        let mut ready = Vec::new();
+        let mut found = Found::default();
         let mut watches = self.waiter.watches();
         let mut state = self.state.lock();
         while !state.closing {
@@ -345,20 +427,20 @@ impl Workers {
             if is_vacant && !self.is_relieved(&mut state) {
                 // Nobody is needed yet, everybody has something else to do, or there is no thread for
                 // those who wait: then it is asked for again.
-                let is_needed = state.crew.workers() > 0 || state.crew.queued() > 0;
+                let is_needed = state.crew.threads() > 0 || state.crew.has_work();
                 let limit = is_needed.then_some(STAND_IN);
                 if let Some(watch) = self.waiter.try_watch() {
                     MutexGuard::unlocked(&mut state, || {
-                        self.watch(watch, limit, &mut ready);
+                        self.watch(watch, limit, &mut found);
                     });
-                    let refused = self.offer(&mut state, &mut ready);
+                    let refused = self.offer(&mut state, &mut found);
                     MutexGuard::unlocked(&mut state, || self.refuse(refused, &Refusal::QueueFull));
                     watches = self.waiter.watches();
                     continue;
                 }
             }
             watches = self.waiter.watches();
-            if state.crew.queued() == 0 && self.waiter.is_watched() {
+            if !state.crew.has_work() && self.waiter.is_watched() {
                 state.overseer = Overseer::Rests;
             } else if !state.closing {
                 self.alarm.wait_for(&mut state, LOOK_EVERY);
@@ -369,7 +451,7 @@ impl Workers {
     /// Has a worker watch from now on, if one can be had.
     fn is_relieved(self: &Arc<Self>, state: &mut Locked<'_>) -> bool {
         let (workers, most) = (state.crew.workers(), state.bounds.workers);
-        let may_start = workers > 0 && workers < most;
+        let may_start = state.crew.threads() > 0 && workers < most;
         state.crew.coming() > 0
             || state.crew.call(1) == 1
             || (may_start && self.start(state, 1) == 1)
@@ -380,7 +462,7 @@ impl Workers {
         let (now, bounds) = (self.now(), state.bounds);
         let wanted = state.crew.reinforce(now, bounds.at_once);
         // What has just come may find a worker that is just done.
-        if wanted == 0 || (state.crew.workers() > 0 && state.crew.oldest(now) < SLOW) {
+        if wanted == 0 || (state.crew.threads() > 0 && state.crew.oldest(now) < SLOW) {
             return;
         }
         let possible = bounds.workers.saturating_sub(state.crew.workers());
@@ -407,10 +489,10 @@ impl Workers {
     pub(super) fn counts(&self) -> WorkerCounts {
         let state = self.state.lock();
         WorkerCounts {
-            workers: state.crew.workers(),
+            workers: state.crew.staffed(),
             busy: state.crew.busy(),
             lasting: state.crew.lasting(),
-            queue: state.crew.queued(),
+            queue: state.crew.queued() + state.crew.answered(),
             most_workers: state.bounds.workers,
             most_queued: state.bounds.queue,
         }
@@ -427,13 +509,24 @@ impl Workers {
         self.alert(&mut self.state.lock());
     }
 
-    /// Lets the threads go once their work is done.
-    pub(super) fn close(&self) {
+    /// Lets the threads go once their work is done; ends what was `left` waiting for its next hop.
+    pub(super) fn close(&self, left: Vec<Waiting>) {
         let mut state = self.state.lock();
         state.closing = true;
         state.crew.call(usize::MAX);
+        let answered = state.crew.take_answers();
+        for waiting in &left {
+            state.crew.give_up(waiting.ticket);
+        }
         drop(state);
         self.alarm.notify_all();
+        let mut scratch = Scratch::default();
+        for waiting in left.into_iter().chain(answered) {
+            let ended = catch_unwind(AssertUnwindSafe(|| {
+                session::go_on(&self.ctx, &mut scratch, *waiting.asked, &Last)
+            }));
+            drop(ended);
+        }
     }
 
     /// Waits for threads to leave, at most `limit`.
@@ -477,10 +570,22 @@ impl Drop for Leaves<'_> {
 /// A worker as its session sees it.
 struct Bench<'a> {
     workers: &'a Workers,
+    number: usize,
     seat: &'a Seat,
     place: Cell<Option<Place>>,
     /// When this worker last looked whether others wait, or began.
     looked: Cell<u64>,
+    leave: Cell<Leave>,
+}
+
+/// Whether an exchange may wait without its worker.
+#[derive(Clone, Copy, Debug)]
+enum Leave {
+    Allowed,
+    /// It is about to.
+    Taken(Ticket),
+    /// Its next hop cannot be watched.
+    Forbidden,
 }
 
 impl Worker for Bench<'_> {
@@ -491,10 +596,10 @@ impl Worker for Bench<'_> {
             return Turns::GoOn;
         }
         self.looked.set(now);
-        match self.workers.state.lock().crew.queued() {
-            0 => Turns::GoOn,
-            _ => Turns::MakeWay,
+        if self.workers.state.lock().crew.has_work() {
+            return Turns::MakeWay;
         }
+        Turns::GoOn
     }
 
     fn takes_over(&self, client: &Client) {
@@ -502,6 +607,49 @@ impl Worker for Bench<'_> {
             self.workers.waiter.dismiss(client, place);
         }
     }
+
+    fn takes_over_hop(&self, conn: &mut Conn) {
+        self.workers.waiter.dismiss_hop(conn);
+    }
+
+    fn may_set_aside(&self) -> bool {
+        match self.leave.get() {
+            Leave::Allowed => {}
+            Leave::Taken(_) | Leave::Forbidden => return false,
+        }
+        let now = self.workers.now();
+        let mut state = self.workers.state.lock();
+        let most = state.bounds.workers;
+        let ticket = state.crew.set_aside(self.number, now, most);
+        if let Some(ticket) = ticket {
+            self.leave.set(Leave::Taken(ticket));
+        }
+        ticket.is_some()
+    }
+}
+
+/// Whoever ends an exchange that is cut.
+struct Last;
+
+impl Worker for Last {
+    fn another_exchange(&self) -> Turns {
+        Turns::MakeWay
+    }
+
+    fn takes_over(&self, _client: &Client) {}
+
+    fn takes_over_hop(&self, _conn: &mut Conn) {}
+
+    fn may_set_aside(&self) -> bool {
+        false
+    }
+}
+
+/// What a worker is to do.
+#[derive(Debug)]
+enum Task {
+    Begin(Job<Ready>),
+    GoOn(Waiting),
 }
 
 /// Who waits to be served since `since`, as the crew counts clients.
@@ -580,8 +728,7 @@ mod tests {
         let mut start = [0; 12];
         far.read_exact(&mut start).unwrap();
         assert_eq!(start, *b"HTTP/1.1 503");
-        workers.close();
-        workers.waiter.end();
+        workers.close(workers.waiter.end());
         overseer.join().unwrap();
     }
 
@@ -596,14 +743,19 @@ mod tests {
         let (client, mut far) = client();
         far.write_all(b"GET http://o.test/ HTTP/1.1\r\nHost: o.test\r\n\r\n")
             .unwrap();
-        let refused = workers.offer(&mut workers.state.lock(), &mut vec![(client, None)]);
+        let refused = workers.offer(
+            &mut workers.state.lock(),
+            &mut Found {
+                clients: vec![(client, None)],
+                answers: Vec::new(),
+            },
+        );
         assert!(refused.is_empty());
         far.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
         let mut start = [0; 12];
         far.read_exact(&mut start).unwrap();
         assert_eq!(start, *b"HTTP/1.1 503");
-        workers.close();
-        workers.waiter.end();
+        workers.close(workers.waiter.end());
         assert!(workers.wait_until_over(Instant::now() + Duration::from_secs(10)));
     }
 

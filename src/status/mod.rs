@@ -5,13 +5,12 @@ mod json;
 mod table;
 
 use std::fmt;
-use std::fs;
 use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::config::listen::ListenAddress;
-use crate::config::secret::Secret;
+use crate::config::secret::{self, Secret};
 use crate::config::{self, ConfigError};
 use crate::protocol::target::Authority;
 use crate::stop::Stop;
@@ -265,14 +264,18 @@ fn read_token(file: &Path) -> Result<Secret, NoQuestion> {
     let said = |what: &dyn fmt::Display| {
         NoQuestion::Other(format!("--token-file {}: {what}", file.display()))
     };
-    let text = fs::read_to_string(file).map_err(|error| said(&error))?;
-    let token = text.trim_end_matches(['\r', '\n']);
-    if token.is_empty() || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
+    let (token, advice) = secret::in_file(file).map_err(|error| said(&error))?;
+    let text = token.expose();
+    if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_graphic()) {
         return Err(said(
             &"holds no token: visible ASCII characters on one line",
         ));
     }
-    Ok(Secret::new(token))
+    if let Some(advice) = advice {
+        let printed = writeln!(io::stderr(), "{}", said(&advice));
+        drop(printed); // Advice that nobody takes is no failure.
+    }
+    Ok(token)
 }
 
 #[cfg(test)]

@@ -2,24 +2,32 @@
 //!
 //! The waiter and the workers hand a connection to and fro while the system tells of new bytes at any
 //! moment. This is a model of that, with events that are told once (edge-triggered): one client that
-//! sends, the system, one who watches, two workers. All states that can be reached are gone through.
-//! What a connection's place remembers, and when, is the protocol of the table of the waiter:
+//! sends, the system, one who watches, two workers; whichever of them watches is no matter. All states
+//! that can be reached are gone through. What a connection's place remembers, and when, is the protocol
+//! of the table of the waiter:
 //!
+//! - a connection is watched from the first time it waits, and what is there already is told then;
 //! - an event for a waiting connection takes it out, and somebody serves it;
-//! - an event for one that is being served is remembered, and it does not wait when it comes back;
-//! - a worker reads until there is nothing to read before it brings a connection back.
+//! - an event for one that is away is remembered, and it does not wait when it comes back;
+//! - an event that says that the client has ended is remembered for one look more than others: a read
+//!   that fills no buffer shows that there is nothing more, but not that nothing more will come;
+//! - a connection whose last read filled its buffer does not wait: no event tells of the rest.
 
 use std::collections::HashSet;
 
 /// Requests that the client sends, one after the other or all at once.
-const REQUESTS: u8 = 3;
+const REQUESTS: u8 = 4;
+/// How many of them one read takes at most.
+const BUFFER: u8 = 2;
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 enum Place {
+    /// It was never parked: the system tells nothing of it.
+    Unwatched,
     /// Nobody serves it; the next event is for the waiter.
     Waiting,
-    /// Somebody serves it; whether something happened meanwhile.
-    Away { stirred: bool },
+    /// Somebody has it; how often it is not to wait when it comes back.
+    Away { looks: u8 },
     /// Closed.
     Vacant,
 }
@@ -29,7 +37,7 @@ enum Worker {
     Idle,
     /// It has the connection and is about to read.
     Reads,
-    /// It found nothing to read and is about to bring it back.
+    /// It took all there was and is about to bring it back.
     Parks,
 }
 
@@ -39,6 +47,13 @@ enum End {
     ToCome,
     Sent,
     Read,
+}
+
+/// What an event says beside that there is something to read.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+enum Told {
+    Data,
+    End,
 }
 
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -51,8 +66,8 @@ struct State {
     /// Events that the system has to tell: one at most, however much happens.
     events: u8,
     place: Place,
-    /// Events that the watcher has taken, and not yet looked up in the table.
-    taken: u8,
+    /// The event that the watcher has taken, and not yet looked up in the table.
+    taken: Option<Told>,
     /// Connections that were taken out and wait for a worker.
     queued: u8,
     workers: [Worker; 2],
@@ -64,7 +79,9 @@ enum Protocol {
     Whole,
     /// An event for a connection that is being served is forgotten.
     Forgetful,
-    /// A worker serves one request and brings the connection back without another look.
+    /// An event that says that the client has ended is one like all others.
+    Endless,
+    /// A worker brings a connection back after one read, whether that filled the buffer or not.
     Hasty,
 }
 
@@ -76,10 +93,10 @@ impl State {
             served: 0,
             end: End::ToCome,
             events: 0,
-            place: Place::Waiting,
-            taken: 0,
+            place: Place::Unwatched,
+            taken: None,
             queued: 0,
-            workers: [Worker::Idle; 2],
+            workers: [Worker::Reads, Worker::Idle],
         }
     }
 
@@ -95,25 +112,29 @@ impl State {
             step(&|s| {
                 s.sent += 1;
                 s.unread += 1;
-                s.events = u8::from(s.place != Place::Vacant);
+                s.events = u8::from(s.is_watched());
             });
         }
         if self.end == End::ToCome {
             step(&|s| {
                 s.end = End::Sent;
-                s.events = u8::from(s.place != Place::Vacant);
+                s.events = u8::from(s.is_watched());
             });
         }
-        if self.events > 0 && self.taken == 0 {
+        if self.events > 0 && self.taken.is_none() {
             step(&|s| {
                 s.events = 0;
-                s.taken = 1;
+                // It says what is so when it is taken, not when it came.
+                s.taken = Some(match s.end {
+                    End::ToCome => Told::Data,
+                    End::Sent | End::Read => Told::End,
+                });
             });
         }
-        if self.taken > 0 {
+        if let Some(told) = self.taken {
             step(&|s| {
-                s.taken = 0;
-                s.stir(protocol);
+                s.taken = None;
+                s.stir(told, protocol);
             });
         }
         for worker in 0..self.workers.len() {
@@ -130,44 +151,53 @@ impl State {
         next
     }
 
-    fn stir(&mut self, protocol: Protocol) {
+    fn is_watched(&self) -> bool {
+        !matches!(self.place, Place::Vacant | Place::Unwatched)
+    }
+
+    fn stir(&mut self, told: Told, protocol: Protocol) {
+        let further = u8::from(told == Told::End && protocol != Protocol::Endless);
         match self.place {
-            Place::Vacant => {}
+            Place::Vacant | Place::Unwatched => {}
             Place::Away { .. } if protocol == Protocol::Forgetful => {}
-            Place::Away { .. } => self.place = Place::Away { stirred: true },
+            Place::Away { looks } => {
+                let looks = looks.max(1 + further);
+                self.place = Place::Away { looks };
+            }
             Place::Waiting => {
-                self.place = Place::Away { stirred: false };
+                self.place = Place::Away { looks: further };
                 self.queued += 1;
             }
         }
     }
 
     fn read(&mut self, worker: usize, protocol: Protocol) {
-        if self.unread > 0 {
-            self.unread -= 1;
-            self.served += 1;
-            if protocol == Protocol::Hasty {
-                self.workers[worker] = Worker::Parks;
-            }
-        } else if self.end == End::Sent {
+        let taken = self.unread.min(BUFFER);
+        self.unread -= taken;
+        self.served += taken;
+        if taken == 0 && self.end == End::Sent {
             self.end = End::Read;
             self.place = Place::Vacant;
             self.workers[worker] = Worker::Idle;
-        } else {
+        } else if taken < BUFFER || protocol == Protocol::Hasty {
             self.workers[worker] = Worker::Parks;
         }
     }
 
     fn park(&mut self, worker: usize) {
         match self.place {
-            // Something happened: it is served on.
-            Place::Away { stirred: true } => {
-                self.place = Place::Away { stirred: false };
-                self.workers[worker] = Worker::Reads;
+            Place::Unwatched => {
+                self.place = Place::Away { looks: 0 };
+                self.events = u8::from(self.unread > 0 || self.end == End::Sent);
             }
-            Place::Away { stirred: false } => {
+            Place::Away { looks: 0 } => {
                 self.place = Place::Waiting;
                 self.workers[worker] = Worker::Idle;
+            }
+            // Something happened: it is served on.
+            Place::Away { looks } => {
+                self.place = Place::Away { looks: looks - 1 };
+                self.workers[worker] = Worker::Reads;
             }
             Place::Waiting | Place::Vacant => panic!("two had it: {self:?}"),
         }
@@ -221,5 +251,6 @@ fn a_parked_connection_has_one_owner_and_no_request_of_it_sleeps() {
 #[test]
 fn the_model_notices_when_an_event_is_forgotten_or_a_look_is_left_out() {
     assert_ne!(search(Protocol::Forgetful).0, None);
+    assert_ne!(search(Protocol::Endless).0, None);
     assert_ne!(search(Protocol::Hasty).0, None);
 }

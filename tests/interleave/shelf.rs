@@ -3,7 +3,9 @@
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
 
+use http_proxy_lb::net::conn::Conn;
 use http_proxy_lb::net::shelf::{Shelf, UseFor};
+use http_proxy_lb::net::socket::TICK;
 
 use super::explorer::{Step, explore, orders_of};
 
@@ -15,7 +17,7 @@ type Pair = (TcpStream, TcpStream);
 struct World {
     shelf: Shelf,
     /// What each thread has taken.
-    owned: [Option<TcpStream>; 3],
+    owned: [Option<Conn>; 3],
     /// The far ends; one that is closed is gone.
     peers: Vec<Option<TcpStream>>,
     all: usize,
@@ -38,6 +40,10 @@ fn again(pairs: &[Pair]) -> Vec<Pair> {
         .collect()
 }
 
+fn conn(stream: TcpStream) -> Conn {
+    Conn::prepared(stream, TICK)
+}
+
 /// The first `kept` of them are on the shelf, the next one belongs to the last thread.
 fn world(pairs: Vec<Pair>, kept: usize, most: usize) -> World {
     let mut world = World {
@@ -52,9 +58,9 @@ fn world(pairs: Vec<Pair>, kept: usize, most: usize) -> World {
         if index < kept {
             world
                 .shelf
-                .keep(near, UseFor::Target(index as u64 % 2), most);
+                .keep(conn(near), UseFor::Target(index as u64 % 2), most);
         } else {
-            world.owned[2] = Some(near);
+            world.owned[2] = Some(conn(near));
         }
     }
     world
@@ -65,7 +71,7 @@ impl World {
     fn take(&mut self, thread: usize, target: u64) {
         self.owned[thread] = self.shelf.take(LONG, target);
         if let Some(taken) = &self.owned[thread] {
-            let name = taken.local_addr().expect("its address");
+            let name = taken.stream().local_addr().expect("its address");
             let peers = self.peers.iter().flatten();
             let is_open = peers
                 .filter_map(|peer| peer.peer_addr().ok())
@@ -75,8 +81,8 @@ impl World {
     }
 
     fn keep(&mut self, thread: usize) {
-        if let Some(stream) = self.owned[thread].take() {
-            self.shelf.keep(stream, UseFor::Anything, self.most);
+        if let Some(conn) = self.owned[thread].take() {
+            self.shelf.keep(conn, UseFor::Anything, self.most);
         }
     }
 
@@ -85,7 +91,7 @@ impl World {
             .owned
             .iter()
             .flatten()
-            .map(|stream| stream.local_addr().expect("its address"));
+            .map(|conn| conn.stream().local_addr().expect("its address"));
         let mut names: Vec<SocketAddr> = names.collect();
         let count = names.len();
         names.sort();

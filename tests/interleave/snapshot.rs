@@ -8,8 +8,10 @@ use std::time::Duration;
 use http_proxy_lb::balance::pool::Tried;
 use http_proxy_lb::balance::upstream::Lease;
 use http_proxy_lb::config::{self, checked::Config};
+use http_proxy_lb::net::conn::Conn;
 use http_proxy_lb::net::resolve::Resolver;
 use http_proxy_lb::net::shelf::{Shelf, UseFor};
+use http_proxy_lb::net::socket::TICK;
 use http_proxy_lb::relay::{Context, Snapshot};
 
 use super::explorer::{explore, orders_of};
@@ -70,7 +72,7 @@ impl World {
         let lease = exchange.lease.expect("somebody is online");
         if let Some(shelf) = self.ctx.snapshot().shelf(lease.upstream()) {
             let stream = self.stream.try_clone().expect("a descriptor");
-            shelf.keep(stream, UseFor::Anything, 64);
+            shelf.keep(Conn::prepared(stream, TICK), UseFor::Anything, 64);
             self.kept += usize::from(lease.upstream().url() == IN_BOTH);
         }
     }

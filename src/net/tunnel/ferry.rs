@@ -1,7 +1,8 @@
 //! The ferry: one thread that carries the small messages of many tunnels.
 //!
 //! It never waits for a single socket. What one read takes and one write sends is carried here; a half
-//! that has more, or whose receiver takes less, goes to a thread of its own. The ferry also closes
+//! that has more, or whose receiver takes less, goes to a thread of its own. Where there is none to be had,
+//! it is carried on here, a load at a time, and waits in [`Stuck`] for a receiver. The ferry also closes
 //! tunnels that were idle for too long.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -17,7 +18,8 @@ use crate::net::socket;
 use crate::net::threads;
 
 use super::TunnelEnd;
-use super::half::{Half, Step, Tunnel};
+use super::half::{Half, Haul, Pending, Step, Tunnel};
+use super::stuck::Stuck;
 
 /// What one read takes at most, in bytes: a whole TLS record with its frame fits.
 const LOAD: usize = 16 * 1024 + 512;
@@ -25,6 +27,9 @@ const LOAD: usize = 16 * 1024 + 512;
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// How often it is looked whether a side that has sent its end was reset since: nobody reads from it.
 const LOOK_AT_ENDED: Duration = Duration::from_secs(2);
+
+/// Once there was no thread for a busy half, none is asked for that long.
+const NO_THREAD_FOR: Duration = Duration::from_millis(100);
 
 /// What is said when there is no thread.
 static NO_THREAD: Seldom = Seldom::new();
@@ -48,6 +53,24 @@ impl Ferries {
         match self.ferry_of(half.tunnel()) {
             Some(ferry) => ferry.take(half),
             None => Err(half),
+        }
+    }
+
+    /// Carries on with a half for which there is no thread.
+    ///
+    /// # Errors
+    /// When it cannot: the half comes back.
+    pub(super) fn keep(&self, haul: Haul) -> Result<(), Haul> {
+        if self.fleet.read().is_empty() {
+            self.build();
+        }
+        match self.ferry_of(haul.tunnel()) {
+            Some(ferry) => {
+                ferry.keep(haul);
+                ferry.readiness.wake();
+                Ok(())
+            }
+            None => Err(haul),
         }
     }
 
@@ -90,6 +113,7 @@ struct Ferry {
     built: Instant,
     /// Milliseconds after `built` at which the next tunnel may have been idle for too long.
     look_at: AtomicU64,
+    stuck: Stuck,
     is_over: AtomicBool,
 }
 
@@ -167,6 +191,7 @@ impl Ferry {
             halves: Mutex::default(),
             built: Instant::now(),
             look_at: AtomicU64::new(u64::MAX),
+            stuck: Stuck::default(),
             is_over: AtomicBool::new(false),
         });
         let running = Arc::clone(&ferry);
@@ -210,14 +235,21 @@ impl Ferry {
     fn run(&self) {
         let mut buffer = Vec::with_capacity(LOAD);
         let mut ready = Vec::new();
+        let mut no_thread_since: Option<Instant> = None;
         while !self.is_over.load(Ordering::Acquire) {
-            let limit = self.time_to_look();
+            let limits = [self.time_to_look(), self.stuck.time_to_ask()];
+            let limit = limits.into_iter().flatten().min();
             if let Err(error) = self.readiness.wait(&mut ready, limit) {
                 log::error!("cannot wait for tunnels: {error}");
                 return;
             }
             for number in ready.drain(..) {
-                self.serve(number, &mut buffer);
+                self.serve(number, &mut buffer, &mut no_thread_since);
+            }
+            if self.stuck.time_to_ask().is_some_and(|left| left.is_zero()) {
+                for haul in self.stuck.ask() {
+                    self.keep(haul);
+                }
             }
             if self.time_to_look().is_some_and(|left| left.is_zero()) {
                 self.close_idle();
@@ -231,8 +263,8 @@ impl Ferry {
         (at != u64::MAX).then(|| Duration::from_millis(at).saturating_sub(self.built.elapsed()))
     }
 
-    /// One socket can be read.
-    fn serve(&self, number: u64, buffer: &mut Vec<u8>) {
+    /// One socket can be read. `no_thread_since`: when there was none for a busy half.
+    fn serve(&self, number: u64, buffer: &mut Vec<u8>, no_thread_since: &mut Option<Instant>) {
         let Some(half) = self.halves.lock().borrow(number) else {
             return;
         };
@@ -242,13 +274,21 @@ impl Ferry {
         };
         match step {
             Step::Wait => self.halves.lock().give_back(number, half),
+            Step::Busy(pending)
+                if no_thread_since.is_some_and(|at| at.elapsed() < NO_THREAD_FOR) =>
+            {
+                self.stay(number, half, pending);
+            }
             Step::Busy(pending) => {
                 self.let_go(number, &half);
-                if let Err((half, error)) = half.haul(pending) {
+                if let Err((haul, error)) = half.haul(pending) {
+                    *no_thread_since = Some(Instant::now());
                     if let Some(more) = NO_THREAD.says() {
-                        log::warn!("no thread for a busy tunnel: {error}{more}");
+                        log::warn!(
+                            "no thread for a busy tunnel, which is carried slowly: {error}{more}"
+                        );
                     }
-                    half.end(Err(TunnelEnd::Reset));
+                    self.keep(haul);
                 }
             }
             Step::Over(result) => {
@@ -258,11 +298,27 @@ impl Ferry {
                 } else {
                     self.let_go(number, &half);
                 }
-                let ended = catch_unwind(AssertUnwindSafe(|| half.end(result)));
-                if ended.is_err() {
-                    log::error!("the end of a tunnel could not be told");
-                }
+                half.end(result);
             }
+        }
+    }
+
+    /// A busy half stays, for there is no thread.
+    fn stay(&self, number: u64, half: Half, pending: Pending) {
+        if pending.is_empty() {
+            self.halves.lock().give_back(number, half);
+        } else {
+            self.let_go(number, &half);
+            self.stuck.push(half.with(pending));
+        }
+    }
+
+    /// The same for one that was let go of.
+    fn keep(&self, haul: Haul) {
+        if !haul.is_empty() {
+            self.stuck.push(haul);
+        } else if let Err(half) = self.take(haul.into_half()) {
+            half.end(Err(TunnelEnd::Reset));
         }
     }
 

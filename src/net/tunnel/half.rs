@@ -6,6 +6,7 @@
 
 use std::io::{self, IoSlice};
 use std::net::{Shutdown, TcpStream};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -140,6 +141,11 @@ impl Pending {
             age: Age::Fresh,
         }
     }
+
+    /// Whether there is nothing.
+    pub(super) fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
+    }
 }
 
 /// What a half does next.
@@ -208,7 +214,12 @@ impl Half {
     pub(super) fn launch(self, early: Pending) -> Result<(), (Self, io::Error)> {
         match self.pass_on(early.bytes, early.age) {
             Step::Wait => self.park(),
-            Step::Busy(pending) => self.haul(pending),
+            Step::Busy(pending) => {
+                let owner = Arc::clone(&self.owner);
+                self.haul(pending)
+                    .or_else(|(haul, error)| owner.ferries.keep(haul).map_err(|haul| (haul, error)))
+                    .map_err(|(haul, error)| (haul.half, error))
+            }
             Step::Over(result) => {
                 self.end(result);
                 Ok(())
@@ -221,24 +232,27 @@ impl Half {
         let owner = Arc::clone(&self.owner);
         match owner.ferries.take(self) {
             Ok(()) => Ok(()),
-            Err(half) => half.haul(Pending::fresh(Vec::new())),
+            Err(half) => half
+                .haul(Pending::fresh(Vec::new()))
+                .map_err(|(haul, error)| (haul.half, error)),
         }
     }
 
     /// Gives the half to a thread.
     ///
     /// # Errors
-    /// When there is none.
-    pub(super) fn haul(self, pending: Pending) -> Result<(), (Self, io::Error)> {
+    /// When there is none: it comes back as it was to be given.
+    pub(super) fn haul(self, pending: Pending) -> Result<(), (Haul, io::Error)> {
         let owner = Arc::clone(&self.owner);
-        let haul = Haul {
+        owner.crew.give(self.with(pending))
+    }
+
+    /// The half together with what it has to deliver first.
+    pub(super) fn with(self, pending: Pending) -> Haul {
+        Haul {
             half: self,
             pending,
-        };
-        owner
-            .crew
-            .give(haul)
-            .map_err(|(haul, error)| (haul.half, error))
+        }
     }
 
     /// Carries what can be carried without waiting. `buffer` is empty before and after.
@@ -305,12 +319,20 @@ impl Half {
             let mut closing = self.tunnel.closing.lock();
             (closing.end, closing.on_end.take())
         };
-        if let Some(on_end) = on_end {
-            on_end(TunnelTotals {
-                to_hop: self.tunnel.to_hop.load(Ordering::Relaxed),
-                to_client: self.tunnel.to_client.load(Ordering::Relaxed),
-                end,
-            });
+        let totals = TunnelTotals {
+            to_hop: self.tunnel.to_hop.load(Ordering::Relaxed),
+            to_client: self.tunnel.to_client.load(Ordering::Relaxed),
+            end,
+        };
+        // Whatever becomes of who is told, the tunnel is over. No guard on the stack: this may be the drop
+        // that a panic began, and a second one would end the process.
+        let told = catch_unwind(AssertUnwindSafe(|| {
+            if let Some(on_end) = on_end {
+                on_end(totals);
+            }
+        }));
+        if told.is_err() {
+            log::error!("the end of a tunnel could not be told");
         }
         self.owner.forget(self.tunnel.id);
     }
@@ -437,6 +459,40 @@ impl Drop for Half {
 pub(super) struct Haul {
     half: Half,
     pending: Pending,
+}
+
+impl Haul {
+    /// Whether everything is delivered that was read.
+    pub(super) fn is_empty(&self) -> bool {
+        self.pending.is_empty()
+    }
+
+    /// The half, once nothing is pending.
+    pub(super) fn into_half(self) -> Half {
+        self.half
+    }
+
+    /// The tunnel it is part of.
+    pub(super) fn tunnel(&self) -> &Tunnel {
+        &self.half.tunnel
+    }
+
+    /// Ends it.
+    pub(super) fn end(self, end: TunnelEnd) {
+        self.half.end(Err(end));
+    }
+
+    /// Delivers what can be delivered without waiting.
+    pub(super) fn try_again(&mut self) -> Result<(), TunnelEnd> {
+        let Pending { bytes, age } = &mut self.pending;
+        match self.half.send_now(bytes, *age)? {
+            0 if !bytes.is_empty() => self.half.check_patience(),
+            sent => {
+                bytes.drain(..sent);
+                Ok(())
+            }
+        }
+    }
 }
 
 impl Job for Haul {

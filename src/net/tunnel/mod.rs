@@ -4,13 +4,15 @@
 //! waits for all of them at once and carries what one read takes and one write sends. A direction that
 //! has more is given to a thread of its own for as long as it is busy ([`half`]): that one moves bytes
 //! in bulk, by reference where the system can. So an idle tunnel is two sockets and a small struct, and
-//! a busy one holds nobody up.
+//! a busy one holds nobody up. Where the system has no thread for it, the ferry goes on carrying it,
+//! slower.
 //!
 //! A half that ends passes its end on and the other goes on; a reset of one side resets the other; a
 //! tunnel in which nothing moves in either direction for the idle limit is closed.
 
 mod ferry;
 mod half;
+mod stuck;
 
 use std::collections::HashMap;
 use std::io::{self, IoSlice};
@@ -123,13 +125,17 @@ impl NotStarted {
 impl Tunnels {
     /// No tunnels yet; those to come move bulk through `pipes`.
     pub fn new(pipes: Arc<Pipes>) -> Arc<Self> {
+        Self::with(pipes, Crew::new("tunnel"))
+    }
+
+    fn with(pipes: Arc<Pipes>, crew: Crew<Haul>) -> Arc<Self> {
         Arc::new(Self {
             table: Mutex::default(),
             all_over: Condvar::new(),
             next: AtomicU64::new(0),
             is_cut: AtomicBool::new(false),
             ferries: Ferries::default(),
-            crew: Crew::new("tunnel"),
+            crew,
             pipes,
         })
     }
@@ -214,5 +220,138 @@ impl Tunnels {
         }
         drop(table);
         drop(gone);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::net::TcpListener;
+    use std::sync::mpsc;
+
+    use super::super::permits::Permits;
+    use super::*;
+
+    /// Longer than anything here takes on a busy machine.
+    const PATIENCE: Duration = Duration::from_secs(30);
+
+    /// Counts nothing.
+    struct Nobody;
+
+    impl Meter for Nobody {
+        fn moved(&self, _direction: Direction, _age: Age, _bytes: u64) {}
+    }
+
+    /// The end of a peer, and the side of a tunnel that leads there.
+    #[expect(clippy::disallowed_methods, reason = "loopback answers at once")]
+    fn side() -> (TcpStream, Side) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let peer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (stream, _) = listener.accept().unwrap();
+        let early = Vec::new();
+        (peer, Side { stream, early })
+    }
+
+    fn start(tunnels: &Arc<Tunnels>, on_end: OnEnd) -> (TcpStream, TcpStream) {
+        start_with(tunnels, Vec::new(), on_end)
+    }
+
+    fn start_with(tunnels: &Arc<Tunnels>, early: Vec<u8>, on_end: OnEnd) -> (TcpStream, TcpStream) {
+        let ((client, mut client_side), (hop, hop_side)) = (side(), side());
+        client_side.early = early;
+        let permit = Permits::new(2).take(2).unwrap();
+        let how: (Duration, Arc<dyn Meter>) = (PATIENCE, Arc::new(Nobody));
+        let started = tunnels.start((client_side, hop_side), how, permit, on_end);
+        assert!(started.is_ok());
+        (client, hop)
+    }
+
+    #[test]
+    fn a_panic_of_who_is_told_of_the_end_leaves_no_tunnel_behind() {
+        let tunnels = Tunnels::new(Pipes::at_most(1));
+        let (said, heard) = mpsc::channel();
+        for _ in 0..2 {
+            let said = said.clone();
+            let on_end = Box::new(move |totals: TunnelTotals| {
+                said.send(totals.to_hop).unwrap();
+                panic!("on purpose");
+            });
+            let (mut client, hop) = start(&tunnels, on_end);
+            client.write_all(b"abc").unwrap();
+            drop((client, hop));
+        }
+        for _ in 0..2 {
+            assert!(heard.recv_timeout(PATIENCE).unwrap() <= 3);
+        }
+        assert!(tunnels.wait_until_over(Instant::now() + PATIENCE));
+        assert_eq!(tunnels.count(), 0);
+    }
+
+    /// More than all buffers of two connections take.
+    #[cfg(target_os = "linux")]
+    const BULK: usize = 16 * 1024 * 1024;
+
+    #[cfg(target_os = "linux")]
+    fn pattern(length: usize) -> Vec<u8> {
+        (0..=250).cycle().take(length).collect()
+    }
+
+    /// Tunnels without any thread but the ferry's.
+    #[cfg(target_os = "linux")]
+    fn without_threads() -> Arc<Tunnels> {
+        Tunnels::with(Pipes::at_most(1), Crew::of_nobody("tunnel"))
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn a_busy_tunnel_without_a_thread_is_carried_by_the_ferry() {
+        use std::io::Read;
+        let tunnels = without_threads();
+        let (said, heard) = mpsc::channel();
+        let on_end = Box::new(move |totals: TunnelTotals| said.send(totals).unwrap());
+        let (early, rest) = (pattern(BULK / 2), pattern(BULK));
+        let (mut client, mut hop) = start_with(&tunnels, early.clone(), on_end);
+        let mut sender = client.try_clone().unwrap();
+        let (mut to_hop, mut to_client) = (Vec::new(), Vec::new());
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                sender.write_all(&rest).unwrap();
+                sender.shutdown(std::net::Shutdown::Write).unwrap();
+            });
+            scope.spawn(|| client.read_to_end(&mut to_client).unwrap());
+            hop.read_to_end(&mut to_hop).unwrap();
+            hop.write_all(b"thanks").unwrap();
+            hop.shutdown(std::net::Shutdown::Write).unwrap();
+        });
+        assert!(to_hop == [early, rest].concat());
+        assert_eq!(to_client, b"thanks");
+        let totals = heard.recv_timeout(PATIENCE).unwrap();
+        assert_eq!(totals.to_hop, (BULK + BULK / 2) as u64);
+        assert_eq!(totals.end, TunnelEnd::Finished);
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn a_tunnel_whose_receiver_takes_nothing_can_be_cut_and_holds_no_other_up() {
+        use std::io::Read;
+        let tunnels = without_threads();
+        let (said, heard) = mpsc::channel();
+        let ends = |said: &mpsc::Sender<TunnelEnd>| -> OnEnd {
+            let said = said.clone();
+            Box::new(move |totals| said.send(totals.end).unwrap())
+        };
+        let stuck = start_with(&tunnels, pattern(BULK), ends(&said));
+        let (mut client, mut hop) = start(&tunnels, ends(&said));
+        for _ in 0..3 {
+            client.write_all(b"ping").unwrap();
+            let mut four = [0; 4];
+            hop.read_exact(&mut four).unwrap();
+        }
+        tunnels.cut();
+        for _ in 0..2 {
+            assert_eq!(heard.recv_timeout(PATIENCE), Ok(TunnelEnd::Cut));
+        }
+        assert!(tunnels.wait_until_over(Instant::now() + PATIENCE));
+        drop(stuck);
     }
 }

@@ -187,15 +187,21 @@ impl Proxy {
         wait_until(|| {
             let counts = self.counts();
             let leases: u64 = self.server().upstreams().iter().map(|u| u.active).sum();
-            counts.tunnels == 0 && counts.busy == 0 && counts.long == 0 && leases == 0
+            let at_work = counts.tunnels + counts.busy + counts.long + counts.queue;
+            at_work == 0 && leases == 0
         });
+    }
+
+    /// Tells whoever reads the transcript.
+    pub(crate) fn note(&self, what: &str) {
+        self.journal.note("test", what);
     }
 
     /// As [`Proxy::expect_at_rest`], and no client connection is left: they all have gone.
     #[track_caller]
     pub(crate) fn expect_deserted(&self) {
-        self.expect_at_rest();
         wait_until(|| self.counts().connections == 0);
+        self.expect_at_rest();
     }
 }
 
