@@ -411,7 +411,7 @@ impl Exchange<'_> {
         let bound = self.client.bound.take_if(|bound| bound.to == *to)?;
         let is_usable =
             bound.use_for.admits(self.target_hash()) && socket::is_quiet(bound.conn.stream());
-        is_usable.then_some(bound)
+        is_usable.then_some(*bound)
     }
 
     /// A connection to the upstream of `lease`: the one bound to this client, an idle one, or a new one.
