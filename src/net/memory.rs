@@ -18,9 +18,9 @@ pub const LARGE: usize = 128 * 1024;
 /// From here on bytes are not held in the heap.
 const MAPPED: usize = 16 * 1024;
 /// Small pieces kept for the next thread or connection.
-const SPARE_SMALL: usize = 16;
+const SPARE_SMALL: usize = 8;
 /// Large pieces kept for the next bytes in bulk.
-const SPARE_LARGE: usize = 8;
+const SPARE_LARGE: usize = 4;
 
 static SPARES: [Spares; 2] = [
     Spares::new(SMALL, SPARE_SMALL),
