@@ -44,7 +44,7 @@ pub struct Vitals {
 }
 
 /// Identity of an upstream, kept over reloads, never used twice in a process.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct UpstreamId(u64);
 
 /// Counts of one upstream since the start. Those that [`Vitals`] does not count itself are counted

@@ -83,7 +83,7 @@ fn parse(text: &str) -> Result<ListenAddress, &'static str> {
     };
     match Host::parse(host.as_bytes()) {
         Ok(Host::Name(name)) => Ok(ListenAddress {
-            host: name.into(),
+            host: name.to_string(),
             port,
         }),
         Ok(Host::V4(address)) => Ok(ListenAddress {

@@ -281,7 +281,7 @@ impl Conn {
     }
 
     /// Sends all of `parts`. The peer may be slow, but must take something every `patience`.
-    /// `look_around` is asked after each time limit and may end the wait.
+    /// `look_around` is asked before each wait and may end it.
     ///
     /// # Errors
     /// See [`SendError`]; a part may have been sent.
@@ -294,8 +294,9 @@ impl Conn {
         let mut left = parts;
         IoSlice::advance_slices(&mut left, 0);
         let mut stalled_since: Option<Instant> = None;
+        let mut wait = Wait::No;
         while !left.is_empty() {
-            let count = self.send(left, Wait::Tick).map_err(SendError::Io)?;
+            let count = self.send(left, wait).map_err(SendError::Io)?;
             if count > 0 {
                 IoSlice::advance_slices(&mut left, count);
                 stalled_since = None;
@@ -304,9 +305,9 @@ impl Conn {
             if look_around() == LookAround::GiveUp {
                 return Err(SendError::Cut);
             }
+            wait = Wait::Tick;
             let since = *stalled_since.get_or_insert_with(Instant::now);
-            // One tick had been waited for when the count began.
-            if since.elapsed() + TICK >= patience {
+            if since.elapsed() >= patience {
                 return Err(SendError::Stalled);
             }
         }

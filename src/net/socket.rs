@@ -106,8 +106,15 @@ pub fn send(stream: &TcpStream, parts: &[IoSlice<'_>], wait: Wait) -> io::Result
     if wait == Wait::No {
         flags |= SendFlags::DONTWAIT;
     }
+    let mut filled = parts.iter().filter(|part| !part.is_empty());
+    let only = filled.next().filter(|_| filled.next().is_none());
     loop {
-        return match sendmsg(stream, parts, &mut SendAncillaryBuffer::default(), flags) {
+        let sent = match only {
+            // What is in one piece costs less so.
+            Some(part) => rustix::net::send(stream, part, flags),
+            None => sendmsg(stream, parts, &mut SendAncillaryBuffer::default(), flags),
+        };
+        return match sent {
             Ok(count) => Ok(count),
             Err(Errno::INTR) => continue,
             Err(Errno::AGAIN) => Ok(0),

@@ -11,7 +11,7 @@ use std::fmt;
 
 /// Fields that belong to one connection (RFC 9110 §7.6.1, §11.7; RFC 7540
 /// §3.2.1). `Trailer` is not among them: trailers pass, so its announcement does.
-const HOP_BY_HOP: [&str; 10] = [
+static HOP_BY_HOP: NameList = NameList::new(&[
     "connection",
     "http2-settings",
     "keep-alive",
@@ -22,7 +22,7 @@ const HOP_BY_HOP: [&str; 10] = [
     "te",
     "transfer-encoding",
     "upgrade",
-];
+]);
 
 /// Fields that pass although `Connection` names them. They frame, route or
 /// guard the message; whoever could have them removed here would make the
@@ -89,6 +89,39 @@ pub(super) struct FieldSpan {
     pub(super) value: Span,
 }
 
+impl FieldSpan {
+    fn field(self, bytes: &[u8]) -> Field<'_> {
+        Field {
+            name: self.name.of(bytes),
+            value: self.value.of(bytes),
+        }
+    }
+
+    /// The whole line, if it is what [`write_field`] would write.
+    fn plain_line(self, bytes: &[u8]) -> Option<Span> {
+        let between = Span {
+            start: self.name.end,
+            end: self.value.start,
+        };
+        let behind = Span {
+            start: self.value.end,
+            end: self.value.end.checked_add(2)?,
+        };
+        (between.of(bytes) == b": " && behind.of(bytes) == b"\r\n").then_some(Span {
+            start: self.name.start,
+            end: behind.end,
+        })
+    }
+}
+
+/// Appends a field line.
+pub(super) fn write_field(name: &[u8], value: &[u8], out: &mut Vec<u8>) {
+    out.extend_from_slice(name);
+    out.extend_from_slice(b": ");
+    out.extend_from_slice(value);
+    out.extend_from_slice(b"\r\n");
+}
+
 /// A range of bytes in a head. Heads are far below 4 GiB, so half the size of
 /// a `Range<usize>` does.
 #[derive(Clone, Copy, Debug)]
@@ -117,15 +150,45 @@ impl Summary {
     }
 
     #[inline]
-    fn may_have(self, name: &str) -> bool {
-        self.0 & Self::bit(name.as_bytes()) != 0
+    fn may_have(self, name: &[u8]) -> bool {
+        self.0 & Self::bit(name) != 0
     }
 
     /// The same for names that differ in case alone.
     #[inline]
-    fn bit(name: &[u8]) -> u64 {
-        let first = name.first().map_or(0, |byte| usize::from(byte | 0x20));
+    const fn bit(name: &[u8]) -> u64 {
+        let first = match name {
+            [first, ..] => (*first | 0x20) as usize,
+            [] => 0,
+        };
         1 << ((name.len() * 5 + first) % 64)
+    }
+}
+
+/// Names that each field of a head is compared with. Most fields are none of them, and that is found out
+/// without a look at the names.
+pub(super) struct NameList {
+    names: &'static [&'static str],
+    summary: Summary,
+}
+
+impl NameList {
+    #[expect(clippy::indexing_slicing, reason = "evaluated by the compiler")]
+    pub(super) const fn new(names: &'static [&'static str]) -> Self {
+        let mut summary = Summary(0);
+        let mut place = 0;
+        while place < names.len() {
+            summary.0 |= Summary::bit(names[place].as_bytes());
+            place += 1;
+        }
+        Self { names, summary }
+    }
+
+    /// Whether it is one of them, in whatever case.
+    #[inline]
+    pub(super) fn has(&self, name: &[u8]) -> bool {
+        let is = |known: &&str| name.eq_ignore_ascii_case(known.as_bytes());
+        self.summary.may_have(name) && self.names.iter().any(is)
     }
 }
 
@@ -148,15 +211,12 @@ impl<'a> Fields<'a> {
 
     /// Every field line.
     pub fn iter(self) -> impl Iterator<Item = Field<'a>> {
-        self.spans.iter().map(move |span| Field {
-            name: span.name.of(self.bytes),
-            value: span.value.of(self.bytes),
-        })
+        self.spans.iter().map(move |span| span.field(self.bytes))
     }
 
     /// The value of each field line with this name.
     pub fn values(self, name: &str) -> impl Iterator<Item = &'a [u8]> {
-        let spans = if self.summary.may_have(name) {
+        let spans = if self.summary.may_have(name.as_bytes()) {
             self.spans
         } else {
             &[]
@@ -191,9 +251,37 @@ impl<'a> Fields<'a> {
     ///
     /// Fields that frame, route or guard the message pass even when named.
     pub fn end_to_end(self) -> impl Iterator<Item = Field<'a>> {
+        self.passing().map(|(_, field)| field)
+    }
+
+    fn passing(self) -> impl Iterator<Item = (FieldSpan, Field<'a>)> {
         let named = NamedByConnection::of(self);
-        self.iter()
-            .filter(move |field| !is_hop_by_hop(field.name) && !named.contains(field.name))
+        let fields = self
+            .spans
+            .iter()
+            .map(move |span| (*span, span.field(self.bytes)));
+        fields.filter(move |(_, field)| !HOP_BY_HOP.has(field.name) && !named.contains(field.name))
+    }
+
+    /// Appends those of [`Fields::end_to_end`] that are `kept`. Lines that stand as they are to be
+    /// written, and behind each other, are copied together.
+    pub(super) fn write_end_to_end(self, kept: impl Fn(&Field<'_>) -> bool, out: &mut Vec<u8>) {
+        let mut lines = Span { start: 0, end: 0 };
+        for (span, field) in self.passing().filter(|(_, field)| kept(field)) {
+            match span.plain_line(self.bytes) {
+                Some(line) if line.start == lines.end => lines.end = line.end,
+                Some(line) => {
+                    out.extend_from_slice(lines.of(self.bytes));
+                    lines = line;
+                }
+                None => {
+                    out.extend_from_slice(lines.of(self.bytes));
+                    lines = Span { start: 0, end: 0 };
+                    write_field(field.name, field.value, out);
+                }
+            }
+        }
+        out.extend_from_slice(lines.of(self.bytes));
     }
 }
 
@@ -201,13 +289,6 @@ impl fmt::Debug for Fields<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_list().entries(self.iter()).finish()
     }
-}
-
-/// Is this one of the fields that never travel on, whoever names them?
-fn is_hop_by_hop(name: &[u8]) -> bool {
-    HOP_BY_HOP
-        .iter()
-        .any(|known| name.eq_ignore_ascii_case(known.as_bytes()))
 }
 
 /// May `Connection` not take this field away?
@@ -433,6 +514,32 @@ mod tests {
             "X-Forwarded-Host",
         ] {
             check_end_to_end(&format!("{name}: 1\r\nConnection: {name}\r\n"), &[name]);
+        }
+    }
+
+    #[test]
+    fn lines_are_written_alike_whether_they_are_copied_or_made() {
+        for (fields, written) in [
+            ("A: 1\r\nB: 2\r\nC: 3\r\n", "A: 1\r\nB: 2\r\nC: 3\r\n"),
+            (
+                "A: 1\r\nB:2\r\nC: 3\r\nD: 4\r\n",
+                "A: 1\r\nB: 2\r\nC: 3\r\nD: 4\r\n",
+            ),
+            ("A: 1\r\nTE: 2\r\nC: 3\r\nX: 4\r\n", "A: 1\r\nC: 3\r\n"),
+            (
+                "A: \t1\r\nB: 2 \r\nC:\t3\r\nD: 4\r\n",
+                "A: 1\r\nB: 2\r\nC: 3\r\nD: 4\r\n",
+            ),
+            ("A: \r\nB:\r\nC:  \r\n", "A: \r\nB: \r\nC: \r\n"),
+            ("X: 1\r\n", ""),
+            ("", ""),
+        ] {
+            let head = head(fields);
+            let mut out = b"before".to_vec();
+            head.fields()
+                .write_end_to_end(|field| !field.is("x"), &mut out);
+            let out = String::from_utf8(out).unwrap();
+            assert_eq!(out.strip_prefix("before"), Some(written), "{fields:?}");
         }
     }
 

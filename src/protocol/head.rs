@@ -13,6 +13,7 @@
 use std::fmt;
 
 use super::fields::{FieldSpan, Fields, Span, Summary, is_token_byte};
+use super::lanes::{find, find_control};
 use super::start_line::{RequestLine, StatusLine};
 use super::target::Authority;
 
@@ -161,6 +162,9 @@ impl HeadScanner {
     ) -> Result<Option<usize>, HeadError> {
         let allowed = received.get(..limits.bytes).unwrap_or(received);
         while self.state? != State::Done && self.at < allowed.len() {
+            if self.state == Ok(State::LineStart) {
+                self.take_lines(allowed);
+            }
             self.state = self.advance(allowed);
         }
         let state = self.state?;
@@ -184,12 +188,34 @@ impl HeadScanner {
         }
     }
 
+    /// Takes field lines that are here from their first byte to their last, and as plain as nearly all
+    /// are. [`Self::step`] would take them in the same way, only not at once.
+    fn take_lines(&mut self, received: &[u8]) {
+        while self.fields < FIELDS_MAX {
+            let line = received.get(self.at..).unwrap_or_default();
+            let name = run_of(line, is_token_byte);
+            let Some((b':', value)) = line.get(name..).and_then(<[u8]>::split_first) else {
+                return;
+            };
+            let length = run_without_controls(value);
+            if name == 0 || value.get(length..length + 2) != Some(b"\r\n") {
+                return;
+            }
+            self.at += name + 1 + length + 2;
+            self.fields += 1;
+        }
+    }
+
     /// Takes a run of bytes that change nothing, or else the one that does.
     fn advance(&mut self, received: &[u8]) -> Result<State, HeadError> {
         let state = self.state?;
+        if state == State::StatusLineStart && received.starts_with(STATUS_LINE_START) {
+            self.at = STATUS_LINE_START.len();
+            return Ok(State::StartLine);
+        }
         let rest = received.get(self.at..).unwrap_or_default();
         let run = if matches!(state, State::StartLine | State::Value) {
-            run_of(rest, |byte| !is_control(byte))
+            run_without_controls(rest)
         } else if state == State::Name {
             run_of(rest, is_token_byte)
         } else {
@@ -300,10 +326,9 @@ fn run_of(bytes: &[u8], kind: impl Fn(u8) -> bool) -> usize {
         .unwrap_or(bytes.len())
 }
 
-/// The controls of US-ASCII. Bytes beyond it are obs-text (RFC 9110 §5.5).
-#[inline]
-fn is_control(byte: u8) -> bool {
-    byte < 0x20 || byte == 0x7f
+/// How many bytes at the beginning are no controls.
+fn run_without_controls(bytes: &[u8]) -> usize {
+    find_control(bytes).unwrap_or(bytes.len())
 }
 
 /// The memory of a head, to be used for one after the other.
@@ -333,6 +358,8 @@ struct FieldTable {
 #[derive(Clone)]
 pub struct RequestHead {
     bytes: Vec<u8>,
+    /// If it is one of those that nearly all requests have.
+    usual_method: Option<&'static str>,
     method: Span,
     target: Span,
     version: Version,
@@ -362,9 +389,10 @@ impl RequestHead {
         let count = scanner.count_fields(&bytes)?;
         let empty_lines = run_of(&bytes, |byte| matches!(byte, b'\r' | b'\n'));
         bytes.drain(..empty_lines);
-        let line_length = run_of(&bytes, |byte| byte != b'\r');
+        let line_length = find(&bytes, b'\r').unwrap_or(bytes.len());
         let line = RequestLine::parse(bytes.get(..line_length).unwrap_or_default())?;
         let head = Self {
+            usual_method: usual_method(line.method),
             method: span_of(line.method, &bytes)?,
             target: span_of(line.target, &bytes)?,
             version: line.version,
@@ -377,7 +405,8 @@ impl RequestHead {
 
     /// The method, in the case it was sent in: methods are case-sensitive.
     pub fn method(&self) -> &str {
-        str::from_utf8(self.method.of(&self.bytes)).unwrap_or_default()
+        self.usual_method
+            .unwrap_or_else(|| str::from_utf8(self.method.of(&self.bytes)).unwrap_or_default())
     }
 
     /// The request target as received, not empty and without spaces.
@@ -464,7 +493,7 @@ impl ResponseHead {
     pub fn scanned(memory: HeadMemory, scanner: &HeadScanner) -> Result<Self, HeadError> {
         let HeadMemory { bytes, fields } = memory;
         let count = scanner.count_fields(&bytes)?;
-        let line_length = run_of(&bytes, |byte| byte != b'\r');
+        let line_length = find(&bytes, b'\r').unwrap_or(bytes.len());
         let line = StatusLine::parse(bytes.get(..line_length).unwrap_or_default())?;
         Ok(Self {
             version: line.version,
@@ -611,6 +640,18 @@ impl FieldTable {
             }
             Ok(_) | Err(_) => malformed(FIELDS_UNREADABLE),
         }
+    }
+}
+
+/// A method that need not be read anew whenever somebody asks for it.
+fn usual_method(method: &[u8]) -> Option<&'static str> {
+    match method {
+        b"GET" => Some("GET"),
+        b"HEAD" => Some("HEAD"),
+        b"POST" => Some("POST"),
+        b"PUT" => Some("PUT"),
+        b"CONNECT" => Some("CONNECT"),
+        _ => None,
     }
 }
 

@@ -7,7 +7,7 @@
 //!
 //! | module | problem | where it is settled |
 //! |---|---|---|
-//! | [`target`] | where a request leads | RFC 9112 §3.2 |
+//! | [`target`], `name` | where a request leads | RFC 9112 §3.2 |
 //! | [`fields`] | field lines, lists, hop-by-hop | RFC 9110 §5, §7.6.1 |
 //! | [`head`] | start line and field lines | RFC 9112 §2 to §5 |
 //! | [`framing`] | where a body ends | RFC 9112 §6 |
@@ -25,10 +25,13 @@ pub mod answer;
 pub mod body;
 pub mod chunked;
 pub mod credentials;
+mod decimal;
 pub mod fields;
 pub mod framing;
 pub mod head;
 mod hop;
+mod lanes;
+mod name;
 pub mod persistence;
 pub mod proxy_header;
 pub mod rewrite;

@@ -10,7 +10,8 @@
 //! target from `target`, what the fields of a head ask of this hop from `hop`.
 
 use super::credentials::Credentials;
-use super::fields::{Field, Fields};
+use super::decimal;
+use super::fields::{Field, Fields, NameList, write_field};
 use super::framing::{Framing, declared_length};
 use super::head::{RequestHead, ResponseHead, Version};
 use super::persistence::Persistence;
@@ -22,6 +23,9 @@ pub use super::hop::{
 
 /// The default port of `http`, which a `Host` field leaves out.
 const HTTP_PORT: u16 = 80;
+
+/// Fields that are written anew, or not at all.
+static REWRITTEN: NameList = NameList::new(&["host", "content-length", "transfer-encoding"]);
 
 /// The name under which this proxy stands in `Via` (RFC 9110 §7.6.3).
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -111,7 +115,7 @@ pub fn request(head: &RequestHead, how: &RequestRewrite<'_>, out: &mut Vec<u8>) 
     how.target.authority.write_as_host_field(HTTP_PORT, out);
     out.extend_from_slice(b"\r\n");
     let kept = |field: &Field<'_>| {
-        !(is_rewritten(field)
+        !(REWRITTEN.has(field.name)
             || field.is("trailer") && how.framing != Framing::Chunked
             || field.is("max-forwards") && how.max_forwards.is_some()
             // "A server that receives a 100-continue expectation in an HTTP/1.0
@@ -119,7 +123,7 @@ pub fn request(head: &RequestHead, how: &RequestRewrite<'_>, out: &mut Vec<u8>) 
             // next hop would see it in a 1.1 request.
             || field.is("expect") && head.version() == Version::Http10)
     };
-    write_fields(head.fields(), kept, out);
+    head.fields().write_end_to_end(kept, out);
     match how.framing {
         Framing::Empty if head.fields().contains("content-length") => write_length(0, out),
         Framing::Empty => {}
@@ -128,7 +132,7 @@ pub fn request(head: &RequestHead, how: &RequestRewrite<'_>, out: &mut Vec<u8>) 
         Framing::Chunked | Framing::UntilClose => write_chunked(out),
     }
     if let Some(left) = how.max_forwards {
-        write_field(b"Max-Forwards", left.to_string().as_bytes(), out);
+        write_number(b"Max-Forwards", left, out);
     }
     write_hop(head.version(), how.via, how.credentials, out);
     match (how.upgrade, how.connection) {
@@ -152,15 +156,16 @@ pub fn connect(
     via: Option<&Via>,
     out: &mut Vec<u8>,
 ) {
-    let authority = authority.to_string();
     out.extend_from_slice(b"CONNECT ");
-    out.extend_from_slice(authority.as_bytes());
-    out.extend_from_slice(b" HTTP/1.1\r\n");
-    write_field(b"Host", authority.as_bytes(), out);
+    authority.write(out);
+    out.extend_from_slice(b" HTTP/1.1\r\nHost: ");
+    authority.write(out);
+    out.extend_from_slice(b"\r\n");
     // There is no content (§9.3.6), so there is nothing to expect or to frame.
-    let kept =
-        |field: &Field<'_>| !(is_rewritten(field) || field.is("expect") || field.is("trailer"));
-    write_fields(head.fields(), kept, out);
+    let kept = |field: &Field<'_>| {
+        !(REWRITTEN.has(field.name) || field.is("expect") || field.is("trailer"))
+    };
+    head.fields().write_end_to_end(kept, out);
     write_hop(head.version(), via, credentials, out);
     out.extend_from_slice(b"\r\n");
 }
@@ -229,13 +234,16 @@ pub struct ResponseRewrite<'a> {
 /// Appends the head of a response for the client; always HTTP/1.1, whose
 /// number is this proxy's own (RFC 9110 §2.5).
 pub fn response(head: &ResponseHead, how: &ResponseRewrite<'_>, out: &mut Vec<u8>) {
-    out.extend_from_slice(format!("HTTP/1.1 {} ", head.status()).as_bytes());
+    out.extend_from_slice(b"HTTP/1.1 ");
+    decimal::write(u64::from(head.status()), out);
+    out.push(b' ');
     out.extend_from_slice(head.reason());
     out.extend_from_slice(b"\r\n");
     let has_trailers = matches!(how.framing, SentFraming::Chunked | SentFraming::AsDeclared);
     // `Host` means nothing in a response.
-    let kept = |field: &Field<'_>| !(is_rewritten(field) || field.is("trailer") && !has_trailers);
-    write_fields(head.fields(), kept, out);
+    let kept =
+        |field: &Field<'_>| !(REWRITTEN.has(field.name) || field.is("trailer") && !has_trailers);
+    head.fields().write_end_to_end(kept, out);
     let is_interim = head.status() < 200;
     // "A server MUST NOT send a Content-Length header field in any response
     // with a status code of 1xx (Informational) or 204 (No Content)" (RFC 9110
@@ -277,11 +285,6 @@ fn write_sent_framing(framing: SentFraming, head: &ResponseHead, out: &mut Vec<u
     }
 }
 
-/// Written anew, or not at all.
-fn is_rewritten(field: &Field<'_>) -> bool {
-    field.is("host") || field.is("content-length") || field.is("transfer-encoding")
-}
-
 fn write_target(method: &str, form: Form, target: &AbsoluteForm<'_>, out: &mut Vec<u8>) {
     let path = target.path_and_query;
     match form {
@@ -306,21 +309,15 @@ fn write_target(method: &str, form: Form, target: &AbsoluteForm<'_>, out: &mut V
     out.extend_from_slice(path);
 }
 
-fn write_fields(fields: Fields<'_>, kept: impl Fn(&Field<'_>) -> bool, out: &mut Vec<u8>) {
-    for field in fields.end_to_end().filter(kept) {
-        write_field(field.name, field.value, out);
-    }
+fn write_length(length: u64, out: &mut Vec<u8>) {
+    write_number(b"Content-Length", length, out);
 }
 
-fn write_field(name: &[u8], value: &[u8], out: &mut Vec<u8>) {
+fn write_number(name: &[u8], number: u64, out: &mut Vec<u8>) {
     out.extend_from_slice(name);
     out.extend_from_slice(b": ");
-    out.extend_from_slice(value);
+    decimal::write(number, out);
     out.extend_from_slice(b"\r\n");
-}
-
-fn write_length(length: u64, out: &mut Vec<u8>) {
-    write_field(b"Content-Length", length.to_string().as_bytes(), out);
 }
 
 fn write_chunked(out: &mut Vec<u8>) {

@@ -3,6 +3,7 @@
 
 use super::fields::is_token_byte;
 use super::head::{HeadError, Version, malformed};
+use super::lanes::find;
 
 /// `method SP request-target SP HTTP-version` (RFC 9112 §3). No second space is
 /// tolerated: it would let two readers see two targets.
@@ -14,9 +15,12 @@ pub(super) struct RequestLine<'a> {
 
 impl<'a> RequestLine<'a> {
     pub(super) fn parse(line: &'a [u8]) -> Result<Self, HeadError> {
-        let mut words = line.split(|&byte| byte == b' ');
-        match (words.next(), words.next(), words.next(), words.next()) {
-            (Some(method), Some(target), Some(version), None) => {
+        let words = first_word(line).and_then(|(method, rest)| {
+            let (target, version) = first_word(rest)?;
+            Some((method, target, version))
+        });
+        match words {
+            Some((method, target, version)) if !version.contains(&b' ') => {
                 if method.is_empty() || !method.iter().copied().all(is_token_byte) {
                     return malformed("a method that is not a token");
                 }
@@ -35,6 +39,12 @@ impl<'a> RequestLine<'a> {
             _ => malformed("a request line that is not \"METHOD target HTTP/1.1\""),
         }
     }
+}
+
+/// What stands before the first space and behind it.
+fn first_word(text: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (word, rest) = text.split_at_checked(find(text, b' ')?)?;
+    Some((word, rest.get(1..)?))
 }
 
 /// Methods are case-sensitive (RFC 9110 §9.1), but not to every next hop: Squid makes `head` a HEAD, and

@@ -8,13 +8,13 @@
 //! Not here: whether a client may go there.
 
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-/// The longest name DNS can carry, without a trailing dot, in bytes.
-const NAME_MAX: usize = 253;
+use super::decimal;
+use super::lanes::find_no_target;
 
-/// The longest label of a name, in bytes (RFC 1035 §2.3.4).
-const LABEL_MAX: usize = 63;
+pub use super::name::Name;
 
 /// Why a request target was refused. All of them are 400.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -56,10 +56,10 @@ impl std::error::Error for TargetError {}
 
 /// A host by name or by address. `Display` is the `uri-host` of RFC 9110 §4.1:
 /// IPv6 addresses in brackets.
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Host {
-    /// A DNS name in lower case, perhaps with a dot at its end.
-    Name(Box<str>),
+    /// A DNS name.
+    Name(Name),
     /// An IPv4 address.
     V4(Ipv4Addr),
     /// An IPv6 address.
@@ -79,23 +79,43 @@ impl Host {
         if text.is_empty() {
             return Err(TargetError::HostMissing);
         }
-        let text = str::from_utf8(text).or(Err(TargetError::HostInvalid))?;
-        if let Some(literal) = text.strip_prefix('[') {
+        if let Some(literal) = text.strip_prefix(b"[") {
             return literal
-                .strip_suffix(']')
-                .and_then(|address| address.parse().ok())
+                .strip_suffix(b"]")
+                .and_then(address)
                 .map(Self::V6)
                 .ok_or(TargetError::HostInvalid);
         }
-        if let Ok(address) = text.parse() {
+        // No other text is an address; to look for one costs more than this.
+        if text.first().is_some_and(u8::is_ascii_digit)
+            && let Some(address) = address(text)
+        {
             return Ok(Self::V4(address));
         }
-        if is_name(text) {
-            Ok(Self::Name(text.to_ascii_lowercase().into_boxed_str()))
-        } else {
-            Err(TargetError::HostInvalid)
+        Name::parse(text)
+            .map(Self::Name)
+            .ok_or(TargetError::HostInvalid)
+    }
+
+    /// Appends what `Display` shows.
+    fn write(&self, out: &mut Vec<u8>) {
+        match self {
+            Self::Name(name) => out.extend_from_slice(name.as_bytes()),
+            Self::V4(address) => {
+                for (place, octet) in address.octets().into_iter().enumerate() {
+                    if place > 0 {
+                        out.push(b'.');
+                    }
+                    decimal::write(u64::from(octet), out);
+                }
+            }
+            Self::V6(_) => out.extend_from_slice(self.to_string().as_bytes()),
         }
     }
+}
+
+fn address<A: std::str::FromStr>(text: &[u8]) -> Option<A> {
+    str::from_utf8(text).ok()?.parse().ok()
 }
 
 impl fmt::Display for Host {
@@ -108,35 +128,10 @@ impl fmt::Display for Host {
     }
 }
 
-/// Labels of letters, digits and `-_~` between dots, the last one not a number
-/// (RFC 3696 §2). RFC 3986 allows more in a `reg-name`, DNS does not.
-fn is_name(text: &str) -> bool {
-    let name = text.strip_suffix('.').unwrap_or(text);
-    let labels_are_fine = name.split('.').all(|label| {
-        !label.is_empty()
-            && label.len() <= LABEL_MAX
-            && label
-                .bytes()
-                .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'~'))
-    });
-    name.len() <= NAME_MAX && labels_are_fine && !name.rsplit('.').next().is_some_and(is_number)
-}
-
-/// Would `inet_aton` take this label for a part of an address?
-fn is_number(label: &str) -> bool {
-    let digits = label
-        .strip_prefix("0x")
-        .or_else(|| label.strip_prefix("0X"));
-    match digits {
-        Some(digits) => digits.bytes().all(|byte| byte.is_ascii_hexdigit()),
-        None => label.bytes().all(|byte| byte.is_ascii_digit()),
-    }
-}
-
 /// Where a request leads: the `uri-host ":" port` of RFC 9112 §3.2.3.
 ///
 /// Invariant: `port` is not 0.
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Authority {
     host: Host,
     port: u16,
@@ -206,12 +201,42 @@ impl Authority {
     /// Appends what a `Host` field says: without the port where that is the
     /// default of the scheme (RFC 9110 §4.2.3).
     pub fn write_as_host_field(&self, default_port: u16, out: &mut Vec<u8>) {
-        let text = if self.port == default_port {
-            self.host.to_string()
-        } else {
-            self.to_string()
+        self.host.write(out);
+        if self.port != default_port {
+            self.write_port(out);
+        }
+    }
+
+    /// Appends host and port, as `Display` shows them.
+    pub fn write(&self, out: &mut Vec<u8>) {
+        self.host.write(out);
+        self.write_port(out);
+    }
+
+    fn write_port(&self, out: &mut Vec<u8>) {
+        out.push(b':');
+        decimal::write(u64::from(self.port), out);
+    }
+}
+
+/// Done for each request, so with no more than two pieces; the second one has always the same size.
+impl Hash for Authority {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let kind = match &self.host {
+            Host::Name(name) => {
+                state.write(name.as_bytes());
+                0
+            }
+            Host::V4(address) => {
+                state.write(&address.octets());
+                1
+            }
+            Host::V6(address) => {
+                state.write(&address.octets());
+                2
+            }
         };
-        out.extend_from_slice(text.as_bytes());
+        state.write_u32(kind << 16 | u32::from(self.port));
     }
 }
 
@@ -223,11 +248,15 @@ impl fmt::Display for Authority {
 
 /// One to five digits: no sign, no space. Port 0 is left to [`Authority::new`].
 fn parse_port(digits: &[u8]) -> Result<u16, TargetError> {
-    let all_digits = digits.len() <= 5 && digits.iter().all(u8::is_ascii_digit);
-    str::from_utf8(digits)
-        .ok()
-        .filter(|_| all_digits)
-        .and_then(|digits| digits.parse().ok())
+    if digits.len() > 5 {
+        return Err(TargetError::PortInvalid);
+    }
+    let number = digits.iter().try_fold(0_u32, |number, byte| {
+        let digit = byte.is_ascii_digit().then(|| u32::from(byte - b'0'))?;
+        Some(number * 10 + digit)
+    });
+    number
+        .and_then(|number| u16::try_from(number).ok())
         .ok_or(TargetError::PortInvalid)
 }
 
@@ -265,10 +294,7 @@ impl<'h> RequestTarget<'h> {
             return Err(TargetError::OriginForm);
         }
         // A fragment is not sent; readers disagree on where the path ends.
-        if target
-            .iter()
-            .any(|byte| matches!(byte, 0..=b' ' | 0x7f | b'#'))
-        {
+        if find_no_target(target).is_some() {
             return Err(TargetError::Malformed);
         }
         let after_scheme = strip_scheme(target)?;
@@ -289,6 +315,9 @@ impl<'h> RequestTarget<'h> {
 
 /// Removes `http://`, in any case.
 fn strip_scheme(target: &[u8]) -> Result<&[u8], TargetError> {
+    if let Some((b"http://", rest)) = target.split_at_checked(b"http://".len()) {
+        return Ok(rest);
+    }
     let scheme_length = target
         .iter()
         .position(|&byte| byte == b':')
@@ -337,6 +366,8 @@ fn strip_userinfo(authority: &[u8]) -> Result<&[u8], TargetError> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
+
     use super::*;
 
     fn connect(target: &str) -> Result<String, TargetError> {
@@ -386,6 +417,31 @@ mod tests {
             ("[::ffff:192.0.2.1]:1", Ok("[::ffff:192.0.2.1]:1")),
             ("[::1]:00080", Ok("[::1]:80")),
         ]);
+    }
+
+    #[test]
+    fn an_authority_is_written_as_it_is_shown() {
+        for text in ["a.test:1", "10.200.0.99:65535", "[2001:db8::1]:80"] {
+            let authority = Authority::from_connect(text.as_bytes()).unwrap();
+            let mut out = Vec::new();
+            authority.write(&mut out);
+            assert_eq!(out, text.as_bytes());
+            assert_eq!(authority.to_string(), text);
+        }
+    }
+
+    #[test]
+    fn an_authority_counts_as_the_same_however_it_is_spelled_and_as_no_other() {
+        let set = |all: &[&str]| -> HashSet<Authority> {
+            let read = |text: &&str| Authority::from_connect(text.as_bytes()).unwrap();
+            all.iter().map(read).collect()
+        };
+        assert_eq!(set(&["ORIGIN.test:80", "origin.TEST:0080"]).len(), 1);
+        assert_eq!(set(&["[::1]:1", "[0:0::1]:1"]).len(), 1);
+        assert_eq!(
+            set(&["a:1", "a:2", "b:1", "1.2.3.4:1", "[::1.2.3.4]:1"]).len(),
+            5
+        );
     }
 
     #[test]

@@ -8,7 +8,7 @@
 //! Not in here: the grammar and the size of the section (`head`).
 
 use super::body::BodyError;
-use super::fields::Field;
+use super::fields::{Field, write_field};
 use super::head::Trailers;
 
 /// Names that mean nothing good in a trailer section, beside those that are
@@ -73,10 +73,7 @@ const REFUSED_PREFIXES: [&str; 3] = ["proxy-", "x-forwarded-", "sec-"];
 pub(super) fn rewrite(section: &[u8], out: &mut Vec<u8>) -> Result<(), BodyError> {
     let trailers = Trailers::parse(section.to_vec())?;
     for field in trailers.fields().end_to_end().filter(passes) {
-        out.extend_from_slice(field.name);
-        out.extend_from_slice(b": ");
-        out.extend_from_slice(field.value);
-        out.extend_from_slice(b"\r\n");
+        write_field(field.name, field.value, out);
     }
     out.extend_from_slice(b"\r\n");
     Ok(())

@@ -125,8 +125,9 @@ fn is_literal_loopback(host: &Host) -> bool {
         Host::V4(ip) => is_local(IpAddr::V4(*ip)),
         Host::V6(ip) => is_local(IpAddr::V6(*ip)),
         Host::Name(name) => {
-            let name = name.strip_suffix('.').unwrap_or(name);
-            name == "localhost" || name.ends_with(".localhost")
+            let name = name.as_bytes();
+            let name = name.strip_suffix(b".").unwrap_or(name);
+            name == b"localhost" || name.ends_with(b".localhost")
         }
     }
 }

@@ -188,14 +188,17 @@ impl Exchange<'_> {
         limit: Duration,
     ) -> Result<Answer, Failed> {
         // Not anew whenever the next hop says a byte: that would be no progress of the body.
-        let mut progress = Instant::now();
+        let mut progress = waiting.asked.unwrap_or_else(Instant::now);
         loop {
             if self.course.upload.is_open() {
                 self.send_body(hop, &mut progress)?;
+                if !self.course.upload.is_open() {
+                    progress = Instant::now();
+                }
             }
             if !self.course.upload.is_open() {
-                waiting.asked.get_or_insert_with(Instant::now);
-                self.course.request_done.get_or_insert_with(Instant::now);
+                waiting.asked.get_or_insert(progress);
+                self.course.request_done.get_or_insert(progress);
             }
             let head = match self.next_head(hop, waiting, limit)? {
                 Came::Head(head) => head,
@@ -241,7 +244,9 @@ impl Exchange<'_> {
         ];
         let stop = &self.ctx.stop;
         let patience = self.snapshot.config.limits.io_timeout;
+        let worker = self.worker;
         let sent = hop.conn.send_all(&mut parts, patience, &mut || {
+            worker.may_block();
             if self.client_is_gone() {
                 return LookAround::GiveUp;
             }
@@ -373,6 +378,7 @@ impl Exchange<'_> {
         limit: Duration,
     ) -> Result<Came, Failed> {
         let limits = self.snapshot.head_limits();
+        let mut drips = false;
         loop {
             let scanner = waiting
                 .scanner
@@ -384,6 +390,11 @@ impl Exchange<'_> {
                 waiting.scanner = None;
                 return head.map(Came::Head).map_err(malformed);
             }
+            // A next hop that drips is never silent, and the time passes all the same.
+            if drips && waiting.looked.get_or_insert_with(Instant::now).elapsed() >= TICK {
+                waiting.looked = None;
+                self.look_around(hop, waiting, limit)?;
+            }
             let was_aside = waiting.aside.take().is_some();
             let wait = if was_aside || self.course.upload.is_open() {
                 Wait::No
@@ -391,19 +402,13 @@ impl Exchange<'_> {
                 waiting.aside = Some(self.time_left(waiting, limit).min(TICK));
                 return Ok(Came::Nothing);
             } else {
+                self.worker.may_block();
                 let left = self.time_left(waiting, limit);
                 hop.conn.limit_read(left.min(TICK));
                 Wait::Tick
             };
             match hop.conn.receive(wait) {
-                // A next hop that drips is never silent, and the time passes all the same.
-                Ok(Received::Bytes(_)) => {
-                    let looked = *waiting.looked.get_or_insert_with(Instant::now);
-                    if looked.elapsed() >= TICK {
-                        waiting.looked = None;
-                        self.look_around(hop, waiting, limit)?;
-                    }
-                }
+                Ok(Received::Bytes(_)) => drips = true,
                 Ok(Received::End) => return Err(Failed::no_response(HopFailure::Closed)),
                 Ok(Received::Nothing) if wait == Wait::No && !was_aside => {
                     return Ok(Came::BodyIsDue);
@@ -495,10 +500,11 @@ impl Exchange<'_> {
     pub(super) fn send_to_client(&mut self, parts: &mut [IoSlice<'_>]) -> Result<(), Failed> {
         let stop = &self.ctx.stop;
         let patience = self.snapshot.config.limits.io_timeout;
-        let sent = self
-            .client
-            .conn
-            .send_all(parts, patience, &mut || look_at(stop.stage()));
+        let worker = self.worker;
+        let sent = self.client.conn.send_all(parts, patience, &mut || {
+            worker.may_block();
+            look_at(stop.stage())
+        });
         sent.map_err(|error| {
             Failed::Closed(match error {
                 SendError::Io(_) => CloseReason::ClientGone,

@@ -66,6 +66,7 @@ impl Exchange<'_> {
                         Asked::NotYet(hop) => return Ok(Done::Asked(hop)),
                     };
                     if is_success(answer.head.status()) {
+                        exchange.scratch_response = answer.head.into_memory();
                         return Ok(exchange.opened(answer.hop));
                     }
                     let refused = &mut exchange.course.refused;

@@ -4,6 +4,7 @@
 //! finds next hops, applies those rules, and makes sure that every way out is told: in an answer, in
 //! the upstream's vitals, and in the report.
 
+use std::cell::OnceCell;
 use std::hash::BuildHasher;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -67,6 +68,8 @@ pub(super) struct Course {
     pub(super) upload: Upload,
     pub(super) persistence: Persistence,
     pub(super) upgrade: Option<Vec<u8>>,
+    /// Tells its target apart from others, once that was asked for.
+    target_hash: OnceCell<u64>,
     /// When the last byte of the request was read.
     pub(super) request_done: Option<Instant>,
     /// The next hop's connection belongs to this client from now on.
@@ -92,6 +95,7 @@ impl Course {
             upload,
             persistence: persistence::of_request(head),
             upgrade: rewrite::requested_upgrade(head),
+            target_hash: OnceCell::new(),
             request_done: None,
             binds: false,
             judge: Judge::default(),
@@ -195,6 +199,7 @@ impl Exchange<'_> {
             self.course.request_done = Some(Instant::now());
         } else {
             self.worker.takes_over(self.client);
+            self.worker.may_block();
         }
         Ok(())
     }
@@ -525,7 +530,8 @@ impl Exchange<'_> {
     }
 
     pub(super) fn target_hash(&self) -> u64 {
-        self.ctx.target_hasher.hash_one(self.authority)
+        let hash = || self.ctx.target_hasher.hash_one(self.authority);
+        *self.course.target_hash.get_or_init(hash)
     }
 
     /// Keeps a connection whose exchange is complete: for this client alone if it is bound to it.

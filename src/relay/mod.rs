@@ -30,7 +30,7 @@ pub mod session;
 mod tests;
 pub mod upload;
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -149,7 +149,7 @@ pub struct Snapshot {
     pub config: Config,
     /// The upstreams.
     pub pool: Arc<Pool>,
-    shelves: HashMap<UpstreamId, Arc<Shelf>>,
+    shelves: BTreeMap<UpstreamId, Arc<Shelf>>,
 }
 
 impl Snapshot {
@@ -294,19 +294,35 @@ impl Client {
     }
 }
 
+/// Memory for so many heads is kept by a worker.
+const SPARE_HEADS: usize = 32;
+/// What most heads fit into, in bytes.
+const USUAL_HEAD: usize = 4096;
+
 /// Buffers a worker uses again and again.
 #[derive(Debug, Default)]
 pub struct Scratch {
-    /// The head of the request at hand.
-    pub request: HeadMemory,
+    /// For heads of requests: more than one while exchanges are set aside.
+    pub requests: Vec<HeadMemory>,
     /// The head of the response at hand.
     pub response: HeadMemory,
     /// What is about to be sent.
     pub out: Vec<u8>,
     /// For what is read from the client.
     pub from_client: Memory,
+    /// For the body of a request.
+    pub body: Vec<u8>,
     /// For what is read from the next hop.
     pub from_hop: Memory,
+}
+
+impl Scratch {
+    /// Keeps memory for the head of another request, if it is of a usual size.
+    fn keep(&mut self, memory: HeadMemory) {
+        if self.requests.len() < SPARE_HEADS && memory.bytes.capacity() <= USUAL_HEAD {
+            self.requests.push(memory);
+        }
+    }
 }
 
 /// Milliseconds since 1970, for what people see.

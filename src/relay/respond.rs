@@ -184,6 +184,7 @@ impl Exchange<'_> {
             hop.conn.consume(passed.taken);
             if !coder.is_finished() {
                 self.worker.takes_over_hop(&mut hop.conn);
+                self.worker.may_block();
                 self.splice_response(hop, coder)?;
             }
             if coder.is_finished() {

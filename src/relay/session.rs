@@ -104,6 +104,9 @@ pub trait Worker {
     /// The same for what a next hop sends.
     fn takes_over_hop(&self, conn: &mut Conn);
 
+    /// From here on the exchange at hand may wait for its peers: others who wait need another worker.
+    fn may_block(&self);
+
     /// Whether the exchange at hand may wait for its next hop without this worker.
     fn may_set_aside(&self) -> bool;
 }
@@ -146,9 +149,10 @@ pub fn go_on(
         mut client,
         report,
         mut course,
-        hop,
+        mut hop,
     } = *aside;
     client.conn.borrow_memory(&mut scratch.from_client);
+    hop.conn.borrow_memory(&mut scratch.from_hop);
     course.asked = Some(hop);
     let turn = Turn {
         ctx,
@@ -241,7 +245,10 @@ fn settle(
 ) -> ControlFlow<Outcome, Box<Client>> {
     let client = match next {
         Next::Again(client) => client,
-        Next::Over(outcome) => return ControlFlow::Break(outcome),
+        Next::Over(outcome) => {
+            scratch.keep(head.into_memory());
+            return ControlFlow::Break(outcome);
+        }
         Next::Aside(aside) => {
             return ControlFlow::Break(Outcome::Asked(Box::new(Asked {
                 snapshot,
@@ -250,7 +257,7 @@ fn settle(
             })));
         }
     };
-    scratch.request = head.into_memory();
+    scratch.keep(head.into_memory());
     // Whether there is more is for the waiter to say: a look at the socket would cost more than it
     // spares.
     if client.conn.unread().is_empty() && !is_stopping(ctx) {
@@ -323,7 +330,7 @@ fn next_head(client: &mut Client, limits: HeadLimits, scratch: &mut Scratch) -> 
             match client.scanner.scan(client.conn.unread(), limits) {
                 Ok(None) => {}
                 Ok(Some(length)) => {
-                    let mut memory = std::mem::take(&mut scratch.request);
+                    let mut memory = scratch.requests.pop().unwrap_or_default();
                     client.conn.take_into(length, &mut memory.bytes);
                     return match RequestHead::scanned(memory, &client.scanner) {
                         Ok(head) => NextHead::Complete(head),
@@ -381,7 +388,9 @@ impl Turn<'_> {
             return self.answer_here(client, scratch, admitted.framing);
         }
         let trailers = self.snapshot.config.limits.max_header_bytes;
-        let course = Course::new(Upload::new(admitted.framing, trailers), head);
+        let mut upload = Upload::new(admitted.framing, trailers);
+        upload.borrow_memory(&mut scratch.body);
+        let course = Course::new(upload, head);
         self.relay(client, scratch, &admitted.target, course)
     }
 
@@ -417,7 +426,10 @@ impl Turn<'_> {
         scratch.out = std::mem::take(&mut exchange.out);
         scratch.response = std::mem::take(&mut exchange.scratch_response);
         scratch.from_hop = std::mem::take(&mut exchange.from_hop);
-        let course = exchange.course;
+        let mut course = exchange.course;
+        if !matches!(result, Ok(Done::Asked(_))) {
+            course.upload.return_memory(&mut scratch.body);
+        }
         match result {
             Ok(Done::Asked(hop)) => Next::Aside(Box::new(Aside {
                 client,

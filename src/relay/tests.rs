@@ -32,6 +32,8 @@ impl Worker for Alone {
 
     fn takes_over_hop(&self, _conn: &mut Conn) {}
 
+    fn may_block(&self) {}
+
     fn may_set_aside(&self) -> bool {
         true
     }

@@ -1,6 +1,6 @@
 //! The request body on its way to the next hop, and what of it can be sent again.
 //!
-//! As long as the body fits into [`REPLAYABLE`] bytes, everything sent is also kept, so that another
+//! As long as the body fits into [`REPLAYABLE`] bytes, what is sent stays in the buffer, so that another
 //! attempt can send it again; beyond that the body can be sent only once.
 
 use crate::balance::failover::Replay;
@@ -11,17 +11,19 @@ use crate::protocol::framing::Framing;
 /// The most bytes of a body that are kept for another attempt: 64 KiB.
 pub const REPLAYABLE: usize = 64 * 1024;
 
+/// Memory of so many bytes is kept for other bodies: 32 KiB.
+const USUAL: usize = 32 * 1024;
+
 /// A request body.
 #[derive(Debug)]
 pub struct Upload {
     framing: Framing,
     coder: BodyCoder,
-    /// Everything sent so far, in the framing of the next hop; empty once `replay` is `Gone`.
-    kept: Vec<u8>,
-    replay: Replay,
-    /// Bytes read from the client that the next hop has not taken yet, from `sent` on.
-    pending: Vec<u8>,
+    /// Bytes for the next hop, in its framing: all of them so far, or, once `replay` is `Gone`, those
+    /// that it has not taken yet. Those before `sent` it has.
+    buffer: Vec<u8>,
     sent: usize,
+    replay: Replay,
     next_hop: NextHop,
     /// The client waits for a `100 Continue` before it sends the body.
     pub expects_continue: bool,
@@ -41,12 +43,27 @@ impl Upload {
         Self {
             framing,
             coder: BodyCoder::new(framing, Sent::AsReceived, trailer_limit),
-            kept: Vec::new(),
-            replay: Replay::Whole,
-            pending: Vec::new(),
+            buffer: Vec::new(),
             sent: 0,
+            replay: Replay::Whole,
             next_hop: NextHop::Takes,
             expects_continue: false,
+        }
+    }
+
+    /// Uses the memory of `spare`, if there is a body to be put there.
+    pub fn borrow_memory(&mut self, spare: &mut Vec<u8>) {
+        if !self.coder.is_finished() && self.buffer.capacity() == 0 {
+            std::mem::swap(&mut self.buffer, spare);
+        }
+    }
+
+    /// The exchange is over: gives memory of a usual size back.
+    pub fn return_memory(&mut self, spare: &mut Vec<u8>) {
+        let mut memory = std::mem::take(&mut self.buffer);
+        if (spare.capacity()..=USUAL).contains(&memory.capacity()) {
+            memory.clear();
+            *spare = memory;
         }
     }
 
@@ -79,22 +96,31 @@ impl Upload {
     /// Another attempt begins: it sends what is [`kept`](Self::kept) and goes on from there.
     pub fn resume(&mut self) {
         self.next_hop = NextHop::Takes;
-        self.pending.clear();
-        self.sent = 0;
+        if self.replay == Replay::Gone {
+            self.buffer.clear();
+        }
+        self.sent = self.buffer.len();
     }
 
     /// What the next hop is to get now.
     pub fn pending(&self) -> &[u8] {
-        self.pending.get(self.sent..).unwrap_or_default()
+        self.buffer.get(self.sent..).unwrap_or_default()
     }
 
     /// The next hop took so many bytes of [`pending`](Self::pending).
     pub fn advance(&mut self, count: usize) {
         self.sent += count;
-        if self.pending().is_empty() {
-            self.pending.clear();
+        if self.replay == Replay::Gone && self.pending().is_empty() {
+            self.buffer.clear();
             self.sent = 0;
         }
+    }
+
+    /// From now on the body cannot be sent again.
+    fn forget_sent(&mut self) {
+        self.replay = Replay::Gone;
+        self.buffer = self.pending().to_vec();
+        self.sent = 0;
     }
 
     /// Whether another attempt could send the body from its beginning.
@@ -104,7 +130,10 @@ impl Upload {
 
     /// What an attempt must send before anything new.
     pub fn kept(&self) -> &[u8] {
-        &self.kept
+        match self.replay {
+            Replay::Whole => &self.buffer,
+            Replay::Gone => &[],
+        }
     }
 
     /// Reads what the client has already sent, as far as it can be kept, so that it goes out together
@@ -114,7 +143,7 @@ impl Upload {
     /// When the client's framing is broken.
     pub fn prefetch(&mut self, client: &mut Conn) -> Result<(), BodyError> {
         while !self.coder.is_finished() && !client.unread().is_empty() {
-            if self.kept.len() + client.unread().len() > REPLAYABLE {
+            if self.buffer.len() + client.unread().len() > REPLAYABLE {
                 return Ok(());
             }
             self.read(client)?;
@@ -128,7 +157,7 @@ impl Upload {
     pub fn unseen(&self, next: usize) -> Option<u64> {
         let is_kept = match self.replay {
             Replay::Gone => false,
-            Replay::Whole => self.kept.len().saturating_add(next) <= REPLAYABLE,
+            Replay::Whole => self.buffer.len().saturating_add(next) <= REPLAYABLE,
         };
         if is_kept || !self.pending().is_empty() {
             return None;
@@ -139,32 +168,27 @@ impl Upload {
     /// So many of the [`unseen`](Self::unseen) bytes were read from the client; what the next hop did
     /// not take of them is `rest`.
     pub fn skip(&mut self, bytes: u64, rest: &[u8]) {
-        self.replay = Replay::Gone;
-        self.kept = Vec::new();
+        if self.replay == Replay::Whole {
+            self.forget_sent();
+        }
         self.coder.skip(bytes);
-        self.pending.extend_from_slice(rest);
+        self.buffer.extend_from_slice(rest);
     }
 
-    /// Moves what the client sent to [`pending`](Self::pending), with a copy as long as it can be kept.
+    /// Moves what the client sent to [`pending`](Self::pending).
     ///
     /// # Errors
     /// When the client's framing is broken.
     pub fn read(&mut self, client: &mut Conn) -> Result<(), BodyError> {
-        let from = self.pending.len();
         let passed = self.coder.pass(client.unread_mut())?;
         let data = client.unread().get(..passed.output).unwrap_or_default();
-        self.pending.extend_from_slice(data);
-        self.pending.extend_from_slice(self.coder.after());
-        client.consume(passed.taken);
-        let new = self.pending.get(from..).unwrap_or_default();
-        if self.replay == Replay::Whole {
-            if self.kept.len() + new.len() <= REPLAYABLE {
-                self.kept.extend_from_slice(new);
-            } else {
-                self.replay = Replay::Gone;
-                self.kept = Vec::new();
-            }
+        let new = data.len() + self.coder.after().len();
+        if self.replay == Replay::Whole && self.buffer.len() + new > REPLAYABLE {
+            self.forget_sent();
         }
+        self.buffer.extend_from_slice(data);
+        self.buffer.extend_from_slice(self.coder.after());
+        client.consume(passed.taken);
         Ok(())
     }
 }

@@ -274,7 +274,7 @@ mod tests {
         match text.parse::<IpAddr>() {
             Ok(IpAddr::V4(address)) => Host::V4(address),
             Ok(IpAddr::V6(address)) => Host::V6(address),
-            Err(_) => Host::Name(text.to_ascii_lowercase().into_boxed_str()),
+            Err(_) => Host::Name(text.into()),
         }
     }
 

@@ -3,8 +3,9 @@
 //! An exchange that waits for the answer of its next hop needs no worker meanwhile: it is set aside, still
 //! counts as one that is served, and is gone on with before anything new is begun. So a worker rarely
 //! blocks, and one alone serves many clients with hardly a wake-up. Another is called when what waits is
-//! worth it, by what a task takes on average. But only *quick* workers count as being there: one that has
-//! been at its task for [`SLOW`] is waiting for somebody, and another may run in its stead. The one that
+//! worth it, by what a task takes on average. But only *quick* workers count as being there: one that says
+//! that it may block, or has been at its task for [`SLOW`], is waiting for somebody, and another may run in
+//! its stead. The one that
 //! became idle last is called first; it is the warmest, and the others get the chance to leave.
 //!
 //! This module knows no clock, no thread and no socket: times are microseconds, jobs are whatever is
@@ -13,7 +14,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::Condvar;
 
@@ -27,7 +28,7 @@ pub(super) const SLOW: u64 = 1_000;
 pub(super) const LASTING: u64 = 1_000_000;
 
 /// So many microseconds of work are worth one worker: to wake another for less costs more than it spares.
-const WORTH_A_CALL: usize = 250;
+const WORTH_A_CALL: usize = 400;
 /// Tasks whose times the average is of.
 const PACES: u64 = 16;
 
@@ -100,6 +101,8 @@ pub(super) struct Seat {
     pub(super) called: Condvar,
     /// When its exchange began.
     pub(super) begun: AtomicU64,
+    /// It may be waiting for a peer.
+    pub(super) may_block: AtomicBool,
 }
 
 impl<T, A> Default for Crew<T, A> {
@@ -212,13 +215,30 @@ impl<T, A> Crew<T, A> {
 
     /// Worker `number` goes on with what was set aside.
     pub(super) fn take_up(&mut self, number: usize, ticket: Ticket) {
-        if let Some(client) = self.give_up(ticket) {
-            self.serves(number, client);
+        let Some(aside) = self.remove(ticket) else {
+            return;
+        };
+        if aside.lasting.is_some() {
+            return self.serves(number, aside.client);
+        }
+        // What its client holds stays the same.
+        self.rest(number);
+        self.busy += 1;
+        if let Some(post) = self.post(number) {
+            post.serving = Some(aside.client);
         }
     }
 
-    /// What was set aside is over; says whose it was.
-    pub(super) fn give_up(&mut self, ticket: Ticket) -> Option<IpAddr> {
+    /// What was set aside is over.
+    pub(super) fn give_up(&mut self, ticket: Ticket) {
+        if let Some(aside) = self.remove(ticket)
+            && aside.lasting.is_none()
+        {
+            self.let_go(aside.client);
+        }
+    }
+
+    fn remove(&mut self, ticket: Ticket) -> Option<Aside> {
         let aside = self.asides.get_mut(ticket.0)?.take()?;
         self.vacant_asides.push(ticket.0);
         if aside.counts() {
@@ -226,10 +246,7 @@ impl<T, A> Crew<T, A> {
             self.aside -= 1;
             self.busy -= 1;
         }
-        if aside.lasting.is_none() {
-            self.let_go(aside.client);
-        }
-        Some(aside.client)
+        Some(aside)
     }
 
     /// A new worker.
@@ -349,6 +366,11 @@ impl<T, A> Crew<T, A> {
     /// How long a worker takes on average, in microseconds.
     fn pace(&self) -> usize {
         usize::try_from(self.paces / PACES).unwrap_or(usize::MAX)
+    }
+
+    /// Whether somebody is at work, or will be, who does not wait for anything.
+    pub(super) fn is_active(&self, now: u64) -> bool {
+        self.coming() + self.quick(now) > 0
     }
 
     /// Workers that are about to look for a job: the one that watches, and whoever was called or started
@@ -501,7 +523,9 @@ impl<T, A> Crew<T, A> {
 impl Post {
     fn is_quick(&self, now: u64) -> bool {
         let begun = self.seat.begun.load(Ordering::Relaxed);
-        self.serving.is_some() && self.lasting.is_none() && now.saturating_sub(begun) < SLOW
+        let waits = self.seat.may_block.load(Ordering::Relaxed);
+        let counts = self.serving.is_some() && self.lasting.is_none();
+        counts && !waits && now.saturating_sub(begun) < SLOW
     }
 }
 

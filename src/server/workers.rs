@@ -193,9 +193,18 @@ impl Workers {
         for what in answers.drain(..) {
             state.crew.answer(what.ticket, now, what);
         }
-        state.crew.reinforce(now, state.bounds.at_once);
+        self.reinforce(state, now);
         self.alert(state);
         refused
+    }
+
+    /// Calls workers for what waits; where there are none to be called, the overseer starts some.
+    fn reinforce(&self, state: &mut State, now: u64) {
+        let missing = state.crew.reinforce(now, state.bounds.at_once);
+        if missing > 0 && !state.crew.is_active(now) {
+            state.overseer = Overseer::Looks;
+            self.alarm.notify_one();
+        }
     }
 
     /// Has the overseer look from now on, until nothing is at work; and whoever watches, who counts as
@@ -380,6 +389,7 @@ impl Workers {
     ) -> Outcome {
         let now = self.now();
         bench.seat.begun.store(now, Ordering::Relaxed);
+        bench.seat.may_block.store(false, Ordering::Relaxed);
         bench.looked.set(now);
         let served = match task {
             Task::Begin(job) => {
@@ -462,7 +472,7 @@ impl Workers {
         let (now, bounds) = (self.now(), state.bounds);
         let wanted = state.crew.reinforce(now, bounds.at_once);
         // What has just come may find a worker that is just done.
-        if wanted == 0 || (state.crew.threads() > 0 && state.crew.oldest(now) < SLOW) {
+        if wanted == 0 || (state.crew.is_active(now) && state.crew.oldest(now) < SLOW) {
             return;
         }
         let possible = bounds.workers.saturating_sub(state.crew.workers());
@@ -612,6 +622,17 @@ impl Worker for Bench<'_> {
         self.workers.waiter.dismiss_hop(conn);
     }
 
+    fn may_block(&self) {
+        if self.seat.may_block.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let now = self.workers.now();
+        let mut state = self.workers.state.lock();
+        if state.crew.has_work() {
+            self.workers.reinforce(&mut state, now);
+        }
+    }
+
     fn may_set_aside(&self) -> bool {
         match self.leave.get() {
             Leave::Allowed => {}
@@ -639,6 +660,8 @@ impl Worker for Last {
     fn takes_over(&self, _client: &Client) {}
 
     fn takes_over_hop(&self, _conn: &mut Conn) {}
+
+    fn may_block(&self) {}
 
     fn may_set_aside(&self) -> bool {
         false

@@ -1,6 +1,7 @@
-//! What a cycle is made of: system calls, counted by strace, and allocations, counted by valgrind.
+//! What a cycle is made of: system calls, counted by strace, and allocations and instructions, counted
+//! by valgrind.
 //!
-//! Both slow the target down a lot, so nothing is timed here.
+//! They slow the target down a lot, so nothing is timed here.
 
 use std::fmt::Write;
 use std::fs;
@@ -95,9 +96,37 @@ fn calls(table: &str) -> Vec<(u64, String)> {
 /// The difference between these two counts is what is divided.
 const CYCLES: [usize; 2] = [1000, 4000];
 
-/// Prints, for each scenario and each build of this program, the allocations per cycle.
-pub(crate) fn allocations(options: &Options) -> io::Result<ExitCode> {
-    println!("| work | build | allocations per cycle | bytes per cycle |\n|---|---|---|---|");
+/// What valgrind counts in the whole life of a program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Count {
+    Allocations,
+    /// Those of the program itself, not the kernel's.
+    Instructions,
+}
+
+impl Count {
+    /// The tool, and the word behind which it says the numbers.
+    fn tool(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Allocations => ("--tool=dhat", "Total"),
+            Self::Instructions => ("--tool=callgrind", "Collected"),
+        }
+    }
+
+    /// The names of the numbers, in their order.
+    fn columns(self) -> &'static [&'static str] {
+        match self {
+            Self::Allocations => &["bytes", "allocations"],
+            Self::Instructions => &["instructions"],
+        }
+    }
+}
+
+/// Prints, for each scenario and each build of this program, what valgrind counts per cycle.
+pub(crate) fn by_valgrind(options: &Options, count: Count) -> io::Result<ExitCode> {
+    let columns = count.columns().join(" per cycle | ");
+    let rule = "---|".repeat(count.columns().len());
+    println!("| work | build | {columns} per cycle |\n|---|---|{rule}");
     let folder = Folder::new()?;
     for scenario in works(options) {
         let upstreams = Upstreams::start(scenario.pool)?;
@@ -107,72 +136,78 @@ pub(crate) fn allocations(options: &Options) -> io::Result<ExitCode> {
             };
             let mut found = Vec::new();
             for cycles in CYCLES {
-                found.push(counted(
-                    scenario,
+                let life = Life {
                     program,
-                    &upstreams.ports,
+                    count,
                     cycles,
-                    &folder,
-                )?);
+                };
+                found.push(life.lived(scenario, &upstreams.ports, &folder)?);
             }
-            let per_cycle = |of: fn(&Counted) -> u64| {
-                let (few, many) = (&found[0], &found[1]);
-                let cycles = many.cycles.saturating_sub(few.cycles).max(1);
-                (of(many) as f64 - of(few) as f64) / cycles as f64
-            };
+            let (few, many) = (&found[0], &found[1]);
+            let cycles = many.cycles.saturating_sub(few.cycles).max(1) as f64;
+            let numbers = few.numbers.iter().zip(&many.numbers);
+            let per_cycle = numbers.map(|(few, many)| (*many as f64 - *few as f64) / cycles);
+            let shown: Vec<String> = per_cycle.map(|number| format!("{number:.2}")).collect();
             println!(
-                "| {} | {} | {:.2} | {:.0} |",
+                "| {} | {} | {} |",
                 scenario.title,
                 target.name,
-                per_cycle(|counted| counted.blocks),
-                per_cycle(|counted| counted.bytes)
+                shown.join(" | ")
             );
         }
     }
     Ok(ExitCode::SUCCESS)
 }
 
-/// What a whole life of the program took from the heap.
-struct Counted {
+/// One life of the program under valgrind.
+struct Life<'a> {
+    program: &'a PathBuf,
+    count: Count,
     cycles: usize,
-    blocks: u64,
-    bytes: u64,
 }
 
-fn counted(
-    scenario: &Scenario,
-    program: &PathBuf,
-    upstreams: &[u16],
+/// What a whole life came to.
+struct Counted {
     cycles: usize,
-    folder: &Folder,
-) -> io::Result<Counted> {
-    let log = folder.path().join("valgrind");
-    let mut command = Command::new("valgrind");
-    command.args(["--tool=dhat", "--dhat-out-file=/dev/null"]);
-    command.arg(format!("--log-file={}", log.display()));
-    command.arg(program);
-    let running = Running::ours(command, upstreams, folder.path())?;
-    let mut load = Load::set_up(&scenario.groups, &running.ports)?;
-    load.begin()?;
-    let end = Instant::now() + PATIENCE * 10;
-    while load.tally.latencies.len() < cycles && Instant::now() < end {
-        load.run(Duration::from_millis(20))?;
+    /// In the order of [`Count::columns`].
+    numbers: Vec<u64>,
+}
+
+impl Life<'_> {
+    fn lived(
+        &self,
+        scenario: &Scenario,
+        upstreams: &[u16],
+        folder: &Folder,
+    ) -> io::Result<Counted> {
+        let log = folder.path().join("valgrind");
+        let (tool, word) = self.count.tool();
+        let mut command = Command::new("valgrind");
+        command
+            .arg(tool)
+            .arg(format!("--log-file={}", log.display()));
+        command.arg(self.program).current_dir(folder.path());
+        let running = Running::ours(command, upstreams, folder.path())?;
+        let mut load = Load::set_up(&scenario.groups, &running.ports)?;
+        load.begin()?;
+        let end = Instant::now() + PATIENCE * 10;
+        while load.tally.latencies.len() < self.cycles && Instant::now() < end {
+            load.run(Duration::from_millis(20))?;
+        }
+        load.finish()?;
+        let cycles = load.tally.latencies.len();
+        drop(load);
+        running.terminate(PATIENCE * 2);
+        let text = fs::read_to_string(&log)?;
+        // "==7== Total:     1,234 bytes in 56 blocks", "==7== Collected : 123456"
+        let line = text.lines().find_map(|line| line.split_once(word));
+        let (_, line) = line.ok_or_else(|| io::Error::other(format!("valgrind said: {text}")))?;
+        let line = line.replace(',', "");
+        let numbers = line.split_whitespace().filter_map(|word| word.parse().ok());
+        let numbers: Vec<u64> = numbers.collect();
+        if numbers.len() != self.count.columns().len() {
+            return Err(io::Error::other(format!("valgrind said: {text}")));
+        }
+        Ok(Counted { cycles, numbers })
     }
-    load.finish()?;
-    let cycles = load.tally.latencies.len();
-    drop(load);
-    running.terminate(PATIENCE * 2);
-    let text = fs::read_to_string(&log)?;
-    // "==7== Total:     1,234 bytes in 56 blocks"
-    let line = text.lines().find(|line| line.contains("Total:"));
-    let line = line.ok_or_else(|| io::Error::other(format!("valgrind said: {text}")))?;
-    let words = line.replace(',', "");
-    let mut numbers = words.split_whitespace().skip(1);
-    let mut number = || numbers.find_map(|word| word.parse::<u64>().ok());
-    let (bytes, blocks) = (number(), number());
-    Ok(Counted {
-        cycles,
-        blocks: blocks.unwrap_or_default(),
-        bytes: bytes.unwrap_or_default(),
-    })
 }

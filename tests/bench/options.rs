@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::curves;
+use crate::inspect::Count;
 use crate::peers::{self, Peer};
 use crate::scenarios::{self, Scenario};
 use crate::targets::{self, Kind, OURS, Target};
@@ -34,6 +35,7 @@ what comes out, besides tables
 instead of measuring
   --syscalls         system calls per cycle, counted by strace
   --allocations      allocations per cycle, counted by valgrind
+  --instructions     instructions per cycle outside the kernel, counted by valgrind
   --print-config     the configurations of all targets
   --list             the names of scenarios and peers
   --help             this text
@@ -46,7 +48,7 @@ pub(crate) enum Mode {
     /// Only whether all answers are right.
     Smoke,
     Syscalls,
-    Allocations,
+    Counted(Count),
 }
 
 /// Whether the cores are kept awake.
@@ -146,7 +148,8 @@ impl Options {
                 self.time = Duration::from_millis(150);
             }
             "--syscalls" => self.mode = Mode::Syscalls,
-            "--allocations" => self.mode = Mode::Allocations,
+            "--allocations" => self.mode = Mode::Counted(Count::Allocations),
+            "--instructions" => self.mode = Mode::Counted(Count::Instructions),
             other => return Err(format!("{other} is no option; --help lists them")),
         }
         Ok(())

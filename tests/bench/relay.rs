@@ -14,7 +14,7 @@
 //! | `upstreams`, `hop`, `blind`, `wire`, `pattern` | the other end, and the floor |
 //! | `run`, `usage`, `spin`, `compare` | one measurement, its cost, and the order of all |
 //! | `report`, `summary`, `json`, `plot`, `lines` | what comes out |
-//! | `inspect` | system calls and allocations |
+//! | `inspect` | system calls, allocations, instructions |
 //! | `selftest` | whether damage is seen |
 #![cfg(test)]
 #![expect(
@@ -117,7 +117,7 @@ fn run(options: &Options) -> io::Result<ExitCode> {
         Mode::Compare => {}
         Mode::Smoke => selftest::damage_is_seen(options.time)?,
         Mode::Syscalls => return inspect::system_calls(options),
-        Mode::Allocations => return inspect::allocations(options),
+        Mode::Counted(count) => return inspect::by_valgrind(options, count),
     }
     let spinners = spin::start(options.spin)?;
     println!("{}", summary::circumstances(options));

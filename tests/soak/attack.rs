@@ -5,13 +5,14 @@
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
-use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::os::fd::OwnedFd;
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
+use std::{fmt, fs};
 
 use rustix::event::Timespec;
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
@@ -37,8 +38,6 @@ const FULL: usize = 5000;
 const GATHER: Duration = Duration::from_secs(3);
 /// How long that may take on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// How much less important than everybody else's its processor time is.
-const NICE: i32 = 10;
 /// From one byte of a slow head to the next, about.
 const SLOW_PACE: Duration = Duration::from_millis(500);
 /// From the connection to the first piece of garbage, at most.
@@ -108,8 +107,7 @@ impl Attack {
         let (told, tells) = (Arc::clone(&over), Arc::clone(&done));
         let thread = thread::Builder::new().name("attack".to_owned());
         let thread = thread.spawn(move || {
-            // Of this thread alone, on Linux.
-            rustix::process::nice(NICE).expect("less is always allowed");
+            give_way();
             Stage::new(relay, seed, &tells).play(&told);
         });
         Self {
@@ -297,6 +295,18 @@ impl<'d> Stage<'d> {
             self.exit(number);
         }
     }
+}
+
+/// From now on this thread runs only when nobody else wants to: real attackers have processors of their
+/// own, and the client that behaves is to wait for the relay alone.
+fn give_way() {
+    let thread = fs::read_link("/proc/thread-self").expect("on Linux");
+    let thread = thread.file_name().expect("its number");
+    let chrt = Command::new("chrt")
+        .args(["--idle", "--pid", "0"])
+        .arg(thread)
+        .status();
+    assert!(chrt.expect("chrt of util-linux").success());
 }
 
 /// A connection on its way, from an address that others of its kind share.

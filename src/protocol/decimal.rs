@@ -1,0 +1,47 @@
+//! Decimal numbers, written without asking for memory.
+
+/// As many digits as 64 bits can need.
+const DIGITS: usize = 20;
+
+/// Appends `number` without leading zeros.
+pub(super) fn write(number: u64, out: &mut Vec<u8>) {
+    let mut digits = [b'0'; DIGITS];
+    let mut first = DIGITS;
+    let mut rest = number;
+    for (place, digit) in digits.iter_mut().enumerate().rev() {
+        // Below 10, so nothing is lost.
+        *digit = b'0' + (rest % 10) as u8;
+        rest /= 10;
+        first = place;
+        if rest == 0 {
+            break;
+        }
+    }
+    out.extend_from_slice(digits.get(first..).unwrap_or_default());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_of_any_length_are_written_as_people_write_them() {
+        for number in [
+            0,
+            1,
+            9,
+            10,
+            99,
+            100,
+            206,
+            65_535,
+            1 << 32,
+            u64::MAX - 1,
+            u64::MAX,
+        ] {
+            let mut out = b"x".to_vec();
+            write(number, &mut out);
+            assert_eq!(out, format!("x{number}").into_bytes());
+        }
+    }
+}
