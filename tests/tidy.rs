@@ -60,11 +60,12 @@ const PURE: [&str; 11] = [
 ];
 
 /// Where each dependency is used; an empty list means everywhere.
-const HOMES: [(&str, &[&str]); 17] = [
+const HOMES: [(&str, &[&str]); 18] = [
     ("base64", &["protocol/credentials.rs"]),
     ("clap", &["cli"]),
     ("httparse", &["protocol/head.rs"]),
     ("log", &[]),
+    ("memmap2", &["net/memory.rs"]),
     ("mio", &["server/waiter.rs"]),
     ("parking_lot", &[]),
     ("rayon", &["health"]),

@@ -8,20 +8,15 @@ use std::io::{self, IoSlice};
 use std::net::{Shutdown, TcpStream};
 use std::time::{Duration, Instant};
 
+use super::memory::{LARGE, Memory, SMALL};
 use super::socket::{self, Received, TICK, Wait};
-
-/// What one read of a head asks for, in bytes: with a body of 16 KiB behind it, as many uploads are.
-const SMALL: usize = 20 * 1024;
-/// What one read of a body asks for once the first read was full. Below 128 KiB: freeing larger pieces
-/// has glibc keep more of all others (see `server/pages.rs`).
-const LARGE: usize = 124 * 1024;
 
 /// A connection and its unread bytes.
 #[derive(Debug)]
 pub struct Conn {
     stream: TcpStream,
-    buffer: Vec<u8>,
-    /// Bytes of `buffer` before this one are consumed. At most `buffer.len()`.
+    buffer: Memory,
+    /// Bytes of `buffer` before this one are consumed. At most as many as there are.
     start: usize,
     read_limit: Duration,
     last: LastRead,
@@ -79,7 +74,7 @@ impl Conn {
     pub fn prepared(stream: TcpStream, read_limit: Duration) -> Self {
         Self {
             stream,
-            buffer: Vec::new(),
+            buffer: Memory::default(),
             start: 0,
             read_limit,
             last: LastRead::TookAll,
@@ -105,9 +100,9 @@ impl Conn {
     }
 
     /// Gives the socket away; unread bytes are returned beside it.
-    pub fn into_parts(mut self) -> (TcpStream, Vec<u8>) {
-        self.buffer.drain(..self.start);
-        (self.stream, self.buffer)
+    pub fn into_parts(self) -> (TcpStream, Vec<u8>) {
+        let unread = self.unread().to_vec();
+        (self.stream, unread)
     }
 
     /// Whether the last read may have left something in the socket.
@@ -130,18 +125,20 @@ impl Conn {
 
     /// The bytes received and not yet consumed.
     pub fn unread(&self) -> &[u8] {
-        self.buffer.get(self.start..).unwrap_or_default()
+        self.buffer.bytes().get(self.start..).unwrap_or_default()
     }
 
     /// The same, to be compacted in place.
     pub fn unread_mut(&mut self) -> &mut [u8] {
-        self.buffer.get_mut(self.start..).unwrap_or_default()
+        let bytes = self.buffer.bytes_mut();
+        bytes.get_mut(self.start..).unwrap_or_default()
     }
 
     /// Marks the first `count` unread bytes as consumed.
     pub fn consume(&mut self, count: usize) {
-        self.start = self.start.saturating_add(count).min(self.buffer.len());
-        if self.start == self.buffer.len() {
+        let there = self.buffer.bytes().len();
+        self.start = self.start.saturating_add(count).min(there);
+        if self.start == there {
             self.buffer.clear();
             self.start = 0;
         }
@@ -155,11 +152,12 @@ impl Conn {
     }
 
     /// Gives back the memory that unread bytes do not need: thousands of connections may be held for
-    /// long, and an idle one is a socket and this struct. The bytes move, because a large piece of memory
-    /// cut short would leave a hole behind each of them, too small for the next one to be read into.
+    /// long, and an idle one is a socket and this struct.
     pub fn shrink(&mut self) {
-        self.buffer = self.unread().to_vec();
-        self.start = 0;
+        if self.buffer.size() > self.unread().len() {
+            self.buffer = Memory::holding(self.unread());
+            self.start = 0;
+        }
     }
 
     /// Forgets the unread bytes: nobody will look at them.
@@ -168,33 +166,26 @@ impl Conn {
         self.shrink();
     }
 
-    /// Uses the memory of `spare` for what is read, if it has none of its own.
-    pub fn borrow_memory(&mut self, spare: &mut Vec<u8>) {
-        if self.buffer.capacity() == 0 {
-            std::mem::swap(&mut self.buffer, spare);
+    /// Reads into `spare` from now on, if it is room for what is unread and for more.
+    pub fn borrow_memory(&mut self, spare: &mut Memory) {
+        let unread = self.unread();
+        if self.buffer.size() < spare.size() && unread.len() <= spare.size() / 2 {
+            let mut memory = std::mem::take(spare);
+            memory.clear();
+            memory.append(unread);
+            self.buffer = memory;
+            self.start = 0;
         }
     }
 
     /// Gives the memory back; what is unread keeps no more than it needs.
-    pub fn lay_aside(&mut self, spare: &mut Vec<u8>) {
-        let mut memory = std::mem::take(&mut self.buffer);
-        self.buffer = memory.get(self.start..).unwrap_or_default().to_vec();
-        self.start = 0;
-        memory.clear();
-        *spare = memory;
-    }
-
-    /// The other way round to [`Conn::borrow_memory`]: what is read next finds other memory.
-    pub fn return_memory(&mut self, spare: &mut Vec<u8>) {
-        if self.unread().is_empty() && self.buffer.capacity() <= 2 * SMALL {
-            self.buffer.clear();
+    pub fn lay_aside(&mut self, spare: &mut Memory) {
+        if self.buffer.size() == SMALL {
+            let unread = Memory::holding(self.unread());
+            *spare = std::mem::replace(&mut self.buffer, unread);
             self.start = 0;
-            if self.buffer.capacity() > spare.capacity() {
-                std::mem::swap(&mut self.buffer, spare);
-            }
-            // It may have had its own before.
-            self.buffer = Vec::new();
         }
+        self.shrink();
     }
 
     /// Changes how long one read waits, if it is not so already. Never less than a millisecond. A dead
@@ -212,11 +203,12 @@ impl Conn {
     /// When the connection is broken.
     pub fn receive(&mut self, wait: Wait) -> io::Result<Received> {
         self.make_room(SMALL);
-        let received = socket::receive(&self.stream, &mut self.buffer, wait)?;
+        let received = socket::receive_into(&self.stream, self.buffer.room(), wait)?;
         match received {
             Received::Bytes(count) => {
+                self.buffer.extend(count);
                 self.received += count as u64;
-                self.last = if self.buffer.len() == self.buffer.capacity() {
+                self.last = if self.buffer.room().is_empty() {
                     LastRead::FilledBuffer
                 } else {
                     LastRead::TookAll
@@ -251,14 +243,16 @@ impl Conn {
     }
 
     fn make_room(&mut self, wanted: usize) {
-        if self.start > 0 {
-            self.buffer.drain(..self.start);
-            self.start = 0;
+        let unread = self.unread().len();
+        let room = self.buffer.size() - unread;
+        if room < wanted.min(SMALL) / 4 || self.buffer.size() < wanted {
+            let mut larger = Memory::with_room(unread + wanted);
+            larger.append(self.unread());
+            self.buffer = larger;
+        } else if self.start > 0 {
+            self.buffer.forget(self.start);
         }
-        let spare = self.buffer.capacity() - self.buffer.len();
-        if spare < wanted.min(SMALL) / 4 || self.buffer.capacity() < wanted {
-            self.buffer.reserve_exact(wanted);
-        }
+        self.start = 0;
     }
 
     /// Whether the last read filled the buffer, and nothing of it is left: more is coming at once.
@@ -381,7 +375,7 @@ mod tests {
         receive_all(&mut conn, 3);
         conn.consume(3);
         conn.shrink();
-        assert_eq!(conn.buffer.capacity(), 0);
+        assert_eq!(conn.buffer.size(), 0);
         far.write_all(b"two").unwrap();
         receive_all(&mut conn, 3);
         assert_eq!(conn.unread(), b"two");
@@ -396,12 +390,12 @@ mod tests {
         conn.consume(5);
         conn.shrink();
         assert_eq!(conn.unread(), b"GET htt");
-        assert_eq!(conn.buffer.capacity(), 7);
+        assert_eq!(conn.buffer.size(), 7);
         far.write_all(b"p://").unwrap();
         receive_all(&mut conn, 11);
         assert_eq!(conn.unread(), b"GET http://");
         conn.forget_unread();
-        assert_eq!((conn.unread(), conn.buffer.capacity()), (&b""[..], 0));
+        assert_eq!((conn.unread(), conn.buffer.size()), (&b""[..], 0));
     }
 
     #[test]

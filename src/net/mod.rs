@@ -4,6 +4,7 @@
 //! - [`conn`]: a socket with the bytes read too far
 //! - [`crew`]: threads kept for the next job
 //! - [`folder`]: a private folder for Unix sockets
+//! - [`memory`]: memory for bytes on their way
 //! - [`notify`]: what the service manager is told
 //! - [`passed`]: sockets that the service manager opened
 //! - [`permits`]: how many of a thing may exist, as guards
@@ -25,6 +26,7 @@ pub mod conn;
 pub mod crew;
 pub mod dial;
 pub mod folder;
+pub mod memory;
 pub mod notify;
 pub mod passed;
 pub mod permits;

@@ -46,6 +46,15 @@ pub enum Wait {
     No,
 }
 
+impl Wait {
+    fn flags(self) -> RecvFlags {
+        match self {
+            Self::Tick => RecvFlags::empty(),
+            Self::No => RecvFlags::DONTWAIT,
+        }
+    }
+}
+
 /// Appends what arrives to the unused capacity of `buffer`, which must not be full.
 ///
 /// # Errors
@@ -55,18 +64,36 @@ pub fn receive(stream: &TcpStream, buffer: &mut Vec<u8>, wait: Wait) -> io::Resu
         buffer.len() < buffer.capacity(),
         "a full buffer reads as end"
     );
-    let flags = match wait {
-        Wait::Tick => RecvFlags::empty(),
-        Wait::No => RecvFlags::DONTWAIT,
-    };
     loop {
-        return match recv(stream, spare_capacity(buffer), flags) {
-            Ok((_, 0)) => Ok(Received::End),
-            Ok((_, count)) => Ok(Received::Bytes(count)),
-            Err(Errno::INTR) => continue,
-            Err(Errno::AGAIN) => Ok(Received::Nothing),
-            Err(error) => Err(error.into()),
-        };
+        let got = recv(stream, spare_capacity(buffer), wait.flags());
+        if let Some(received) = received(got.map(|(_, count)| count)) {
+            return received;
+        }
+    }
+}
+
+/// Writes what arrives to the beginning of `room`, of which there must be some.
+///
+/// # Errors
+/// As for [`receive`].
+pub fn receive_into(stream: &TcpStream, room: &mut [u8], wait: Wait) -> io::Result<Received> {
+    debug_assert!(!room.is_empty(), "no room reads as end");
+    loop {
+        let got = recv(stream, &mut *room, wait.flags());
+        if let Some(received) = received(got.map(|(_, count)| count)) {
+            return received;
+        }
+    }
+}
+
+/// `None`: interrupted.
+fn received(got: Result<usize, Errno>) -> Option<io::Result<Received>> {
+    match got {
+        Ok(0) => Some(Ok(Received::End)),
+        Ok(count) => Some(Ok(Received::Bytes(count))),
+        Err(Errno::INTR) => None,
+        Err(Errno::AGAIN) => Some(Ok(Received::Nothing)),
+        Err(error) => Some(Err(error.into())),
     }
 }
 

@@ -17,7 +17,7 @@ use super::permits::{ClientPermit, PerClient, Permit, Permits};
 /// Stack of every thread, in bytes. The deepest path (a request through head parsing, 256 fields of
 /// httparse on the stack included) takes about a tenth of it, and `relay/tests.rs` walks it on half;
 /// only what is touched is ever resident.
-pub const STACK: usize = 256 * 1024;
+pub const STACK: usize = 1024 * 1024;
 
 /// The most threads tunnels and long exchanges may use when the system names no lower limit.
 const MOST_LONG_THREADS: usize = 16_384;

@@ -16,6 +16,7 @@ use crate::balance::pool::Tried;
 use crate::balance::upstream::Lease;
 use crate::net::conn::Conn;
 use crate::net::dial::{self, DialError};
+use crate::net::memory::Memory;
 use crate::net::resolve::Resolver;
 use crate::net::shelf::UseFor;
 use crate::net::socket::{self, TICK};
@@ -56,7 +57,7 @@ pub struct Exchange<'a> {
     /// Memory for the next response head.
     pub(super) scratch_response: HeadMemory,
     /// Memory for what the next hop sends.
-    pub(super) from_hop: Vec<u8>,
+    pub(super) from_hop: Memory,
     /// How the client's connection ends if the response breaks off.
     pub(super) client_end: ClientEnd,
 }
@@ -421,7 +422,7 @@ impl Exchange<'_> {
         let bound = self.client.bound.take_if(|bound| bound.to == *to)?;
         let is_usable =
             bound.use_for.admits(self.target_hash()) && socket::is_quiet(bound.conn.stream());
-        is_usable.then_some(bound)
+        is_usable.then_some(*bound)
     }
 
     /// A connection to the upstream of `lease`: the one bound to this client, an idle one, or a new one.
@@ -558,7 +559,7 @@ impl Exchange<'_> {
         self.client.binds |= self.course.binds;
         if self.client.binds {
             let conn = hop.conn;
-            self.client.bound = Some(Bound { conn, to, use_for });
+            self.client.bound = Some(Box::new(Bound { conn, to, use_for }));
             return;
         }
         let Some(lease) = hop.lease else {
@@ -571,7 +572,7 @@ impl Exchange<'_> {
         {
             let mut conn = hop.conn;
             conn.limit_read(TICK);
-            conn.return_memory(&mut self.from_hop);
+            conn.lay_aside(&mut self.from_hop);
             shelf.keep(conn, use_for, most);
         }
     }

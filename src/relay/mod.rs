@@ -48,6 +48,7 @@ use crate::balance::vitals::UpstreamId;
 use crate::config::checked::Config;
 use crate::metrics::Metrics;
 use crate::net::conn::Conn;
+use crate::net::memory::Memory;
 use crate::net::permits::{ClientPermit, Permit};
 use crate::net::pipe::Pipes;
 use crate::net::resolve::Resolver;
@@ -229,8 +230,9 @@ pub struct Client {
     pub head_begun: Option<Instant>,
     /// Exchanges so far.
     pub served: u64,
-    /// A connection to a next hop that belongs to this client alone (NTLM, Negotiate).
-    pub bound: Option<attempt::Bound>,
+    /// A connection to a next hop that belongs to this client alone (NTLM, Negotiate). Boxed, because few
+    /// have one, and thousands of clients wait.
+    pub bound: Option<Box<attempt::Bound>>,
     /// Whether it has ever used such a scheme: then its connections are never shared again.
     pub binds: bool,
     permits: (Permit, ClientPermit),
@@ -307,11 +309,11 @@ pub struct Scratch {
     /// What is about to be sent.
     pub out: Vec<u8>,
     /// For what is read from the client.
-    pub from_client: Vec<u8>,
+    pub from_client: Memory,
     /// For the body of a request.
     pub body: Vec<u8>,
     /// For what is read from the next hop.
-    pub from_hop: Vec<u8>,
+    pub from_hop: Memory,
 }
 
 impl Scratch {

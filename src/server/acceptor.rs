@@ -17,6 +17,7 @@ use std::time::Duration;
 use parking_lot::RwLock;
 
 use crate::net::conn::Conn;
+use crate::net::memory::Memory;
 use crate::net::passed::Holder;
 use crate::net::permits::{PerClient, Permits};
 use crate::net::seldom::Seldom;
@@ -118,7 +119,7 @@ impl Acceptor {
         let (Some(listener), Stage::Running) = (&*listener, self.ctx.stop.stage()) else {
             return; // What is left is for the thread, or for the next process.
         };
-        let mut memory = Vec::new();
+        let mut memory = Memory::default();
         let mut welcome = |mut client: Box<Client>| {
             client.conn.borrow_memory(&mut memory);
             let said = client.conn.receive(Wait::No);

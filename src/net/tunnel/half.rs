@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use crate::net::crew::Job;
+use crate::net::memory::{LARGE, Memory};
 use crate::net::permits::Permit;
 use crate::net::pipe::{self, Filled, Pipe};
 use crate::net::socket::{self, Received, TICK, Wait};
@@ -352,10 +353,7 @@ impl Half {
         {
             return Ok(copied);
         }
-        let mut buffer = self.owner.borrow();
-        let copied = self.copy_with(&mut buffer);
-        self.owner.give_back(buffer);
-        copied
+        self.copy_with(&mut Memory::with_room(LARGE))
     }
 
     /// `None`: a read has to tell what there is.
@@ -377,11 +375,14 @@ impl Half {
         }
     }
 
-    fn copy_with(&self, buffer: &mut Vec<u8>) -> Result<Copied, TunnelEnd> {
+    fn copy_with(&self, buffer: &mut Memory) -> Result<Copied, TunnelEnd> {
         loop {
             buffer.clear();
-            match socket::receive(self.from(), buffer, Wait::Tick) {
-                Ok(Received::Bytes(_)) => self.deliver(buffer, Age::Fresh)?,
+            match socket::receive_into(self.from(), buffer.room(), Wait::Tick) {
+                Ok(Received::Bytes(count)) => {
+                    buffer.extend(count);
+                    self.deliver(buffer.bytes(), Age::Fresh)?;
+                }
                 Ok(Received::Nothing) => return Ok(Copied::Quiet),
                 Ok(Received::End) => return Ok(Copied::End),
                 Err(_) => return Err(TunnelEnd::Reset),

@@ -31,11 +31,6 @@ use super::socket::{self, Wait};
 use ferry::Ferries;
 use half::{Closing, Half, Haul, Pending, Tunnel};
 
-/// What a busy half reads into where there is no pipe, in bytes; below 128 KiB as in `net/conn.rs`.
-const LARGE: usize = 124 * 1024;
-/// Large buffers kept for the next busy half.
-const SPARE_BUFFERS: usize = 8;
-
 /// One side of a tunnel: its socket, and what it sent before the tunnel stood.
 #[derive(Debug)]
 pub struct Side {
@@ -103,7 +98,6 @@ pub struct Tunnels {
     ferries: Ferries,
     crew: Crew<Haul>,
     pipes: Arc<Pipes>,
-    spare: Mutex<Vec<Vec<u8>>>,
 }
 
 /// Says how a tunnel ended; dropped afterwards with all it holds (leases, permits).
@@ -143,7 +137,6 @@ impl Tunnels {
             ferries: Ferries::default(),
             crew,
             pipes,
-            spare: Mutex::default(),
         })
     }
 
@@ -227,18 +220,6 @@ impl Tunnels {
         }
         drop(table);
         drop(gone);
-    }
-
-    fn borrow(&self) -> Vec<u8> {
-        let spare = self.spare.lock().pop();
-        spare.unwrap_or_else(|| Vec::with_capacity(LARGE))
-    }
-
-    fn give_back(&self, buffer: Vec<u8>) {
-        let mut spare = self.spare.lock();
-        if spare.len() < SPARE_BUFFERS {
-            spare.push(buffer);
-        }
     }
 }
 
