@@ -32,7 +32,7 @@
 //! | workers of one address | half of them, while others wait | | the others go first | `one_address_cannot_take_all_workers` |
 //! | threads for what lasts | three quarters of what the system allows, at most 16384 | `MOST_LONG_THREADS` | exchanges keep their workers, tunnels get 503 | `endless_streams_and_stalled_readers_do_not_use_up_the_workers`, `with_forty_threads_it_answers_and_recovers` |
 //! | those of one address | the last eighth is for whoever has less than half of them | | tunnels get 503 | `one_client_cannot_take_all_threads_for_tunnels` |
-//! | the stack of a thread | 256 KiB | `STACK` | | `the_deepest_request_needs_less_than_half_a_stack` |
+//! | the stack of a thread | 1 MiB | `STACK` | | `the_deepest_request_needs_less_than_an_eighth_of_a_stack` |
 //! | a body without progress | 60 s | `limits.io_timeout_secs` | 408, or the end of the connection | `a_body_that_stops_is_told_408_and_blamed_on_no_upstream`, `an_upstream_that_drips_does_not_keep_a_stopped_upload_alive` |
 //! | a reader without progress | 60 s | `limits.io_timeout_secs` | the end of the connection | `a_client_that_does_not_read_is_cut_and_blamed_alone` |
 //! | a body that makes progress | none: it gives up its worker's place after a second | | | `slow_bodies_leave_the_workers_to_others` |
@@ -40,7 +40,7 @@
 //! | chunk extensions | 1 KiB a line, 16 KiB a body | `EXTENSION_LINE_MAX`, `EXTENSIONS_MAX` | 400 | `endless_chunk_extensions_of_a_request_are_refused` |
 //! | trailers | as a head | `limits.max_header_bytes`, `FIELDS_MAX` | 400 | `endless_trailers_of_a_request_are_refused` |
 //! | a body kept to be sent again | 64 KiB | `REPLAYABLE` | it is sent once only | `a_body_that_is_gone_is_not_repeated` |
-//! | bytes of a body on their way | 144 KiB each way; 1 MiB of a long one of known length | `LARGE`, `WINDOW`, `PIPE_BYTES` | nothing more is read | `a_slow_client_costs_a_window_however_long_the_body_is` |
+//! | bytes of a body on their way | 148 KiB each way; 1 MiB of a long one of known length | `LARGE`, `WINDOW`, `PIPE_BYTES` | nothing more is read | `a_slow_client_costs_a_window_however_long_the_body_is` |
 //! | bytes after the last answer | 16 MiB in 5 s | `LINGER_BYTES` | closed | `the_answer_reaches_a_client_that_is_sending` |
 //! | refused connections that still send | 256, or a sixteenth of the descriptors | `MOST_UNCOUNTED` | closed at once | `a_connection_too_many_is_told_so_and_closed` |
 //! | a silent tunnel | an hour | `limits.tunnel_idle_timeout_secs` | closed | `a_tunnel_that_is_silent_both_ways_is_closed` |
@@ -64,7 +64,7 @@
 //! | their age | 30 s | `limits.upstream_idle_secs` | closed | `neither_too_many_nor_too_old_ones_are_kept` |
 //! | pipes | 32, or one for 64 descriptors | `MOST_PIPES`, `FILES_PER_PIPE` | bytes are copied | `a_large_response_arrives_whole_where_no_pipe_can_be_had`, `a_tunnel_carries_megabytes_where_no_pipe_can_be_had` |
 //! | pipes kept | 8 | `SPARE_PIPES` | closed | `an_empty_pipe_is_lent_again_and_one_with_bytes_in_it_never` |
-//! | large buffers kept for tunnels | 8 | `SPARE_BUFFERS` | freed | |
+//! | buffers kept for reads | 8 of 20 KiB, 4 of 128 KiB | `SPARE_SMALL`, `SPARE_LARGE` | given back | `no_more_pieces_are_kept_than_are_worth_it` |
 //! | a probe | 5 s; its answer's head 64 KiB | `health_check.timeout_secs` | failed | `an_upstream_that_drips_has_the_timeout_and_no_more`, `an_endless_head_of_an_answer_fails_the_probe` |
 //! | probes at a time | one for each upstream, 32 in all | `PROBE_THREADS_MAX` | they wait for each other | `silent_upstreams_do_not_delay_the_probes_of_others` |
 //!

@@ -15,7 +15,7 @@ use std::process::Command;
 use parking_lot::Mutex;
 
 /// What the packages that Cargo.toml names are for.
-const PURPOSES: [(&str, &str); 17] = [
+const PURPOSES: [(&str, &str); 18] = [
     ("base64", "Basic credentials"),
     ("clap", "the command line"),
     (
@@ -23,6 +23,10 @@ const PURPOSES: [(&str, &str); 17] = [
         "a second reader of field lines, behind our own scanner",
     ),
     ("log", "the interface of the log"),
+    (
+        "memmap2",
+        "buffers of 20 and 128 KiB from the system itself, given back at once",
+    ),
     ("mio", "waiting for many idle connections (epoll)"),
     ("parking_lot", "locks"),
     ("rayon", "probes of many upstreams at once"),

@@ -1,6 +1,6 @@
 //! How deep the stack of a worker gets: the largest head, another upstream, trailers both ways, a refusal.
 //!
-//! An overflow ends the process, so this is tried on half the stack that workers have; and what is
+//! An overflow ends the process, so this is tried on an eighth of the stack that workers have; and what is
 //! compiled for tests needs more of it than a release.
 
 use std::io::{Read, Write};
@@ -89,7 +89,7 @@ fn serve(ctx: &Arc<Context>, mut client: Box<Client>) {
 }
 
 #[test]
-fn the_deepest_request_needs_less_than_half_a_stack() {
+fn the_deepest_request_needs_less_than_an_eighth_of_a_stack() {
     let fields = fields();
     let (deaf, first) = upstream(String::new());
     let chunked = format!("Transfer-Encoding: chunked\r\n{fields}\r\n5\r\nhello\r\n0\r\n{TRAILER}");
@@ -110,7 +110,7 @@ fn the_deepest_request_needs_less_than_half_a_stack() {
     let permits = (permit, share.unwrap());
     let conn = Conn::prepared(far, TICK);
     let client = Box::new(Client::new(conn, (address, Arrival::Direct), permits));
-    let worker = thread::Builder::new().stack_size(STACK / 2);
+    let worker = thread::Builder::new().stack_size(STACK / 8);
     let worker = worker.spawn(move || serve(&ctx, client)).unwrap();
     near.write_all(format!("PUT http://o.test/ HTTP/1.1\r\nHost: o.test\r\n{chunked}").as_bytes())
         .unwrap();
