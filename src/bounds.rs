@@ -64,6 +64,7 @@
 //! | their age | 30 s | `limits.upstream_idle_secs` | closed | `neither_too_many_nor_too_old_ones_are_kept` |
 //! | pipes | 32, or one for 64 descriptors | `MOST_PIPES`, `FILES_PER_PIPE` | bytes are copied | `a_large_response_arrives_whole_where_no_pipe_can_be_had`, `a_tunnel_carries_megabytes_where_no_pipe_can_be_had` |
 //! | pipes kept | 8 | `SPARE_PIPES` | closed | `an_empty_pipe_is_lent_again_and_one_with_bytes_in_it_never` |
+//! | mappings for reads, and for what is held | 16384 | `MOST_PIECES` | the heap is used | |
 //! | buffers kept for reads | 8 of 20 KiB, 4 of 128 KiB | `SPARE_SMALL`, `SPARE_LARGE` | given back | `no_more_pieces_are_kept_than_are_worth_it` |
 //! | a probe | 5 s; its answer's head 64 KiB | `health_check.timeout_secs` | failed | `an_upstream_that_drips_has_the_timeout_and_no_more`, `an_endless_head_of_an_answer_fails_the_probe` |
 //! | probes at a time | one for each upstream, 32 in all | `PROBE_THREADS_MAX` | they wait for each other | `silent_upstreams_do_not_delay_the_probes_of_others` |

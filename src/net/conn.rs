@@ -399,6 +399,48 @@ mod tests {
     }
 
     #[test]
+    fn lent_memory_takes_what_is_unread_along_and_is_given_back_without_it() {
+        let (mut conn, mut far) = pair();
+        far.write_all(b"GET htt").unwrap();
+        receive_all(&mut conn, 7);
+        conn.shrink();
+        let mut spare = Memory::with_room(SMALL);
+        conn.borrow_memory(&mut spare);
+        assert_eq!((spare.size(), conn.buffer.size()), (0, SMALL));
+        far.write_all(b"p://").unwrap();
+        receive_all(&mut conn, 11);
+        conn.consume(4);
+        conn.lay_aside(&mut spare);
+        assert_eq!((spare.size(), conn.buffer.size()), (SMALL, 7));
+        assert_eq!(conn.unread(), b"http://");
+    }
+
+    #[test]
+    fn memory_that_is_too_short_for_what_is_unread_is_not_borrowed() {
+        let (mut conn, mut far) = pair();
+        far.write_all(&vec![b'x'; SMALL]).unwrap();
+        receive_all(&mut conn, SMALL);
+        conn.shrink();
+        let mut spare = Memory::with_room(SMALL);
+        conn.borrow_memory(&mut spare);
+        assert_eq!((spare.size(), conn.unread().len()), (SMALL, SMALL));
+        far.write_all(b"y").unwrap();
+        receive_all(&mut conn, SMALL + 1);
+        assert_eq!(conn.unread().last(), Some(&b'y'));
+    }
+
+    #[test]
+    fn a_read_in_bulk_has_more_room_than_the_one_before() {
+        let (mut conn, mut far) = pair();
+        far.write_all(&vec![b'x'; SMALL]).unwrap();
+        receive_all(&mut conn, SMALL);
+        conn.consume(SMALL);
+        far.write_all(b"y").unwrap();
+        assert_eq!(conn.receive_bulk(Wait::Tick).unwrap(), Received::Bytes(1));
+        assert_eq!(conn.buffer.size(), LARGE);
+    }
+
+    #[test]
     fn everything_can_be_consumed_behind_what_was_taken() {
         let (mut conn, mut far) = pair();
         far.write_all(b"head|body").unwrap();

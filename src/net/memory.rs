@@ -1,12 +1,16 @@
 //! Memory for bytes on their way, from the system itself and at once back to it.
 //!
-//! A crowd that makes many threads copy at once needs many large buffers for a moment. An allocator
-//! that has cut them out of its heaps can hardly give them back: below each there is some small piece
-//! that stays, one heap for every few threads. So each is a mapping of its own, and gone when it is
-//! dropped; a few are kept, or every exchange would have the system clear pages. Only what was once
-//! written to is resident.
+//! A crowd that makes many threads copy at once needs many large buffers for a moment. An allocator that
+//! has cut them out of a heap can hardly give them back: behind them there is some small piece that stays.
+//! So each is a mapping of its own, and gone when it is dropped; a few are kept, or every exchange would
+//! have the system clear pages. Only what was once written to is resident.
+//!
+//! The system gives a process 65530 mappings, and a stack is one, too. So there are not too many of them;
+//! what is beyond comes from the heap.
 //!
 //! What is short is held in a piece of the heap, exactly as long: a mapping is never less than a page.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use memmap2::MmapMut;
 use parking_lot::Mutex;
@@ -17,6 +21,8 @@ pub const SMALL: usize = 20 * 1024;
 pub const LARGE: usize = 128 * 1024;
 /// From here on bytes are not held in the heap.
 const MAPPED: usize = 16 * 1024;
+/// Mappings that are in use or kept at the same time.
+const MOST_PIECES: usize = 16 * 1024;
 /// Small pieces kept for the next thread or connection.
 const SPARE_SMALL: usize = 8;
 /// Large pieces kept for the next bytes in bulk.
@@ -38,7 +44,7 @@ pub struct Memory {
 #[derive(Debug)]
 enum Place {
     Heap(Vec<u8>),
-    System(MmapMut),
+    System(Piece),
 }
 
 impl Default for Place {
@@ -47,12 +53,41 @@ impl Default for Place {
     }
 }
 
+/// A mapping, counted.
+#[derive(Debug)]
+struct Piece(MmapMut);
+
+static PIECES: AtomicUsize = AtomicUsize::new(0);
+
+impl Piece {
+    /// One of so many bytes, all zero. `None`: there are too many, or no memory is left.
+    fn of(size: usize) -> Option<Self> {
+        let below = |count: usize| (count < MOST_PIECES).then_some(count + 1);
+        PIECES
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, below)
+            .ok()?;
+        match MmapMut::map_anon(size) {
+            Ok(mapping) => Some(Self(mapping)),
+            Err(_no_memory) => {
+                PIECES.fetch_sub(1, Ordering::Relaxed);
+                None
+            }
+        }
+    }
+}
+
+impl Drop for Piece {
+    fn drop(&mut self) {
+        PIECES.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 /// Pieces of one size that nobody uses.
 #[derive(Debug)]
 struct Spares {
     size: usize,
     most: usize,
-    pieces: Mutex<Vec<MmapMut>>,
+    pieces: Mutex<Vec<Piece>>,
 }
 
 impl Spares {
@@ -64,7 +99,7 @@ impl Spares {
         }
     }
 
-    fn keep(&self, piece: MmapMut) {
+    fn keep(&self, piece: Piece) {
         let mut pieces = self.pieces.lock();
         if pieces.len() < self.most {
             pieces.push(piece);
@@ -153,7 +188,7 @@ impl Memory {
 impl Drop for Memory {
     fn drop(&mut self) {
         if let Place::System(piece) = std::mem::take(&mut self.place)
-            && let Some(spares) = SPARES.iter().find(|spares| spares.size == piece.len())
+            && let Some(spares) = SPARES.iter().find(|spares| spares.size == piece.0.len())
         {
             spares.keep(piece);
         }
@@ -161,25 +196,25 @@ impl Drop for Memory {
 }
 
 impl Place {
-    /// So many bytes. Without another mapping to be had there may still be room in the heap.
+    /// So many bytes; of the heap if there is no mapping to be had.
     fn of(size: usize) -> Self {
-        match MmapMut::map_anon(size) {
-            Ok(piece) => Self::System(piece),
-            Err(_) => Self::Heap(vec![0; size]),
+        match Piece::of(size) {
+            Some(piece) => Self::System(piece),
+            None => Self::Heap(vec![0; size]),
         }
     }
 
     fn whole(&self) -> &[u8] {
         match self {
             Self::Heap(piece) => piece,
-            Self::System(piece) => piece,
+            Self::System(Piece(piece)) => piece,
         }
     }
 
     fn whole_mut(&mut self) -> &mut [u8] {
         match self {
             Self::Heap(piece) => piece,
-            Self::System(piece) => piece,
+            Self::System(Piece(piece)) => piece,
         }
     }
 }
@@ -235,7 +270,7 @@ mod tests {
     fn no_more_pieces_are_kept_than_are_worth_it() {
         let spares = Spares::new(4096, 2);
         for _ in 0..3 {
-            spares.keep(MmapMut::map_anon(4096).unwrap());
+            spares.keep(Piece::of(4096).unwrap());
         }
         assert_eq!(spares.pieces.lock().len(), 2);
     }
