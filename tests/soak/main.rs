@@ -37,9 +37,9 @@ const ROUNDS: usize = 6;
 const RATIO_MAX: f64 = 3.0;
 /// A wait that nobody notices, whatever the calm was.
 const UNNOTICED: Duration = Duration::from_millis(5);
-/// Memory that may be kept after attacks beyond that at the start. Not the aim of 8 MiB yet: about 18 MiB
-/// are kept, nearly all of it free in the arenas of the allocator, below a few small pieces in use.
-const KEPT_MAX_KIB: u64 = 32 * 1024;
+/// Memory that may be kept after attacks beyond that at the start. The aim is 8 MiB; 7 to 10 are kept, nearly
+/// all of it free in the arenas of the allocator, below a few small pieces in use.
+const KEPT_MAX_KIB: u64 = 12 * 1024;
 /// All threads of the relay have started after this time, and idle connections to the upstream are closed.
 const SETTLING: Duration = Duration::from_secs(4);
 /// How long the relay may take to give everything back: idle threads stay for ten seconds.
