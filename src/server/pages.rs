@@ -1,8 +1,8 @@
 //! A list that grows and shrinks by pages.
 //!
-//! glibc takes the largest piece of memory that was ever freed as the measure of how much each of its
-//! arenas may keep. One table as long as a crowd of connections, freed when they leave, had every arena
-//! keep as much; a page is below what is measured.
+//! One table as long as a crowd of connections is a large piece of memory that grows by being copied, and
+//! stays until the last of them has left. glibc also takes the largest piece that was ever freed as the
+//! measure of how much each of its heaps may keep; a page is below what is measured.
 
 /// Items on a page.
 const PAGE: usize = 512;

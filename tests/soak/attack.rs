@@ -46,6 +46,8 @@ const SILENT_AT_FIRST: Duration = Duration::from_secs(8);
 const GARBAGE_PACE: Duration = Duration::from_secs(3);
 /// From the end of one connection to the next, about.
 const RETURN: Duration = Duration::from_millis(500);
+/// How often it is looked whether all is over.
+const LOOK_EVERY: Duration = Duration::from_millis(5);
 /// For those who do nothing more.
 const LONG: Duration = Duration::from_secs(60);
 
@@ -193,9 +195,12 @@ impl<'d> Stage<'d> {
                 self.act(number);
             }
             events.clear();
+            // Each at its own time: thousands of attackers do not act in step.
+            let due = self.due.peek().map(|Reverse((at, _))| *at);
+            let left = due.map_or(LOOK_EVERY, |at| at.saturating_duration_since(now));
             let timeout = Timespec {
                 tv_sec: 0,
-                tv_nsec: 5_000_000,
+                tv_nsec: i64::from(left.min(LOOK_EVERY).subsec_nanos()),
             };
             let room = rustix::buffer::spare_capacity(&mut events);
             if epoll::wait(&self.poll, room, Some(&timeout)).is_err() {
