@@ -11,8 +11,13 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use dlmalloc::GlobalDlmalloc;
 use http_proxy_lb::config;
 use http_proxy_lb::server::{Options, Server};
+
+/// That of the program: what is measured here is what that keeps.
+#[global_allocator]
+static ALLOCATOR: GlobalDlmalloc = GlobalDlmalloc;
 
 /// Longer than anything here takes on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(30);
