@@ -14,6 +14,7 @@ use crate::net::conn::{Conn, LookAround, SendError};
 use crate::net::shelf::UseFor;
 use crate::net::socket::{self, HalfClose, Received, TICK, Wait, Want};
 use crate::protocol::answer::{HopFailure, Refusal};
+use crate::protocol::framing::Framing;
 use crate::protocol::head::{HeadError, HeadScanner, ResponseHead, Version};
 use crate::protocol::persistence::{CloseReason, Persistence};
 use crate::protocol::rewrite::{self, KeepAlive, ResponseRewrite, SentFraming};
@@ -143,15 +144,6 @@ struct Waiting {
     aside: Option<Instant>,
 }
 
-/// What came of asking a next hop.
-#[derive(Debug)]
-pub(super) enum Answer {
-    /// The head of its final response, or of a 101.
-    Head(ResponseHead),
-    /// Nothing so far, and it is to be waited for without a worker.
-    NotYet,
-}
-
 /// What came while the next head was read.
 enum Came {
     Head(ResponseHead),
@@ -163,12 +155,16 @@ enum Came {
 
 impl Exchange<'_> {
     /// Sends the request whose head is in `self.out`, and what follows, if that was not done yet; returns
-    /// the final response's head (or that of a 101). `limit` is the longest wait for it once the request
-    /// is complete.
+    /// the final response's head (or that of a 101) and the framing of its body. `limit` is the longest
+    /// wait for it once the request is complete. `None`: it is to be waited for without a worker.
     ///
     /// # Errors
     /// See [`Failed`]; the client has seen nothing but interim responses.
-    pub(super) fn ask(&mut self, hop: &mut Hop, limit: Duration) -> Result<Answer, Failed> {
+    pub(super) fn ask(
+        &mut self,
+        hop: &mut Hop,
+        limit: Duration,
+    ) -> Result<Option<(ResponseHead, Framing)>, Failed> {
         let mut waiting = if let Some(waiting) = hop.waiting.take() {
             waiting
         } else {
@@ -178,7 +174,11 @@ impl Exchange<'_> {
         };
         let answer = self.await_answer(hop, &mut waiting, limit);
         hop.waiting = Some(waiting);
-        answer
+        let Some(head) = answer? else {
+            return Ok(None);
+        };
+        let framing = self.examine(hop, &head)?;
+        Ok(Some((head, framing)))
     }
 
     fn await_answer(
@@ -186,7 +186,7 @@ impl Exchange<'_> {
         hop: &mut Hop,
         waiting: &mut Waiting,
         limit: Duration,
-    ) -> Result<Answer, Failed> {
+    ) -> Result<Option<ResponseHead>, Failed> {
         // Not anew whenever the next hop says a byte: that would be no progress of the body.
         let mut progress = waiting.asked.unwrap_or_else(Instant::now);
         loop {
@@ -202,7 +202,7 @@ impl Exchange<'_> {
             }
             let head = match self.next_head(hop, waiting, limit)? {
                 Came::Head(head) => head,
-                Came::Nothing => return Ok(Answer::NotYet),
+                Came::Nothing => return Ok(None),
                 Came::BodyIsDue => {
                     let side = if self.course.upload.pending().is_empty() {
                         Side::Client
@@ -218,7 +218,7 @@ impl Exchange<'_> {
                     return Err(Failed::no_response(HopFailure::SwitchUnasked));
                 }
                 100 | 102..=199 => self.pass_interim(&head, waiting)?,
-                _ => return Ok(Answer::Head(head)),
+                _ => return Ok(Some(head)),
             }
             self.scratch_response = head.into_memory();
         }

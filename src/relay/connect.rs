@@ -21,7 +21,7 @@ use crate::protocol::persistence::{CloseReason, Persistence};
 use crate::protocol::rewrite::{self, KeepAlive, ResponseRewrite, SentFraming, Switch};
 use crate::route::Route;
 
-use super::attempt::{Answer, Failed, Hop, HopOrigin};
+use super::attempt::{Failed, Hop, HopOrigin};
 use super::exchange::{Done, Exchange, Start};
 use super::report::{Report, RouteTaken, TunnelMeter};
 use super::session::Outcome;
@@ -41,11 +41,6 @@ pub(super) struct TunnelAnswer {
     framing: Framing,
 }
 
-enum Asked {
-    Answered(TunnelAnswer),
-    NotYet(Hop),
-}
-
 impl Exchange<'_> {
     /// Opens what CONNECT asks for.
     ///
@@ -57,14 +52,14 @@ impl Exchange<'_> {
             Route::Direct => self.connect_directly(),
             Route::ViaUpstream => {
                 let done = self.over_upstreams(&mut |exchange, start| {
-                    let hop = match start {
+                    let mut hop = match start {
                         Start::Picked(lease) => exchange.dial_upstream(lease, Instant::now())?,
                         Start::Asked(hop) => hop,
                     };
-                    let answer = match exchange.ask_for_tunnel(hop)? {
-                        Asked::Answered(answer) => answer,
-                        Asked::NotYet(hop) => return Ok(Done::Asked(hop)),
+                    let Some((head, framing)) = exchange.ask_for_tunnel(&mut hop)? else {
+                        return Ok(Done::Asked(hop));
                     };
+                    let answer = TunnelAnswer { hop, head, framing };
                     if is_success(answer.head.status()) {
                         exchange.scratch_response = answer.head.into_memory();
                         return Ok(exchange.opened(answer.hop));
@@ -95,8 +90,8 @@ impl Exchange<'_> {
         Ok(self.opened(Hop::new(conn, None, Instant::now(), HopOrigin::Fresh)))
     }
 
-    /// Sends CONNECT and reads the answer's head.
-    fn ask_for_tunnel(&mut self, mut hop: Hop) -> Result<Asked, Failed> {
+    /// Sends CONNECT and reads the answer's head, as [`Exchange::ask`].
+    fn ask_for_tunnel(&mut self, hop: &mut Hop) -> Result<Option<(ResponseHead, Framing)>, Failed> {
         if !hop.is_asked() {
             let mut out = std::mem::take(&mut self.out);
             out.clear();
@@ -108,21 +103,12 @@ impl Exchange<'_> {
             self.out = out;
         }
         let limit = self.snapshot.config.limits.response_timeout;
-        let answer = match self.ask(&mut hop, limit.min(MOST_PATIENCE)) {
-            Ok(Answer::NotYet) => return Ok(Asked::NotYet(hop)),
-            Ok(Answer::Head(head)) => self.examine(&hop, &head).map(|framing| (framing, head)),
-            Err(failed) => Err(failed),
-        };
+        let answer = self.ask(hop, limit.min(MOST_PATIENCE));
         hop.count_bytes();
-        match answer {
-            Ok((framing, head)) => Ok(Asked::Answered(TunnelAnswer { hop, head, framing })),
-            Err(failed) => {
-                if let (Failed::Hop(error), Some(lease)) = (&failed, &hop.lease) {
-                    self.blame(lease, hop.begun, error);
-                }
-                Err(failed)
-            }
+        if let (Err(Failed::Hop(error)), Some(lease)) = (&answer, &hop.lease) {
+            self.blame(lease, hop.begun, error);
         }
+        answer
     }
 
     fn opened(&mut self, hop: Hop) -> Done {

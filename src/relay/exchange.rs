@@ -29,7 +29,7 @@ use crate::protocol::target::{AbsoluteForm, Authority};
 use crate::route::Route;
 
 use super::access;
-use super::attempt::{Answer, Bound, BoundTo, Failed, Hop, HopOrigin};
+use super::attempt::{Bound, BoundTo, Failed, Hop, HopOrigin};
 use super::connect::TunnelAnswer;
 use super::report::{self, Report, RouteTaken};
 use super::session::Worker;
@@ -51,6 +51,8 @@ pub struct Exchange<'a> {
     pub(super) head: &'a RequestHead,
     pub(super) authority: &'a Authority,
     pub(super) course: Course,
+    /// The next hop that has the request already, and may have answered.
+    pub(super) asked: Option<Hop>,
     pub(super) report: &'a mut Report,
     /// What is about to be sent.
     pub(super) out: Vec<u8>,
@@ -81,8 +83,6 @@ pub(super) struct Course {
     attempts: usize,
     /// Why the last one failed.
     last: Option<AttemptError>,
-    /// The next hop that has the request and has not answered yet.
-    pub(super) asked: Option<Hop>,
     /// What the first upstream said that could not open a tunnel. It may be the target's fault, so one more
     /// opinion is enough.
     pub(super) refused: Option<Box<TunnelAnswer>>,
@@ -102,7 +102,6 @@ impl Course {
             tried: Tried::default(),
             attempts: 0,
             last: None,
-            asked: None,
             refused: None,
         }
     }
@@ -174,7 +173,7 @@ impl Exchange<'_> {
     /// # Errors
     /// See [`Failed`]; nothing of a final response was sent unless the error says so.
     pub fn relay(&mut self, target: &AbsoluteForm<'_>) -> Result<Done, Failed> {
-        if self.course.asked.is_none() {
+        if self.asked.is_none() {
             self.take_in_body()?;
         }
         match self.snapshot.config.rules.route(self.authority.host()) {
@@ -247,7 +246,7 @@ impl Exchange<'_> {
 
     /// The next hop that was asked already, or another upstream unless `most` were tried.
     fn next_start(&mut self, most: usize) -> Option<Start> {
-        if let Some(hop) = self.course.asked.take() {
+        if let Some(hop) = self.asked.take() {
             return Some(Start::Asked(hop));
         }
         if self.course.attempts >= most {
@@ -315,7 +314,7 @@ impl Exchange<'_> {
     }
 
     fn relay_directly(&mut self, target: &AbsoluteForm<'_>) -> Result<Done, Failed> {
-        let begun = match self.course.asked.take() {
+        let begun = match self.asked.take() {
             Some(hop) => return self.converse_directly(hop, target),
             None => Instant::now(),
         };
@@ -371,13 +370,9 @@ impl Exchange<'_> {
     fn converse(&mut self, mut hop: Hop) -> Result<Done, (Failed, Option<Lease>, HopOrigin)> {
         let limit = self.snapshot.config.limits.response_timeout;
         let origin = hop.origin;
-        let answer = match self.ask(&mut hop, limit) {
-            Ok(Answer::NotYet) => return Ok(Done::Asked(hop)),
-            Ok(Answer::Head(head)) => self.examine(&hop, &head).map(|framing| (framing, head)),
-            Err(failed) => Err(failed),
-        };
-        let (framing, head) = match answer {
-            Ok(answer) => answer,
+        let (head, framing) = match self.ask(&mut hop, limit) {
+            Ok(Some(answer)) => answer,
+            Ok(None) => return Ok(Done::Asked(hop)),
             Err(failed) => {
                 hop.count_bytes();
                 return Err((failed, hop.lease, origin));

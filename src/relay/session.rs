@@ -67,11 +67,6 @@ struct Aside {
 }
 
 impl Asked {
-    /// Whose exchange it is.
-    pub fn client(&self) -> &Client {
-        &self.aside.client
-    }
-
     /// The connection to the next hop.
     pub fn hop(&mut self) -> &mut Conn {
         &mut self.aside.hop.conn
@@ -155,12 +150,11 @@ pub fn go_on(
     let Aside {
         mut client,
         report,
-        mut course,
+        course,
         mut hop,
     } = *aside;
     client.conn.borrow_memory(&mut scratch.from_client);
     hop.conn.borrow_memory(&mut scratch.from_hop);
-    course.asked = Some(hop);
     let turn = Turn {
         ctx,
         snapshot: &snapshot,
@@ -168,7 +162,7 @@ pub fn go_on(
         head: &head,
         report,
     };
-    let next = turn.resume(client, scratch, course);
+    let next = turn.resume(client, scratch, (course, hop));
     let outcome = match settle((ctx, worker), scratch, (head, snapshot), next) {
         ControlFlow::Continue(client) => converse(ctx, scratch, client, worker),
         ControlFlow::Break(outcome) => outcome,
@@ -398,13 +392,18 @@ impl Turn<'_> {
         let mut upload = Upload::new(admitted.framing, trailers);
         upload.borrow_memory(&mut scratch.body);
         let course = Course::new(upload, head);
-        self.relay(client, scratch, &admitted.target, course)
+        self.relay(client, scratch, &admitted.target, (course, None))
     }
 
     /// Goes on where [`Next::Aside`] ended.
-    fn resume(self, client: Box<Client>, scratch: &mut Scratch, course: Course) -> Next {
+    fn resume(
+        self,
+        client: Box<Client>,
+        scratch: &mut Scratch,
+        (course, asked): (Course, Hop),
+    ) -> Next {
         match RequestTarget::parse(self.head.method(), self.head.target()) {
-            Ok(target) => self.relay(client, scratch, &target, course),
+            Ok(target) => self.relay(client, scratch, &target, (course, Some(asked))),
             // It was parsed before.
             Err(_) => self.broken(client, CloseReason::RequestRefused, ClientEnd::Orderly),
         }
@@ -415,10 +414,10 @@ impl Turn<'_> {
         mut client: Box<Client>,
         scratch: &mut Scratch,
         target: &RequestTarget<'_>,
-        course: Course,
+        under_way: (Course, Option<Hop>),
     ) -> Next {
         let head = self.head;
-        let mut exchange = self.begin(&mut client, scratch, target, course);
+        let mut exchange = self.begin(&mut client, scratch, target, under_way);
         let result = match target {
             RequestTarget::Absolute(target) => exchange.relay(target),
             RequestTarget::Authority(_) => exchange.connect(),
@@ -524,7 +523,7 @@ impl Turn<'_> {
         client: &'x mut Client,
         scratch: &mut Scratch,
         target: &'x RequestTarget<'_>,
-        course: Course,
+        (course, asked): (Course, Option<Hop>),
     ) -> Exchange<'x> {
         Exchange {
             ctx: self.ctx,
@@ -537,6 +536,7 @@ impl Turn<'_> {
                 RequestTarget::Authority(authority) => authority,
             },
             course,
+            asked,
             report: &mut self.report,
             out: std::mem::take(&mut scratch.out),
             scratch_response: std::mem::take(&mut scratch.response),

@@ -5,8 +5,8 @@
 //! blocks, and one alone serves many clients with hardly a wake-up. Another is called when what waits is
 //! worth it, by what a task takes on average. But only *quick* workers count as being there: one that says
 //! that it may block, or has been at its task for [`SLOW`], is waiting for somebody, and another may run in
-//! its stead. The one that
-//! became idle last is called first; it is the warmest, and the others get the chance to leave.
+//! its stead. The one that became idle last is called first; it is the warmest, and the others get the
+//! chance to leave.
 //!
 //! This module knows no clock, no thread and no socket: times are microseconds, jobs are whatever is
 //! served.

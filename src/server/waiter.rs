@@ -275,20 +275,21 @@ impl Waiter {
         if conn.watched() == Watched::No {
             return;
         }
-        let fd = conn.stream().as_raw_fd();
-        if let Err(error) = self.registry.deregister(&mut SourceFd(&fd)) {
-            log::debug!("a next hop was not watched: {error}");
-        }
+        self.unwatch(conn);
         conn.set_watched(Watched::No);
     }
 
     /// From now on events of `client` are somebody else's business.
     pub(super) fn dismiss(&self, client: &Client, place: Place) {
-        let fd = client.conn.stream().as_raw_fd();
+        self.unwatch(&client.conn);
+        self.leave(place);
+    }
+
+    fn unwatch(&self, conn: &Conn) {
+        let fd = conn.stream().as_raw_fd();
         if let Err(error) = self.registry.deregister(&mut SourceFd(&fd)) {
             log::debug!("a connection was not watched: {error}");
         }
-        self.leave(place);
     }
 
     /// The connection of this place is closed.

@@ -353,7 +353,7 @@ impl Workers {
         (number, seat): (usize, &Seat),
         scratch: &mut Scratch,
     ) -> Option<Ready> {
-        let mut bench = Bench {
+        let bench = Bench {
             workers: self,
             number,
             seat,
@@ -378,7 +378,7 @@ impl Workers {
                     }
                     return None;
                 }
-                Outcome::Asked(asked) => match self.set_aside(asked, &mut bench) {
+                Outcome::Asked(asked) => match self.set_aside(asked, &bench) {
                     Some(waiting) => task = Task::GoOn(waiting),
                     None => return None,
                 },
@@ -387,7 +387,7 @@ impl Workers {
     }
 
     /// Lets an exchange wait without this worker, or returns it because that goes on with it at once.
-    fn set_aside(&self, asked: Box<Asked>, bench: &mut Bench<'_>) -> Option<Waiting> {
+    fn set_aside(&self, asked: Box<Asked>, bench: &Bench<'_>) -> Option<Waiting> {
         let Leave::Taken(ticket) = bench.leave.replace(Leave::Allowed) else {
             return None; // It was not asked for.
         };
