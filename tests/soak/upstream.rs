@@ -23,8 +23,10 @@ enum Mode {
     Echo,
     /// The body does not end.
     Stream,
-    /// The answer is out, and the end of the other side is awaited.
+    /// The connection ends behind the answer.
     Ending,
+    /// The answer is out, and the end of the other side is awaited.
+    Ended,
 }
 
 struct Peer {
@@ -114,7 +116,7 @@ impl Peer {
                 self.answer();
             }
             Mode::Echo => self.to_write.extend_from_slice(bytes),
-            Mode::Stream | Mode::Ending => {}
+            Mode::Stream | Mode::Ending | Mode::Ended => {}
         }
     }
 
@@ -165,6 +167,8 @@ impl Peer {
             }
         }
         if self.mode == Mode::Ending {
+            // Once: each time is an event of its own.
+            self.mode = Mode::Ended;
             return self.stream.shutdown(std::net::Shutdown::Write).is_ok();
         }
         true

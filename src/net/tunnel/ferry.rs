@@ -88,6 +88,19 @@ impl Ferries {
         fleet.get(at).map(Arc::clone)
     }
 
+    /// The halves from which something can be read right now.
+    #[cfg(test)]
+    pub(super) fn stirred(&self) -> Vec<u64> {
+        let mut all = Vec::new();
+        for ferry in self.fleet.read().iter() {
+            let mut ready = Vec::new();
+            let waited = ferry.readiness.wait(&mut ready, Some(Duration::ZERO));
+            waited.expect("the ferry waits, too");
+            all.append(&mut ready);
+        }
+        all
+    }
+
     fn build(&self) {
         let mut fleet = self.fleet.write();
         if fleet.is_empty() {
@@ -292,12 +305,8 @@ impl Ferry {
                 }
             }
             Step::Over(result) => {
-                if half.is_last() {
-                    // Closed at once, its socket leaves by itself.
-                    self.halves.lock().leave(number);
-                } else {
-                    self.let_go(number, &half);
-                }
+                // Whoever else knows the tunnel keeps its sockets open: they would be told of for ever.
+                self.let_go(number, &half);
                 half.end(result);
             }
         }

@@ -287,6 +287,18 @@ mod tests {
         assert_eq!(tunnels.count(), 0);
     }
 
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn a_tunnel_that_is_over_stirs_nobody_however_long_somebody_still_knows_it() {
+        let tunnels = Tunnels::new(Pipes::at_most(1));
+        let (client, hop) = start(&tunnels, Box::new(|_totals| {}));
+        let known: Vec<Arc<Tunnel>> = tunnels.table.lock().values().cloned().collect();
+        drop((client, hop));
+        assert!(tunnels.wait_until_over(Instant::now() + PATIENCE));
+        assert_eq!(tunnels.ferries.stirred(), [] as [u64; 0]);
+        assert_eq!(known.len(), 1);
+    }
+
     /// More than all buffers of two connections take.
     #[cfg(target_os = "linux")]
     const BULK: usize = 16 * 1024 * 1024;
