@@ -104,8 +104,8 @@ pub enum Woken {
     TimedOut,
 }
 
-/// A wait that [`Stop`] or [`Alarm::ring`] cuts short. A ring during no wait is not lost.
-#[derive(Clone, Debug)]
+/// A wait that [`Alarm::ring`] cuts short, and [`Stop`] if it gave it. A ring during no wait is not lost.
+#[derive(Clone, Debug, Default)]
 pub struct Alarm {
     bell: Arc<Bell>,
 }

@@ -510,6 +510,7 @@ impl Exchange<'_> {
         allows: &dyn Fn(IpAddr) -> bool,
     ) -> Result<Conn, DialError> {
         let started = Instant::now();
+        self.worker.dials();
         let mut dialed = dial::dial(authority, names, deadline, allows);
         if matches!(dialed, Err(DialError::Failed(HopFailure::LocalExhaustion))) {
             self.snapshot.clear_shelves();

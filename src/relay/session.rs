@@ -108,6 +108,9 @@ pub trait Worker {
     /// From here on the exchange at hand may wait for its peers: others who wait need another worker.
     fn may_block(&self);
 
+    /// A connection is about to be made, which takes a moment or very long.
+    fn dials(&self);
+
     /// Whether the exchange at hand may wait for its next hop without this worker; it has waited since
     /// `since`, which says which exchange of the session it is, too.
     fn may_set_aside(&self, since: Instant) -> bool;

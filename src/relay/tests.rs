@@ -34,6 +34,8 @@ impl Worker for Alone {
 
     fn may_block(&self) {}
 
+    fn dials(&self) {}
+
     fn may_set_aside(&self, _since: std::time::Instant) -> bool {
         true
     }

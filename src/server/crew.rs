@@ -16,9 +16,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use parking_lot::Condvar;
-
 use crate::net::permits::Permit;
+use crate::stop::Alarm;
 
 use super::queue::{Job, Queue};
 
@@ -48,6 +47,8 @@ pub(super) struct Crew<T, A> {
     paces: u64,
     /// Those that wait to be called, the latest last.
     idle: Vec<usize>,
+    /// Whom to wake as soon as others may look at the crew again.
+    calls: Vec<Alarm>,
     /// Exchanges that are served, with a worker or set aside, those that last excepted.
     busy: usize,
     /// How many of them each client has.
@@ -102,7 +103,7 @@ enum Served {
 #[derive(Debug, Default)]
 pub(super) struct Seat {
     /// There is a job, or the end.
-    pub(super) called: Condvar,
+    pub(super) called: Alarm,
     /// When its task began.
     pub(super) begun: AtomicU64,
     /// When its exchange did, or began to wait for its next hop if it was set aside since.
@@ -122,6 +123,7 @@ impl<T, A> Default for Crew<T, A> {
             aside: 0,
             paces: 0,
             idle: Vec::new(),
+            calls: Vec::new(),
             busy: 0,
             held: HashMap::new(),
             workers: 0,
@@ -428,10 +430,16 @@ impl<T, A> Crew<T, A> {
                 return called;
             };
             if let Some(post) = self.post(number) {
-                post.seat.called.notify_one();
+                let called = post.seat.called.clone();
+                self.calls.push(called);
             }
         }
         count
+    }
+
+    /// Whom to wake.
+    pub(super) fn take_calls(&mut self) -> Vec<Alarm> {
+        std::mem::take(&mut self.calls)
     }
 
     /// Busy workers whose exchange has begun just now.

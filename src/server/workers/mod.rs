@@ -5,9 +5,8 @@
 //! wakes one thread. The watch is vacant while that one works, until the next worker has nothing to do.
 //! [`super::crew`] says how many run at once.
 //!
-//! The overseer looks every millisecond while anything is at work: whether somebody watches, whether
-//! jobs wait for which more workers are called or started, and whether some wait too long. Workers leave
-//! when they have been idle for a while. An exchange that lasts (a stream, a reader that stalls, an
+//! The overseer (see [`overseer`]) sees to it that somebody watches, and that workers are called or started
+//! for jobs that wait. Workers leave when they have been idle for a while. An exchange that lasts (a stream, a reader that stalls, an
 //! upstream that thinks) would use the workers up one by one; so when requests wait and no worker is
 //! free, such a thread stops counting as a worker: it finishes its exchange within the budget of
 //! tunnels, and a new thread takes its place. While requests of several clients wait, none of them
@@ -19,13 +18,16 @@
 //!
 //! A panic costs one connection: it is caught here and counted.
 
+mod locked;
+mod overseer;
+
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use parking_lot::{Condvar, Mutex, MutexGuard};
+use parking_lot::{Condvar, Mutex};
 
 use crate::config::limits::Limits;
 use crate::net::conn::Conn;
@@ -36,19 +38,19 @@ use crate::protocol::answer::Refusal;
 use crate::protocol::persistence::CloseReason;
 use crate::relay::session::{self, Asked, Outcome, Turns, Worker};
 use crate::relay::{Client, Context, Scratch};
+use crate::stop::{Alarm, Woken};
 
 use super::acceptor::Acceptor;
-use super::crew::{Crew, SLOW, Seat, Ticket};
+use super::crew::{Crew, Seat, Ticket};
 use super::queue::Job;
 use super::table::Place;
 use super::waiter::{Back, Found, Ready, Waiter, Waiting, Watch};
 
+use self::locked::{Calling, Calls};
+use self::overseer::Overseer;
+
 /// How long a worker without work stays.
 const LEAVE_AFTER: Duration = Duration::from_secs(10);
-/// How often the overseer looks while anything is at work.
-const LOOK_EVERY: Duration = Duration::from_millis(1);
-/// How long it watches at a time when all workers have something else to do.
-const STAND_IN: Duration = Duration::from_millis(20);
 /// How long a connection whose next request is always there is served while others wait, in microseconds.
 /// Without an end, a few of them would hold all workers: each of their exchanges is a short one.
 const TURN: u64 = 20_000;
@@ -68,7 +70,7 @@ pub(super) struct Workers {
     born: Instant,
     state: Mutex<State>,
     /// Something is at work, or the end.
-    alarm: Condvar,
+    alarm: Alarm,
     /// A thread left.
     left: Condvar,
 }
@@ -78,16 +80,8 @@ struct State {
     crew: Crew<Ready, Waiting>,
     bounds: Bounds,
     overseer: Overseer,
+    calls: Calls,
     closing: bool,
-}
-
-/// What the overseer does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Overseer {
-    /// Nothing is at work: it sleeps.
-    Rests,
-    /// It looks every millisecond.
-    Looks,
 }
 
 impl State {
@@ -102,7 +96,15 @@ impl State {
     }
 }
 
-type Locked<'a> = MutexGuard<'a, State>;
+impl Calling for State {
+    fn take_calls(&mut self) -> Calls {
+        let mut calls = std::mem::take(&mut self.calls);
+        calls.alarms.append(&mut self.crew.take_calls());
+        calls
+    }
+}
+
+type Locked<'a> = locked::Locked<'a, State>;
 
 /// How many workers there may be, how many jobs may wait, and how long.
 #[derive(Clone, Copy, Debug)]
@@ -162,16 +164,21 @@ impl Workers {
                 crew: Crew::default(),
                 bounds,
                 overseer: Overseer::Looks,
+                calls: Calls::default(),
                 closing: false,
             }),
-            alarm: Condvar::new(),
+            alarm: Alarm::default(),
             left: Condvar::new(),
         })
     }
 
     /// Puts other bounds in force; threads and jobs beyond them are left alone.
     pub(super) fn set_bounds(&self, bounds: Bounds) {
-        self.state.lock().bounds = bounds;
+        self.lock().bounds = bounds;
+    }
+
+    fn lock(&self) -> Locked<'_> {
+        locked::Locked::new(&self.state, &self.waiter)
     }
 
     fn now(&self) -> u64 {
@@ -188,8 +195,9 @@ impl Workers {
             clients: vec![ready],
             answers: Vec::new(),
         };
-        let mut state = self.state.lock();
+        let mut state = self.lock();
         let refused = self.offer(&mut state, &mut found, self.now());
+        self.alert(&mut state);
         drop(state);
         self.refuse(refused, &Refusal::QueueFull);
     }
@@ -209,7 +217,6 @@ impl Workers {
             state.crew.answer(what.ticket, now, what);
         }
         self.reinforce(state, now);
-        self.alert(state);
         refused
     }
 
@@ -218,19 +225,7 @@ impl Workers {
         let missing = state.crew.reinforce(now, state.bounds.at_once);
         if missing > 0 && !state.crew.is_active(now) {
             state.overseer = Overseer::Looks;
-            self.alarm.notify_one();
-        }
-    }
-
-    /// Has the overseer look from now on, until nothing is at work; and whoever watches, who counts as
-    /// coming but does not know what others have queued meanwhile.
-    fn alert(&self, state: &mut State) {
-        if state.crew.has_work() && self.waiter.is_watched() {
-            self.waiter.wake();
-        }
-        if state.overseer == Overseer::Rests {
-            state.overseer = Overseer::Looks;
-            self.alarm.notify_one();
+            state.calls.alarms.push(self.alarm.clone());
         }
     }
 
@@ -257,9 +252,8 @@ impl Workers {
             }
             let (number, seat) = state.crew.join();
             let workers = Arc::clone(self);
-            let thread = MutexGuard::unlocked(state, || {
-                threads::start("worker", move || workers.run(number, &seat))
-            });
+            let thread =
+                state.unlocked(|| threads::start("worker", move || workers.run(number, &seat)));
             if let Err(error) = thread {
                 state.crew.leave(number);
                 if state.crew.threads() == 0
@@ -282,22 +276,24 @@ impl Workers {
             workers: &self,
             number,
         };
-        let mut state = self.state.lock();
+        let mut state = self.lock();
         // The end of one task is the beginning of the next.
         let mut now = self.now();
         while let Some(task) = self.next_task(&mut state, (number, seat), &mut found, &mut now) {
+            if state.crew.has_work() {
+                self.alert(&mut state);
+            } else {
+                self.rouse(&mut state, Overseer::Dozes);
+            }
             let patience = micros(state.bounds.patience);
             let begun = now;
             seat.begun.store(begun, Ordering::Relaxed);
             seat.may_block.store(false, Ordering::Relaxed);
-            let again = MutexGuard::unlocked(&mut state, || {
-                self.serve(task, patience, (number, seat), &mut scratch)
-            });
+            let again = state.unlocked(|| self.serve(task, patience, (number, seat), &mut scratch));
             now = self.now();
             state.crew.note_pace(now.saturating_sub(begun));
             if let Some(again) = again {
                 state.crew.queue(waiting(again, now));
-                self.alert(&mut state);
             }
             if state.crew.is_lasting(number) {
                 break;
@@ -328,18 +324,19 @@ impl Workers {
                 return None;
             }
             if let Some(watch) = self.waiter.try_watch() {
-                MutexGuard::unlocked(state, || self.watch(watch, None, found));
+                state.unlocked(|| self.watch(watch, None, found));
                 *now = self.now();
                 let refused = self.offer(state, found, *now);
                 if !refused.is_empty() {
-                    MutexGuard::unlocked(state, || self.refuse(refused, &Refusal::QueueFull));
+                    state.unlocked(|| self.refuse(refused, &Refusal::QueueFull));
                 }
                 continue;
             }
             state.crew.wait(number);
-            seat.called.wait_for(state, LEAVE_AFTER);
+            let woken = state.unlocked(|| seat.called.wait(Some(LEAVE_AFTER)));
             *now = self.now();
-            if state.crew.give_up_waiting(number) && !state.crew.has_work() {
+            let gives_up = state.crew.give_up_waiting(number) && woken == Woken::TimedOut;
+            if gives_up && !state.crew.has_work() {
                 return None;
             }
         }
@@ -405,7 +402,7 @@ impl Workers {
                 waiting
             }
         };
-        self.state.lock().crew.take_up(bench.number, ticket);
+        self.lock().crew.take_up(bench.number, ticket);
         Some(waiting)
     }
 
@@ -446,95 +443,15 @@ impl Workers {
         served.unwrap_or_else(|_panic| {
             self.ctx.metrics.panics.increment();
             if let Leave::Taken(ticket) = bench.leave.replace(Leave::Allowed) {
-                self.state.lock().crew.give_up(ticket);
+                self.lock().crew.give_up(ticket);
             }
             Outcome::Closed(CloseReason::ResponseTruncated)
         })
     }
 
-    /// The overseer: has somebody watch, makes room for those who wait, and tells those who waited too
-    /// long.
-    pub(super) fn oversee(self: &Arc<Self>) {
-        let mut found = Found::default();
-        let mut watches = self.waiter.watches();
-        let mut state = self.state.lock();
-        while !state.closing {
-            if state.overseer == Overseer::Rests {
-                self.alarm.wait(&mut state);
-                continue;
-            }
-            self.dismiss_late(&mut state);
-            self.help(&mut state);
-            // Nobody has watched since the last look.
-            let is_vacant = self.waiter.watches() == watches && !self.waiter.is_watched();
-            if is_vacant && !self.is_relieved(&mut state) {
-                // Nobody is needed yet, everybody has something else to do, or there is no thread for
-                // those who wait: then it is asked for again.
-                let is_needed = state.crew.threads() > 0 || state.crew.has_work();
-                let limit = is_needed.then_some(STAND_IN);
-                if let Some(watch) = self.waiter.try_watch() {
-                    MutexGuard::unlocked(&mut state, || {
-                        self.watch(watch, limit, &mut found);
-                    });
-                    let refused = self.offer(&mut state, &mut found, self.now());
-                    MutexGuard::unlocked(&mut state, || self.refuse(refused, &Refusal::QueueFull));
-                    watches = self.waiter.watches();
-                    continue;
-                }
-            }
-            watches = self.waiter.watches();
-            if !state.crew.has_work() && self.waiter.is_watched() {
-                state.overseer = Overseer::Rests;
-            } else if !state.closing {
-                self.alarm.wait_for(&mut state, LOOK_EVERY);
-            }
-        }
-        // What this one has seen last, when the workers may have left already.
-        let left = state.crew.take_answers();
-        drop(state);
-        self.cut(left);
-    }
-
-    /// Has a worker watch from now on, if one can be had.
-    fn is_relieved(self: &Arc<Self>, state: &mut Locked<'_>) -> bool {
-        let (workers, most) = (state.crew.workers(), state.bounds.workers);
-        let may_start = state.crew.threads() > 0 && workers < most;
-        state.crew.coming() > 0
-            || state.crew.call(1) == 1
-            || (may_start && self.start(state, 1) == 1)
-    }
-
-    /// Calls and starts workers for jobs that wait, and lets lasting exchanges give up their places.
-    fn help(self: &Arc<Self>, state: &mut Locked<'_>) {
-        let (now, bounds) = (self.now(), state.bounds);
-        let wanted = state.crew.reinforce(now, bounds.at_once);
-        // What has just come may find a worker that is just done.
-        if wanted == 0 || (state.crew.is_active(now) && state.crew.oldest(now) < SLOW) {
-            return;
-        }
-        let possible = state.room();
-        let started = self.start(state, wanted.min(possible));
-        if possible < wanted {
-            let room = (wanted - started, bounds.workers / 2);
-            let threads = &self.ctx.long_threads;
-            let made = state.crew.make_room(now, room, &|| threads.take(1));
-            self.start(state, made);
-        }
-    }
-
-    /// Refuses those who have waited too long.
-    fn dismiss_late(&self, state: &mut Locked<'_>) {
-        let (now, patience) = (self.now(), micros(state.bounds.patience));
-        while let Some(job) = state.crew.overdue(now, patience) {
-            MutexGuard::unlocked(state, || {
-                self.refuse(vec![job.what], &Refusal::QueueTimeout);
-            });
-        }
-    }
-
     /// Numbers for people.
     pub(super) fn counts(&self) -> WorkerCounts {
-        let state = self.state.lock();
+        let state = self.lock();
         WorkerCounts {
             workers: state.crew.staffed(),
             busy: state.crew.busy(),
@@ -548,25 +465,25 @@ impl Workers {
     /// How long the request that has waited longest for a worker has done so.
     pub(super) fn oldest_wait(&self) -> Duration {
         let now = self.now();
-        Duration::from_micros(self.state.lock().crew.oldest(now))
+        Duration::from_micros(self.lock().crew.oldest(now))
     }
 
     /// Has the overseer see to it that somebody watches.
     pub(super) fn stir(&self) {
-        self.alert(&mut self.state.lock());
+        self.leave_watch(&mut self.lock());
     }
 
     /// Lets the threads go once their work is done; ends what was `left` waiting for its next hop.
     pub(super) fn close(&self, left: Vec<Waiting>) {
-        let mut state = self.state.lock();
+        let mut state = self.lock();
         state.closing = true;
         state.crew.call(usize::MAX);
         let answered = state.crew.take_answers();
         for waiting in &left {
             state.crew.give_up(waiting.ticket);
         }
+        state.calls.alarms.push(self.alarm.clone());
         drop(state);
-        self.alarm.notify_all();
         self.cut(left.into_iter().chain(answered));
     }
 
@@ -583,15 +500,15 @@ impl Workers {
 
     /// Waits for threads to leave, at most `limit`.
     pub(super) fn wait_a_moment(&self, limit: Duration) {
-        let mut state = self.state.lock();
-        self.left.wait_for(&mut state, limit);
+        let mut state = self.lock();
+        self.left.wait_for(state.guard(), limit);
     }
 
     /// Waits until nothing is served and nobody waits, until `deadline`.
     pub(super) fn wait_until_over(&self, deadline: Instant) -> bool {
-        let mut state = self.state.lock();
+        let mut state = self.lock();
         while state.crew.threads() > 0 {
-            if self.left.wait_until(&mut state, deadline).timed_out() {
+            if self.left.wait_until(state.guard(), deadline).timed_out() {
                 return state.crew.threads() == 0;
             }
         }
@@ -610,7 +527,7 @@ impl Drop for Leaves<'_> {
         if std::thread::panicking() {
             self.workers.ctx.metrics.panics.increment();
         }
-        let mut state = self.workers.state.lock();
+        let mut state = self.workers.lock();
         state.crew.leave(self.number);
         // Whoever counted on this one looks again.
         self.workers.alert(&mut state);
@@ -649,7 +566,7 @@ impl Worker for Bench<'_> {
             return Turns::GoOn;
         }
         self.looked.set(now);
-        if self.workers.state.lock().crew.has_work() {
+        if self.workers.lock().crew.has_work() {
             return Turns::MakeWay;
         }
         Turns::GoOn
@@ -670,10 +587,15 @@ impl Worker for Bench<'_> {
             return;
         }
         let now = self.workers.now();
-        let mut state = self.workers.state.lock();
+        let mut state = self.workers.lock();
         if state.crew.has_work() {
             self.workers.reinforce(&mut state, now);
         }
+        self.workers.leave_watch(&mut state);
+    }
+
+    fn dials(&self) {
+        self.workers.leave_watch(&mut self.workers.lock());
     }
 
     fn may_set_aside(&self, since: Instant) -> bool {
@@ -682,7 +604,7 @@ impl Worker for Bench<'_> {
             Leave::Taken(_) | Leave::Forbidden => return false,
         }
         let since = self.workers.at(since);
-        let mut state = self.workers.state.lock();
+        let mut state = self.workers.lock();
         let most = state.bounds.workers;
         let ticket = state.crew.set_aside(self.number, since, most);
         if let Some(ticket) = ticket {
@@ -705,6 +627,8 @@ impl Worker for Last {
     fn takes_over_hop(&self, _conn: &mut Conn) {}
 
     fn may_block(&self) {}
+
+    fn dials(&self) {}
 
     fn may_set_aside(&self, _since: Instant) -> bool {
         false
@@ -802,22 +726,14 @@ mod tests {
     #[test]
     fn whoever_watches_serves_what_another_has_seen() {
         let workers = workers();
-        workers.start(&mut workers.state.lock(), 1);
+        workers.start(&mut workers.lock(), 1);
         while !workers.waiter.is_watched() {
             std::thread::yield_now();
         }
         let (client, mut far) = client();
         far.write_all(b"GET http://o.test/ HTTP/1.1\r\nHost: o.test\r\n\r\n")
             .unwrap();
-        let refused = workers.offer(
-            &mut workers.state.lock(),
-            &mut Found {
-                clients: vec![(client, None)],
-                answers: Vec::new(),
-            },
-            0,
-        );
-        assert!(refused.is_empty());
+        workers.submit((client, None));
         far.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
         let mut start = [0; 12];
         far.read_exact(&mut start).unwrap();
@@ -826,10 +742,46 @@ mod tests {
         assert!(workers.wait_until_over(Instant::now() + Duration::from_secs(10)));
     }
 
+    fn has_rung(alarm: &Alarm) -> bool {
+        alarm.wait(Some(Duration::ZERO)) == Woken::Rung
+    }
+
+    #[test]
+    fn whoever_is_called_is_woken_once_the_lock_is_free() {
+        let workers = workers();
+        let alarm = Alarm::default();
+        let mut state = workers.lock();
+        state.calls.alarms.push(alarm.clone());
+        assert!(!has_rung(&alarm));
+        assert!(state.unlocked(|| has_rung(&alarm)));
+        state.calls.alarms.push(alarm.clone());
+        assert!(!has_rung(&alarm));
+        drop(state);
+        assert!(has_rung(&alarm));
+    }
+
+    #[test]
+    fn requests_that_are_served_as_they_come_rouse_nobody_twice() {
+        let workers = workers();
+        workers.lock().overseer = Overseer::Rests;
+        let served = || {
+            workers.rouse(&mut workers.lock(), Overseer::Dozes);
+            has_rung(&workers.alarm)
+        };
+        assert_eq!([served(), served()], [true, false]);
+        // But whoever may block does.
+        let left = || {
+            workers.leave_watch(&mut workers.lock());
+            has_rung(&workers.alarm)
+        };
+        assert_eq!([left(), left()], [true, false]);
+        assert_eq!(workers.lock().overseer, Overseer::Relieves);
+    }
+
     #[test]
     fn a_worker_that_panics_outside_of_a_session_does_not_count_any_more() {
         let workers = workers();
-        let (number, _) = workers.state.lock().crew.join();
+        let (number, _) = workers.lock().crew.join();
         let panicked = catch_unwind(AssertUnwindSafe(|| {
             let _leaves = Leaves {
                 workers: &workers,
