@@ -69,7 +69,7 @@
 //!
 //! 1. The worker that watches sees a connection come; `server/acceptor.rs` accepts it, takes a permit
 //!    (else 503), and parks it if it says nothing yet.
-//! 2. Who watches (`server/waiter.rs`) sees its first byte and queues it; `server/workers.rs` hands it to
+//! 2. Who watches (`server/waiter.rs`) sees its first byte and queues it; `server/workers/mod.rs` hands it to
 //!    [`relay::session::serve`].
 //! 3. The session reads the head; [`protocol::head`] parses it once, [`protocol::target`] and
 //!    [`protocol::framing`] say where it leads and where its body ends, [`relay::access`] whether it may.

@@ -35,7 +35,7 @@ const ROUNDS: usize = 6;
 /// How much longer the slowest hundredth may wait than in calm.
 const RATIO_MAX: f64 = 3.0;
 /// A wait that nobody notices, whatever the calm was.
-const UNNOTICED: Duration = Duration::from_millis(5);
+const UNNOTICED: Duration = Duration::from_millis(2);
 /// Memory that may be kept after attacks beyond that at the start, however many rounds there were. About
 /// 6 MiB are: holes in the heap between what stays, buffers kept for the next reads, stacks kept by the C
 /// library for the next threads.
