@@ -697,6 +697,16 @@ mod tests {
         (Box::new(client), far)
     }
 
+    /// Submits a client that has no upstream, or no worker, and closes the workers once it knows.
+    fn expect_refused(workers: &Workers, client: Box<Client>, mut far: TcpStream) {
+        workers.submit((client, None));
+        far.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        let mut start = [0; 12];
+        far.read_exact(&mut start).unwrap();
+        assert_eq!(start, *b"HTTP/1.1 503");
+        workers.close(workers.waiter.end());
+    }
+
     #[test]
     fn a_request_is_refused_in_time_while_no_thread_can_be_had() {
         let workers = workers();
@@ -712,13 +722,8 @@ mod tests {
         while !workers.waiter.is_watched() {
             std::thread::yield_now();
         }
-        let (client, mut far) = client();
-        workers.submit((client, None));
-        far.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
-        let mut start = [0; 12];
-        far.read_exact(&mut start).unwrap();
-        assert_eq!(start, *b"HTTP/1.1 503");
-        workers.close(workers.waiter.end());
+        let (client, far) = client();
+        expect_refused(&workers, client, far);
         overseer.join().unwrap();
     }
 
@@ -733,12 +738,7 @@ mod tests {
         let (client, mut far) = client();
         far.write_all(b"GET http://o.test/ HTTP/1.1\r\nHost: o.test\r\n\r\n")
             .unwrap();
-        workers.submit((client, None));
-        far.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
-        let mut start = [0; 12];
-        far.read_exact(&mut start).unwrap();
-        assert_eq!(start, *b"HTTP/1.1 503");
-        workers.close(workers.waiter.end());
+        expect_refused(&workers, client, far);
         assert!(workers.wait_until_over(Instant::now() + Duration::from_secs(10)));
     }
 
