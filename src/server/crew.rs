@@ -48,13 +48,29 @@ pub(super) struct Crew<T, A> {
     /// Those that wait to be called, the latest last.
     idle: Vec<usize>,
     /// Whom to wake as soon as others may look at the crew again.
-    calls: Vec<Alarm>,
+    pub(super) calls: Calls,
     /// Exchanges that are served, with a worker or set aside, those that last excepted.
     busy: usize,
     /// How many of them each client has.
     held: HashMap<IpAddr, usize>,
     /// Threads that count as workers, and exchanges set aside.
     workers: usize,
+}
+
+/// Who is to be woken.
+#[derive(Debug, Default)]
+pub(super) struct Calls {
+    pub(super) alarms: Vec<Alarm>,
+    /// Whoever watches, too.
+    pub(super) watcher: bool,
+}
+
+impl Calls {
+    /// Those since the last time; mostly there is nobody.
+    pub(super) fn take(&mut self) -> Option<Self> {
+        let is_anybody = self.watcher || !self.alarms.is_empty();
+        is_anybody.then(|| std::mem::take(self))
+    }
 }
 
 /// What an exchange that was set aside is known by.
@@ -123,7 +139,7 @@ impl<T, A> Default for Crew<T, A> {
             aside: 0,
             paces: 0,
             idle: Vec::new(),
-            calls: Vec::new(),
+            calls: Calls::default(),
             busy: 0,
             held: HashMap::new(),
             workers: 0,
@@ -431,15 +447,10 @@ impl<T, A> Crew<T, A> {
             };
             if let Some(post) = self.post(number) {
                 let called = post.seat.called.clone();
-                self.calls.push(called);
+                self.calls.alarms.push(called);
             }
         }
         count
-    }
-
-    /// Whom to wake.
-    pub(super) fn take_calls(&mut self) -> Vec<Alarm> {
-        std::mem::take(&mut self.calls)
     }
 
     /// Busy workers whose exchange has begun just now.

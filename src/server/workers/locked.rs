@@ -8,22 +8,13 @@ use std::ops::{Deref, DerefMut};
 
 use parking_lot::{Mutex, MutexGuard};
 
-use crate::stop::Alarm;
-
+use super::super::crew::Calls;
 use super::super::waiter::Waiter;
-
-/// Who is to be woken.
-#[derive(Debug, Default)]
-pub(super) struct Calls {
-    pub(super) alarms: Vec<Alarm>,
-    /// Whoever watches, too.
-    pub(super) watcher: bool,
-}
 
 /// What may have somebody woken while it is locked.
 pub(super) trait Calling {
-    /// Those to be woken since the last time.
-    fn take_calls(&mut self) -> Calls;
+    /// As [`Calls::take`].
+    fn take_calls(&mut self) -> Option<Calls>;
 }
 
 /// `S` under its lock; when that ends, those who were called meanwhile are woken.
@@ -37,7 +28,7 @@ pub(super) struct Locked<'a, S: Calling> {
 /// Wakes when dropped.
 #[derive(Debug)]
 struct Wakes<'a> {
-    calls: Calls,
+    calls: Option<Calls>,
     waiter: &'a Waiter,
 }
 
@@ -47,7 +38,7 @@ impl<'a, S: Calling> Locked<'a, S> {
         Self {
             guard: state.lock(),
             wakes: Wakes {
-                calls: Calls::default(),
+                calls: None,
                 waiter,
             },
         }
@@ -93,10 +84,13 @@ impl<S: Calling> Drop for Locked<'_, S> {
 
 impl Drop for Wakes<'_> {
     fn drop(&mut self) {
-        for alarm in self.calls.alarms.drain(..) {
+        let Some(calls) = self.calls.take() else {
+            return;
+        };
+        for alarm in calls.alarms {
             alarm.ring();
         }
-        if self.calls.watcher {
+        if calls.watcher {
             self.waiter.wake();
         }
     }

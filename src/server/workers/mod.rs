@@ -41,12 +41,12 @@ use crate::relay::{Client, Context, Scratch};
 use crate::stop::{Alarm, Woken};
 
 use super::acceptor::Acceptor;
-use super::crew::{Crew, Seat, Ticket};
+use super::crew::{Calls, Crew, Seat, Ticket};
 use super::queue::Job;
 use super::table::Place;
 use super::waiter::{Back, Found, Ready, Waiter, Waiting, Watch};
 
-use self::locked::{Calling, Calls};
+use self::locked::Calling;
 use self::overseer::Overseer;
 
 /// How long a worker without work stays.
@@ -80,7 +80,6 @@ struct State {
     crew: Crew<Ready, Waiting>,
     bounds: Bounds,
     overseer: Overseer,
-    calls: Calls,
     closing: bool,
 }
 
@@ -97,10 +96,8 @@ impl State {
 }
 
 impl Calling for State {
-    fn take_calls(&mut self) -> Calls {
-        let mut calls = std::mem::take(&mut self.calls);
-        calls.alarms.append(&mut self.crew.take_calls());
-        calls
+    fn take_calls(&mut self) -> Option<Calls> {
+        self.crew.calls.take()
     }
 }
 
@@ -164,7 +161,6 @@ impl Workers {
                 crew: Crew::default(),
                 bounds,
                 overseer: Overseer::Looks,
-                calls: Calls::default(),
                 closing: false,
             }),
             alarm: Alarm::default(),
@@ -225,7 +221,7 @@ impl Workers {
         let missing = state.crew.reinforce(now, state.bounds.at_once);
         if missing > 0 && !state.crew.is_active(now) {
             state.overseer = Overseer::Looks;
-            state.calls.alarms.push(self.alarm.clone());
+            state.crew.calls.alarms.push(self.alarm.clone());
         }
     }
 
@@ -482,7 +478,7 @@ impl Workers {
         for waiting in &left {
             state.crew.give_up(waiting.ticket);
         }
-        state.calls.alarms.push(self.alarm.clone());
+        state.crew.calls.alarms.push(self.alarm.clone());
         drop(state);
         self.cut(left.into_iter().chain(answered));
     }
@@ -751,10 +747,10 @@ mod tests {
         let workers = workers();
         let alarm = Alarm::default();
         let mut state = workers.lock();
-        state.calls.alarms.push(alarm.clone());
+        state.crew.calls.alarms.push(alarm.clone());
         assert!(!has_rung(&alarm));
         assert!(state.unlocked(|| has_rung(&alarm)));
-        state.calls.alarms.push(alarm.clone());
+        state.crew.calls.alarms.push(alarm.clone());
         assert!(!has_rung(&alarm));
         drop(state);
         assert!(has_rung(&alarm));

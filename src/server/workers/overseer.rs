@@ -51,7 +51,7 @@ impl Workers {
     /// but does not know what others have queued meanwhile.
     pub(super) fn alert(&self, state: &mut State) {
         if state.crew.has_work() && self.waiter.is_watched() {
-            state.calls.watcher = true;
+            state.crew.calls.watcher = true;
         }
         self.rouse(state, Overseer::Looks);
     }
@@ -67,7 +67,7 @@ impl Workers {
     pub(super) fn rouse(&self, state: &mut State, what: Overseer) {
         if state.overseer < what {
             state.overseer = what;
-            state.calls.alarms.push(self.alarm.clone());
+            state.crew.calls.alarms.push(self.alarm.clone());
         }
     }
 
