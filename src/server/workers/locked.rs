@@ -1,8 +1,9 @@
 //! The lock over what the workers share, and the calls that go out once it is free.
 //!
-//! Nobody is woken while the lock is held, and nobody waits on a condition variable of it: a thread that
-//! is woken so is queued for the lock, and now and then handed it before it runs. On a busy machine that
-//! is milliseconds later, and until then nobody serves anything. Threads wait on alarms of their own.
+//! Nobody is woken while the lock is held, and only who waits for the end does so on a condition variable
+//! of it: a thread that is woken there is queued for the lock, and now and then handed it before it runs.
+//! On a busy machine that is milliseconds later, and until then nobody serves anything. The others wait on
+//! alarms of their own.
 
 use std::ops::{Deref, DerefMut};
 
@@ -10,18 +11,13 @@ use parking_lot::{Mutex, MutexGuard};
 
 use super::super::crew::Calls;
 use super::super::waiter::Waiter;
+use super::State;
 
-/// What may have somebody woken while it is locked.
-pub(super) trait Calling {
-    /// As [`Calls::take`].
-    fn take_calls(&mut self) -> Option<Calls>;
-}
-
-/// `S` under its lock; when that ends, those who were called meanwhile are woken.
+/// The state under its lock; when that ends, those who were called meanwhile are woken.
 #[derive(Debug)]
-pub(super) struct Locked<'a, S: Calling> {
+pub(super) struct Locked<'a> {
     // In this order: first it is let go of.
-    guard: MutexGuard<'a, S>,
+    guard: MutexGuard<'a, State>,
     wakes: Wakes<'a>,
 }
 
@@ -32,9 +28,9 @@ struct Wakes<'a> {
     waiter: &'a Waiter,
 }
 
-impl<'a, S: Calling> Locked<'a, S> {
+impl<'a> Locked<'a> {
     /// Waits for the lock. Whoever watches does so at `waiter`.
-    pub(super) fn new(state: &'a Mutex<S>, waiter: &'a Waiter) -> Self {
+    pub(super) fn new(state: &'a Mutex<State>, waiter: &'a Waiter) -> Self {
         Self {
             guard: state.lock(),
             wakes: Wakes {
@@ -47,7 +43,7 @@ impl<'a, S: Calling> Locked<'a, S> {
     /// Lets go of the lock while `what` runs.
     pub(super) fn unlocked<R>(&mut self, what: impl FnOnce() -> R) -> R {
         let wakes = Wakes {
-            calls: self.guard.take_calls(),
+            calls: self.guard.crew.calls.take(),
             waiter: self.wakes.waiter,
         };
         MutexGuard::unlocked(&mut self.guard, || {
@@ -57,28 +53,28 @@ impl<'a, S: Calling> Locked<'a, S> {
     }
 
     /// The lock itself, for who waits until nothing is left.
-    pub(super) fn guard(&mut self) -> &mut MutexGuard<'a, S> {
+    pub(super) fn guard(&mut self) -> &mut MutexGuard<'a, State> {
         &mut self.guard
     }
 }
 
-impl<S: Calling> Deref for Locked<'_, S> {
-    type Target = S;
+impl Deref for Locked<'_> {
+    type Target = State;
 
-    fn deref(&self) -> &S {
+    fn deref(&self) -> &State {
         &self.guard
     }
 }
 
-impl<S: Calling> DerefMut for Locked<'_, S> {
-    fn deref_mut(&mut self) -> &mut S {
+impl DerefMut for Locked<'_> {
+    fn deref_mut(&mut self) -> &mut State {
         &mut self.guard
     }
 }
 
-impl<S: Calling> Drop for Locked<'_, S> {
+impl Drop for Locked<'_> {
     fn drop(&mut self) {
-        self.wakes.calls = self.guard.take_calls();
+        self.wakes.calls = self.guard.crew.calls.take();
     }
 }
 

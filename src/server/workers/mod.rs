@@ -41,12 +41,12 @@ use crate::relay::{Client, Context, Scratch};
 use crate::stop::{Alarm, Woken};
 
 use super::acceptor::Acceptor;
-use super::crew::{Calls, Crew, Seat, Ticket};
+use super::crew::{Crew, Seat, Ticket};
 use super::queue::Job;
 use super::table::Place;
 use super::waiter::{Back, Found, Ready, Waiter, Waiting, Watch};
 
-use self::locked::Calling;
+use self::locked::Locked;
 use self::overseer::Overseer;
 
 /// How long a worker without work stays.
@@ -94,14 +94,6 @@ impl State {
             .max(usize::from(alone).min(most))
     }
 }
-
-impl Calling for State {
-    fn take_calls(&mut self) -> Option<Calls> {
-        self.crew.calls.take()
-    }
-}
-
-type Locked<'a> = locked::Locked<'a, State>;
 
 /// How many workers there may be, how many jobs may wait, and how long.
 #[derive(Clone, Copy, Debug)]
@@ -174,7 +166,7 @@ impl Workers {
     }
 
     fn lock(&self) -> Locked<'_> {
-        locked::Locked::new(&self.state, &self.waiter)
+        Locked::new(&self.state, &self.waiter)
     }
 
     fn now(&self) -> u64 {
