@@ -184,10 +184,16 @@ impl Workers {
             answers: Vec::new(),
         };
         let mut state = self.lock();
-        let refused = self.offer(&mut state, &mut found, self.now());
-        self.alert(&mut state);
+        let refused = self.leave_to_others(&mut state, &mut found, self.now());
         drop(state);
         self.refuse(refused, &Refusal::QueueFull);
+    }
+
+    /// As [`Workers::offer`], for who serves nothing of it himself: somebody else is to know of it.
+    fn leave_to_others(&self, state: &mut State, found: &mut Found, now: u64) -> Vec<Ready> {
+        let refused = self.offer(state, found, now);
+        self.alert(state);
+        refused
     }
 
     /// Queues what was found and calls workers for it. Clients that find no room are returned.
@@ -212,8 +218,7 @@ impl Workers {
     fn reinforce(&self, state: &mut State, now: u64) {
         let missing = state.crew.reinforce(now, state.bounds.at_once);
         if missing > 0 && !state.crew.is_active(now) {
-            state.overseer = Overseer::Looks;
-            state.crew.calls.alarms.push(self.alarm.clone());
+            self.rouse(state, Overseer::Looks);
         }
     }
 
@@ -316,6 +321,7 @@ impl Workers {
                 *now = self.now();
                 let refused = self.offer(state, found, *now);
                 if !refused.is_empty() {
+                    self.alert(state);
                     state.unlocked(|| self.refuse(refused, &Refusal::QueueFull));
                 }
                 continue;
@@ -576,10 +582,10 @@ impl Worker for Bench<'_> {
         }
         let now = self.workers.now();
         let mut state = self.workers.lock();
+        self.workers.leave_watch(&mut state);
         if state.crew.has_work() {
             self.workers.reinforce(&mut state, now);
         }
-        self.workers.leave_watch(&mut state);
     }
 
     fn dials(&self) {
@@ -728,6 +734,59 @@ mod tests {
             .unwrap();
         expect_refused(&workers, client, far);
         assert!(workers.wait_until_over(Instant::now() + Duration::from_secs(10)));
+    }
+
+    /// As it happens when a worker is done at the very moment in which the overseer has seen something.
+    #[test]
+    fn what_the_overseer_has_seen_is_told_to_whoever_watches_by_then() {
+        const PATIENCE: Duration = Duration::from_secs(10);
+        let workers = workers();
+        let (client, mut far) = client();
+        assert!(workers.waiter.park(client, None).is_none());
+        let nobody = &mut Found::default();
+        // Whoever watches first is told of the deadline of that.
+        let watch = workers.waiter.try_watch().unwrap();
+        watch.wait(Some(Duration::ZERO), nobody);
+        let overseer = Arc::clone(&workers);
+        let overseer = threads::start("overseer", move || overseer.oversee()).unwrap();
+        while !workers.waiter.is_watched() {
+            std::thread::yield_now();
+        }
+        let mut state = workers.lock();
+        far.write_all(b"GET").unwrap();
+        while workers.waiter.is_watched() {
+            std::thread::yield_now();
+        }
+        // The overseer waits for the lock, and this is the worker.
+        let (number, _) = state.crew.join();
+        let watch = workers.waiter.try_watch().unwrap();
+        drop(state);
+        let begun = Instant::now();
+        watch.wait(Some(PATIENCE), nobody);
+        assert!(begun.elapsed() < PATIENCE, "nobody told it");
+        let mut state = workers.lock();
+        assert!(state.crew.take(number, 9).is_some());
+        state.crew.leave(number);
+        drop(state);
+        workers.close(workers.waiter.end());
+        overseer.join().unwrap();
+    }
+
+    #[test]
+    fn an_overseer_that_looks_is_not_held_up_by_more_calls() {
+        let workers = workers();
+        let (client, _far) = client();
+        let mut state = workers.lock();
+        state.crew.queue(waiting((client, None), 0));
+        let mut calls = |overseer| {
+            state.overseer = overseer;
+            workers.reinforce(&mut state, 0);
+            state.crew.calls.take().is_some()
+        };
+        assert_eq!(
+            [calls(Overseer::Rests), calls(Overseer::Looks)],
+            [true, false]
+        );
     }
 
     fn has_rung(alarm: &Alarm) -> bool {

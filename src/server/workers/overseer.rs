@@ -91,7 +91,7 @@ impl Workers {
                 let limit = is_needed.then_some(STAND_IN);
                 if let Some(watch) = self.waiter.try_watch() {
                     state.unlocked(|| self.watch(watch, limit, &mut found));
-                    let refused = self.offer(&mut state, &mut found, self.now());
+                    let refused = self.leave_to_others(&mut state, &mut found, self.now());
                     state.unlocked(|| self.refuse(refused, &Refusal::QueueFull));
                     seen = Some(self.waiter.watches());
                     continue;
