@@ -14,6 +14,8 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
+use super::socket::Wait;
+
 use system::Ends;
 
 pub use system::{drain, empty, fill};
@@ -173,7 +175,7 @@ mod system {
         PipeFlags, SpliceFlags, fcntl_getpipe_size, fcntl_setpipe_size, pipe_with, splice,
     };
 
-    use super::{Filled, Pipe, io};
+    use super::{Filled, Pipe, Wait, io};
 
     #[derive(Debug)]
     pub(super) struct Ends {
@@ -229,11 +231,24 @@ mod system {
     }
 
     /// Moves what is in `pipe` on to `to`; `Ok(0)` means that nothing could be sent within the socket's
-    /// time limit.
+    /// time limit, or without waiting.
     ///
     /// # Errors
     /// When the connection is broken.
-    pub fn drain(pipe: &mut Pipe, to: &TcpStream) -> io::Result<usize> {
+    pub fn drain(pipe: &mut Pipe, to: &TcpStream, wait: Wait) -> io::Result<usize> {
+        match wait {
+            Wait::Tick => drain_within_limit(pipe, to),
+            // There is no flag for it: SPLICE_F_NONBLOCK is about the pipe.
+            Wait::No => {
+                to.set_nonblocking(true)?;
+                let sent = drain_within_limit(pipe, to);
+                to.set_nonblocking(false)?;
+                sent
+            }
+        }
+    }
+
+    fn drain_within_limit(pipe: &mut Pipe, to: &TcpStream) -> io::Result<usize> {
         let Some(ends) = pipe.ends.as_ref().filter(|_| pipe.held > 0) else {
             return Ok(0);
         };
@@ -271,7 +286,7 @@ mod system {
 mod system {
     use std::net::TcpStream;
 
-    use super::{Filled, Pipe, io};
+    use super::{Filled, Pipe, Wait, io};
 
     /// There are none.
     #[derive(Debug)]
@@ -307,7 +322,7 @@ mod system {
     ///
     /// # Errors
     /// None.
-    pub fn drain(_pipe: &mut Pipe, _to: &TcpStream) -> io::Result<usize> {
+    pub fn drain(_pipe: &mut Pipe, _to: &TcpStream, _wait: Wait) -> io::Result<usize> {
         Ok(0)
     }
 }
@@ -318,7 +333,10 @@ mod tests {
     use std::io::{Read, Write};
     use std::net::{TcpListener, TcpStream};
 
+    use rustix::net::sockopt;
+
     use super::*;
+    use crate::net::threads;
 
     fn pair() -> (TcpStream, TcpStream) {
         let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
@@ -338,7 +356,7 @@ mod tests {
         let ((from, mut sender), (to, mut receiver)) = (pair(), pair());
         sender.write_all(b"bodyNEXT").unwrap();
         assert_eq!(fill(&mut pipe, &from, 4).unwrap(), Filled::Bytes(4));
-        assert_eq!(drain(&mut pipe, &to).unwrap(), 4);
+        assert_eq!(drain(&mut pipe, &to, Wait::Tick).unwrap(), 4);
         drop(to);
         let mut got = String::new();
         receiver.read_to_string(&mut got).unwrap();
@@ -365,6 +383,41 @@ mod tests {
         from.set_read_timeout(Some(Duration::from_millis(1)))
             .unwrap();
         assert_eq!(fill(&mut pipe, &from, 4).unwrap(), Filled::Nothing);
+    }
+
+    #[test]
+    fn what_a_receiver_does_not_take_at_once_stays_in_the_pipe() {
+        const BULK: usize = 64 * 1024;
+        let pipes = Pipes::at_most(1);
+        let mut pipe = pipes.lend().unwrap();
+        let ((from, mut sender), (to, mut receiver)) = (pair(), pair());
+        // Little is on its way, so little can become free by itself.
+        sockopt::set_socket_send_buffer_size(&to, BULK / 16).unwrap();
+        to.set_nonblocking(true).unwrap();
+        let mut full = 0;
+        while let Ok(sent) = (&to).write(&vec![b'x'; BULK]) {
+            full += sent;
+        }
+        to.set_nonblocking(false).unwrap();
+        let writes = threads::start("test-sender", move || sender.write_all(&[b'y'; BULK / 4]));
+        let Filled::Bytes(held) = fill(&mut pipe, &from, BULK as u64).unwrap() else {
+            panic!("nothing came");
+        };
+        let sent = drain(&mut pipe, &to, Wait::No).unwrap();
+        assert!(sent < held && pipe.held() == held - sent);
+        let reads = threads::start("test-receiver", move || {
+            let mut all = Vec::new();
+            receiver.read_to_end(&mut all).map(|_length| all)
+        });
+        // It waits again now.
+        while pipe.held() > 0 {
+            assert_ne!(drain(&mut pipe, &to, Wait::Tick).unwrap(), 0);
+        }
+        drop(to);
+        writes.unwrap().join().unwrap().unwrap();
+        let all = reads.unwrap().join().unwrap().unwrap();
+        assert_eq!(all.len(), full + held);
+        assert!(all.ends_with(&vec![b'y'; held]));
     }
 
     #[test]

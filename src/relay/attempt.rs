@@ -277,6 +277,7 @@ impl Exchange<'_> {
             && self.course.upload.pending().is_empty()
             && self.client.conn.unread().is_empty();
         if waits {
+            self.begins_to_wait();
             // A client that sends its body after all need not be waited for.
             let client = (self.client.conn.stream(), Want::Read);
             let next = (hop.conn.stream(), Want::Read);
@@ -289,10 +290,9 @@ impl Exchange<'_> {
         while self.course.upload.is_open() {
             self.check_stage()?;
             while !self.course.upload.pending().is_empty() {
-                match hop
-                    .conn
-                    .send(&[IoSlice::new(self.course.upload.pending())], Wait::Tick)
-                {
+                let pending = [IoSlice::new(self.course.upload.pending())];
+                match hop.conn.send(&pending, self.flow.wait()) {
+                    Ok(0) if self.begins_to_wait() => {}
                     Ok(0) if socket::is_readable(hop.conn.stream()) => return Ok(()),
                     Ok(0) if self.client_is_gone() => {
                         return Err(Failed::Closed(CloseReason::ClientGone));
@@ -300,6 +300,7 @@ impl Exchange<'_> {
                     Ok(0) => self.check_progress(*progress, Side::Hop)?,
                     Ok(count) => {
                         self.course.upload.advance(count);
+                        self.has_moved(count as u64);
                         *progress = Instant::now();
                     }
                     Err(_) => {
@@ -334,6 +335,7 @@ impl Exchange<'_> {
                 Ok(Received::Bytes(_)) => {}
                 Ok(Received::End) | Err(_) => return Err(Failed::Closed(CloseReason::ClientGone)),
                 Ok(Received::Nothing) => {
+                    self.begins_to_wait();
                     let client = (self.client.conn.stream(), Want::Read);
                     let next = (hop.conn.stream(), Want::Read);
                     let Ok((client, next)) = socket::wait_for(client, next, TICK) else {

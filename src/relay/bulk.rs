@@ -5,7 +5,7 @@
 //! and writing, so every rule about time limits, vanished peers and early answers is that of the copy.
 
 use std::io::IoSlice;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::net::conn::Conn;
 use crate::net::pipe::{self, Filled, Pipe};
@@ -40,10 +40,14 @@ impl Exchange<'_> {
         hop.conn.limit_read(patience.min(TICK));
         let mut since = Instant::now();
         while let Some(left) = coder.remaining().filter(|left| *left > 0) {
+            if self.flow.wait() == Wait::No && !socket::is_readable(hop.conn.stream()) {
+                self.begins_to_wait();
+            }
             match pipe::fill(&mut pipe, hop.conn.stream(), left) {
                 Ok(Filled::Bytes(count)) => {
                     hop.conn.count_received(count as u64);
                     coder.skip(count as u64);
+                    self.has_moved(count as u64);
                     self.check_stage()?;
                     self.drain_to_client(&mut pipe)?;
                     since = Instant::now();
@@ -59,7 +63,8 @@ impl Exchange<'_> {
     fn drain_to_client(&mut self, pipe: &mut Pipe) -> Result<(), Failed> {
         let mut since: Option<Instant> = None;
         while pipe.held() > 0 {
-            match pipe::drain(pipe, self.client.conn.stream()) {
+            match pipe::drain(pipe, self.client.conn.stream(), self.flow.wait()) {
+                Ok(0) if self.begins_to_wait() => {}
                 Ok(0) => {
                     self.check_stage()?;
                     let since = *since.get_or_insert_with(Instant::now);
@@ -97,19 +102,26 @@ impl Exchange<'_> {
             self.check_stage()?;
             let client = (self.client.conn.stream(), Want::Read);
             let next = (hop.conn.stream(), Want::Read);
-            let Ok((client, next)) = socket::wait_for(client, next, TICK) else {
+            let limit = match self.flow.wait() {
+                Wait::Tick => TICK,
+                Wait::No => Duration::ZERO,
+            };
+            let Ok((client, next)) = socket::wait_for(client, next, limit) else {
                 return Err(Failed::Refused(Refusal::Internal));
             };
             if next.to_read() {
                 return Ok(moved);
             }
             if !client.to_read() {
-                self.check_progress(*progress, Side::Client)?;
+                if !self.begins_to_wait() {
+                    self.check_progress(*progress, Side::Client)?;
+                }
                 continue;
             }
             match pipe::fill(&mut pipe, self.client.conn.stream(), left) {
                 Ok(Filled::Bytes(count)) => {
                     self.client.conn.count_received(count as u64);
+                    self.has_moved(count as u64);
                     let rest = self.drain_to_hop(&mut pipe, hop)?;
                     self.course.upload.skip(count as u64, &rest);
                     moved = true;
@@ -137,12 +149,14 @@ impl Exchange<'_> {
             if bytes.is_empty() || !self.course.upload.is_open() {
                 return Ok(moved);
             }
-            match hop.conn.send(&[IoSlice::new(bytes)], Wait::Tick) {
+            match hop.conn.send(&[IoSlice::new(bytes)], self.flow.wait()) {
+                Ok(0) if self.begins_to_wait() => {}
                 Ok(0) if socket::is_readable(hop.conn.stream()) => return Ok(true),
                 Ok(0) => self.check_taker(*progress)?,
                 Ok(sent) => {
                     self.client.conn.consume(sent);
                     self.course.upload.skip(sent as u64, b"");
+                    self.has_moved(sent as u64);
                     *progress = Instant::now();
                     moved = true;
                 }
@@ -158,7 +172,8 @@ impl Exchange<'_> {
     fn drain_to_hop(&mut self, pipe: &mut Pipe, hop: &mut Hop) -> Result<Vec<u8>, Failed> {
         let mut progress = Instant::now();
         while pipe.held() > 0 {
-            match pipe::drain(pipe, hop.conn.stream()) {
+            match pipe::drain(pipe, hop.conn.stream(), self.flow.wait()) {
+                Ok(0) if self.begins_to_wait() => {}
                 Ok(0) if socket::is_readable(hop.conn.stream()) => {
                     return pipe::empty(pipe)
                         .map_err(|_no_memory| Failed::Refused(Refusal::Internal));

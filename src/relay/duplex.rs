@@ -95,6 +95,7 @@ impl Exchange<'_> {
         out: &mut Vec<u8>,
     ) -> Result<(), Failed> {
         self.worker.takes_over_hop(&mut hop.conn);
+        self.begins_to_wait();
         let mut down = Down {
             coder,
             out,

@@ -31,6 +31,7 @@ use crate::route::Route;
 use super::access;
 use super::attempt::{Bound, BoundTo, Failed, Hop, HopOrigin};
 use super::connect::TunnelAnswer;
+use super::flow::Flow;
 use super::report::{self, Report, RouteTaken};
 use super::session::Worker;
 use super::upload::Upload;
@@ -62,6 +63,7 @@ pub struct Exchange<'a> {
     pub(super) from_hop: Memory,
     /// How the client's connection ends if the response breaks off.
     pub(super) client_end: ClientEnd,
+    pub(super) flow: Flow,
 }
 
 /// What an exchange has come to: all of it that outlives the worker at hand while it waits for an answer.
@@ -198,7 +200,6 @@ impl Exchange<'_> {
             self.course.request_done = Some(Instant::now());
         } else {
             self.worker.takes_over(self.client);
-            self.worker.may_block();
         }
         Ok(())
     }

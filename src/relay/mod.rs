@@ -9,6 +9,7 @@
 //! - [`respond`]: the final response, from the next hop to the client
 //! - [`duplex`]: the same while the request body still comes
 //! - `bulk`: bodies from socket to socket without a copy
+//! - `flow`: whether bodies are waited for
 //! - [`connect`]: CONNECT, and the start of every tunnel
 //! - [`access`]: who may use this proxy, and where the direct route may go
 //! - [`report`]: what is told of an exchange when it is over
@@ -22,6 +23,7 @@ mod bulk;
 pub mod connect;
 pub mod duplex;
 pub mod exchange;
+mod flow;
 mod introduction;
 pub mod report;
 pub mod respond;

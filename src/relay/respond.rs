@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use crate::balance::failover::AttemptError;
 use crate::balance::state::{Suspicion, is_gateway_error};
-use crate::net::socket::{Received, TICK, Wait};
+use crate::net::socket::{Received, TICK};
 use crate::protocol::answer::HopFailure;
 use crate::protocol::body::{BodyCoder, Sent};
 use crate::protocol::framing::{self, Framing};
@@ -182,9 +182,9 @@ impl Exchange<'_> {
             self.send_to_client(&mut parts)?;
             head = b"";
             hop.conn.consume(passed.taken);
+            self.has_moved(passed.taken as u64);
             if !coder.is_finished() {
                 self.worker.takes_over_hop(&mut hop.conn);
-                self.worker.may_block();
                 self.splice_response(hop, coder)?;
             }
             if coder.is_finished() {
@@ -206,9 +206,10 @@ impl Exchange<'_> {
         let since = Instant::now();
         hop.conn.limit_read(patience.min(TICK));
         loop {
-            match hop.conn.receive_bulk(Wait::Tick) {
+            match hop.conn.receive_bulk(self.flow.wait()) {
                 Ok(Received::Bytes(_)) => return Ok(true),
                 Ok(Received::End) => return Ok(false),
+                Ok(Received::Nothing) if self.begins_to_wait() => {}
                 Ok(Received::Nothing) => self.check_flow(since)?,
                 Err(_) => return Err(truncated(HopFailure::Truncated)),
             }

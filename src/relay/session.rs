@@ -25,6 +25,7 @@ use crate::stop::Stage;
 use super::access::Asking;
 use super::attempt::{Failed, Hop, look_at};
 use super::exchange::{ClientEnd, Course, Done, Exchange};
+use super::flow::Flow;
 use super::introduction::{self, Introduction};
 use super::report::{Report, RouteTaken};
 use super::upload::Upload;
@@ -545,6 +546,7 @@ impl Turn<'_> {
             scratch_response: std::mem::take(&mut scratch.response),
             from_hop: std::mem::take(&mut scratch.from_hop),
             client_end: ClientEnd::Orderly,
+            flow: Flow::default(),
         }
     }
 

@@ -1,8 +1,6 @@
-//! How deep the stack of a worker gets: the largest head, another upstream, trailers both ways, a refusal.
-//!
-//! An overflow ends the process, so this is tried on an eighth of the stack that workers have; and what is
-//! compiled for tests needs more of it than a release.
+//! What an exchange asks of its worker: how deep its stack gets, and when it says that it waits.
 
+use std::cell::{Cell, RefCell};
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
@@ -21,9 +19,10 @@ use crate::net::threads::{self, STACK};
 const PATIENCE: Duration = Duration::from_secs(20);
 const TRAILER: &str = "X-Last: x\r\n\r\n";
 
-struct Alone;
+/// A worker that says when it is told that it may have to wait.
+struct Alone<'a>(&'a dyn Fn());
 
-impl Worker for Alone {
+impl Worker for Alone<'_> {
     fn another_exchange(&self) -> Turns {
         Turns::GoOn
     }
@@ -32,7 +31,9 @@ impl Worker for Alone {
 
     fn takes_over_hop(&self, _conn: &mut Conn) {}
 
-    fn may_block(&self) {}
+    fn may_block(&self) {
+        self.0();
+    }
 
     fn dials(&self) {}
 
@@ -75,9 +76,9 @@ fn read_to(stream: &mut TcpStream, end: &str) -> Vec<u8> {
 fn serve(ctx: &Arc<Context>, mut client: Box<Client>) {
     let mut scratch = Scratch::default();
     loop {
-        let mut outcome = session::serve(ctx, &mut scratch, client, &Alone);
+        let mut outcome = session::serve(ctx, &mut scratch, client, &Alone(&|| {}));
         while let Outcome::Asked(asked) = outcome {
-            outcome = session::go_on(ctx, &mut scratch, *asked, &Alone);
+            outcome = session::go_on(ctx, &mut scratch, *asked, &Alone(&|| {}));
         }
         client = match outcome {
             Outcome::Park(client) | Outcome::Yield(client) => client,
@@ -90,6 +91,28 @@ fn serve(ctx: &Arc<Context>, mut client: Box<Client>) {
     }
 }
 
+fn context(text: &str) -> Arc<Context> {
+    let config = config::parse(text, "test.yaml").unwrap();
+    Arc::new(Context::new(config, Resolver::default()).unwrap())
+}
+
+/// A client's own end, and the client.
+fn client() -> (TcpStream, Box<Client>) {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let address = listener.local_addr().unwrap();
+    let near = TcpStream::connect_timeout(&address, PATIENCE).unwrap();
+    let (far, address) = listener.accept().unwrap();
+    far.set_read_timeout(Some(TICK)).unwrap();
+    let permit = Permits::new(1).take(1).unwrap();
+    let share = Arc::new(PerClient::default()).take(address.ip(), None);
+    let permits = (permit, share.unwrap());
+    let conn = Conn::prepared(far, TICK);
+    let client = Client::new(conn, (address, Arrival::Direct), permits);
+    (near, Box::new(client))
+}
+
+/// An overflow ends the process, so this is tried on an eighth of the stack that workers have; and what is
+/// compiled for tests needs more of it than a release.
 #[test]
 fn the_deepest_request_needs_less_than_an_eighth_of_a_stack() {
     let fields = fields();
@@ -100,18 +123,8 @@ fn the_deepest_request_needs_less_than_an_eighth_of_a_stack() {
         "listen: '127.0.0.1:0'\nmode: priority\n\
          upstream: [{{url: 'http://{deaf}', priority: 1}}, {{url: 'http://{good}', priority: 2}}]"
     );
-    let config = config::parse(&text, "test.yaml").unwrap();
-    let ctx = Arc::new(Context::new(config, Resolver::default()).unwrap());
-    let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
-    let address = listener.local_addr().unwrap();
-    let mut near = TcpStream::connect_timeout(&address, PATIENCE).unwrap();
-    let (far, address) = listener.accept().unwrap();
-    far.set_read_timeout(Some(TICK)).unwrap();
-    let permit = Permits::new(1).take(1).unwrap();
-    let share = Arc::new(PerClient::default()).take(address.ip(), None);
-    let permits = (permit, share.unwrap());
-    let conn = Conn::prepared(far, TICK);
-    let client = Box::new(Client::new(conn, (address, Arrival::Direct), permits));
+    let ctx = context(&text);
+    let (mut near, client) = client();
     let worker = thread::Builder::new().stack_size(STACK / 8);
     let worker = worker.spawn(move || serve(&ctx, client)).unwrap();
     near.write_all(format!("PUT http://o.test/ HTTP/1.1\r\nHost: o.test\r\n{chunked}").as_bytes())
@@ -126,4 +139,57 @@ fn the_deepest_request_needs_less_than_an_eighth_of_a_stack() {
     for thread in [worker, first, second] {
         thread.join().unwrap();
     }
+}
+
+/// Longer than one read, and short enough for all buffers.
+const BODY: usize = 40 * 1024;
+
+/// Passes on a response of which `first` bytes of the body are there before anybody looks, and the others
+/// come when its worker says that it waits. Says how often it did.
+fn waits_for_a_body_of_which_are_there(first: usize) -> usize {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let hop = listener.local_addr().unwrap();
+    let ctx = context(&format!(
+        "listen: '127.0.0.1:0'\nupstream: [{{url: 'http://{hop}'}}]"
+    ));
+    let (mut near, client) = client();
+    near.write_all(b"GET http://o.test/ HTTP/1.1\r\nHost: o.test\r\n\r\n")
+        .unwrap();
+    let mut scratch = Scratch::default();
+    let begun = session::serve(&ctx, &mut scratch, client, &Alone(&|| {}));
+    let Outcome::Asked(mut asked) = begun else {
+        panic!("not asked, but {begun:?}");
+    };
+    let (mut upstream, _) = listener.accept().unwrap();
+    let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {BODY}\r\n\r\n");
+    let body = "x".repeat(BODY);
+    let answer = [head.as_bytes(), &body.as_bytes()[..first]].concat();
+    upstream.write_all(&answer).unwrap();
+    let mut there = vec![0; BODY * 2];
+    while asked.hop().stream().peek(&mut there).unwrap() < answer.len() {
+        thread::yield_now();
+    }
+    let waits = Cell::new(0);
+    let upstream = RefCell::new(upstream);
+    let tells = || {
+        waits.set(waits.get() + 1);
+        let rest = &body.as_bytes()[first..];
+        upstream.borrow_mut().write_all(rest).unwrap();
+    };
+    let outcome = session::go_on(&ctx, &mut scratch, *asked, &Alone(&tells));
+    assert!(matches!(outcome, Outcome::Park(_)), "{outcome:?}");
+    let answer = read_to(&mut near, &body);
+    assert!(answer.starts_with(b"HTTP/1.1 200 OK\r\n"));
+    waits.get()
+}
+
+#[test]
+fn a_body_that_is_there_is_passed_on_without_a_word() {
+    assert_eq!(waits_for_a_body_of_which_are_there(BODY), 0);
+}
+
+#[test]
+fn whoever_waits_for_the_rest_of_a_body_says_so_once_and_before() {
+    assert_eq!(waits_for_a_body_of_which_are_there(BODY - 1), 1);
+    assert_eq!(waits_for_a_body_of_which_are_there(1), 1);
 }

@@ -366,7 +366,7 @@ impl Half {
                 Err(_) => return Err(TunnelEnd::Reset),
             }
             while pipe.held() > 0 {
-                match pipe::drain(pipe, self.to()) {
+                match pipe::drain(pipe, self.to(), Wait::Tick) {
                     Ok(0) => self.check_patience()?,
                     Ok(sent) => self.count(Age::Fresh, sent),
                     Err(_) => return Err(TunnelEnd::Reset),

@@ -41,7 +41,7 @@ use crate::relay::{Client, Context, Scratch};
 use crate::stop::{Alarm, Woken};
 
 use super::acceptor::Acceptor;
-use super::crew::{Crew, Seat, Ticket};
+use super::crew::{Crew, SLOW, Seat, Ticket};
 use super::queue::Job;
 use super::table::Place;
 use super::waiter::{Back, Found, Ready, Waiter, Waiting, Watch};
@@ -54,9 +54,8 @@ const LEAVE_AFTER: Duration = Duration::from_secs(10);
 /// How long a connection whose next request is always there is served while others wait, in microseconds.
 /// Without an end, a few of them would hold all workers: each of their exchanges is a short one.
 const TURN: u64 = 20_000;
-/// Workers a core that run at once, those that have been blocked for a while not counted. Fewer leave the
-/// core idle when some block; more only wake one another.
-const AT_ONCE: usize = 4;
+/// A connection that is not made within this time, in microseconds, is waited for: others run meanwhile.
+const DIAL: u64 = 200;
 
 /// What is said when there is no thread.
 static NO_THREAD: Seldom = Seldom::new();
@@ -101,6 +100,7 @@ pub(super) struct Bounds {
     workers: usize,
     queue: usize,
     patience: Duration,
+    /// Workers that run at once, those not counted that wait for a peer: more only wake one another.
     at_once: usize,
 }
 
@@ -115,7 +115,7 @@ impl Bounds {
             workers,
             queue: limits.queue.map_or(4 * workers, usize::from),
             patience: limits.queue_timeout,
-            at_once: AT_ONCE * cores,
+            at_once: cores,
         }
     }
 }
@@ -589,6 +589,8 @@ impl Worker for Bench<'_> {
     }
 
     fn dials(&self) {
+        let begun = self.workers.now().saturating_sub(SLOW - DIAL);
+        self.seat.begun.store(begun, Ordering::Relaxed);
         self.workers.leave_watch(&mut self.workers.lock());
     }
 
