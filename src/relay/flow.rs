@@ -8,9 +8,11 @@ use crate::net::socket::Wait;
 
 use super::exchange::Exchange;
 
-/// From here on a body is long, in bytes: others are not to wait for the rest of it. It takes less than a
+/// From here on a body is long, in bytes: others are not to wait for the rest of it. It takes about a
 /// millisecond to move so much.
 const LONG: u64 = 1024 * 1024;
+/// A piece takes as long as one of so many bytes at least.
+const LEAST: u64 = 16 * 1024;
 
 /// How far an exchange has come with its bodies on the worker at hand.
 #[derive(Debug)]
@@ -46,9 +48,9 @@ impl Exchange<'_> {
         is_new
     }
 
-    /// So many bytes of a body went on.
+    /// A piece of so many bytes of a body went on.
     pub(super) fn has_moved(&mut self, bytes: u64) {
-        self.flow.moved = self.flow.moved.saturating_add(bytes);
+        self.flow.moved = self.flow.moved.saturating_add(bytes.max(LEAST));
         if self.flow.moved > LONG {
             self.begins_to_wait();
         }

@@ -621,10 +621,11 @@ impl Turn<'_> {
 
     fn send_answer(mut self, mut client: Box<Client>, answer: &[u8], then: Persistence) -> Next {
         let patience = self.snapshot.config.limits.io_timeout.min(TICK * 5);
-        let stop = &self.ctx.stop;
+        let (stop, worker) = (&self.ctx.stop, self.worker);
         let sent = client
             .conn
             .send_all(&mut [IoSlice::new(answer)], patience, &mut || {
+                worker.may_block();
                 look_at(stop.stage())
             });
         if sent.is_ok() {

@@ -26,6 +26,9 @@ pub(super) const SLOW: u64 = 1_000;
 /// An exchange that has lasted this long gives its worker's place up when requests wait: 1 s.
 pub(super) const LASTING: u64 = 1_000_000;
 
+/// After so many microseconds one that makes a connection is: 200 µs.
+pub(super) const DIAL: u64 = 200;
+
 /// So many microseconds of work are worth one worker: to wake another for less costs more than it spares.
 const WORTH_A_CALL: usize = 400;
 /// Tasks whose times the average is of.
@@ -126,6 +129,8 @@ pub(super) struct Seat {
     pub(super) since: AtomicU64,
     /// It may be waiting for a peer.
     pub(super) may_block: AtomicBool,
+    /// It makes, or has made, a connection.
+    pub(super) dials: AtomicBool,
 }
 
 impl<T, A> Default for Crew<T, A> {
@@ -459,6 +464,13 @@ impl<T, A> Crew<T, A> {
         posts.filter(|post| post.is_quick(now)).count()
     }
 
+    /// Whether a connection that somebody makes takes its time.
+    pub(super) fn dials(&self, now: u64) -> bool {
+        let posts = self.posts.iter().flatten();
+        let mut late = posts.filter(|post| post.serving.is_some() && !post.is_quick(now));
+        late.any(|post| post.seat.dials.load(Ordering::Relaxed))
+    }
+
     /// Lets up to `wanted` exchanges that last, or that belong to a client with more than `fair` workers
     /// while others wait, give up their workers' places; returns how many did. `budget` is what their
     /// threads are counted in from now on.
@@ -593,7 +605,9 @@ impl Post {
         let begun = self.seat.begun.load(Ordering::Relaxed);
         let waits = self.seat.may_block.load(Ordering::Relaxed);
         let counts = self.serving.is_some() && self.lasting.is_none();
-        counts && !waits && now.saturating_sub(begun) < SLOW
+        let dials = self.seat.dials.load(Ordering::Relaxed);
+        let limit = if dials { DIAL } else { SLOW };
+        counts && !waits && now.saturating_sub(begun) < limit
     }
 }
 

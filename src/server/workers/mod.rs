@@ -41,7 +41,7 @@ use crate::relay::{Client, Context, Scratch};
 use crate::stop::{Alarm, Woken};
 
 use super::acceptor::Acceptor;
-use super::crew::{Crew, SLOW, Seat, Ticket};
+use super::crew::{Crew, Seat, Ticket};
 use super::queue::Job;
 use super::table::Place;
 use super::waiter::{Back, Found, Ready, Waiter, Waiting, Watch};
@@ -54,8 +54,6 @@ const LEAVE_AFTER: Duration = Duration::from_secs(10);
 /// How long a connection whose next request is always there is served while others wait, in microseconds.
 /// Without an end, a few of them would hold all workers: each of their exchanges is a short one.
 const TURN: u64 = 20_000;
-/// A connection that is not made within this time, in microseconds, is waited for: others run meanwhile.
-const DIAL: u64 = 200;
 
 /// What is said when there is no thread.
 static NO_THREAD: Seldom = Seldom::new();
@@ -282,6 +280,7 @@ impl Workers {
             let begun = now;
             seat.begun.store(begun, Ordering::Relaxed);
             seat.may_block.store(false, Ordering::Relaxed);
+            seat.dials.store(false, Ordering::Relaxed);
             let again = state.unlocked(|| self.serve(task, patience, (number, seat), &mut scratch));
             now = self.now();
             state.crew.note_pace(now.saturating_sub(begun));
@@ -349,7 +348,7 @@ impl Workers {
             number,
             seat,
             place: Cell::new(None),
-            looked: Cell::new(0),
+            looked: Cell::new(seat.begun.load(Ordering::Relaxed)),
             leave: Cell::new(Leave::Allowed),
         };
         let mut task = task;
@@ -414,7 +413,6 @@ impl Workers {
             Task::GoOn(waiting) => self.at(waiting.asked.since()),
         };
         bench.seat.since.store(since, Ordering::Relaxed);
-        bench.looked.set(now);
         let served = match task {
             Task::Begin(job) => {
                 let (client, place) = job.what;
@@ -589,8 +587,7 @@ impl Worker for Bench<'_> {
     }
 
     fn dials(&self) {
-        let begun = self.workers.now().saturating_sub(SLOW - DIAL);
-        self.seat.begun.store(begun, Ordering::Relaxed);
+        self.seat.dials.store(true, Ordering::Relaxed);
         self.workers.leave_watch(&mut self.workers.lock());
     }
 

@@ -11,7 +11,7 @@ use std::time::Duration;
 use crate::protocol::answer::Refusal;
 use crate::stop::Woken;
 
-use super::super::crew::SLOW;
+use super::super::crew::{DIAL, SLOW};
 use super::super::waiter::Found;
 use super::{Locked, State, Workers, micros};
 
@@ -80,8 +80,12 @@ impl Workers {
         let mut state = self.lock();
         while !state.closing {
             self.dismiss_late(&mut state);
-            self.help(&mut state);
             let watches = self.waiter.watches();
+            if state.crew.has_work() && !state.crew.is_active(self.now()) {
+                // All wait for somebody: maybe for one who has come meanwhile.
+                self.stand_in(&mut state, Some(Duration::ZERO), &mut found);
+            }
+            self.help(&mut state);
             // Whoever should may block, or nobody has watched since the last look.
             let is_left = state.overseer == Overseer::Relieves || seen == Some(watches);
             if is_left && !self.waiter.is_watched() && !self.is_relieved(&mut state) {
@@ -89,10 +93,7 @@ impl Workers {
                 // those who wait: then it is asked for again.
                 let is_needed = state.crew.threads() > 0 || state.crew.has_work();
                 let limit = is_needed.then_some(STAND_IN);
-                if let Some(watch) = self.waiter.try_watch() {
-                    state.unlocked(|| self.watch(watch, limit, &mut found));
-                    let refused = self.leave_to_others(&mut state, &mut found, self.now());
-                    state.unlocked(|| self.refuse(refused, &Refusal::QueueFull));
+                if self.stand_in(&mut state, limit, &mut found) {
                     seen = Some(self.waiter.watches());
                     continue;
                 }
@@ -106,7 +107,12 @@ impl Workers {
                 (Overseer::Dozes, true) if seen == Some(watches) => Overseer::Rests,
                 (_, true) => Overseer::Dozes,
             };
-            let limit = state.overseer.limit();
+            let limit = if self.is_held_up(&state) {
+                Some(Duration::from_micros(DIAL))
+            } else {
+                state.overseer.limit()
+            };
+            let watches = self.waiter.watches();
             let woken = state.unlocked(|| self.alarm.wait(limit));
             seen = (woken == Woken::TimedOut).then_some(watches);
         }
@@ -114,6 +120,22 @@ impl Workers {
         let left = state.crew.take_answers();
         drop(state);
         self.cut(left);
+    }
+
+    /// Watches for at most `limit`; whatever is found is for others. `false`: somebody else watches.
+    fn stand_in(&self, state: &mut Locked<'_>, limit: Option<Duration>, found: &mut Found) -> bool {
+        let Some(watch) = self.waiter.try_watch() else {
+            return false;
+        };
+        state.unlocked(|| self.watch(watch, limit, found));
+        let refused = self.leave_to_others(state, found, self.now());
+        state.unlocked(|| self.refuse(refused, &Refusal::QueueFull));
+        true
+    }
+
+    /// Whether some wait behind workers that make connections, of whom only so many begin at a time.
+    fn is_held_up(&self, state: &State) -> bool {
+        state.crew.has_work() && state.crew.dials(self.now())
     }
 
     /// Has a worker watch from now on, if one can be had.
