@@ -5,12 +5,12 @@
 //! wakes one thread. The watch is vacant while that one works, until the next worker has nothing to do.
 //! [`super::crew`] says how many run at once.
 //!
-//! The overseer (see [`overseer`]) sees to it that somebody watches, and that workers are called or started
-//! for jobs that wait. Workers leave when they have been idle for a while. An exchange that lasts (a stream, a reader that stalls, an
-//! upstream that thinks) would use the workers up one by one; so when requests wait and no worker is
-//! free, such a thread stops counting as a worker: it finishes its exchange within the budget of
-//! tunnels, and a new thread takes its place. While requests of several clients wait, none of them
-//! holds more than half of the workers.
+//! The overseer (see [`overseer`]) sees to it that somebody watches, and that workers are called or
+//! started for jobs that wait. Workers leave when they have been idle for a while. An exchange that lasts
+//! (a stream, a reader that stalls, an upstream that thinks) would use the workers up one by one; so when
+//! requests wait and no worker is free, such a thread stops counting as a worker: it finishes its exchange
+//! within the budget of tunnels, and a new thread takes its place. While requests of several clients wait,
+//! none of them holds more than half of the workers.
 //!
 //! An exchange whose next hop has not answered yet is set aside with the waiter, and still counts as one
 //! worker: `limits.workers` is how many requests are at work at a time, with a thread or without. Where
