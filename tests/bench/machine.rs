@@ -3,6 +3,7 @@
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener};
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
@@ -14,6 +15,9 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// As many pending connections as the kernel allows: a burst must not become a wait of a second.
 const BACKLOG: i32 = 4096;
+
+/// Addresses of clients; a multiple of them is counted in a byte.
+const SOURCES: u8 = 32;
 
 /// Longer silence than this is an error of whatever is measured.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(15);
@@ -98,6 +102,14 @@ pub(crate) fn accept(listener: &OwnedFd) -> io::Result<Option<OwnedFd>> {
     }
 }
 
+/// The next client's address. A connection that was closed keeps its port for a minute, and who looks for one
+/// of the few that are left finds it slowly; so there are several addresses.
+fn source() -> SocketAddrV4 {
+    static NEXT: AtomicU8 = AtomicU8::new(0);
+    let host = 1 + NEXT.fetch_add(1, Ordering::Relaxed) % SOURCES;
+    SocketAddrV4::new(Ipv4Addr::new(127, 0, 0, host), 0)
+}
+
 /// Begins a connection to a port of loopback.
 pub(crate) fn open(port: u16, waiting: Waiting) -> io::Result<OwnedFd> {
     let flags = match waiting {
@@ -109,6 +121,7 @@ pub(crate) fn open(port: u16, waiting: Waiting) -> io::Result<OwnedFd> {
     if waiting == Waiting::InCall {
         set_socket_timeout(&socket, Timeout::Recv, Some(PATIENCE))?;
     }
+    rustix::net::bind(&socket, &source())?;
     match rustix::net::connect(&socket, &SocketAddrV4::new(Ipv4Addr::LOCALHOST, port)) {
         Ok(()) | Err(Errno::INPROGRESS) => Ok(socket),
         Err(error) => Err(error.into()),
