@@ -11,7 +11,7 @@ pub enum OfflineReason {
     Closed,
     /// What it sent is not an HTTP/1.x response.
     Malformed,
-    /// It answered 407: the credentials configured for it are wrong or missing.
+    /// It answered 407, or 401 to CONNECT: the credentials configured for it are wrong or missing.
     Auth,
     /// A response body ended before its framing says so.
     Truncated,
@@ -92,7 +92,7 @@ impl fmt::Display for OfflineReason {
             Self::ConnectFailed(what) => write!(f, "cannot connect: {what}"),
             Self::Closed => f.write_str("closed the connection before a response"),
             Self::Malformed => f.write_str("malformed response"),
-            Self::Auth => f.write_str("auth: refused the credentials configured for it (407)"),
+            Self::Auth => f.write_str("auth: refused the credentials configured for it"),
             Self::Truncated => f.write_str("response body cut short"),
             Self::ProbeTimeout => f.write_str("probe: no answer in time"),
             Self::ProbeConnect(what) => write!(f, "probe: cannot connect: {what}"),

@@ -93,12 +93,34 @@ pub(super) fn parse(text: &str, shape: &'static Shape) -> Result<Value, SyntaxEr
             let text = said
                 .rsplit_once(" at line ")
                 .map_or(said.as_str(), |(text, _)| text);
-            SyntaxError {
-                line,
-                text: text.to_owned(),
-            }
+            let remedy = REMEDIES.iter().find(|(mistake, _)| text.contains(mistake));
+            let text = match remedy {
+                Some((_, remedy)) => format!("{text}: {remedy}"),
+                None => text.to_owned(),
+            };
+            SyntaxError { line, text }
         })
 }
+
+/// What to write instead of what the parser does not understand, by what it says.
+const REMEDIES: [(&str, &str); 4] = [
+    (
+        "found character that cannot start any token",
+        "indent with spaces, not with a tab, and write a text that begins with @, ` or % in 'quotes'",
+    ),
+    (
+        "mapping values are not allowed in this context",
+        "write a text with a colon and a space in it in 'quotes', and keys of one block below one another",
+    ),
+    (
+        "unknown anchor",
+        "write a text that begins with * in 'quotes'",
+    ),
+    (
+        "found unexpected end of stream",
+        "a quote is not closed, maybe far above",
+    ),
+];
 
 /// Counts brackets, wherever they stand but in lines of comment: a text with a
 /// thousand of them would be a wonder.

@@ -375,6 +375,21 @@ mod tests {
     }
 
     #[test]
+    fn what_is_no_yaml_is_told_with_its_remedy() {
+        for (text, remedy) in [
+            ("upstream:\n\t- url: x\n", "not with a tab"),
+            ("password: @x\n", "begins with @, ` or % in 'quotes'"),
+            ("password: %x\n", "begins with @, ` or % in 'quotes'"),
+            ("password: a: b\n", "a colon and a space in it in 'quotes'"),
+            ("password: *x\n", "begins with * in 'quotes'"),
+            ("listen: 'a:1\n", "a quote is not closed"),
+        ] {
+            let error = parse(text, "c.yaml").unwrap_err().to_string();
+            assert!(error.contains(remedy), "{text:?}: {error}");
+        }
+    }
+
+    #[test]
     fn a_byte_order_mark_is_no_mistake() {
         clean(&format!("\u{feff}{SMALLEST}"));
     }

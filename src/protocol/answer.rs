@@ -120,7 +120,7 @@ pub enum HopFailure {
     TooManyInterim,
     /// It switched protocols (101) unasked, or to another one. 502.
     SwitchUnasked,
-    /// It does not accept this proxy's credentials (its 407). 502.
+    /// It does not accept this proxy's credentials (its 407, or 401 to CONNECT). 502.
     AuthenticationRefused,
 }
 

@@ -138,6 +138,7 @@ impl Report {
         // What began before the log was turned on is not in it: it would be a line without words.
         let is_wanted = self.words.is_some() || self.kind == MethodClass::Unread;
         if ctx.access_log.is_on() && is_wanted {
+            let cause = self.failure().or(self.cause);
             let words = self.words.unwrap_or_default();
             ctx.access_log.record(Entry {
                 time: SystemTime::now(),
@@ -156,7 +157,7 @@ impl Report {
                     RouteTaken::Upstream(upstream) => upstream.spec.name.clone(),
                 },
                 attempts: self.attempts,
-                cause: self.cause,
+                cause,
                 agent: words.agent,
             });
         }

@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use crate::balance::failover::AttemptError;
 use crate::balance::state::{Suspicion, is_gateway_error};
+use crate::balance::upstream::Lease;
 use crate::net::socket::{Received, TICK};
 use crate::protocol::answer::HopFailure;
 use crate::protocol::body::{BodyCoder, Sent};
@@ -59,8 +60,8 @@ impl Exchange<'_> {
     pub(super) fn examine(&mut self, hop: &Hop, head: &ResponseHead) -> Result<Framing, Failed> {
         let framing = framing::of_response(self.head.method(), head)
             .map_err(|error| Failed::no_response(HopFailure::from(error)))?;
-        if head.status() == 407 {
-            // It wants credentials from us; the client's answer to it would be another's password.
+        if self.is_about_our_credentials(hop, head.status()) {
+            // The client's answer to it would be another's password.
             return Err(Failed::no_response(HopFailure::AuthenticationRefused));
         }
         if let Some(lease) = &hop.lease {
@@ -73,6 +74,18 @@ impl Exchange<'_> {
             }
         }
         Ok(framing)
+    }
+
+    /// Whether a next hop with this answer refuses us, not the client's request. A 401 comes from an origin
+    /// (RFC 9110 §15.5.2), except to CONNECT, with which no origin is asked: some proxies (tinyproxy) say
+    /// it when the credentials that they got are wrong.
+    fn is_about_our_credentials(&self, hop: &Hop, status: u16) -> bool {
+        let sent_some = |lease: &Lease| lease.upstream().spec.credentials.is_some();
+        match status {
+            407 => true,
+            401 => self.head.method() == "CONNECT" && hop.lease.as_ref().is_some_and(sent_some),
+            _ => false,
+        }
     }
 
     /// Passes the response on. Returns whether the client's connection goes on.

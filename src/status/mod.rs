@@ -87,7 +87,11 @@ pub enum NoQuestion {
 impl fmt::Display for NoQuestion {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Config(error) => error.fmt(f),
+            Self::Config(error) => write!(
+                f,
+                "{error}\nA relay that runs all the same can be asked with --admin URL, and --token-file FILE if \
+                 it has a token."
+            ),
             Self::Other(text) => f.write_str(text),
         }
     }

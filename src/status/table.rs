@@ -84,10 +84,14 @@ pub(super) fn render(status: &Json, paint: Paint) -> String {
     if let Some(error) = reload.get("error").text() {
         let since = clean(reload.get("failing_since").text().unwrap_or_default());
         let what = paint.text(Color::Red, "the file cannot be used");
-        line(
-            &mut out,
-            &format!("configuration: {what} since {since}: {}", clean(error)),
-        );
+        line(&mut out, &format!("configuration: {what} since {since}:"));
+        for mistake in error.lines() {
+            line(&mut out, &format!("  {}", clean(mistake)));
+        }
+    }
+    for key in reload.get("needs_restart").elements() {
+        let word = paint.text(Color::Yellow, "needs a restart");
+        line(&mut out, &format!("{word}: {}", shown(key)));
     }
     for warning in status.get("config").get("warnings").elements() {
         let word = paint.text(Color::Yellow, "warning");
@@ -213,7 +217,7 @@ mod tests {
         "active_connections":3,"connections":{"limit":99},"tunnels":1,
         "workers":{"busy":1,"limit":128},"queue":{"waiting":0,"limit":512},
         "config":{"warnings":["c.yaml:1: x"]},
-        "reload":{"error":"c.yaml:2: bad","failing_since":"2026-01-01T00:00:00.000Z"},
+        "reload":{"error":"c.yaml:2: bad\nc.yaml:3: worse","needs_restart":["listen"],"failing_since":"2026-01-01T00:00:00.000Z"},
         "upstreams":[
         {"name":"one","online":true,"drained":false,"since":null,"active_connections":3,
          "latency_ms":12.5,"attempts":6,"attempts_answered":6,"attempts_failed":0,"reason":null},
@@ -224,7 +228,10 @@ mod tests {
     const PLAIN: &str = "\
 not ready (no upstream is online)  version 0.2.0  up 1 h 2 min  mode best
 requests 7 (2 failed)  connections 3/99  tunnels 1  workers 1/128  queue 0/512
-configuration: the file cannot be used since 2026-01-01T00:00:00.000Z: c.yaml:2: bad
+configuration: the file cannot be used since 2026-01-01T00:00:00.000Z:
+  c.yaml:2: bad
+  c.yaml:3: worse
+needs a restart: listen
 warning: c.yaml:1: x
 
 UPSTREAM      STATE    SINCE                     ACTIVE  LATENCY  ATTEMPTS  FAILED  REASON

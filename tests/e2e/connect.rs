@@ -272,6 +272,34 @@ fn a_407_of_an_upstream_sends_connect_to_the_next_one() {
     first.expect_never_saw("early");
 }
 
+/// So tinyproxy answers wrong credentials; missing ones it answers with 407.
+#[test]
+fn a_401_to_connect_is_about_the_credentials_if_any_were_sent() {
+    const ITS_401: &str = "HTTP/1.0 401 Unauthorized\r\nWWW-Authenticate: Basic realm=\"a\"\r\n\
+         Content-Length: 0\r\n\r\n";
+    let (first, second) = (Upstream::by_hand("a"), Upstream::echo_ok("b"));
+    let members = [
+        first.with("{priority: 1, username: bob, password: wrong}"),
+        second.with("priority: 2"),
+    ];
+    let proxy = Proxy::with_yaml("mode: priority", members);
+    let mut client = proxy.client();
+    client.send(format!("{CONNECT}early"));
+    let (mut hop, _) = first.accept_and_read_request();
+    first.answer_probes(ProbeAnswer::Status(401));
+    hop.send(ITS_401);
+    client.expect_tunnel().expect_bytes("early");
+    assert!(!proxy.upstream("a").online, "its credentials are wrong");
+    first.expect_never_saw("early");
+
+    let (proxy, upstream, mut client) = one_upstream();
+    client.send(CONNECT);
+    let (mut hop, _) = upstream.accept_and_read_request();
+    hop.send(ITS_401);
+    client.expect_status(401).expect_closed();
+    proxy.expect_online("a");
+}
+
 /// D19.
 #[test]
 fn a_407_of_the_only_upstream_is_502() {
