@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use super::reason::OfflineReason;
 
-/// How many answers 502, 503 or 504 in a row make an upstream a suspect.
-const GATEWAY_ERRORS_IN_A_ROW: u32 = 3;
+/// How many doubtful answers in a row make an upstream a suspect.
+const DOUBTS_IN_A_ROW: u32 = 3;
 
 /// Whether an upstream takes part in balancing.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -110,12 +110,12 @@ pub(super) struct State {
     attempt_failures: u32,
     probe_failures: u32,
     probe_successes: u32,
-    gateway: GatewayErrors,
+    doubts: Doubts,
 }
 
-/// Answers 502, 503 and 504 in a row.
+/// Doubtful answers in a row.
 #[derive(Default, Debug)]
-struct GatewayErrors {
+struct Doubts {
     count: u32,
     first_target: u64,
     targets: Targets,
@@ -137,7 +137,7 @@ impl State {
             attempt_failures: 0,
             probe_failures: 0,
             probe_successes: 0,
-            gateway: GatewayErrors::default(),
+            doubts: Doubts::default(),
         }
     }
 
@@ -158,8 +158,8 @@ impl State {
         self.attempt_failures.saturating_add(self.probe_failures)
     }
 
-    pub(super) fn gateway_errors(&self) -> u32 {
-        self.gateway.count
+    pub(super) fn doubts(&self) -> u32 {
+        self.doubts.count
     }
 
     pub(super) fn shown(&self) -> UpstreamState {
@@ -178,22 +178,22 @@ impl State {
         self.attempt_failures = 0;
     }
 
-    /// The final status of a response was not 502, 503 or 504.
-    pub(super) fn gateway_answered(&mut self) {
-        self.gateway = GatewayErrors::default();
+    /// See [`super::vitals::Vitals::trust`].
+    pub(super) fn trust(&mut self) {
+        self.doubts = Doubts::default();
     }
 
-    /// A final 502, 503 or 504 for the target with this hash.
-    pub(super) fn gateway_error(&mut self, target: u64) -> Suspicion {
-        if self.gateway.count == 0 {
-            self.gateway.first_target = target;
-        } else if self.gateway.first_target != target {
-            self.gateway.targets = Targets::Several;
+    /// See [`super::vitals::Vitals::doubt`].
+    pub(super) fn doubt(&mut self, target: u64) -> Suspicion {
+        if self.doubts.count == 0 {
+            self.doubts.first_target = target;
+        } else if self.doubts.first_target != target {
+            self.doubts.targets = Targets::Several;
         }
-        self.gateway.count = self.gateway.count.saturating_add(1);
-        match self.gateway.targets {
-            Targets::Several if GATEWAY_ERRORS_IN_A_ROW <= self.gateway.count => {
-                self.gateway = GatewayErrors::default();
+        self.doubts.count = self.doubts.count.saturating_add(1);
+        match self.doubts.targets {
+            Targets::Several if DOUBTS_IN_A_ROW <= self.doubts.count => {
+                self.doubts = Doubts::default();
                 Suspicion::Probe
             }
             Targets::Several | Targets::One => Suspicion::None,
@@ -285,7 +285,7 @@ impl State {
     /// Gives the length of the epoch that ends.
     fn begin_epoch(&mut self, now_unix_ms: u64) -> Option<Duration> {
         self.epoch = self.epoch.next();
-        self.gateway = GatewayErrors::default();
+        self.doubts = Doubts::default();
         let began = self.since_unix_ms.replace(now_unix_ms)?;
         Some(Duration::from_millis(now_unix_ms.saturating_sub(began)))
     }
@@ -571,9 +571,9 @@ mod tests {
         for answer in answers.split_whitespace() {
             let status = answer.get(..3).unwrap().parse().unwrap();
             let suspicion = if is_gateway_error(status) {
-                state.gateway_error(u64::from(answer.as_bytes()[3]))
+                state.doubt(u64::from(answer.as_bytes()[3]))
             } else {
-                state.gateway_answered();
+                state.trust();
                 Suspicion::None
             };
             let expected = if answer.ends_with('!') {

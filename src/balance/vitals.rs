@@ -31,8 +31,8 @@ pub struct Vitals {
     published: AtomicU64,
     /// [`State::failures`], written under the lock of `state`.
     failures: AtomicU64,
-    /// [`State::gateway_errors`], written under the lock of `state`.
-    gateway_errors: AtomicU64,
+    /// [`State::doubts`], written under the lock of `state`.
+    doubts: AtomicU64,
     active: AtomicU64,
     /// In microseconds, or [`UNMEASURED`].
     latency: AtomicU64,
@@ -106,7 +106,7 @@ impl Vitals {
             id: UpstreamId(NEXT_ID.fetch_add(1, Ordering::Relaxed)),
             published: AtomicU64::new(word(&state)),
             failures: AtomicU64::new(0),
-            gateway_errors: AtomicU64::new(0),
+            doubts: AtomicU64::new(0),
             active: AtomicU64::new(0),
             latency: AtomicU64::new(UNMEASURED),
             suspect: AtomicBool::new(false),
@@ -155,15 +155,22 @@ impl Vitals {
         self.failures.load(Ordering::Relaxed)
     }
 
-    /// A final response head came `latency` after the attempt began. Below 500 it is a sample; any
-    /// status but 502, 503 and 504 ends a row of gateway errors.
+    /// A final response head came `latency` after the attempt began. Below 500 it is a sample. To be
+    /// called besides [`Vitals::trust`] or [`Vitals::doubt`].
     pub fn answered(&self, latency: Duration, status: u16) {
         count(&self.counters.responses);
         if status < 500 {
             self.sample(|_| micros(latency));
         }
-        if !is_gateway_error(status) && self.gateway_errors.load(Ordering::Relaxed) != 0 {
-            self.change(State::gateway_answered);
+        if is_gateway_error(status) {
+            count(&self.counters.gateway_errors);
+        }
+    }
+
+    /// An answer shows that the upstream works: it ends a row of doubtful ones.
+    pub fn trust(&self) {
+        if self.doubts.load(Ordering::Relaxed) != 0 {
+            self.change(State::trust);
         }
     }
 
@@ -175,14 +182,13 @@ impl Vitals {
         }
     }
 
-    /// The final response was 502, 503 or 504; `target_hash` tells targets apart. The third in a
-    /// row, if they were for at least two targets, makes the upstream a suspect.
+    /// An answer may be the upstream's own word that it cannot serve; `target_hash` tells targets apart.
+    /// The third in a row, if they were for at least two targets, makes the upstream a suspect.
     ///
-    /// To be called besides [`Vitals::answered`]. An upstream that becomes a suspect is marked as
-    /// by [`Vitals::suspect`]; whoever sees [`Suspicion::Probe`] wakes the prober.
-    pub fn gateway_error(&self, target_hash: u64) -> Suspicion {
-        count(&self.counters.gateway_errors);
-        let suspicion = self.change(|state| state.gateway_error(target_hash));
+    /// An upstream that becomes a suspect is marked as by [`Vitals::suspect`]; whoever sees
+    /// [`Suspicion::Probe`] wakes the prober.
+    pub fn doubt(&self, target_hash: u64) -> Suspicion {
+        let suspicion = self.change(|state| state.doubt(target_hash));
         if suspicion == Suspicion::Probe {
             self.suspect();
         }
@@ -288,8 +294,8 @@ impl Vitals {
         self.published.store(word(&state), Ordering::Release);
         self.failures
             .store(u64::from(state.failures()), Ordering::Relaxed);
-        self.gateway_errors
-            .store(u64::from(state.gateway_errors()), Ordering::Relaxed);
+        self.doubts
+            .store(u64::from(state.doubts()), Ordering::Relaxed);
         result
     }
 
@@ -456,32 +462,25 @@ mod tests {
     }
 
     #[test]
-    fn a_row_of_gateway_errors_makes_a_suspect() {
+    fn a_row_of_doubtful_answers_makes_a_suspect() {
         let vitals = Vitals::new();
         for target in [1, 2] {
-            vitals.answered(ms(1), 502);
-            assert_eq!(vitals.gateway_error(target), Suspicion::None);
+            assert_eq!(vitals.doubt(target), Suspicion::None);
         }
         assert!(!vitals.take_suspect());
-        vitals.answered(ms(1), 503);
-        assert_eq!(vitals.gateway_error(1), Suspicion::Probe);
+        assert_eq!(vitals.doubt(1), Suspicion::Probe);
         assert!(vitals.take_suspect());
         assert!(vitals.is_online());
     }
 
     #[test]
-    fn an_answer_of_another_kind_ends_a_row_of_gateway_errors() {
+    fn an_answer_of_another_kind_ends_a_row_of_doubtful_ones() {
         let vitals = Vitals::new();
         for round in 0..3 {
             for target in [1, 2] {
-                vitals.answered(ms(1), 502);
-                assert_eq!(
-                    vitals.gateway_error(target),
-                    Suspicion::None,
-                    "round {round}"
-                );
+                assert_eq!(vitals.doubt(target), Suspicion::None, "round {round}");
             }
-            vitals.answered(ms(1), 200);
+            vitals.trust();
         }
     }
 

@@ -52,6 +52,16 @@ impl Passage {
     }
 }
 
+/// Whether an answer may be the upstream's own instead of the origin's: that it could not serve, or does
+/// not take the credentials that it got. For those a proxy answers 407, but some (tinyproxy) 401.
+fn is_doubtful(lease: &Lease, status: u16) -> bool {
+    is_gateway_error(status) || (status == 401 && has_sent_credentials(lease))
+}
+
+fn has_sent_credentials(lease: &Lease) -> bool {
+    lease.upstream().spec.credentials.is_some()
+}
+
 impl Exchange<'_> {
     /// Checks what an answer says about its next hop, before anything of it is passed on.
     ///
@@ -67,23 +77,24 @@ impl Exchange<'_> {
         if let Some(lease) = &hop.lease {
             let vitals = lease.upstream().vitals();
             vitals.answered(hop.begun.elapsed(), head.status());
-            if is_gateway_error(head.status())
-                && vitals.gateway_error(self.target_hash()) == Suspicion::Probe
-            {
+            if !is_doubtful(lease, head.status()) {
+                vitals.trust();
+            } else if vitals.doubt(self.target_hash()) == Suspicion::Probe {
                 self.ctx.health_alarm.ring();
             }
         }
         Ok(framing)
     }
 
-    /// Whether a next hop with this answer refuses us, not the client's request. A 401 comes from an origin
-    /// (RFC 9110 §15.5.2), except to CONNECT, with which no origin is asked: some proxies (tinyproxy) say
-    /// it when the credentials that they got are wrong.
+    /// Whether a next hop with this answer refuses us, not the client's request. No origin is asked with
+    /// CONNECT, so a 401 is the upstream's, too: see [`is_doubtful`].
     fn is_about_our_credentials(&self, hop: &Hop, status: u16) -> bool {
-        let sent_some = |lease: &Lease| lease.upstream().spec.credentials.is_some();
         match status {
             407 => true,
-            401 => self.head.method() == "CONNECT" && hop.lease.as_ref().is_some_and(sent_some),
+            401 => {
+                self.head.method() == "CONNECT"
+                    && hop.lease.as_ref().is_some_and(has_sent_credentials)
+            }
             _ => false,
         }
     }

@@ -280,6 +280,35 @@ fn three_gateway_errors_for_two_targets_are_looked_into() {
     }
 }
 
+/// An origin may say it as well; a probe tells. Without credentials it is never the upstream's.
+#[test]
+fn three_401_where_credentials_were_sent_are_looked_into() {
+    let refusing = |name| {
+        let upstream = Upstream::answering(name, |hop, _| {
+            hop.send("HTTP/1.1 401 No\r\nWWW-Authenticate: Basic\r\nContent-Length: 0\r\n\r\n");
+        });
+        upstream.answer_probes(ProbeAnswer::Status(401));
+        upstream
+    };
+    let (a, b) = (refusing("a"), refusing("b"));
+    let members = [a.with("{username: bob, password: wrong}"), b.with("{}")];
+    let proxy = Proxy::over(members);
+    let mut client = proxy.client();
+    for round in 0..3 {
+        for _ in ["a", "b"] {
+            let target = format!("http://target-{round}.test/");
+            client.get(&target).expect_status(401);
+        }
+    }
+    wait_until(|| !proxy.upstream("a").online);
+    for target in ["one", "two", "three"] {
+        let target = format!("http://{target}.test/");
+        client.get(&target).expect_status(401);
+    }
+    proxy.expect_online("b");
+    assert_eq!(b.probes().len(), 0);
+}
+
 #[test]
 fn a_good_probe_keeps_an_upstream_with_gateway_errors_online() {
     let a = Upstream::answering("a", |hop, _| {
