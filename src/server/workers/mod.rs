@@ -41,7 +41,7 @@ use crate::relay::{Client, Context, Scratch};
 use crate::stop::{Alarm, Woken};
 
 use super::acceptor::Acceptor;
-use super::crew::{Crew, Seat, Ticket};
+use super::crew::{Crew, SLOW, Seat, Ticket};
 use super::queue::Job;
 use super::table::Place;
 use super::waiter::{Back, Found, Ready, Waiter, Waiting, Watch};
@@ -348,6 +348,8 @@ impl Workers {
             number,
             seat,
             place: Cell::new(None),
+            begun: seat.begun.load(Ordering::Relaxed),
+            is_replaced: Cell::new(false),
             looked: Cell::new(seat.begun.load(Ordering::Relaxed)),
             leave: Cell::new(Leave::Allowed),
         };
@@ -534,6 +536,10 @@ struct Bench<'a> {
     number: usize,
     seat: &'a Seat,
     place: Cell<Option<Place>>,
+    /// When the first of its exchanges began.
+    begun: u64,
+    /// They have lasted for so long that somebody else was to watch meanwhile.
+    is_replaced: Cell<bool>,
     /// When this worker last looked whether others wait, or began.
     looked: Cell<u64>,
     leave: Cell<Leave>,
@@ -554,6 +560,10 @@ impl Worker for Bench<'_> {
         let now = self.workers.now();
         self.seat.begun.store(now, Ordering::Relaxed);
         self.seat.since.store(now, Ordering::Relaxed);
+        if now.saturating_sub(self.begun) >= SLOW && !self.is_replaced.replace(true) {
+            // Each of them is short, so nobody would notice by himself.
+            self.workers.leave_watch(&mut self.workers.lock());
+        }
         if now.saturating_sub(self.looked.get()) < TURN {
             return Turns::GoOn;
         }
@@ -821,6 +831,33 @@ mod tests {
             has_rung(&workers.alarm)
         };
         assert_eq!([left(), left()], [true, false]);
+        assert_eq!(workers.lock().overseer, Overseer::Relieves);
+    }
+
+    #[test]
+    fn a_client_whose_next_request_is_always_there_does_not_keep_the_watch() {
+        let workers = workers();
+        workers.lock().overseer = Overseer::Rests;
+        let seat = Seat::default();
+        let begun = workers.now();
+        let bench = Bench {
+            workers: &workers,
+            number: 0,
+            seat: &seat,
+            place: Cell::new(None),
+            begun,
+            is_replaced: Cell::new(false),
+            looked: Cell::new(begun),
+            leave: Cell::new(Leave::Allowed),
+        };
+        while workers.now() < begun + SLOW {
+            std::thread::yield_now();
+        }
+        let replaced = || {
+            bench.another_exchange();
+            has_rung(&workers.alarm)
+        };
+        assert_eq!([replaced(), replaced()], [true, false]);
         assert_eq!(workers.lock().overseer, Overseer::Relieves);
     }
 

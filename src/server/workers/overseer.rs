@@ -91,8 +91,12 @@ impl Workers {
             if is_left && !self.waiter.is_watched() && !self.is_relieved(&mut state) {
                 // Nobody is needed yet, everybody has something else to do, or there is no thread for
                 // those who wait: then it is asked for again.
-                let is_needed = state.crew.threads() > 0 || state.crew.has_work();
-                let limit = is_needed.then_some(STAND_IN);
+                let limit = match (state.crew.has_work(), state.crew.threads()) {
+                    // It watches, and hears no alarm: whoever waits is not to wait for that.
+                    (true, _) => Some(LOOK_EVERY),
+                    (false, 0) => None,
+                    (false, _) => Some(STAND_IN),
+                };
                 if self.stand_in(&mut state, limit, &mut found) {
                     seen = Some(self.waiter.watches());
                     continue;
