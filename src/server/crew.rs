@@ -23,11 +23,10 @@ use super::queue::{Job, Queue};
 
 /// After so many microseconds an exchange is one that waits: 1 ms.
 pub(super) const SLOW: u64 = 1_000;
+/// After so many microseconds one that makes a connection waits, too: 200 µs.
+pub(super) const DIAL: u64 = 200;
 /// An exchange that has lasted this long gives its worker's place up when requests wait: 1 s.
 pub(super) const LASTING: u64 = 1_000_000;
-
-/// After so many microseconds one that makes a connection is: 200 µs.
-pub(super) const DIAL: u64 = 200;
 
 /// So many microseconds of work are worth one worker: to wake another for less costs more than it spares.
 const WORTH_A_CALL: usize = 400;

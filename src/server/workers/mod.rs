@@ -343,16 +343,7 @@ impl Workers {
         (number, seat): (usize, &Seat),
         scratch: &mut Scratch,
     ) -> Option<Ready> {
-        let bench = Bench {
-            workers: self,
-            number,
-            seat,
-            place: Cell::new(None),
-            begun: seat.begun.load(Ordering::Relaxed),
-            is_replaced: Cell::new(false),
-            looked: Cell::new(seat.begun.load(Ordering::Relaxed)),
-            leave: Cell::new(Leave::Allowed),
-        };
+        let bench = Bench::new(self, number, seat);
         let mut task = task;
         loop {
             let outcome = self.try_to_serve(task, patience, &bench, scratch);
@@ -553,6 +544,23 @@ enum Leave {
     Taken(Ticket),
     /// Its next hop cannot be watched.
     Forbidden,
+}
+
+impl<'a> Bench<'a> {
+    /// That of a task which begins now.
+    fn new(workers: &'a Workers, number: usize, seat: &'a Seat) -> Self {
+        let begun = seat.begun.load(Ordering::Relaxed);
+        Self {
+            workers,
+            number,
+            seat,
+            place: Cell::new(None),
+            begun,
+            is_replaced: Cell::new(false),
+            looked: Cell::new(begun),
+            leave: Cell::new(Leave::Allowed),
+        }
+    }
 }
 
 impl Worker for Bench<'_> {
@@ -839,18 +847,9 @@ mod tests {
         let workers = workers();
         workers.lock().overseer = Overseer::Rests;
         let seat = Seat::default();
-        let begun = workers.now();
-        let bench = Bench {
-            workers: &workers,
-            number: 0,
-            seat: &seat,
-            place: Cell::new(None),
-            begun,
-            is_replaced: Cell::new(false),
-            looked: Cell::new(begun),
-            leave: Cell::new(Leave::Allowed),
-        };
-        while workers.now() < begun + SLOW {
+        seat.begun.store(workers.now(), Ordering::Relaxed);
+        let bench = Bench::new(&workers, 0, &seat);
+        while workers.now() < bench.begun + SLOW {
             std::thread::yield_now();
         }
         let replaced = || {

@@ -2,8 +2,8 @@
 //!
 //! It sleeps while nothing happens, is roused by who has others wait or may block, and looks every
 //! millisecond from then on: whether somebody watches, whether jobs wait for which more workers are to be
-//! called or started, and whether some wait too long. While requests are served as they come it only looks
-//! once in a while, and costs them nothing.
+//! called or started, and whether some wait too long; more often while connections take their time to be
+//! made. While requests are served as they come it only looks once in a while, and costs them nothing.
 
 use std::sync::Arc;
 use std::time::Duration;
