@@ -4,8 +4,9 @@
 //! Everything else follows the rules of Prometheus, and tells upstreams by name, never anything that a
 //! client can choose.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use crate::balance::state::Availability;
 use crate::metrics::Metrics;
 use crate::net::process::{self, Usage};
 use crate::relay::{Context, Snapshot};
@@ -228,9 +229,19 @@ fn write_config(out: &mut Exposition, ctx: &Context, snapshot: &Snapshot) {
     let readiness = Readiness::of(ctx, snapshot);
     let help = "Whether this instance is ready, as /ready says.";
     out.gauge("ready", help, u8::from(readiness.is_ready()));
-    let help = "Whether nothing is online and upstreams are used whose probe got another status.";
-    let last_resort = u8::from(readiness == Readiness::LastResort);
-    out.gauge("last_resort", help, last_resort);
+    let help = "Whether nobody is online, and suspects serve.";
+    let mut in_service = snapshot
+        .pool
+        .upstreams()
+        .iter()
+        .filter(|upstream| upstream.is_in_service() && !upstream.vitals().is_offline());
+    let last_resort = readiness.is_ready()
+        && in_service.clone().next().is_some()
+        && in_service.all(|upstream| upstream.vitals().availability() == Availability::Suspect);
+    out.gauge("last_resort", help, u8::from(last_resort));
+    let help = "Whether the target of the probe is believed; 0: it passes through no upstream.";
+    let believed = snapshot.pool.belief().is_believed(Instant::now());
+    out.gauge("probe_target_believed", help, u8::from(believed));
     let help = "Reloads of the configuration, by result.";
     let mut family = out.family(Kind::Counter, "config_reloads_total", help);
     for (result, counter) in [

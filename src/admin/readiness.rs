@@ -9,8 +9,6 @@ use crate::stop::Stage;
 pub(super) enum Readiness {
     /// Yes.
     Ready,
-    /// Yes, by upstreams that answer probes, though not as wanted: nothing is online.
-    LastResort,
     /// No: it is about to end.
     Draining,
     /// No: the file names no upstream.
@@ -29,11 +27,8 @@ impl Readiness {
         }
         let pool = &snapshot.pool;
         match pool.service() {
-            Service::Online(_) => Self::Ready,
-            Service::Nobody | Service::LastResort(_) if !snapshot.config.rules.needs_upstream() => {
-                Self::Ready
-            }
-            Service::LastResort(_) => Self::LastResort,
+            Service::By(_) => Self::Ready,
+            Service::Nobody if !snapshot.config.rules.needs_upstream() => Self::Ready,
             Service::Nobody if pool.upstreams().is_empty() => Self::NoUpstreamConfigured,
             Service::Nobody if pool.online_count() > 0 => Self::AllDrained,
             Service::Nobody => Self::NoUpstreamOnline,
@@ -43,7 +38,7 @@ impl Readiness {
     /// Whether requests are served.
     pub(super) fn is_ready(self) -> bool {
         match self {
-            Self::Ready | Self::LastResort => true,
+            Self::Ready => true,
             Self::Draining
             | Self::NoUpstreamConfigured
             | Self::NoUpstreamOnline
@@ -55,9 +50,6 @@ impl Readiness {
     pub(super) fn reason(self) -> Option<&'static str> {
         match self {
             Self::Ready => None,
-            Self::LastResort => {
-                Some("no upstream is online; those whose probe got another status are used")
-            }
             Self::Draining => Some("draining"),
             Self::NoUpstreamConfigured => Some("no upstream is configured"),
             Self::NoUpstreamOnline => Some("no upstream is online"),

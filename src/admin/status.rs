@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::balance::reason::OfflineReason;
 use crate::balance::state::Availability;
@@ -36,13 +36,15 @@ pub(super) fn ready(ctx: &Context, detail: Detail) -> (Readiness, String) {
         if detail == Detail::Shown {
             object.field("upstreams", snapshot.pool.upstreams().len());
             object.field("upstreams_online", snapshot.pool.online_count());
-            let troubled =
-                snapshot.pool.upstreams().iter().filter(|upstream| {
-                    !(upstream.vitals().is_online() && upstream.is_in_service())
-                });
+            let troubled = snapshot
+                .pool
+                .upstreams()
+                .iter()
+                .filter(|upstream| upstream.vitals().is_offline() || !upstream.is_in_service());
             object.list("not_in_use", troubled, |object, upstream| {
                 write_state(object, upstream);
             });
+            write_probe_target(object, &snapshot);
             let reload = ctx.metrics.last_reload.state();
             object.field("reload_error", reload.failure.map(|(_, error)| error));
         }
@@ -63,6 +65,7 @@ pub(super) fn status(ctx: &Context, load: &Load) -> String {
         object.field("ready", readiness.is_ready());
         object.field("reason", readiness.reason());
         object.field("mode", snapshot.config.mode.to_string());
+        write_probe_target(object, &snapshot);
         write_load(object, ctx, load);
         write_config(object, ctx, &snapshot);
         let upstreams = snapshot.pool.upstreams();
@@ -92,6 +95,19 @@ fn write_totals(object: &mut Object<'_>, ctx: &Context, load: &Load) {
         object.field(name, counter.value());
     }
     object.field("active_connections", load.connections);
+}
+
+/// Whether the target of the probe is believed, and if not, why.
+fn write_probe_target(object: &mut Object<'_>, snapshot: &Snapshot) {
+    let disbelief = snapshot.pool.belief().disbelief(Instant::now());
+    object.object("probe_target", |object| {
+        object.field("url", snapshot.config.health.target.to_string());
+        object.field("believed", disbelief.is_none());
+        let since = disbelief.as_ref().map(|disbelief| disbelief.since_unix_ms);
+        object.field("since", since.map(Moment));
+        let seen = disbelief.as_ref().map(|disbelief| &*disbelief.seen);
+        object.field("seen", seen);
+    });
 }
 
 fn write_load(object: &mut Object<'_>, ctx: &Context, load: &Load) {
@@ -150,9 +166,12 @@ fn write_config(object: &mut Object<'_>, ctx: &Context, snapshot: &Snapshot) {
 fn write_state(object: &mut Object<'_>, upstream: &Upstream) {
     let state = upstream.vitals().state();
     object.field("name", upstream.spec.name.as_str());
-    object.field("online", state.availability == Availability::Online);
+    object.field("online", state.availability != Availability::Offline);
+    object.field("state", state.availability.label());
     object.field("drained", !upstream.is_in_service());
     object.field("reason", state.reason.map(|reason| reason.to_string()));
+    object.field("doubt", state.doubt.map(|doubt| doubt.to_string()));
+    object.field("evidence", &*upstream.vitals().evidence());
     object.field("since", state.since_unix_ms.map(Moment));
 }
 

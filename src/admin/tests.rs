@@ -8,6 +8,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use rustix::net::sockopt;
 
 use super::*;
+use std::time::Instant;
+
+use crate::balance::reason::{Depth, OfflineReason};
+use crate::balance::state::{Thresholds, Verdict};
 use crate::config;
 use crate::net::resolve::Resolver;
 use crate::net::socket;
@@ -317,29 +321,27 @@ fn readiness_follows_the_upstreams_and_the_drain() {
     let ctx = &stand.seen.ctx;
     check("200", "{\"status\":\"ready\",\"reason\":null,");
     let pool = Arc::clone(&ctx.snapshot().pool);
-    for upstream in pool.upstreams() {
-        let vitals = upstream.vitals();
-        let reason = crate::balance::reason::OfflineReason::ProbeTimeout;
-        vitals.probe_failed(vitals.epoch(), reason, 1, 1_700_000_000_000);
-    }
+    let check_ends = |verdict| {
+        for upstream in pool.upstreams() {
+            let (began, _) = upstream.vitals().check_begins();
+            let once = Thresholds { fall: 1, rise: 1 };
+            let at = 1_700_000_000_000;
+            upstream.vitals().check_ended(began, verdict, once, at);
+        }
+    };
+    check_ends(Verdict::Fails(OfflineReason::ProbeUnanswered));
     check("503", "\"reason\":\"no upstream is online\"");
-    check(
-        "503",
-        "\"reason\":\"probe: no answer in time\",\"since\":\"2023-11-14T22:13:20.000Z\"",
-    );
-    for upstream in pool.upstreams() {
-        let vitals = upstream.vitals();
-        let reason = crate::balance::reason::OfflineReason::ProbeStatus(403);
-        vitals.probe_failed(vitals.epoch(), reason, 1, 1_700_000_000_000);
-    }
+    check("503", "\"reason\":\"probe: no answer\"");
+    check("503", "\"since\":\"2023-11-14T22:13:20.000Z\"");
+    check_ends(Verdict::Works(Depth::Probe));
+    pool.belief()
+        .doubt(Instant::now(), "a got 403", 1_700_000_000_000);
     check(
         "200",
-        "\"reason\":\"no upstream is online; those whose probe got another status",
+        "\"believed\":false,\"since\":\"2023-11-14T22:13:20.000Z\",\"seen\":\"a got 403\"",
     );
     for upstream in pool.upstreams() {
-        let vitals = upstream.vitals();
-        vitals.probe_succeeded(vitals.epoch(), 1, 1_700_000_000_000);
-        vitals.drain();
+        upstream.vitals().drain();
     }
     check(
         "503",

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use crate::balance::state::Availability;
 use crate::balance::upstream::Upstream;
 use crate::balance::vitals::Counters;
 use crate::net::shelf::Shelf;
@@ -22,7 +23,7 @@ pub(super) fn write_first_release(out: &mut Exposition, upstreams: &[Arc<Upstrea
     each(
         "upstream_online",
         "Whether the upstream is online.",
-        &|upstream| f64::from(u8::from(upstream.vitals().is_online())),
+        &|upstream| f64::from(u8::from(!upstream.vitals().is_offline())),
     );
     each(
         "upstream_active_connections",
@@ -61,7 +62,20 @@ pub(super) fn write_states(out: &mut Exposition, snapshot: &Snapshot) {
     gauge(
         "upstream_up",
         "Whether the upstream is online.",
-        &|upstream| f64::from(u8::from(upstream.vitals().is_online())),
+        &|upstream| f64::from(u8::from(!upstream.vitals().is_offline())),
+    );
+    gauge(
+        "upstream_suspect",
+        "Whether the upstream is a suspect: asked last until a check has decided.",
+        &|upstream| {
+            let availability = upstream.vitals().availability();
+            f64::from(u8::from(availability == Availability::Suspect))
+        },
+    );
+    gauge(
+        "upstream_errors_ratio",
+        "Moving share of attempts that failed or were answered with 403, 407, 429 or 5xx.",
+        &|upstream| number(upstream.vitals().errors_millionths()) / 1e6,
     );
     gauge(
         "upstream_in_service",
@@ -122,7 +136,7 @@ const UPSTREAM_COUNTERS: &[ByLabel] = &[
     ),
     (
         "upstream_probes_total",
-        "Probes of the upstream, by result.",
+        "Checks of the upstream, by result.",
         "result",
         &[
             ("success", |counters| &counters.probes_ok),
@@ -136,6 +150,7 @@ const UPSTREAM_COUNTERS: &[ByLabel] = &[
         &[
             ("offline", |counters| &counters.went_offline),
             ("online", |counters| &counters.came_online),
+            ("suspect", |counters| &counters.suspected),
         ],
     ),
     (
@@ -155,7 +170,7 @@ type Plain = (&'static str, &'static str, fn(&Counters) -> &AtomicU64);
 const PLAIN_UPSTREAM_COUNTERS: &[Plain] = &[
     (
         "upstream_failures_total",
-        "Failures by the upstream's own fault.",
+        "Failures at the upstream, and what made it a suspect.",
         |counters| &counters.faults,
     ),
     (

@@ -1,14 +1,15 @@
 //! After a failed attempt: may the request be repeated, and whose fault was it?
 //!
 //! Two questions that must not be mixed up. Whether a request may be sent again depends on how far
-//! the attempt got and on the method, for a POST that is processed twice is worse than an error.
-//! Whether an upstream is taken offline depends on what was seen of it.
+//! the attempt got, on the method, for a POST that is processed twice is worse than an error, and on
+//! whether an origin can cause the failure, for then it would cause it everywhere. What is held against
+//! an upstream depends on what was seen of the upstream itself.
 //!
 //! Not here: how many attempts there are, and under which deadline (relay).
 
 use crate::protocol::answer::HopFailure;
 
-use super::reason::OfflineReason;
+use super::reason::Doubt;
 
 /// How far an attempt got before it failed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -41,42 +42,15 @@ pub enum Next {
     Close,
 }
 
-/// Whose fault a failure is, seen alone.
+/// What a failure tells about the upstream.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Blame {
-    /// The upstream's.
-    Upstream(OfflineReason),
-    /// Probably the upstream's; but the request may be a poisonous one.
-    LikelyUpstream(OfflineReason),
-    /// Unknown; a probe can tell.
-    Probe,
-    /// Not the upstream's, or known already.
-    Nobody,
-}
-
-/// What a failure means for the upstream, seen together with those before it in the exchange.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Verdict {
-    /// Counts towards `fall`: [`super::upstream::Lease::failed`].
-    Failed(OfflineReason),
-    /// Counts, and a probe shall tell: [`super::vitals::Vitals::failed_softly`], then
-    /// [`super::vitals::Vitals::suspect`].
-    FailedSoftly,
-    /// A probe shall tell: [`super::vitals::Vitals::suspect`].
-    Suspect,
-    /// Nothing.
-    Acquitted,
-}
-
-/// Judges the failures of one exchange: by a fault that may be the request's own, it takes at most
-/// one upstream offline, else one poisonous URL would empty the pool.
-#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
-pub enum Judge {
-    /// Nobody was blamed yet on likelihood.
-    #[default]
-    Strict,
-    /// Somebody was.
-    Lenient,
+pub enum Evidence {
+    /// It cannot be connected to, for the reason given: that is proof.
+    CannotConnect(&'static str),
+    /// It may be the upstream's fault; a check shall tell.
+    Doubtful(Doubt),
+    /// Nothing, or nothing new.
+    Nothing,
 }
 
 impl AttemptError {
@@ -86,22 +60,6 @@ impl AttemptError {
             Self::NotSent(failure) | Self::NoResponse(failure) | Self::Truncated(failure) => {
                 failure
             }
-        }
-    }
-}
-
-impl Judge {
-    /// The verdict on the next failure of the exchange.
-    pub fn judge(&mut self, failure: &HopFailure) -> Verdict {
-        match (blame(failure), *self) {
-            (Blame::Upstream(reason), _) => Verdict::Failed(reason),
-            (Blame::LikelyUpstream(reason), Self::Strict) => {
-                *self = Self::Lenient;
-                Verdict::Failed(reason)
-            }
-            (Blame::LikelyUpstream(_), Self::Lenient) => Verdict::FailedSoftly,
-            (Blame::Probe, _) => Verdict::Suspect,
-            (Blame::Nobody, _) => Verdict::Acquitted,
         }
     }
 }
@@ -118,6 +76,14 @@ pub fn next(error: &AttemptError, method: &str, body: Replay) -> Next {
         (AttemptError::NoResponse(failure), Replay::Whole) => match failure {
             HopFailure::AuthenticationRefused | HopFailure::TunnelRefused => Next::Failover,
             HopFailure::ResponseTimeout => Next::GiveUp,
+            // An origin can make every upstream send these.
+            HopFailure::Malformed(_)
+            | HopFailure::Framing(_)
+            | HopFailure::HeadTooLarge
+            | HopFailure::BodyFramingTooLarge
+            | HopFailure::TooManyInterim
+            | HopFailure::SwitchUnasked
+            | HopFailure::Truncated => Next::GiveUp,
             HopFailure::DnsError
             | HopFailure::DnsTimeout
             | HopFailure::ConnectRefused
@@ -126,16 +92,10 @@ pub fn next(error: &AttemptError, method: &str, body: Replay) -> Next {
             | HopFailure::ConnectFailed
             | HopFailure::Closed
             | HopFailure::Reset
-            | HopFailure::Malformed(_)
-            | HopFailure::Framing(_)
-            | HopFailure::HeadTooLarge
-            | HopFailure::BodyFramingTooLarge
+            | HopFailure::NotHttp
             | HopFailure::WentOffline
-            | HopFailure::Truncated
             | HopFailure::Stalled
             | HopFailure::LocalExhaustion
-            | HopFailure::TooManyInterim
-            | HopFailure::SwitchUnasked
             | HopFailure::SendTimeout => {
                 if is_repeatable(method) {
                     Next::Failover
@@ -162,35 +122,32 @@ pub fn is_idempotent(method: &str) -> bool {
     )
 }
 
-/// Whose fault a failure at an upstream is.
-pub fn blame(failure: &HopFailure) -> Blame {
+/// What a failure at an upstream tells about it.
+pub fn evidence(failure: &HopFailure) -> Evidence {
     match failure {
-        HopFailure::DnsError => connect_failed("its name cannot be resolved"),
-        HopFailure::DnsTimeout => connect_failed("its name was not resolved in time"),
-        HopFailure::ConnectRefused => connect_failed("connection refused"),
-        HopFailure::ConnectTimeout => connect_failed("no connection in time"),
-        HopFailure::ConnectUnreachable => connect_failed("unreachable"),
-        HopFailure::ConnectFailed => connect_failed("the connection could not be opened"),
-        HopFailure::AuthenticationRefused => Blame::Upstream(OfflineReason::Auth),
-        HopFailure::Truncated => Blame::Upstream(OfflineReason::Truncated),
-        HopFailure::Closed | HopFailure::Reset => Blame::LikelyUpstream(OfflineReason::Closed),
+        HopFailure::DnsError => Evidence::CannotConnect("its name cannot be resolved"),
+        HopFailure::DnsTimeout => Evidence::CannotConnect("its name was not resolved in time"),
+        HopFailure::ConnectRefused => Evidence::CannotConnect("connection refused"),
+        HopFailure::ConnectTimeout => Evidence::CannotConnect("no connection in time"),
+        HopFailure::ConnectUnreachable => Evidence::CannotConnect("unreachable"),
+        HopFailure::ConnectFailed => Evidence::CannotConnect("the connection could not be opened"),
+        HopFailure::AuthenticationRefused => Evidence::Doubtful(Doubt::Auth),
+        HopFailure::Truncated => Evidence::Doubtful(Doubt::Truncated),
+        HopFailure::Closed | HopFailure::Reset => Evidence::Doubtful(Doubt::Closed),
+        HopFailure::NotHttp => Evidence::Doubtful(Doubt::NotHttp),
         HopFailure::Malformed(_)
         | HopFailure::Framing(_)
         | HopFailure::HeadTooLarge
         | HopFailure::BodyFramingTooLarge
         | HopFailure::TooManyInterim
-        | HopFailure::SwitchUnasked => Blame::LikelyUpstream(OfflineReason::Malformed),
-        // A stream that is silent for a while may just have nothing to say, and the silence may be that
-        // of what lies beyond.
-        HopFailure::ResponseTimeout | HopFailure::SendTimeout | HopFailure::Stalled => Blame::Probe,
-        HopFailure::WentOffline | HopFailure::LocalExhaustion | HopFailure::TunnelRefused => {
-            Blame::Nobody
-        }
+        | HopFailure::SwitchUnasked => Evidence::Doubtful(Doubt::Refused),
+        HopFailure::ResponseTimeout | HopFailure::SendTimeout => Evidence::Doubtful(Doubt::Silent),
+        // A stream that is silent for a while may just have nothing to say.
+        HopFailure::Stalled
+        | HopFailure::WentOffline
+        | HopFailure::LocalExhaustion
+        | HopFailure::TunnelRefused => Evidence::Nothing,
     }
-}
-
-fn connect_failed(what: &'static str) -> Blame {
-    Blame::Upstream(OfflineReason::ConnectFailed(what))
 }
 
 #[cfg(test)]
@@ -230,7 +187,7 @@ mod tests {
         for failure in [
             HopFailure::Closed,
             HopFailure::Reset,
-            HopFailure::Malformed("x"),
+            HopFailure::NotHttp,
             HopFailure::WentOffline,
         ] {
             let error = AttemptError::NoResponse(failure);
@@ -275,38 +232,46 @@ mod tests {
     }
 
     #[test]
-    fn one_exchange_takes_one_upstream_offline_on_likelihood() {
-        let mut judge = Judge::default();
-        assert_eq!(
-            judge.judge(&HopFailure::Closed),
-            Verdict::Failed(OfflineReason::Closed)
-        );
-        assert_eq!(judge.judge(&HopFailure::Reset), Verdict::FailedSoftly);
-        assert_eq!(
-            judge.judge(&HopFailure::Malformed("x")),
-            Verdict::FailedSoftly
-        );
+    fn what_an_origin_can_cause_is_repeated_nowhere() {
+        for failure in [
+            HopFailure::Malformed("x"),
+            HopFailure::HeadTooLarge,
+            HopFailure::BodyFramingTooLarge,
+            HopFailure::TooManyInterim,
+            HopFailure::SwitchUnasked,
+        ] {
+            let error = AttemptError::NoResponse(failure);
+            check(&error, &IDEMPOTENT, Replay::Whole, Next::GiveUp);
+            check(&error, &["CONNECT"], Replay::Whole, Next::GiveUp);
+            assert_eq!(evidence(&failure), Evidence::Doubtful(Doubt::Refused));
+        }
     }
 
     #[test]
-    fn a_certain_fault_counts_each_time() {
-        let mut judge = Judge::default();
-        let refused = Verdict::Failed(OfflineReason::ConnectFailed("connection refused"));
-        assert_eq!(judge.judge(&HopFailure::ConnectRefused), refused);
-        assert_eq!(
-            judge.judge(&HopFailure::Closed),
-            Verdict::Failed(OfflineReason::Closed)
-        );
-        assert_eq!(judge.judge(&HopFailure::ConnectRefused), refused);
-        let auth = Verdict::Failed(OfflineReason::Auth);
-        assert_eq!(judge.judge(&HopFailure::AuthenticationRefused), auth);
+    fn only_a_connection_that_cannot_be_made_is_proof() {
+        let proof = evidence(&HopFailure::ConnectRefused);
+        assert_eq!(proof, Evidence::CannotConnect("connection refused"));
+        for (failure, doubt) in [
+            (HopFailure::Closed, Doubt::Closed),
+            (HopFailure::Reset, Doubt::Closed),
+            (HopFailure::NotHttp, Doubt::NotHttp),
+            (HopFailure::AuthenticationRefused, Doubt::Auth),
+            (HopFailure::Truncated, Doubt::Truncated),
+            (HopFailure::ResponseTimeout, Doubt::Silent),
+        ] {
+            assert_eq!(evidence(&failure), Evidence::Doubtful(doubt));
+        }
     }
 
     #[test]
-    fn silence_is_looked_into_and_blamed_on_nobody() {
-        let mut judge = Judge::default();
-        assert_eq!(judge.judge(&HopFailure::ResponseTimeout), Verdict::Suspect);
-        assert_eq!(judge.judge(&HopFailure::WentOffline), Verdict::Acquitted);
-        assert_eq!(judge, Judge::Strict);
+    fn what_is_known_already_tells_nothing() {
+        for failure in [
+            HopFailure::WentOffline,
+            HopFailure::LocalExhaustion,
+            HopFailure::TunnelRefused,
+            HopFailure::Stalled,
+        ] {
+            assert_eq!(evidence(&failure), Evidence::Nothing);
+        }
     }
 }

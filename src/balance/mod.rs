@@ -3,13 +3,14 @@
 //! Everything here is a decision over values: no IO, no clock (time is an argument), no thread. So
 //! each rule is a table test, and a picture of the pool can be taken at any moment without waiting.
 //!
-//! Read in this order: [`reason`] and [`state`] (one upstream, online or offline), [`vitals`]
-//! (the same, shared between threads, with load and latency), [`upstream`] (with what the
-//! configuration says), [`pick`] (the choice), [`pool`] (all of them), [`failover`] (after a
-//! failure).
+//! Read in this order: [`reason`] and [`state`] (one upstream: online, suspect or offline), [`vitals`]
+//! (the same, shared between threads, with load, latency and errors), [`upstream`] (with what the
+//! configuration says), [`pick`] (the choice), [`pool`] (all of them), [`belief`] (in the target of the
+//! probe), [`failover`] (after a failure).
 //!
 //! Not here: connecting, probing ([`crate::health`]), and the counting of requests as a whole.
 
+pub mod belief;
 pub mod failover;
 pub mod pick;
 pub mod pool;

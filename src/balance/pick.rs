@@ -4,8 +4,12 @@
 //! richest is taken and pays the sum of all. So a full cycle has exactly the configured shares,
 //! heavy members do not come in a row, and a weight of four thousand million costs what a weight
 //! of 1 costs. Members that are out neither gain nor pay, and when the set of members changes the
-//! count begins anew, so the others keep exact shares from there on. Second attempts have an
-//! account of their own: a member that fails must not disturb the shares of the others.
+//! count begins anew, so the others keep exact shares from there on. A suspect stays a member, for it is
+//! back in a moment: it neither gains nor pays meanwhile. Second attempts have an account of their own: a
+//! member that fails must not disturb the shares of the others.
+//!
+//! The best is the one with the lowest latency, load and share of errors. Errors are costs and not
+//! speed: else the upstream that fails fastest would get the most.
 //!
 //! Not here: who may be chosen ([`super::pool`] says so with [`Role`]).
 
@@ -17,7 +21,7 @@ pub enum BalanceMode {
     /// By weight, in turn.
     #[default]
     RoundRobin,
-    /// Lowest latency and load.
+    /// Lowest latency, load and share of errors.
     Best,
     /// Lowest priority value; equals by weight, in turn.
     Priority,
@@ -41,11 +45,9 @@ const ACTIVE_COST_US: u64 = 50_000;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Role {
     /// It may be chosen.
-    Eligible,
-    /// It could be, but this exchange has tried it already.
-    Tried,
-    /// It may be chosen if nobody is `Eligible` or `Tried`.
-    LastResort,
+    Online,
+    /// It may be chosen if nobody is `Online`.
+    Suspect,
     /// It may not be chosen.
     Out,
 }
@@ -62,9 +64,11 @@ pub(super) struct Candidate {
     pub(super) role: Role,
     pub(super) weight: u32,
     pub(super) priority: u32,
-    /// Average latency in microseconds; 0: never measured.
-    pub(super) latency_us: u64,
+    /// Average latency in microseconds; none: never measured.
+    pub(super) latency_us: Option<u64>,
     pub(super) active: u64,
+    /// Share of errors, in millionths.
+    pub(super) errors: u64,
 }
 
 /// A candidate and its accounts.
@@ -95,18 +99,22 @@ impl Candidate {
         role: Role::Out,
         weight: 0,
         priority: 0,
-        latency_us: 0,
+        latency_us: None,
         active: 0,
+        errors: 0,
     };
 
-    fn cost_us(&self) -> u64 {
+    /// In microseconds of latency. An error costs a second, so its share in millionths is its cost.
+    fn cost_us(&self, average_us: u64) -> u64 {
         self.latency_us
+            .unwrap_or(average_us)
             .saturating_add(self.active.saturating_mul(ACTIVE_COST_US))
+            .saturating_add(self.errors)
     }
 
     /// Whether it shares with the members of a group; no group: with all.
     fn is_in(&self, group: Option<u32>) -> bool {
-        self.role == Role::Eligible && group.is_none_or(|priority| self.priority == priority)
+        self.role != Role::Out && group.is_none_or(|priority| self.priority == priority)
     }
 }
 
@@ -134,42 +142,43 @@ impl Chooser {
         for (seat, candidate) in self.seats.iter_mut().zip(candidates) {
             seat.candidate = candidate;
         }
-        self.admit_last_resort();
+        let role = self.best_role()?;
         match (mode, turn) {
-            (BalanceMode::Best, _) => self.best(),
-            (BalanceMode::RoundRobin, Turn::First) => self.first_in_turn(None),
-            (BalanceMode::RoundRobin, Turn::Again) => self.again_in_turn(None),
-            (BalanceMode::Priority, Turn::First) => self.first_in_turn(Some(self.preferred()?)),
-            (BalanceMode::Priority, Turn::Again) => self.again_in_turn(Some(self.preferred()?)),
-        }
-    }
-
-    /// Decided on the same look at the candidates as the choice itself, so that an upstream that
-    /// goes offline right now cannot leave a request between the two.
-    fn admit_last_resort(&mut self) {
-        let is_online = |seat: &Seat| matches!(seat.candidate.role, Role::Eligible | Role::Tried);
-        if self.seats.iter().any(is_online) {
-            return;
-        }
-        for seat in &mut self.seats {
-            if seat.candidate.role == Role::LastResort {
-                seat.candidate.role = Role::Eligible;
+            (BalanceMode::Best, _) => self.best(role),
+            (BalanceMode::RoundRobin, Turn::First) => self.first_in_turn(role, None),
+            (BalanceMode::RoundRobin, Turn::Again) => self.again_in_turn(role, None),
+            (BalanceMode::Priority, Turn::First) => {
+                self.first_in_turn(role, Some(self.preferred(role)?))
+            }
+            (BalanceMode::Priority, Turn::Again) => {
+                self.again_in_turn(role, Some(self.preferred(role)?))
             }
         }
     }
 
-    fn eligible(&self) -> impl Iterator<Item = &Candidate> {
+    /// The best role that anybody has. Decided on the same look at the candidates as the choice itself, so
+    /// that an upstream that changes right now cannot leave a request between the two.
+    fn best_role(&self) -> Option<Role> {
+        let has = |role| self.seats.iter().any(|seat| seat.candidate.role == role);
+        [Role::Online, Role::Suspect]
+            .into_iter()
+            .find(|role| has(*role))
+    }
+
+    fn with_role(&self, role: Role) -> impl Iterator<Item = &Candidate> {
         self.seats
             .iter()
             .map(|seat| &seat.candidate)
-            .filter(|c| c.role == Role::Eligible)
+            .filter(move |candidate| candidate.role == role)
     }
 
-    fn preferred(&self) -> Option<u32> {
-        self.eligible().map(|candidate| candidate.priority).min()
+    fn preferred(&self, role: Role) -> Option<u32> {
+        self.with_role(role)
+            .map(|candidate| candidate.priority)
+            .min()
     }
 
-    fn first_in_turn(&mut self, group: Option<u32>) -> Option<usize> {
+    fn first_in_turn(&mut self, role: Role, group: Option<u32>) -> Option<usize> {
         let is_open = |seat: &Seat| seat.first != Account::Closed;
         if self
             .seats
@@ -185,28 +194,41 @@ impl Chooser {
             }
         }
         take_turn(self.seats.iter_mut().map(|seat| match &mut seat.first {
-            Account::Open(credit) => Some((credit, seat.candidate.weight)),
-            Account::Closed => None,
+            Account::Open(credit) if seat.candidate.role == role => {
+                Some((credit, seat.candidate.weight))
+            }
+            Account::Open(_) | Account::Closed => None,
         }))
     }
 
-    fn again_in_turn(&mut self, group: Option<u32>) -> Option<usize> {
+    fn again_in_turn(&mut self, role: Role, group: Option<u32>) -> Option<usize> {
         take_turn(self.seats.iter_mut().map(|seat| {
-            seat.candidate
-                .is_in(group)
-                .then_some((&mut seat.again, seat.candidate.weight))
+            let takes_part = seat.candidate.role == role && seat.candidate.is_in(group);
+            takes_part.then_some((&mut seat.again, seat.candidate.weight))
         }))
     }
 
-    fn best(&mut self) -> Option<usize> {
+    fn best(&mut self, role: Role) -> Option<usize> {
+        let average = average(self.with_role(role).map(|candidate| candidate.latency_us));
+        let average = average.unwrap_or(0);
         let (before, from) = self.seats.split_at(self.next_best.min(self.seats.len()));
         let places = (before.len()..).zip(from).chain((0..).zip(before));
         let (place, _) = places
-            .filter(|(_, seat)| seat.candidate.role == Role::Eligible)
-            .min_by_key(|(_, seat)| seat.candidate.cost_us())?;
+            .filter(|(_, seat)| seat.candidate.role == role)
+            .min_by_key(|(_, seat)| seat.candidate.cost_us(average))?;
         self.next_best = place.saturating_add(1);
         Some(place)
     }
+}
+
+/// The average of what was measured; none where nothing was.
+pub(super) fn average(measured: impl Iterator<Item = Option<u64>>) -> Option<u64> {
+    let (sum, count) = measured
+        .flatten()
+        .fold((0_u128, 0_u128), |(sum, count), one| {
+            (sum + u128::from(one), count + 1)
+        });
+    u64::try_from(sum.checked_div(count)?).ok()
 }
 
 /// One step of smooth weighted round robin over the members: their credit and weight. Gives the
@@ -238,7 +260,7 @@ mod tests {
     use super::*;
 
     /// Candidates as text: `a` to `z` in order, with `*weight`, `@priority`, `~latency_us`,
-    /// `+active`, and `!` = out, `?` = last resort, `=` = tried.
+    /// `+active`, `%errors`, and `!` = out, `?` = suspect.
     fn candidates(text: &str) -> Vec<Candidate> {
         text.split_whitespace()
             .map(|word| {
@@ -251,16 +273,16 @@ mod tests {
                         .ok()
                 };
                 Candidate {
-                    role: match word.chars().find(|c| "!?=".contains(*c)) {
+                    role: match word.chars().find(|c| "!?".contains(*c)) {
                         Some('!') => Role::Out,
-                        Some('?') => Role::LastResort,
-                        Some(_) => Role::Tried,
-                        None => Role::Eligible,
+                        Some(_) => Role::Suspect,
+                        None => Role::Online,
                     },
                     weight: number('*').unwrap_or(1).try_into().unwrap(),
                     priority: number('@').unwrap_or(100).try_into().unwrap(),
-                    latency_us: number('~').unwrap_or(0),
+                    latency_us: number('~'),
                     active: number('+').unwrap_or(0),
+                    errors: number('%').unwrap_or(0),
                 }
             })
             .collect()
@@ -342,7 +364,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_resort_is_for_when_nobody_is_online() {
+    fn suspects_are_for_when_nobody_is_online() {
         for mode in [
             BalanceMode::RoundRobin,
             BalanceMode::Best,
@@ -350,8 +372,24 @@ mod tests {
         ] {
             check(mode, "a? b c?", "bb");
             check(mode, "a? b! c?", "acac");
-            check(mode, "a? b= c?", "--");
         }
+        check(BalanceMode::Priority, "a@1? b@2", "bb");
+    }
+
+    /// Suspicions come and go in milliseconds; each must not begin the turns anew.
+    #[test]
+    fn a_suspect_that_comes_back_finds_its_turn_where_it_left_it() {
+        let mut chooser = Chooser::new(3);
+        let mut picks = String::new();
+        for round in 0..30 {
+            let of = if round % 3 == 0 { "a b? c" } else { "a b c" };
+            picks.push_str(&turns(&mut chooser, BalanceMode::RoundRobin, of, 1));
+        }
+        let counted = shares(&picks);
+        assert!(
+            counted[..3].iter().all(|count| (6..=13).contains(count)),
+            "{picks}"
+        );
     }
 
     #[test]
@@ -419,8 +457,15 @@ mod tests {
     }
 
     #[test]
-    fn one_never_measured_counts_as_the_fastest() {
-        check(BalanceMode::Best, "a~1 b c~1", "bb");
+    fn one_never_measured_counts_as_the_average() {
+        check(BalanceMode::Best, "a~100 b c~500", "aaa");
+        check(BalanceMode::Best, "a~400+1 b c~50400", "bb");
+    }
+
+    #[test]
+    fn an_error_in_four_costs_a_quarter_of_a_second() {
+        check(BalanceMode::Best, "a~1000%250000 b~250999", "bb");
+        check(BalanceMode::Best, "a~1000%250000 b~251001", "aa");
     }
 
     #[test]

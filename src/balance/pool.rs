@@ -4,21 +4,28 @@
 //! that stay. So nobody holds a place in a list that has changed meanwhile, and a lease taken from
 //! the old pool ends on the counter that the new one reads.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use super::pick::{BalanceMode, Candidate, Chooser, Role, Turn};
-use super::state::Standing;
+use super::belief::Belief;
+use super::pick::{self, BalanceMode, Candidate, Chooser, Role, Turn};
+use super::state::Availability;
 use super::upstream::{Lease, Upstream, UpstreamSpec};
 use super::vitals::{UpstreamId, Vitals};
+
+/// An exchange that has tried so many upstreams gets a list of the others, instead of a choice among all
+/// each time: it shall cost no more than a few looks at the pool, however many of it refuse.
+const TRIED_ONE_BY_ONE: usize = 8;
 
 /// An immutable list of upstreams, and the memory of what was picked.
 #[derive(Debug)]
 pub struct Pool {
     upstreams: Vec<Arc<Upstream>>,
     chooser: Mutex<Chooser>,
+    belief: Arc<Belief>,
 }
 
 /// The upstreams an exchange has tried. Mostly there is but one, which asks for no memory.
@@ -26,27 +33,27 @@ pub struct Pool {
 pub struct Tried {
     first: Option<UpstreamId>,
     more: Vec<UpstreamId>,
+    /// Those it has not, once that is the shorter list; the next one last.
+    rest: Option<Vec<Arc<Upstream>>>,
 }
 
 /// What a pool can do for a new request.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Service {
-    /// This many upstreams are online and in service.
-    Online(usize),
-    /// None is; this many answer probes, though not as wanted, and are used for want of better.
-    LastResort(usize),
-    /// Nobody can be picked.
+    /// So many upstreams are in service.
+    By(usize),
+    /// None is: requests are answered with 503, trials left out.
     Nobody,
 }
 
 impl Pool {
     /// A pool of which nothing is known yet: all upstreams are online.
     pub fn new(specs: Vec<UpstreamSpec>) -> Self {
-        Self::with(specs, |_| Arc::new(Vitals::new()))
+        Self::with(specs, Arc::default(), |_| Arc::new(Vitals::new()))
     }
 
     /// The pool of a new configuration. Upstreams with an address known here keep their state and
-    /// statistics; one whose credentials have changed is probed at once.
+    /// statistics; one whose credentials have changed is checked at once.
     #[must_use]
     pub fn succeeded_by(&self, specs: Vec<UpstreamSpec>) -> Self {
         let known: HashMap<_, _> = self
@@ -54,10 +61,11 @@ impl Pool {
             .iter()
             .map(|upstream| (&upstream.spec.authority, upstream))
             .collect();
-        Self::with(specs, |spec| match known.get(&spec.authority) {
+        let belief = Arc::clone(&self.belief);
+        Self::with(specs, belief, |spec| match known.get(&spec.authority) {
             Some(before) => {
                 if before.spec.credentials != spec.credentials {
-                    before.vitals().suspect();
+                    before.vitals().want_check();
                 }
                 Arc::clone(before.vitals())
             }
@@ -65,7 +73,11 @@ impl Pool {
         })
     }
 
-    fn with(specs: Vec<UpstreamSpec>, vitals: impl Fn(&UpstreamSpec) -> Arc<Vitals>) -> Self {
+    fn with(
+        specs: Vec<UpstreamSpec>,
+        belief: Arc<Belief>,
+        vitals: impl Fn(&UpstreamSpec) -> Arc<Vitals>,
+    ) -> Self {
         let upstreams: Vec<_> = specs
             .into_iter()
             .map(|spec| {
@@ -74,32 +86,115 @@ impl Pool {
             })
             .collect();
         let chooser = Mutex::new(Chooser::new(upstreams.len()));
-        Self { upstreams, chooser }
+        Self {
+            upstreams,
+            chooser,
+            belief,
+        }
     }
 
-    /// Picks an upstream for an attempt. None: nobody is online and in service, nor usable as a
-    /// last resort, but those tried already.
+    /// Picks an upstream in service for an attempt, and notes it in `tried`. None: there is none but those
+    /// tried already.
     ///
     /// It is counted as active before the next pick can look.
-    pub fn pick(&self, mode: BalanceMode, tried: &Tried) -> Option<Lease> {
+    pub fn pick(&self, mode: BalanceMode, tried: &mut Tried) -> Option<Lease> {
+        if tried.len() >= TRIED_ONE_BY_ONE {
+            return self.pick_from_rest(mode, tried);
+        }
         let turn = if tried.is_empty() {
             Turn::First
         } else {
             Turn::Again
         };
-        let mut chooser = self.chooser.lock();
-        let candidates = self
-            .upstreams
-            .iter()
-            .map(|upstream| candidate(upstream, tried));
-        let place = chooser.choose(mode, turn, candidates)?;
-        self.upstreams.get(place).map(Lease::take)
+        let lease = {
+            let mut chooser = self.chooser.lock();
+            let candidates = self
+                .upstreams
+                .iter()
+                .map(|upstream| candidate(upstream, tried));
+            let place = chooser.choose(mode, turn, candidates)?;
+            self.upstreams.get(place).map(Lease::take)?
+        };
+        tried.insert(lease.upstream().id());
+        Some(lease)
     }
 
-    /// A lease of this very upstream, if it is online and takes requests.
+    fn pick_from_rest(&self, mode: BalanceMode, tried: &mut Tried) -> Option<Lease> {
+        if tried.rest.is_none() {
+            tried.rest = Some(self.rest(mode, tried));
+        }
+        while let Some(next) = tried.rest.as_mut()?.pop() {
+            if next.is_in_service() && !next.vitals().is_offline() {
+                tried.insert(next.id());
+                return Some(Lease::take(&next));
+            }
+        }
+        None
+    }
+
+    /// Those in service that were not tried, the best last.
+    fn rest(&self, mode: BalanceMode, tried: &Tried) -> Vec<Arc<Upstream>> {
+        let were_tried: HashSet<_> = tried.ids().collect();
+        let mut rest: Vec<_> = self
+            .upstreams
+            .iter()
+            .filter(|upstream| upstream.is_in_service() && !upstream.vitals().is_offline())
+            .filter(|upstream| !were_tried.contains(&upstream.id()))
+            .collect();
+        rest.sort_by_cached_key(|upstream| {
+            let preference = match mode {
+                BalanceMode::RoundRobin => 0,
+                BalanceMode::Best => upstream.vitals().latency_us().unwrap_or(0),
+                BalanceMode::Priority => u64::from(upstream.spec.priority),
+            };
+            std::cmp::Reverse((upstream.vitals().availability(), preference))
+        });
+        rest.into_iter().map(Arc::clone).collect()
+    }
+
+    /// Picks an upstream that is offline, for want of one in service: one request at a time and one a
+    /// second for each, the least bad reason first. None: there is one in service, tried or not, or it is
+    /// nobody's time.
+    pub fn pick_trial(&self, tried: &mut Tried, now: Instant) -> Option<Lease> {
+        // Trials of two requests at once must not go to the same one.
+        let _chooser = self.chooser.lock();
+        if self.service() != Service::Nobody {
+            return None;
+        }
+        let (_, _, upstream) = self
+            .upstreams
+            .iter()
+            .filter(|upstream| upstream.is_in_service() && !tried.contains(upstream.id()))
+            .filter_map(|upstream| {
+                let last = upstream.vitals().may_be_tried(now)?;
+                let reason = upstream.vitals().state().reason?;
+                Some((reason.badness(), last, upstream))
+            })
+            .min_by_key(|(badness, last, _)| (*badness, *last))?;
+        upstream.vitals().trial_begins(now);
+        tried.insert(upstream.id());
+        Some(Lease::trial(upstream))
+    }
+
+    /// A lease of this very upstream, if it is in service.
     pub fn lease(&self, id: UpstreamId) -> Option<Lease> {
         let upstream = self.upstreams.iter().find(|upstream| upstream.id() == id)?;
-        (upstream.is_in_service() && upstream.vitals().is_online()).then(|| Lease::take(upstream))
+        (upstream.is_in_service() && !upstream.vitals().is_offline()).then(|| Lease::take(upstream))
+    }
+
+    /// The average latency of those in service that were measured.
+    pub fn average_latency(&self) -> Option<Duration> {
+        let in_service = self
+            .upstreams
+            .iter()
+            .filter(|upstream| upstream.is_in_service() && !upstream.vitals().is_offline());
+        pick::average(in_service.map(|upstream| upstream.vitals().latency_us()))
+            .map(Duration::from_micros)
+    }
+
+    /// Whether the target of the probe is believed.
+    pub fn belief(&self) -> &Belief {
+        &self.belief
     }
 
     /// All members, in the order of the file.
@@ -114,41 +209,23 @@ impl Pool {
             .find(|upstream| upstream.spec.name == name)
     }
 
-    /// How many members are online, in service or not.
+    /// How many members are not offline, drained or not.
     pub fn online_count(&self) -> usize {
         self.upstreams
             .iter()
-            .filter(|upstream| upstream.vitals().is_online())
+            .filter(|upstream| !upstream.vitals().is_offline())
             .count()
     }
 
-    /// Whether requests can be served, and by what kind of upstream. A member that is drained can
-    /// serve none, online or not.
+    /// Whether requests can be served. A member that is drained, or has a weight of 0, serves none.
     pub fn service(&self) -> Service {
-        let (mut online, mut last_resort) = (0, 0);
-        for upstream in self
+        let in_service = self
             .upstreams
             .iter()
-            .filter(|upstream| upstream.is_in_service())
-        {
-            match upstream.standing() {
-                Standing::Online => online += 1,
-                Standing::LastResort => last_resort += 1,
-                Standing::Offline => {}
-            }
-        }
-        match (online, last_resort) {
-            (0, 0) => Service::Nobody,
-            (0, _) => Service::LastResort(last_resort),
-            (_, _) => Service::Online(online),
-        }
-    }
-
-    /// Whether, with nothing online, upstreams are used that failed their probe.
-    pub fn uses_last_resort(&self) -> bool {
-        match self.service() {
-            Service::LastResort(_) => true,
-            Service::Online(_) | Service::Nobody => false,
+            .filter(|upstream| upstream.is_in_service() && !upstream.vitals().is_offline());
+        match in_service.count() {
+            0 => Service::Nobody,
+            count => Service::By(count),
         }
     }
 }
@@ -158,7 +235,7 @@ impl Tried {
     pub fn insert(&mut self, id: UpstreamId) {
         if self.first.is_none() {
             self.first = Some(id);
-        } else if !self.contains(id) {
+        } else if self.rest.is_some() || !self.contains(id) {
             self.more.push(id);
         }
     }
@@ -166,6 +243,10 @@ impl Tried {
     /// Whether it was tried.
     pub fn contains(&self, id: UpstreamId) -> bool {
         self.first == Some(id) || self.more.contains(&id)
+    }
+
+    fn ids(&self) -> impl Iterator<Item = UpstreamId> {
+        self.first.into_iter().chain(self.more.iter().copied())
     }
 
     /// How many were tried.
@@ -181,27 +262,24 @@ impl Tried {
 
 fn candidate(upstream: &Upstream, tried: &Tried) -> Candidate {
     let vitals = upstream.vitals();
-    let latency = vitals.latency().unwrap_or_default();
     Candidate {
         role: role(upstream, tried),
         weight: upstream.spec.weight,
         priority: upstream.spec.priority,
-        latency_us: u64::try_from(latency.as_micros()).unwrap_or(u64::MAX),
+        latency_us: vitals.latency_us(),
         active: vitals.active(),
+        errors: vitals.errors_millionths(),
     }
 }
 
 fn role(upstream: &Upstream, tried: &Tried) -> Role {
-    if !upstream.is_in_service() {
+    if !upstream.is_in_service() || tried.contains(upstream.id()) {
         return Role::Out;
     }
-    let was_tried = tried.contains(upstream.id());
-    match upstream.standing() {
-        Standing::Online if was_tried => Role::Tried,
-        Standing::Online => Role::Eligible,
-        Standing::LastResort if was_tried => Role::Out,
-        Standing::LastResort => Role::LastResort,
-        Standing::Offline => Role::Out,
+    match upstream.vitals().availability() {
+        Availability::Online => Role::Online,
+        Availability::Suspect => Role::Suspect,
+        Availability::Offline => Role::Out,
     }
 }
 
@@ -209,14 +287,14 @@ fn role(upstream: &Upstream, tried: &Tried) -> Role {
 mod tests {
     use super::*;
     use std::sync::atomic::{AtomicBool, Ordering};
-    use std::time::Duration;
 
-    use crate::balance::reason::OfflineReason;
-    use crate::balance::state::Transition;
+    use crate::balance::reason::{Depth, Doubt, OfflineReason};
+    use crate::balance::state::{Thresholds, Verdict};
     use crate::protocol::credentials::Credentials;
     use crate::protocol::target::Authority;
 
-    const CLOSED: OfflineReason = OfflineReason::Closed;
+    const CLOSED: OfflineReason = OfflineReason::Closes;
+    const ONCE: Thresholds = Thresholds { fall: 1, rise: 1 };
     const GOT_403: OfflineReason = OfflineReason::ProbeStatus(403);
 
     /// `a*2@10`: host a.test, weight 2, priority 10.
@@ -244,19 +322,28 @@ mod tests {
     fn take_offline(pool: &Pool, names: &str, reason: OfflineReason) {
         for name in names.split_whitespace() {
             let vitals = pool.find(name).unwrap().vitals();
-            vitals.probe_failed(vitals.epoch(), reason, 1, 0);
+            let (began, _) = vitals.check_begins();
+            vitals.check_ended(began, Verdict::Fails(reason), ONCE, 0);
+        }
+    }
+
+    fn suspect(pool: &Pool, names: &str) {
+        for name in names.split_whitespace() {
+            let vitals = pool.find(name).unwrap().vitals();
+            vitals.doubt(vitals.epoch(), Doubt::Silent);
         }
     }
 
     fn bring_back(pool: &Pool, name: &str) {
         let vitals = pool.find(name).unwrap().vitals();
-        vitals.probe_succeeded(vitals.epoch(), 1, 0);
+        let (began, _) = vitals.check_begins();
+        vitals.check_ended(began, Verdict::Works(Depth::Probe), ONCE, 0);
     }
 
     /// One exchange after the other, `expected.len()` in number; `-`: no pick.
     fn check(pool: &Pool, mode: BalanceMode, expected: &str) {
         let picks: String = (0..expected.len())
-            .map(|_| match pool.pick(mode, &Tried::default()) {
+            .map(|_| match pool.pick(mode, &mut Tried::default()) {
                 Some(lease) => lease.upstream().spec.name.clone(),
                 None => "-".into(),
             })
@@ -268,8 +355,7 @@ mod tests {
     fn attempts(pool: &Pool, mode: BalanceMode) -> String {
         let mut tried = Tried::default();
         let mut order = String::new();
-        while let Some(lease) = pool.pick(mode, &tried) {
-            tried.insert(lease.upstream().id());
+        while let Some(lease) = pool.pick(mode, &mut tried) {
             order.push_str(&lease.upstream().spec.name);
         }
         order
@@ -279,7 +365,7 @@ mod tests {
     fn a_pick_counts_before_it_returns() {
         let pool = pool("a b");
         let lease = pool
-            .pick(BalanceMode::RoundRobin, &Tried::default())
+            .pick(BalanceMode::RoundRobin, &mut Tried::default())
             .unwrap();
         assert_eq!(lease.upstream().vitals().active(), 1);
     }
@@ -289,7 +375,7 @@ mod tests {
         let pool = pool("a b c");
         let mut leases = Vec::new();
         for _ in 0..9 {
-            leases.push(pool.pick(BalanceMode::Best, &Tried::default()).unwrap());
+            leases.push(pool.pick(BalanceMode::Best, &mut Tried::default()).unwrap());
         }
         for upstream in pool.upstreams() {
             assert_eq!(upstream.vitals().active(), 3, "{}", upstream.spec.name);
@@ -301,14 +387,14 @@ mod tests {
         let pool = pool("a b");
         pool.upstreams()[0]
             .vitals()
-            .answered(Duration::from_millis(10), 200);
+            .answered(Duration::from_millis(10), 200, || None);
         pool.upstreams()[1]
             .vitals()
-            .answered(Duration::from_millis(65), 200);
+            .answered(Duration::from_millis(65), 200, || None);
         check(&pool, BalanceMode::Best, "aaa");
-        let first = pool.pick(BalanceMode::Best, &Tried::default()).unwrap();
-        let second = pool.pick(BalanceMode::Best, &Tried::default()).unwrap();
-        let third = pool.pick(BalanceMode::Best, &Tried::default()).unwrap();
+        let first = pool.pick(BalanceMode::Best, &mut Tried::default()).unwrap();
+        let second = pool.pick(BalanceMode::Best, &mut Tried::default()).unwrap();
+        let third = pool.pick(BalanceMode::Best, &mut Tried::default()).unwrap();
         let names = [&first, &second, &third].map(|lease| lease.upstream().spec.name.as_str());
         assert_eq!(names, ["a", "a", "b"]);
     }
@@ -345,51 +431,23 @@ mod tests {
     }
 
     #[test]
-    fn with_nothing_online_nothing_is_picked() {
+    fn with_nothing_in_service_nothing_is_picked() {
         let pool = pool("a b");
         take_offline(&pool, "a b", CLOSED);
         check(&pool, BalanceMode::RoundRobin, "-");
         assert_eq!(pool.service(), Service::Nobody);
-        assert!(!pool.uses_last_resort());
         check(&Pool::new(Vec::new()), BalanceMode::Best, "-");
     }
 
     #[test]
-    fn the_last_resort_is_those_whose_probe_got_another_status() {
+    fn suspects_serve_while_nobody_is_online_and_are_asked_last() {
         let pool = pool("a b c");
-        take_offline(&pool, "a c", GOT_403);
-        assert_eq!(pool.service(), Service::Online(1));
-        check(&pool, BalanceMode::RoundRobin, "bb");
-        take_offline(&pool, "b", CLOSED);
-        assert_eq!(pool.service(), Service::LastResort(2));
-        assert!(pool.uses_last_resort());
-        check(&pool, BalanceMode::RoundRobin, "acac");
-        bring_back(&pool, "b");
-        check(&pool, BalanceMode::RoundRobin, "bb");
-        assert!(!pool.uses_last_resort());
-    }
-
-    #[test]
-    fn the_last_resort_waits_while_an_upstream_tried_is_still_online() {
-        let pool = pool("a b");
-        take_offline(&pool, "b", GOT_403);
-        assert_eq!(attempts(&pool, BalanceMode::RoundRobin), "a");
-    }
-
-    #[test]
-    fn a_last_resort_that_fails_an_attempt_serves_no_longer_and_is_probed() {
-        let pool = pool("a b");
-        take_offline(&pool, "a b", GOT_403);
-        let lease = pool
-            .pick(BalanceMode::RoundRobin, &Tried::default())
-            .unwrap();
-        assert_eq!(
-            lease.failed(CLOSED, Duration::ZERO, 1, 0),
-            Transition::StillOffline
-        );
-        check(&pool, BalanceMode::RoundRobin, "bbb");
-        assert!(pool.find("a").unwrap().vitals().take_suspect());
-        assert!(!pool.find("b").unwrap().vitals().take_suspect());
+        suspect(&pool, "a");
+        check(&pool, BalanceMode::RoundRobin, "bcbc");
+        assert_eq!(attempts(&pool, BalanceMode::RoundRobin).pop(), Some('a'));
+        suspect(&pool, "b c");
+        check(&pool, BalanceMode::RoundRobin, "cab");
+        assert_eq!(pool.service(), Service::By(3));
     }
 
     #[test]
@@ -399,22 +457,79 @@ mod tests {
         check(&pool, BalanceMode::RoundRobin, "aaa");
         check(&pool, BalanceMode::Best, "aaa");
         check(&pool, BalanceMode::Priority, "aaa");
-        take_offline(&pool, "a b c", GOT_403);
-        assert_eq!(pool.service(), Service::LastResort(1));
+        suspect(&pool, "a b c");
+        assert_eq!(pool.service(), Service::By(1));
         check(&pool, BalanceMode::RoundRobin, "aaa");
         pool.find("c").unwrap().vitals().enable();
         check(&pool, BalanceMode::RoundRobin, "acac");
     }
 
+    fn trial(pool: &Pool, now: Instant) -> Option<Lease> {
+        pool.pick_trial(&mut Tried::default(), now)
+    }
+
+    fn name(lease: Option<&Lease>) -> &str {
+        lease.map_or("-", |lease| &lease.upstream().spec.name)
+    }
+
     #[test]
-    fn an_online_upstream_that_is_drained_does_not_stop_the_last_resort() {
-        let pool = pool("a b*0");
-        take_offline(&pool, "a", GOT_403);
-        assert_eq!(
-            (pool.online_count(), pool.service()),
-            (1, Service::LastResort(1))
-        );
-        check(&pool, BalanceMode::RoundRobin, "aa");
+    fn trials_go_to_the_least_bad_reason_first_and_one_a_second_to_each() {
+        let (pool, now) = (pool("a b c d*0"), Instant::now());
+        take_offline(&pool, "a", OfflineReason::Silent);
+        take_offline(&pool, "b", CLOSED);
+        take_offline(&pool, "c d", GOT_403);
+        for expected in ["c", "b", "a", "-"] {
+            assert_eq!(name(trial(&pool, now).as_ref()), expected);
+        }
+        let later = now + Duration::from_secs(1);
+        assert_eq!(name(trial(&pool, later).as_ref()), "c");
+    }
+
+    #[test]
+    fn there_is_one_trial_at_a_time_for_each_upstream() {
+        let (pool, now) = (pool("a"), Instant::now());
+        take_offline(&pool, "a", CLOSED);
+        let first = trial(&pool, now);
+        let later = now + Duration::from_secs(5);
+        assert!(trial(&pool, later).is_none());
+        drop(first);
+        assert!(trial(&pool, later).is_some());
+    }
+
+    #[test]
+    fn there_is_no_trial_while_somebody_is_in_service() {
+        let (pool, now) = (pool("a b c*0"), Instant::now());
+        take_offline(&pool, "a", CLOSED);
+        suspect(&pool, "b");
+        assert!(trial(&pool, now).is_none());
+        take_offline(&pool, "b", CLOSED);
+        assert!(trial(&pool, now).is_some(), "c serves nobody");
+    }
+
+    #[test]
+    fn an_exchange_does_not_try_the_same_trial_twice() {
+        let (pool, now) = (pool("a"), Instant::now());
+        take_offline(&pool, "a", CLOSED);
+        let mut tried = Tried::default();
+        assert!(pool.pick_trial(&mut tried, now).is_some());
+        let later = now + Duration::from_secs(5);
+        assert!(pool.pick_trial(&mut tried, later).is_none());
+    }
+
+    #[test]
+    fn an_exchange_goes_through_a_large_pool_once_the_best_first() {
+        let names: Vec<_> = (0..40).map(|n| format!("u{n}@{}", 40 - n)).collect();
+        let pool = pool(&names.join(" "));
+        suspect(&pool, "u20");
+        let mut tried = Tried::default();
+        let mut order = Vec::new();
+        while let Some(lease) = pool.pick(BalanceMode::Priority, &mut tried) {
+            order.push(lease.upstream().spec.priority);
+        }
+        let suspect = order.pop();
+        assert_eq!(suspect, Some(20));
+        let expected: Vec<_> = (1..=40).filter(|priority| *priority != 20).collect();
+        assert_eq!(order, expected);
     }
 
     #[test]
@@ -423,13 +538,13 @@ mod tests {
         take_offline(&before, "a", CLOSED);
         before.find("b").unwrap().vitals().drain();
         let lease = before
-            .pick(BalanceMode::RoundRobin, &Tried::default())
+            .pick(BalanceMode::RoundRobin, &mut Tried::default())
             .unwrap();
         let after = before.succeeded_by(specs("d c*5 b@1 a"));
-        assert!(!after.find("a").unwrap().vitals().is_online());
+        assert!(after.find("a").unwrap().vitals().is_offline());
         assert!(after.find("b").unwrap().vitals().is_drained());
         assert_eq!(after.find("c").unwrap().vitals().active(), 1);
-        assert!(after.find("d").unwrap().vitals().is_online());
+        assert!(!after.find("d").unwrap().vitals().is_offline());
         drop(lease);
         assert_eq!(after.find("c").unwrap().vitals().active(), 0);
     }
@@ -441,19 +556,24 @@ mod tests {
         tried.insert(before.find("a").unwrap().id());
         let after = before.succeeded_by(specs("new b a"));
         for _ in 0..6 {
-            let lease = after.pick(BalanceMode::RoundRobin, &tried).unwrap();
+            let lease = after
+                .pick(BalanceMode::RoundRobin, &mut tried.clone())
+                .unwrap();
             assert_ne!(lease.upstream().spec.name, "a");
         }
     }
 
     #[test]
-    fn new_credentials_are_probed_at_once() {
+    fn new_credentials_are_checked_at_once() {
         let before = pool("a b");
+        for upstream in before.upstreams() {
+            upstream.vitals().take_wanted_check();
+        }
         let mut specs = specs("a b");
         specs[0].credentials = Some(Credentials::basic("bob", "secret"));
         let after = before.succeeded_by(specs);
-        assert!(after.find("a").unwrap().vitals().take_suspect());
-        assert!(!after.find("b").unwrap().vitals().take_suspect());
+        assert!(after.find("a").unwrap().vitals().take_wanted_check());
+        assert!(!after.find("b").unwrap().vitals().take_wanted_check());
     }
 
     #[test]
@@ -461,7 +581,7 @@ mod tests {
         let before = pool("a b");
         take_offline(&before, "a", CLOSED);
         let after = before.succeeded_by(specs("b")).succeeded_by(specs("a b"));
-        assert!(after.find("a").unwrap().vitals().is_online());
+        assert!(!after.find("a").unwrap().vitals().is_offline());
     }
 
     #[test]
@@ -471,7 +591,7 @@ mod tests {
             let mut shares = [0_usize; 3];
             for _ in 0..count {
                 let lease = pool
-                    .pick(BalanceMode::RoundRobin, &Tried::default())
+                    .pick(BalanceMode::RoundRobin, &mut Tried::default())
                     .unwrap();
                 let place = pool
                     .upstreams()
@@ -504,7 +624,7 @@ mod tests {
             for _ in 0..2 {
                 scope.spawn(|| {
                     while !done.load(Ordering::Relaxed) {
-                        let lease = pool.pick(BalanceMode::Best, &Tried::default()).unwrap();
+                        let lease = pool.pick(BalanceMode::Best, &mut Tried::default()).unwrap();
                         assert!(lease.upstream().vitals().active() != 0);
                     }
                 });
@@ -516,7 +636,7 @@ mod tests {
             done.store(true, Ordering::Relaxed);
         });
         let vitals = pool.find("a").unwrap().vitals();
-        assert!(vitals.is_online() && vitals.active() == 0);
+        assert!(!vitals.is_offline() && vitals.active() == 0);
         assert_eq!(vitals.counters.went_offline.load(Ordering::Relaxed), 500);
         assert_eq!(vitals.counters.came_online.load(Ordering::Relaxed), 500);
     }

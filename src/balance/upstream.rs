@@ -7,9 +7,8 @@ use std::time::Duration;
 use crate::protocol::credentials::Credentials;
 use crate::protocol::target::Authority;
 
-use super::reason::OfflineReason;
-use super::state::{Availability, Epoch, Standing, Transition};
-use super::vitals::{Failure, UpstreamId, Vitals};
+use super::state::{Availability, Change, Epoch, Health};
+use super::vitals::{UpstreamId, Vitals};
 
 /// An upstream as it is configured.
 #[derive(Clone, Debug)]
@@ -41,23 +40,26 @@ pub struct Upstream {
 pub struct Lease {
     upstream: Arc<Upstream>,
     began: Epoch,
+    /// [`Vitals::times_given_up`] when it began.
+    given_up: u64,
+    kind: LeaseKind,
 }
 
-/// A change of state as one line for the log. Made by [`Upstream::change`].
-#[derive(Clone, Copy, Debug)]
-pub struct StateChange<'u> {
-    name: &'u str,
-    to: ChangedTo,
-    after: Option<Duration>,
-}
-
-/// The state an upstream came into.
+/// What a lease is for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum ChangedTo {
-    /// It is back.
-    Online,
-    /// It is out, for this reason.
-    Offline(OfflineReason),
+enum LeaseKind {
+    /// A request to an upstream in service.
+    Service,
+    /// A request to one that is offline, to see whether it works.
+    Trial,
+}
+
+/// A change of state as one line for the log: [`Upstream::tell`].
+#[derive(Clone, Copy, Debug)]
+struct Told<'u> {
+    name: &'u str,
+    change: Change,
+    evidence: &'u str,
 }
 
 impl Upstream {
@@ -87,32 +89,41 @@ impl Upstream {
         self.spec.weight != 0 && !self.vitals.is_drained()
     }
 
-    /// The line to be logged for a transition of this upstream, if the state changed. Whoever gets
-    /// the transition logs it, so that each change is logged one time.
-    pub fn change(&self, transition: Transition) -> Option<StateChange<'_>> {
-        let (to, after) = match transition {
-            Transition::StillOnline | Transition::StillOffline => return None,
-            Transition::WentOffline { reason, after } => (ChangedTo::Offline(reason), after),
-            Transition::CameOnline { after } => (ChangedTo::Online, after),
-        };
-        Some(StateChange {
+    /// Logs a change of state and the evidence for it, which is kept for people to look at. Whoever gets
+    /// the change tells it, so that each is told one time.
+    pub fn tell(&self, change: Change, evidence: &str) {
+        self.vitals.set_evidence(evidence);
+        let told = Told {
             name: &self.spec.name,
-            to,
-            after,
-        })
-    }
-
-    pub(super) fn standing(&self) -> Standing {
-        self.vitals.standing()
+            change,
+            evidence,
+        };
+        match change.to {
+            Health::Offline(_) => log::warn!("{told}"),
+            Health::Online if change.from == Availability::Offline => log::info!("{told}"),
+            // Any client can bring about as many of these as it likes.
+            Health::Online | Health::Suspect(_) => log::debug!("{told}"),
+        }
     }
 }
 
 impl Lease {
     pub(super) fn take(upstream: &Arc<Upstream>) -> Self {
+        Self::of(upstream, LeaseKind::Service)
+    }
+
+    /// The caller has noted that the trial begins.
+    pub(super) fn trial(upstream: &Arc<Upstream>) -> Self {
+        Self::of(upstream, LeaseKind::Trial)
+    }
+
+    fn of(upstream: &Arc<Upstream>, kind: LeaseKind) -> Self {
         upstream.vitals.begin();
         Self {
             upstream: Arc::clone(upstream),
             began: upstream.vitals.epoch(),
+            given_up: upstream.vitals.times_given_up(),
+            kind,
         }
     }
 
@@ -121,69 +132,47 @@ impl Lease {
         &self.upstream
     }
 
-    /// The attempt failed by the fault of the upstream after `elapsed`; `fall` (from 1) failures in
-    /// a row take it offline. If the state has changed since the pick, the failure is counted and
-    /// measured, and changes nothing else: it tells about a time that is over.
-    /// `now_unix_ms`: milliseconds since 1970.
-    pub fn failed(
-        &self,
-        reason: OfflineReason,
-        elapsed: Duration,
-        fall: u32,
-        now_unix_ms: u64,
-    ) -> Transition {
-        let failure = Failure {
-            began: self.began,
-            reason,
-            elapsed,
-        };
-        self.upstream.vitals.failed(failure, fall, now_unix_ms)
+    /// When the attempt began, as far as the state of the upstream goes.
+    pub fn began(&self) -> Epoch {
+        self.began
     }
 
-    /// Whether a probe has shown since the pick that the upstream does not work. This ends an
-    /// attempt that waits on a silent upstream; a failure of another attempt does not, for that one
-    /// may have been poisonous. On a last resort, the status that made it one says nothing new.
+    /// Whether a check has shown since the pick that nobody needs to wait for an answer: the upstream does
+    /// not answer for itself, or passes nothing that others pass. What other exchanges met there does not
+    /// count; that may be their own doing.
     pub fn is_lost(&self) -> bool {
         let vitals = &self.upstream.vitals;
-        if vitals.is_online() {
-            return false;
-        }
-        let reason = vitals.state().reason;
-        reason.is_some_and(|reason| match self.began.availability() {
-            Availability::Online => reason.is_from_probe(),
-            Availability::Offline => reason.is_from_probe() && !reason.allows_last_resort(),
-        })
+        vitals.is_offline() && vitals.times_given_up() != self.given_up
     }
 }
 
 impl Drop for Lease {
     fn drop(&mut self) {
         self.upstream.vitals.end();
+        if self.kind == LeaseKind::Trial {
+            self.upstream.vitals.trial_ends();
+        }
     }
 }
 
-impl StateChange<'_> {
-    /// Where to.
-    pub fn to(&self) -> ChangedTo {
-        self.to
-    }
-}
-
-impl fmt::Display for StateChange<'_> {
+impl fmt::Display for Told<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let before = match self.to {
-            ChangedTo::Online => {
-                write!(f, "upstream {} is online again", self.name)?;
-                "offline"
+        let (name, from) = (self.name, self.change.from.label());
+        match self.change.to {
+            Health::Online if self.change.from == Availability::Offline => {
+                write!(f, "upstream {name} is online again")?;
             }
-            ChangedTo::Offline(reason) => {
-                write!(f, "upstream {} is offline: {reason}", self.name)?;
-                "online"
-            }
-        };
-        match self.after {
-            Some(after) => write!(f, " (was {before} for {})", Spoken(after)),
-            None => write!(f, " (was {before} since the start)"),
+            Health::Online => write!(f, "upstream {name} is no longer a suspect")?,
+            Health::Suspect(doubt) => write!(f, "upstream {name} is a suspect: {doubt}")?,
+            Health::Offline(reason) => write!(f, "upstream {name} is offline: {reason}")?,
+        }
+        if !self.evidence.is_empty() {
+            write!(f, "; {}", self.evidence)?;
+        }
+        match (self.change.after, self.change.from, self.change.to) {
+            (Some(after), _, _) => write!(f, " (was {from} for {})", Spoken(after)),
+            (None, _, Health::Offline(_)) => write!(f, " (was {from} since the start)"),
+            (None, _, Health::Online | Health::Suspect(_)) => Ok(()),
         }
     }
 }
@@ -208,6 +197,8 @@ impl fmt::Display for Spoken {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::balance::reason::{Doubt, OfflineReason};
+    use crate::balance::state::{Thresholds, Verdict};
 
     fn upstream() -> Arc<Upstream> {
         let spec = UpstreamSpec {
@@ -220,10 +211,15 @@ mod tests {
         Arc::new(Upstream::new(spec, Arc::new(Vitals::new())))
     }
 
-    const REASON: OfflineReason = OfflineReason::ProbeStatus(403);
+    const ONCE: Thresholds = Thresholds { fall: 1, rise: 1 };
 
-    fn check_line(transition: Transition, line: &str) {
-        assert_eq!(upstream().change(transition).unwrap().to_string(), line);
+    fn check_line(change: Change, evidence: &str, line: &str) {
+        let told = Told {
+            name: "a",
+            change,
+            evidence,
+        };
+        assert_eq!(told.to_string(), line);
     }
 
     #[test]
@@ -252,97 +248,86 @@ mod tests {
         assert_eq!(upstream.vitals().active(), 0);
     }
 
-    fn fail_probe(upstream: &Upstream, reason: OfflineReason) {
+    fn check_fails(upstream: &Upstream, reason: OfflineReason) {
+        let (began, _) = upstream.vitals().check_begins();
+        let verdict = Verdict::Fails(reason);
+        upstream.vitals().check_ended(began, verdict, ONCE, 0);
+    }
+
+    #[test]
+    fn a_check_that_shows_it_dead_ends_the_leases_that_wait() {
+        let upstream = upstream();
+        let lease = Lease::take(&upstream);
+        check_fails(&upstream, OfflineReason::Silent);
+        assert!(!lease.is_lost(), "not all that takes it offline does");
+        upstream.vitals().give_up_waiting();
+        assert!(lease.is_lost());
+        assert!(!Lease::take(&upstream).is_lost(), "a trial waits anew");
+    }
+
+    #[test]
+    fn an_attempt_that_cannot_connect_ends_no_other_lease() {
+        let upstream = upstream();
+        let lease = Lease::take(&upstream);
+        upstream.vitals().give_up_waiting();
         upstream
             .vitals()
-            .probe_failed(upstream.vitals().epoch(), reason, 1, 0);
-    }
-
-    #[test]
-    fn a_failed_probe_ends_the_leases_that_wait() {
-        for reason in [OfflineReason::ProbeTimeout, OfflineReason::Auth, REASON] {
-            let upstream = upstream();
-            let lease = Lease::take(&upstream);
-            assert!(!lease.is_lost());
-            fail_probe(&upstream, reason);
-            assert!(lease.is_lost(), "{reason}");
-        }
-    }
-
-    #[test]
-    fn a_failed_attempt_ends_no_other_lease_until_a_probe_agrees() {
-        let upstream = upstream();
-        let (lease, other) = (Lease::take(&upstream), Lease::take(&upstream));
-        other.failed(OfflineReason::Closed, Duration::ZERO, 1, 0);
+            .cannot_connect(lease.began(), "connection refused", 1, 0);
+        assert!(upstream.vitals().is_offline());
         assert!(!lease.is_lost());
-        fail_probe(&upstream, OfflineReason::ProbeTimeout);
-        assert!(lease.is_lost());
-    }
-
-    #[test]
-    fn a_last_resort_is_lost_by_something_worse_than_another_status() {
-        let upstream = upstream();
-        fail_probe(&upstream, REASON);
-        let lease = Lease::take(&upstream);
-        fail_probe(&upstream, OfflineReason::ProbeStatus(500));
-        assert!(!lease.is_lost());
-        fail_probe(&upstream, OfflineReason::ProbeClosed);
-        assert!(lease.is_lost());
     }
 
     #[test]
     fn a_recovery_ends_no_lease() {
         let upstream = upstream();
-        fail_probe(&upstream, REASON);
         let lease = Lease::take(&upstream);
-        upstream
-            .vitals()
-            .probe_succeeded(upstream.vitals().epoch(), 1, 0);
+        check_fails(&upstream, OfflineReason::Silent);
+        upstream.vitals().give_up_waiting();
+        let (began, depth) = upstream.vitals().check_begins();
+        let verdict = Verdict::Works(depth);
+        upstream.vitals().check_ended(began, verdict, ONCE, 0);
         assert!(!lease.is_lost());
     }
 
     #[test]
-    fn a_change_is_told_with_the_time_before_it() {
+    fn a_change_is_told_with_its_evidence_and_the_time_before_it() {
+        let offline = Health::Offline(OfflineReason::ProbeStatus(403));
+        let change = |from, to, after| Change { from, to, after };
+        let (online, was_offline) = (Availability::Online, Availability::Offline);
         let seconds = |n| Some(Duration::from_secs(n));
         check_line(
-            Transition::WentOffline {
-                reason: REASON,
-                after: None,
-            },
-            "upstream a is offline: probe: got 403 (was online since the start)",
+            change(online, offline, None),
+            "the probe passed through b",
+            "upstream a is offline: probe: got 403; the probe passed through b (was online since the start)",
         );
         check_line(
-            Transition::WentOffline {
-                reason: REASON,
-                after: seconds(7_320),
-            },
-            "upstream a is offline: probe: got 403 (was online for 2 h 2 min)",
+            change(Availability::Suspect, offline, seconds(7_320)),
+            "",
+            "upstream a is offline: probe: got 403 (was suspect for 2 h 2 min)",
         );
         check_line(
-            Transition::CameOnline {
-                after: Some(Duration::from_millis(1_240)),
-            },
-            "upstream a is online again (was offline for 1.2 s)",
+            change(
+                was_offline,
+                Health::Online,
+                Some(Duration::from_millis(1_240)),
+            ),
+            "the probe passed",
+            "upstream a is online again; the probe passed (was offline for 1.2 s)",
         );
         check_line(
-            Transition::CameOnline { after: seconds(59) },
-            "upstream a is online again (was offline for 59 s)",
-        );
-        check_line(
-            Transition::CameOnline { after: seconds(61) },
+            change(was_offline, Health::Online, seconds(61)),
+            "",
             "upstream a is online again (was offline for 1 min 1 s)",
         );
         check_line(
-            Transition::CameOnline {
-                after: seconds(90_000),
-            },
+            change(was_offline, Health::Online, seconds(90_000)),
+            "",
             "upstream a is online again (was offline for 1 d 1 h)",
         );
-    }
-
-    #[test]
-    fn what_is_no_change_is_not_told() {
-        assert!(upstream().change(Transition::StillOnline).is_none());
-        assert!(upstream().change(Transition::StillOffline).is_none());
+        check_line(
+            change(online, Health::Suspect(Doubt::Truncated), None),
+            "",
+            "upstream a is a suspect: a response was cut short",
+        );
     }
 }

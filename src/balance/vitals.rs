@@ -1,46 +1,68 @@
-//! What is known about an upstream while it works: state, load, latency, counts.
+//! What is known about an upstream while it works: state, load, latency, errors, counts.
 //!
 //! [`Vitals`] belong to the address of an upstream, not to a line of the file, so they outlive a
 //! reload. All threads write to them: numbers are atomics; the state machine is behind a small lock
 //! which is taken when something changes, and its result is published in one atomic word, so that
-//! a choice among many upstreams takes no lock but its own.
+//! neither a choice among many upstreams nor an answer as it should be takes a lock.
 //!
 //! Not here: the rules of the state machine ([`super::state`]).
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use super::reason::OfflineReason;
+use super::reason::{Depth, Doubt};
 use super::state::{
-    Epoch, Standing, State, Suspicion, Transition, UpstreamState, is_gateway_error,
+    Availability, Change, Epoch, Health, State, Thresholds, UpstreamState, Verdict,
+    is_gateway_error,
 };
 
 /// The latency of an upstream that was never measured.
 const UNMEASURED: u64 = u64::MAX;
 
-/// Bits of the published word that hold the [`Standing`]; the epoch is above them.
-const STANDING_BITS: u32 = 2;
+/// A share of errors of 1, in the unit that it is kept in.
+const ALL_ERRORS: u64 = 1_000_000;
+
+/// Between two trials of one upstream that is offline.
+const BETWEEN_TRIALS: Duration = Duration::from_secs(1);
+
+/// Bits of the published word that hold the [`Availability`] and [`HEEDS`]; the epoch is above them.
+const STATE_BITS: u32 = 3;
+
+/// Set in the published word while good evidence would change something.
+const HEEDS: u64 = 1 << 2;
 
 /// State, load, latency and counts of one upstream. It starts online.
 #[derive(Debug)]
 pub struct Vitals {
     id: UpstreamId,
-    /// Epoch and standing, written under the lock of `state`.
+    /// Epoch, availability and [`HEEDS`], written under the lock of `state`.
     published: AtomicU64,
     /// [`State::failures`], written under the lock of `state`.
     failures: AtomicU64,
-    /// [`State::doubts`], written under the lock of `state`.
-    doubts: AtomicU64,
     active: AtomicU64,
     /// In microseconds, or [`UNMEASURED`].
     latency: AtomicU64,
-    suspect: AtomicBool,
+    /// The moving share of attempts that failed or were answered with an error, of [`ALL_ERRORS`].
+    errors: AtomicU64,
+    /// How many checks have shown that nobody needs to wait for an answer any more.
+    given_up: AtomicU64,
+    wants_check: AtomicBool,
     drained: AtomicBool,
     state: Mutex<State>,
+    /// The evidence for the state as it is, for people.
+    evidence: Mutex<Box<str>>,
+    trial: Mutex<Trial>,
     /// Counts since the start, for metrics.
     pub counters: Counters,
+}
+
+/// Requests sent to an upstream that is offline, to see whether it works.
+#[derive(Default, Debug)]
+struct Trial {
+    last: Option<Instant>,
+    is_under_way: bool,
 }
 
 /// Identity of an upstream, kept over reloads, never used twice in a process.
@@ -53,8 +75,10 @@ pub struct UpstreamId(u64);
 pub struct Counters {
     /// Final response heads of any status.
     pub responses: AtomicU64,
-    /// Failures by its fault.
+    /// Failures and doubts.
     pub faults: AtomicU64,
+    /// Changes from online to suspect.
+    pub suspected: AtomicU64,
     /// Attempts that ended with a response passed on, or with a tunnel (counted by the caller).
     pub attempts_answered: AtomicU64,
     /// Attempts that failed, by whose fault ever (counted by the caller).
@@ -65,11 +89,11 @@ pub struct Counters {
     pub gateway_errors: AtomicU64,
     /// Attempts made here because one elsewhere had failed (counted by the caller).
     pub retries: AtomicU64,
-    /// Probes that were answered as wanted.
+    /// Checks that found it working.
     pub probes_ok: AtomicU64,
-    /// Probes that were not.
+    /// Checks that did not.
     pub probes_failed: AtomicU64,
-    /// Changes from online to offline.
+    /// Changes from online or suspect to offline.
     pub went_offline: AtomicU64,
     /// Changes from offline to online.
     pub came_online: AtomicU64,
@@ -81,14 +105,6 @@ pub struct Counters {
     pub bytes_sent: AtomicU64,
     /// Bytes read from it (counted by the caller).
     pub bytes_received: AtomicU64,
-}
-
-/// A failure of an attempt by the fault of the upstream.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Failure {
-    pub(super) began: Epoch,
-    pub(super) reason: OfflineReason,
-    pub(super) elapsed: Duration,
 }
 
 impl Default for Vitals {
@@ -106,12 +122,16 @@ impl Vitals {
             id: UpstreamId(NEXT_ID.fetch_add(1, Ordering::Relaxed)),
             published: AtomicU64::new(word(&state)),
             failures: AtomicU64::new(0),
-            doubts: AtomicU64::new(0),
             active: AtomicU64::new(0),
             latency: AtomicU64::new(UNMEASURED),
-            suspect: AtomicBool::new(false),
+            errors: AtomicU64::new(0),
+            given_up: AtomicU64::new(0),
+            // Every upstream is checked once when it is new.
+            wants_check: AtomicBool::new(true),
             drained: AtomicBool::new(false),
             state: Mutex::new(state),
+            evidence: Mutex::default(),
+            trial: Mutex::default(),
             counters: Counters::default(),
         }
     }
@@ -121,9 +141,18 @@ impl Vitals {
         self.id
     }
 
-    /// Whether it takes part in balancing (unless it is drained).
-    pub fn is_online(&self) -> bool {
-        self.standing() == Standing::Online
+    /// Online, suspect or offline.
+    pub fn availability(&self) -> Availability {
+        match self.published.load(Ordering::Acquire) & 3 {
+            0 => Availability::Online,
+            1 => Availability::Suspect,
+            _ => Availability::Offline,
+        }
+    }
+
+    /// Whether no requests go there (trials left out).
+    pub fn is_offline(&self) -> bool {
+        self.availability() == Availability::Offline
     }
 
     /// State, reason and since when, all of the same moment.
@@ -131,9 +160,19 @@ impl Vitals {
         self.state.lock().shown()
     }
 
-    /// The span without a change of state that lasts now. Whoever begins a probe takes it along.
+    /// The evidence for the state, in words; empty while nothing was seen yet.
+    pub fn evidence(&self) -> Box<str> {
+        self.evidence.lock().clone()
+    }
+
+    /// Notes it.
+    pub fn set_evidence(&self, words: &str) {
+        *self.evidence.lock() = words.into();
+    }
+
+    /// The span without a change between offline and not that lasts now. An attempt takes it along.
     pub fn epoch(&self) -> Epoch {
-        Epoch(self.published.load(Ordering::Acquire) >> STANDING_BITS)
+        Epoch(self.published.load(Ordering::Acquire) >> STATE_BITS)
     }
 
     /// Leases not yet given back.
@@ -144,92 +183,153 @@ impl Vitals {
     /// Moving average (α = 0.25) of the time to the first byte of a response head, in steps of a
     /// microsecond; none: never measured.
     pub fn latency(&self) -> Option<Duration> {
+        self.latency_us().map(Duration::from_micros)
+    }
+
+    pub(super) fn latency_us(&self) -> Option<u64> {
         match self.latency.load(Ordering::Relaxed) {
             UNMEASURED => None,
-            micros => Some(Duration::from_micros(micros)),
+            micros => Some(micros),
         }
     }
 
-    /// Failures in a row, of attempts and of probes.
+    /// Moving share (α = 0.25) of attempts that failed or were answered with 403, 407, 429 or 5xx, in
+    /// millionths.
+    pub fn errors_millionths(&self) -> u64 {
+        self.errors.load(Ordering::Relaxed)
+    }
+
+    /// Failures in a row, of attempts to connect and of checks.
     pub fn consecutive_failures(&self) -> u64 {
         self.failures.load(Ordering::Relaxed)
     }
 
-    /// A final response head came `latency` after the attempt began. Below 500 it is a sample. To be
-    /// called besides [`Vitals::trust`] or [`Vitals::doubt`].
-    pub fn answered(&self, latency: Duration, status: u16) {
+    /// A final response head came `latency` after the attempt began. An error is no proof of speed: as a
+    /// sample it counts what it took or `average`, that of the pool, whichever is larger.
+    pub fn answered(
+        &self,
+        latency: Duration,
+        status: u16,
+        average: impl FnOnce() -> Option<Duration>,
+    ) {
         count(&self.counters.responses);
-        if status < 500 {
-            self.sample(|_| micros(latency));
+        if is_error(status) {
+            self.sample(latency.max(average().unwrap_or_default()));
+            self.sample_error(ALL_ERRORS);
+        } else {
+            self.sample(latency);
+            self.sample_error(0);
         }
         if is_gateway_error(status) {
             count(&self.counters.gateway_errors);
         }
     }
 
-    /// An answer shows that the upstream works: it ends a row of doubtful ones.
-    pub fn trust(&self) {
-        if self.doubts.load(Ordering::Relaxed) != 0 {
-            self.change(State::trust);
-        }
-    }
-
-    /// A response of this status came to its end, or a tunnel stands. Below 500 it ends a row of
-    /// failures: not its head, or responses that are always cut short would never make a row.
-    pub fn completed(&self, status: u16) {
-        if status < 500 && self.failures.load(Ordering::Relaxed) != 0 {
-            self.change(State::attempt_completed);
-        }
-    }
-
-    /// An answer may be the upstream's own word that it cannot serve; `target_hash` tells targets apart.
-    /// The third in a row, if they were for at least two targets, makes the upstream a suspect.
-    ///
-    /// An upstream that becomes a suspect is marked as by [`Vitals::suspect`]; whoever sees
-    /// [`Suspicion::Probe`] wakes the prober.
-    pub fn doubt(&self, target_hash: u64) -> Suspicion {
-        let suspicion = self.change(|state| state.doubt(target_hash));
-        if suspicion == Suspicion::Probe {
-            self.suspect();
-        }
-        suspicion
-    }
-
-    /// Counts and measures a failure that shall not change the state: a further one of an exchange
-    /// that has blamed another upstream already. The caller then calls [`Vitals::suspect`].
-    pub fn failed_softly(&self, elapsed: Duration) {
+    /// An attempt failed `elapsed` after it began. As [`Vitals::answered`] with an error.
+    pub fn failed(&self, elapsed: Duration, average: impl FnOnce() -> Option<Duration>) {
         count(&self.counters.faults);
-        self.sample_failure(elapsed);
+        self.sample(elapsed.max(average().unwrap_or_default()));
+        self.sample_error(ALL_ERRORS);
     }
 
-    /// Asks for a probe at once, whatever the state.
-    pub fn suspect(&self) {
-        self.suspect.store(true, Ordering::Release);
+    /// An exchange that began in `began` got what only a working upstream gives: a final response that is
+    /// no gateway error and asks for no credentials, or a byte through a tunnel. `now_unix_ms`:
+    /// milliseconds since 1970, asked for only if something changes.
+    pub fn good(&self, began: Epoch, now_unix_ms: impl FnOnce() -> u64) -> Option<Change> {
+        if self.published.load(Ordering::Relaxed) & HEEDS == 0 {
+            return None;
+        }
+        let now = now_unix_ms();
+        self.change(|state| state.good(began, now))
     }
 
-    /// Whether a probe was asked for since the last call.
-    pub fn take_suspect(&self) -> bool {
-        self.suspect.load(Ordering::Relaxed) && self.suspect.swap(false, Ordering::AcqRel)
-    }
-
-    /// A probe that began in `began` was answered as wanted. `rise` (from 1) of them in a row bring
-    /// an offline upstream back. `now_unix_ms`: milliseconds since 1970.
-    pub fn probe_succeeded(&self, began: Epoch, rise: u32, now_unix_ms: u64) -> Transition {
-        count(&self.counters.probes_ok);
-        self.transition(|state| state.probe_succeeded(began, rise, now_unix_ms))
-    }
-
-    /// A probe that began in `began` failed. `fall` (from 1) failed ones in a row take an online
-    /// upstream offline. `now_unix_ms`: milliseconds since 1970.
-    pub fn probe_failed(
+    /// An attempt that began in `began` could not connect; `fall` (from 1) of them in a row take the
+    /// upstream offline. Whoever sees a change wakes the prober.
+    pub fn cannot_connect(
         &self,
         began: Epoch,
-        reason: OfflineReason,
+        what: &'static str,
         fall: u32,
         now_unix_ms: u64,
-    ) -> Transition {
-        count(&self.counters.probes_failed);
-        self.transition(|state| state.probe_failed(began, reason, fall, now_unix_ms))
+    ) -> Option<Change> {
+        self.change(|state| state.cannot_connect(began, what, fall, now_unix_ms))
+    }
+
+    /// Something was seen in an exchange that began in `began` that may be the fault of the upstream: it is
+    /// a suspect until a check has decided. Whoever sees a change wakes the prober. Of one that is offline
+    /// the next check is due at once, for its verdict ends the wait of a trial.
+    pub fn doubt(&self, began: Epoch, doubt: Doubt) -> Option<Change> {
+        if self.is_offline() && doubt == Doubt::Silent {
+            self.want_check();
+        }
+        self.change(|state| state.doubt(began, doubt))
+    }
+
+    /// A gateway error; `target_hash` tells targets apart. The third in a row, if they were for at least
+    /// two targets, is a doubt.
+    pub fn gateway_error(&self, began: Epoch, target_hash: u64) -> Option<Change> {
+        self.change(|state| state.gateway_error(began, target_hash))
+    }
+
+    /// Asks for a check at once, whatever the state.
+    pub fn want_check(&self) {
+        self.wants_check.store(true, Ordering::Release);
+    }
+
+    /// Whether a check was asked for since the last call.
+    pub fn take_wanted_check(&self) -> bool {
+        self.wants_check.load(Ordering::Relaxed) && self.wants_check.swap(false, Ordering::AcqRel)
+    }
+
+    /// A check begins: how deep it must go. It ends with [`Vitals::check_ended`] or
+    /// [`Vitals::check_abandoned`].
+    pub fn check_begins(&self) -> (Epoch, Depth) {
+        let mut begun = (Epoch::FIRST, Depth::Probe);
+        self.change(|state| {
+            begun = (state.check_begins(), state.needed());
+            None
+        });
+        begun
+    }
+
+    /// It could not be carried out, for no fault of the upstream.
+    pub fn check_abandoned(&self) {
+        self.change(|state| {
+            state.check_abandoned();
+            None
+        });
+    }
+
+    /// The check that began in `began` has come to its end. `now_unix_ms`: milliseconds since 1970.
+    pub fn check_ended(
+        &self,
+        began: Epoch,
+        verdict: Verdict,
+        thresholds: Thresholds,
+        now_unix_ms: u64,
+    ) -> Option<Change> {
+        count(match verdict {
+            Verdict::Works(_) => &self.counters.probes_ok,
+            Verdict::Fails(_) => &self.counters.probes_failed,
+        });
+        self.change(|state| state.check_ended(began, verdict, thresholds, now_unix_ms))
+    }
+
+    /// It fails what others serve, seen in the epoch `began` while no probe can tell.
+    pub fn eject(&self, began: Epoch, now_unix_ms: u64) -> Option<Change> {
+        self.change(|state| state.eject(began, now_unix_ms))
+    }
+
+    /// Whoever waits for an answer of this upstream, which is offline, waits in vain:
+    /// [`super::upstream::Lease::is_lost`].
+    pub fn give_up_waiting(&self) {
+        if self.is_offline() {
+            self.given_up.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    pub(super) fn times_given_up(&self) -> u64 {
+        self.given_up.load(Ordering::Relaxed)
     }
 
     /// No new requests from now on, until [`Vitals::enable`]. Kept over a reload.
@@ -248,26 +348,22 @@ impl Vitals {
         self.drained.load(Ordering::Relaxed)
     }
 
-    pub(super) fn standing(&self) -> Standing {
-        match self.published.load(Ordering::Acquire) & ((1 << STANDING_BITS) - 1) {
-            0 => Standing::Online,
-            1 => Standing::LastResort,
-            _ => Standing::Offline,
-        }
+    /// When it was last tried while it was offline, if it may be tried again at `now`.
+    pub(super) fn may_be_tried(&self, now: Instant) -> Option<Option<Instant>> {
+        let trial = self.trial.lock();
+        let is_due = trial.last.is_none_or(|last| last + BETWEEN_TRIALS <= now);
+        (is_due && !trial.is_under_way).then_some(trial.last)
     }
 
-    pub(super) fn failed(&self, failure: Failure, fall: u32, now_unix_ms: u64) -> Transition {
-        count(&self.counters.faults);
-        self.sample_failure(failure.elapsed);
-        let before = self.standing();
-        let transition = self.transition(|state| {
-            state.attempt_failed(failure.began, failure.reason, fall, now_unix_ms)
-        });
-        if before == Standing::LastResort && self.standing() == Standing::Offline {
-            // Nothing else is online: a long pause before its next probe would be an outage.
-            self.suspect();
-        }
-        transition
+    pub(super) fn trial_begins(&self, now: Instant) {
+        *self.trial.lock() = Trial {
+            last: Some(now),
+            is_under_way: true,
+        };
+    }
+
+    pub(super) fn trial_ends(&self) {
+        self.trial.lock().is_under_way = false;
     }
 
     pub(super) fn begin(&self) {
@@ -278,56 +374,65 @@ impl Vitals {
         self.active.fetch_sub(1, Ordering::Relaxed);
     }
 
-    fn transition(&self, event: impl FnOnce(&mut State) -> Transition) -> Transition {
-        let transition = self.change(event);
-        match transition {
-            Transition::WentOffline { .. } => count(&self.counters.went_offline),
-            Transition::CameOnline { .. } => count(&self.counters.came_online),
-            Transition::StillOnline | Transition::StillOffline => {}
-        }
-        transition
-    }
-
-    fn change<T>(&self, event: impl FnOnce(&mut State) -> T) -> T {
+    fn change(&self, event: impl FnOnce(&mut State) -> Option<Change>) -> Option<Change> {
         let mut state = self.state.lock();
-        let result = event(&mut state);
+        let change = event(&mut state);
         self.published.store(word(&state), Ordering::Release);
         self.failures
             .store(u64::from(state.failures()), Ordering::Relaxed);
-        self.doubts
-            .store(u64::from(state.doubts()), Ordering::Relaxed);
-        result
-    }
-
-    /// A failure is never better news than the average: an upstream that refuses at once must not
-    /// look fast.
-    fn sample_failure(&self, elapsed: Duration) {
-        self.sample(|current| micros(elapsed).max(current.unwrap_or(0)));
-    }
-
-    /// Moves the average by a quarter of the way to the sample.
-    fn sample(&self, sample: impl Fn(Option<u64>) -> u64) {
-        let average = |known: u64| match known {
-            UNMEASURED => sample(None),
-            current => {
-                let sum = u128::from(current) * 3 + u128::from(sample(Some(current))) + 2;
-                u64::try_from(sum / 4).unwrap_or(UNMEASURED - 1)
+        drop(state);
+        if let Some(change) = &change {
+            match (change.from, change.to) {
+                (_, Health::Offline(_)) => count(&self.counters.went_offline),
+                (Availability::Offline, _) => count(&self.counters.came_online),
+                (_, Health::Suspect(_)) => count(&self.counters.suspected),
+                (_, Health::Online) => {}
             }
-        };
-        let mut known = self.latency.load(Ordering::Relaxed);
-        while let Err(newer) = self.latency.compare_exchange_weak(
-            known,
-            average(known),
-            Ordering::Relaxed,
-            Ordering::Relaxed,
-        ) {
-            known = newer;
+        }
+        change
+    }
+
+    fn sample(&self, latency: Duration) {
+        let sample = micros(latency);
+        update(&self.latency, |known| match known {
+            UNMEASURED => sample,
+            current => quarter_of_the_way(current, sample),
+        });
+    }
+
+    fn sample_error(&self, sample: u64) {
+        if self.errors.load(Ordering::Relaxed) != sample {
+            update(&self.errors, |known| {
+                let average = quarter_of_the_way(known, sample);
+                // The last millionths never go by quarters.
+                if average == known { sample } else { average }
+            });
         }
     }
 }
 
+/// Whether an answer of this status may as well be the work of an upstream that cannot serve.
+fn is_error(status: u16) -> bool {
+    matches!(status, 403 | 407 | 429 | 500..)
+}
+
 fn count(counter: &AtomicU64) {
     counter.fetch_add(1, Ordering::Relaxed);
+}
+
+fn update(average: &AtomicU64, next: impl Fn(u64) -> u64) {
+    let mut known = average.load(Ordering::Relaxed);
+    while let Err(newer) =
+        average.compare_exchange_weak(known, next(known), Ordering::Relaxed, Ordering::Relaxed)
+    {
+        known = newer;
+    }
+}
+
+/// Moves an average to the sample by a quarter of the way (α = 0.25).
+fn quarter_of_the_way(current: u64, sample: u64) -> u64 {
+    let sum = u128::from(current) * 3 + u128::from(sample) + 2;
+    u64::try_from(sum / 4).unwrap_or(UNMEASURED - 1)
 }
 
 fn micros(duration: Duration) -> u64 {
@@ -337,17 +442,27 @@ fn micros(duration: Duration) -> u64 {
 }
 
 fn word(state: &State) -> u64 {
-    let standing = match state.standing() {
-        Standing::Online => 0,
-        Standing::LastResort => 1,
-        Standing::Offline => 2,
+    let availability = match state.health() {
+        Health::Online => 0,
+        Health::Suspect(_) => 1,
+        Health::Offline(_) => 2,
     };
-    state.epoch().0 << STANDING_BITS | standing
+    let heeds = if state.heeds_good_evidence() {
+        HEEDS
+    } else {
+        0
+    };
+    state.epoch().0 << STATE_BITS | heeds | availability
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    use crate::balance::reason::OfflineReason;
+
+    const REFUSED: &str = "connection refused";
+    const ONCE: Thresholds = Thresholds { fall: 1, rise: 1 };
 
     fn ms(millis: u64) -> Duration {
         Duration::from_millis(millis)
@@ -357,17 +472,8 @@ mod tests {
         vitals.latency().map(|latency| latency.as_micros())
     }
 
-    fn fail(vitals: &Vitals, elapsed: Duration, fall: u32) -> Transition {
-        let reason = OfflineReason::Closed;
-        vitals.failed(
-            Failure {
-                began: vitals.epoch(),
-                reason,
-                elapsed,
-            },
-            fall,
-            0,
-        )
+    fn fail(vitals: &Vitals, fall: u32) -> Option<Change> {
+        vitals.cannot_connect(vitals.epoch(), REFUSED, fall, 0)
     }
 
     #[test]
@@ -378,140 +484,126 @@ mod tests {
     #[test]
     fn the_average_moves_by_a_quarter() {
         let vitals = Vitals::new();
-        vitals.answered(ms(100), 200);
+        vitals.answered(ms(100), 200, || None);
         assert_eq!(latency_us(&vitals), Some(100_000));
-        vitals.answered(ms(200), 404);
+        vitals.answered(ms(200), 404, || None);
         assert_eq!(latency_us(&vitals), Some(125_000));
-        vitals.answered(Duration::from_micros(1), 200);
+        vitals.answered(Duration::from_micros(1), 200, || None);
         assert_eq!(latency_us(&vitals), Some(93_750));
     }
 
     #[test]
     fn a_latency_of_nothing_is_a_measurement() {
         let vitals = Vitals::new();
-        vitals.answered(Duration::ZERO, 200);
+        vitals.answered(Duration::ZERO, 200, || None);
         assert_eq!(vitals.latency(), Some(Duration::ZERO));
     }
 
     #[test]
     fn an_endless_latency_is_bounded() {
         let vitals = Vitals::new();
-        vitals.answered(Duration::MAX, 200);
-        vitals.answered(Duration::MAX, 200);
+        vitals.answered(Duration::MAX, 200, || None);
+        vitals.answered(Duration::MAX, 200, || None);
         assert_eq!(latency_us(&vitals), Some(u128::from(UNMEASURED - 1)));
     }
 
     #[test]
-    fn only_answers_below_500_are_samples() {
-        let vitals = Vitals::new();
-        vitals.answered(ms(100), 200);
-        for status in [500, 502, 599] {
-            vitals.answered(ms(1), status);
+    fn an_error_counts_as_its_time_or_that_of_the_pool_whichever_is_larger() {
+        for status in [403, 407, 429, 500, 502, 599] {
+            let vitals = Vitals::new();
+            vitals.answered(ms(1), status, || Some(ms(100)));
+            assert_eq!(latency_us(&vitals), Some(100_000), "{status}");
+            vitals.answered(ms(500), status, || Some(ms(100)));
+            assert_eq!(latency_us(&vitals), Some(200_000), "{status}");
         }
-        assert_eq!(latency_us(&vitals), Some(100_000));
-    }
-
-    #[test]
-    fn a_failure_counts_as_its_time_or_the_average_whichever_is_larger() {
         let vitals = Vitals::new();
-        vitals.answered(ms(100), 200);
-        vitals.failed_softly(ms(1));
-        assert_eq!(latency_us(&vitals), Some(100_000));
-        fail(&vitals, ms(500), 9);
-        assert_eq!(latency_us(&vitals), Some(200_000));
-    }
-
-    #[test]
-    fn a_failure_can_be_the_first_sample() {
-        let vitals = Vitals::new();
-        vitals.failed_softly(ms(7));
+        vitals.failed(ms(7), || None);
         assert_eq!(latency_us(&vitals), Some(7_000));
     }
 
     #[test]
-    fn a_soft_failure_changes_no_state() {
+    fn the_share_of_errors_moves_by_a_quarter_and_comes_back_to_nothing() {
         let vitals = Vitals::new();
-        for _ in 0..9 {
-            vitals.failed_softly(ms(1));
+        vitals.answered(ms(1), 403, || None);
+        assert_eq!(vitals.errors_millionths(), 250_000);
+        vitals.failed(ms(1), || None);
+        assert_eq!(vitals.errors_millionths(), 437_500);
+        for _ in 0..60 {
+            vitals.answered(ms(1), 200, || None);
         }
-        assert!(vitals.is_online());
-        assert_eq!(vitals.consecutive_failures(), 0);
-        assert_eq!(vitals.counters.faults.load(Ordering::Relaxed), 9);
+        assert_eq!(vitals.errors_millionths(), 0);
+        for _ in 0..60 {
+            vitals.answered(ms(1), 502, || None);
+        }
+        assert_eq!(vitals.errors_millionths(), ALL_ERRORS);
     }
 
     #[test]
-    fn a_complete_answer_below_500_ends_a_row_of_failures() {
+    fn good_evidence_ends_a_row_of_failures() {
         let vitals = Vitals::new();
-        fail(&vitals, ms(1), 2);
-        vitals.answered(ms(1), 200);
-        vitals.completed(500);
+        assert!(
+            fail(&vitals, 2)
+                .is_some_and(|change| change.to.availability() == Availability::Suspect)
+        );
         assert_eq!(vitals.consecutive_failures(), 1);
-        vitals.completed(499);
+        vitals.good(vitals.epoch(), || 0);
         assert_eq!(vitals.consecutive_failures(), 0);
-        assert_eq!(fail(&vitals, ms(1), 2), Transition::StillOnline);
+        fail(&vitals, 2);
+        assert!(!vitals.is_offline());
     }
 
     #[test]
-    fn a_suspect_is_taken_once() {
+    fn good_evidence_about_a_well_upstream_does_not_ask_for_the_time() {
         let vitals = Vitals::new();
-        assert!(!vitals.take_suspect());
-        vitals.suspect();
-        vitals.suspect();
-        assert!(vitals.take_suspect());
-        assert!(!vitals.take_suspect());
+        assert!(vitals.good(vitals.epoch(), || panic!("asked")).is_none());
     }
 
     #[test]
-    fn a_row_of_doubtful_answers_makes_a_suspect() {
+    fn a_new_upstream_wants_a_check_and_each_wish_is_taken_once() {
         let vitals = Vitals::new();
-        for target in [1, 2] {
-            assert_eq!(vitals.doubt(target), Suspicion::None);
-        }
-        assert!(!vitals.take_suspect());
-        assert_eq!(vitals.doubt(1), Suspicion::Probe);
-        assert!(vitals.take_suspect());
-        assert!(vitals.is_online());
-    }
-
-    #[test]
-    fn an_answer_of_another_kind_ends_a_row_of_doubtful_ones() {
-        let vitals = Vitals::new();
-        for round in 0..3 {
-            for target in [1, 2] {
-                assert_eq!(vitals.doubt(target), Suspicion::None, "round {round}");
-            }
-            vitals.trust();
-        }
+        assert!(vitals.take_wanted_check());
+        assert!(!vitals.take_wanted_check());
+        vitals.want_check();
+        vitals.want_check();
+        assert!(vitals.take_wanted_check());
+        assert!(!vitals.take_wanted_check());
     }
 
     #[test]
     fn what_is_published_follows_the_state() {
         let vitals = Vitals::new();
         let began = vitals.epoch();
-        let status = OfflineReason::ProbeStatus(500);
-        assert_eq!(vitals.standing(), Standing::Online);
-        vitals.probe_failed(began, status, 1, 7);
-        assert_eq!(vitals.standing(), Standing::LastResort);
+        assert_eq!(vitals.availability(), Availability::Online);
+        vitals.doubt(began, Doubt::Silent);
+        assert_eq!(vitals.availability(), Availability::Suspect);
+        let (check, depth) = vitals.check_begins();
+        assert_eq!((check, depth), (began, Depth::Probe));
+        vitals.check_ended(check, Verdict::Fails(OfflineReason::Silent), ONCE, 7);
+        assert!(vitals.is_offline());
         assert_ne!(vitals.epoch(), began);
-        vitals.probe_failed(vitals.epoch(), OfflineReason::Auth, 1, 8);
-        assert_eq!(vitals.standing(), Standing::Offline);
-        assert_eq!(vitals.state().reason, Some(OfflineReason::Auth));
+        assert_eq!(vitals.state().reason, Some(OfflineReason::Silent));
         assert_eq!(vitals.state().since_unix_ms, Some(7));
-        vitals.probe_succeeded(vitals.epoch(), 1, 9);
-        assert!(vitals.is_online());
+        let (check, _) = vitals.check_begins();
+        vitals.check_ended(check, Verdict::Works(Depth::Probe), ONCE, 9);
+        assert_eq!(vitals.availability(), Availability::Online);
+        let counters = &vitals.counters;
+        let counted = [
+            &counters.suspected,
+            &counters.went_offline,
+            &counters.came_online,
+        ];
+        assert_eq!(
+            counted.map(|counter| counter.load(Ordering::Relaxed)),
+            [1, 1, 1]
+        );
     }
 
     #[test]
     fn failures_of_many_threads_at_once_are_one_change() {
         let vitals = Vitals::new();
-        let reason = OfflineReason::Closed;
-        let failure = Failure {
-            began: vitals.epoch(),
-            reason,
-            elapsed: ms(1),
-        };
+        let began = vitals.epoch();
         let changes = std::thread::scope(|scope| {
-            let fail = || vitals.failed(failure, 1, 0) != Transition::StillOffline;
+            let fail = || vitals.cannot_connect(began, REFUSED, 1, 0).is_some();
             let threads: Vec<_> = (0..8).map(|_| scope.spawn(fail)).collect();
             threads
                 .into_iter()
@@ -521,7 +613,6 @@ mod tests {
         });
         assert_eq!(changes, 1);
         assert_eq!(vitals.counters.went_offline.load(Ordering::Relaxed), 1);
-        assert_eq!(vitals.counters.faults.load(Ordering::Relaxed), 8);
     }
 
     #[test]

@@ -19,13 +19,14 @@ const PROBE_PATH: &str = "/generate_204";
 /// The block `health_check`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HealthCheck {
-    /// The longest pause between two probes of an offline upstream.
+    /// The longest pause between two checks of an offline upstream.
     pub interval: Duration,
-    /// The time for one whole probe.
+    /// The time in which an upstream that does not work is found out. Half of it for each question of a
+    /// check; a request that is not answered for half of it asks for one.
     pub timeout: Duration,
     /// What a probe asks for.
     pub target: ProbeTarget,
-    /// The status it must be answered with: 200 to 599.
+    /// The status it must be answered with: 200 to 599. A CONNECT wants any of 2xx.
     pub expect_status: u16,
     /// Failures in a row that take an upstream offline: at least 1.
     pub fall: u32,
@@ -37,24 +38,60 @@ pub struct HealthCheck {
 
 /// The URL of a probe.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ProbeTarget {
-    /// Its host and port.
-    pub authority: Authority,
-    /// Begins with `/`; visible ASCII only.
-    pub path_and_query: String,
+pub enum ProbeTarget {
+    /// `none`: nothing beyond the upstream is asked for.
+    Nothing,
+    /// `http://host/path`: a GET.
+    Get {
+        /// Its host and port.
+        authority: Authority,
+        /// Begins with `/`; visible ASCII only.
+        path_and_query: String,
+    },
+    /// `https://host`: a CONNECT.
+    Connect(Authority),
 }
 
 impl fmt::Display for ProbeTarget {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         // the default port is left out, as in the request itself
-        match (self.authority.port(), self.authority.host()) {
-            (80, host) => write!(out, "http://{host}{}", self.path_and_query),
-            (port, host) => write!(out, "http://{host}:{port}{}", self.path_and_query),
+        match self {
+            Self::Nothing => out.write_str("none"),
+            Self::Get {
+                authority,
+                path_and_query,
+            } if authority.port() == 80 => {
+                write!(out, "http://{}{path_and_query}", authority.host())
+            }
+            Self::Get {
+                authority,
+                path_and_query,
+            } => write!(
+                out,
+                "http://{}:{}{path_and_query}",
+                authority.host(),
+                authority.port()
+            ),
+            Self::Connect(authority) if authority.port() == 443 => {
+                write!(out, "https://{}", authority.host())
+            }
+            Self::Connect(authority) => {
+                write!(out, "https://{}:{}", authority.host(), authority.port())
+            }
         }
     }
 }
 
 impl HealthCheck {
+    /// Whether a probe that was answered with this status has passed.
+    pub fn passes(&self, status: u16) -> bool {
+        match self.target {
+            ProbeTarget::Nothing => true,
+            ProbeTarget::Get { .. } => status == self.expect_status,
+            ProbeTarget::Connect(_) => (200..300).contains(&status),
+        }
+    }
+
     /// Reads the block; the defaults stand for absent keys.
     pub(super) fn read(findings: &mut Findings, block: &Section<'_>) -> Option<Self> {
         let interval = block.seconds(findings, "interval_secs", Shortest::Millisecond, 30);
@@ -78,7 +115,7 @@ impl HealthCheck {
 fn read_target(findings: &mut Findings, block: &Section<'_>) -> Option<ProbeTarget> {
     let Some(written) = block.text(findings, "url") else {
         let authority = Authority::new(Host::Name(PROBE_HOST.into()), 80)?;
-        return Some(ProbeTarget {
+        return Some(ProbeTarget::Get {
             authority,
             path_and_query: PROBE_PATH.to_owned(),
         });
@@ -89,19 +126,31 @@ fn read_target(findings: &mut Findings, block: &Section<'_>) -> Option<ProbeTarg
 }
 
 fn parse_target(url: &str) -> Result<ProbeTarget, String> {
-    let example = "write http://host/path";
+    let example = "write http://host/path, https://host or none";
+    if url == "none" {
+        return Ok(ProbeTarget::Nothing);
+    }
     let parts = urls::split(url);
-    match parts.scheme {
-        Some(scheme) if scheme.eq_ignore_ascii_case("http") => {}
+    let is_https = match parts.scheme {
+        Some(scheme) if scheme.eq_ignore_ascii_case("http") => false,
+        Some(scheme) if scheme.eq_ignore_ascii_case("https") => true,
         Some(scheme) => {
             let scheme = quote(scheme);
             return Err(format!(
-                "{scheme} cannot be probed, a probe is a plain HTTP request: {example}"
+                "{scheme} cannot be probed, a probe is an HTTP request or a CONNECT: {example}"
             ));
         }
         None => return Err(format!("the scheme is missing: {example}")),
+    };
+    let authority = urls::authority(parts.authority, if is_https { 443 } else { 80 })?;
+    if is_https {
+        return match parts.rest {
+            "" | "/" => Ok(ProbeTarget::Connect(authority)),
+            _ => Err(
+                "a CONNECT asks for no path: write https://host or https://host:port".to_owned(),
+            ),
+        };
     }
-    let authority = urls::authority(parts.authority, 80)?;
     if parts.rest.contains('#') {
         return Err("a fragment (`#`) is never sent: remove it".to_owned());
     }
@@ -111,7 +160,7 @@ fn parse_target(url: &str) -> Result<ProbeTarget, String> {
         );
     }
     let slash = if parts.rest.starts_with('/') { "" } else { "/" };
-    Ok(ProbeTarget {
+    Ok(ProbeTarget::Get {
         authority,
         path_and_query: format!("{slash}{}", parts.rest),
     })
@@ -138,8 +187,16 @@ mod tests {
     }
 
     #[test]
+    fn a_probe_may_be_a_connect_or_none() {
+        check("https://a.test", Ok("https://a.test"));
+        check("https://a.test:8443/", Ok("https://a.test:8443"));
+        check("none", Ok("none"));
+    }
+
+    #[test]
     fn other_urls_are_told_what_to_write() {
-        check("https://a.test/", Err("`https` cannot be probed"));
+        check("ftp://a.test/", Err("`ftp` cannot be probed"));
+        check("https://a.test/x", Err("asks for no path"));
         check("a.test/x", Err("the scheme is missing"));
         check("http://u:p@a.test/", Err("user"));
         check("http://a.test:0/", Err("port"));

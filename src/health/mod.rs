@@ -1,19 +1,23 @@
 //! The prober: finds out whether upstreams work.
 //!
-//! A loop on a thread of its caller looks at the pool again and again, and has those probed that
-//! are due: the offline ones, the suspects, and, if configured, all. Probes run side by side on a
-//! small pool of named threads which exists only while there is something to probe; each upstream
-//! has a plan of its own and at most one probe at a time, so a slow one delays nobody.
+//! A loop on a thread of its caller looks at the pool again and again, and has those checked that are due:
+//! suspects at once, the offline ones, those that are new, and, if configured, all. What a check asks, and
+//! what the answers mean, is decided by the [`examiner`] alone; this module carries questions out and
+//! answers back. Questions are asked side by side on a small pool of named threads which exists only while
+//! there is something to ask; each upstream has at most one check at a time, so a slow one delays nobody.
 //!
-//! Not here: the meaning of results ([`crate::balance::state`]), resolving names, and who asks for
-//! a probe (relay, by [`crate::balance::vitals::Vitals::suspect`]).
+//! Not here: what a verdict does to an upstream ([`crate::balance::state`]), resolving names, and who
+//! doubts an upstream (relay, by [`crate::balance::vitals::Vitals::doubt`]).
 
-mod probe;
+mod examiner;
+mod outliers;
+mod question;
 mod schedule;
+#[cfg(test)]
+mod situations;
 mod threads;
 mod transport;
 
-use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
 use std::io;
@@ -26,19 +30,15 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use parking_lot::Mutex;
 
 use crate::balance::pool::{Pool, Service};
-use crate::balance::reason::OfflineReason;
-use crate::balance::state::{Epoch, Transition};
-use crate::balance::upstream::{ChangedTo, Upstream};
-use crate::balance::vitals::UpstreamId;
+use crate::balance::state::Verdict;
 use crate::config::health::HealthCheck;
 use crate::protocol::target::Authority;
 
-use self::probe::Failure;
-use self::schedule::{Due, Outcome, Pace, Plan};
-use self::threads::Threads;
+use self::examiner::{Answer, Ask, Examiner, Moment};
+use self::threads::{MOST_THREADS, Threads};
 
-/// The longest time between two looks at the pool, for whoever forgets to ring.
-const LOOK_AGAIN: Duration = Duration::from_millis(250);
+/// How long threads without a question are kept.
+const KEEP_THREADS: Duration = Duration::from_secs(10);
 
 /// What the prober needs of the rest of the program.
 pub trait Surroundings: Send + Sync + 'static {
@@ -51,19 +51,22 @@ pub trait Surroundings: Send + Sync + 'static {
     /// [`io::ErrorKind::TimedOut`] if the deadline passed; any other kind if there is no address.
     fn resolve(&self, upstream: &Authority, deadline: Instant) -> io::Result<Vec<SocketAddr>>;
 
-    /// A probe has ended. For metrics.
-    fn probed(&self, result: Result<(), OfflineReason>);
+    /// A check has ended. For metrics.
+    fn checked(&self, verdict: Verdict);
+
+    /// Ends the wait of [`Pause::wait`]. Called on probe threads.
+    fn wake(&self);
 }
 
 /// How the prober waits.
 pub trait Pause {
     /// Returns after `limit`, or earlier when somebody rings, e.g. after
-    /// [`crate::balance::vitals::Vitals::suspect`]. `Break`: the program stops.
+    /// [`crate::balance::vitals::Vitals::doubt`]. `Break`: the program stops.
     fn wait(&self, limit: Duration) -> ControlFlow<()>;
 }
 
-/// Probes until `pause` says that the program stops. A probe that runs at that moment comes to its
-/// end by its timeout, and its result is dropped.
+/// Checks until `pause` says that the program stops. A question that is open at that moment comes to its
+/// end by its time limit, and its answer is dropped.
 pub fn run(surroundings: Arc<dyn Surroundings>, pause: &dyn Pause) {
     let mut prober = Prober::new(surroundings);
     loop {
@@ -78,97 +81,104 @@ pub fn run(surroundings: Arc<dyn Surroundings>, pause: &dyn Pause) {
 /// stopped when it is dropped.
 struct Prober {
     surroundings: Arc<dyn Surroundings>,
-    watches: HashMap<UpstreamId, Arc<Watch>>,
+    examiner: Examiner,
+    answers: Arc<Mutex<Vec<(Ask, Answer)>>>,
+    /// Questions that are not answered yet.
+    open: usize,
     threads: Threads,
+    /// Since when there was nothing to ask.
+    idle_since: Option<Instant>,
     service: Option<Service>,
     stopped: Arc<AtomicBool>,
 }
 
-/// What is remembered of one upstream.
-#[derive(Default, Debug)]
-struct Watch {
-    plan: Mutex<Plan>,
-    running: AtomicBool,
-}
-
-/// One probe under way. When it is dropped, also by a panic, the upstream can be probed again.
-struct Run {
-    watch: Arc<Watch>,
-    upstream: Arc<Upstream>,
-    health: HealthCheck,
-    outcome: Outcome,
+/// A question under way. When it is dropped, also by a panic, there is an answer.
+struct Errand {
+    ask: Option<Ask>,
+    answer: Answer,
+    answers: Arc<Mutex<Vec<(Ask, Answer)>>>,
+    surroundings: Arc<dyn Surroundings>,
+    stopped: Arc<AtomicBool>,
 }
 
 impl Prober {
     fn new(surroundings: Arc<dyn Surroundings>) -> Self {
         Self {
             surroundings,
-            watches: HashMap::new(),
+            examiner: Examiner::new(chance),
+            answers: Arc::default(),
+            open: 0,
             threads: Threads::None,
+            idle_since: None,
             service: None,
             stopped: Arc::new(AtomicBool::new(false)),
         }
     }
 
-    /// Has probed what is due; gives the time until the next look.
+    /// Takes answers in and asks what is to be asked; gives the time until the next look.
     fn round(&mut self, now: Instant) -> Duration {
         let (pool, health) = self.surroundings.current();
-        self.tell_service(pool.service());
-        let mut pause = LOOK_AGAIN;
-        let mut is_idle = true;
-        for upstream in pool.upstreams() {
-            let watch = Arc::clone(self.watches.entry(upstream.id()).or_default());
-            match watch.look(now, upstream, &health) {
-                Some(Due::Now) => {
-                    is_idle = false;
-                    self.start(Run::new(watch, upstream, &health), pool.upstreams().len());
-                }
-                Some(Due::At(due)) => {
-                    is_idle = false;
-                    pause = pause.min(due.saturating_duration_since(now));
-                }
-                Some(Due::Never) => {}
-                None => is_idle = false,
+        let moment = Moment {
+            pool: &pool,
+            health: &health,
+            now,
+            unix_ms: unix_ms(),
+        };
+        let answers = std::mem::take(&mut *self.answers.lock());
+        self.open -= answers.len();
+        for (ask, answer) in answers {
+            for next in self.examiner.answered(moment, &ask, answer) {
+                self.send(next, &health, pool.upstreams().len());
             }
         }
-        if is_idle {
-            self.threads = Threads::None;
+        let room = MOST_THREADS.saturating_sub(self.open);
+        let round = self.examiner.look(moment, room);
+        for ask in round.asks {
+            self.send(ask, &health, pool.upstreams().len());
         }
-        if pool.upstreams().len() < self.watches.len() {
-            let stays: HashSet<_> = pool
-                .upstreams()
-                .iter()
-                .map(|upstream| upstream.id())
-                .collect();
-            self.watches.retain(|id, _| stays.contains(id));
+        for verdict in self.examiner.take_verdicts() {
+            self.surroundings.checked(verdict);
         }
-        pause
+        self.tell_service(pool.service());
+        self.rest(now);
+        round.pause
     }
 
-    fn start(&mut self, run: Run, upstreams: usize) {
-        let Some(threads) = self.threads.get(upstreams) else {
-            return;
+    fn send(&mut self, ask: Ask, health: &HealthCheck, upstreams: usize) {
+        self.open += 1;
+        let mut errand = Errand {
+            ask: Some(ask),
+            answer: Answer::NotAsked,
+            answers: Arc::clone(&self.answers),
+            surroundings: Arc::clone(&self.surroundings),
+            stopped: Arc::clone(&self.stopped),
         };
-        run.watch.running.store(true, Ordering::Relaxed);
-        let surroundings = Arc::clone(&self.surroundings);
-        let stopped = Arc::clone(&self.stopped);
-        threads.spawn(move || run.execute(surroundings.as_ref(), &stopped));
+        let target = health.target.clone();
+        if let Some(threads) = self.threads.get(upstreams) {
+            threads.spawn(move || errand.run(&target));
+        }
+    }
+
+    /// Lets threads go that nobody needs any more.
+    fn rest(&mut self, now: Instant) {
+        if self.open > 0 || !self.examiner.is_idle() {
+            self.idle_since = None;
+        } else if *self.idle_since.get_or_insert(now) + KEEP_THREADS <= now {
+            self.threads = Threads::None;
+        }
     }
 
     /// Tells when the pool as a whole begins or ceases to be of use.
     fn tell_service(&mut self, service: Service) {
         let before = self.service.replace(service);
-        let same = before.is_none_or(|before| kind(before) == kind(service));
+        let same = before.is_none_or(|before| is_some(before) == is_some(service));
         match service {
             _ if same => {}
-            Service::Online(_) => log::info!("upstreams are online again"),
-            Service::LastResort(count) => log::warn!(
-                "no upstream is online: the last resort are {count} that answer probes, but not \
-                 as wanted"
+            Service::By(_) => log::info!("upstreams are in service again"),
+            Service::Nobody => log::warn!(
+                "no upstream is in service: requests that need one are answered with 503, but for \
+                 one a second that tries each"
             ),
-            Service::Nobody => {
-                log::warn!("no upstream is online: requests that need one are answered with 503");
-            }
         }
     }
 }
@@ -182,94 +192,47 @@ impl Drop for Prober {
 impl fmt::Debug for Prober {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Prober")
-            .field("watches", &self.watches)
+            .field("examiner", &self.examiner)
             .finish_non_exhaustive()
     }
 }
 
-impl Watch {
-    /// None: a probe is under way, and whoever asks for another one has to wait for its end.
-    fn look(&self, now: Instant, upstream: &Upstream, health: &HealthCheck) -> Option<Due> {
-        if self.running.load(Ordering::Acquire) {
-            return None;
-        }
-        let mut plan = self.plan.lock();
-        if upstream.vitals().take_suspect() {
-            plan.suspect(now);
-        }
-        Some(plan.look(now, upstream.vitals().epoch(), Pace::new(health, chance())))
-    }
-}
-
-impl Run {
-    fn new(watch: Arc<Watch>, upstream: &Arc<Upstream>, health: &HealthCheck) -> Self {
-        let upstream = Arc::clone(upstream);
-        Self {
-            watch,
-            upstream,
-            health: health.clone(),
-            outcome: Outcome::Failed,
-        }
-    }
-
-    fn execute(mut self, surroundings: &dyn Surroundings, stopped: &AtomicBool) {
-        let began = self.upstream.vitals().epoch();
-        let result = probe::probe(&self.upstream.spec, &self.health, &|spec, deadline| {
-            surroundings.resolve(&spec.authority, deadline)
-        });
-        let result = match result {
-            _ if stopped.load(Ordering::Relaxed) => return,
-            Ok(()) => Ok(()),
-            Err(Failure::Upstream(reason)) => Err(reason),
-            Err(Failure::NotAsked) => {
-                log::debug!("no descriptor for a probe of {}", self.upstream.spec.name);
-                return;
-            }
+impl Errand {
+    fn run(&mut self, target: &crate::config::health::ProbeTarget) {
+        let Some(ask) = &self.ask else {
+            return;
         };
-        surroundings.probed(result);
-        self.apply(began, result);
-    }
-
-    fn apply(&mut self, began: Epoch, result: Result<(), OfflineReason>) {
-        let (vitals, health) = (self.upstream.vitals(), &self.health);
-        let transition = match result {
-            Ok(()) => {
-                self.outcome = Outcome::Passed;
-                vitals.probe_succeeded(began, health.rise, unix_ms())
-            }
-            Err(reason) => vitals.probe_failed(began, reason, health.fall, unix_ms()),
-        };
-        tell(&self.upstream, transition);
-    }
-}
-
-impl Drop for Run {
-    fn drop(&mut self) {
-        if !self.watch.running.load(Ordering::Relaxed) {
+        if self.stopped.load(Ordering::Relaxed) {
             return;
         }
-        let pace = Pace::new(&self.health, chance());
-        let epoch = self.upstream.vitals().epoch();
-        self.watch
-            .plan
-            .lock()
-            .ended(Instant::now(), self.outcome, epoch, pace);
-        self.watch.running.store(false, Ordering::Release);
+        self.answer = question::ask(
+            &ask.upstream.spec,
+            (ask.question, target),
+            ask.limit,
+            &|spec, deadline| self.surroundings.resolve(&spec.authority, deadline),
+        );
+        log::debug!(
+            "{:?} of {}: it {}",
+            ask.question,
+            ask.upstream.spec.name,
+            self.answer
+        );
     }
 }
 
-fn tell(upstream: &Upstream, transition: Transition) {
-    let Some(change) = upstream.change(transition) else {
-        return;
-    };
-    match change.to() {
-        ChangedTo::Online => log::info!("{change}"),
-        ChangedTo::Offline(_) => log::warn!("{change}"),
+impl Drop for Errand {
+    fn drop(&mut self) {
+        if let Some(ask) = self.ask.take() {
+            self.answers.lock().push((ask, self.answer));
+            if !self.stopped.load(Ordering::Relaxed) {
+                self.surroundings.wake();
+            }
+        }
     }
 }
 
-fn kind(service: Service) -> std::mem::Discriminant<Service> {
-    std::mem::discriminant(&service)
+fn is_some(service: Service) -> bool {
+    service != Service::Nobody
 }
 
 /// A number nobody can foretell, from the seeds of the hash maps of std.

@@ -1,45 +1,58 @@
-//! When to probe an upstream: a plan per upstream, without a clock and without chance (both are
+//! When to check an upstream: a plan per upstream, without a clock and without chance (both are
 //! arguments).
 //!
-//! An upstream that has just gone offline is probed soon, for most faults are short; then the pause
-//! doubles, so that a dead one is not bothered for ever. Pauses vary by a fifth, else upstreams
-//! that fell together would be probed together from then on. An online upstream is probed if the
-//! configuration says so, if somebody suspects it, and while a row of failed probes is open.
+//! A suspect is checked at once. An upstream that has just gone offline is checked soon, for most faults
+//! are short; then the pause doubles, so that a dead one is not bothered for ever. Pauses vary by a fifth,
+//! else upstreams that fell together would be checked together from then on. An online upstream is checked
+//! if the configuration says so, if somebody wants it, and while a row of failed checks is open.
 
 use std::time::{Duration, Instant};
 
+use crate::balance::reason::Depth;
 use crate::balance::state::{Availability, Epoch};
 use crate::config::health::HealthCheck;
 
-/// From the moment an upstream is seen offline to its first probe. With [`super::LOOK_AGAIN`], and
-/// some slowness, it stays below the second that users are promised.
+/// From the moment an upstream is seen offline to its first check.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 
-/// From the first probe to the second; also where one more result decides.
-const SECOND_PAUSE: Duration = Duration::from_secs(1);
+/// From the first check to the second; also where one more result decides.
+const SECOND_PAUSE: Duration = Duration::from_millis(500);
 
-/// Between two probes of one upstream, however short an interval is configured.
+/// Between two checks of one upstream, however short an interval is configured.
 const LEAST_PAUSE: Duration = Duration::from_millis(100);
 
-/// From one probe to the next that is asked for: one who asks now has its answer already.
-const SUSPECT_PAUSE: Duration = Duration::from_millis(500);
+/// From one check to the next of a suspect, which any client can bring about.
+const SUSPECT_PAUSE: Duration = Duration::from_millis(20);
 
 /// What is to be done about an upstream.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Due {
-    /// Probe it.
-    Now,
+    /// Check it.
+    Now(Urgency),
     /// Look again at this moment.
     At(Instant),
     /// Nothing, as long as nothing changes.
     Never,
 }
 
-/// What came out of a probe.
+/// Who is checked first where not all can be. Ordered.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(super) enum Urgency {
+    /// Requests wait for the verdict.
+    Suspect,
+    /// It may be back.
+    Offline,
+    /// It is new, or its time has come.
+    Routine,
+}
+
+/// What came out of a check.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Outcome {
     Passed,
     Failed,
+    /// It could not be carried out.
+    NotAsked,
 }
 
 /// The pauses that are configured, and a number drawn by chance to vary them.
@@ -56,10 +69,13 @@ pub(super) struct Plan {
     epoch: Option<Epoch>,
     /// By the pauses.
     due: Option<Instant>,
-    /// For a suspect.
+    /// By somebody's wish.
     wanted: Option<Instant>,
-    ended: Option<Instant>,
-    /// Probes that failed in a row since it went offline.
+    /// No check of a suspect before.
+    not_before: Option<Instant>,
+    /// No check at all before.
+    held_until: Option<Instant>,
+    /// Checks that failed in a row since it went offline.
     failed: u32,
 }
 
@@ -80,24 +96,35 @@ impl Pace {
         let steps = u32::try_from(self.chance % 1001).unwrap_or(0);
         (low + high.saturating_sub(low) * steps / 1000).max(LEAST_PAUSE)
     }
+
+    /// The longest pause between two checks; none: no end.
+    fn longest(self, availability: Availability) -> Option<Duration> {
+        match availability {
+            Availability::Offline => Some(self.interval),
+            Availability::Online | Availability::Suspect => self.online_interval,
+        }
+    }
 }
 
 impl Plan {
-    /// What to do about an upstream that is not being probed right now.
-    pub(super) fn look(&mut self, now: Instant, epoch: Epoch, pace: Pace) -> Due {
+    /// What to do about an upstream that is not being checked right now.
+    pub(super) fn look(
+        &mut self,
+        now: Instant,
+        (epoch, availability): (Epoch, Availability),
+        pace: Pace,
+    ) -> Due {
         if self.epoch != Some(epoch) {
             self.epoch = Some(epoch);
             self.failed = 0;
-            self.due = match epoch.availability() {
-                Availability::Offline => Some(now + FIRST_PAUSE.min(pace.interval)),
-                Availability::Online => None,
-            };
+            self.held_until = None;
+            self.due = (availability == Availability::Offline)
+                .then(|| now + FIRST_PAUSE.min(pace.interval));
         }
-        let longest = match epoch.availability() {
-            Availability::Offline => Some(pace.interval),
-            Availability::Online => pace.online_interval,
-        };
-        if let Some(longest) = longest {
+        if let Some(held) = self.held_until.filter(|held| now < *held) {
+            return Due::At(held);
+        }
+        if let Some(longest) = pace.longest(availability) {
             // A reload may have shortened it.
             let latest = now + pace.vary(longest, longest);
             self.due = Some(
@@ -105,39 +132,66 @@ impl Plan {
                     .map_or(latest, |due| due.min(now + longest.max(LEAST_PAUSE))),
             );
         }
-        match self.due.into_iter().chain(self.wanted).min() {
-            Some(due) if due <= now => Due::Now,
+        let urgent = match availability {
+            Availability::Suspect => Some(self.not_before.unwrap_or(now)),
+            Availability::Online | Availability::Offline => self.wanted,
+        };
+        match self.due.into_iter().chain(urgent).min() {
+            Some(due) if due <= now => Due::Now(match availability {
+                Availability::Suspect => Urgency::Suspect,
+                Availability::Offline => Urgency::Offline,
+                Availability::Online => Urgency::Routine,
+            }),
             Some(due) => Due::At(due),
             None => Due::Never,
         }
     }
 
-    /// Somebody wants a probe at once.
-    pub(super) fn suspect(&mut self, now: Instant) {
-        let earliest = self.ended.map(|ended| ended + SUSPECT_PAUSE);
-        self.wanted = Some(earliest.map_or(now, |earliest| earliest.max(now)));
+    /// Somebody wants a check at once.
+    pub(super) fn want(&mut self, now: Instant) {
+        self.wanted = Some(self.not_before.map_or(now, |earliest| earliest.max(now)));
     }
 
-    /// A probe has ended, and the upstream looks like this after it.
-    pub(super) fn ended(&mut self, now: Instant, outcome: Outcome, epoch: Epoch, pace: Pace) {
-        self.ended = Some(now);
+    /// How deep the next check must go at least.
+    pub(super) fn wanted_depth(&self) -> Depth {
+        match self.wanted {
+            Some(_) => Depth::Probe,
+            None => Depth::Itself,
+        }
+    }
+
+    /// No check before this moment, as long as `epoch` lasts.
+    pub(super) fn hold_until(&mut self, epoch: Epoch, until: Instant) {
+        self.epoch = Some(epoch);
+        self.failed = 0;
+        self.held_until = Some(until);
+        self.due = Some(until);
+    }
+
+    /// A check has ended, and the upstream looks like this after it.
+    pub(super) fn ended(&mut self, now: Instant, outcome: Outcome, is_offline: bool, pace: Pace) {
         self.wanted = None;
-        let pause = match (epoch.availability(), outcome) {
-            (Availability::Offline, Outcome::Passed) => {
+        let pause = match (is_offline, outcome) {
+            (_, Outcome::NotAsked) => Some(SECOND_PAUSE),
+            (true, Outcome::Passed) => {
                 self.failed = 0;
                 Some(pace.vary(SECOND_PAUSE, pace.interval))
             }
-            (Availability::Offline, Outcome::Failed) => {
+            (true, Outcome::Failed) => {
                 let doubled = SECOND_PAUSE.saturating_mul(2_u32.saturating_pow(self.failed));
                 self.failed = self.failed.saturating_add(1);
                 Some(pace.vary(doubled, pace.interval))
             }
-            (Availability::Online, Outcome::Failed) => Some(pace.vary(SECOND_PAUSE, pace.interval)),
-            (Availability::Online, Outcome::Passed) => pace
+            (false, Outcome::Failed) => Some(pace.vary(SECOND_PAUSE, pace.interval)),
+            (false, Outcome::Passed) => pace
                 .online_interval
                 .map(|interval| pace.vary(interval, interval)),
         };
         self.due = pause.map(|pause| now + pause);
+        self.not_before = Some(match outcome {
+            Outcome::Passed => now + SUSPECT_PAUSE,
+            Outcome::Failed | Outcome::NotAsked => now + SECOND_PAUSE,
+        });
     }
 }
 
@@ -145,48 +199,49 @@ impl Plan {
 mod tests {
     use super::*;
 
-    const ONLINE: Epoch = Epoch::FIRST;
-
     /// The chance that gives the pause itself where nothing caps it.
     const MIDDLE: u64 = 500;
+    const ONLINE: (Epoch, Availability) = (Epoch::FIRST, Availability::Online);
+    const SUSPECT: (Epoch, Availability) = (Epoch::FIRST, Availability::Suspect);
+
+    fn offline() -> (Epoch, Availability) {
+        (Epoch::FIRST.next(), Availability::Offline)
+    }
 
     fn secs(seconds: f64) -> Duration {
         Duration::from_secs_f64(seconds)
     }
 
     fn pace(interval: f64, online_interval: Option<f64>) -> Pace {
-        let online_interval = online_interval.map(secs);
         Pace {
             interval: secs(interval),
-            online_interval,
+            online_interval: online_interval.map(secs),
             chance: MIDDLE,
         }
     }
 
-    /// Follows a plan that is looked at when it says so and whose probes take no time; gives the
-    /// seconds from each probe to the next.
-    fn pauses(plan: &mut Plan, epoch: Epoch, pace: Pace, outcomes: &[Outcome]) -> Vec<f64> {
+    /// Follows a plan that is looked at when it says so and whose checks take no time; gives the
+    /// seconds from each check to the next.
+    fn pauses(
+        plan: &mut Plan,
+        state: (Epoch, Availability),
+        pace: Pace,
+        outcomes: &[Outcome],
+    ) -> Vec<f64> {
         let mut now = Instant::now();
         let mut pauses = Vec::new();
         for outcome in outcomes {
             let began = now;
-            while let Due::At(due) = plan.look(now, epoch, pace) {
+            while let Due::At(due) = plan.look(now, state, pace) {
                 now = due;
             }
-            plan.ended(now, *outcome, epoch, pace);
+            plan.ended(now, *outcome, state.1 == Availability::Offline, pace);
             pauses.push(now.duration_since(began).as_secs_f64());
         }
         pauses
     }
 
-    fn check(interval: f64, outcomes: &[Outcome], expected: &[f64]) {
-        let offline = ONLINE.next();
-        let got = pauses(
-            &mut Plan::default(),
-            offline,
-            pace(interval, None),
-            outcomes,
-        );
+    fn check(got: &[f64], expected: &[f64]) {
         for (got, expected) in got.iter().zip(expected) {
             assert!((got - expected).abs() < 0.001, "{got} is not {expected}");
         }
@@ -194,157 +249,100 @@ mod tests {
     }
 
     #[test]
-    fn the_first_probe_is_soon_and_then_the_pause_doubles_up_to_the_interval() {
+    fn the_first_check_is_soon_and_then_the_pause_doubles_up_to_the_interval() {
+        let got = pauses(
+            &mut Plan::default(),
+            offline(),
+            pace(30.0, None),
+            &[Outcome::Failed; 9],
+        );
         // The last ones vary downwards only: the interval is the longest pause.
-        check(
-            30.0,
-            &[Outcome::Failed; 8],
-            &[0.25, 1.0, 2.0, 4.0, 8.0, 16.0, 27.0, 27.0],
+        check(&got, &[0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 27.0, 27.0]);
+    }
+
+    #[test]
+    fn a_short_interval_is_the_longest_pause_but_makes_no_storm() {
+        let outcomes = [Outcome::Failed; 4];
+        let got = pauses(&mut Plan::default(), offline(), pace(0.2, None), &outcomes);
+        check(&got, &[0.2, 0.18, 0.18, 0.18]);
+        let got = pauses(
+            &mut Plan::default(),
+            offline(),
+            pace(0.001, None),
+            &outcomes,
         );
+        check(&got, &[0.001, 0.1, 0.1, 0.1]);
     }
 
     #[test]
-    fn a_short_interval_caps_all_pauses() {
-        check(0.2, &[Outcome::Failed; 3], &[0.2, 0.18, 0.18]);
+    fn where_one_more_result_decides_it_comes_soon() {
+        let outcomes = [
+            Outcome::Failed,
+            Outcome::Failed,
+            Outcome::Passed,
+            Outcome::Passed,
+        ];
+        let got = pauses(&mut Plan::default(), offline(), pace(30.0, None), &outcomes);
+        check(&got, &[0.25, 0.5, 1.0, 0.5]);
     }
 
     #[test]
-    fn no_interval_is_so_short_that_probes_become_a_flood() {
-        check(0.001, &[Outcome::Failed; 3], &[0.001, 0.1, 0.1]);
-    }
-
-    #[test]
-    fn a_success_that_is_not_enough_is_followed_by_a_short_pause() {
-        let (passed, failed) = (Outcome::Passed, Outcome::Failed);
-        check(
-            30.0,
-            &[failed, failed, failed, passed, passed, failed, failed],
-            &[0.25, 1.0, 2.0, 4.0, 1.0, 1.0, 1.0],
-        );
-    }
-
-    #[test]
-    fn a_new_outage_begins_with_the_first_pause() {
-        let mut plan = Plan::default();
-        let (offline, again) = (ONLINE.next(), ONLINE.next().next().next());
-        let pace = pace(30.0, None);
-        pauses(&mut plan, offline, pace, &[Outcome::Failed; 6]);
-        let first = pauses(&mut plan, again, pace, &[Outcome::Failed; 2]);
-        assert!(
-            (first[0] - 0.25).abs() < 0.001 && (first[1] - 1.0).abs() < 0.001,
-            "{first:?}"
-        );
-    }
-
-    #[test]
-    fn pauses_vary_by_a_fifth_and_never_exceed_the_interval() {
-        for chance in [0, 1, 999, 1000, 1001, u64::MAX] {
-            let pace = Pace {
-                chance,
-                ..pace(30.0, None)
-            };
-            let (short, long) = (
-                pace.vary(secs(10.0), pace.interval),
-                pace.vary(secs(99.0), pace.interval),
-            );
-            assert!((secs(8.0)..=secs(12.0)).contains(&short), "{short:?}");
-            assert!((secs(24.0)..=secs(30.0)).contains(&long), "{long:?}");
-        }
-        let lowest = Pace {
-            chance: 0,
-            ..pace(30.0, None)
-        };
-        let highest = Pace {
-            chance: 1000,
-            ..pace(30.0, None)
-        };
-        assert_eq!(lowest.vary(secs(10.0), secs(30.0)), secs(8.0));
-        assert_eq!(highest.vary(secs(10.0), secs(30.0)), secs(12.0));
-    }
-
-    #[test]
-    fn an_online_upstream_is_left_alone() {
-        assert_eq!(
-            Plan::default().look(Instant::now(), ONLINE, pace(30.0, None)),
-            Due::Never
-        );
-    }
-
-    #[test]
-    fn an_online_upstream_is_probed_at_its_interval_if_there_is_one() {
+    fn an_online_upstream_is_left_alone_unless_the_file_says_otherwise() {
+        let (mut plan, now) = (Plan::default(), Instant::now());
+        assert_eq!(plan.look(now, ONLINE, pace(30.0, None)), Due::Never);
         let got = pauses(
             &mut Plan::default(),
             ONLINE,
             pace(30.0, Some(10.0)),
             &[Outcome::Passed; 3],
         );
-        assert!(
-            got.iter().all(|pause| (pause - 9.0).abs() < 0.001),
-            "{got:?}"
-        );
+        check(&got, &[9.0, 9.0, 9.0]);
     }
 
     #[test]
-    fn a_suspect_is_probed_at_once_and_then_left_alone() {
+    fn a_suspect_is_checked_at_once_and_again_after_a_moment() {
         let (mut plan, now) = (Plan::default(), Instant::now());
-        assert_eq!(plan.look(now, ONLINE, pace(30.0, None)), Due::Never);
-        plan.suspect(now);
-        assert_eq!(plan.look(now, ONLINE, pace(30.0, None)), Due::Now);
-        plan.ended(now, Outcome::Passed, ONLINE, pace(30.0, None));
-        assert_eq!(plan.look(now, ONLINE, pace(30.0, None)), Due::Never);
+        let pace = pace(30.0, None);
+        assert_eq!(plan.look(now, SUSPECT, pace), Due::Now(Urgency::Suspect));
+        plan.ended(now, Outcome::Passed, false, pace);
+        assert_eq!(plan.look(now, ONLINE, pace), Due::Never);
+        assert_eq!(plan.look(now, SUSPECT, pace), Due::At(now + SUSPECT_PAUSE));
     }
 
     #[test]
-    fn a_suspect_that_was_probed_just_now_waits_a_moment() {
+    fn a_wish_is_followed_once_and_goes_to_the_bottom() {
         let (mut plan, now) = (Plan::default(), Instant::now());
-        plan.ended(now, Outcome::Passed, ONLINE, pace(30.0, None));
-        plan.suspect(now);
-        let due = plan.look(now, ONLINE, pace(30.0, None));
-        assert_eq!(due, Due::At(now + SUSPECT_PAUSE));
+        let pace = pace(30.0, None);
+        assert_eq!(plan.wanted_depth(), Depth::Itself);
+        plan.want(now);
+        assert_eq!(plan.wanted_depth(), Depth::Probe);
+        assert_eq!(plan.look(now, ONLINE, pace), Due::Now(Urgency::Routine));
+        plan.ended(now, Outcome::Passed, false, pace);
+        assert_eq!(plan.look(now, ONLINE, pace), Due::Never);
     }
 
     #[test]
-    fn a_suspicion_outlasts_a_change_of_state() {
-        let (mut plan, now) = (Plan::default(), Instant::now());
-        plan.suspect(now);
-        assert_eq!(plan.look(now, ONLINE, pace(30.0, None)), Due::Now);
-        assert_eq!(plan.look(now, ONLINE.next(), pace(30.0, None)), Due::Now);
-    }
-
-    #[test]
-    fn a_suspect_that_is_offline_does_not_wait_for_its_pause() {
-        let (mut plan, now) = (Plan::default(), Instant::now());
-        let offline = ONLINE.next();
-        let pace = pace(3600.0, None);
-        plan.look(now, offline, pace);
-        for _ in 0..12 {
-            plan.ended(now, Outcome::Failed, offline, pace);
-        }
-        let later = now + secs(10.0);
-        plan.suspect(later);
-        assert_eq!(plan.look(later, offline, pace), Due::Now);
-    }
-
-    #[test]
-    fn an_open_row_of_failures_is_decided_soon() {
+    fn one_that_is_held_is_not_checked_until_then() {
         let (mut plan, now) = (Plan::default(), Instant::now());
         let pace = pace(30.0, None);
         plan.look(now, ONLINE, pace);
-        plan.ended(now, Outcome::Failed, ONLINE, pace);
-        assert_eq!(plan.look(now, ONLINE, pace), Due::At(now + SECOND_PAUSE));
+        plan.hold_until(offline().0, now + secs(60.0));
+        let later = now + secs(59.0);
+        assert_eq!(plan.look(later, offline(), pace), Due::At(now + secs(60.0)));
+        let then = now + secs(60.0);
+        assert_eq!(plan.look(then, offline(), pace), Due::Now(Urgency::Offline));
     }
 
     #[test]
-    fn a_shorter_interval_applies_at_once() {
+    fn a_reload_that_shortens_the_interval_is_followed() {
         let (mut plan, now) = (Plan::default(), Instant::now());
-        let offline = ONLINE.next();
-        plan.look(now, offline, pace(3600.0, None));
-        for _ in 0..12 {
-            plan.ended(now, Outcome::Failed, offline, pace(3600.0, None));
+        plan.look(now, offline(), pace(300.0, None));
+        for _ in 0..8 {
+            plan.ended(now, Outcome::Failed, true, pace(300.0, None));
         }
-        assert_eq!(
-            plan.look(now, offline, pace(5.0, None)),
-            Due::At(now + secs(5.0))
-        );
+        let Due::At(due) = plan.look(now, offline(), pace(2.0, None)) else {
+            panic!("it is due some time");
+        };
+        assert!(due <= now + secs(2.0));
     }
 }

@@ -7,7 +7,8 @@ use std::thread;
 
 use parking_lot::Condvar;
 
-use crate::balance::state::Availability;
+use crate::balance::reason::{Doubt, OfflineReason};
+use crate::balance::state::{Availability, Thresholds};
 use crate::balance::upstream::UpstreamSpec;
 use crate::config::health::ProbeTarget;
 
@@ -16,12 +17,13 @@ use super::*;
 /// How long a test waits for what must happen.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-const WRONG: OfflineReason = OfflineReason::Closed;
+const WRONG: OfflineReason = OfflineReason::Closes;
 
 /// What an upstream does with probes.
 #[derive(Clone, Copy, PartialEq)]
 enum Manner {
     Answer(u16),
+    /// It says nothing, for itself neither.
     Hold,
 }
 
@@ -43,13 +45,9 @@ struct TestWorld {
     pool: Mutex<Arc<Pool>>,
     health: HealthCheck,
     results: Bell,
-}
-
-/// A pause that stops when it is told so.
-#[derive(Default)]
-struct TestPause {
-    stopped: Mutex<Option<()>>,
+    woken: Mutex<bool>,
     rung: Condvar,
+    stopped: AtomicBool,
 }
 
 impl Bell {
@@ -88,12 +86,12 @@ impl Fake {
             let mut held = Vec::new();
             for stream in listener.incoming() {
                 let stream = stream.unwrap();
-                rung.ring();
                 let status = served.load(Ordering::Relaxed);
                 if status == 0 {
+                    rung.ring();
                     held.push(stream);
-                } else {
-                    answer(stream, status);
+                } else if answer(stream, status) {
+                    rung.ring();
                 }
             }
         };
@@ -116,13 +114,17 @@ impl Fake {
     }
 }
 
-fn answer(mut stream: TcpStream, status: u16) {
+/// Answers the probe with `status`, and for itself 400. Says whether it was the probe.
+fn answer(mut stream: TcpStream, status: u16) -> bool {
     let mut head = Vec::new();
     let mut byte = [0];
     while !head.ends_with(b"\r\n\r\n") && stream.read(&mut byte).unwrap_or(0) == 1 {
         head.push(byte[0]);
     }
+    let is_probe = head.starts_with(b"GET http://");
+    let status = if is_probe { status } else { 400 };
     drop(write!(stream, "HTTP/1.1 {status} x\r\n\r\n"));
+    is_probe
 }
 
 impl Surroundings for TestWorld {
@@ -135,18 +137,24 @@ impl Surroundings for TestWorld {
         Ok(vec![upstream.to_string().parse().unwrap()])
     }
 
-    fn probed(&self, _result: Result<(), OfflineReason>) {
+    fn checked(&self, _verdict: Verdict) {
         self.results.ring();
+    }
+
+    fn wake(&self) {
+        *self.woken.lock() = true;
+        self.rung.notify_all();
     }
 }
 
-impl Pause for TestPause {
+impl Pause for TestWorld {
     fn wait(&self, limit: Duration) -> ControlFlow<()> {
-        let mut stopped = self.stopped.lock();
-        if stopped.is_none() {
-            self.rung.wait_for(&mut stopped, limit);
+        let mut woken = self.woken.lock();
+        if !*woken {
+            self.rung.wait_for(&mut woken, limit);
         }
-        if stopped.is_some() {
+        *woken = false;
+        if self.stopped.load(Ordering::Relaxed) {
             ControlFlow::Break(())
         } else {
             ControlFlow::Continue(())
@@ -158,7 +166,7 @@ fn health() -> HealthCheck {
     HealthCheck {
         interval: Duration::from_secs(1),
         timeout: PATIENCE,
-        target: ProbeTarget {
+        target: ProbeTarget::Get {
             authority: Authority::parse(b"probe.test:80", None).unwrap(),
             path_and_query: "/".into(),
         },
@@ -175,32 +183,44 @@ fn world(specs: Vec<UpstreamSpec>, health: HealthCheck) -> Arc<TestWorld> {
         pool,
         health,
         results: Bell::default(),
+        woken: Mutex::default(),
+        rung: Condvar::new(),
+        stopped: AtomicBool::new(false),
     })
 }
 
 /// Runs the prober while `test` runs.
 fn with_prober(world: &Arc<TestWorld>, test: impl FnOnce(&Pool)) {
     /// Stops the prober also when the test fails.
-    struct Stop<'p>(&'p TestPause);
+    struct Stop<'p>(&'p TestWorld);
     impl Drop for Stop<'_> {
         fn drop(&mut self) {
-            *self.0.stopped.lock() = Some(());
-            self.0.rung.notify_all();
+            self.0.stopped.store(true, Ordering::Relaxed);
+            self.0.wake();
         }
     }
-    let pause = TestPause::default();
     let pool = Arc::clone(&world.pool.lock());
     let surroundings: Arc<dyn Surroundings> = Arc::<TestWorld>::clone(world);
     thread::scope(|scope| {
-        scope.spawn(|| run(surroundings, &pause));
-        let _stop = Stop(&pause);
+        scope.spawn(|| run(surroundings, &**world));
+        let _stop = Stop(world);
         test(&pool);
     });
 }
 
 fn take_offline(pool: &Pool, name: &str) {
     let vitals = pool.find(name).unwrap().vitals();
-    vitals.probe_failed(vitals.epoch(), WRONG, 1, 0);
+    let (began, _) = vitals.check_begins();
+    let once = Thresholds { fall: 1, rise: 1 };
+    vitals.check_ended(began, Verdict::Fails(WRONG), once, 0);
+}
+
+/// As the relay does it.
+fn suspect(world: &TestWorld, name: &str) {
+    let pool = Arc::clone(&world.pool.lock());
+    let vitals = pool.find(name).unwrap().vitals();
+    vitals.doubt(vitals.epoch(), Doubt::Silent);
+    world.wake();
 }
 
 fn wait_until(what: &str, done: impl Fn() -> bool) {
@@ -213,7 +233,9 @@ fn wait_until(what: &str, done: impl Fn() -> bool) {
 
 fn wait_online(pool: &Pool, name: &str) {
     let vitals = pool.find(name).unwrap().vitals();
-    wait_until("coming online", || vitals.is_online());
+    wait_until("coming online", || {
+        vitals.availability() == Availability::Online
+    });
 }
 
 fn wait_reason(pool: &Pool, name: &str, reason: OfflineReason) {
@@ -229,6 +251,8 @@ fn an_offline_upstream_that_works_comes_back() {
     take_offline(&world.pool.lock(), "a");
     with_prober(&world, |pool| wait_online(pool, "a"));
     assert_eq!((upstream.probes.count(), world.results.count()), (1, 1));
+    let evidence = world.pool.lock().find("a").unwrap().vitals().evidence();
+    assert_eq!(&*evidence, "the probe passed");
 }
 
 #[test]
@@ -247,62 +271,105 @@ fn rise_successes_are_needed() {
 }
 
 #[test]
-fn one_that_answers_another_status_becomes_the_last_resort() {
-    let upstream = Fake::new(Manner::Answer(403));
-    let world = world(vec![upstream.spec("a")], health());
-    take_offline(&world.pool.lock(), "a");
+fn where_the_probe_passes_through_nobody_its_target_is_not_believed() {
+    let upstreams = [403, 302].map(|status| Fake::new(Manner::Answer(status)));
+    let specs = vec![upstreams[0].spec("a"), upstreams[1].spec("b")];
+    let world = world(specs, health());
     with_prober(&world, |pool| {
-        wait_reason(pool, "a", OfflineReason::ProbeStatus(403));
-        assert_eq!(pool.service(), Service::LastResort(1));
-        upstream.status.store(204, Ordering::Relaxed);
-        wait_online(pool, "a");
+        wait_until("the disbelief", || {
+            !pool.belief().is_believed(Instant::now())
+        });
+        world.results.wait_for(2);
+        assert_eq!(pool.service(), Service::By(2));
     });
 }
 
 #[test]
-fn an_online_upstream_is_not_probed() {
-    let (online, offline) = (Fake::new(Manner::Hold), Fake::new(Manner::Answer(500)));
-    let world = world(vec![online.spec("a"), offline.spec("b")], health());
-    take_offline(&world.pool.lock(), "b");
-    with_prober(&world, |_| world.results.wait_for(2));
-    assert_eq!(online.probes.count(), 0);
-}
-
-#[test]
-fn a_suspect_is_probed_and_taken_offline() {
-    let upstream = Fake::new(Manner::Answer(502));
-    let world = world(vec![upstream.spec("a")], health());
-    with_prober(&world, |pool| {
-        pool.find("a").unwrap().vitals().suspect();
-        wait_reason(pool, "a", OfflineReason::ProbeStatus(502));
-    });
-}
-
-#[test]
-fn a_suspect_is_probed_until_fall_decides() {
-    let upstream = Fake::new(Manner::Answer(502));
-    let world = world(
-        vec![upstream.spec("a")],
-        HealthCheck {
-            fall: 2,
-            ..health()
-        },
+fn one_through_which_the_probe_does_not_pass_is_accused_by_another() {
+    let (bad, good) = (
+        Fake::new(Manner::Answer(403)),
+        Fake::new(Manner::Answer(204)),
     );
+    let world = world(vec![bad.spec("bad"), good.spec("good")], health());
     with_prober(&world, |pool| {
-        pool.find("a").unwrap().vitals().suspect();
+        wait_reason(pool, "bad", OfflineReason::ProbeStatus(403));
+        let evidence = pool.find("bad").unwrap().vitals().evidence();
+        assert_eq!(&*evidence, "the probe passes through good");
+        bad.status.store(204, Ordering::Relaxed);
+        wait_online(pool, "bad");
+    });
+}
+
+#[test]
+fn every_upstream_is_checked_once_at_the_start_and_then_left_alone() {
+    let (a, b) = (
+        Fake::new(Manner::Answer(204)),
+        Fake::new(Manner::Answer(204)),
+    );
+    let dead = Fake::new(Manner::Answer(500));
+    let world = world(vec![a.spec("a"), b.spec("b"), dead.spec("dead")], health());
+    with_prober(&world, |_| world.results.wait_for(6));
+    // One of them may have been the control.
+    assert!((2..=12).contains(&(a.probes.count() + b.probes.count())));
+}
+
+#[test]
+fn a_suspect_is_checked_and_taken_offline() {
+    let (a, b) = (
+        Fake::new(Manner::Answer(204)),
+        Fake::new(Manner::Answer(204)),
+    );
+    let world = world(vec![a.spec("a"), b.spec("b")], health());
+    with_prober(&world, |pool| {
+        world.results.wait_for(2);
+        a.status.store(502, Ordering::Relaxed);
+        suspect(&world, "a");
         wait_reason(pool, "a", OfflineReason::ProbeStatus(502));
     });
-    let vitals = world.pool.lock().find("a").unwrap().vitals().state();
-    assert_eq!(vitals.reason, Some(OfflineReason::ProbeStatus(502)));
-    assert!(2 <= upstream.probes.count());
+}
+
+#[test]
+fn a_suspect_is_checked_until_fall_decides() {
+    let (a, b) = (
+        Fake::new(Manner::Answer(204)),
+        Fake::new(Manner::Answer(204)),
+    );
+    let health = HealthCheck {
+        fall: 2,
+        ..health()
+    };
+    let world = world(vec![a.spec("a"), b.spec("b")], health);
+    with_prober(&world, |pool| {
+        world.results.wait_for(2);
+        a.status.store(502, Ordering::Relaxed);
+        suspect(&world, "a");
+        wait_reason(pool, "a", OfflineReason::ProbeStatus(502));
+    });
+    assert!(a.probes.count() >= 3, "{}", a.probes.count());
+}
+
+#[test]
+fn a_doubt_that_a_round_trip_settles_asks_nobody_beyond_the_upstream() {
+    let upstream = Fake::new(Manner::Answer(204));
+    let world = world(vec![upstream.spec("a")], health());
+    with_prober(&world, |pool| {
+        world.results.wait_for(1);
+        let vitals = pool.find("a").unwrap().vitals();
+        vitals.doubt(vitals.epoch(), Doubt::Truncated);
+        world.wake();
+        wait_online(pool, "a");
+        world.results.wait_for(2);
+    });
+    assert_eq!(upstream.probes.count(), 1, "that of the start");
 }
 
 #[test]
 fn with_an_online_interval_a_dead_idle_upstream_is_found() {
     let upstream = Fake::new(Manner::Answer(204));
+    let other = Fake::new(Manner::Answer(204));
     let online_interval = Some(Duration::from_millis(100));
     let world = world(
-        vec![upstream.spec("a")],
+        vec![upstream.spec("a"), other.spec("b")],
         HealthCheck {
             online_interval,
             ..health()
@@ -310,7 +377,7 @@ fn with_an_online_interval_a_dead_idle_upstream_is_found() {
     );
     with_prober(&world, |pool| {
         upstream.probes.wait_for(2);
-        assert!(pool.find("a").unwrap().vitals().is_online());
+        assert!(!pool.find("a").unwrap().vitals().is_offline());
         upstream.status.store(503, Ordering::Relaxed);
         wait_reason(pool, "a", OfflineReason::ProbeStatus(503));
     });
@@ -324,9 +391,15 @@ fn silent_upstreams_do_not_delay_the_probes_of_others() {
     let mut specs: Vec<_> = silent.iter().enumerate().map(named).collect();
     specs.push(good.spec("good"));
     let world = world(specs, health());
-    for upstream in world.pool.lock().upstreams() {
-        let vitals = upstream.vitals();
-        vitals.probe_failed(vitals.epoch(), WRONG, 1, 0);
+    let names: Vec<_> = {
+        let pool = world.pool.lock();
+        pool.upstreams()
+            .iter()
+            .map(|one| one.spec.name.clone())
+            .collect()
+    };
+    for name in &names {
+        take_offline(&world.pool.lock(), name);
     }
     with_prober(&world, |pool| {
         wait_online(pool, "good");
@@ -354,7 +427,7 @@ fn an_upstream_added_by_a_reload_is_watched() {
         *world.pool.lock() = Arc::clone(&after);
         wait_online(&after, "new");
     });
-    assert_eq!(old.probes.count(), 0);
+    assert!(old.probes.count() <= 1);
 }
 
 #[test]
@@ -372,35 +445,24 @@ fn a_panic_costs_one_probe() {
             wait_online(pool, "good");
         }
     });
-    assert!(
-        !world
-            .pool
-            .lock()
-            .find("broken")
-            .unwrap()
-            .vitals()
-            .is_online()
-    );
+    let broken = Arc::clone(world.pool.lock().find("broken").unwrap());
+    assert!(broken.vitals().is_offline());
 }
 
 #[test]
-fn threads_exist_only_while_there_is_something_to_probe() {
+fn threads_exist_only_while_there_is_something_to_ask() {
     let upstream = Fake::new(Manner::Answer(204));
     let world = world(vec![upstream.spec("a")], health());
     let surroundings: Arc<dyn Surroundings> = Arc::<TestWorld>::clone(&world);
     let mut prober = Prober::new(surroundings);
-    let pool = Arc::clone(&world.pool.lock());
-    assert_eq!(prober.round(Instant::now()), LOOK_AGAIN);
     assert!(matches!(prober.threads, Threads::None));
-    pool.find("a").unwrap().vitals().suspect();
     prober.round(Instant::now());
     assert!(matches!(prober.threads, Threads::Some(_)));
-    wait_until("the end of the probe", || {
-        prober
-            .watches
-            .values()
-            .all(|watch| !watch.running.load(Ordering::Acquire))
-    });
-    prober.round(Instant::now());
+    while prober.open > 0 {
+        let _answer = TestWorld::wait(&world, PATIENCE);
+        prober.round(Instant::now());
+    }
+    assert!(matches!(prober.threads, Threads::Some(_)));
+    prober.round(Instant::now() + KEEP_THREADS);
     assert!(matches!(prober.threads, Threads::None));
 }

@@ -4,8 +4,8 @@
 //! for each upstream, up to a bound, so that silent upstreams do not take the threads of the
 //! others. A pool that is let go ends its threads when their probes are done.
 
-/// How many probes run side by side at most.
-const PROBE_THREADS_MAX: usize = 32;
+/// How many questions are asked side by side at most.
+pub(super) const MOST_THREADS: usize = 32;
 
 /// A probe needs little; debug builds need more than release builds.
 const PROBE_STACK_BYTES: usize = 512 * 1024;
@@ -23,7 +23,7 @@ pub(super) enum Threads {
 impl Threads {
     /// As many as there are upstreams, but not too many; made anew where a reload needs more.
     pub(super) fn get(&mut self, upstreams: usize) -> Option<&rayon::ThreadPool> {
-        let wanted = upstreams.clamp(1, PROBE_THREADS_MAX);
+        let wanted = upstreams.clamp(1, MOST_THREADS);
         let enough = match self {
             Self::Some(threads) => wanted <= threads.current_num_threads(),
             Self::None | Self::Refused => false,

@@ -100,6 +100,8 @@ pub enum HopFailure {
     ResponseTimeout,
     /// A probe found it offline while the request waited. 502.
     WentOffline,
+    /// What it sent is not HTTP. 502.
+    NotHttp,
     /// The head of its response breaks the grammar: where. 502.
     Malformed(&'static str),
     /// Where the body of its response ends is unclear. 502.
@@ -418,6 +420,7 @@ impl HopFailure {
             Self::Reset => row(502, "reset", "connection_terminated"),
             Self::ResponseTimeout => row(504, "response_timeout", "http_response_timeout"),
             Self::WentOffline => row(502, "went_offline", "destination_unavailable"),
+            Self::NotHttp => row(502, "response_not_http", "http_protocol_error"),
             Self::Malformed(_) => row(502, "response_malformed", "http_protocol_error"),
             Self::Framing(_) => row(502, "response_framing", "http_protocol_error"),
             Self::HeadTooLarge => row(
@@ -462,7 +465,8 @@ impl HopFailure {
             | Self::WentOffline
             | Self::Truncated
             | Self::Stalled => "It is unknown whether the request was acted upon.",
-            Self::Malformed(_)
+            Self::NotHttp
+            | Self::Malformed(_)
             | Self::Framing(_)
             | Self::HeadTooLarge
             | Self::BodyFramingTooLarge
@@ -487,6 +491,7 @@ impl fmt::Display for HopFailure {
             Self::Reset => "the next hop reset the connection without a response",
             Self::ResponseTimeout => "the next hop did not answer in time",
             Self::WentOffline => "the next hop went offline while it was waited for",
+            Self::NotHttp => "the next hop sent something that is not HTTP",
             Self::Malformed(what) => return write!(f, "the response is malformed: {what}"),
             Self::Framing(error) => {
                 return write!(f, "the framing of the response is refused: {error}");
@@ -771,7 +776,7 @@ const FRAMING_ERRORS: [FramingError; 7] = [
 ];
 
 /// Every way in which a next hop can fail; what differs in words alone is one.
-const HOP_FAILURES: [HopFailure; 22] = [
+const HOP_FAILURES: [HopFailure; 23] = [
     HopFailure::DnsError,
     HopFailure::DnsTimeout,
     HopFailure::ConnectRefused,
@@ -783,6 +788,7 @@ const HOP_FAILURES: [HopFailure; 22] = [
     HopFailure::Reset,
     HopFailure::ResponseTimeout,
     HopFailure::WentOffline,
+    HopFailure::NotHttp,
     HopFailure::Malformed("what"),
     HopFailure::Framing(FramingError::LengthInvalid),
     HopFailure::HeadTooLarge,

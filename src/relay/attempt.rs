@@ -5,6 +5,7 @@
 //! an answer still in it. So while the body is sent both peers are watched, and a next hop that takes
 //! no more is still listened to.
 
+use std::cell::Cell;
 use std::io::IoSlice;
 use std::time::{Duration, Instant};
 
@@ -45,6 +46,8 @@ pub struct Hop {
     counted: (u64, u64),
     /// Since it was asked.
     waiting: Option<Waiting>,
+    /// When it was last doubted for its silence.
+    pub(super) doubted: Cell<Option<Instant>>,
 }
 
 impl Hop {
@@ -58,6 +61,7 @@ impl Hop {
             origin,
             counted,
             waiting: None,
+            doubted: Cell::new(None),
         }
     }
 
@@ -137,7 +141,6 @@ struct Waiting {
     /// Since when the request is complete.
     asked: Option<Instant>,
     interim: u32,
-    suspected: bool,
     /// When something other than the next hop was last looked at while that dripped.
     looked: Option<Instant>,
     /// It was set aside until then, and nobody has read since.
@@ -245,13 +248,18 @@ impl Exchange<'_> {
         let stop = &self.ctx.stop;
         let patience = self.snapshot.config.limits.io_timeout;
         let worker = self.worker;
+        let begun = Instant::now();
+        let mut lost = Ok(());
+        let silence = (hop.lease.as_ref(), &hop.doubted);
         let sent = hop.conn.send_all(&mut parts, patience, &mut || {
             worker.may_block();
-            if self.client_is_gone() {
+            lost = self.weigh_silence(silence, begun);
+            if lost.is_err() || self.client_is_gone() {
                 return LookAround::GiveUp;
             }
             look_at(stop.stage())
         });
+        lost?;
         match sent {
             Ok(()) => Ok(()),
             Err(SendError::Io(_)) if hop.conn.sent() == before => {
@@ -294,10 +302,7 @@ impl Exchange<'_> {
                 match hop.conn.send(&pending, self.flow.wait()) {
                     Ok(0) if self.begins_to_wait() => {}
                     Ok(0) if socket::is_readable(hop.conn.stream()) => return Ok(()),
-                    Ok(0) if self.client_is_gone() => {
-                        return Err(Failed::Closed(CloseReason::ClientGone));
-                    }
-                    Ok(0) => self.check_progress(*progress, Side::Hop)?,
+                    Ok(0) => self.check_taker(hop, *progress)?,
                     Ok(count) => {
                         self.course.upload.advance(count);
                         self.has_moved(count as u64);
@@ -361,6 +366,15 @@ impl Exchange<'_> {
         }
     }
 
+    /// The next hop took nothing for a while: is there still a point in waiting?
+    pub(super) fn check_taker(&self, hop: &Hop, since: Instant) -> Result<(), Failed> {
+        if self.client_is_gone() {
+            return Err(Failed::Closed(CloseReason::ClientGone));
+        }
+        self.weigh_silence((hop.lease.as_ref(), &hop.doubted), since)?;
+        self.check_progress(since, Side::Hop)
+    }
+
     pub(super) fn check_progress(&self, since: Instant, side: Side) -> Result<(), Failed> {
         self.check_stage()?;
         if since.elapsed() < self.snapshot.config.limits.io_timeout {
@@ -385,12 +399,15 @@ impl Exchange<'_> {
             let scanner = waiting
                 .scanner
                 .get_or_insert_with(HeadScanner::for_response);
-            if let Some(length) = scanner.scan(hop.conn.unread(), limits).map_err(malformed)? {
+            let scanned = scanner.scan(hop.conn.unread(), limits);
+            if let Some(length) = scanned.map_err(|error| malformed(error, &hop.conn))? {
                 let mut memory = std::mem::take(&mut self.scratch_response);
                 hop.conn.take_into(length, &mut memory.bytes);
                 let head = ResponseHead::scanned(memory, scanner);
                 waiting.scanner = None;
-                return head.map(Came::Head).map_err(malformed);
+                return head
+                    .map(Came::Head)
+                    .map_err(|error| Failed::no_response(error.into()));
             }
             // A next hop that drips is never silent, and the time passes all the same.
             if drips && waiting.looked.get_or_insert_with(Instant::now).elapsed() >= TICK {
@@ -401,14 +418,13 @@ impl Exchange<'_> {
             let wait = if was_aside || self.course.upload.is_open() {
                 Wait::No
             } else if hop.conn.unread().is_empty() && self.may_set_aside() {
-                let now = Instant::now();
-                let until = self.last_moment(waiting, limit).unwrap_or(now + limit);
-                waiting.aside = Some(until.min(now + TICK));
+                waiting.aside = Some(self.look_again(hop, waiting, limit));
                 return Ok(Came::Nothing);
             } else {
                 self.worker.may_block();
-                let left = self.time_left(waiting, limit);
-                hop.conn.limit_read(left.min(TICK));
+                let until = self.look_again(hop, waiting, limit);
+                hop.conn
+                    .limit_read(until.saturating_duration_since(Instant::now()));
                 Wait::Tick
             };
             match hop.conn.receive(wait) {
@@ -441,8 +457,19 @@ impl Exchange<'_> {
         [attempt, self.deadline()].into_iter().flatten().min()
     }
 
+    /// When to look around at the latest.
+    fn look_again(&self, hop: &Hop, waiting: &Waiting, limit: Duration) -> Instant {
+        let now = Instant::now();
+        let look = match (&hop.lease, waiting.asked) {
+            (Some(lease), Some(asked)) => self.next_look(lease, asked, now),
+            (None, _) | (_, None) => now + TICK,
+        };
+        let last = self.last_moment(waiting, limit).unwrap_or(now + limit);
+        look.min(last)
+    }
+
     /// Nothing came for a while: is there still a point in waiting?
-    fn look_around(&self, hop: &Hop, waiting: &mut Waiting, limit: Duration) -> Result<(), Failed> {
+    fn look_around(&self, hop: &Hop, waiting: &Waiting, limit: Duration) -> Result<(), Failed> {
         self.check_stage()?;
         if self.client_is_gone() {
             return Err(Failed::Closed(CloseReason::ClientGone));
@@ -450,26 +477,10 @@ impl Exchange<'_> {
         if self.time_left(waiting, limit).is_zero() {
             return Err(Failed::no_response(HopFailure::ResponseTimeout));
         }
-        let Some(lease) = &hop.lease else {
-            return Ok(());
-        };
-        if lease.is_lost() {
-            return Err(Failed::no_response(HopFailure::WentOffline));
+        match waiting.asked {
+            Some(asked) => self.weigh_silence((hop.lease.as_ref(), &hop.doubted), asked),
+            None => Ok(()),
         }
-        let silent = waiting
-            .asked
-            .is_some_and(|asked| asked.elapsed() >= self.snapshot.config.health.timeout);
-        if silent && !waiting.suspected {
-            waiting.suspected = true;
-            self.suspect(lease);
-        }
-        Ok(())
-    }
-
-    /// Has the upstream probed at once.
-    pub(super) fn suspect(&self, lease: &Lease) {
-        lease.upstream().vitals().suspect();
-        self.ctx.health_alarm.ring();
     }
 
     pub(super) fn client_is_gone(&self) -> bool {
@@ -541,6 +552,11 @@ pub(super) fn look_at(stage: Stage) -> LookAround {
     }
 }
 
-fn malformed(error: HeadError) -> Failed {
-    Failed::no_response(error.into())
+/// What does not even begin as HTTP is not the work of an origin.
+fn malformed(error: HeadError, from: &Conn) -> Failed {
+    Failed::no_response(if from.unread().starts_with(b"HTTP/") {
+        error.into()
+    } else {
+        HopFailure::NotHttp
+    })
 }

@@ -152,7 +152,7 @@ impl Exchange<'_> {
             match hop.conn.send(&[IoSlice::new(bytes)], self.flow.wait()) {
                 Ok(0) if self.begins_to_wait() => {}
                 Ok(0) if socket::is_readable(hop.conn.stream()) => return Ok(true),
-                Ok(0) => self.check_taker(*progress)?,
+                Ok(0) => self.check_taker(hop, *progress)?,
                 Ok(sent) => {
                     self.client.conn.consume(sent);
                     self.course.upload.skip(sent as u64, b"");
@@ -178,7 +178,7 @@ impl Exchange<'_> {
                     return pipe::empty(pipe)
                         .map_err(|_no_memory| Failed::Refused(Refusal::Internal));
                 }
-                Ok(0) => self.check_taker(progress)?,
+                Ok(0) => self.check_taker(hop, progress)?,
                 Ok(sent) => {
                     hop.conn.count_sent(sent as u64);
                     progress = Instant::now();
@@ -190,14 +190,6 @@ impl Exchange<'_> {
             }
         }
         Ok(Vec::new())
-    }
-
-    /// The next hop took nothing for a while: is there still a point in waiting?
-    fn check_taker(&self, since: Instant) -> Result<(), Failed> {
-        if self.client_is_gone() {
-            return Err(Failed::Closed(CloseReason::ClientGone));
-        }
-        self.check_progress(since, Side::Hop)
     }
 
     /// A pipe, if what is left and how it comes are worth one, and there is one.

@@ -112,9 +112,6 @@ impl Exchange<'_> {
     }
 
     fn opened(&mut self, hop: Hop) -> Done {
-        if let Some(lease) = &hop.lease {
-            lease.upstream().vitals().completed(200);
-        }
         let mut first = Vec::new();
         answer::tunnel_opened(&mut first);
         self.report.answered(200);

@@ -11,8 +11,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use crate::balance::failover::{self, AttemptError, Judge, Next, Replay, Verdict};
+use crate::balance::failover::{self, AttemptError, Next, Replay};
 use crate::balance::pool::Tried;
+use crate::balance::reason::Doubt;
 use crate::balance::upstream::Lease;
 use crate::net::conn::Conn;
 use crate::net::dial::{self, DialError};
@@ -35,7 +36,7 @@ use super::flow::Flow;
 use super::report::{self, Report, RouteTaken};
 use super::session::Worker;
 use super::upload::Upload;
-use super::{Client, Context, Snapshot, unix_ms};
+use super::{Client, Context, Snapshot};
 
 /// A connection idle for longer than this is not trusted with a request that cannot be repeated.
 const TRUSTED_IDLE: Duration = Duration::from_secs(1);
@@ -78,11 +79,11 @@ pub(super) struct Course {
     pub(super) request_done: Option<Instant>,
     /// The next hop's connection belongs to this client from now on.
     pub(super) binds: bool,
-    /// Weighs the failures of this exchange.
-    pub(super) judge: Judge,
     /// Upstreams that were tried, and those of them that count.
     tried: Tried,
     attempts: usize,
+    /// Those among them that were offline.
+    trials: usize,
     /// Why the last one failed.
     last: Option<AttemptError>,
     /// What the first upstream said that could not open a tunnel. It may be the target's fault, so one more
@@ -100,9 +101,9 @@ impl Course {
             target_hash: OnceCell::new(),
             request_done: None,
             binds: false,
-            judge: Judge::default(),
             tried: Tried::default(),
             attempts: 0,
+            trials: 0,
             last: None,
             refused: None,
         }
@@ -227,13 +228,14 @@ impl Exchange<'_> {
                 Err(Failed::Hop(error)) => error,
                 done_or_over => return done_or_over,
             };
-            // A refused connection cost nobody any time.
-            if !matches!(&error, AttemptError::NotSent(HopFailure::ConnectRefused)) {
+            // What reached nobody cost no attempt.
+            if !matches!(&error, AttemptError::NotSent(_)) {
                 self.course.attempts += 1;
             }
-            let late = self.deadline().is_some_and(|at| at <= Instant::now());
+            let is_over = self.deadline().is_some_and(|at| at <= Instant::now())
+                || self.is_refused_twice(&error);
             match self.next_after(&error) {
-                Next::Failover if !late => self.course.last = Some(error),
+                Next::Failover if !is_over => self.course.last = Some(error),
                 Next::Failover | Next::GiveUp => return Err(refused(Failed::Hop(error))),
                 Next::Close => return Err(Failed::Hop(error)),
             }
@@ -245,6 +247,14 @@ impl Exchange<'_> {
         })
     }
 
+    /// Whether a second upstream asks for credentials: then it is the origin that does, or the operator's
+    /// mistake, and a third would not know better.
+    fn is_refused_twice(&self, error: &AttemptError) -> bool {
+        let is_refused =
+            |error: &AttemptError| matches!(error.failure(), HopFailure::AuthenticationRefused);
+        is_refused(error) && self.course.last.as_ref().is_some_and(is_refused)
+    }
+
     /// The next hop that was asked already, or another upstream unless `most` were tried.
     fn next_start(&mut self, most: usize) -> Option<Start> {
         if let Some(hop) = self.asked.take() {
@@ -254,24 +264,33 @@ impl Exchange<'_> {
             return None;
         }
         let lease = self.next_upstream()?;
-        self.course.tried.insert(lease.upstream().id());
         self.report.tries(&lease);
         Some(Start::Picked(lease))
     }
 
-    /// The upstream this client is bound to, if it still can be used, else the one the mode picks.
+    /// The upstream this client is bound to, if it still can be used, else the one the mode picks; while
+    /// none is in service, one that is offline, to see whether it works.
     fn next_upstream(&mut self) -> Option<Lease> {
-        let tried = &self.course.tried;
+        let tried = &mut self.course.tried;
         if let Some(bound) = &self.client.bound {
             if let BoundTo::Upstream(id) = bound.to
                 && !tried.contains(id)
                 && let Some(lease) = self.snapshot.pool.lease(id)
             {
+                tried.insert(id);
                 return Some(lease);
             }
             self.client.bound = None;
         }
-        self.snapshot.pool.pick(self.snapshot.config.mode, tried)
+        let pool = &self.snapshot.pool;
+        if let Some(lease) = pool.pick(self.snapshot.config.mode, tried) {
+            return Some(lease);
+        }
+        if self.course.trials >= MOST_ATTEMPTS {
+            return None;
+        }
+        self.course.trials += 1;
+        pool.pick_trial(tried, Instant::now())
     }
 
     fn relay_via(&mut self, target: &AbsoluteForm<'_>, start: Start) -> Result<Done, Failed> {
@@ -472,7 +491,7 @@ impl Exchange<'_> {
                 let cut = matches!(failure, HopFailure::ConnectTimeout | HopFailure::DnsTimeout)
                     && self.deadline().is_some_and(|whole| whole <= deadline);
                 if cut {
-                    self.suspect(&lease);
+                    self.doubt(&lease, Doubt::CannotConnect);
                 } else {
                     self.blame(&lease, begun, &error);
                 }
@@ -565,41 +584,12 @@ impl Exchange<'_> {
         let most = self.snapshot.config.limits.upstream_idle_connections;
         let upstream = lease.upstream();
         if let Some(shelf) = self.snapshot.shelf(upstream)
-            && upstream.vitals().is_online()
+            && !upstream.vitals().is_offline()
         {
             let mut conn = hop.conn;
             conn.limit_read(TICK);
             conn.lay_aside(&mut self.from_hop);
             shelf.keep(conn, use_for, most);
-        }
-    }
-
-    /// Writes a failure into the upstream's vitals, by the table of blame.
-    pub(super) fn blame(&mut self, lease: &Lease, begun: Instant, error: &AttemptError) {
-        let upstream = lease.upstream();
-        let reason = match self.course.judge.judge(error.failure()) {
-            Verdict::Acquitted => return,
-            Verdict::Suspect => return self.suspect(lease),
-            Verdict::FailedSoftly => {
-                upstream.vitals().failed_softly(begun.elapsed());
-                return self.suspect(lease);
-            }
-            Verdict::Failed(reason) => reason,
-        };
-        // A request that breaks every upstream must not leave nobody for the others: the last one online
-        // is taken offline by a probe only, or when it cannot even be connected to.
-        if reason.may_be_the_requests() && self.snapshot.pool.online_count() <= 1 {
-            upstream.vitals().failed_softly(begun.elapsed());
-            return self.suspect(lease);
-        }
-        let fall = self.snapshot.config.health.fall;
-        let transition = lease.failed(reason, begun.elapsed(), fall, unix_ms());
-        if let Some(change) = upstream.change(transition) {
-            log::warn!("{change}");
-            if let Some(shelf) = self.snapshot.shelf(upstream) {
-                shelf.clear();
-            }
-            self.ctx.health_alarm.ring();
         }
     }
 }

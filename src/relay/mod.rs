@@ -11,6 +11,7 @@
 //! - `bulk`: bodies from socket to socket without a copy
 //! - `flow`: whether bodies are waited for
 //! - [`connect`]: CONNECT, and the start of every tunnel
+//! - `evidence`: what an exchange tells about its upstream
 //! - [`access`]: who may use this proxy, and where the direct route may go
 //! - [`report`]: what is told of an exchange when it is over
 //!
@@ -22,6 +23,7 @@ pub mod attempt;
 mod bulk;
 pub mod connect;
 pub mod duplex;
+mod evidence;
 pub mod exchange;
 mod flow;
 mod introduction;
@@ -193,7 +195,7 @@ impl Snapshot {
     pub fn sweep_shelves(&self) {
         for upstream in self.pool.upstreams() {
             if let Some(shelf) = self.shelf(upstream) {
-                if upstream.vitals().is_online() && upstream.is_in_service() {
+                if !upstream.vitals().is_offline() && upstream.is_in_service() {
                     shelf.sweep(self.config.limits.upstream_idle);
                 } else {
                     shelf.clear();

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::access_log::{Agent, Entry};
-use crate::balance::state::is_gateway_error;
+use crate::balance::state::{Epoch, is_gateway_error};
 use crate::balance::upstream::{Lease, Upstream};
 use crate::balance::vitals::Vitals;
 use crate::metrics::Metrics;
@@ -19,8 +19,8 @@ use crate::protocol::head::RequestHead;
 use crate::protocol::persistence::CloseReason;
 use crate::protocol::target::RequestTarget;
 
-use super::Context;
 use super::attempt::Failed;
+use super::{Context, unix_ms};
 
 /// What happened in an exchange so far.
 #[derive(Debug)]
@@ -229,7 +229,8 @@ impl Report {
 #[derive(Debug)]
 pub struct TunnelMeter {
     metrics: Arc<Metrics>,
-    upstream: Option<Arc<Vitals>>,
+    /// The upstream, and when its attempt began.
+    upstream: Option<(Arc<Upstream>, Epoch)>,
 }
 
 impl TunnelMeter {
@@ -237,7 +238,7 @@ impl TunnelMeter {
     pub fn new(ctx: &Context, lease: Option<&Lease>) -> Self {
         Self {
             metrics: Arc::clone(&ctx.metrics),
-            upstream: lease.map(|lease| Arc::clone(lease.upstream().vitals())),
+            upstream: lease.map(|lease| (Arc::clone(lease.upstream()), lease.began())),
         }
     }
 }
@@ -258,8 +259,13 @@ impl Meter for TunnelMeter {
                 }
             }
         };
-        if let Some(vitals) = &self.upstream {
-            count_upstream_bytes(vitals, sent, received);
+        if let Some((upstream, began)) = &self.upstream {
+            count_upstream_bytes(upstream.vitals(), sent, received);
+            if received > 0
+                && let Some(change) = upstream.vitals().good(*began, unix_ms)
+            {
+                upstream.tell(change, "bytes came through a tunnel");
+            }
         }
     }
 }

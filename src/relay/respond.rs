@@ -7,8 +7,6 @@ use std::io::IoSlice;
 use std::time::Instant;
 
 use crate::balance::failover::AttemptError;
-use crate::balance::state::{Suspicion, is_gateway_error};
-use crate::balance::upstream::Lease;
 use crate::net::socket::{Received, TICK};
 use crate::protocol::answer::HopFailure;
 use crate::protocol::body::{BodyCoder, Sent};
@@ -19,6 +17,7 @@ use crate::protocol::rewrite::{self, KeepAlive, ResponseRewrite, SentFraming, Sw
 use crate::stop::Stage;
 
 use super::attempt::{Failed, Hop};
+use super::evidence;
 use super::exchange::{ClientEnd, Exchange};
 
 /// How the body of a response travels on.
@@ -52,16 +51,6 @@ impl Passage {
     }
 }
 
-/// Whether an answer may be the upstream's own instead of the origin's: that it could not serve, or does
-/// not take the credentials that it got. For those a proxy answers 407, but some (tinyproxy) 401.
-fn is_doubtful(lease: &Lease, status: u16) -> bool {
-    is_gateway_error(status) || (status == 401 && has_sent_credentials(lease))
-}
-
-fn has_sent_credentials(lease: &Lease) -> bool {
-    lease.upstream().spec.credentials.is_some()
-}
-
 impl Exchange<'_> {
     /// Checks what an answer says about its next hop, before anything of it is passed on.
     ///
@@ -75,25 +64,23 @@ impl Exchange<'_> {
             return Err(Failed::no_response(HopFailure::AuthenticationRefused));
         }
         if let Some(lease) = &hop.lease {
-            let vitals = lease.upstream().vitals();
-            vitals.answered(hop.begun.elapsed(), head.status());
-            if !is_doubtful(lease, head.status()) {
-                vitals.trust();
-            } else if vitals.doubt(self.target_hash()) == Suspicion::Probe {
-                self.ctx.health_alarm.ring();
-            }
+            self.weigh_answer(lease, hop.begun.elapsed(), head.status());
         }
         Ok(framing)
     }
 
     /// Whether a next hop with this answer refuses us, not the client's request. No origin is asked with
-    /// CONNECT, so a 401 is the upstream's, too: see [`is_doubtful`].
+    /// CONNECT, so a 401 is the upstream's, too: see
+    /// [`evidence::has_sent_credentials`].
     fn is_about_our_credentials(&self, hop: &Hop, status: u16) -> bool {
         match status {
             407 => true,
             401 => {
                 self.head.method() == "CONNECT"
-                    && hop.lease.as_ref().is_some_and(has_sent_credentials)
+                    && hop
+                        .lease
+                        .as_ref()
+                        .is_some_and(evidence::has_sent_credentials)
             }
             _ => false,
         }
@@ -141,9 +128,6 @@ impl Exchange<'_> {
                 self.client_end = ClientEnd::Reset;
             }
             return Err(error);
-        }
-        if let Some(lease) = &hop.lease {
-            lease.upstream().vitals().completed(head.status());
         }
         self.course.binds |= rewrite::binds_connection(head.fields());
         let keeps = persistence::next_hop_keeps(&head);
@@ -252,7 +236,7 @@ impl Exchange<'_> {
         Ok(())
     }
 
-    /// A body that the next hop broke off counts against it; whatever the client did does not.
+    /// A body that the next hop broke off is a doubt about it; whatever the client did is not.
     fn blame_truncation(&mut self, hop: &Hop, error: &Failed) {
         if let (Some(lease), Failed::Hop(error)) = (&hop.lease, error) {
             self.blame(lease, hop.begun, error);

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::balance::pool::Pool;
-use crate::balance::reason::OfflineReason;
+use crate::balance::state::Verdict;
 use crate::config::health::HealthCheck;
 use crate::health::{self, Pause, Surroundings};
 use crate::net::dial;
@@ -41,11 +41,16 @@ impl Surroundings for Seen {
         }
     }
 
-    fn probed(&self, result: Result<(), OfflineReason>) {
+    fn checked(&self, verdict: Verdict) {
         self.0.metrics.probes.increment();
-        if result.is_ok() {
-            self.0.metrics.probes_succeeded.increment();
+        match verdict {
+            Verdict::Works(_) => self.0.metrics.probes_succeeded.increment(),
+            Verdict::Fails(_) => {}
         }
+    }
+
+    fn wake(&self) {
+        self.0.health_alarm.ring();
     }
 }
 

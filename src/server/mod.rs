@@ -144,10 +144,16 @@ pub struct UpstreamReport {
     pub name: String,
     /// `http://host:port`.
     pub url: String,
-    /// Whether it takes part.
+    /// Whether it takes part: it is not offline.
     pub online: bool,
-    /// Why it does not.
+    /// Whether it is asked last until a check has decided.
+    pub suspect: bool,
+    /// Whether a check has come to its end, ever.
+    pub was_checked: bool,
+    /// Why it is offline.
     pub reason: Option<String>,
+    /// What was seen last that bears on its state.
+    pub evidence: String,
     /// Exchanges and tunnels it has now.
     pub active: u64,
     /// Its average time to answer.
@@ -341,8 +347,11 @@ impl Server {
             UpstreamReport {
                 name: upstream.spec.name.clone(),
                 url: upstream.url().to_owned(),
-                online: state.availability == Availability::Online,
+                online: state.availability != Availability::Offline,
+                suspect: state.availability == Availability::Suspect,
+                was_checked: state.was_checked,
                 reason: state.reason.map(|reason| reason.to_string()),
+                evidence: vitals.evidence().into(),
                 active: vitals.active(),
                 latency: vitals.latency(),
                 consecutive_failures: vitals.consecutive_failures(),

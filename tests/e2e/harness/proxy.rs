@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 
@@ -11,6 +12,7 @@ use serde_yaml::{Mapping, Value};
 
 use super::client::Client;
 use super::journal::Journal;
+use super::stage::Stage;
 use super::upstream::Upstream;
 use super::wait_until;
 
@@ -32,8 +34,11 @@ limits:
 /// Sends everything to origins.
 const ALL_DIRECT: &str = "domain_policy: {mode: whitelist, domains: []}";
 
-/// An upstream as it stands in the file.
-pub(crate) struct Member(Mapping);
+/// An upstream as it stands in the file, and where it is played, if it is by this test.
+pub(crate) struct Member {
+    keys: Mapping,
+    stage: Option<Arc<Stage>>,
+}
 
 impl From<&Upstream> for Member {
     fn from(upstream: &Upstream) -> Self {
@@ -46,7 +51,10 @@ impl Upstream {
     #[track_caller]
     pub(crate) fn with(&self, keys: &str) -> Member {
         let own = Member::at(self.name(), self.address());
-        Member(merged(own.0, mapping(keys)))
+        Member {
+            keys: merged(own.keys, mapping(keys)),
+            stage: Some(Arc::clone(self.stage())),
+        }
     }
 }
 
@@ -54,9 +62,8 @@ impl Member {
     /// Whatever listens there.
     #[track_caller]
     pub(crate) fn at(name: &str, address: SocketAddr) -> Self {
-        Self(mapping(&format!(
-            "{{name: {name}, url: 'http://{address}'}}"
-        )))
+        let keys = mapping(&format!("{{name: {name}, url: 'http://{address}'}}"));
+        Self { keys, stage: None }
     }
 }
 
@@ -91,10 +98,17 @@ impl Proxy {
         upstreams: impl IntoIterator<Item = M>,
         options: Options,
     ) -> Self {
-        let server = Server::start(configuration(extra, upstreams), options);
+        let members: Vec<Member> = upstreams.into_iter().map(Into::into).collect();
+        let stages: Vec<_> = members.iter().filter_map(|one| one.stage.clone()).collect();
+        let server = Server::start(configuration(extra, members), options);
         let server = server.expect("the relay starts");
         let journal = Journal::of_this_test();
         journal.note("proxy", &format!("listens on {}", server.local_addr()));
+        // What a test sees begins when every upstream has been checked once.
+        wait_until(|| server.upstreams().iter().all(|one| one.was_checked));
+        for stage in stages {
+            stage.forget_checks();
+        }
         Self {
             server: Some(server),
             journal,
@@ -273,7 +287,7 @@ pub(crate) fn configuration_text<M: Into<Member>>(
 ) -> String {
     let upstreams = upstreams
         .into_iter()
-        .map(|upstream| Value::Mapping(upstream.into().0));
+        .map(|upstream| Value::Mapping(upstream.into().keys));
     let mut file = merged(mapping(CONFIGURATION), mapping(extra));
     file.insert(
         Value::from("upstream"),

@@ -23,6 +23,11 @@ const PROBE_PATH: &[u8] = b"/probe-generate_204";
 /// Between two bytes of [`ProbeAnswer::Trickle`].
 const TRICKLE_PAUSE: Duration = Duration::from_millis(50);
 
+/// How a question of a check begins that is for the upstream itself, and who sends it: nobody else sends
+/// origin-form to an upstream, but origins are played here as well.
+const OWN_LINE: &[u8] = b"GET / ";
+const OWN_AGENT: &[u8] = b"\r\nUser-Agent: http-proxy-lb/";
+
 /// What becomes of a probe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ProbeAnswer {
@@ -59,6 +64,8 @@ pub(super) struct Stage {
     pub(super) journal: Journal,
     role: Role,
     pub(super) probe_answer: Mutex<ProbeAnswer>,
+    /// What becomes of the question whether it answers for itself.
+    pub(super) own_answer: Mutex<ProbeAnswer>,
     pub(super) scripts: Mutex<VecDeque<Vec<Step>>>,
     pub(super) waiting: Mutex<VecDeque<Hop>>,
     pub(super) arrived: Condvar,
@@ -72,6 +79,7 @@ pub(super) struct Seen {
     pub(super) connections: usize,
     pub(super) requests: Vec<Message>,
     pub(super) probes: Vec<Message>,
+    pub(super) checks: Vec<Message>,
     /// What came over each connection, probes included.
     pub(super) heard: Vec<Arc<Mutex<Vec<u8>>>>,
     pub(super) scripts_played: usize,
@@ -80,11 +88,18 @@ pub(super) struct Seen {
 
 impl Stage {
     pub(super) fn new(name: &str, role: Role) -> Self {
+        let (probe, own) = match role {
+            Role::Silent => (ProbeAnswer::Silence, ProbeAnswer::Silence),
+            Role::ByHand | Role::Script | Role::Server | Role::Answering(_) => {
+                (ProbeAnswer::Good, ProbeAnswer::Status(400))
+            }
+        };
         Self {
             name: name.to_owned(),
             journal: Journal::of_this_test(),
             role,
-            probe_answer: Mutex::new(ProbeAnswer::Good),
+            probe_answer: Mutex::new(probe),
+            own_answer: Mutex::new(own),
             scripts: Mutex::default(),
             waiting: Mutex::default(),
             arrived: Condvar::new(),
@@ -140,13 +155,15 @@ impl Stage {
         drop(spawn(&name, move || stage.meet(hop)));
     }
 
-    /// Looks at the first line to tell a probe from the rest.
+    /// What came of checks so far is forgotten.
+    pub(super) fn forget_checks(&self) {
+        let mut seen = self.seen.lock();
+        seen.probes.clear();
+        seen.checks.clear();
+    }
+
+    /// Looks at the first line to tell a check from the rest.
     fn meet(&self, mut hop: Hop) {
-        if matches!(self.role, Role::Silent) {
-            self.seen.lock().connections += 1;
-            self.until_closed(&mut hop);
-            return;
-        }
         while !hop.socket.pending().contains(&b'\n') && matches!(hop.socket.fill(), Ok(true)) {}
         let line = hop
             .socket
@@ -157,6 +174,14 @@ impl Stage {
         if line.starts_with(b"GET ") && find(line, PROBE_PATH).is_some() {
             self.answer_probe(&mut hop);
             return;
+        }
+        if line.starts_with(OWN_LINE) {
+            let is_whole = |hop: &Hop| find(hop.socket.pending(), b"\r\n\r\n").is_some();
+            while !is_whole(&hop) && matches!(hop.socket.fill(), Ok(true)) {}
+            if find(hop.socket.pending(), OWN_AGENT).is_some() {
+                self.answer_for_itself(&mut hop);
+                return;
+            }
         }
         if hop.socket.pending().is_empty() {
             return;
@@ -177,8 +202,17 @@ impl Stage {
                     }
                 }
             }
-            Role::Silent => {}
+            Role::Silent => self.until_closed(&mut hop),
         }
+    }
+
+    fn answer_for_itself(&self, hop: &mut Hop) {
+        match hop.socket.try_read_message(Kind::Request) {
+            Ok(check) => self.seen.lock().checks.push(check),
+            Err(what) => return self.journal.fail(&self.name, &format!("no check: {what}")),
+        }
+        let answer = *self.own_answer.lock();
+        self.answer_check(hop, answer);
     }
 
     fn answer_probe(&self, hop: &mut Hop) {
@@ -187,6 +221,10 @@ impl Stage {
             Err(what) => return self.journal.fail(&self.name, &format!("no probe: {what}")),
         }
         let answer = *self.probe_answer.lock();
+        self.answer_check(hop, answer);
+    }
+
+    fn answer_check(&self, hop: &mut Hop, answer: ProbeAnswer) {
         let status = match answer {
             ProbeAnswer::Good => 204,
             ProbeAnswer::Status(status) => status,

@@ -166,9 +166,29 @@ impl Upstream {
         self.stage.seen.lock().probes.clone()
     }
 
-    /// How probes are answered from now on; at first they are [`ProbeAnswer::Good`].
+    /// Every question that came whether it answers for itself.
+    pub(crate) fn checks(&self) -> Vec<Message> {
+        self.stage.seen.lock().checks.clone()
+    }
+
+    /// How checks are answered from now on; at first the probe is answered [`ProbeAnswer::Good`], and
+    /// the question for the upstream itself 400. One that does not answer probes does not answer for
+    /// itself, either: see [`Upstream::answer_only_probes`].
     pub(crate) fn answer_probes(&self, answer: ProbeAnswer) {
+        self.answer_only_probes(answer);
+        *self.stage.own_answer.lock() = match answer {
+            ProbeAnswer::Good | ProbeAnswer::Status(_) => ProbeAnswer::Status(400),
+            ProbeAnswer::Close | ProbeAnswer::Silence | ProbeAnswer::Trickle => answer,
+        };
+    }
+
+    /// How probes are answered from now on, as their target would have it.
+    pub(crate) fn answer_only_probes(&self, answer: ProbeAnswer) {
         *self.stage.probe_answer.lock() = answer;
+    }
+
+    pub(super) fn stage(&self) -> &Arc<Stage> {
+        &self.stage
     }
 
     /// Not one connection came, probes left out.

@@ -1,11 +1,10 @@
-//! One probe: a GET through an upstream, and what its answer means.
+//! One question to an upstream: whether it answers for itself, or whether the probe passes through it.
 //!
-//! The whole probe, from the look-up of the upstream's name to the last byte of the response head,
+//! The whole of it, from the look-up of the upstream's name to the last byte of the response head,
 //! has one deadline. The environment is ignored: a probe that goes through `http_proxy` would tell
 //! about that proxy.
 //!
-//! Not here: when to probe ([`super::schedule`]), what follows (the state machine of
-//! [`crate::balance::state`]).
+//! Not here: when to ask ([`super::schedule`]), what an answer means ([`super::examiner`]).
 
 use std::io;
 use std::net::SocketAddr;
@@ -13,12 +12,13 @@ use std::time::{Duration, Instant};
 
 use ureq::unversioned::transport::{Connector, TcpConnector};
 
-use crate::balance::reason::OfflineReason;
 use crate::balance::upstream::UpstreamSpec;
-use crate::config::health::{HealthCheck, ProbeTarget};
+use crate::config::health::ProbeTarget;
 use crate::net::dial;
 use crate::protocol::credentials::Credentials;
+use crate::protocol::target::Authority;
 
+use super::examiner::{Answer, Question};
 use super::transport::{Known, Prepared};
 
 /// What ureq is told to ask for. Nothing of it is sent.
@@ -26,55 +26,90 @@ const PLACEHOLDER: &str = "http://probe.invalid/";
 
 const USER_AGENT: &str = concat!("http-proxy-lb/", env!("CARGO_PKG_VERSION"));
 
+/// Time-outs come late where the whole process was stopped for a while. One that is so late proves nothing.
+const LATE: Duration = Duration::from_millis(250);
+
 /// Finds the addresses of an upstream until the deadline.
 pub(super) type Resolve<'r> = &'r dyn Fn(&UpstreamSpec, Instant) -> io::Result<Vec<SocketAddr>>;
 
-/// Why a probe did not pass.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Failure {
-    /// It is the upstream's doing.
-    Upstream(OfflineReason),
-    /// This process had no file descriptor or port left to ask with, which proves nothing.
-    NotAsked,
-}
-
-impl From<OfflineReason> for Failure {
-    fn from(reason: OfflineReason) -> Self {
-        Self::Upstream(reason)
-    }
-}
-
-/// Probes an upstream. Blocks for at most `health.timeout`.
-///
-/// # Errors
-/// Why the upstream did not pass.
-pub(super) fn probe(
+/// Asks an upstream. Blocks for at most `limit`.
+pub(super) fn ask(
     spec: &UpstreamSpec,
-    health: &HealthCheck,
+    (question, target): (Question, &ProbeTarget),
+    limit: Duration,
     resolve: Resolve<'_>,
-) -> Result<(), Failure> {
-    let deadline = Instant::now() + health.timeout;
-    let addresses = resolve(spec, deadline).map_err(|error| name_failure(&error))?;
-    let left = deadline.saturating_duration_since(Instant::now());
-    let head = head(&health.target, spec.credentials.as_ref());
-    match (ask(addresses, head, left)?, health.expect_status) {
-        (status, expected) if status == expected => Ok(()),
-        (407, _) => Err(OfflineReason::Auth.into()),
-        (status, _) => Err(OfflineReason::ProbeStatus(status).into()),
+) -> Answer {
+    let begun = Instant::now();
+    let deadline = begun + limit;
+    let answer = match resolve(spec, deadline) {
+        Ok(addresses) => {
+            let left = deadline.saturating_duration_since(Instant::now());
+            send(addresses, head(spec, question, target), left)
+        }
+        Err(error) => name_failure(&error),
+    };
+    if answer.is_about_time() && begun.elapsed() > limit + LATE {
+        return Answer::NotAsked;
+    }
+    answer
+}
+
+impl Answer {
+    fn is_about_time(self) -> bool {
+        matches!(
+            self,
+            Self::Unanswered | Self::CannotConnect(TOO_LATE | NAME_TOO_LATE)
+        )
     }
 }
 
-/// The head of a probe, in absolute-form.
-fn head(target: &ProbeTarget, credentials: Option<&Credentials>) -> Vec<u8> {
-    let mut authority = Vec::new();
-    target.authority.write_as_host_field(80, &mut authority);
+/// What is sent. To ask whether an upstream answers for itself, a request in origin-form to its own
+/// address, which no forward proxy passes on; for the probe, one in absolute-form, or a CONNECT.
+fn head(spec: &UpstreamSpec, question: Question, target: &ProbeTarget) -> Vec<u8> {
+    match (question, target) {
+        (Question::Itself, _) | (Question::Probe, ProbeTarget::Nothing) => {
+            request((b"GET /", &[], b""), (&spec.authority, 80), None)
+        }
+        (
+            Question::Probe,
+            ProbeTarget::Get {
+                authority,
+                path_and_query,
+            },
+        ) => {
+            let mut host = Vec::new();
+            authority.write_as_host_field(80, &mut host);
+            request(
+                (b"GET http://", &host, path_and_query.as_bytes()),
+                (authority, 80),
+                spec.credentials.as_ref(),
+            )
+        }
+        (Question::Probe, ProbeTarget::Connect(authority)) => {
+            let whole = authority.to_string();
+            request(
+                (b"CONNECT ", whole.as_bytes(), b""),
+                (authority, 443),
+                spec.credentials.as_ref(),
+            )
+        }
+    }
+}
+
+fn request(
+    line: (&[u8], &[u8], &[u8]),
+    (authority, default_port): (&Authority, u16),
+    credentials: Option<&Credentials>,
+) -> Vec<u8> {
+    let mut host = Vec::new();
+    authority.write_as_host_field(default_port, &mut host);
     let mut head = Vec::new();
     for part in [
-        b"GET http://",
-        &authority[..],
-        target.path_and_query.as_bytes(),
+        line.0,
+        line.1,
+        line.2,
         b" HTTP/1.1\r\nHost: ",
-        &authority[..],
+        &host[..],
         b"\r\nUser-Agent: ",
         USER_AGENT.as_bytes(),
         b"\r\nAccept: */*\r\n",
@@ -90,10 +125,10 @@ fn head(target: &ProbeTarget, credentials: Option<&Credentials>) -> Vec<u8> {
     head
 }
 
-/// Sends a head to the first address that takes it, and gives the status of the answer.
-fn ask(addresses: Vec<SocketAddr>, head: Vec<u8>, left: Duration) -> Result<u16, Failure> {
+/// Sends a head to the first address that takes it.
+fn send(addresses: Vec<SocketAddr>, head: Vec<u8>, left: Duration) -> Answer {
     if left.is_zero() {
-        return Err(OfflineReason::ProbeTimeout.into());
+        return Answer::Unanswered;
     }
     let prepared = Prepared::new(head);
     let config = ureq::Agent::config_builder()
@@ -108,32 +143,42 @@ fn ask(addresses: Vec<SocketAddr>, head: Vec<u8>, left: Duration) -> Result<u16,
     let connector = ().chain(TcpConnector::default()).chain(prepared.clone());
     let agent = ureq::Agent::with_parts(config, connector, Known(addresses));
     match agent.get(PLACEHOLDER).call() {
-        Ok(response) => Ok(response.status().as_u16()),
-        Err(error) if prepared.is_connected() => Err(answer_failure(&error).into()),
-        Err(ureq::Error::Io(error)) if dial::is_exhaustion(&error) => Err(Failure::NotAsked),
-        Err(error) => Err(connect_failure(&error).into()),
+        Ok(response) => Answer::Status(response.status().as_u16()),
+        Err(error) if is_interrupted(&error) => Answer::NotAsked,
+        Err(error) if prepared.is_connected() => no_answer(&error),
+        Err(ureq::Error::Io(error)) if dial::is_exhaustion(&error) => Answer::NotAsked,
+        Err(error) => no_connection(&error),
     }
 }
 
-fn name_failure(error: &io::Error) -> OfflineReason {
-    OfflineReason::ProbeConnect(if error.kind() == io::ErrorKind::TimedOut {
-        "its name was not resolved in time"
+const TOO_LATE: &str = "no connection in time";
+const NAME_TOO_LATE: &str = "its name was not resolved in time";
+const NO_NAME: &str = "its name cannot be resolved";
+
+/// A call that was interrupted because the whole process was stopped.
+fn is_interrupted(error: &ureq::Error) -> bool {
+    matches!(error, ureq::Error::Io(error) if error.kind() == io::ErrorKind::Interrupted)
+}
+
+fn name_failure(error: &io::Error) -> Answer {
+    Answer::CannotConnect(if error.kind() == io::ErrorKind::TimedOut {
+        NAME_TOO_LATE
     } else {
-        "its name cannot be resolved"
+        NO_NAME
     })
 }
 
-fn connect_failure(error: &ureq::Error) -> OfflineReason {
+fn no_connection(error: &ureq::Error) -> Answer {
     use io::ErrorKind::{ConnectionRefused, HostUnreachable, NetworkUnreachable};
     let kind = if let ureq::Error::Io(error) = error {
         Some(error.kind())
     } else {
         None
     };
-    OfflineReason::ProbeConnect(if matches!(error, ureq::Error::Timeout(_)) {
-        "no connection in time"
+    Answer::CannotConnect(if matches!(error, ureq::Error::Timeout(_)) {
+        TOO_LATE
     } else if matches!(error, ureq::Error::HostNotFound) {
-        "its name cannot be resolved"
+        NO_NAME
     } else if kind == Some(ConnectionRefused) {
         "connection refused"
     } else if matches!(kind, Some(HostUnreachable | NetworkUnreachable)) {
@@ -143,13 +188,13 @@ fn connect_failure(error: &ureq::Error) -> OfflineReason {
     })
 }
 
-fn answer_failure(error: &ureq::Error) -> OfflineReason {
+fn no_answer(error: &ureq::Error) -> Answer {
     if matches!(error, ureq::Error::Timeout(_)) {
-        OfflineReason::ProbeTimeout
+        Answer::Unanswered
     } else if matches!(error, ureq::Error::Io(_)) {
-        OfflineReason::ProbeClosed
+        Answer::Closed
     } else {
-        OfflineReason::ProbeMalformed
+        Answer::NotHttp
     }
 }
 
@@ -183,19 +228,11 @@ mod tests {
         }
     }
 
-    fn health(url: &str, timeout: Duration) -> HealthCheck {
+    fn target(url: &str) -> ProbeTarget {
         let (authority, path) = url.split_once('/').unwrap();
-        HealthCheck {
-            interval: AMPLE,
-            timeout,
-            target: ProbeTarget {
-                authority: Authority::parse(authority.as_bytes(), Some(80)).unwrap(),
-                path_and_query: format!("/{path}"),
-            },
-            expect_status: 204,
-            fall: 1,
-            rise: 1,
-            online_interval: None,
+        ProbeTarget::Get {
+            authority: Authority::parse(authority.as_bytes(), Some(80)).unwrap(),
+            path_and_query: format!("/{path}"),
         }
     }
 
@@ -223,47 +260,75 @@ mod tests {
         (address, thread.unwrap())
     }
 
-    /// These tests have descriptors enough.
-    fn probe(
-        spec: &UpstreamSpec,
-        health: &HealthCheck,
-        resolve: Resolve<'_>,
-    ) -> Result<(), OfflineReason> {
-        super::probe(spec, health, resolve).map_err(|failure| match failure {
-            Failure::Upstream(reason) => reason,
-            Failure::NotAsked => panic!("nobody was asked"),
+    fn run(spec: &UpstreamSpec, target: &ProbeTarget, limit: Duration) -> Answer {
+        let address = spec.authority.to_string().parse().unwrap();
+        ask(spec, (Question::Probe, target), limit, &|_, _| {
+            Ok(vec![address])
         })
     }
 
-    fn run(spec: &UpstreamSpec, health: &HealthCheck) -> Result<(), OfflineReason> {
-        let address = spec.authority.to_string().parse().unwrap();
-        probe(spec, health, &|_, _| Ok(vec![address]))
-    }
-
-    fn check_answer(answer: &'static [u8], expected: Result<(), OfflineReason>) {
+    fn check_answer(answer: &'static [u8], expected: Answer) {
         let (address, thread) = upstream(move |mut stream| stream.write_all(answer).unwrap());
         let result = run(
             &spec(address, None),
-            &health("probe.test/generate_204", AMPLE),
+            &target("probe.test/generate_204"),
+            AMPLE,
         );
         assert_eq!(result, expected, "{}", String::from_utf8_lossy(answer));
         thread.join().unwrap();
     }
 
-    fn check_head(url: &str, credentials: Option<Credentials>, expected: &str) {
+    fn check_head(
+        (question, target): (Question, &ProbeTarget),
+        credentials: Option<Credentials>,
+        expected: &str,
+    ) {
         let (address, thread) = upstream(|mut stream| stream.write_all(NO_CONTENT).unwrap());
-        assert_eq!(
-            run(&spec(address, credentials), &health(url, AMPLE)),
-            Ok(())
-        );
-        let expected = expected.replace("VERSION", env!("CARGO_PKG_VERSION"));
+        let spec = spec(address, credentials);
+        let answer = ask(&spec, (question, target), AMPLE, &|_, _| Ok(vec![address]));
+        assert_eq!(answer, Answer::Status(204));
+        let expected = expected
+            .replace("VERSION", env!("CARGO_PKG_VERSION"))
+            .replace("OWN", &address.to_string());
         assert_eq!(thread.join().unwrap(), expected);
+    }
+
+    /// No forward proxy passes it on.
+    #[test]
+    fn the_question_for_the_upstream_itself_is_in_origin_form_and_without_credentials() {
+        check_head(
+            (Question::Itself, &target("probe.test/")),
+            Some(Credentials::basic("user", "p@ss")),
+            "GET / HTTP/1.1\r\n\
+             Host: OWN\r\n\
+             User-Agent: http-proxy-lb/VERSION\r\n\
+             Accept: */*\r\n\
+             Connection: close\r\n\r\n",
+        );
+    }
+
+    #[test]
+    fn a_probe_of_an_https_target_is_a_connect() {
+        let authority = Authority::parse(b"probe.test:443", None).unwrap();
+        check_head(
+            (Question::Probe, &ProbeTarget::Connect(authority)),
+            Some(Credentials::basic("user", "p@ss")),
+            "CONNECT probe.test:443 HTTP/1.1\r\n\
+             Host: probe.test\r\n\
+             User-Agent: http-proxy-lb/VERSION\r\n\
+             Accept: */*\r\n\
+             Proxy-Authorization: Basic dXNlcjpwQHNz\r\n\
+             Connection: close\r\n\r\n",
+        );
     }
 
     #[test]
     fn a_probe_is_a_get_in_absolute_form_with_the_credentials_of_the_upstream() {
         check_head(
-            "connectivity.test/generate_204?x=1",
+            (
+                Question::Probe,
+                &target("connectivity.test/generate_204?x=1"),
+            ),
             Some(Credentials::basic("user", "p@ss")),
             "GET http://connectivity.test/generate_204?x=1 HTTP/1.1\r\n\
              Host: connectivity.test\r\n\
@@ -277,7 +342,7 @@ mod tests {
     #[test]
     fn without_credentials_none_are_sent_and_a_port_is_told() {
         check_head(
-            "[2001:db8::1]:8080/",
+            (Question::Probe, &target("[2001:db8::1]:8080/")),
             None,
             "GET http://[2001:db8::1]:8080/ HTTP/1.1\r\n\
              Host: [2001:db8::1]:8080\r\n\
@@ -291,8 +356,9 @@ mod tests {
     fn a_long_path_is_sent_whole() {
         let path = "x".repeat(200_000);
         let (address, thread) = upstream(|mut stream| stream.write_all(NO_CONTENT).unwrap());
-        let health = health(&format!("probe.test/{path}"), AMPLE);
-        assert_eq!(run(&spec(address, None), &health), Ok(()));
+        let target = target(&format!("probe.test/{path}"));
+        let answer = run(&spec(address, None), &target, AMPLE);
+        assert_eq!(answer, Answer::Status(204));
         assert!(
             thread
                 .join()
@@ -306,7 +372,7 @@ mod tests {
         let name = "a_probe_is_a_get_in_absolute_form_with_the_credentials_of_the_upstream";
         let mut child = Command::new(std::env::current_exe().unwrap());
         child.args([
-            &format!("health::probe::tests::{name}"),
+            &format!("health::question::tests::{name}"),
             "--exact",
             "--color=never",
         ]);
@@ -328,18 +394,18 @@ mod tests {
     }
 
     #[test]
-    fn the_status_wanted_passes_in_any_version() {
-        check_answer(NO_CONTENT, Ok(()));
-        check_answer(b"HTTP/1.0 204 OK\r\n\r\n", Ok(()));
+    fn the_status_is_told_in_any_version() {
+        check_answer(NO_CONTENT, Answer::Status(204));
+        check_answer(b"HTTP/1.0 204 OK\r\n\r\n", Answer::Status(204));
         check_answer(
             b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 204 No Content\r\n\r\n",
-            Ok(()),
+            Answer::Status(204),
         );
     }
 
     #[test]
     fn another_status_is_told_and_a_redirect_is_not_followed() {
-        let got = |status| Err(OfflineReason::ProbeStatus(status));
+        let got = Answer::Status;
         check_answer(
             b"HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:1/\r\n\r\n",
             got(302),
@@ -353,24 +419,15 @@ mod tests {
     }
 
     #[test]
-    fn a_407_is_about_the_credentials() {
-        let answer = b"HTTP/1.1 407 No\r\nProxy-Authenticate: Basic realm=\"x\"\r\n\r\n";
-        check_answer(answer, Err(OfflineReason::Auth));
-    }
-
-    #[test]
     fn what_is_not_http_is_malformed() {
-        check_answer(
-            b"SSH-2.0-OpenSSH_9.9\r\n\r\n",
-            Err(OfflineReason::ProbeMalformed),
-        );
-        check_answer(b"HTTP/1.1 abc\r\n\r\n", Err(OfflineReason::ProbeMalformed));
+        check_answer(b"SSH-2.0-OpenSSH_9.9\r\n\r\n", Answer::NotHttp);
+        check_answer(b"HTTP/1.1 abc\r\n\r\n", Answer::NotHttp);
     }
 
     #[test]
     fn an_end_before_the_whole_head_is_told() {
-        check_answer(b"", Err(OfflineReason::ProbeClosed));
-        check_answer(b"HTTP/1.1 204 No Cont", Err(OfflineReason::ProbeClosed));
+        check_answer(b"", Answer::Closed);
+        check_answer(b"HTTP/1.1 204 No Cont", Answer::Closed);
     }
 
     #[test]
@@ -380,8 +437,8 @@ mod tests {
             held.recv().unwrap_err();
             drop(stream);
         });
-        let result = run(&spec(address, None), &health("probe.test/", SHORT));
-        assert_eq!(result, Err(OfflineReason::ProbeTimeout));
+        let result = run(&spec(address, None), &target("probe.test/"), SHORT);
+        assert_eq!(result, Answer::Unanswered);
         drop(release);
         thread.join().unwrap();
     }
@@ -399,8 +456,8 @@ mod tests {
                 }
             }
         });
-        let result = run(&spec(address, None), &health("probe.test/", SHORT));
-        assert_eq!(result, Err(OfflineReason::ProbeTimeout));
+        let result = run(&spec(address, None), &target("probe.test/"), SHORT);
+        assert_eq!(result, Answer::Unanswered);
         drop(release);
         thread.join().unwrap();
     }
@@ -414,9 +471,12 @@ mod tests {
         let endless = endless.concat();
         // It is not all taken.
         let (address, thread) = upstream(move |mut stream| drop(stream.write_all(&endless)));
-        let health = health("probe.test/generate_204", AMPLE);
-        let result = run(&spec(address, None), &health);
-        assert_eq!(result, Err(OfflineReason::ProbeMalformed));
+        let result = run(
+            &spec(address, None),
+            &target("probe.test/generate_204"),
+            AMPLE,
+        );
+        assert_eq!(result, Answer::NotHttp);
         thread.join().unwrap();
     }
 
@@ -425,11 +485,8 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         drop(listener);
-        let result = run(&spec(address, None), &health("probe.test/", AMPLE));
-        assert_eq!(
-            result,
-            Err(OfflineReason::ProbeConnect("connection refused"))
-        );
+        let result = run(&spec(address, None), &target("probe.test/"), AMPLE);
+        assert_eq!(result, Answer::CannotConnect("connection refused"));
     }
 
     #[test]
@@ -438,18 +495,24 @@ mod tests {
         let closed = TcpListener::bind("127.0.0.1:0").unwrap();
         let addresses = vec![closed.local_addr().unwrap(), address];
         drop(closed);
-        let health = health("probe.test/", AMPLE);
-        let result = probe(&spec(address, None), &health, &|_, _| Ok(addresses.clone()));
-        assert_eq!(result, Ok(()));
+        let result = ask(
+            &spec(address, None),
+            (Question::Probe, &target("probe.test/")),
+            AMPLE,
+            &|_, _| Ok(addresses.clone()),
+        );
+        assert_eq!(result, Answer::Status(204));
         thread.join().unwrap();
     }
 
     #[test]
     fn a_name_that_cannot_be_resolved_is_told() {
         let spec = spec("192.0.2.1:80".parse().unwrap(), None);
-        let health = health("probe.test/", AMPLE);
-        let failed = |kind: io::ErrorKind| probe(&spec, &health, &|_, _| Err(kind.into()));
-        let told = |what| Err(OfflineReason::ProbeConnect(what));
+        let target = target("probe.test/");
+        let resolving =
+            |resolve: Resolve<'_>| ask(&spec, (Question::Probe, &target), AMPLE, resolve);
+        let failed = |kind: io::ErrorKind| resolving(&|_, _| Err(kind.into()));
+        let told = Answer::CannotConnect;
         assert_eq!(
             failed(io::ErrorKind::TimedOut),
             told("its name was not resolved in time")
@@ -458,18 +521,34 @@ mod tests {
             failed(io::ErrorKind::NotFound),
             told("its name cannot be resolved")
         );
-        let nowhere = probe(&spec, &health, &|_, _| Ok(Vec::new()));
+        let nowhere = resolving(&|_, _| Ok(Vec::new()));
         assert_eq!(nowhere, told("its name cannot be resolved"));
     }
 
     #[test]
     fn resolving_and_asking_share_one_deadline() {
         let spec = spec("192.0.2.1:80".parse().unwrap(), None);
-        let health = health("probe.test/", Duration::ZERO);
-        let result = probe(&spec, &health, &|_, _| {
-            Ok(vec!["192.0.2.1:80".parse().unwrap()])
-        });
-        assert_eq!(result, Err(OfflineReason::ProbeTimeout));
+        let target = target("probe.test/");
+        let result = ask(
+            &spec,
+            (Question::Probe, &target),
+            Duration::ZERO,
+            &|_, _| Ok(vec!["192.0.2.1:80".parse().unwrap()]),
+        );
+        assert_eq!(result, Answer::Unanswered);
+    }
+
+    /// The whole process may have been stopped meanwhile, with the answer in the socket.
+    #[test]
+    fn a_time_out_that_comes_late_proves_nothing() {
+        let spec = spec("192.0.2.1:80".parse().unwrap(), None);
+        let stopped = |_: &UpstreamSpec, _| {
+            thread::park_timeout(LATE + SHORT);
+            Err(io::ErrorKind::TimedOut.into())
+        };
+        let target = target("probe.test/");
+        let result = ask(&spec, (Question::Probe, &target), Duration::ZERO, &stopped);
+        assert_eq!(result, Answer::NotAsked);
     }
 
     #[test]

@@ -1,0 +1,180 @@
+//! Upstreams that fail what others serve, told by the traffic while no probe can tell.
+//!
+//! One that lost its way to the world, in a network where no probe passes, answers every request with a
+//! gateway error, and it answers for itself. What gives it away is that others serve. A client that asks
+//! for hosts that are down raises all shares alike.
+//!
+//! The counts are there already, so an exchange pays nothing for this.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use crate::balance::pool::Pool;
+use crate::balance::upstream::Upstream;
+use crate::balance::vitals::UpstreamId;
+
+/// Between two looks at the counts.
+const EVERY: Duration = Duration::from_secs(1);
+/// How many of them are looked back: 10 s.
+const LOOKS: usize = 10;
+/// Fewer answers in that time tell nothing.
+const LEAST_ANSWERS: u64 = 10;
+/// How much larger than the median of the others its share of gateway errors is, in percent.
+const DISTANCE: u64 = 50;
+/// How long it is offline the first time; each further time it is so much longer.
+const REST: Duration = Duration::from_secs(30);
+
+/// The counts of the last seconds.
+#[derive(Default, Debug)]
+pub(super) struct Outliers {
+    looked: Option<Instant>,
+    counted: HashMap<UpstreamId, Counted>,
+}
+
+/// Of one upstream: answers and gateway errors since the start, oldest look first.
+#[derive(Default, Debug)]
+struct Counted {
+    looks: VecDeque<(u64, u64)>,
+    times_found: u32,
+}
+
+/// An upstream that is to be taken offline.
+#[derive(Debug)]
+pub(super) struct Found {
+    pub(super) upstream: Arc<Upstream>,
+    /// How long it stays so.
+    pub(super) rest: Duration,
+    pub(super) evidence: String,
+}
+
+impl Outliers {
+    /// A probe can tell again. How often each was found is remembered only until then.
+    pub(super) fn clear(&mut self) {
+        self.looked = None;
+        self.counted.clear();
+    }
+
+    /// Looks at the counts, if it is time.
+    pub(super) fn look(&mut self, now: Instant, pool: &Pool) -> Vec<Found> {
+        if self.looked.is_some_and(|looked| now < looked + EVERY) {
+            return Vec::new();
+        }
+        self.looked = Some(now);
+        let in_use: Vec<_> = pool
+            .upstreams()
+            .iter()
+            .filter(|upstream| upstream.is_in_service())
+            .collect();
+        let mut shares = Vec::new();
+        for upstream in &in_use {
+            let counted = self.counted.entry(upstream.id()).or_default();
+            if upstream.vitals().is_offline() {
+                counted.looks.clear();
+            } else if let Some(share) = counted.share(upstream) {
+                shares.push((share, *upstream));
+            }
+        }
+        let offline = in_use
+            .iter()
+            .filter(|one| one.vitals().is_offline())
+            .count();
+        let most = (in_use.len() / 2).saturating_sub(offline);
+        let found = outliers(&shares).take(most);
+        found
+            .map(|(share, median, upstream)| self.found(share, median, upstream))
+            .collect()
+    }
+
+    fn found(&mut self, share: u64, median: u64, upstream: &Arc<Upstream>) -> Found {
+        let counted = self.counted.entry(upstream.id()).or_default();
+        counted.looks.clear();
+        counted.times_found = counted.times_found.saturating_add(1);
+        Found {
+            upstream: Arc::clone(upstream),
+            rest: REST.saturating_mul(counted.times_found),
+            evidence: format!(
+                "{share} % of its answers in {} s are 502, 503 or 504, and {median} % of those of the others",
+                LOOKS
+            ),
+        }
+    }
+}
+
+impl Counted {
+    /// The share of gateway errors in the last seconds, in percent; none: too few answers.
+    fn share(&mut self, upstream: &Upstream) -> Option<u64> {
+        let counters = &upstream.vitals().counters;
+        let answers = counters.responses.load(Ordering::Relaxed);
+        let errors = counters.gateway_errors.load(Ordering::Relaxed);
+        self.looks.push_back((answers, errors));
+        if self.looks.len() > LOOKS + 1 {
+            self.looks.pop_front();
+        }
+        let (answers_then, errors_then) = *self.looks.front()?;
+        let answers = answers.saturating_sub(answers_then);
+        if answers < LEAST_ANSWERS {
+            return None;
+        }
+        Some(
+            (errors.saturating_sub(errors_then) * 100)
+                .checked_div(answers)?
+                .min(100),
+        )
+    }
+}
+
+/// Those whose share lies far above the median of the others, the worst first, with that median.
+fn outliers<'s, T>(shares: &'s [(u64, T)]) -> impl Iterator<Item = (u64, u64, &'s T)> {
+    let mut sorted: Vec<u64> = shares.iter().map(|(share, _)| *share).collect();
+    sorted.sort_unstable();
+    let mut found: Vec<_> = shares
+        .iter()
+        .filter_map(|(share, whose)| {
+            let median = median_without(&sorted, *share)?;
+            (*share >= median + DISTANCE).then_some((*share, median, whose))
+        })
+        .collect();
+    found.sort_by_key(|(share, ..)| std::cmp::Reverse(*share));
+    found.into_iter()
+}
+
+/// The upper median of `sorted` without one of the value `without`.
+fn median_without(sorted: &[u64], without: u64) -> Option<u64> {
+    let own = sorted.binary_search(&without).ok()?;
+    let middle = (sorted.len() - 1) / 2;
+    let at = if middle < own { middle } else { middle + 1 };
+    sorted.get(at).copied()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(shares: &[u64], expected: &[u64]) {
+        let shares: Vec<_> = shares.iter().map(|share| (*share, ())).collect();
+        let found: Vec<_> = outliers(&shares).map(|(share, ..)| share).collect();
+        assert_eq!(found, expected, "{shares:?}");
+    }
+
+    #[test]
+    fn one_that_fails_what_others_serve_is_found() {
+        check(&[0, 2, 100], &[100]);
+        check(&[0, 50], &[50]);
+        check(&[5, 60, 1, 3, 90], &[90, 60]);
+    }
+
+    #[test]
+    fn shares_that_rise_together_accuse_nobody() {
+        check(&[60, 65, 90], &[]);
+        check(&[100, 100, 100], &[]);
+        check(&[49, 0], &[]);
+    }
+
+    #[test]
+    fn one_alone_is_compared_with_nobody() {
+        check(&[100], &[]);
+        check(&[], &[]);
+    }
+}

@@ -1,0 +1,689 @@
+//! Whole outages, played in virtual time against the real pool, state machine and examiner.
+//!
+//! Each test is a situation: what the upstreams are like, what becomes of the probe's target, who asks for
+//! what. It says what clients lost that could have been served, how many upstreams were online on average,
+//! and how often one went offline. The play follows the rules of the relay (at most three attempts, doubts
+//! after half of the time-out); the relay itself is not involved.
+
+use std::cell::Cell;
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::time::{Duration, Instant};
+
+use crate::balance::pick::BalanceMode;
+use crate::balance::pool::{Pool, Tried};
+use crate::balance::reason::Doubt;
+use crate::balance::state::{Availability, is_gateway_error};
+use crate::balance::upstream::{Lease, UpstreamSpec};
+use crate::config::health::{HealthCheck, ProbeTarget};
+use crate::protocol::target::Authority;
+
+use super::examiner::{Answer, Ask, Examiner, Moment, Question};
+
+/// `health_check.timeout_secs`.
+const TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What an upstream is like.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Manner {
+    Alive,
+    /// Refuses connections.
+    Dead,
+    /// Accepts, and says nothing.
+    Hung,
+    /// Answers everything with 302.
+    Captive,
+    /// Answers everything with 503.
+    NoUplink,
+    /// Refuses the probe alone.
+    Policy,
+    /// Closes whatever it does not know, and that is the question of the check, too.
+    Curt,
+    /// Accepts and closes.
+    Closing,
+}
+
+/// What becomes of a probe behind a good upstream.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Target {
+    Passes,
+    Dropped,
+    Says(u16),
+}
+
+/// What a client asks for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Kind {
+    Get,
+    /// Takes 9 s.
+    Slow,
+    /// Its origin cuts the response short.
+    Cut,
+    /// Its origin, through this upstream, is answered by a closed connection.
+    Closed,
+    /// Its origin answers 407.
+    Auth,
+}
+
+type Manners = Box<dyn Fn(f64) -> Manner>;
+
+enum Event {
+    Look,
+    Answered(Ask, Answer),
+    Request(Kind),
+    Waits(Box<Waiting>),
+    Responds(Box<Waiting>, u16),
+}
+
+/// An exchange at an upstream.
+struct Waiting {
+    kind: Kind,
+    lease: Lease,
+    tried: Tried,
+    attempts: usize,
+    asked: Instant,
+    /// When it was last doubted for its silence.
+    doubted: Option<Instant>,
+    begun: Instant,
+}
+
+struct World {
+    began: Instant,
+    now: Instant,
+    pool: Pool,
+    health: HealthCheck,
+    examiner: Examiner,
+    manners: Vec<Manners>,
+    target: Box<dyn Fn(f64) -> Target>,
+    queue: BinaryHeap<Reverse<(Instant, usize)>>,
+    events: Vec<Option<Event>>,
+    dice: u64,
+    lost: u32,
+    served: u32,
+    repeated: u32,
+    slowest: Duration,
+    online: Vec<usize>,
+}
+
+thread_local! {
+    static CHANCE: Cell<u64> = const { Cell::new(7) };
+}
+
+fn next_chance() -> u64 {
+    CHANCE.with(|chance| {
+        let next = roll(chance.get());
+        chance.set(next);
+        next >> 11
+    })
+}
+
+fn roll(dice: u64) -> u64 {
+    dice.wrapping_mul(6_364_136_223_846_793_005)
+        .wrapping_add(1_442_695_040_888_963_407)
+}
+
+impl World {
+    fn new(manners: Vec<Manners>, target: impl Fn(f64) -> Target + 'static) -> Self {
+        CHANCE.set(7);
+        let spec = |number| UpstreamSpec {
+            name: format!("u{number}"),
+            authority: Authority::parse(format!("u{number}.test:8080").as_bytes(), None).unwrap(),
+            credentials: None,
+            weight: 1,
+            priority: 100,
+        };
+        let now = Instant::now();
+        let mut world = Self {
+            began: now,
+            now,
+            pool: Pool::new((0..manners.len()).map(spec).collect()),
+            health: HealthCheck {
+                interval: Duration::from_secs(30),
+                timeout: TIMEOUT,
+                target: ProbeTarget::Get {
+                    authority: Authority::parse(b"probe.test:80", None).unwrap(),
+                    path_and_query: "/".into(),
+                },
+                expect_status: 204,
+                fall: 1,
+                rise: 1,
+                online_interval: None,
+            },
+            examiner: Examiner::new(next_chance),
+            manners,
+            target: Box::new(target),
+            queue: BinaryHeap::new(),
+            events: Vec::new(),
+            dice: 20_261_128,
+            lost: 0,
+            served: 0,
+            repeated: 0,
+            slowest: Duration::ZERO,
+            online: Vec::new(),
+        };
+        world.at(Duration::ZERO, Event::Look);
+        world
+    }
+
+    fn seconds(&self) -> f64 {
+        self.now.duration_since(self.began).as_secs_f64()
+    }
+
+    fn at(&mut self, later: Duration, event: Event) {
+        self.queue
+            .push(Reverse((self.now + later, self.events.len())));
+        self.events.push(Some(event));
+    }
+
+    fn random(&mut self) -> f64 {
+        self.dice = roll(self.dice);
+        f64::from(u32::try_from(self.dice >> 32).unwrap()) / f64::from(u32::MAX)
+    }
+
+    /// So many requests a second, at moments that nobody could foretell.
+    fn load(&mut self, kind: Kind, a_second: f64, from: f64, to: f64) {
+        let mut at = from;
+        loop {
+            at -= (1.0 - self.random()).max(1e-9).ln() / a_second;
+            if at >= to {
+                return;
+            }
+            self.at(Duration::from_secs_f64(at), Event::Request(kind));
+        }
+    }
+
+    fn run(&mut self, seconds: f64) {
+        let end = self.began + Duration::from_secs_f64(seconds);
+        let mut watched = self.now + Duration::from_secs(1);
+        while let Some(Reverse((at, number))) = self.queue.pop() {
+            if at > end {
+                return;
+            }
+            while watched <= at {
+                let upstreams = self.pool.upstreams().iter();
+                let online =
+                    upstreams.filter(|u| u.vitals().availability() == Availability::Online);
+                self.online.push(online.count());
+                watched += Duration::from_millis(50);
+            }
+            self.now = at;
+            if let Some(event) = self.events[number].take() {
+                self.play(event);
+            }
+        }
+    }
+
+    fn play(&mut self, event: Event) {
+        match event {
+            Event::Look => self.look(true),
+            Event::Answered(ask, answer) => {
+                let asks = {
+                    let moment = moment(&self.pool, &self.health, (self.began, self.now));
+                    self.examiner.answered(moment, &ask, answer)
+                };
+                self.send(asks);
+                self.look(false);
+            }
+            Event::Request(kind) => {
+                let now = self.now;
+                self.attempt(kind, Tried::default(), 0, now);
+            }
+            Event::Waits(waiting) => self.wait(waiting),
+            Event::Responds(waiting, status) => self.respond(&waiting, status),
+        }
+    }
+
+    fn look(&mut self, again: bool) {
+        let moment = moment(&self.pool, &self.health, (self.began, self.now));
+        let round = self.examiner.look(moment, 32);
+        self.send(round.asks);
+        if again {
+            self.at(round.pause.max(Duration::from_millis(1)), Event::Look);
+        }
+    }
+
+    fn send(&mut self, asks: Vec<Ask>) {
+        for ask in asks {
+            let (after, answer) = self.answer(&ask);
+            self.at(after.min(ask.limit), Event::Answered(ask, answer));
+        }
+    }
+
+    fn manner(&self, name: &str) -> Manner {
+        let number: usize = name.trim_start_matches('u').parse().unwrap();
+        (self.manners[number])(self.seconds())
+    }
+
+    fn answer(&self, ask: &Ask) -> (Duration, Answer) {
+        let ms = Duration::from_millis;
+        match (self.manner(&ask.upstream.spec.name), ask.question) {
+            (Manner::Dead, _) => (ms(1), Answer::CannotConnect("connection refused")),
+            (Manner::Hung, _) => (ask.limit, Answer::Unanswered),
+            (Manner::Closing, _) | (Manner::Curt, Question::Itself) => (ms(2), Answer::Closed),
+            (_, Question::Itself) => (ms(2), Answer::Status(400)),
+            (Manner::Captive, Question::Probe) => (ms(20), Answer::Status(302)),
+            (Manner::NoUplink, Question::Probe) => (ms(20), Answer::Status(503)),
+            (Manner::Policy, Question::Probe) => (ms(20), Answer::Status(403)),
+            (Manner::Alive | Manner::Curt, Question::Probe) => {
+                match (self.target)(self.seconds()) {
+                    Target::Passes => (ms(50), Answer::Status(204)),
+                    Target::Dropped => (ask.limit, Answer::Unanswered),
+                    Target::Says(status) => (ms(50), Answer::Status(status)),
+                }
+            }
+        }
+    }
+
+    fn attempt(&mut self, kind: Kind, mut tried: Tried, attempts: usize, begun: Instant) {
+        if attempts >= self.pool.upstreams().len().min(3) {
+            return self.over(kind, false, begun);
+        }
+        let picked = self.pool.pick(BalanceMode::RoundRobin, &mut tried);
+        let picked = picked.or_else(|| self.pool.pick_trial(&mut tried, self.now));
+        let Some(lease) = picked else {
+            return self.over(kind, false, begun);
+        };
+        let ms = Duration::from_millis;
+        let manner = self.manner(&lease.upstream().spec.name);
+        let waiting = |lease, asked| {
+            Box::new(Waiting {
+                kind,
+                lease,
+                tried: tried.clone(),
+                attempts: attempts + 1,
+                asked,
+                doubted: None,
+                begun,
+            })
+        };
+        match manner {
+            Manner::Dead => {
+                let vitals = lease.upstream().vitals();
+                if let Some(change) = vitals.cannot_connect(lease.began(), "refused", 1, 0) {
+                    lease.upstream().tell(change, "");
+                }
+                drop(lease);
+                self.attempt(kind, tried, attempts, begun);
+                self.look(false);
+            }
+            Manner::Hung => {
+                let waiting = waiting(lease, self.now);
+                self.at(ms(100), Event::Waits(waiting));
+            }
+            Manner::Closing => {
+                let waiting = waiting(lease, self.now);
+                self.doubt(&waiting.lease, Doubt::Closed);
+                self.attempt(kind, waiting.tried.clone(), waiting.attempts, begun);
+            }
+            Manner::Captive => self.responds(waiting(lease, self.now), ms(20), 302),
+            Manner::NoUplink => self.responds(waiting(lease, self.now), ms(20), 503),
+            Manner::Alive | Manner::Policy | Manner::Curt => {
+                let waiting = waiting(lease, self.now);
+                match kind {
+                    Kind::Get => self.responds(waiting, ms(50), 200),
+                    Kind::Slow => self.at(ms(100), Event::Waits(waiting)),
+                    Kind::Cut => self.doubt(&waiting.lease, Doubt::Truncated),
+                    Kind::Auth if attempts >= 1 => self.doubt(&waiting.lease, Doubt::Auth),
+                    Kind::Auth | Kind::Closed => {
+                        let doubt = if kind == Kind::Auth {
+                            Doubt::Auth
+                        } else {
+                            Doubt::Closed
+                        };
+                        self.doubt(&waiting.lease, doubt);
+                        self.attempt(kind, waiting.tried.clone(), waiting.attempts, begun);
+                    }
+                }
+            }
+        }
+    }
+
+    fn responds(&mut self, waiting: Box<Waiting>, after: Duration, status: u16) {
+        self.at(after, Event::Responds(waiting, status));
+    }
+
+    fn wait(&mut self, mut waiting: Box<Waiting>) {
+        let waited = self.now.duration_since(waiting.asked);
+        let is_hung = self.manner(&waiting.lease.upstream().spec.name) == Manner::Hung;
+        if waiting.lease.is_lost() {
+            self.repeated += 1;
+            return self.attempt(
+                waiting.kind,
+                waiting.tried.clone(),
+                waiting.attempts,
+                waiting.begun,
+            );
+        }
+        if waiting.kind == Kind::Slow && !is_hung && waited >= Duration::from_secs(9) {
+            return self.respond(&waiting, 200);
+        }
+        if waiting.kind != Kind::Slow && !is_hung {
+            return self.respond(&waiting, 200);
+        }
+        let again = waiting.doubted.map(|at| at + TIMEOUT);
+        if self.now >= again.unwrap_or(waiting.asked + TIMEOUT / 2) {
+            waiting.doubted = Some(self.now);
+            self.doubt(&waiting.lease, Doubt::Silent);
+        }
+        if waited >= Duration::from_secs(300) {
+            return self.over(waiting.kind, false, waiting.begun);
+        }
+        self.at(Duration::from_millis(100), Event::Waits(waiting));
+    }
+
+    fn doubt(&mut self, lease: &Lease, doubt: Doubt) {
+        let change = lease.upstream().vitals().doubt(lease.began(), doubt);
+        if let Some(change) = change {
+            lease.upstream().tell(change, "");
+        }
+        self.look(false);
+    }
+
+    fn respond(&mut self, waiting: &Waiting, status: u16) {
+        let upstream = waiting.lease.upstream();
+        let vitals = upstream.vitals();
+        vitals.answered(self.now.duration_since(waiting.asked), status, || None);
+        if is_gateway_error(status) {
+            let target = (self.random() * 20.0).to_bits();
+            vitals.gateway_error(waiting.lease.began(), target);
+            self.look(false);
+        } else if let Some(change) = vitals.good(waiting.lease.began(), || 0) {
+            upstream.tell(change, "");
+        }
+        self.over(waiting.kind, status == 200, waiting.begun);
+    }
+
+    fn over(&mut self, kind: Kind, was_served: bool, begun: Instant) {
+        if !matches!(kind, Kind::Get | Kind::Slow) {
+            return;
+        }
+        if was_served {
+            self.served += 1;
+        } else {
+            self.lost += 1;
+        }
+        if kind == Kind::Get {
+            self.slowest = self.slowest.max(self.now.duration_since(begun));
+        }
+    }
+
+    fn mean_online(&self) -> f64 {
+        let sum: usize = self.online.iter().sum();
+        f64::from(u32::try_from(sum).unwrap())
+            / f64::from(u32::try_from(self.online.len()).unwrap())
+    }
+
+    fn went_offline(&self) -> u64 {
+        let counts = self.pool.upstreams().iter().map(|upstream| {
+            let counters = &upstream.vitals().counters;
+            counters
+                .went_offline
+                .load(std::sync::atomic::Ordering::Relaxed)
+        });
+        counts.sum()
+    }
+}
+
+fn moment<'a>(
+    pool: &'a Pool,
+    health: &'a HealthCheck,
+    (began, now): (Instant, Instant),
+) -> Moment<'a> {
+    let unix_ms = u64::try_from(now.duration_since(began).as_millis()).unwrap();
+    Moment {
+        pool,
+        health,
+        now,
+        unix_ms,
+    }
+}
+
+fn always(manner: Manner) -> Manners {
+    Box::new(move |_| manner)
+}
+
+fn for_a_while(manner: Manner, from: f64, to: f64) -> Manners {
+    Box::new(move |at| {
+        if (from..to).contains(&at) {
+            manner
+        } else {
+            Manner::Alive
+        }
+    })
+}
+
+fn all_alive(count: usize) -> Vec<Manners> {
+    (0..count).map(|_| always(Manner::Alive)).collect()
+}
+
+/// Fifty requests a second for a minute, one in fifty of them slow.
+fn play(manners: Vec<Manners>, target: Target, also: &[(Kind, f64)]) -> World {
+    let mut world = World::new(manners, move |_| target);
+    play_in(&mut world, also);
+    world
+}
+
+fn play_in(world: &mut World, also: &[(Kind, f64)]) {
+    world.load(Kind::Get, 49.0, 1.0, 60.0);
+    world.load(Kind::Slow, 1.0, 1.0, 60.0);
+    for (kind, a_second) in also {
+        world.load(*kind, *a_second, 5.0, 60.0);
+    }
+    world.run(400.0);
+}
+
+const TARGETS: [Target; 5] = [
+    Target::Passes,
+    Target::Dropped,
+    Target::Says(403),
+    Target::Says(302),
+    Target::Says(503),
+];
+
+#[test]
+fn whatever_becomes_of_the_probe_a_sound_pool_serves_everything_and_stays_online() {
+    for target in TARGETS {
+        for count in [1, 2, 5] {
+            let world = play(all_alive(count), target, &[]);
+            assert_eq!(world.lost, 0, "{target:?}, {count}");
+            assert_eq!(world.went_offline(), 0, "{target:?}, {count}");
+            assert_eq!(world.repeated, 0, "slow is not dead");
+            assert!(world.slowest < Duration::from_millis(100));
+        }
+    }
+}
+
+#[test]
+fn a_poisonous_client_keeps_nobody_out_of_service() {
+    for target in TARGETS {
+        for kind in [Kind::Cut, Kind::Closed, Kind::Auth] {
+            for count in [1, 4] {
+                let world = play(all_alive(count), target, &[(kind, 10.0)]);
+                assert_eq!(world.lost, 0, "{kind:?}, {target:?}, {count}");
+                assert_eq!(world.went_offline(), 0, "{kind:?}, {target:?}");
+                let least = f64::from(u32::try_from(count).unwrap()) * 0.95;
+                // A probe that is dropped lets the first doubts wait for it, until it is not believed.
+                let mean = world.mean_online();
+                assert!(
+                    mean >= least,
+                    "{mean} online: {kind:?}, {target:?}, {count}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn restarts_one_after_the_other_lose_nothing() {
+    for target in TARGETS {
+        let manners = vec![
+            for_a_while(Manner::Dead, 10.0, 12.0),
+            for_a_while(Manner::Dead, 20.0, 22.0),
+        ];
+        let world = play(manners, target, &[]);
+        assert_eq!(world.lost, 0, "{target:?}");
+        assert!(world.mean_online() > 1.85, "{target:?}");
+    }
+}
+
+/// What is lost is what came while all were down, and up to a second more.
+#[test]
+fn a_pool_that_was_down_serves_again_within_a_second_whatever_becomes_of_the_probe() {
+    for target in TARGETS {
+        let manners = (0..3)
+            .map(|_| for_a_while(Manner::Dead, 10.0, 20.0))
+            .collect();
+        let world = play(manners, target, &[]);
+        assert!(
+            world.lost <= 50 * 11 + 30,
+            "{} lost, {target:?}",
+            world.lost
+        );
+        assert!(world.lost >= 400, "{} lost", world.lost);
+    }
+}
+
+#[test]
+fn one_that_hangs_is_found_out_within_the_time_of_a_check_and_its_requests_move_on() {
+    for target in TARGETS {
+        let manners = vec![
+            for_a_while(Manner::Hung, 10.0, 40.0),
+            always(Manner::Alive),
+            always(Manner::Alive),
+        ];
+        let world = play(manners, target, &[]);
+        assert_eq!(world.lost, 0, "{target:?}");
+        assert!(world.repeated > 0);
+        let slowest = world.slowest;
+        let most = TIMEOUT + Duration::from_millis(300);
+        assert!(slowest < most, "{slowest:?}, {target:?}");
+    }
+}
+
+#[test]
+fn a_single_upstream_that_hung_serves_again() {
+    for target in TARGETS {
+        let mut world = World::new(vec![for_a_while(Manner::Hung, 10.0, 20.0)], move |_| target);
+        world.load(Kind::Get, 5.0, 1.0, 60.0);
+        world.run(400.0);
+        let (lost, served) = (world.lost, world.served);
+        assert!(served >= 230, "{served} served, {lost} lost, {target:?}");
+        assert_eq!(world.pool.online_count(), 1);
+    }
+}
+
+#[test]
+fn one_that_only_passes_what_it_likes_is_accused_by_a_control() {
+    let manners = vec![
+        always(Manner::Captive),
+        always(Manner::Alive),
+        always(Manner::Alive),
+    ];
+    let world = play(manners, Target::Passes, &[]);
+    assert_eq!(world.lost, 0, "it was found out before the first request");
+    let reason = world.pool.upstreams()[0].vitals().state().reason;
+    assert_eq!(
+        reason.map(|reason| reason.to_string()).as_deref(),
+        Some("probe: got 302")
+    );
+    let evidence = world.pool.upstreams()[0].vitals().evidence();
+    assert!(
+        evidence.starts_with("the probe passes through u"),
+        "{evidence}"
+    );
+}
+
+/// It serves, and good traffic outranks the probe; with nothing to serve it, the control decides.
+#[test]
+fn one_that_refuses_the_probe_alone_costs_nobody_anything() {
+    for target in TARGETS {
+        let manners = vec![
+            always(Manner::Policy),
+            always(Manner::Alive),
+            always(Manner::Alive),
+        ];
+        let world = play(manners, target, &[(Kind::Auth, 5.0)]);
+        assert_eq!(world.lost, 0, "{target:?}");
+        assert!(world.went_offline() <= 1, "{target:?}");
+    }
+}
+
+#[test]
+fn one_without_uplink_is_found_out_by_the_probe_or_as_an_outlier() {
+    for target in TARGETS {
+        let manners = vec![
+            for_a_while(Manner::NoUplink, 10.0, 400.0),
+            always(Manner::Alive),
+            always(Manner::Alive),
+        ];
+        let world = play(manners, target, &[]);
+        // Where no probe passes, the traffic of some seconds tells, and tells again after each rest.
+        let evidence = world.pool.upstreams()[0].vitals().evidence();
+        assert!(
+            world.lost <= 150,
+            "{} lost, {target:?}: {evidence}",
+            world.lost
+        );
+        assert!(world.pool.upstreams()[1].vitals().availability() == Availability::Online);
+    }
+}
+
+#[test]
+fn one_that_closes_what_it_does_not_know_is_judged_by_the_probe() {
+    let manners = vec![always(Manner::Curt), always(Manner::Alive)];
+    let world = play(manners, Target::Passes, &[(Kind::Cut, 5.0)]);
+    assert_eq!((world.lost, world.went_offline()), (0, 0));
+    let manners = vec![always(Manner::Closing), always(Manner::Alive)];
+    let world = play(manners, Target::Passes, &[]);
+    assert_eq!((world.lost, world.pool.online_count()), (0, 1));
+}
+
+#[test]
+fn a_target_that_goes_away_or_flaps_takes_nobody_along() {
+    let goes_away = |at: f64| {
+        if at < 20.0 {
+            Target::Passes
+        } else {
+            Target::Dropped
+        }
+    };
+    let flaps = |at: f64| {
+        if at % 6.0 < 3.0 {
+            Target::Passes
+        } else {
+            Target::Dropped
+        }
+    };
+    for target in [goes_away, flaps] {
+        let mut world = World::new(all_alive(3), target);
+        play_in(&mut world, &[(Kind::Cut, 10.0)]);
+        assert_eq!((world.lost, world.went_offline()), (0, 0));
+        assert!(world.mean_online() > 2.85, "{}", world.mean_online());
+    }
+}
+
+#[test]
+fn the_target_is_believed_again_once_the_probe_passes() {
+    let comes_back = |at: f64| {
+        if at < 20.0 {
+            Target::Says(403)
+        } else {
+            Target::Passes
+        }
+    };
+    let mut world = World::new(all_alive(2), comes_back);
+    world.run(10.0);
+    let disbelief = world
+        .pool
+        .belief()
+        .disbelief(world.now)
+        .expect("it says 403");
+    assert!(disbelief.seen.contains("got 403"), "{}", disbelief.seen);
+    world.at(Duration::from_secs(1), Event::Look);
+    world.run(60.0);
+    assert!(world.pool.belief().is_believed(world.now));
+    assert!(
+        world.pool.belief().doubted_until().is_none(),
+        "it was asked"
+    );
+}

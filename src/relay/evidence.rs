@@ -1,0 +1,132 @@
+//! What an exchange tells about its upstream.
+//!
+//! Evidence for it is a final response that only a working upstream gives. Evidence against it is weighed by
+//! [`failover::evidence`]: a connection that cannot be made is proof, everything else is a doubt that the
+//! prober looks into at once ([`crate::health`]).
+
+use std::cell::Cell;
+use std::time::{Duration, Instant};
+
+use crate::balance::failover::{self, AttemptError, Evidence};
+use crate::balance::pick::BalanceMode;
+use crate::balance::reason::Doubt;
+use crate::balance::state::{Availability, Change, is_gateway_error};
+use crate::balance::upstream::Lease;
+use crate::net::socket::TICK;
+use crate::protocol::answer::HopFailure;
+
+use super::attempt::Failed;
+use super::exchange::Exchange;
+use super::unix_ms;
+
+/// How often those who wait for a suspect look whether it is lost.
+const SOON: Duration = Duration::from_millis(100);
+
+impl Exchange<'_> {
+    /// A final response of this status came, `latency` after the attempt began.
+    pub(super) fn weigh_answer(&self, lease: &Lease, latency: Duration, status: u16) {
+        let vitals = lease.upstream().vitals();
+        vitals.answered(latency, status, || self.average_latency());
+        if !is_doubtful(lease, status) {
+            let change = vitals.good(lease.began(), unix_ms);
+            self.tell(lease, change, "it answered a request");
+        } else {
+            let change = vitals.gateway_error(lease.began(), self.target_hash());
+            self.tell(lease, change, "");
+        }
+    }
+
+    /// The attempt that began at `begun` failed.
+    pub(super) fn blame(&self, lease: &Lease, begun: Instant, error: &AttemptError) {
+        let vitals = lease.upstream().vitals();
+        match failover::evidence(error.failure()) {
+            Evidence::Nothing => {}
+            Evidence::Doubtful(doubt) => {
+                vitals.failed(begun.elapsed(), || self.average_latency());
+                self.doubt(lease, doubt);
+            }
+            Evidence::CannotConnect(what) => {
+                vitals.failed(begun.elapsed(), || self.average_latency());
+                let fall = self.snapshot.config.health.fall;
+                let change = vitals.cannot_connect(lease.began(), what, fall, unix_ms());
+                self.tell(lease, change, "");
+            }
+        }
+    }
+
+    /// Something may be the upstream's fault: it is checked at once.
+    pub(super) fn doubt(&self, lease: &Lease, doubt: Doubt) {
+        let change = lease.upstream().vitals().doubt(lease.began(), doubt);
+        self.tell(lease, change, "");
+        if lease.upstream().vitals().is_offline() {
+            self.ctx.health_alarm.ring();
+        }
+    }
+
+    /// The next hop has not said or taken anything since `since`. An upstream is doubted for it after half of
+    /// the time of a check, and again whenever so much time has passed.
+    ///
+    /// # Errors
+    /// When a check has found that nobody needs to wait for it.
+    pub(super) fn weigh_silence(
+        &self,
+        (lease, doubted): (Option<&Lease>, &Cell<Option<Instant>>),
+        since: Instant,
+    ) -> Result<(), Failed> {
+        let Some(lease) = lease else {
+            return Ok(());
+        };
+        if lease.is_lost() {
+            return Err(Failed::no_response(HopFailure::WentOffline));
+        }
+        let now = Instant::now();
+        let again = doubted
+            .get()
+            .map(|at| at + self.snapshot.config.health.timeout);
+        if now >= again.unwrap_or(since + self.silence_limit()) {
+            doubted.set(Some(now));
+            self.doubt(lease, Doubt::Silent);
+        }
+        Ok(())
+    }
+
+    /// How long an upstream may be silent before it is doubted: the check needs the other half.
+    pub(super) fn silence_limit(&self) -> Duration {
+        self.snapshot.config.health.timeout / 2
+    }
+
+    /// When to look next at an upstream that is silent since `since`: soon while a check may find it dead.
+    pub(super) fn next_look(&self, lease: &Lease, since: Instant, now: Instant) -> Instant {
+        let doubted_at = since + self.silence_limit();
+        match lease.upstream().vitals().availability() {
+            _ if now < doubted_at => doubted_at.min(now + TICK),
+            Availability::Online => now + TICK,
+            Availability::Suspect | Availability::Offline => now + SOON,
+        }
+    }
+
+    fn average_latency(&self) -> Option<Duration> {
+        match self.snapshot.config.mode {
+            BalanceMode::Best => self.snapshot.pool.average_latency(),
+            BalanceMode::RoundRobin | BalanceMode::Priority => None,
+        }
+    }
+
+    fn tell(&self, lease: &Lease, change: Option<Change>, evidence: &str) {
+        if let Some(change) = change {
+            lease.upstream().tell(change, evidence);
+            self.ctx.health_alarm.ring();
+        }
+    }
+}
+
+/// Whether an answer may be the upstream's own instead of the origin's: that it could not serve, or does
+/// not take the credentials that it got. For those a proxy answers 407, but some (tinyproxy) 401.
+fn is_doubtful(lease: &Lease, status: u16) -> bool {
+    is_gateway_error(status) || (status == 401 && has_sent_credentials(lease))
+}
+
+/// Whether the upstream was told credentials of ours.
+pub(super) fn has_sent_credentials(lease: &Lease) -> bool {
+    lease.upstream().spec.credentials.is_some()
+}
