@@ -353,6 +353,7 @@ impl State {
             }
             (Health::Suspect(_), Verdict::Works(depth)) if depth < self.needed => None,
             (Health::Online | Health::Suspect(_), Verdict::Works(_)) => {
+                self.connect_failures = 0;
                 self.check_failures = 0;
                 self.become_online()
             }
@@ -775,7 +776,10 @@ mod tests {
                             }
                         }
                         ('?', 'i') if self.deep => {}
-                        (_, _) => (self.state, self.deep, self.fails) = ('+', false, 0),
+                        (_, _) => {
+                            (self.state, self.deep) = ('+', false);
+                            (self.connects, self.fails) = (0, 0);
+                        }
                     }
                 }
                 _ => {}

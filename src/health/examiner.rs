@@ -191,7 +191,6 @@ impl Examiner {
     /// Begins the checks that are due, the urgent ones first and at most `room` of them.
     pub(super) fn look(&mut self, moment: Moment<'_>, room: usize) -> Round {
         self.follow_target(moment);
-        self.follow_pool(moment.pool);
         let mut pause = LOOK_AGAIN;
         let mut due = Vec::new();
         for upstream in moment.pool.upstreams() {
@@ -201,8 +200,7 @@ impl Examiner {
             if watched.check.is_some() {
                 continue;
             }
-            let pace = Pace::new(moment.health, (self.chance)());
-            match watched.look(moment.now, pace) {
+            match watched.look(moment, self.chance) {
                 Due::Now(urgency) => due.push((urgency, upstream.id())),
                 Due::At(at) => pause = pause.min(at.saturating_duration_since(moment.now)),
                 Due::Never => {}
@@ -269,7 +267,8 @@ impl Examiner {
         }
     }
 
-    fn follow_pool(&mut self, pool: &Pool) {
+    /// The pool is another one, after a reload or at the start.
+    pub(super) fn follow_pool(&mut self, pool: &Pool) {
         for upstream in pool.upstreams() {
             let watched = self
                 .watched
@@ -531,7 +530,7 @@ impl Examiner {
             Verdict::Works(_) => Outcome::Passed,
             Verdict::Fails(_) => Outcome::Failed,
         };
-        watched.ended(moment, outcome, (self.chance)());
+        watched.ended(moment, outcome, self.chance);
         self.verdicts.push(verdict);
         Vec::new()
     }
@@ -540,7 +539,7 @@ impl Examiner {
         if let Some(watched) = self.watched.get_mut(&id) {
             watched.check = None;
             watched.upstream.vitals().check_abandoned();
-            watched.ended(moment, Outcome::NotAsked, (self.chance)());
+            watched.ended(moment, Outcome::NotAsked, self.chance);
         }
         Vec::new()
     }
@@ -627,13 +626,14 @@ impl Examiner {
 }
 
 impl Watched {
-    fn look(&mut self, now: Instant, pace: Pace) -> Due {
+    fn look(&mut self, moment: Moment<'_>, chance: fn() -> u64) -> Due {
         let vitals = self.upstream.vitals();
         if vitals.take_wanted_check() {
-            self.plan.want(now);
+            self.plan.want(moment.now);
         }
+        let state = (vitals.epoch(), vitals.availability());
         self.plan
-            .look(now, (vitals.epoch(), vitals.availability()), pace)
+            .look(moment.now, state, Pace::new(moment.health, chance))
     }
 
     fn ask(&self, question: Question, number: u64, health: &HealthCheck) -> Ask {
@@ -645,7 +645,7 @@ impl Watched {
         }
     }
 
-    fn ended(&mut self, moment: Moment<'_>, outcome: Outcome, chance: u64) {
+    fn ended(&mut self, moment: Moment<'_>, outcome: Outcome, chance: fn() -> u64) {
         let is_offline = self.upstream.vitals().is_offline();
         let pace = Pace::new(moment.health, chance);
         self.plan.ended(moment.now, outcome, is_offline, pace);

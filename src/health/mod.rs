@@ -82,6 +82,8 @@ pub fn run(surroundings: Arc<dyn Surroundings>, pause: &dyn Pause) {
 struct Prober {
     surroundings: Arc<dyn Surroundings>,
     examiner: Examiner,
+    /// The one that the examiner knows.
+    pool: Option<Arc<Pool>>,
     answers: Arc<Mutex<Vec<(Ask, Answer)>>>,
     /// Questions that are not answered yet.
     open: usize,
@@ -106,6 +108,7 @@ impl Prober {
         Self {
             surroundings,
             examiner: Examiner::new(chance),
+            pool: None,
             answers: Arc::default(),
             open: 0,
             threads: Threads::None,
@@ -118,6 +121,14 @@ impl Prober {
     /// Takes answers in and asks what is to be asked; gives the time until the next look.
     fn round(&mut self, now: Instant) -> Duration {
         let (pool, health) = self.surroundings.current();
+        if !self
+            .pool
+            .as_ref()
+            .is_some_and(|known| Arc::ptr_eq(known, &pool))
+        {
+            self.examiner.follow_pool(&pool);
+            self.pool = Some(Arc::clone(&pool));
+        }
         let moment = Moment {
             pool: &pool,
             health: &health,

@@ -55,12 +55,12 @@ pub(super) enum Outcome {
     NotAsked,
 }
 
-/// The pauses that are configured, and a number drawn by chance to vary them.
+/// The pauses that are configured, and chance to vary them by.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Pace {
     interval: Duration,
     online_interval: Option<Duration>,
-    chance: u64,
+    chance: fn() -> u64,
 }
 
 /// The plan for one upstream.
@@ -80,7 +80,7 @@ pub(super) struct Plan {
 }
 
 impl Pace {
-    pub(super) fn new(health: &HealthCheck, chance: u64) -> Self {
+    pub(super) fn new(health: &HealthCheck, chance: fn() -> u64) -> Self {
         Self {
             interval: health.interval,
             online_interval: health.online_interval,
@@ -93,7 +93,7 @@ impl Pace {
         let pause = pause.min(longest);
         let fifth = pause / 5;
         let (low, high) = (fifth * 4, longest.min(pause + fifth));
-        let steps = u32::try_from(self.chance % 1001).unwrap_or(0);
+        let steps = u32::try_from((self.chance)() % 1001).unwrap_or(0);
         (low + high.saturating_sub(low) * steps / 1000).max(LEAST_PAUSE)
     }
 
@@ -216,7 +216,7 @@ mod tests {
         Pace {
             interval: secs(interval),
             online_interval: online_interval.map(secs),
-            chance: MIDDLE,
+            chance: || MIDDLE,
         }
     }
 

@@ -161,6 +161,7 @@ impl World {
             slowest: Duration::ZERO,
             online: Vec::new(),
         };
+        world.examiner.follow_pool(&world.pool);
         world.at(Duration::ZERO, Event::Look);
         world
     }

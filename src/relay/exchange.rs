@@ -289,8 +289,9 @@ impl Exchange<'_> {
         if self.course.trials >= MOST_ATTEMPTS {
             return None;
         }
+        let lease = pool.pick_trial(tried, Instant::now())?;
         self.course.trials += 1;
-        pool.pick_trial(tried, Instant::now())
+        Some(lease)
     }
 
     fn relay_via(&mut self, target: &AbsoluteForm<'_>, start: Start) -> Result<Done, Failed> {

@@ -131,10 +131,11 @@ fn each_request_of_a_connection_has_its_line_and_its_number() {
 #[test]
 fn the_way_and_the_attempts_are_told() {
     let (log, origin) = (Log::new(), Origin::echo_ok("origin"));
-    let (a, b) = (Upstream::refusing("a"), Upstream::echo_ok("b"));
+    let (a, b) = (Upstream::echo_ok("a"), Upstream::echo_ok("b"));
     let policy = "mode: priority\ndomain_policy: {mode: blacklist, domains: [127.0.0.1]}\n";
     let members = [a.with("priority: 1"), b.with("priority: 2")];
     let proxy = Proxy::with_yaml(&(log.yaml("text") + policy), members);
+    a.kill();
     let mut client = proxy.client();
     client.send(GET).expect_status(200);
     client

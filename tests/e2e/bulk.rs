@@ -51,9 +51,9 @@ fn what_an_upstream_sends_behind_a_large_body_reaches_nobody() {
 fn a_large_body_that_breaks_off_is_visibly_incomplete() {
     for how in [Hop::close as fn(Hop), Hop::reset] {
         let (a, b) = (Upstream::by_hand("a"), Upstream::by_hand("b"));
-        a.answer_probes(ProbeAnswer::Silence);
         let members = [a.with("priority: 1"), b.with("priority: 2")];
         let proxy = Proxy::with_yaml("mode: priority", members);
+        a.answer_probes(ProbeAnswer::Close);
         let mut client = proxy.client();
         client.send(GET);
         let (mut hop, _) = a.accept_and_read_request();

@@ -3,6 +3,7 @@
 
 use super::harness::{
     Client, Origin, ProbeAnswer, Proxy, Talk, Upstream, expect_refused, numbered_fields, pattern,
+    wait_until,
 };
 
 const CONNECT: &str = "CONNECT o.test:443 HTTP/1.1\r\nHost: o.test:443\r\n\r\n";
@@ -266,9 +267,9 @@ fn a_407_of_an_upstream_sends_connect_to_the_next_one() {
          Proxy-Authenticate: Basic realm=\"a\"\r\nContent-Length: 0\r\n\r\n",
     );
     client.expect_tunnel().expect_bytes("early");
-    let report = proxy.upstream("a");
-    assert!(!report.online, "its credentials are wrong");
-    assert!(report.reason.is_some_and(|reason| reason.contains("auth")));
+    wait_until(|| !proxy.upstream("a").online);
+    let reason = proxy.upstream("a").reason.expect("a reason");
+    assert!(reason.contains("auth"), "{reason}");
     first.expect_never_saw("early");
 }
 
@@ -289,7 +290,7 @@ fn a_401_to_connect_is_about_the_credentials_if_any_were_sent() {
     first.answer_probes(ProbeAnswer::Status(401));
     hop.send(ITS_401);
     client.expect_tunnel().expect_bytes("early");
-    assert!(!proxy.upstream("a").online, "its credentials are wrong");
+    wait_until(|| !proxy.upstream("a").online);
     first.expect_never_saw("early");
 
     let (proxy, upstream, mut client) = one_upstream();

@@ -25,6 +25,7 @@ fn a_response_that_does_not_begin_in_time_is_504() {
                 .expect_refusal(504)
                 .expect_field_with("Proxy-Status", "http_response_timeout");
             hop.expect_gone();
+            proxy.expect_nobody_suspected();
         }
         b.expect_untouched();
     }

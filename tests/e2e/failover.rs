@@ -156,12 +156,11 @@ fn only_idempotent_methods_are_repeated_after_they_were_sent() {
 
 #[test]
 fn every_way_to_break_off_before_a_response_sends_a_get_to_the_next_upstream() {
-    let ways: [fn(&mut Hop); 6] = [
+    let ways: [fn(&mut Hop); 5] = [
         Hop::close_then,
         Hop::reset_then,
         |hop| half_an_answer(hop, "HTTP/1.1 200 O"),
         |hop| half_an_answer(hop, "SSH-2.0-OpenSSH\r\n"),
-        |hop| half_an_answer(hop, "HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n"),
         |hop| half_an_answer(hop, "HTTP/1.1 100 Continue\r\n\r\n"),
     ];
     for way in ways {
@@ -172,7 +171,7 @@ fn every_way_to_break_off_before_a_response_sends_a_get_to_the_next_upstream() {
         client.send(GET);
         while client.read_head().status() == 100 {}
         client.expect_bytes("b");
-        assert!(!proxy.upstream("a").online);
+        assert!(proxy.upstream("a").suspect || proxy.upstream("a").online);
     }
 }
 
@@ -203,9 +202,6 @@ fn a_request_is_tried_at_three_upstreams_at_most() {
 #[test]
 fn no_upstream_is_tried_twice_by_one_request() {
     let upstreams = ["a", "b"].map(closing);
-    for upstream in &upstreams {
-        upstream.answer_probes(ProbeAnswer::Silence);
-    }
     let proxy = Proxy::over(&upstreams);
     proxy.client().send(GET).expect_refusal(502);
     assert_eq!(upstreams.each_ref().map(|u| u.requests().len()), [1, 1]);
@@ -232,9 +228,9 @@ fn a_407_of_an_upstream_sends_any_method_to_the_next_one_and_takes_it_offline() 
         let a = Upstream::answering("a", |hop, _| {
             hop.send(ITS_407);
         });
-        a.answer_probes(ProbeAnswer::Status(407));
         let b = Upstream::echo_ok("b");
         let proxy = in_order([&a, &b]);
+        a.answer_probes(ProbeAnswer::Status(407));
         let body = pattern(60_000);
         let head = format!("{method} http://o.test/ HTTP/1.1\r\nHost: o.test\r\n");
         let head = format!("{head}Content-Length: {}\r\n\r\n", body.len());
@@ -242,6 +238,7 @@ fn a_407_of_an_upstream_sends_any_method_to_the_next_one_and_takes_it_offline() 
         client.send([head.as_bytes(), &body].concat());
         client.expect_status(200).expect_body("b");
         b.requests()[0].expect_body(&body);
+        wait_until(|| !proxy.upstream("a").online);
         let reason = proxy.upstream("a").reason.expect("a is offline");
         assert!(reason.starts_with("auth"), "{reason}");
     }
@@ -252,20 +249,22 @@ fn the_client_never_sees_the_407_of_an_upstream() {
     let a = Upstream::answering("a", |hop, _| {
         hop.send(ITS_407);
     });
-    a.answer_probes(ProbeAnswer::Status(407));
     let proxy = Proxy::over([&a]);
+    a.answer_probes(ProbeAnswer::Status(407));
     proxy
         .client()
         .send(POST)
         .expect_refusal(502)
         .expect_no_field("Proxy-Authenticate");
     wait_until(|| !proxy.upstream("a").online);
+    // The next one tries it; nobody else within a second.
+    proxy.client().send(GET).expect_refusal(502);
     proxy.client().send(GET).expect_refusal(503);
 }
 
 /// Most upstreams pass on what an origin says, and anybody can have such an origin.
 #[test]
-fn a_407_of_an_origin_does_not_leave_nobody_for_the_others() {
+fn a_407_of_an_origin_takes_nobody_offline_and_is_asked_for_at_two_upstreams() {
     let answering = |name| {
         Upstream::answering(name, |hop, request| {
             if request.line.contains("poison") {
@@ -282,6 +281,12 @@ fn a_407_of_an_origin_does_not_leave_nobody_for_the_others() {
         client.get("http://poison.test/").expect_refusal(502);
         client.get("http://o.test/").expect_status(200);
     }
+    for upstream in &pool {
+        proxy.expect_online(upstream.name());
+    }
+    let poisonous = |request: &Message| request.line.contains("poison");
+    let asked = pool.iter().flat_map(Upstream::requests);
+    assert_eq!(asked.filter(poisonous).count(), 40);
 }
 
 #[test]
@@ -348,18 +353,27 @@ fn a_response_that_has_begun_is_never_repeated() {
     b.expect_untouched();
 }
 
-/// As any malformed response: nothing of it was passed on.
+/// It would make every upstream send the same, and each of them a suspect.
 #[test]
-fn a_response_whose_body_is_malformed_from_the_start_is_repeated_if_it_may_be() {
-    let broken = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nEVIL\r\n";
-    for (request, status, asked) in [(GET, 200, 1), (POST, 502, 0)] {
-        let a = Upstream::script("a").read_request().send(broken).close();
+fn what_an_origin_can_cause_is_repeated_nowhere_and_takes_nobody_offline() {
+    let fields = "X: y\r\n".repeat(20_000);
+    for broken in [
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nEVIL\r\n",
+        "HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nX : y\r\n z\r\n\r\n",
+        &format!("HTTP/1.1 200 OK\r\n{fields}\r\n"),
+    ] {
+        let answer = broken.to_owned();
+        let a = Upstream::answering("a", move |hop, _| {
+            hop.send_as_far_as_possible(&answer);
+            hop.close_then();
+        });
         let b = Upstream::echo_ok("b");
         let proxy = in_order([&a, &b]);
-        let mut client = proxy.client();
-        client.send(request).expect_status(status);
-        assert_eq!(b.requests().len(), asked);
-        wait_until(|| !proxy.upstream("a").online);
+        proxy.client().send(GET).expect_refusal(502);
+        b.expect_untouched();
+        proxy.expect_nobody_suspected();
+        proxy.expect_online("a");
     }
 }
 
@@ -371,7 +385,7 @@ fn a_reload_between_two_attempts_excludes_nobody_else() {
     let mut client = proxy.client();
     client.send(GET);
     let (hop, _) = a.accept_and_read_request();
-    a.answer_probes(ProbeAnswer::Silence);
+    a.answer_probes(ProbeAnswer::Close);
     proxy.reload(
         "mode: priority",
         [b.with("priority: 1"), a.with("priority: 2")],
@@ -380,7 +394,7 @@ fn a_reload_between_two_attempts_excludes_nobody_else() {
     client.expect_status(200).expect_body("b");
     assert_eq!(a.connections(), 1);
     // D5b: the failure went to an entry that nobody looked at any more.
-    assert!(!proxy.upstream("a").online);
+    wait_until(|| !proxy.upstream("a").online);
 }
 
 /// D3: it was retried for a client that was gone.
@@ -446,9 +460,7 @@ fn in_order<'u, I: IntoIterator<Item = &'u Upstream>>(upstreams: I) -> Proxy {
 
 /// Reads each request and closes.
 fn closing(name: &str) -> Upstream {
-    let upstream = Upstream::answering(name, |hop, _| hop.close_then());
-    upstream.answer_probes(ProbeAnswer::Close);
-    upstream
+    Upstream::answering(name, |hop, _| hop.close_then())
 }
 
 fn half_an_answer(hop: &mut Hop, answer: &str) {

@@ -14,12 +14,13 @@ const IMPATIENT: &str = "health_check: {timeout_secs: 0.2}";
 
 #[test]
 fn a_refused_connection_takes_an_upstream_offline_at_once() {
-    let a = Upstream::refusing("a");
+    let a = Upstream::echo_ok("a");
     let proxy = Proxy::over([&a]);
+    a.kill();
     proxy.client().send(GET).expect_refusal(502);
     let report = proxy.upstream("a");
     assert!(!report.online);
-    assert_eq!(report.consecutive_failures, 1);
+    assert!(report.consecutive_failures >= 1);
     let reason = report.reason.expect("a reason");
     assert!(reason.contains("connection refused"), "{reason}");
 }
@@ -27,39 +28,33 @@ fn a_refused_connection_takes_an_upstream_offline_at_once() {
 /// D3b: one failure decided, whatever the file said.
 #[test]
 fn fall_failures_in_a_row_are_needed() {
-    let a = Upstream::refusing("a");
+    let a = Upstream::echo_ok("a");
     let proxy = Proxy::with_yaml("health_check: {fall: 3, interval_secs: 60}", [&a]);
+    a.kill();
     let mut client = proxy.client();
     for online_after in [true, true, false] {
         client.send(GET).expect_refusal(502);
         assert_eq!(proxy.upstream("a").online, online_after);
     }
+    // One tries it, the next has to wait for a second.
+    client.send(GET).expect_refusal(502);
     client.send(GET).expect_refusal(503);
 }
 
 #[test]
-fn an_answer_ends_a_row_of_failures() {
-    let a = Upstream::answering("a", |hop, request| {
-        if request.target().ends_with("/bad") {
-            hop.close_then();
-        } else {
-            hop.send_ok("a");
-        }
-    });
-    let b = Upstream::echo_ok("b");
+fn an_upstream_that_can_be_connected_to_again_ends_a_row_of_failures() {
+    let (a, b) = (Upstream::echo_ok("a"), Upstream::echo_ok("b"));
     let members = [a.with("priority: 1"), b.with("priority: 2")];
-    // No idle connections: one that breaks is nobody's failure.
-    let extra = "mode: priority\nhealth_check: {fall: 2}\nlimits: {upstream_idle_secs: 0}";
-    let proxy = Proxy::with_yaml(extra, members);
+    let proxy = Proxy::with_yaml("mode: priority\nhealth_check: {fall: 3}", members);
     let mut client = proxy.client();
     for _ in 0..3 {
-        let bad = POST.replace("http://o.test/", "http://o.test/bad");
-        client.send(bad).expect_refusal(502);
-        assert_eq!(proxy.upstream("a").consecutive_failures, 1);
-        client.get("http://o.test/good").expect_status(200);
+        a.kill();
+        client.send(POST).expect_status(200).expect_body("b");
+        assert!(proxy.upstream("a").consecutive_failures >= 1);
+        a.revive();
         wait_until(|| proxy.upstream("a").consecutive_failures == 0);
+        proxy.expect_online("a");
     }
-    proxy.expect_online("a");
 }
 
 /// D3b: a single 204 decided.
@@ -68,7 +63,6 @@ fn rise_probes_in_a_row_are_needed() {
     let a = Upstream::refusing("a");
     let checks = "health_check: {rise: 2, interval_secs: 0.1}";
     let proxy = Proxy::with_yaml(checks, [&a]);
-    proxy.client().send(GET).expect_refusal(502);
     a.revive();
     wait_until(|| proxy.upstream("a").online);
     assert!(a.probes().len() >= 2, "{} probes", a.probes().len());
@@ -91,7 +85,6 @@ fn a_probe_is_an_absolute_form_get_with_the_credentials_of_its_upstream() {
     let (a, b) = (Upstream::refusing("a"), Upstream::refusing("b"));
     let members = [a.with("{username: user, password: 'p:@ss'}"), b.with("{}")];
     let proxy = Proxy::over(members);
-    proxy.client().send(GET).expect_refusal(502);
     a.revive();
     b.revive();
     wait_until(|| proxy.upstream("a").online && proxy.upstream("b").online);
@@ -108,6 +101,7 @@ fn with_no_upstream_online_the_answer_is_503_and_when_to_come_back() {
     let upstreams = ["a", "b"].map(Upstream::refusing);
     let proxy = Proxy::over(&upstreams);
     let mut client = proxy.client();
+    // It tried each of them.
     client.send(GET).expect_refusal(502);
     client
         .send(GET)
@@ -134,43 +128,117 @@ fn a_pool_without_members_is_503_and_says_so() {
 
 /// A network that cannot reach the target of the probe must not be cut off.
 #[test]
-fn an_upstream_that_answers_probes_otherwise_is_the_last_resort() {
-    let (a, b) = (Upstream::refusing("a"), Upstream::refusing("b"));
-    a.answer_probes(ProbeAnswer::Status(403));
-    b.answer_probes(ProbeAnswer::Close);
-    let proxy = Proxy::over([&a, &b]);
-    let mut client = proxy.client();
-    client.send(GET).expect_refusal(502);
-    client.send(GET).expect_refusal(503);
-    a.revive();
-    b.revive();
-    wait_until(|| proxy.upstream("a").reason.as_deref() == Some("probe: got 403"));
-    for _ in 0..4 {
-        client.send(GET).expect_status(200).expect_body("a");
+fn a_probe_that_passes_through_nobody_is_held_against_nobody() {
+    let (a, b) = (Upstream::echo_ok("a"), Upstream::echo_ok("b"));
+    a.answer_only_probes(ProbeAnswer::Status(403));
+    b.answer_only_probes(ProbeAnswer::Silence);
+    let proxy = Proxy::with_yaml(IMPATIENT, [&a, &b]);
+    for upstream in [&a, &b] {
+        proxy.expect_online(upstream.name());
+        let evidence = proxy.upstream(upstream.name()).evidence;
+        assert!(evidence.starts_with("it answers for itself"), "{evidence}");
     }
-    assert!(!proxy.upstream("a").online);
-    b.answer_probes(ProbeAnswer::Good);
-    wait_until(|| proxy.upstream("b").online);
-    for _ in 0..4 {
-        client.send(GET).expect_status(200).expect_body("b");
+    // Restarted one after the other, they are back at once all the same.
+    for (first, second) in [(&a, &b), (&b, &a)] {
+        first.kill();
+        let mut client = proxy.client();
+        for _ in 0..4 {
+            client
+                .send(GET)
+                .expect_status(200)
+                .expect_body(second.name());
+        }
+        first.revive();
+        wait_until(|| proxy.upstream(first.name()).online);
     }
 }
 
 #[test]
-fn an_upstream_that_refuses_our_credentials_is_no_last_resort() {
-    let a = Upstream::refusing("a");
+fn an_upstream_through_which_the_probe_does_not_pass_is_accused_by_one_through_which_it_does() {
+    let (a, b) = (Upstream::echo_ok("a"), Upstream::echo_ok("b"));
+    a.answer_only_probes(ProbeAnswer::Status(403));
+    let proxy = Proxy::over([&a, &b]);
+    let report = proxy.upstream("a");
+    assert_eq!(report.reason.as_deref(), Some("probe: got 403"));
+    assert_eq!(report.evidence, "the probe passes through b");
+    a.answer_only_probes(ProbeAnswer::Good);
+    wait_until(|| proxy.upstream("a").online);
+}
+
+#[test]
+fn an_upstream_is_asked_for_itself_without_credentials_and_in_origin_form() {
+    let a = Upstream::answering("a", |hop, _| hop.close_then());
+    let proxy = Proxy::over([a.with("{username: user, password: secret}")]);
+    proxy.client().send(GET).expect_refusal(502);
+    wait_until(|| !a.checks().is_empty());
+    a.checks()[0]
+        .expect_line("GET / HTTP/1.1")
+        .expect_field("Host", &a.address().to_string())
+        .expect_no_field("Proxy-Authorization");
+    proxy.expect_nobody_suspected();
+    assert_eq!(a.probes().len(), 0, "a round trip is enough for this doubt");
+}
+
+#[test]
+fn without_a_url_nothing_beyond_the_upstreams_is_asked_for() {
+    let a = Upstream::by_hand("a");
+    let checks = "health_check: {url: none, timeout_secs: 0.2}";
+    let proxy = Proxy::with_yaml(checks, [&a]);
+    let mut client = proxy.client();
+    client.send(GET);
+    let (mut hop, _) = a.accept_and_read_request();
+    wait_until(|| !a.checks().is_empty());
+    hop.send_ok("late");
+    client.expect_status(200);
+    proxy.expect_online("a");
+    assert_eq!(a.probes().len(), 0);
+}
+
+#[test]
+fn a_probe_of_an_https_url_is_a_connect() {
+    let a = Upstream::answering("a", |hop, request| {
+        assert_eq!(request.line, "CONNECT probe.test:443 HTTP/1.1");
+        hop.send("HTTP/1.1 200 OK\r\n\r\n");
+        hop.close_then();
+    });
+    let proxy = Proxy::with_yaml("health_check: {url: 'https://probe.test'}", [&a]);
+    assert_eq!(proxy.upstream("a").evidence, "the probe passed");
+    assert_eq!(a.requests().len(), 1);
+}
+
+#[test]
+fn an_upstream_that_refuses_our_credentials_stays_offline_whatever_is_tried() {
+    let a = Upstream::answering("a", |hop, _| {
+        hop.send(
+            "HTTP/1.1 407 No\r\nProxy-Authenticate: Basic realm=\"x\"\r\nContent-Length: 0\r\n\r\n",
+        );
+    });
     a.answer_probes(ProbeAnswer::Status(407));
     let proxy = Proxy::over([&a]);
+    let reason = proxy.upstream("a").reason.expect("a is offline");
+    assert!(reason.starts_with("auth"), "{reason}");
     let mut client = proxy.client();
     client.send(GET).expect_refusal(502);
-    a.revive();
-    wait_until(|| {
-        proxy
-            .upstream("a")
-            .reason
-            .is_some_and(|reason| reason.starts_with("auth"))
-    });
     client.send(GET).expect_refusal(503);
+    assert_eq!(a.requests().len(), 1);
+}
+
+/// The first upstream that works serves again, without a probe.
+#[test]
+fn while_nobody_is_in_service_one_request_a_second_tries_each_upstream() {
+    let upstreams = ["a", "b"].map(Upstream::refusing);
+    // No check comes before the test is over.
+    let proxy = Proxy::with_yaml("health_check: {rise: 1000}", &upstreams);
+    let mut client = proxy.client();
+    client.send(POST).expect_refusal(502);
+    client.send(POST).expect_refusal(503);
+    upstreams[1].revive();
+    wait_until(|| {
+        client.send(POST);
+        client.read_response().status() == 200
+    });
+    proxy.expect_online("b");
+    client.send(POST).expect_status(200).expect_body("b");
 }
 
 #[test]
@@ -178,7 +246,6 @@ fn the_status_that_a_probe_wants_can_be_chosen() {
     let a = Upstream::refusing("a");
     a.answer_probes(ProbeAnswer::Status(302));
     let proxy = Proxy::with_yaml("health_check: {expect_status: 302}", [&a]);
-    proxy.client().send(GET).expect_refusal(502);
     a.revive();
     wait_until(|| proxy.upstream("a").online);
 }
@@ -186,28 +253,26 @@ fn the_status_that_a_probe_wants_can_be_chosen() {
 /// It is probed while the request goes on waiting, found dead, and the request goes elsewhere.
 #[test]
 fn a_get_that_waits_for_a_dead_upstream_is_answered_by_another() {
-    let a = Upstream::by_hand("a");
-    a.answer_probes(ProbeAnswer::Silence);
-    let b = Upstream::echo_ok("b");
+    let (a, b) = (Upstream::by_hand("a"), Upstream::echo_ok("b"));
     let members = [a.with("priority: 1"), b.with("priority: 2")];
     let proxy = Proxy::with_yaml(&format!("mode: priority\n{IMPATIENT}"), members);
+    a.answer_probes(ProbeAnswer::Silence);
     let mut client = proxy.client();
     client.send(GET);
     let (mut hop, _) = a.accept_and_read_request();
     client.expect_status(200).expect_body("b");
     hop.expect_gone();
-    assert!(!a.probes().is_empty());
+    assert!(!a.checks().is_empty());
     let reason = proxy.upstream("a").reason.expect("a is offline");
-    assert!(reason.starts_with("probe"), "{reason}");
+    assert_eq!(reason, "accepts connections and answers nothing");
 }
 
 #[test]
 fn a_post_that_waits_for_a_dead_upstream_is_502_and_not_repeated() {
-    let a = Upstream::by_hand("a");
-    a.answer_probes(ProbeAnswer::Close);
-    let b = Upstream::echo_ok("b");
+    let (a, b) = (Upstream::by_hand("a"), Upstream::echo_ok("b"));
     let members = [a.with("priority: 1"), b.with("priority: 2")];
     let proxy = Proxy::with_yaml(&format!("mode: priority\n{IMPATIENT}"), members);
+    a.answer_probes(ProbeAnswer::Close);
     let mut client = proxy.client();
     client.send(POST);
     let (mut hop, _) = a.accept_and_read_request();
@@ -242,6 +307,7 @@ fn no_response_in_time_is_504_and_probed() {
     client.expect_refusal(504);
     wait_until(|| !a.probes().is_empty());
     // The probe was answered well.
+    proxy.expect_nobody_suspected();
     client.send("GET http://o.test/2 HTTP/1.1\r\nHost: o.test\r\n\r\n");
     let (mut hop, _) = a.accept_and_read_request();
     hop.send_ok("again");
@@ -259,8 +325,8 @@ fn three_gateway_errors_for_two_targets_are_looked_into() {
                 "HTTP/1.1 {status} No\r\nContent-Length: 2\r\n\r\nno"
             ));
         });
-        a.answer_probes(ProbeAnswer::Close);
         let proxy = Proxy::over([&a]);
+        a.answer_probes(ProbeAnswer::Close);
         let mut client = proxy.client();
         for _ in 0..4 {
             client
@@ -287,12 +353,13 @@ fn three_401_where_credentials_were_sent_are_looked_into() {
         let upstream = Upstream::answering(name, |hop, _| {
             hop.send("HTTP/1.1 401 No\r\nWWW-Authenticate: Basic\r\nContent-Length: 0\r\n\r\n");
         });
-        upstream.answer_probes(ProbeAnswer::Status(401));
         upstream
     };
     let (a, b) = (refusing("a"), refusing("b"));
     let members = [a.with("{username: bob, password: wrong}"), b.with("{}")];
     let proxy = Proxy::over(members);
+    a.answer_probes(ProbeAnswer::Status(401));
+    b.answer_probes(ProbeAnswer::Status(401));
     let mut client = proxy.client();
     for round in 0..3 {
         for _ in ["a", "b"] {
@@ -335,9 +402,9 @@ fn gateway_errors_to_connect_count_as_well() {
         Upstream::answering("a", refusing),
         Upstream::answering("b", refusing),
     );
+    let proxy = Proxy::over([&a, &b]);
     a.answer_probes(ProbeAnswer::Close);
     b.answer_probes(ProbeAnswer::Close);
-    let proxy = Proxy::over([&a, &b]);
     for target in ["one", "two", "three"] {
         let request = format!("CONNECT {target}.test:443 HTTP/1.1\r\nHost: {target}.test\r\n\r\n");
         proxy.client().send(request).expect_status(503);
@@ -392,41 +459,30 @@ fn a_connect_refused_with_4xx_is_the_fault_of_no_upstream() {
 }
 
 #[test]
-fn a_truncated_body_counts_towards_fall() {
+fn a_truncated_body_is_a_doubt_and_the_upstream_itself_settles_it() {
     let a = Upstream::answering("a", |hop, _| {
         hop.send("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nabc");
         hop.close_then();
     });
-    a.answer_probes(ProbeAnswer::Silence);
-    let b = Upstream::echo_ok("b");
-    let members = [a.with("priority: 1"), b.with("priority: 2")];
-    let proxy = Proxy::with_yaml("mode: priority", members);
+    let proxy = Proxy::over([&a]);
+    let mut client = proxy.client();
+    client.send(GET).expect_head(200);
+    client.expect_truncated("abc");
+    wait_until(|| a.checks().len() == 1);
+    proxy.expect_nobody_suspected();
+    proxy.expect_online("a");
+    a.answer_probes(ProbeAnswer::Close);
     let mut client = proxy.client();
     client.send(GET).expect_head(200);
     client.expect_truncated("abc");
     wait_until(|| !proxy.upstream("a").online);
     let reason = proxy.upstream("a").reason.expect("a reason");
-    assert!(reason.contains("cut short"), "{reason}");
+    assert_eq!(reason, "closes connections without an answer");
 }
 
-/// A request that breaks it may be to blame, so nobody is left for the others only if a probe says so.
+/// A poisonous URL meets three upstreams, and takes none of them out of service.
 #[test]
-fn the_last_upstream_online_is_probed_before_it_is_given_up() {
-    let a = Upstream::answering("a", |hop, _| hop.close_then());
-    let proxy = Proxy::over([&a]);
-    proxy.client().send(GET).expect_refusal(502);
-    wait_until(|| !a.probes().is_empty());
-    proxy.client().send(GET).expect_refusal(502);
-    proxy.expect_online("a");
-    a.answer_probes(ProbeAnswer::Close);
-    proxy.client().send(GET).expect_refusal(502);
-    wait_until(|| !proxy.upstream("a").online);
-    proxy.client().send(GET).expect_refusal(503);
-}
-
-/// A poisonous URL must not empty the pool: the second upstream it meets is probed instead.
-#[test]
-fn a_poisonous_url_takes_one_upstream_offline_at_most() {
+fn a_poisonous_url_takes_no_upstream_offline() {
     let poisoned = |hop: &mut Hop, request: &Message| {
         if request.target().ends_with("/poison") {
             hop.reset_then();
@@ -435,25 +491,21 @@ fn a_poisonous_url_takes_one_upstream_offline_at_most() {
         }
     };
     let upstreams = ["a", "b", "c", "d"].map(|name| Upstream::answering(name, poisoned));
-    // Who went offline stays there, as far as probes go.
-    let proxy = Proxy::with_yaml("health_check: {rise: 100}", &upstreams);
-    proxy
-        .client()
-        .get("http://o.test/poison")
-        .expect_refusal(502);
-    let probed = || upstreams.iter().filter(|u| !u.probes().is_empty()).count();
-    wait_until(|| probed() >= 3);
-    let offline = upstreams
-        .iter()
-        .filter(|u| !proxy.upstream(u.name()).online)
-        .count();
-    assert_eq!(offline, 1);
-    for _ in 0..6 {
+    let proxy = Proxy::over(&upstreams);
+    for _ in 0..10 {
+        proxy
+            .client()
+            .get("http://o.test/poison")
+            .expect_refusal(502);
         proxy
             .client()
             .send(GET)
             .expect_status(200)
             .expect_body("well");
+    }
+    proxy.expect_nobody_suspected();
+    for upstream in &upstreams {
+        proxy.expect_online(upstream.name());
     }
 }
 
@@ -615,17 +667,11 @@ fn probes_do_not_wait_for_each_other() {
         "health_check: {timeout_secs: 30}",
         silent.iter().chain([&good]),
     );
-    let mut client = proxy.client();
-    wait_until(|| {
-        client.send(GET);
-        client.read_response();
-        proxy.server().upstreams().iter().all(|u| !u.online)
-    });
     for upstream in &silent {
         upstream.answer_probes(ProbeAnswer::Silence);
         upstream.revive();
     }
-    wait_until(|| silent.iter().all(|u| !u.probes().is_empty()));
+    wait_until(|| silent.iter().all(|u| !u.checks().is_empty()));
     good.revive();
     wait_until(|| proxy.upstream("good").online);
 }
@@ -636,10 +682,10 @@ fn a_tiny_interval_makes_no_storm_of_probes() {
     let a = Upstream::refusing("a");
     a.answer_probes(ProbeAnswer::Close);
     let proxy = Proxy::with_yaml("health_check: {interval_secs: 0.001}", [&a]);
-    proxy.client().send(GET).expect_refusal(502);
     let begun = Instant::now();
     a.revive();
-    wait_until(|| a.probes().len() >= 5);
+    wait_until(|| a.checks().len() >= 5);
+    drop(proxy);
     // However fast the machine is: there are pauses.
     assert!(
         begun.elapsed() >= Duration::from_millis(300),
@@ -655,9 +701,9 @@ fn a_probe_that_trickles_in_is_too_late_all_the_same() {
     a.answer_probes(ProbeAnswer::Trickle);
     let checks = "health_check: {timeout_secs: 0.3, interval_secs: 0.1}";
     let proxy = Proxy::with_yaml(checks, [&a]);
-    proxy.client().send(GET).expect_refusal(502);
     a.revive();
-    wait_until(|| proxy.upstream("a").reason.as_deref() == Some("probe: no answer in time"));
+    let reason = "accepts connections and answers nothing";
+    wait_until(|| proxy.upstream("a").reason.as_deref() == Some(reason));
 }
 
 #[test]
@@ -670,8 +716,8 @@ fn a_tunnel_outlives_the_fall_of_its_upstream() {
         }
         hop.close_then();
     });
-    a.answer_probes(ProbeAnswer::Close);
     let proxy = Proxy::over([&a]);
+    a.answer_probes(ProbeAnswer::Close);
     let mut tunnel = proxy.client();
     tunnel.open_tunnel("o.test:443");
     proxy.client().send(GET).expect_refusal(502);

@@ -196,9 +196,9 @@ fn an_answer_to_an_unfinished_request_ends_its_connection() {
 #[test]
 fn idle_connections_end_with_the_fall_of_their_upstream() {
     let a = Upstream::by_hand("a");
-    a.answer_probes(super::harness::ProbeAnswer::Close);
     let proxy = Proxy::over([&a]);
     let mut pairs = finished(&proxy, open(&proxy, &a, 2));
+    a.answer_probes(super::harness::ProbeAnswer::Close);
     let mut client = proxy.client();
     client.send("CONNECT o.test:443 HTTP/1.1\r\nHost: o.test\r\n\r\n");
     let (hop, _) = a.accept_and_read_request();

@@ -343,7 +343,7 @@ fn a_panic_costs_one_connection_and_leaves_nothing_counted() {
     static LOG: Once = Once::new();
     LOG.call_once(|| {
         log::set_logger(&PanickingLog).expect("the only log of these tests");
-        log::set_max_level(log::LevelFilter::Warn);
+        log::set_max_level(log::LevelFilter::Debug);
     });
     let a = Upstream::by_hand(CURSED);
     a.answer_probes(ProbeAnswer::Good);
@@ -361,7 +361,7 @@ fn a_panic_costs_one_connection_and_leaves_nothing_counted() {
         wait_until(|| proxy.counts().panics == panics);
         wait_until(|| proxy.counts().connections == 1);
         assert_eq!(proxy.upstream(CURSED).active, 0);
-        wait_until(|| proxy.upstream(CURSED).online);
+        proxy.expect_nobody_suspected();
         bystander.send(GET);
         let (mut hop, _) = a.accept_and_read_request();
         hop.send_ok("served");

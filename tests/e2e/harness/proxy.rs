@@ -100,13 +100,19 @@ impl Proxy {
     ) -> Self {
         let members: Vec<Member> = upstreams.into_iter().map(Into::into).collect();
         let stages: Vec<_> = members.iter().filter_map(|one| one.stage.clone()).collect();
+        let is_played = |report: &UpstreamReport| stages.iter().any(|one| one.name == report.name);
         let server = Server::start(configuration(extra, members), options);
         let server = server.expect("the relay starts");
         let journal = Journal::of_this_test();
         journal.note("proxy", &format!("listens on {}", server.local_addr()));
         // What a test sees begins when every upstream has been checked once.
-        wait_until(|| server.upstreams().iter().all(|one| one.was_checked));
-        for stage in stages {
+        wait_until(|| {
+            let all = server.upstreams();
+            all.iter()
+                .filter(|one| is_played(one))
+                .all(|one| one.was_checked)
+        });
+        for stage in &stages {
             stage.forget_checks();
         }
         Self {
@@ -182,6 +188,12 @@ impl Proxy {
     pub(crate) fn expect_online(&self, name: &str) {
         let report = self.upstream(name);
         assert!(report.online, "{name} is offline: {:?}", report.reason);
+    }
+
+    /// Soon every check has come to its end, and nobody is a suspect.
+    #[track_caller]
+    pub(crate) fn expect_nobody_suspected(&self) {
+        wait_until(|| self.server().upstreams().iter().all(|one| !one.suspect));
     }
 
     /// A new client is served as usual: what happened before has not hurt the relay. Waits for

@@ -85,6 +85,9 @@ fn a_silent_upstream_keeps_the_connection_and_says_nothing() {
     client
         .get("http://probe.test/probe-generate_204")
         .expect_nothing_more();
+    wait_until(|| upstream.probes().len() == 1);
+    let mut client = Client::connect(upstream.address());
+    client.get("http://o.test/").expect_nothing_more();
     wait_until(|| upstream.connections() == 1);
 }
 
