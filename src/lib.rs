@@ -47,7 +47,7 @@
 //!                                    │ watches (mio)                          │ Asked      └▶ ferry x1 per 2 cores
 //!                                    └────────────────────────────────────────┘
 //!  tunnel x0..2 each, while it is busy
-//!  overseer x1   health x1 (+ probes)   reload x1   sweeper x1   access-log x1   resolver x0..8
+//!  overseer x1   health x1 (+ probes)   reload x1   sweeper x1   access-log x1   resolver x0..64 (more while they hang)
 //!  admin x1   admin-handler x1 (+ those of tiny_http)   service x0..1 (tells a service manager)
 //! ```
 //!
