@@ -222,7 +222,7 @@ impl Run {
             Ok(()) => Ok(()),
             Err(Failure::Upstream(reason)) => Err(reason),
             Err(Failure::NotAsked) => {
-                log::debug!("no descriptor for a probe of {}", self.upstream.spec.name);
+                log::debug!("{} could not be probed", self.upstream.spec.name);
                 return;
             }
         };

@@ -26,6 +26,9 @@ const PLACEHOLDER: &str = "http://probe.invalid/";
 
 const USER_AGENT: &str = concat!("http-proxy-lb/", env!("CARGO_PKG_VERSION"));
 
+/// How much later than it should a probe may end; later, the whole process stood still meanwhile.
+const SLACK: Duration = Duration::from_millis(250);
+
 /// Finds the addresses of an upstream until the deadline.
 pub(super) type Resolve<'r> = &'r dyn Fn(&UpstreamSpec, Instant) -> io::Result<Vec<SocketAddr>>;
 
@@ -34,7 +37,8 @@ pub(super) type Resolve<'r> = &'r dyn Fn(&UpstreamSpec, Instant) -> io::Result<V
 pub(super) enum Failure {
     /// It is the upstream's doing.
     Upstream(OfflineReason),
-    /// This process had no file descriptor or port left to ask with, which proves nothing.
+    /// This process had no file descriptor or port left to ask with, or stood still while it waited, which
+    /// proves nothing.
     NotAsked,
 }
 
@@ -53,7 +57,25 @@ pub(super) fn probe(
     health: &HealthCheck,
     resolve: Resolve<'_>,
 ) -> Result<(), Failure> {
-    let deadline = Instant::now() + health.timeout;
+    let begun = Instant::now();
+    let result = run(spec, health, resolve, begun + health.timeout);
+    // An answer may lie unread: this process did not run when it should have.
+    let stood_still = begun.elapsed() > health.timeout + SLACK;
+    result.map_err(|failure| {
+        if stood_still {
+            Failure::NotAsked
+        } else {
+            failure
+        }
+    })
+}
+
+fn run(
+    spec: &UpstreamSpec,
+    health: &HealthCheck,
+    resolve: Resolve<'_>,
+    deadline: Instant,
+) -> Result<(), Failure> {
     let addresses = resolve(spec, deadline).map_err(|error| name_failure(&error))?;
     let left = deadline.saturating_duration_since(Instant::now());
     let head = head(&health.target, spec.credentials.as_ref());
@@ -109,6 +131,10 @@ fn ask(addresses: Vec<SocketAddr>, head: Vec<u8>, left: Duration) -> Result<u16,
     let agent = ureq::Agent::with_parts(config, connector, Known(addresses));
     match agent.get(PLACEHOLDER).call() {
         Ok(response) => Ok(response.status().as_u16()),
+        // As by a stop and its end: whoever limits the time of a read gets it back so (signal(7)).
+        Err(ureq::Error::Io(error)) if error.kind() == io::ErrorKind::Interrupted => {
+            Err(Failure::NotAsked)
+        }
         Err(error) if prepared.is_connected() => Err(answer_failure(&error).into()),
         Err(ureq::Error::Io(error)) if dial::is_exhaustion(&error) => Err(Failure::NotAsked),
         Err(error) => Err(connect_failure(&error).into()),

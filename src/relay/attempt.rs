@@ -204,12 +204,11 @@ impl Exchange<'_> {
                 Came::Head(head) => head,
                 Came::Nothing => return Ok(None),
                 Came::BodyIsDue => {
-                    let side = if self.course.upload.pending().is_empty() {
-                        Side::Client
+                    if self.course.upload.pending().is_empty() {
+                        self.check_client_sends(progress)?;
                     } else {
-                        Side::Hop
-                    };
-                    self.check_progress(progress, side)?;
+                        self.check_hop_takes(hop, progress)?;
+                    }
                     continue;
                 }
             };
@@ -297,7 +296,7 @@ impl Exchange<'_> {
                     Ok(0) if self.client_is_gone() => {
                         return Err(Failed::Closed(CloseReason::ClientGone));
                     }
-                    Ok(0) => self.check_progress(*progress, Side::Hop)?,
+                    Ok(0) => self.check_hop_takes(hop, *progress)?,
                     Ok(count) => {
                         self.course.upload.advance(count);
                         self.has_moved(count as u64);
@@ -345,7 +344,7 @@ impl Exchange<'_> {
                         return Ok(false);
                     }
                     if !client.to_read() {
-                        self.check_progress(progress, Side::Client)?;
+                        self.check_client_sends(progress)?;
                     }
                 }
             }
@@ -361,15 +360,28 @@ impl Exchange<'_> {
         }
     }
 
-    pub(super) fn check_progress(&self, since: Instant, side: Side) -> Result<(), Failed> {
+    /// Whether nothing has got on since `since` for too long; see [`socket::is_overdue`].
+    pub(super) fn is_stalled(&self, since: Instant, can_go_on: impl FnOnce() -> bool) -> bool {
+        socket::is_overdue(since, self.snapshot.config.limits.io_timeout, can_go_on)
+    }
+
+    /// The client has sent nothing of the body for a while, or since `since`: is there still a point in
+    /// waiting?
+    pub(super) fn check_client_sends(&self, since: Instant) -> Result<(), Failed> {
         self.check_stage()?;
-        if since.elapsed() < self.snapshot.config.limits.io_timeout {
-            return Ok(());
+        if self.is_stalled(since, || socket::is_readable(self.client.conn.stream())) {
+            return Err(Failed::Refused(Refusal::BodyTimeout));
         }
-        Err(match side {
-            Side::Client => Failed::Refused(Refusal::BodyTimeout),
-            Side::Hop => Failed::no_response(HopFailure::SendTimeout),
-        })
+        Ok(())
+    }
+
+    /// The next hop has taken nothing for a while, or since `since`: is there still a point in waiting?
+    pub(super) fn check_hop_takes(&self, hop: &Hop, since: Instant) -> Result<(), Failed> {
+        self.check_stage()?;
+        if self.is_stalled(since, || socket::is_writable(hop.conn.stream())) {
+            return Err(Failed::no_response(HopFailure::SendTimeout));
+        }
+        Ok(())
     }
 
     /// The next head from the next hop, if it comes before something else is to be done.
@@ -447,18 +459,24 @@ impl Exchange<'_> {
         if self.client_is_gone() {
             return Err(Failed::Closed(CloseReason::ClientGone));
         }
-        if self.time_left(waiting, limit).is_zero() {
+        let is_late = self.time_left(waiting, limit).is_zero();
+        let is_lost = hop.lease.as_ref().is_some_and(Lease::is_lost);
+        let silent = waiting
+            .asked
+            .is_some_and(|asked| asked.elapsed() >= self.snapshot.config.health.timeout);
+        let is_judged = is_late || is_lost || (silent && !waiting.suspected);
+        if is_judged && socket::is_readable(hop.conn.stream()) {
+            return Ok(()); // What has come is read first: see `socket::is_overdue`.
+        }
+        if is_late {
             return Err(Failed::no_response(HopFailure::ResponseTimeout));
         }
         let Some(lease) = &hop.lease else {
             return Ok(());
         };
-        if lease.is_lost() {
+        if is_lost {
             return Err(Failed::no_response(HopFailure::WentOffline));
         }
-        let silent = waiting
-            .asked
-            .is_some_and(|asked| asked.elapsed() >= self.snapshot.config.health.timeout);
         if silent && !waiting.suspected {
             waiting.suspected = true;
             self.suspect(lease);
@@ -525,13 +543,6 @@ impl Exchange<'_> {
             })
         })
     }
-}
-
-/// Whose turn it is to make progress.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Side {
-    Client,
-    Hop,
 }
 
 pub(super) fn look_at(stage: Stage) -> LookAround {

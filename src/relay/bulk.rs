@@ -14,7 +14,7 @@ use crate::protocol::answer::{HopFailure, Refusal};
 use crate::protocol::body::BodyCoder;
 use crate::protocol::persistence::CloseReason;
 
-use super::attempt::{Failed, Hop, Side};
+use super::attempt::{Failed, Hop};
 use super::exchange::Exchange;
 use super::respond::truncated;
 
@@ -53,7 +53,7 @@ impl Exchange<'_> {
                     since = Instant::now();
                 }
                 Ok(Filled::ReadInstead) => return Ok(()),
-                Ok(Filled::Nothing) => self.check_flow(since)?,
+                Ok(Filled::Nothing) => self.check_flow(hop, since)?,
                 Err(_) => return Err(truncated(HopFailure::Truncated)),
             }
         }
@@ -69,7 +69,9 @@ impl Exchange<'_> {
                     self.check_stage()?;
                     let since = *since.get_or_insert_with(Instant::now);
                     // The first time limit of the socket has passed already.
-                    if since.elapsed() + TICK >= self.snapshot.config.limits.io_timeout {
+                    let left = self.snapshot.config.limits.io_timeout.saturating_sub(TICK);
+                    let client = self.client.conn.stream();
+                    if socket::is_overdue(since, left, || socket::is_writable(client)) {
                         return Err(Failed::Closed(CloseReason::ClientTooSlow));
                     }
                 }
@@ -114,7 +116,7 @@ impl Exchange<'_> {
             }
             if !client.to_read() {
                 if !self.begins_to_wait() {
-                    self.check_progress(*progress, Side::Client)?;
+                    self.check_client_sends(*progress)?;
                 }
                 continue;
             }
@@ -152,7 +154,7 @@ impl Exchange<'_> {
             match hop.conn.send(&[IoSlice::new(bytes)], self.flow.wait()) {
                 Ok(0) if self.begins_to_wait() => {}
                 Ok(0) if socket::is_readable(hop.conn.stream()) => return Ok(true),
-                Ok(0) => self.check_taker(*progress)?,
+                Ok(0) => self.check_taker(hop, *progress)?,
                 Ok(sent) => {
                     self.client.conn.consume(sent);
                     self.course.upload.skip(sent as u64, b"");
@@ -178,7 +180,7 @@ impl Exchange<'_> {
                     return pipe::empty(pipe)
                         .map_err(|_no_memory| Failed::Refused(Refusal::Internal));
                 }
-                Ok(0) => self.check_taker(progress)?,
+                Ok(0) => self.check_taker(hop, progress)?,
                 Ok(sent) => {
                     hop.conn.count_sent(sent as u64);
                     progress = Instant::now();
@@ -193,11 +195,11 @@ impl Exchange<'_> {
     }
 
     /// The next hop took nothing for a while: is there still a point in waiting?
-    fn check_taker(&self, since: Instant) -> Result<(), Failed> {
+    fn check_taker(&self, hop: &Hop, since: Instant) -> Result<(), Failed> {
         if self.client_is_gone() {
             return Err(Failed::Closed(CloseReason::ClientGone));
         }
-        self.check_progress(since, Side::Hop)
+        self.check_hop_takes(hop, since)
     }
 
     /// A pipe, if what is left and how it comes are worth one, and there is one.

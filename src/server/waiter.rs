@@ -541,12 +541,19 @@ impl Watch<'_> {
         }
         // A full batch: there may be more that is no longer idle.
         let all_seen = events.iter().count() < EVENTS;
-        let (away, late) = self.collect(found);
+        let (mut away, late) = self.collect(found);
+        for (what, until, place) in late {
+            // What came while the whole process stood still is looked at first: see `socket::is_overdue`.
+            if !socket::is_readable(what.conn().stream()) {
+                waiter.guarded(|| waiter.give_up(what, place));
+            } else if let What::Client(client) = what {
+                found.clients.push((client, Some(place)));
+            } else {
+                away.push((what, until, place));
+            }
+        }
         for (what, until, place) in away {
             waiter.guarded(|| waiter.read_away(what, until, Some(place)));
-        }
-        for (what, place) in late {
-            waiter.guarded(|| waiter.give_up(what, place));
         }
         if sweeps && all_seen {
             waiter.drop_idle();
@@ -573,7 +580,7 @@ impl Watch<'_> {
     }
 
     /// Takes what is ready, and what is late, out of the tables.
-    fn collect(&self, found: &mut Found) -> (Vec<Stirred>, Vec<(What, Place)>) {
+    fn collect(&self, found: &mut Found) -> (Vec<Stirred>, Vec<Stirred>) {
         let (mut away, mut late) = (Vec::new(), Vec::new());
         let mut held = self.waiter.held.lock();
         for event in &self.source.events {
@@ -601,8 +608,8 @@ impl Watch<'_> {
             }
         }
         let now = Instant::now();
-        while let Some(one) = held.table.late(now) {
-            late.push(one);
+        while let Some((what, place)) = held.table.late(now) {
+            late.push((what, now, place));
         }
         while let Some((waiting, _)) = held.hops.late(now) {
             found.answers.push(waiting);

@@ -276,12 +276,11 @@ impl Workers {
             } else {
                 self.rouse(&mut state, Overseer::Dozes);
             }
-            let patience = micros(state.bounds.patience);
             let begun = now;
             seat.begun.store(begun, Ordering::Relaxed);
             seat.may_block.store(false, Ordering::Relaxed);
             seat.dials.store(false, Ordering::Relaxed);
-            let again = state.unlocked(|| self.serve(task, patience, (number, seat), &mut scratch));
+            let again = state.unlocked(|| self.serve(task, (number, seat), &mut scratch));
             now = self.now();
             state.crew.note_pace(now.saturating_sub(begun));
             if let Some(again) = again {
@@ -339,14 +338,13 @@ impl Workers {
     fn serve(
         &self,
         task: Task,
-        patience: u64,
         (number, seat): (usize, &Seat),
         scratch: &mut Scratch,
     ) -> Option<Ready> {
         let bench = Bench::new(self, number, seat);
         let mut task = task;
         loop {
-            let outcome = self.try_to_serve(task, patience, &bench, scratch);
+            let outcome = self.try_to_serve(task, &bench, scratch);
             let place = bench.place.get();
             match outcome {
                 Outcome::Park(client) => return self.waiter.park(client, place),
@@ -393,13 +391,7 @@ impl Workers {
     }
 
     /// Serves one client until it is somebody else's business. A panic costs that client.
-    fn try_to_serve(
-        &self,
-        task: Task,
-        patience: u64,
-        bench: &Bench<'_>,
-        scratch: &mut Scratch,
-    ) -> Outcome {
+    fn try_to_serve(&self, task: Task, bench: &Bench<'_>, scratch: &mut Scratch) -> Outcome {
         let now = bench.seat.begun.load(Ordering::Relaxed);
         let since = match &task {
             Task::Begin(_) => now,
@@ -409,10 +401,6 @@ impl Workers {
         let served = match task {
             Task::Begin(job) => {
                 let (client, place) = job.what;
-                if now.saturating_sub(job.since) > patience {
-                    self.waiter.refuse(client, place, &Refusal::QueueTimeout);
-                    return Outcome::Closed(CloseReason::RequestRefused);
-                }
                 bench.place.set(place);
                 catch_unwind(AssertUnwindSafe(|| {
                     session::serve(&self.ctx, scratch, client, bench)
