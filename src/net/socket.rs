@@ -504,3 +504,17 @@ fn poll_within(fds: &mut [PollFd<'_>], limit: Option<Duration>) -> io::Result<()
         Err(error) => Err(error.into()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_can_go_on_is_not_overdue_however_late_it_is() {
+        let since = Instant::now();
+        assert!(is_overdue(since, Duration::ZERO, || false));
+        assert!(!is_overdue(since, Duration::ZERO, || true));
+        // Nobody looks before it is time.
+        assert!(!is_overdue(since, Duration::MAX, || panic!("looked")));
+    }
+}

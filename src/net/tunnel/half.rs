@@ -565,3 +565,75 @@ impl Job for Haul {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+    use std::net::TcpListener;
+
+    use super::*;
+    use crate::net::permits::Permits;
+
+    struct Nobody;
+
+    impl Meter for Nobody {
+        fn moved(&self, _direction: Direction, _age: Age, _bytes: u64) {}
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "loopback answers at once")]
+    fn pair() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let far = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        (listener.accept().unwrap().0, far)
+    }
+
+    /// A tunnel that nobody carries and that was idle for too long, and its two ends.
+    fn idle_tunnel() -> (Tunnel, TcpStream, TcpStream) {
+        let ((client, far_client), (hop, far_hop)) = (pair(), pair());
+        let tunnel = Tunnel {
+            id: 0,
+            client,
+            hop,
+            begun: Instant::now(),
+            idle_limit: Duration::ZERO,
+            meter: Arc::new(Nobody),
+            moved: AtomicU64::new(0),
+            to_hop: Way::default(),
+            to_client: Way::default(),
+            halves: AtomicUsize::new(2),
+            closing: Mutex::new(Closing {
+                end: TunnelEnd::Finished,
+                on_end: None,
+                _threads: Permits::new(2).take(2).unwrap(),
+            }),
+        };
+        assert!(tunnel.patience_left().is_zero());
+        (tunnel, far_client, far_hop)
+    }
+
+    const BOTH: [Direction; 2] = [Direction::ToHop, Direction::ToClient];
+
+    #[test]
+    fn a_tunnel_goes_on_while_either_side_has_sent_something() {
+        let (tunnel, mut far_client, _far_hop) = idle_tunnel();
+        assert_eq!(BOTH.map(|one| tunnel.can_go_on(one)), [false, false]);
+        far_client.write_all(b"x").unwrap();
+        tunnel.client.peek(&mut [0]).unwrap();
+        assert_eq!(BOTH.map(|one| tunnel.can_go_on(one)), [true, true]);
+        // That half is over: what its side sends, and be it the end, is nobody's business any more.
+        tunnel.halves.store(1, Ordering::Relaxed);
+        assert_eq!(BOTH.map(|one| tunnel.can_go_on(one)), [true, false]);
+    }
+
+    #[test]
+    fn a_tunnel_with_bytes_in_hand_goes_on_only_if_somebody_takes_them() {
+        let (tunnel, mut far_client, _far_hop) = idle_tunnel();
+        tunnel.to_hop.is_loaded.store(true, Ordering::Relaxed);
+        assert!(tunnel.can_go_on(Direction::ToHop));
+        let much = vec![0; 1 << 20];
+        while socket::send(&tunnel.hop, &[IoSlice::new(&much)], Wait::No).unwrap() > 0 {}
+        far_client.write_all(b"x").unwrap();
+        tunnel.client.peek(&mut [0]).unwrap();
+        assert_eq!(BOTH.map(|one| tunnel.can_go_on(one)), [false, false]);
+    }
+}

@@ -726,6 +726,26 @@ mod tests {
         overseer.join().unwrap();
     }
 
+    #[test]
+    fn nobody_is_refused_because_the_whole_process_stood_still() {
+        let mut workers = workers();
+        let long_ago = Instant::now().checked_sub(Duration::from_secs(60)).unwrap();
+        Arc::get_mut(&mut workers).unwrap().born = long_ago;
+        let (client, _far) = client();
+        let mut state = workers.lock();
+        state.crew.queue(waiting((client, None), 0));
+        let mut looked = 0;
+        workers.dismiss_late(&mut state, &mut looked);
+        assert_eq!(state.crew.queued(), 1);
+        // But whoever waits while somebody looks is, as before.
+        state.bounds.patience = Duration::ZERO;
+        while workers.now() == looked {
+            std::thread::yield_now();
+        }
+        workers.dismiss_late(&mut state, &mut looked);
+        assert_eq!(state.crew.queued(), 0);
+    }
+
     /// As it happens when two workers watch one after the other, and the first is slower to tell.
     #[test]
     fn whoever_watches_serves_what_another_has_seen() {

@@ -175,7 +175,7 @@ impl Workers {
 
     /// Refuses those who have waited too long; nobody else does. While it has not `looked`, nobody was
     /// served either, or nobody waited.
-    fn dismiss_late(&self, state: &mut Locked<'_>, looked: &mut u64) {
+    pub(super) fn dismiss_late(&self, state: &mut Locked<'_>, looked: &mut u64) {
         let (now, patience) = (self.now(), micros(state.bounds.patience));
         let passed = now.saturating_sub(std::mem::replace(looked, now));
         if passed > micros(SLACK) {
