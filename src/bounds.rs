@@ -32,7 +32,7 @@
 //! | workers of one address | half of them, while others wait | | the others go first | `one_address_cannot_take_all_workers` |
 //! | threads for what lasts | three quarters of what the system allows, at most 16384 | `MOST_LONG_THREADS` | exchanges keep their workers, tunnels get 503 | `endless_streams_and_stalled_readers_do_not_use_up_the_workers`, `with_forty_threads_it_answers_and_recovers` |
 //! | those of one address | the last eighth is for whoever has less than half of them | | tunnels get 503 | `one_client_cannot_take_all_threads_for_tunnels` |
-//! | the stack of a thread | 1 MiB | `STACK` | | `the_deepest_request_needs_less_than_an_eighth_of_a_stack` |
+//! | the stack of a thread | 1 MiB; half of that to look names up | `STACK`, `LOOK_UP_STACK` | | `the_deepest_request_needs_less_than_an_eighth_of_a_stack` |
 //! | a body without progress | 60 s | `limits.io_timeout_secs` | 408, or the end of the connection | `a_body_that_stops_is_told_408_and_blamed_on_no_upstream`, `an_upstream_that_drips_does_not_keep_a_stopped_upload_alive` |
 //! | a reader without progress | 60 s | `limits.io_timeout_secs` | the end of the connection | `a_client_that_does_not_read_is_cut_and_blamed_alone` |
 //! | a body that makes progress | none: it gives up its worker's place after a second | | | `slow_bodies_leave_the_workers_to_others` |
@@ -73,9 +73,10 @@
 //!
 //! | what | limit | set by | when reached | test |
 //! |---|---|---|---|---|
-//! | a look-up | the time to connect | `limits.connect_timeout_secs` | 504 | `a_look_up_that_hangs_is_504_and_holds_nobody_else` |
-//! | look-ups at a time | 8, and 8 more for upstreams | `MOST_THREADS` | they wait | `many_look_ups_that_hang_leave_addresses_and_known_names_alone` |
-//! | look-ups that wait | 1024 | `MOST_WAITING` | 504 at once | `look_ups_beyond_the_limit_fail_at_once` |
+//! | a look-up | the time to connect, and 5 s | `limits.connect_timeout_secs`, `SILENT_AFTER` | 504; the name is asked for again after 2 s to 32 s | `a_look_up_that_hangs_is_504_and_holds_nobody_else`, `a_silent_name_is_told_at_once_and_its_answer_is_taken_when_it_comes` |
+//! | look-ups at a time | 64, and as many that take longer than that; the same again for upstreams | `MOST_LOOK_UPS` | they wait | `many_look_ups_that_hang_leave_addresses_and_known_names_alone` |
+//! | those of one address, and of one domain | as many as are left free, and a third of that | `DOMAIN_SHARE` | the others go first | `a_client_that_asks_for_silent_names_keeps_nobody_else_waiting`, `a_silent_zone_that_many_clients_ask_for_keeps_nobody_waiting` |
+//! | look-ups that wait | 1024, in the same shares | `MOST_WAITING` | 504 at once | `look_ups_beyond_the_limit_fail_at_once` |
 //! | names remembered | 4096 | `MOST_NAMES` | the oldest are forgotten, then all | `names_beyond_the_limit_are_forgotten` |
 //! | addresses of a name | 32 | `MOST_ADDRESSES` | the rest is not used | `of_a_name_with_thousands_of_addresses_the_first_few_are_used` |
 //!

@@ -47,7 +47,7 @@
 //!                                    │ watches (mio)                          │ Asked      └▶ ferry x1 per 2 cores
 //!                                    └────────────────────────────────────────┘
 //!  tunnel x0..2 each, while it is busy
-//!  overseer x1   health x1 (+ probes)   reload x1   sweeper x1   access-log x1   resolver x0..8
+//!  overseer x1   health x1 (+ probes)   reload x1   sweeper x1   access-log x1   resolver x0..64 (more while they hang)
 //!  admin x1   admin-handler x1 (+ those of tiny_http)   service x0..1 (tells a service manager)
 //! ```
 //!
@@ -117,6 +117,9 @@
 //! 10. What must be given back is a guard: leases, permits. *No early return can leak a count.*
 //! 11. A panic costs one connection: it is caught and counted where a worker serves. *So the release
 //!     profile keeps unwinding.*
+//! 12. Nobody is given up by the clock before a look at the sockets that was taken after the clock was read
+//!     ([`net::socket::is_overdue`]). *So the whole process may stand still (stopped, its container paused,
+//!     its machine suspended) and nobody pays for it.*
 
 pub mod protocol;
 

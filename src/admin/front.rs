@@ -132,7 +132,7 @@ impl<'a> Front<'a> {
             }
             let knocked = ready.next().is_some_and(Ready::to_read);
             let ready: Vec<Ready> = ready.collect();
-            self.advance(&ready);
+            self.advance(now, &ready);
             if knocked && self.resting.is_none() {
                 self.accept();
             }
@@ -162,8 +162,9 @@ impl<'a> Front<'a> {
         socket::wait_any(&asked, until.saturating_duration_since(now))
     }
 
-    fn advance(&mut self, ready: &[Ready]) {
-        let now = Instant::now();
+    /// Serves those that are `ready`, and gives those up whose time was over at `now`, before that was
+    /// looked at: however long this process stood still meanwhile.
+    fn advance(&mut self, now: Instant, ready: &[Ready]) {
         let seats = std::mem::take(&mut self.seats);
         for (place, seat) in seats.into_iter().enumerate() {
             let ready = ready.get(place).copied().unwrap_or_default();

@@ -26,7 +26,7 @@ const PLACEHOLDER: &str = "http://probe.invalid/";
 
 const USER_AGENT: &str = concat!("http-proxy-lb/", env!("CARGO_PKG_VERSION"));
 
-/// Time-outs come late where the whole process was stopped for a while. One that is so late proves nothing.
+/// A failure that comes so late proves nothing: the whole process stood still meanwhile.
 const LATE: Duration = Duration::from_millis(250);
 
 /// Finds the addresses of an upstream until the deadline.
@@ -48,18 +48,20 @@ pub(super) fn ask(
         }
         Err(error) => name_failure(&error),
     };
-    if answer.is_about_time() && begun.elapsed() > limit + LATE {
-        return Answer::NotAsked;
-    }
-    answer
-}
-
-impl Answer {
-    fn is_about_time(self) -> bool {
-        matches!(
-            self,
-            Self::Unanswered | Self::CannotConnect(TOO_LATE | NAME_TOO_LATE)
-        )
+    match answer {
+        Answer::Status(_) => answer,
+        // An answer may lie unread: this process did not run when it should have.
+        Answer::CannotConnect(_)
+        | Answer::Unanswered
+        | Answer::Closed
+        | Answer::NotHttp
+        | Answer::NotAsked => {
+            if begun.elapsed() > limit + LATE {
+                Answer::NotAsked
+            } else {
+                answer
+            }
+        }
     }
 }
 

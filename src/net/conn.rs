@@ -307,7 +307,7 @@ impl Conn {
             }
             wait = Wait::Tick;
             let since = *stalled_since.get_or_insert_with(Instant::now);
-            if since.elapsed() >= patience {
+            if socket::is_overdue(since, patience, || socket::is_writable(&self.stream)) {
                 return Err(SendError::Stalled);
             }
         }

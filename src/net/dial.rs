@@ -96,7 +96,10 @@ impl Race {
         loop {
             let now = Instant::now();
             if now >= deadline {
-                return Err(HopFailure::ConnectTimeout);
+                // What was made while the whole process stood still is there all the same.
+                let made = self.wait(Duration::ZERO).map_err(|error| failed(&error))?;
+                let begun = made.ok_or(HopFailure::ConnectTimeout)?;
+                return ready(begun).map_err(|error| failed(&error));
             }
             if (self.running.is_empty() || now >= next_at)
                 && let Some(address) = self.waiting.pop_front()

@@ -14,6 +14,7 @@
 //! - [`resolve`]: names to addresses, off the workers, under a deadline
 //! - [`dial`]: an authority to a connected socket
 //! - [`seldom`]: complaints that come once in a while
+//! - `shares`: who may ask for names, and in which order
 //! - [`shelf`]: idle connections to one upstream, kept for reuse
 //! - [`sink`]: files and pipes for lines, written to without being held up
 //! - [`threads`]: named threads within the process's budget
@@ -35,6 +36,7 @@ pub mod process;
 pub mod readiness;
 pub mod resolve;
 pub mod seldom;
+mod shares;
 pub mod shelf;
 pub mod sink;
 pub mod socket;

@@ -1,25 +1,38 @@
 //! Names to addresses, off the workers and under a deadline.
 //!
-//! The system's resolver blocks for as long as it likes and cannot be told to stop. So a few threads
-//! of their own ask it, a worker waits for the answer only until its connect deadline, and answers are
+//! The system's resolver blocks for as long as it likes and cannot be told to stop. So threads of their own
+//! ask it, a worker waits for the answer only until its connect deadline, and answers are
 //! kept for a fixed time: 30 s when there are addresses, 2 s when there are none. Addresses that are
 //! older, but not older than 10 minutes, are used while they are asked for anew, and when nobody
 //! answers: a name server that is down for a while takes nothing else down. Names that are sure to be
 //! asked for again ([`Resolver::keep`]) are renewed before their time is over, so nobody waits for them.
+//!
+//! Clients choose names, and may know some whose name servers say nothing. So there are as many threads as
+//! there are look-ups under way, up to a limit, of which each client and each domain may have a share
+//! ([`super::shares`]). A look-up that has an answer neither way after 5 s is *silent*: nobody waits for it
+//! any more, and it moves to as many places again, by the same shares, where it takes up nobody's. While it
+//! hangs, and for a while after that, whoever asks for that name is told at once.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, ToSocketAddrs};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
+use super::permits::one_client;
 use super::seldom::Seldom;
+use super::shares::{Asker, Lines, Name, Shares, Turn};
 use super::threads;
 
-/// Threads that may ask the system at once; a hanging name server holds at most these.
-const MOST_THREADS: usize = 8;
+/// How long a look-up may take before nobody waits for it any more.
+const SILENT_AFTER: Duration = Duration::from_secs(5);
+/// How much later than it should a wait may end; later, the whole process stood still meanwhile.
+const SLACK: Duration = Duration::from_millis(250);
+/// How long an answer that may have come meanwhile is waited for then.
+const AFTER_STANDSTILL: Duration = Duration::from_secs(1);
 /// How long addresses are used.
 const KEEP: Duration = Duration::from_secs(30);
 /// How long addresses are used while newer ones are asked for.
@@ -28,17 +41,17 @@ const KEEP_STALE: Duration = Duration::from_secs(600);
 const KEEP_FAILURE: Duration = Duration::from_secs(2);
 /// How old the addresses of a kept name get: it is asked for again before their time is over.
 const RENEW_AFTER: Duration = Duration::from_secs(25);
-/// The longest pause between attempts at a kept name that has no address, as a power of two of
-/// [`KEEP_FAILURE`].
+/// The longest pause between attempts at a kept name that has no address, or at one whose name server is
+/// silent, as a power of two of [`KEEP_FAILURE`].
 const DOUBLINGS: u32 = 4;
 /// Names remembered; beyond this, expired ones are dropped, then all.
 const MOST_NAMES: usize = 4096;
 /// Addresses used of one name; whoever answers for a name may list thousands.
 const MOST_ADDRESSES: usize = 32;
-/// Names waiting for a thread; beyond this a look-up fails at once.
-const MOST_WAITING: usize = 1024;
 /// How long a thread waits for another name before it leaves.
 const LEAVE_AFTER: Duration = Duration::from_secs(10);
+/// The stack of a thread, in bytes: there may be many, and all they do is ask the system.
+const LOOK_UP_STACK: usize = 512 * 1024;
 
 /// What is said when there is no thread.
 static NO_THREAD: Seldom = Seldom::new();
@@ -48,7 +61,7 @@ static NO_THREAD: Seldom = Seldom::new();
 pub enum ResolveError {
     /// The system says that there is none (or that it cannot ask).
     NoAddress,
-    /// No answer before the deadline.
+    /// No answer before the deadline, or none for so long that nobody waits for it.
     TimedOut,
 }
 
@@ -62,6 +75,7 @@ type Ask = dyn Fn(&str) -> io::Result<Vec<IpAddr>> + Send + Sync;
 #[derive(Clone)]
 pub struct Resolver {
     shared: Arc<Shared>,
+    asker: Asker,
 }
 
 struct Shared {
@@ -69,26 +83,52 @@ struct Shared {
     /// How old a kept name gets.
     renew_after: Duration,
     table: Mutex<Table>,
-    answered: Condvar,
     wanted: Condvar,
 }
 
 #[derive(Default)]
 struct Table {
-    names: HashMap<Box<str>, Entry>,
-    waiting: VecDeque<Box<str>>,
+    names: HashMap<Name, Entry>,
+    lines: Lines,
+    /// In the order in which they began; each has a thread.
+    under_way: Vec<LookUp>,
     threads: usize,
     idle: usize,
+}
+
+/// A name that the system is asked for.
+struct LookUp {
+    asker: Asker,
+    name: Name,
+    begun: Instant,
+}
+
+impl LookUp {
+    /// When nobody waits for it any more.
+    fn silent_at(&self) -> Instant {
+        self.begun + SILENT_AFTER
+    }
 }
 
 /// A name: what is known of it, and whether it is being asked for.
 #[derive(Default)]
 struct Entry {
     known: Option<Known>,
-    asking: bool,
+    asking: Asking,
     /// In a row.
     failures: u32,
     kept: Kept,
+}
+
+/// Whether a name is being asked for, and where its answer is waited for.
+#[derive(Clone, Default)]
+enum Asking {
+    #[default]
+    No,
+    /// It stands in a line.
+    Waits(Arc<Condvar>),
+    /// A thread asks.
+    UnderWay(Arc<Condvar>),
 }
 
 /// Whether a name is asked for without being wanted by anybody.
@@ -113,9 +153,9 @@ impl std::fmt::Debug for Resolver {
         let table = self.shared.table.lock();
         f.debug_struct("Resolver")
             .field("names", &table.names.len())
-            .field("waiting", &table.waiting.len())
+            .field("waiting", &table.lines.len())
             .field("threads", &table.threads)
-            .finish()
+            .finish_non_exhaustive()
     }
 }
 
@@ -141,45 +181,57 @@ impl Resolver {
         Self::sharing(Arc::clone(&self.shared.ask), self.shared.renew_after)
     }
 
+    /// This one, as `client` asks it: what that one asks for counts for its share.
+    #[must_use = "this one is not changed"]
+    pub fn asked_by(&self, client: IpAddr) -> Self {
+        Self {
+            shared: Arc::clone(&self.shared),
+            asker: Some(one_client(client)),
+        }
+    }
+
     fn sharing(ask: Arc<Ask>, renew_after: Duration) -> Self {
         Self {
             shared: Arc::new(Shared {
                 ask,
                 renew_after,
                 table: Mutex::default(),
-                answered: Condvar::new(),
                 wanted: Condvar::new(),
             }),
+            asker: None,
         }
     }
 
     /// The addresses of `name`, in the system's order (RFC 6724); never empty.
     ///
     /// # Errors
-    /// [`ResolveError::TimedOut`] when `deadline` passes first.
-    pub fn addresses(&self, name: &str, deadline: Instant) -> Result<Addresses, ResolveError> {
+    /// [`ResolveError::TimedOut`] when `deadline` passes first, or nobody has answered for long.
+    pub fn addresses(&self, name: &str, mut deadline: Instant) -> Result<Addresses, ResolveError> {
         let mut table = self.shared.table.lock();
         loop {
             let now = Instant::now();
-            let entry = table.names.get(name);
-            let known = entry.and_then(|entry| entry.known.as_ref());
-            let fresh = known.filter(|known| known.fresh_until > now);
-            if let Some(known) = fresh {
-                return known.answer.clone();
-            }
+            let known = table.names.get(name).and_then(|entry| entry.known.as_ref());
             let usable = known.filter(|known| known.usable_until > now);
-            let usable = usable.map(|known| known.answer.clone());
-            let asked = match entry {
-                Some(entry) if entry.asking => Ok(()),
-                Some(_) | None => self.enqueue(&mut table, name),
+            let answer = match usable {
+                Some(known) if known.fresh_until > now => return known.answer.clone(),
+                Some(known) => Some(known.answer.clone()),
+                None => None,
             };
-            if let Some(answer) = usable {
+            let asked = self.have_asked(&mut table, name, now);
+            if let Some(answer) = answer {
                 return answer;
             }
-            asked?;
-            let waited = self.shared.answered.wait_until(&mut table, deadline);
-            if waited.timed_out() {
+            let (answered, silent_at) = asked?;
+            if deadline <= now {
                 return Err(ResolveError::TimedOut);
+            }
+            let until = deadline.min(silent_at);
+            answered.wait_until(&mut table, until);
+            let now = Instant::now();
+            if now > until + SLACK {
+                // Whoever asks stood still, too, and what was answered meanwhile is about to be read.
+                table.begin_anew(now);
+                deadline = deadline.max(now + AFTER_STANDSTILL);
             }
         }
     }
@@ -194,49 +246,133 @@ impl Resolver {
             let entry = table.names.entry(name.as_ref().into()).or_default();
             entry.kept = Kept::RenewAt(Instant::now());
         }
-        if table.next_renewal().is_some() && self.have_thread(&mut table).is_ok() {
-            self.shared.wanted.notify_one();
+        if table.next_renewal().is_some()
+            && let Err(error) = self.shared.call(&mut table)
+        {
+            log::debug!("nobody renews names: {error:?}");
         }
     }
 
-    fn enqueue(&self, table: &mut Table, name: &str) -> Result<(), ResolveError> {
-        if table.waiting.len() >= MOST_WAITING {
-            return Err(ResolveError::TimedOut);
-        }
-        self.have_thread(table)?;
-        if table.names.len() >= MOST_NAMES {
-            table.forget_some();
-        }
-        table.names.entry(name.into()).or_default().asking = true;
-        table.waiting.push_back(name.into());
-        self.shared.wanted.notify_one();
-        Ok(())
-    }
-
-    fn have_thread(&self, table: &mut Table) -> Result<(), ResolveError> {
-        if table.idle == 0 && table.threads < MOST_THREADS {
-            let shared = Arc::clone(&self.shared);
-            match threads::start("resolver", move || shared.run()) {
-                Ok(_detached) => table.threads += 1,
-                Err(error) if table.threads == 0 => {
-                    if let Some(more) = NO_THREAD.says() {
-                        log::warn!("no thread to resolve names with: {error}{more}");
-                    }
-                    return Err(ResolveError::NoAddress);
+    /// Sees to it that a name is asked for. Says where its answer can be waited for, and when that is to be
+    /// looked at again.
+    fn have_asked(
+        &self,
+        table: &mut Table,
+        name: &str,
+        now: Instant,
+    ) -> Result<(Arc<Condvar>, Instant), ResolveError> {
+        let asking = table.names.get(name).map(|entry| entry.asking.clone());
+        let answered = match asking.unwrap_or_default() {
+            Asking::UnderWay(answered) => {
+                let silent_at = table.silent_at(name).unwrap_or(now);
+                if silent_at <= now {
+                    return Err(ResolveError::TimedOut);
                 }
-                Err(_) => {} // The ones there are will do it.
+                return Ok((answered, silent_at));
             }
-        }
-        Ok(())
+            // Whoever has it in line may not have a share left.
+            Asking::Waits(answered) => answered,
+            Asking::No => Arc::default(),
+        };
+        table.line_up(self.asker, name, &answered)?;
+        self.shared.call(table)?;
+        Ok((answered, now + SILENT_AFTER))
     }
 }
 
 impl Table {
+    /// Has a name wait for a thread.
+    fn line_up(
+        &mut self,
+        asker: Asker,
+        name: &str,
+        answered: &Arc<Condvar>,
+    ) -> Result<(), ResolveError> {
+        if !self.lines.has_room(asker, name) {
+            let names = &mut self.names;
+            self.lines.take(|_, name| {
+                if is_wanted(names, name) {
+                    Turn::Later
+                } else {
+                    Turn::Never
+                }
+            });
+            if !self.lines.has_room(asker, name) {
+                return Err(ResolveError::TimedOut);
+            }
+        }
+        if self.names.len() >= MOST_NAMES {
+            self.forget_some();
+        }
+        let name = Name::from(name);
+        self.lines.push(asker, &name);
+        let entry = self.names.entry(name).or_default();
+        entry.asking = Asking::Waits(Arc::clone(answered));
+        Ok(())
+    }
+
+    /// Takes the next name out of the lines, if a look-up may begin.
+    fn begin(&mut self, now: Instant) -> Option<Name> {
+        let names = &mut self.names;
+        let shares = shares(&self.under_way, now);
+        let next = self.lines.take(|asker, name| match is_wanted(names, name) {
+            true if shares.admits(asker, name) => Turn::Now,
+            true => Turn::Later,
+            false => Turn::Never,
+        });
+        let (asker, name) = next?;
+        let entry = self.names.get_mut(&name)?;
+        if let Asking::Waits(answered) = std::mem::take(&mut entry.asking) {
+            entry.asking = Asking::UnderWay(answered);
+        }
+        self.under_way.push(LookUp {
+            asker,
+            name: Arc::clone(&name),
+            begun: now,
+        });
+        Some(name)
+    }
+
+    /// A thread has asked.
+    fn end(&mut self, name: &Name, answer: Answer, renew_after: Duration) {
+        let now = Instant::now();
+        let is_silent = self.silent_at(name).is_some_and(|at| at <= now);
+        self.under_way.retain(|look_up| look_up.name != *name);
+        let entry = self.names.entry(Arc::clone(name)).or_default();
+        match (answer, is_silent) {
+            (Err(_), true) => entry.learn(Err(ResolveError::TimedOut), now),
+            (answer, _) => entry.learn(answer, now),
+        }
+        entry.renew_after(renew_after, now);
+        match std::mem::take(&mut entry.asking) {
+            Asking::Waits(answered) | Asking::UnderWay(answered) => drop(answered.notify_all()),
+            Asking::No => {}
+        }
+    }
+
+    fn silent_at(&self, name: &str) -> Option<Instant> {
+        let mut all = self.under_way.iter();
+        Some(all.find(|look_up| &*look_up.name == name)?.silent_at())
+    }
+
+    /// When the next look-up becomes silent.
+    fn next_silent(&self, now: Instant) -> Option<Instant> {
+        let all = self.under_way.iter().map(LookUp::silent_at);
+        all.filter(|at| *at > now).min()
+    }
+
+    /// The process stood still: no look-up had a chance.
+    fn begin_anew(&mut self, now: Instant) {
+        for look_up in &mut self.under_way {
+            look_up.begun = now;
+        }
+    }
+
     /// Makes room for names: expired ones are dropped, then all that nobody asks for at the moment.
     fn forget_some(&mut self) {
         let now = Instant::now();
         let is_fresh = |known: &Known| known.fresh_until > now;
-        let is_needed = |entry: &Entry| entry.asking || entry.kept != Kept::No;
+        let is_needed = |entry: &Entry| entry.asking.is_asked() || entry.kept != Kept::No;
         self.names
             .retain(|_, entry| is_needed(entry) || entry.known.as_ref().is_some_and(is_fresh));
         if self.names.len() >= MOST_NAMES {
@@ -246,7 +382,7 @@ impl Table {
 
     /// When the next kept name is to be asked for.
     fn next_renewal(&self) -> Option<Instant> {
-        let entries = self.names.values().filter(|entry| !entry.asking);
+        let entries = self.names.values().filter(|entry| !entry.asking.is_asked());
         let at = entries.filter_map(|entry| match entry.kept {
             Kept::No => None,
             Kept::RenewAt(at) => Some(at),
@@ -257,104 +393,184 @@ impl Table {
     /// Lines up the kept names whose time has come.
     fn renew(&mut self, now: Instant) {
         for (name, entry) in &mut self.names {
-            if matches!(entry.kept, Kept::RenewAt(at) if at <= now) && !entry.asking {
-                entry.asking = true;
-                self.waiting.push_back(name.clone());
+            if matches!(entry.kept, Kept::RenewAt(at) if at <= now) && !entry.asking.is_asked() {
+                entry.asking = Asking::Waits(Arc::default());
+                self.lines.push(None, name);
             }
         }
     }
 }
 
+/// Whether a name that stands in a line is still to be asked for: nobody may wait for it any more, or a
+/// thread may ask already because it stood in another line, too.
+fn is_wanted(names: &mut HashMap<Name, Entry>, name: &str) -> bool {
+    let Some(entry) = names.get_mut(name) else {
+        return false;
+    };
+    let Asking::Waits(answered) = &entry.asking else {
+        return false;
+    };
+    let is_renewed = matches!(&entry.known, Some(known) if known.answer.is_ok());
+    let is_wanted = is_renewed || entry.kept != Kept::No || Arc::strong_count(answered) > 1;
+    if !is_wanted {
+        entry.asking = Asking::No;
+    }
+    is_wanted
+}
+
+/// What is taken of the places for look-ups. Silent ones take none as long as they have places of their own.
+fn shares(under_way: &[LookUp], now: Instant) -> Shares<'_> {
+    let (mut shares, mut silent) = (Shares::default(), Shares::default());
+    for look_up in under_way {
+        let LookUp { asker, name, .. } = look_up;
+        let is_silent = look_up.silent_at() <= now && silent.admits(*asker, name);
+        let places = if is_silent { &mut silent } else { &mut shares };
+        places.add(*asker, name);
+    }
+    shares
+}
+
 impl Shared {
-    /// One resolver thread: asks for names until there has been none for a while. One of them stays
-    /// as long as there are names to keep, and anybody to keep them for.
+    /// Has somebody look at what is to be asked for.
+    fn call(self: &Arc<Self>, table: &mut Table) -> Result<(), ResolveError> {
+        if table.idle > 0 {
+            self.wanted.notify_one();
+            return Ok(());
+        }
+        if table.threads > table.under_way.len() {
+            return Ok(()); // One is on its way.
+        }
+        let shared = Arc::clone(self);
+        match threads::start_with_stack(LOOK_UP_STACK, "resolver", move || shared.run()) {
+            Ok(_detached) => table.threads += 1,
+            Err(error) if table.threads == 0 => {
+                if let Some(more) = NO_THREAD.says() {
+                    log::warn!("no thread to resolve names with: {error}{more}");
+                }
+                return Err(ResolveError::NoAddress);
+            }
+            Err(_) => {} // The ones there are will do it.
+        }
+        Ok(())
+    }
+
+    /// One resolver thread: asks for names until there has been none for a while. One that does not ask
+    /// stays as long as there are names to keep, and anybody to keep them for.
     fn run(self: &Arc<Self>) {
         let mut table = self.table.lock();
+        let mut leave_at = Instant::now() + LEAVE_AFTER;
         loop {
-            let Some(name) = table.waiting.pop_front() else {
-                let now = Instant::now();
-                let renewal = table.next_renewal();
-                if renewal.is_some_and(|at| at <= now) {
-                    table.renew(now);
-                    self.wanted.notify_one();
-                    continue;
+            let now = Instant::now();
+            if let Some(name) = table.begin(now) {
+                if !table.lines.is_empty()
+                    && let Err(error) = self.call(&mut table)
+                {
+                    log::debug!("names wait for a thread: {error:?}");
                 }
-                let leave_at = now + LEAVE_AFTER;
-                let until = renewal.map_or(leave_at, |at| at.min(leave_at));
-                table.idle += 1;
-                let late = self.wanted.wait_until(&mut table, until).timed_out();
-                table.idle -= 1;
-                let is_kept = renewal.is_some()
-                    && table.threads == 1
-                    && Arc::strong_count(self) > table.threads;
-                if late && table.waiting.is_empty() && !is_kept {
-                    table.threads -= 1;
-                    return;
-                }
+                drop(table);
+                let answer = self.ask(&name);
+                table = self.table.lock();
+                table.end(&name, answer, self.renew_after);
+                leave_at = Instant::now() + LEAVE_AFTER;
                 continue;
-            };
-            drop(table);
-            let answer = match (self.ask)(&name) {
-                Ok(addresses) if !addresses.is_empty() => Ok(distinct(addresses)),
-                Ok(_) => Err(ResolveError::NoAddress),
-                Err(error) => {
-                    log::debug!("no address for {name}: {error}");
-                    Err(ResolveError::NoAddress)
-                }
-            };
-            table = self.table.lock();
-            let entry = table.names.entry(name).or_default();
-            entry.learn(answer);
-            entry.renew_after(self.renew_after);
-            self.answered.notify_all();
+            }
+            let renewal = table.next_renewal();
+            if renewal.is_some_and(|at| at <= now) {
+                table.renew(now);
+                continue;
+            }
+            // Those who wait may go on then.
+            let silent = table.next_silent(now).filter(|_| !table.lines.is_empty());
+            let until = renewal.into_iter().chain(silent).fold(leave_at, Ord::min);
+            table.idle += 1;
+            let late = self.wanted.wait_until(&mut table, until).timed_out();
+            table.idle -= 1;
+            if !late || Instant::now() < leave_at {
+                continue;
+            }
+            let is_kept =
+                renewal.is_some() && table.idle == 0 && Arc::strong_count(self) > table.threads;
+            if table.lines.is_empty() && !is_kept {
+                table.threads -= 1;
+                return;
+            }
+            leave_at = Instant::now() + LEAVE_AFTER;
+        }
+    }
+
+    fn ask(&self, name: &str) -> Answer {
+        // A thread that is gone would be waited for.
+        let asked = catch_unwind(AssertUnwindSafe(|| (self.ask)(name)));
+        match asked.unwrap_or_else(|_panic| Err(io::Error::other("the look-up panicked"))) {
+            Ok(addresses) if !addresses.is_empty() => Ok(distinct(addresses)),
+            Ok(_) => Err(ResolveError::NoAddress),
+            Err(error) => {
+                log::debug!("no address for {name}: {error}");
+                Err(ResolveError::NoAddress)
+            }
+        }
+    }
+}
+
+impl Asking {
+    fn is_asked(&self) -> bool {
+        match self {
+            Self::No => false,
+            Self::Waits(_) | Self::UnderWay(_) => true,
         }
     }
 }
 
 impl Entry {
     /// Takes an answer in. A failure does not replace addresses that can still be used.
-    fn learn(&mut self, answer: Answer) {
-        self.asking = false;
+    fn learn(&mut self, answer: Answer, now: Instant) {
         self.failures = match &answer {
             Ok(_) => 0,
             Err(_) => self.failures.saturating_add(1),
         };
-        let now = Instant::now();
+        let again = match &answer {
+            Ok(_) => now + KEEP,
+            Err(ResolveError::NoAddress) => now + KEEP_FAILURE,
+            Err(ResolveError::TimedOut) => now + self.growing_pause(),
+        };
         match (&mut self.known, answer) {
             (Some(known), Err(_)) if known.answer.is_ok() && known.usable_until > now => {
-                known.fresh_until = now + KEEP_FAILURE;
+                known.fresh_until = again;
             }
             (known, Ok(addresses)) => {
                 *known = Some(Known {
                     answer: Ok(addresses),
-                    fresh_until: now + KEEP,
+                    fresh_until: again,
                     usable_until: now + KEEP_STALE,
                 });
             }
             (known, failure @ Err(_)) => {
                 *known = Some(Known {
                     answer: failure,
-                    fresh_until: now + KEEP_FAILURE,
-                    usable_until: now + KEEP_FAILURE,
+                    fresh_until: again,
+                    usable_until: again,
                 });
             }
         }
     }
-}
 
-impl Entry {
     /// Notes when a kept name is asked for again: after `pause`, or, if there was no address, sooner and
     /// less and less often.
-    fn renew_after(&mut self, pause: Duration) {
+    fn renew_after(&mut self, pause: Duration, now: Instant) {
         if self.kept == Kept::No {
             return;
         }
         let pause = if self.failures == 0 {
             pause
         } else {
-            KEEP_FAILURE * 2_u32.pow((self.failures - 1).min(DOUBLINGS))
+            self.growing_pause()
         };
-        self.kept = Kept::RenewAt(Instant::now() + pause);
+        self.kept = Kept::RenewAt(now + pause);
+    }
+
+    /// Longer after each failure.
+    fn growing_pause(&self) -> Duration {
+        KEEP_FAILURE * 2_u32.pow(self.failures.saturating_sub(1).min(DOUBLINGS))
     }
 }
 
@@ -428,15 +644,15 @@ mod tests {
         };
         let mut last = Instant::now();
         for _ in 0..5 {
-            entry.learn(Err(ResolveError::NoAddress));
-            entry.renew_after(KEEP);
+            entry.learn(Err(ResolveError::NoAddress), Instant::now());
+            entry.renew_after(KEEP, Instant::now());
             let Kept::RenewAt(at) = entry.kept else {
                 panic!("it is kept");
             };
             assert!(at > last + KEEP_FAILURE / 2);
             last = at;
         }
-        entry.learn(Ok(vec![IpAddr::from([192, 0, 2, 1])].into()));
+        entry.learn(Ok(vec![IpAddr::from([192, 0, 2, 1])].into()), last);
         assert_eq!(entry.failures, 0);
     }
 
@@ -482,8 +698,9 @@ mod tests {
     fn known_addresses_outlive_a_name_server_that_fails() {
         let mut entry = Entry::default();
         let addresses: Addresses = vec![IpAddr::from([192, 0, 2, 1])].into();
-        entry.learn(Ok(Arc::clone(&addresses)));
-        entry.learn(Err(ResolveError::NoAddress));
+        let now = Instant::now();
+        entry.learn(Ok(Arc::clone(&addresses)), now);
+        entry.learn(Err(ResolveError::TimedOut), now);
         let known = entry.known.unwrap();
         assert_eq!(known.answer, Ok(addresses));
         assert!(known.usable_until > known.fresh_until);
@@ -515,30 +732,172 @@ mod tests {
         }
     }
 
-    #[test]
-    fn look_ups_beyond_the_limit_fail_at_once() {
+    /// One that hangs for every name that begins with `hangs` until what comes with it is dropped.
+    fn hanging() -> (Resolver, std::sync::mpsc::Sender<()>) {
         let (release, hold) = std::sync::mpsc::channel::<()>();
         let hold = Mutex::new(hold);
-        let resolver = Resolver::asking(move |_| {
-            assert!(hold.lock().recv().is_err());
+        let resolver = Resolver::asking(move |name| {
+            if name.starts_with("hangs") {
+                // The first that comes here waits, and the others wait for it.
+                assert!(hold.lock().recv().is_err());
+            }
             Ok(vec![[192, 0, 2, 2].into()])
         });
+        (resolver, release)
+    }
+
+    fn client(last: u8) -> IpAddr {
+        [10, 0, 0, last].into()
+    }
+
+    #[test]
+    fn look_ups_beyond_the_limit_fail_at_once() {
+        let (resolver, release) = hanging();
+        let greedy = resolver.asked_by(client(1));
+        // Somebody waits for each.
+        let answered = Arc::<Condvar>::default();
+        let mut table = resolver.shared.table.lock();
+        for number in 0..2000 {
+            let name = format!("hangs{number}.test");
+            let lined_up = table.line_up(greedy.asker, &name, &answered);
+            assert_eq!(lined_up.is_ok(), number < 512);
+        }
+        assert_eq!(table.lines.len(), 512);
+        drop(table);
+        let asked = greedy.addresses("hangs-too.test", soon());
+        assert_eq!(asked, Err(ResolveError::TimedOut));
+        let other = resolver.asked_by(client(2));
+        assert!(other.addresses("works.test", soon()).is_ok());
+        let table = resolver.shared.table.lock();
+        assert!(table.under_way.len() <= 32);
+        assert!(table.threads <= 64);
+        drop((table, release));
+    }
+
+    #[test]
+    fn what_nobody_waits_for_any_more_is_not_asked_for() {
+        let (resolver, _release) = hanging();
+        let greedy = resolver.asked_by(client(1));
         let past = Instant::now();
-        let most = MOST_WAITING + MOST_THREADS;
-        for number in 0..most + 100 {
-            let asked = resolver.addresses(&format!("n{number}.test"), past);
+        for number in 0..2000 {
+            let asked = greedy.addresses(&format!("hangs{number}.test"), past);
             assert_eq!(asked, Err(ResolveError::TimedOut));
         }
-        {
-            let table = resolver.shared.table.lock();
-            assert!(table.waiting.len() <= MOST_WAITING);
-            assert!(table.threads <= MOST_THREADS);
-            assert!(table.names.len() <= most);
+        assert!(greedy.addresses("works.test", soon()).is_ok());
+    }
+
+    /// Has the look-ups under way hang for `time`, as far as anybody can tell.
+    fn let_pass(resolver: &Resolver, time: Duration) {
+        let mut table = resolver.shared.table.lock();
+        for look_up in &mut table.under_way {
+            look_up.begun = look_up.begun.checked_sub(time).unwrap();
         }
-        // The next fails at once, however long it would wait.
-        let asked = resolver.addresses("one-more.test", soon());
-        assert_eq!(asked, Err(ResolveError::TimedOut));
-        drop(release);
+    }
+
+    fn wait_for_look_ups(resolver: &Resolver, count: usize) {
+        while resolver.shared.table.lock().under_way.len() != count {
+            std::thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn a_silent_name_is_told_at_once_and_its_answer_is_taken_when_it_comes() {
+        let (resolver, release) = hanging();
+        std::thread::scope(|scope| {
+            let waits = scope.spawn(|| resolver.addresses("hangs.test", soon()));
+            wait_for_look_ups(&resolver, 1);
+            let_pass(&resolver, SILENT_AFTER);
+            let asked = resolver.addresses("hangs.test", soon());
+            assert_eq!(asked, Err(ResolveError::TimedOut));
+            drop(release);
+            assert!(waits.join().unwrap().is_ok());
+        });
+        assert!(resolver.addresses("hangs.test", soon()).is_ok());
+    }
+
+    #[test]
+    fn silent_look_ups_take_up_no_places_and_one_client_has_no_more_than_half_of_their_own() {
+        let started = Instant::now();
+        let begun_by = |client: u8, names: std::ops::Range<usize>, begun: Instant| {
+            names.map(move |number| LookUp {
+                asker: Some([10, 0, 0, client].into()),
+                name: format!("n{number}.test").into(),
+                begun,
+            })
+        };
+        let now = started + SILENT_AFTER;
+        let silent: Vec<_> = begun_by(1, 0..32, started).collect();
+        assert!(shares(&silent, now).admits(Some(client(1)), "new.test"));
+        let more: Vec<_> = begun_by(1, 0..64, started).collect();
+        assert!(!shares(&more, now).admits(Some(client(1)), "new.test"));
+        assert!(shares(&more, now).admits(Some(client(2)), "new.test"));
+    }
+
+    #[test]
+    fn a_name_whose_server_is_silent_is_asked_for_less_and_less_often() {
+        let (mut entry, now) = (Entry::default(), Instant::now());
+        let pauses = [2, 4, 8, 16, 32, 32].map(|expected| {
+            entry.learn(Err(ResolveError::TimedOut), now);
+            let known = entry.known.as_ref().unwrap();
+            (known.fresh_until - now, Duration::from_secs(expected))
+        });
+        assert!(pauses.iter().all(|(got, expected)| got == expected));
+    }
+
+    #[test]
+    fn one_client_with_hanging_names_keeps_nobody_waiting_and_a_zone_not_even_that_client() {
+        let (resolver, release) = hanging();
+        let (greedy, other) = (resolver.asked_by(client(1)), resolver.asked_by(client(2)));
+        let under = |zone: &'static str| (0..40).map(move |n| format!("hangs{n}.{zone}"));
+        std::thread::scope(|scope| {
+            for name in under("silent.test") {
+                let greedy = &greedy;
+                scope.spawn(move || greedy.addresses(&name, soon()));
+            }
+            wait_for_look_ups(&resolver, 16);
+            assert!(greedy.addresses("works.test", soon()).is_ok());
+            for name in under("test") {
+                let greedy = &greedy;
+                scope.spawn(move || greedy.addresses(&name, soon()));
+            }
+            wait_for_look_ups(&resolver, 32);
+            for number in 0..20 {
+                let name = format!("works{number}.test");
+                assert!(other.addresses(&name, soon()).is_ok());
+            }
+            drop(release);
+        });
+    }
+
+    #[test]
+    fn a_name_that_waits_in_the_line_of_a_client_with_its_share_is_asked_for_by_another() {
+        let (resolver, release) = hanging();
+        let (greedy, other) = (resolver.asked_by(client(1)), resolver.asked_by(client(2)));
+        std::thread::scope(|scope| {
+            for number in 0..32 {
+                let greedy = &greedy;
+                scope.spawn(move || greedy.addresses(&format!("hangs{number}.test"), soon()));
+            }
+            wait_for_look_ups(&resolver, 32);
+            let first = scope.spawn(|| greedy.addresses("works.test", soon()));
+            while resolver.shared.table.lock().lines.is_empty() {
+                std::thread::yield_now();
+            }
+            assert!(other.addresses("works.test", soon()).is_ok());
+            assert!(first.join().unwrap().is_ok());
+            drop(release);
+        });
+    }
+
+    #[test]
+    fn a_look_up_that_panics_is_one_without_an_answer() {
+        let resolver = Resolver::asking(|name| {
+            assert_ne!(name, "panics.test");
+            Ok(vec![[192, 0, 2, 2].into()])
+        });
+        let asked = resolver.addresses("panics.test", soon());
+        assert_eq!(asked, Err(ResolveError::NoAddress));
+        assert!(resolver.addresses("works.test", soon()).is_ok());
     }
 
     #[test]

@@ -4,11 +4,15 @@
 //! receive and send time limits of at most one [`TICK`]. A call that comes back with nothing is not an
 //! error: the caller looks whether its own deadline has passed, whether the process stops, whether the
 //! other peer is still there, and calls again.
+//!
+//! A deadline that has passed says little by itself: the whole process may have stood still (stopped, its
+//! container paused, its machine suspended), and what peers sent meanwhile lies in the sockets. So nobody is
+//! given up before a look that was taken after the clock was read: [`is_overdue`].
 
 use std::io::{self, IoSlice};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::buffer::spare_capacity;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -230,8 +234,24 @@ pub fn wait_readable(
 
 /// Whether a read would bring something (data, end or error) now.
 pub fn is_readable(stream: &TcpStream) -> bool {
-    let mut fds = [PollFd::new(stream, PollFlags::IN)];
-    poll_within(&mut fds, Some(Duration::ZERO)).is_ok() && ready(&fds[0]).to_read()
+    is_ready(stream, Want::Read)
+}
+
+/// Whether a peer has room for more, or is gone, so that a write would not wait now.
+pub fn is_writable(stream: &TcpStream) -> bool {
+    is_ready(stream, Want::Write)
+}
+
+fn is_ready(stream: &TcpStream, want: Want) -> bool {
+    let mut fds = [PollFd::new(stream, flags(want))];
+    let looked = poll_within(&mut fds, Some(Duration::ZERO));
+    looked.is_ok() && ready(&fds[0]) != Ready::default()
+}
+
+/// Whether nothing has happened for `limit` since `since`, and `can_go_on`, a look at the sockets that is
+/// taken only after the clock was read, says that nothing will now either.
+pub fn is_overdue(since: Instant, limit: Duration, can_go_on: impl FnOnce() -> bool) -> bool {
+    since.elapsed() >= limit && !can_go_on()
 }
 
 /// What a peer's end of sending means.
@@ -482,5 +502,19 @@ fn poll_within(fds: &mut [PollFd<'_>], limit: Option<Duration>) -> io::Result<()
     match poll(fds, limit.as_ref()) {
         Ok(_) | Err(Errno::INTR) => Ok(()),
         Err(error) => Err(error.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_can_go_on_is_not_overdue_however_late_it_is() {
+        let since = Instant::now();
+        assert!(is_overdue(since, Duration::ZERO, || false));
+        assert!(!is_overdue(since, Duration::ZERO, || true));
+        // Nobody looks before it is time.
+        assert!(!is_overdue(since, Duration::MAX, || panic!("looked")));
     }
 }

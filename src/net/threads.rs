@@ -14,7 +14,7 @@ use rustix::process::{Resource, getrlimit};
 
 use super::permits::{ClientPermit, PerClient, Permit, Permits};
 
-/// Stack of every thread, in bytes. The deepest path (a request through head parsing, 256 fields of
+/// Stack of every thread but those that look names up, in bytes. The deepest path (a request through head parsing, 256 fields of
 /// httparse on the stack included) takes about a fortieth of it, and `relay/tests.rs` walks it on an
 /// eighth. Only what is touched is ever resident; but of threads that left, the C library keeps stacks of
 /// 40 MiB in all for the next ones, with what was touched of them, so larger ones are fewer.
@@ -31,9 +31,21 @@ pub fn start<T: Send + 'static>(
     name: &str,
     run: impl FnOnce() -> T + Send + 'static,
 ) -> io::Result<JoinHandle<T>> {
+    start_with_stack(STACK, name, run)
+}
+
+/// The same with a stack of so many bytes.
+///
+/// # Errors
+/// As [`start`].
+pub(super) fn start_with_stack<T: Send + 'static>(
+    stack: usize,
+    name: &str,
+    run: impl FnOnce() -> T + Send + 'static,
+) -> io::Result<JoinHandle<T>> {
     Builder::new()
         .name(name.to_owned())
-        .stack_size(STACK)
+        .stack_size(stack)
         .spawn(run)
 }
 

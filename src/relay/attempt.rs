@@ -207,12 +207,11 @@ impl Exchange<'_> {
                 Came::Head(head) => head,
                 Came::Nothing => return Ok(None),
                 Came::BodyIsDue => {
-                    let side = if self.course.upload.pending().is_empty() {
-                        Side::Client
+                    if self.course.upload.pending().is_empty() {
+                        self.check_client_sends(progress)?;
                     } else {
-                        Side::Hop
-                    };
-                    self.check_progress(progress, side)?;
+                        self.check_hop_takes(hop, progress)?;
+                    }
                     continue;
                 }
             };
@@ -350,7 +349,7 @@ impl Exchange<'_> {
                         return Ok(false);
                     }
                     if !client.to_read() {
-                        self.check_progress(progress, Side::Client)?;
+                        self.check_client_sends(progress)?;
                     }
                 }
             }
@@ -371,19 +370,34 @@ impl Exchange<'_> {
         if self.client_is_gone() {
             return Err(Failed::Closed(CloseReason::ClientGone));
         }
-        self.weigh_silence((hop.lease.as_ref(), &hop.doubted), since)?;
-        self.check_progress(since, Side::Hop)
+        if !socket::is_writable(hop.conn.stream()) {
+            self.weigh_silence((hop.lease.as_ref(), &hop.doubted), since)?;
+        }
+        self.check_hop_takes(hop, since)
     }
 
-    pub(super) fn check_progress(&self, since: Instant, side: Side) -> Result<(), Failed> {
+    /// Whether nothing has got on since `since` for too long; see [`socket::is_overdue`].
+    pub(super) fn is_stalled(&self, since: Instant, can_go_on: impl FnOnce() -> bool) -> bool {
+        socket::is_overdue(since, self.snapshot.config.limits.io_timeout, can_go_on)
+    }
+
+    /// The client has sent nothing of the body for a while, or since `since`: is there still a point in
+    /// waiting?
+    pub(super) fn check_client_sends(&self, since: Instant) -> Result<(), Failed> {
         self.check_stage()?;
-        if since.elapsed() < self.snapshot.config.limits.io_timeout {
-            return Ok(());
+        if self.is_stalled(since, || socket::is_readable(self.client.conn.stream())) {
+            return Err(Failed::Refused(Refusal::BodyTimeout));
         }
-        Err(match side {
-            Side::Client => Failed::Refused(Refusal::BodyTimeout),
-            Side::Hop => Failed::no_response(HopFailure::SendTimeout),
-        })
+        Ok(())
+    }
+
+    /// The next hop has taken nothing for a while, or since `since`: is there still a point in waiting?
+    pub(super) fn check_hop_takes(&self, hop: &Hop, since: Instant) -> Result<(), Failed> {
+        self.check_stage()?;
+        if self.is_stalled(since, || socket::is_writable(hop.conn.stream())) {
+            return Err(Failed::no_response(HopFailure::SendTimeout));
+        }
+        Ok(())
     }
 
     /// The next head from the next hop, if it comes before something else is to be done.
@@ -474,6 +488,10 @@ impl Exchange<'_> {
         if self.client_is_gone() {
             return Err(Failed::Closed(CloseReason::ClientGone));
         }
+        // What has come is read before anything is judged: see `socket::is_overdue`.
+        if socket::is_readable(hop.conn.stream()) {
+            return Ok(());
+        }
         if self.time_left(waiting, limit).is_zero() {
             return Err(Failed::no_response(HopFailure::ResponseTimeout));
         }
@@ -536,13 +554,6 @@ impl Exchange<'_> {
             })
         })
     }
-}
-
-/// Whose turn it is to make progress.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Side {
-    Client,
-    Hop,
 }
 
 pub(super) fn look_at(stage: Stage) -> LookAround {

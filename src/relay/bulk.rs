@@ -14,7 +14,7 @@ use crate::protocol::answer::{HopFailure, Refusal};
 use crate::protocol::body::BodyCoder;
 use crate::protocol::persistence::CloseReason;
 
-use super::attempt::{Failed, Hop, Side};
+use super::attempt::{Failed, Hop};
 use super::exchange::Exchange;
 use super::respond::truncated;
 
@@ -53,7 +53,7 @@ impl Exchange<'_> {
                     since = Instant::now();
                 }
                 Ok(Filled::ReadInstead) => return Ok(()),
-                Ok(Filled::Nothing) => self.check_flow(since)?,
+                Ok(Filled::Nothing) => self.check_flow(hop, since)?,
                 Err(_) => return Err(truncated(HopFailure::Truncated)),
             }
         }
@@ -69,7 +69,9 @@ impl Exchange<'_> {
                     self.check_stage()?;
                     let since = *since.get_or_insert_with(Instant::now);
                     // The first time limit of the socket has passed already.
-                    if since.elapsed() + TICK >= self.snapshot.config.limits.io_timeout {
+                    let left = self.snapshot.config.limits.io_timeout.saturating_sub(TICK);
+                    let client = self.client.conn.stream();
+                    if socket::is_overdue(since, left, || socket::is_writable(client)) {
                         return Err(Failed::Closed(CloseReason::ClientTooSlow));
                     }
                 }
@@ -114,7 +116,7 @@ impl Exchange<'_> {
             }
             if !client.to_read() {
                 if !self.begins_to_wait() {
-                    self.check_progress(*progress, Side::Client)?;
+                    self.check_client_sends(*progress)?;
                 }
                 continue;
             }

@@ -4,15 +4,15 @@
 //! taken, and a client that sends everything before it reads anything would wait for ever. So both
 //! directions move as far as their peers let them, on one thread.
 
-use std::io::IoSlice;
-use std::time::Instant;
+use std::io::{self, IoSlice};
+use std::time::{Duration, Instant};
 
-use crate::net::socket::{self, Received, TICK, Wait, Want};
+use crate::net::socket::{self, Ready, Received, TICK, Wait, Want};
 use crate::protocol::answer::HopFailure;
 use crate::protocol::body::BodyCoder;
 use crate::protocol::persistence::CloseReason;
 
-use super::attempt::{Failed, Hop, Side};
+use super::attempt::{Failed, Hop};
 use super::exchange::Exchange;
 use super::respond::{truncated, unsent};
 
@@ -111,9 +111,7 @@ impl Exchange<'_> {
             if down.is_finished() {
                 return Ok(());
             }
-            let client = (self.client.conn.stream(), self.client_wants(&down));
-            let next = (hop.conn.stream(), self.hop_wants(&down));
-            let Ok((client, next)) = socket::wait_for(client, next, TICK) else {
+            let Ok((client, next)) = self.wait_for_both(hop, &down, TICK) else {
                 // The client has the head: an answer of our own would stand in the body.
                 return Err(truncated(HopFailure::LocalExhaustion));
             };
@@ -134,25 +132,33 @@ impl Exchange<'_> {
                 progress = Instant::now();
             } else if self.client_is_gone() {
                 return Err(Failed::Closed(CloseReason::ClientGone));
-            } else {
+            } else if self.is_stalled(progress, || self.can_go_on(hop, &down)) {
                 // A next hop that waits for more of the body is not to blame for its silence.
-                let side = if down.pending().is_empty() && !self.upload_wants_input() {
-                    Side::Hop
+                let waits_for_hop = down.pending().is_empty() && !self.upload_wants_input();
+                return Err(if waits_for_hop {
+                    truncated(HopFailure::Stalled)
                 } else {
-                    Side::Client
-                };
-                self.check_progress(progress, side)
-                    .map_err(|stalled| match (stalled, side) {
-                        (Failed::Closed(reason), _) => Failed::Closed(reason),
-                        (Failed::Hop(_) | Failed::Refused(_), Side::Hop) => {
-                            truncated(HopFailure::Stalled)
-                        }
-                        (Failed::Hop(_) | Failed::Refused(_), Side::Client) => {
-                            Failed::Closed(CloseReason::ClientTooSlow)
-                        }
-                    })?;
+                    Failed::Closed(CloseReason::ClientTooSlow)
+                });
             }
         }
+    }
+
+    /// Waits until either side can do what is wanted of it, at most `limit`.
+    fn wait_for_both(
+        &self,
+        hop: &Hop,
+        down: &Down<'_>,
+        limit: Duration,
+    ) -> io::Result<(Ready, Ready)> {
+        let client = (self.client.conn.stream(), self.client_wants(down));
+        let next = (hop.conn.stream(), self.hop_wants(down));
+        socket::wait_for(client, next, limit)
+    }
+
+    fn can_go_on(&self, hop: &Hop, down: &Down<'_>) -> bool {
+        let looked = self.wait_for_both(hop, down, Duration::ZERO);
+        looked.is_ok_and(|ready| ready != Default::default())
     }
 
     fn upload_wants_input(&self) -> bool {

@@ -505,7 +505,7 @@ impl Exchange<'_> {
     pub(super) fn dial_origin(&self) -> Result<Conn, Refusal> {
         self.dial(
             self.authority,
-            &self.ctx.origin_names,
+            &self.ctx.origin_names.asked_by(self.client.address.ip()),
             self.connect_deadline(),
             &|ip| self.may_reach(ip),
         )

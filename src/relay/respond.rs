@@ -7,7 +7,7 @@ use std::io::IoSlice;
 use std::time::Instant;
 
 use crate::balance::failover::AttemptError;
-use crate::net::socket::{Received, TICK};
+use crate::net::socket::{self, Received, TICK};
 use crate::protocol::answer::HopFailure;
 use crate::protocol::body::{BodyCoder, Sent};
 use crate::protocol::framing::{self, Framing};
@@ -218,19 +218,19 @@ impl Exchange<'_> {
                 Ok(Received::Bytes(_)) => return Ok(true),
                 Ok(Received::End) => return Ok(false),
                 Ok(Received::Nothing) if self.begins_to_wait() => {}
-                Ok(Received::Nothing) => self.check_flow(since)?,
+                Ok(Received::Nothing) => self.check_flow(hop, since)?,
                 Err(_) => return Err(truncated(HopFailure::Truncated)),
             }
         }
     }
 
     /// Nothing of the body came for a while, or since `since`: is there still a point in waiting?
-    pub(super) fn check_flow(&self, since: Instant) -> Result<(), Failed> {
+    pub(super) fn check_flow(&self, hop: &Hop, since: Instant) -> Result<(), Failed> {
         self.check_stage()?;
         if self.client_is_gone() {
             return Err(Failed::Closed(CloseReason::ClientGone));
         }
-        if since.elapsed() >= self.snapshot.config.limits.io_timeout {
+        if self.is_stalled(since, || socket::is_readable(hop.conn.stream())) {
             return Err(truncated(HopFailure::Stalled));
         }
         Ok(())

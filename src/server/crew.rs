@@ -174,6 +174,14 @@ impl<T, A> Crew<T, A> {
         oldest.map_or(0, |since| now.saturating_sub(since))
     }
 
+    /// For so long the whole process stood still: that is not counted as waiting.
+    pub(super) fn excuse(&mut self, now: u64, time: u64) {
+        self.jobs.excuse(now, time);
+        for (since, ..) in &mut self.answers {
+            *since = since.saturating_add(time).min(now);
+        }
+    }
+
     /// The job that came first if it has waited for more than `patience`.
     pub(super) fn overdue(&mut self, now: u64, patience: u64) -> Option<Job<T>> {
         let is_late = |since| now.saturating_sub(since) > patience;
@@ -748,6 +756,18 @@ mod tests {
         assert!(crew.overdue(5, 5).is_none());
         assert_eq!(crew.overdue(6, 5).unwrap().what, 1);
         assert_eq!(crew.queued(), 0);
+    }
+
+    #[test]
+    fn while_the_whole_process_stands_still_nobody_waits_too_long() {
+        let mut crew = crew(0);
+        queue(&mut crew, 1, 1);
+        crew.excuse(90, 88);
+        assert!(crew.overdue(93, 5).is_none());
+        assert_eq!(crew.overdue(94, 5).unwrap().what, 1);
+        queue(&mut crew, 1, 2);
+        crew.excuse(100, 1000);
+        assert_eq!(crew.oldest(103), 3, "not longer than it waits");
     }
 
     #[test]

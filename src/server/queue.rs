@@ -54,6 +54,14 @@ impl<T> Queue<T> {
         fronts.chain(self.jobs.front()).map(|job| job.since).min()
     }
 
+    /// For so long nobody could be served: until `now` it does not count as waiting.
+    pub(super) fn excuse(&mut self, now: u64, time: u64) {
+        let aside = self.aside.iter_mut().flatten();
+        for job in aside.chain(&mut self.jobs) {
+            job.since = job.since.saturating_add(time).min(now);
+        }
+    }
+
     /// The one that has waited longest.
     pub(super) fn pop(&mut self) -> Option<Job<T>> {
         let since = |line: &VecDeque<Job<T>>| line.front().map_or(u64::MAX, |job| job.since);

@@ -24,6 +24,9 @@ const STATUS_EVERY: Duration = Duration::from_secs(3);
 /// How much longer than its patience a request may wait for a worker before something is wrong.
 const QUEUE_SLACK: Duration = Duration::from_secs(10);
 
+/// How much later than it should this thread may wake up; later, the whole process stood still.
+const SLACK: Duration = Duration::from_millis(250);
+
 /// When a loop last went round.
 #[derive(Debug)]
 pub(super) struct Pulse {
@@ -121,6 +124,7 @@ impl Service {
         let pause = watchdog.map_or(STATUS_EVERY, |limit| STATUS_EVERY.min(limit / 2));
         let mut told = String::new();
         let mut hangs = None;
+        let mut stood_still = false;
         while !*self.over.lock() {
             let status = seen.status();
             if status != told {
@@ -129,6 +133,8 @@ impl Service {
             }
             if let Some(limit) = watchdog {
                 let trouble = seen.trouble(&self.pulses, limit);
+                // Then no loop went round, and none of them is to blame.
+                let trouble = trouble.filter(|_| !stood_still);
                 match trouble {
                     None => self.manager.alive(),
                     Some(what) if hangs != trouble => {
@@ -140,7 +146,9 @@ impl Service {
             }
             let mut over = self.over.lock();
             if !*over {
+                let begun = Instant::now();
                 self.changed.wait_for(&mut over, pause);
+                stood_still = begun.elapsed() > pause + SLACK;
             }
         }
     }

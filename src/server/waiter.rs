@@ -541,12 +541,19 @@ impl Watch<'_> {
         }
         // A full batch: there may be more that is no longer idle.
         let all_seen = events.iter().count() < EVENTS;
-        let (away, late) = self.collect(found);
+        let (mut away, late) = self.collect(found);
+        for (what, until, place) in late {
+            // What came while the whole process stood still is looked at first: see `socket::is_overdue`.
+            if !socket::is_readable(what.conn().stream()) {
+                waiter.guarded(|| waiter.give_up(what, place));
+            } else if let What::Client(client) = what {
+                found.clients.push((client, Some(place)));
+            } else {
+                away.push((what, until, place));
+            }
+        }
         for (what, until, place) in away {
             waiter.guarded(|| waiter.read_away(what, until, Some(place)));
-        }
-        for (what, place) in late {
-            waiter.guarded(|| waiter.give_up(what, place));
         }
         if sweeps && all_seen {
             waiter.drop_idle();
@@ -573,7 +580,7 @@ impl Watch<'_> {
     }
 
     /// Takes what is ready, and what is late, out of the tables.
-    fn collect(&self, found: &mut Found) -> (Vec<Stirred>, Vec<(What, Place)>) {
+    fn collect(&self, found: &mut Found) -> (Vec<Stirred>, Vec<Stirred>) {
         let (mut away, mut late) = (Vec::new(), Vec::new());
         let mut held = self.waiter.held.lock();
         for event in &self.source.events {
@@ -601,8 +608,8 @@ impl Watch<'_> {
             }
         }
         let now = Instant::now();
-        while let Some(one) = held.table.late(now) {
-            late.push(one);
+        while let Some((what, place)) = held.table.late(now) {
+            late.push((what, now, place));
         }
         while let Some((waiting, _)) = held.hops.late(now) {
             found.answers.push(waiting);
@@ -643,4 +650,68 @@ fn read_once(what: &mut What) -> Linger {
         return Linger::Over;
     }
     Linger::GoesOn
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+    use std::net::{IpAddr, TcpListener, TcpStream};
+
+    use super::*;
+    use crate::config;
+    use crate::net::notify::Manager;
+    use crate::net::permits::{PerClient, Permits};
+    use crate::net::resolve::Resolver;
+    use crate::net::socket::TICK;
+    use crate::relay::Arrival;
+
+    fn waiter() -> Arc<Waiter> {
+        let config = config::parse("listen: 127.0.0.1:0\nupstream: []\n", "c.yaml").unwrap();
+        let ctx = Arc::new(Context::new(config, Resolver::default()).unwrap());
+        Waiter::new(ctx, Arc::new(Service::new(Manager::default()))).unwrap()
+    }
+
+    /// A client whose head should have come long ago, and its own end.
+    fn late_client() -> (Box<Client>, TcpStream) {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let address = listener.local_addr().unwrap();
+        let far = TcpStream::connect_timeout(&address, Duration::from_secs(10)).unwrap();
+        let (near, address) = listener.accept().unwrap();
+        let one = Permits::new(1).take(1).unwrap();
+        let of_client = Arc::<PerClient>::default();
+        let of_client = of_client.take(IpAddr::from([127, 0, 0, 1]), None).unwrap();
+        let conn = Conn::new(near, TICK).unwrap();
+        let mut client = Client::new(conn, (address, Arrival::Direct), (one, of_client));
+        client.head_begun = Instant::now().checked_sub(Duration::from_secs(3600));
+        (Box::new(client), far)
+    }
+
+    /// As it happens when the system has told of so many that this one is left for the next time.
+    #[test]
+    fn a_client_that_has_sent_something_is_not_late_though_nobody_was_told_of_it() {
+        let waiter = waiter();
+        let (client, mut far) = late_client();
+        assert!(waiter.park(client, None).is_none());
+        far.write_all(b"\r\n").unwrap();
+        let mut watch = waiter.try_watch().unwrap();
+        let Source { poll, events } = &mut *watch.source;
+        while !events.iter().any(|event| event.token() == Token(FIRST)) {
+            poll.poll(events, None).unwrap();
+        }
+        let mut found = Found::default();
+        watch.wait(Some(Duration::ZERO), &mut found);
+        assert_eq!(found.clients.len(), 1);
+    }
+
+    #[test]
+    fn a_client_that_has_sent_nothing_more_is_late() {
+        let waiter = waiter();
+        let (client, _far) = late_client();
+        assert!(waiter.park(client, None).is_none());
+        let mut found = Found::default();
+        let watch = waiter.try_watch().unwrap();
+        watch.wait(Some(Duration::ZERO), &mut found);
+        assert!(found.clients.is_empty());
+        assert_eq!(waiter.counts().lingering, 1);
+    }
 }

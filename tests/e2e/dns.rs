@@ -1,7 +1,7 @@
 //! Names: asked for off the workers, under a deadline, and not again and again.
 
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -9,7 +9,7 @@ use http_proxy_lb::net::resolve::Resolver;
 use http_proxy_lb::server::Options;
 use parking_lot::{Condvar, Mutex};
 
-use super::harness::{Member, Origin, Proxy, Talk, Upstream, wait_until};
+use super::harness::{Client, Member, Origin, Proxy, Talk, Upstream, wait_until};
 
 const HERE: [u8; 4] = [127, 0, 0, 1];
 
@@ -139,12 +139,87 @@ fn many_look_ups_that_hang_leave_addresses_and_known_names_alone() {
     let literal = format!("http://{}/", origin.authority());
     proxy.client().get(&literal).expect_status(200);
     assert!(
-        gate.waiting.load(Ordering::Relaxed) <= 8,
-        "threads that ask"
+        gate.waiting.load(Ordering::Relaxed) <= 32,
+        "threads that ask for one client"
     );
     for client in &mut hanging {
         client.expect_refusal(504);
     }
+}
+
+/// A proxy and an origin; every name that begins with `silent` hangs until the end of the test.
+fn with_silent_names() -> (Proxy, Origin, Opener) {
+    let origin = Origin::echo_ok("origin");
+    let gate = Arc::new(Gate::default());
+    let held = Arc::clone(&gate);
+    let options = resolving(move |name| {
+        if name.starts_with("silent") {
+            held.pass();
+        }
+        Ok(vec![HERE.into()])
+    });
+    let proxy = Proxy::with_options::<Member>(DIRECT, [], options);
+    (proxy, origin, Opener(gate))
+}
+
+/// 20 names that nobody has asked for yet are all answered, for clients at `address`.
+fn expect_twenty_of_twenty(proxy: &Proxy, origin: &Origin, address: Ipv4Addr) {
+    let port = origin.address().port();
+    for number in 0..20 {
+        Client::connect_from(address, proxy.address())
+            .get(&format!("http://works{number}.test:{port}/"))
+            .expect_status(200);
+    }
+}
+
+/// With as many as there were threads, nobody else's new name was looked up any more.
+#[test]
+fn a_client_that_asks_for_silent_names_keeps_nobody_else_waiting() {
+    let (proxy, origin, gate) = with_silent_names();
+    let greedy: Vec<_> = (0..100)
+        .map(|number| {
+            let mut client = proxy.client();
+            client.get(&format!("http://silent{number}.test/"));
+            client
+        })
+        .collect();
+    wait_until(|| proxy.counts().busy == 100 && gate.0.waiting.load(Ordering::Relaxed) == 32);
+    expect_twenty_of_twenty(&proxy, &origin, Ipv4Addr::new(127, 0, 0, 2));
+    drop((gate, greedy));
+}
+
+#[test]
+fn a_few_silent_names_do_not_keep_the_client_itself_waiting() {
+    let (proxy, origin, gate) = with_silent_names();
+    let hanging: Vec<_> = (0..20)
+        .map(|number| {
+            let mut client = proxy.client();
+            client.get(&format!("http://silent{number}.test/"));
+            client
+        })
+        .collect();
+    wait_until(|| gate.0.waiting.load(Ordering::Relaxed) == 20);
+    expect_twenty_of_twenty(&proxy, &origin, Ipv4Addr::LOCALHOST);
+    drop((gate, hanging));
+}
+
+#[test]
+fn a_silent_zone_that_many_clients_ask_for_keeps_nobody_waiting() {
+    let (proxy, origin, gate) = with_silent_names();
+    let greedy: Vec<_> = (0..100)
+        .map(|number| {
+            let address = Ipv4Addr::new(127, 0, 1, number);
+            let mut client = Client::connect_from(address, proxy.address());
+            client.get(&format!("http://silent{number}.zone.test/"));
+            client
+        })
+        .collect();
+    wait_until(|| proxy.counts().busy == 100 && gate.0.waiting.load(Ordering::Relaxed) == 16);
+    for last in [1, 2] {
+        let address = Ipv4Addr::new(127, 0, last, 1);
+        expect_twenty_of_twenty(&proxy, &origin, address);
+    }
+    drop((gate, greedy));
 }
 
 #[test]

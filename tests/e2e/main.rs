@@ -142,5 +142,8 @@ mod threads;
 /// The program as a process.
 mod process;
 
+/// The whole process stands still, and goes on.
+mod standstill;
+
 /// Clients that come through a balancer.
 mod proxy_protocol;

@@ -19,7 +19,7 @@ const CONNECT: &str = "CONNECT o.test:443 HTTP/1.1\r\nHost: o.test\r\n\r\n";
 const BINARY: &str = env!("CARGO_BIN_EXE_http-proxy-lb");
 
 /// The running program; killed at the end of the test if it still runs.
-struct Process {
+pub(super) struct Process {
     child: Child,
     log: Arc<Mutex<Vec<String>>>,
     file: TemporaryFile,
@@ -28,7 +28,10 @@ struct Process {
 
 impl Process {
     #[track_caller]
-    fn start<M: Into<Member>>(extra: &str, upstreams: impl IntoIterator<Item = M>) -> Self {
+    pub(super) fn start<M: Into<Member>>(
+        extra: &str,
+        upstreams: impl IntoIterator<Item = M>,
+    ) -> Self {
         Self::start_by(Command::new(BINARY), extra, upstreams)
     }
 
@@ -97,23 +100,42 @@ impl Process {
     }
 
     #[track_caller]
-    fn client(&self) -> Client {
+    pub(super) fn client(&self) -> Client {
         Client::connect(self.address)
     }
 
     #[track_caller]
-    fn signal(&self, signal: Signal) {
+    pub(super) fn signal(&self, signal: Signal) {
         let pid = Pid::from_child(&self.child);
         kill_process(pid, signal).expect("the process is there");
     }
 
+    /// Stops it as a whole, and waits until it stands still.
+    #[track_caller]
+    pub(super) fn stop(&self) {
+        self.signal(Signal::STOP);
+        let file = format!("/proc/{}/stat", self.child.id());
+        wait_until(|| {
+            let stat = std::fs::read_to_string(&file).expect("it is there");
+            stat.rsplit(')')
+                .next()
+                .is_some_and(|rest| rest.starts_with(" T"))
+        });
+    }
+
+    /// Lets it go on.
+    #[track_caller]
+    pub(super) fn go_on(&self) {
+        self.signal(Signal::CONT);
+    }
+
     /// How many descriptors it has open.
-    fn descriptors(&self) -> usize {
+    pub(super) fn descriptors(&self) -> usize {
         let folder = format!("/proc/{}/fd", self.child.id());
         std::fs::read_dir(folder).expect("it runs").count()
     }
 
-    fn has_logged(&self, text: &str) -> bool {
+    pub(super) fn has_logged(&self, text: &str) -> bool {
         self.log.lock().iter().any(|line| line.contains(text))
     }
 

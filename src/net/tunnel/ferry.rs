@@ -350,7 +350,7 @@ impl Ferry {
         {
             let left = half.tunnel().patience_left();
             if left.is_zero() {
-                over.push(Arc::clone(half.tunnel()));
+                over.push((Arc::clone(half.tunnel()), half.direction()));
             } else if half.is_last() {
                 ended.push((Arc::clone(half.tunnel()), half.direction()));
                 next = next.min(left).min(LOOK_AT_ENDED);
@@ -358,8 +358,12 @@ impl Ferry {
                 next = next.min(left);
             }
         }
-        for tunnel in over {
-            tunnel.stop(TunnelEnd::Idle);
+        for (tunnel, direction) in over {
+            if tunnel.can_go_on(direction) {
+                next = Duration::ZERO;
+            } else {
+                tunnel.stop(TunnelEnd::Idle);
+            }
         }
         for (tunnel, direction) in ended {
             if socket::is_broken(tunnel.to(direction)) {

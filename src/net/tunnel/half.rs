@@ -8,7 +8,7 @@ use std::io::{self, IoSlice};
 use std::net::{Shutdown, TcpStream};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -17,7 +17,7 @@ use crate::net::crew::Job;
 use crate::net::memory::{LARGE, Memory};
 use crate::net::permits::Permit;
 use crate::net::pipe::{self, Filled, Pipe};
-use crate::net::socket::{self, Received, TICK, Wait};
+use crate::net::socket::{self, Ready, Received, TICK, Wait, Want};
 
 use super::{Age, Direction, Meter, OnEnd, TunnelEnd, TunnelTotals, Tunnels};
 
@@ -36,11 +36,20 @@ pub(super) struct Tunnel {
     pub(super) meter: Arc<dyn Meter>,
     /// Milliseconds after `begun` at which bytes last moved.
     pub(super) moved: AtomicU64,
-    pub(super) to_hop: AtomicU64,
-    pub(super) to_client: AtomicU64,
+    pub(super) to_hop: Way,
+    pub(super) to_client: Way,
     /// Halves not over yet.
     pub(super) halves: AtomicUsize,
     pub(super) closing: Mutex<Closing>,
+}
+
+/// What both halves know of one direction.
+#[derive(Debug, Default)]
+pub(super) struct Way {
+    /// Bytes delivered.
+    delivered: AtomicU64,
+    /// Bytes may have been read that are not delivered yet.
+    is_loaded: AtomicBool,
 }
 
 pub(super) struct Closing {
@@ -84,6 +93,13 @@ impl Tunnel {
         }
     }
 
+    fn way(&self, direction: Direction) -> &Way {
+        match direction {
+            Direction::ToHop => &self.to_hop,
+            Direction::ToClient => &self.to_client,
+        }
+    }
+
     fn touch(&self) {
         let now = u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX);
         self.moved.fetch_max(now, Ordering::Relaxed);
@@ -94,6 +110,25 @@ impl Tunnel {
         let moved = Duration::from_millis(self.moved.load(Ordering::Relaxed));
         let silent = self.begun.elapsed().saturating_sub(moved);
         self.idle_limit.saturating_sub(silent)
+    }
+
+    /// Whether the half in `direction`, which is not over, or the other one has something to carry now. What
+    /// came while the whole process stood still is in the sockets: see [`socket::is_overdue`].
+    pub(super) fn can_go_on(&self, direction: Direction) -> bool {
+        let both = |stream| (stream, Want::ReadOrWrite);
+        let (from, to) = (both(self.from(direction)), both(self.to(direction)));
+        let Ok((from, to)) = socket::wait_for(from, to, Duration::ZERO) else {
+            return false;
+        };
+        let moves = |from: Ready, to: Ready, direction| {
+            if self.way(direction).is_loaded.load(Ordering::Relaxed) {
+                to.to_write()
+            } else {
+                from.to_read()
+            }
+        };
+        let is_last = self.halves.load(Ordering::Acquire) == 1;
+        moves(from, to, direction) || (!is_last && moves(to, from, direction.other()))
     }
 
     /// Ends both halves; the first reason is the one told.
@@ -249,6 +284,8 @@ impl Half {
 
     /// The half together with what it has to deliver first.
     pub(super) fn with(self, pending: Pending) -> Haul {
+        let is_loaded = !pending.is_empty();
+        self.is_loaded().store(is_loaded, Ordering::Relaxed);
         Haul {
             half: self,
             pending,
@@ -320,8 +357,8 @@ impl Half {
             (closing.end, closing.on_end.take())
         };
         let totals = TunnelTotals {
-            to_hop: self.tunnel.to_hop.load(Ordering::Relaxed),
-            to_client: self.tunnel.to_client.load(Ordering::Relaxed),
+            to_hop: self.tunnel.to_hop.delivered.load(Ordering::Relaxed),
+            to_client: self.tunnel.to_client.delivered.load(Ordering::Relaxed),
             end,
         };
         // Whatever becomes of who is told, the tunnel is over. No guard on the stack: this may be the drop
@@ -345,6 +382,17 @@ impl Half {
 
     /// Moves bytes until the sender's end, or until none came for a moment.
     fn copy(&self, pending: Pending) -> Result<Copied, TunnelEnd> {
+        self.is_loaded().store(true, Ordering::Relaxed);
+        let copied = self.copy_loaded(pending);
+        self.is_loaded().store(false, Ordering::Relaxed);
+        copied
+    }
+
+    fn is_loaded(&self) -> &AtomicBool {
+        &self.tunnel.way(self.direction).is_loaded
+    }
+
+    fn copy_loaded(&self, pending: Pending) -> Result<Copied, TunnelEnd> {
         self.deliver(&pending.bytes, pending.age)?;
         drop(pending);
         socket::limit_read(self.from(), QUIET);
@@ -421,17 +469,14 @@ impl Half {
 
     fn count(&self, age: Age, bytes: usize) {
         let bytes = bytes as u64;
-        let total = match self.direction {
-            Direction::ToHop => &self.tunnel.to_hop,
-            Direction::ToClient => &self.tunnel.to_client,
-        };
-        total.fetch_add(bytes, Ordering::Relaxed);
+        let way = self.tunnel.way(self.direction);
+        way.delivered.fetch_add(bytes, Ordering::Relaxed);
         self.tunnel.meter.moved(self.direction, age, bytes);
         self.tunnel.touch();
     }
 
     fn check_patience(&self) -> Result<(), TunnelEnd> {
-        if self.tunnel.patience_left().is_zero() {
+        if self.tunnel.patience_left().is_zero() && !self.tunnel.can_go_on(self.direction) {
             return Err(TunnelEnd::Idle);
         }
         // While the receiver takes nothing, nobody reads from the sender.
@@ -489,6 +534,8 @@ impl Haul {
             0 if !bytes.is_empty() => self.half.check_patience(),
             sent => {
                 bytes.drain(..sent);
+                let is_loaded = !bytes.is_empty();
+                self.half.is_loaded().store(is_loaded, Ordering::Relaxed);
                 Ok(())
             }
         }
@@ -516,5 +563,77 @@ impl Job for Haul {
                 Err(end) => return half.end(Err(end)),
             };
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+    use std::net::TcpListener;
+
+    use super::*;
+    use crate::net::permits::Permits;
+
+    struct Nobody;
+
+    impl Meter for Nobody {
+        fn moved(&self, _direction: Direction, _age: Age, _bytes: u64) {}
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "loopback answers at once")]
+    fn pair() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let far = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        (listener.accept().unwrap().0, far)
+    }
+
+    /// A tunnel that nobody carries and that was idle for too long, and its two ends.
+    fn idle_tunnel() -> (Tunnel, TcpStream, TcpStream) {
+        let ((client, far_client), (hop, far_hop)) = (pair(), pair());
+        let tunnel = Tunnel {
+            id: 0,
+            client,
+            hop,
+            begun: Instant::now(),
+            idle_limit: Duration::ZERO,
+            meter: Arc::new(Nobody),
+            moved: AtomicU64::new(0),
+            to_hop: Way::default(),
+            to_client: Way::default(),
+            halves: AtomicUsize::new(2),
+            closing: Mutex::new(Closing {
+                end: TunnelEnd::Finished,
+                on_end: None,
+                _threads: Permits::new(2).take(2).unwrap(),
+            }),
+        };
+        assert!(tunnel.patience_left().is_zero());
+        (tunnel, far_client, far_hop)
+    }
+
+    const BOTH: [Direction; 2] = [Direction::ToHop, Direction::ToClient];
+
+    #[test]
+    fn a_tunnel_goes_on_while_either_side_has_sent_something() {
+        let (tunnel, mut far_client, _far_hop) = idle_tunnel();
+        assert_eq!(BOTH.map(|one| tunnel.can_go_on(one)), [false, false]);
+        far_client.write_all(b"x").unwrap();
+        tunnel.client.peek(&mut [0]).unwrap();
+        assert_eq!(BOTH.map(|one| tunnel.can_go_on(one)), [true, true]);
+        // That half is over: what its side sends, and be it the end, is nobody's business any more.
+        tunnel.halves.store(1, Ordering::Relaxed);
+        assert_eq!(BOTH.map(|one| tunnel.can_go_on(one)), [true, false]);
+    }
+
+    #[test]
+    fn a_tunnel_with_bytes_in_hand_goes_on_only_if_somebody_takes_them() {
+        let (tunnel, mut far_client, _far_hop) = idle_tunnel();
+        tunnel.to_hop.is_loaded.store(true, Ordering::Relaxed);
+        assert!(tunnel.can_go_on(Direction::ToHop));
+        let much = vec![0; 1 << 20];
+        while socket::send(&tunnel.hop, &[IoSlice::new(&much)], Wait::No).unwrap() > 0 {}
+        far_client.write_all(b"x").unwrap();
+        tunnel.client.peek(&mut [0]).unwrap();
+        assert_eq!(BOTH.map(|one| tunnel.can_go_on(one)), [false, false]);
     }
 }

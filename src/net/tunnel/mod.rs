@@ -29,7 +29,7 @@ use super::pipe::Pipes;
 use super::socket::{self, Wait};
 
 use ferry::Ferries;
-use half::{Closing, Half, Haul, Pending, Tunnel};
+use half::{Closing, Half, Haul, Pending, Tunnel, Way};
 
 /// One side of a tunnel: its socket, and what it sent before the tunnel stood.
 #[derive(Debug)]
@@ -71,6 +71,15 @@ pub enum Direction {
     ToHop,
     /// From the next hop.
     ToClient,
+}
+
+impl Direction {
+    fn other(self) -> Self {
+        match self {
+            Self::ToHop => Self::ToClient,
+            Self::ToClient => Self::ToHop,
+        }
+    }
 }
 
 /// When bytes of a tunnel were read.
@@ -159,8 +168,8 @@ impl Tunnels {
             idle_limit,
             meter,
             moved: AtomicU64::new(0),
-            to_hop: AtomicU64::new(0),
-            to_client: AtomicU64::new(0),
+            to_hop: Way::default(),
+            to_client: Way::default(),
             halves: AtomicUsize::new(2),
             closing: Mutex::new(Closing {
                 end: TunnelEnd::Finished,

@@ -276,12 +276,11 @@ impl Workers {
             } else {
                 self.rouse(&mut state, Overseer::Dozes);
             }
-            let patience = micros(state.bounds.patience);
             let begun = now;
             seat.begun.store(begun, Ordering::Relaxed);
             seat.may_block.store(false, Ordering::Relaxed);
             seat.dials.store(false, Ordering::Relaxed);
-            let again = state.unlocked(|| self.serve(task, patience, (number, seat), &mut scratch));
+            let again = state.unlocked(|| self.serve(task, (number, seat), &mut scratch));
             now = self.now();
             state.crew.note_pace(now.saturating_sub(begun));
             if let Some(again) = again {
@@ -339,14 +338,13 @@ impl Workers {
     fn serve(
         &self,
         task: Task,
-        patience: u64,
         (number, seat): (usize, &Seat),
         scratch: &mut Scratch,
     ) -> Option<Ready> {
         let bench = Bench::new(self, number, seat);
         let mut task = task;
         loop {
-            let outcome = self.try_to_serve(task, patience, &bench, scratch);
+            let outcome = self.try_to_serve(task, &bench, scratch);
             let place = bench.place.get();
             match outcome {
                 Outcome::Park(client) => return self.waiter.park(client, place),
@@ -393,13 +391,7 @@ impl Workers {
     }
 
     /// Serves one client until it is somebody else's business. A panic costs that client.
-    fn try_to_serve(
-        &self,
-        task: Task,
-        patience: u64,
-        bench: &Bench<'_>,
-        scratch: &mut Scratch,
-    ) -> Outcome {
+    fn try_to_serve(&self, task: Task, bench: &Bench<'_>, scratch: &mut Scratch) -> Outcome {
         let now = bench.seat.begun.load(Ordering::Relaxed);
         let since = match &task {
             Task::Begin(_) => now,
@@ -409,10 +401,6 @@ impl Workers {
         let served = match task {
             Task::Begin(job) => {
                 let (client, place) = job.what;
-                if now.saturating_sub(job.since) > patience {
-                    self.waiter.refuse(client, place, &Refusal::QueueTimeout);
-                    return Outcome::Closed(CloseReason::RequestRefused);
-                }
                 bench.place.set(place);
                 catch_unwind(AssertUnwindSafe(|| {
                     session::serve(&self.ctx, scratch, client, bench)
@@ -736,6 +724,26 @@ mod tests {
         let (client, far) = client();
         expect_refused(&workers, client, far);
         overseer.join().unwrap();
+    }
+
+    #[test]
+    fn nobody_is_refused_because_the_whole_process_stood_still() {
+        let mut workers = workers();
+        let long_ago = Instant::now().checked_sub(Duration::from_secs(60)).unwrap();
+        Arc::get_mut(&mut workers).unwrap().born = long_ago;
+        let (client, _far) = client();
+        let mut state = workers.lock();
+        state.crew.queue(waiting((client, None), 0));
+        let mut looked = 0;
+        workers.dismiss_late(&mut state, &mut looked);
+        assert_eq!(state.crew.queued(), 1);
+        // But whoever waits while somebody looks is, as before.
+        state.bounds.patience = Duration::ZERO;
+        while workers.now() == looked {
+            std::thread::yield_now();
+        }
+        workers.dismiss_late(&mut state, &mut looked);
+        assert_eq!(state.crew.queued(), 0);
     }
 
     /// As it happens when two workers watch one after the other, and the first is slower to tell.

@@ -22,6 +22,9 @@ const DOZE: Duration = Duration::from_millis(20);
 /// How long it watches at a time when all workers have something else to do.
 const STAND_IN: Duration = Duration::from_millis(20);
 
+/// How much later than it should it may come to look; later, the whole process stood still.
+const SLACK: Duration = Duration::from_millis(250);
+
 /// What the overseer does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Overseer {
@@ -77,9 +80,10 @@ impl Workers {
         let mut found = Found::default();
         // How often somebody had begun to watch when it was last looked, if that is as long ago as it should.
         let mut seen = None;
+        let mut looked = self.now();
         let mut state = self.lock();
         while !state.closing {
-            self.dismiss_late(&mut state);
+            self.dismiss_late(&mut state, &mut looked);
             let watches = self.waiter.watches();
             if state.crew.has_work() && !state.crew.is_active(self.now()) {
                 // All wait for somebody: maybe for one who has come meanwhile.
@@ -169,9 +173,14 @@ impl Workers {
         }
     }
 
-    /// Refuses those who have waited too long.
-    fn dismiss_late(&self, state: &mut Locked<'_>) {
+    /// Refuses those who have waited too long; nobody else does. While it has not `looked`, nobody was
+    /// served either, or nobody waited.
+    pub(super) fn dismiss_late(&self, state: &mut Locked<'_>, looked: &mut u64) {
         let (now, patience) = (self.now(), micros(state.bounds.patience));
+        let passed = now.saturating_sub(std::mem::replace(looked, now));
+        if passed > micros(SLACK) {
+            state.crew.excuse(now, passed);
+        }
         while let Some(job) = state.crew.overdue(now, patience) {
             state.unlocked(|| {
                 self.refuse(vec![job.what], &Refusal::QueueTimeout);
