@@ -1,0 +1,253 @@
+//! Connections to next hops that are used again: which one a request gets, and what a failure on it means.
+//!
+//! A connection that was idle may have been closed in the same moment, or carry what is left of an exchange
+//! before. Neither says anything about the upstream, so a request that fails on one is sent once more over
+//! a fresh connection, if it may be sent twice at all. Bytes nobody asked for are another matter: whoever
+//! got the connection next would take them for the answer, so the upstream's connections are no longer
+//! shared ([`crate::net::shelf`]).
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use crate::balance::failover::{self, AttemptError, Next, Replay};
+use crate::balance::upstream::{Lease, Upstream};
+use crate::config::limits::Limits;
+use crate::net::conn::Conn;
+use crate::net::shelf::{Episode, Found, Past, REMEMBERED, Repeat, Rest, Shelf, UseFor, Wanted};
+use crate::net::socket::{self, Look, TICK};
+use crate::protocol::answer::HopFailure;
+use crate::protocol::head::ResponseHead;
+use crate::protocol::persistence::{self, NextHopPersistence};
+
+use super::attempt::{Bound, BoundTo, Hop, HopOrigin};
+use super::exchange::Exchange;
+
+/// What an answer leaves its connection good for.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct After {
+    keeps: NextHopPersistence,
+    rest: Rest,
+}
+
+impl After {
+    /// An answer that has no body whatever its fields say (RFC 9112 §6.3 rule 1) ends where its head does,
+    /// but not every server knows: some send a body all the same, a moment later.
+    pub(super) fn of(method: &str, head: &ResponseHead) -> Self {
+        let keeps = persistence::next_hop_keeps(head);
+        let has_no_body = method == "HEAD" || matches!(head.status(), 204 | 304);
+        let rest = match keeps {
+            NextHopPersistence::Keeps if !has_no_body => Rest::Nothing,
+            NextHopPersistence::Keeps
+            | NextHopPersistence::KeepsUnsaid
+            | NextHopPersistence::Closes => Rest::Possible,
+        };
+        Self { keeps, rest }
+    }
+}
+
+impl Exchange<'_> {
+    /// The connection to `to` that is bound to this client, unless something has happened on it since:
+    /// unasked bytes would be taken for the answer to this request. `upstream`: the one it leads to.
+    pub(super) fn take_bound(
+        &mut self,
+        to: &BoundTo,
+        upstream: Option<&Upstream>,
+    ) -> Option<Bound> {
+        let bound = self.client.bound.take_if(|bound| bound.to == *to)?;
+        if !bound.use_for.admits(self.target_hash()) {
+            return None;
+        }
+        match socket::look(bound.conn.stream()) {
+            Look::Quiet => Some(*bound),
+            Look::Bytes => {
+                self.strayed(upstream);
+                None
+            }
+            Look::Ended => None,
+        }
+    }
+
+    /// A connection to the upstream of `lease` that was idle: the one bound to this client, or one that is
+    /// kept for all.
+    pub(super) fn reuse(&mut self, lease: &Lease) -> Option<(Conn, Rest)> {
+        let upstream = lease.upstream();
+        let to = BoundTo::Upstream(upstream.id());
+        if let Some(bound) = self.take_bound(&to, Some(upstream)) {
+            return Some((bound.conn, Rest::Nothing));
+        }
+        let shelf = self.snapshot.shelf(upstream)?;
+        let is_repeatable = failover::is_repeatable(self.head.method())
+            && self.course.upload.is_finished()
+            && self.course.upload.replay() == Replay::Whole;
+        let wanted = Wanted {
+            target: self.target_hash(),
+            client: self.client.id,
+            within: self.snapshot.config.limits.upstream_idle,
+            repeat: if is_repeatable {
+                Repeat::Possible
+            } else {
+                Repeat::Never
+            },
+        };
+        loop {
+            match shelf.take(&wanted, Instant::now()) {
+                Found::Idle(mut conn, rest) => {
+                    count(&upstream.vitals().counters.connections_reused);
+                    conn.borrow_memory(&mut self.from_hop);
+                    return Some((conn, rest));
+                }
+                Found::Stray => strayed(upstream, shelf),
+                Found::Nothing => return None,
+            }
+        }
+    }
+
+    /// Keeps a connection whose exchange is complete: for this client alone if it is bound to it.
+    pub(super) fn keep(&mut self, hop: Hop, after: After) {
+        let upstream = hop.lease.as_ref().map(Lease::upstream);
+        let credentials = upstream.and_then(|upstream| upstream.spec.credentials.as_ref());
+        let use_for = match (after.keeps, credentials) {
+            (NextHopPersistence::Closes, _) => return,
+            (NextHopPersistence::Keeps, _) => UseFor::Anything,
+            (NextHopPersistence::KeepsUnsaid, None) => UseFor::Target(self.target_hash()),
+            // If it is a pipe to the origin by now, that one must not get our credentials.
+            (NextHopPersistence::KeepsUnsaid, Some(_)) => return,
+        };
+        if !hop.conn.unread().is_empty() {
+            return self.strayed(upstream.map(AsRef::as_ref));
+        }
+        self.client.binds |= self.course.binds;
+        if self.client.binds {
+            let to = match upstream {
+                Some(upstream) => BoundTo::Upstream(upstream.id()),
+                None => BoundTo::Origin(self.authority.clone()),
+            };
+            let conn = hop.conn;
+            self.client.bound = Some(Box::new(Bound { conn, to, use_for }));
+            return;
+        }
+        let shelf = upstream.and_then(|upstream| self.snapshot.shelf(upstream));
+        let (Some(upstream), Some(shelf)) = (upstream, shelf) else {
+            return; // Origins are not kept.
+        };
+        if !upstream.vitals().is_online() {
+            return;
+        }
+        let past = Past {
+            use_for,
+            client: self.client.id,
+            begun: hop.begun,
+            // What may have come behind the answer before this one was not waited for.
+            rest: match hop.origin {
+                HopOrigin::Fresh | HopOrigin::Reused(Rest::Nothing) => after.rest,
+                HopOrigin::Reused(Rest::Possible) => Rest::Possible,
+            },
+        };
+        let most = self.snapshot.config.limits.upstream_idle_connections;
+        let mut conn = hop.conn;
+        conn.limit_read(TICK);
+        conn.lay_aside(&mut self.from_hop);
+        shelf.keep(conn, past, most, Instant::now());
+    }
+
+    /// Whether an answer may be meant for somebody else, and this request can still be sent elsewhere: its
+    /// connection was used before, and the upstream was seen to send stray bytes meanwhile.
+    pub(super) fn may_be_anothers(&self, hop: &Hop) -> bool {
+        let (HopOrigin::Reused(_), Some(lease)) = (hop.origin, &hop.lease) else {
+            return false;
+        };
+        let shelf = self.snapshot.shelf(lease.upstream());
+        shelf.is_some_and(|shelf| shelf.lost_trust_since(hop.begun, Instant::now()))
+            && self.next_after(&AttemptError::NoResponse(HopFailure::Closed)) == Next::Failover
+    }
+
+    /// A reused connection to the upstream of `lease` has failed; see [`explains`].
+    pub(super) fn broke(&self, lease: &Lease, error: &AttemptError) {
+        let upstream = lease.upstream();
+        count(&upstream.vitals().counters.reuse_broken);
+        if let Some(shelf) = self.snapshot.shelf(upstream) {
+            shelf.broke(Instant::now());
+        }
+        if is_no_answer(error.failure()) {
+            self.strayed(Some(upstream));
+        }
+    }
+
+    /// A next hop sent a byte nobody asked for. Connections to origins are not shared anyway.
+    fn strayed(&self, upstream: Option<&Upstream>) {
+        if let Some(upstream) = upstream
+            && let Some(shelf) = self.snapshot.shelf(upstream)
+        {
+            strayed(upstream, shelf);
+        }
+    }
+}
+
+/// Drops idle connections that are too old or closed.
+pub(super) fn sweep(upstream: &Upstream, shelf: &Shelf, limits: &Limits) {
+    let most = limits.upstream_idle_connections;
+    if shelf.sweep(limits.upstream_idle, most, Instant::now()) {
+        strayed(upstream, shelf);
+    }
+}
+
+/// The upstream sent a byte nobody asked for.
+fn strayed(upstream: &Upstream, shelf: &Shelf) {
+    count(&upstream.vitals().counters.strays);
+    match shelf.distrust(Instant::now()) {
+        Episode::Begins => log::warn!(
+            "upstream {} sent bytes nobody asked for: its connections are not shared between clients \
+             for {} minutes",
+            upstream.spec.name,
+            REMEMBERED.as_secs() / 60
+        ),
+        Episode::GoesOn => {}
+    }
+}
+
+/// Whether a failure may be due to what happened on the connection before: then nobody is to blame, and a
+/// fresh one may do.
+pub(super) fn explains(origin: HopOrigin, error: &AttemptError) -> bool {
+    match (origin, error) {
+        (HopOrigin::Fresh, _) | (_, AttemptError::Truncated(_)) => false,
+        (
+            HopOrigin::Reused(_),
+            AttemptError::NotSent(failure) | AttemptError::NoResponse(failure),
+        ) => match failure {
+            HopFailure::Closed
+            | HopFailure::Reset
+            | HopFailure::Malformed(_)
+            | HopFailure::Framing(_)
+            | HopFailure::HeadTooLarge
+            | HopFailure::BodyFramingTooLarge
+            | HopFailure::TooManyInterim
+            | HopFailure::SwitchUnasked
+            | HopFailure::Truncated => true,
+            HopFailure::DnsError
+            | HopFailure::DnsTimeout
+            | HopFailure::ConnectRefused
+            | HopFailure::ConnectTimeout
+            | HopFailure::ConnectUnreachable
+            | HopFailure::ConnectFailed
+            | HopFailure::ResponseTimeout
+            | HopFailure::SendTimeout
+            | HopFailure::Stalled
+            | HopFailure::WentOffline
+            | HopFailure::LocalExhaustion
+            | HopFailure::AuthenticationRefused
+            | HopFailure::TunnelRefused => false,
+        },
+    }
+}
+
+/// Whether a failure on a reused connection shows bytes that are the answer to nothing.
+fn is_no_answer(failure: &HopFailure) -> bool {
+    matches!(
+        failure,
+        HopFailure::Malformed(_) | HopFailure::Framing(_) | HopFailure::HeadTooLarge
+    )
+}
+
+fn count(counter: &AtomicU64) {
+    counter.fetch_add(1, Ordering::Relaxed);
+}
