@@ -75,7 +75,7 @@ impl Exchange<'_> {
         if let Some(bound) = self.take_bound(&to, Some(upstream)) {
             return Some((bound.conn, Rest::Nothing));
         }
-        let shelf = self.snapshot.shelf(upstream)?;
+        let idle = self.snapshot.shelf(upstream)?;
         let is_repeatable = failover::is_repeatable(self.head.method())
             && self.course.upload.is_finished()
             && self.course.upload.replay() == Replay::Whole;
@@ -90,13 +90,13 @@ impl Exchange<'_> {
             },
         };
         loop {
-            match shelf.take(&wanted, Instant::now()) {
+            match idle.take(&wanted, Instant::now()) {
                 Found::Idle(mut conn, rest) => {
                     count(&upstream.vitals().counters.connections_reused);
                     conn.borrow_memory(&mut self.from_hop);
                     return Some((conn, rest));
                 }
-                Found::Stray => strayed(upstream, shelf),
+                Found::Stray => strayed(upstream, idle),
                 Found::Nothing => return None,
             }
         }
@@ -126,8 +126,8 @@ impl Exchange<'_> {
             self.client.bound = Some(Box::new(Bound { conn, to, use_for }));
             return;
         }
-        let shelf = upstream.and_then(|upstream| self.snapshot.shelf(upstream));
-        let (Some(upstream), Some(shelf)) = (upstream, shelf) else {
+        let idle = upstream.and_then(|upstream| self.snapshot.shelf(upstream));
+        let (Some(upstream), Some(idle)) = (upstream, idle) else {
             return; // Origins are not kept.
         };
         if !upstream.vitals().is_online() {
@@ -147,7 +147,7 @@ impl Exchange<'_> {
         let mut conn = hop.conn;
         conn.limit_read(TICK);
         conn.lay_aside(&mut self.from_hop);
-        shelf.keep(conn, past, most, Instant::now());
+        idle.keep(conn, past, most, Instant::now());
     }
 
     /// Whether an answer may be meant for somebody else, and this request can still be sent elsewhere: its
@@ -156,8 +156,8 @@ impl Exchange<'_> {
         let (HopOrigin::Reused(_), Some(lease)) = (hop.origin, &hop.lease) else {
             return false;
         };
-        let shelf = self.snapshot.shelf(lease.upstream());
-        shelf.is_some_and(|shelf| shelf.lost_trust_since(hop.begun, Instant::now()))
+        let idle = self.snapshot.shelf(lease.upstream());
+        idle.is_some_and(|idle| idle.lost_trust_since(hop.begun, Instant::now()))
             && self.next_after(&AttemptError::NoResponse(HopFailure::Closed)) == Next::Failover
     }
 
@@ -165,8 +165,8 @@ impl Exchange<'_> {
     pub(super) fn broke(&self, lease: &Lease, error: &AttemptError) {
         let upstream = lease.upstream();
         count(&upstream.vitals().counters.reuse_broken);
-        if let Some(shelf) = self.snapshot.shelf(upstream) {
-            shelf.broke(Instant::now());
+        if let Some(idle) = self.snapshot.shelf(upstream) {
+            idle.broke(Instant::now());
         }
         if is_no_answer(error.failure()) {
             self.strayed(Some(upstream));
@@ -176,9 +176,9 @@ impl Exchange<'_> {
     /// A next hop sent a byte nobody asked for. Connections to origins are not shared anyway.
     fn strayed(&self, upstream: Option<&Upstream>) {
         if let Some(upstream) = upstream
-            && let Some(shelf) = self.snapshot.shelf(upstream)
+            && let Some(idle) = self.snapshot.shelf(upstream)
         {
-            strayed(upstream, shelf);
+            strayed(upstream, idle);
         }
     }
 }

@@ -86,7 +86,10 @@ fn expect_own_pages(provoking: &str, a: &Upstream, most_foreign: usize) {
                 client.read_head();
             }
         });
-        let asked: Vec<_> = asking.into_iter().map(|one| one.join()).collect();
+        let asked: Vec<_> = asking
+            .into_iter()
+            .map(thread::ScopedJoinHandle::join)
+            .collect();
         is_over.store(true, Ordering::Relaxed);
         for one in asked {
             one.expect("a client that was served");
@@ -103,7 +106,7 @@ fn late(head: &'static str, behind: &'static str) -> Upstream {
     Upstream::answering("a", move |hop, request| {
         if request.target().ends_with("/late") {
             hop.send_as_far_as_possible(head);
-            thread::sleep(BEHIND);
+            thread::park_timeout(BEHIND);
             hop.send_as_far_as_possible(behind);
         } else {
             own_page(hop, request);
@@ -154,7 +157,7 @@ fn garbage_on_kept_connections_costs_no_request_and_nobody_is_blamed() {
     for garbage in ["x", "\r\n", "garbage\r\n\r\n", ANOTHER_ANSWER] {
         let a = Upstream::answering("a", move |hop, request| {
             own_page(hop, request);
-            thread::sleep(Duration::from_millis(1));
+            thread::park_timeout(Duration::from_millis(1));
             hop.send_as_far_as_possible(garbage);
         });
         let proxy = Proxy::over([&a]);
