@@ -43,6 +43,15 @@ impl After {
         };
         Self { keeps, rest }
     }
+
+    /// Whether more may come on a connection that was from there before this answer: what may have come
+    /// behind the one before it was not waited for.
+    fn rest(self, origin: HopOrigin) -> Rest {
+        match origin {
+            HopOrigin::Fresh | HopOrigin::Reused(Rest::Nothing) => self.rest,
+            HopOrigin::Reused(Rest::Possible) => Rest::Possible,
+        }
+    }
 }
 
 impl Exchange<'_> {
@@ -137,11 +146,7 @@ impl Exchange<'_> {
             use_for,
             client: self.client.id,
             begun: hop.begun,
-            // What may have come behind the answer before this one was not waited for.
-            rest: match hop.origin {
-                HopOrigin::Fresh | HopOrigin::Reused(Rest::Nothing) => after.rest,
-                HopOrigin::Reused(Rest::Possible) => Rest::Possible,
-            },
+            rest: after.rest(hop.origin),
         };
         let most = self.snapshot.config.limits.upstream_idle_connections;
         let mut conn = hop.conn;
@@ -150,12 +155,15 @@ impl Exchange<'_> {
         idle.keep(conn, past, most, Instant::now());
     }
 
-    /// Whether an answer may be meant for somebody else, and this request can still be sent elsewhere: its
-    /// connection was used before, and the upstream was seen to send stray bytes meanwhile.
+    /// Whether an answer may be meant for somebody else, and this request can still be sent once more: its
+    /// connection was used before, by whomever, and the upstream was seen to send stray bytes meanwhile.
     pub(super) fn may_be_anothers(&self, hop: &Hop) -> bool {
         let (HopOrigin::Reused(_), Some(lease)) = (hop.origin, &hop.lease) else {
             return false;
         };
+        if self.client.binds {
+            return false; // Nobody else's.
+        }
         let idle = self.snapshot.shelf(lease.upstream());
         idle.is_some_and(|idle| idle.lost_trust_since(hop.begun, Instant::now()))
             && self.next_after(&AttemptError::NoResponse(HopFailure::Closed)) == Next::Failover
@@ -250,4 +258,60 @@ fn is_no_answer(failure: &HopFailure) -> bool {
 
 fn count(counter: &AtomicU64) {
     counter.fetch_add(1, Ordering::Relaxed);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn more_may_come_behind_an_answer_without_a_body_or_a_word_about_its_connection() {
+        let kept = "Connection: keep-alive\r\nContent-Length: 4\r\n";
+        for (method, status, fields, expected) in [
+            ("GET", 200, kept, Rest::Nothing),
+            ("POST", 404, kept, Rest::Nothing),
+            ("HEAD", 200, kept, Rest::Possible),
+            ("GET", 304, kept, Rest::Possible),
+            ("GET", 204, "Connection: keep-alive\r\n", Rest::Possible),
+            ("GET", 200, "Content-Length: 4\r\n", Rest::Possible),
+        ] {
+            let text = format!("HTTP/1.1 {status} x\r\n{fields}\r\n");
+            let head = ResponseHead::parse(text.into_bytes()).expect("well formed");
+            let after = After::of(method, &head);
+            assert_eq!(after.rest, expected, "{method} {status} {fields:?}");
+        }
+    }
+
+    #[test]
+    fn what_may_still_come_may_come_behind_the_next_answer_too() {
+        let whole = After {
+            keeps: NextHopPersistence::Keeps,
+            rest: Rest::Nothing,
+        };
+        assert_eq!(whole.rest(HopOrigin::Fresh), Rest::Nothing);
+        assert_eq!(whole.rest(HopOrigin::Reused(Rest::Nothing)), Rest::Nothing);
+        let owed = HopOrigin::Reused(Rest::Possible);
+        assert_eq!(whole.rest(owed), Rest::Possible);
+    }
+
+    #[test]
+    fn no_time_that_ran_out_and_no_refusal_is_the_connections_fault() {
+        let reused = HopOrigin::Reused(Rest::Nothing);
+        for (failure, expected) in [
+            (HopFailure::Closed, true),
+            (HopFailure::Reset, true),
+            (HopFailure::Malformed("x"), true),
+            (HopFailure::TooManyInterim, true),
+            (HopFailure::ResponseTimeout, false),
+            (HopFailure::SendTimeout, false),
+            (HopFailure::WentOffline, false),
+            (HopFailure::LocalExhaustion, false),
+            (HopFailure::AuthenticationRefused, false),
+        ] {
+            let error = AttemptError::NoResponse(failure);
+            assert_eq!(explains(reused, &error), expected, "{failure:?}");
+            assert!(!explains(HopOrigin::Fresh, &error), "{failure:?}");
+            assert!(!explains(reused, &AttemptError::Truncated(failure)));
+        }
+    }
 }
