@@ -60,8 +60,10 @@
 //! | chunk extensions and trailers | as of clients | `EXTENSIONS_MAX`, `limits.max_header_bytes` | the client sees that the body breaks off, or 502 if nothing of it was sent yet | `endless_chunk_extensions_of_a_response_break_it_off`, `endless_trailers_of_a_response_break_it_off` |
 //! | a body without progress | 60 s | `limits.io_timeout_secs` | the client sees that it breaks off | `a_response_body_that_stops_breaks_off_at_the_client` |
 //! | a request that is not taken | 60 s | `limits.io_timeout_secs` | 504 | `an_upstream_that_does_not_take_the_request_is_504_and_probed`, `a_client_that_leaves_while_its_request_is_not_taken_is_noticed` |
-//! | idle connections, each upstream | 64 | `limits.upstream_idle_connections`, at most `UPSTREAM_IDLE_MAX` | closed instead of kept | `neither_too_many_nor_too_old_ones_are_kept` |
-//! | their age | 30 s | `limits.upstream_idle_secs` | closed | `neither_too_many_nor_too_old_ones_are_kept` |
+//! | idle connections, each upstream | 64 | `limits.upstream_idle_connections`, at most `UPSTREAM_IDLE_MAX` | the oldest is closed | `when_there_are_too_many_the_oldest_leaves` |
+//! | their age | 30 s | `limits.upstream_idle_secs` | closed | `one_that_is_too_old_is_neither_taken_nor_kept` |
+//! | bytes nobody asked for | one | `REMEMBERED` | for 10 minutes each connection of that upstream serves one client | `late_bodies_behind_answers_without_one_reach_no_other_client` |
+//! | connections that break under a request | one | `REMEMBERED` | for 10 minutes a request that cannot be repeated gets a fresh one | `of_requests_that_cannot_be_repeated_one_is_lost_to_an_upstream_that_closes_under_them` |
 //! | pipes | 32, or one for 64 descriptors | `MOST_PIPES`, `FILES_PER_PIPE` | bytes are copied | `a_large_response_arrives_whole_where_no_pipe_can_be_had`, `a_tunnel_carries_megabytes_where_no_pipe_can_be_had` |
 //! | pipes kept | 8 | `SPARE_PIPES` | closed | `an_empty_pipe_is_lent_again_and_one_with_bytes_in_it_never` |
 //! | mappings for reads, and for what is held | 16384 | `MOST_PIECES` | the heap is used | |

@@ -210,13 +210,22 @@ fn write_upstream(object: &mut Object<'_>, snapshot: &Snapshot, upstream: &Arc<U
         ("came_online", &counters.came_online),
         ("connections_opened", &counters.connections_opened),
         ("connections_reused", &counters.connections_reused),
+        ("strays", &counters.strays),
+        ("reuse_broken", &counters.reuse_broken),
         ("bytes_sent", &counters.bytes_sent),
         ("bytes_received", &counters.bytes_received),
     ] {
         object.field(name, read(counter));
     }
-    let idle = snapshot.shelf(upstream).map_or(0, Shelf::len);
-    object.field("connections_idle", idle);
+    let shelf = snapshot.shelf(upstream);
+    object.field("connections_idle", shelf.map_or(0, Shelf::len));
+    let now = Instant::now();
+    let until = shelf.and_then(|shelf| shelf.distrusted_until(now));
+    let left = until.map(|until| until.saturating_duration_since(now).as_millis());
+    let left = left.and_then(|left| u64::try_from(left).ok());
+    // Until then each connection serves one client.
+    let until = left.map(|left| Moment(unix_ms().saturating_add(left)));
+    object.field("distrusted_until", until);
 }
 
 /// The answer to an action: the upstream as it is now.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::balance::state::Availability;
 use crate::balance::upstream::Upstream;
@@ -113,6 +113,16 @@ pub(super) fn write_states(out: &mut Exposition, snapshot: &Snapshot) {
             number(idle as u64)
         },
     );
+    let now = Instant::now();
+    gauge(
+        "upstream_distrusted",
+        "Whether connections to the upstream serve one client each, as it sent bytes nobody asked for.",
+        &|upstream| {
+            let shelf = snapshot.shelf(upstream);
+            let until = shelf.and_then(|shelf| shelf.distrusted_until(now));
+            f64::from(u8::from(until.is_some()))
+        },
+    );
 }
 
 /// A counter with one more label: its values, and where each is counted.
@@ -182,6 +192,16 @@ const PLAIN_UPSTREAM_COUNTERS: &[Plain] = &[
         "upstream_retries_total",
         "Attempts at the upstream because one elsewhere had failed.",
         |counters| &counters.retries,
+    ),
+    (
+        "upstream_strays_total",
+        "Times the upstream was seen to send bytes nobody had asked for.",
+        |counters| &counters.strays,
+    ),
+    (
+        "upstream_reuse_broken_total",
+        "Attempts that failed on a reused connection, and were not held against the upstream.",
+        |counters| &counters.reuse_broken,
     ),
     (
         "upstream_sent_bytes_total",

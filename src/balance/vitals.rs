@@ -101,6 +101,10 @@ pub struct Counters {
     pub connections_opened: AtomicU64,
     /// Attempts on a connection that was idle before (counted by the caller).
     pub connections_reused: AtomicU64,
+    /// Times it was seen to send bytes nobody had asked for (counted by the caller).
+    pub strays: AtomicU64,
+    /// Attempts that failed on a connection that was idle before (counted by the caller).
+    pub reuse_broken: AtomicU64,
     /// Bytes written to it (counted by the caller).
     pub bytes_sent: AtomicU64,
     /// Bytes read from it (counted by the caller).

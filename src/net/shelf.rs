@@ -1,26 +1,91 @@
-//! Idle connections to one upstream, kept for reuse, newest first.
+//! Idle connections to one upstream, kept for reuse, and how far they can be trusted.
 //!
-//! The newest is the least likely to have been closed meanwhile, and the oldest get the chance to
-//! expire. Count and age are limited by `limits.upstream_idle_connections` and `.upstream_idle_secs`.
+//! Nothing in HTTP/1.1 says which request an answer belongs to but its place on the connection. A byte
+//! that comes late (a body behind an answer that has none, a second answer) is taken for the beginning
+//! of the answer to whatever is asked next, by whomever; and as the real answer is then a stray one in
+//! its turn, every client of the connection gets the page of the one before it. So a connection goes
+//! from one client to another only if nothing is to be expected on it, and an upstream that was seen to
+//! send what nobody asked for has each connection serve one client only, for a while.
+//!
+//! The newest comes first: it is the least likely to have been closed meanwhile, and the oldest get the
+//! chance to expire. Count and age are limited by `limits.upstream_idle_connections` and
+//! `.upstream_idle_secs`.
+//!
+//! Not here: what is a stray byte in the middle of an exchange, and who is told (`relay/reuse.rs`).
 
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
 use super::conn::Conn;
-use super::socket;
+use super::socket::{self, Look};
+
+/// A connection idle for longer than this is not trusted with a request that cannot be repeated.
+const TRUSTED_IDLE: Duration = Duration::from_secs(1);
+
+/// How long a connection on which more may come is silent before another client gets it.
+const QUIET: Duration = Duration::from_millis(20);
+
+/// How long it is remembered of an upstream that it sent a stray byte, or that a connection broke under a
+/// request.
+pub const REMEMBERED: Duration = Duration::from_secs(600);
 
 /// Idle connections to one upstream.
 #[derive(Debug, Default)]
 pub struct Shelf {
-    idle: Mutex<Vec<Idle>>,
+    state: Mutex<State>,
+    /// Whether there ever was a stray byte: spares whoever asks the lock.
+    has_strayed: AtomicBool,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// The oldest first.
+    idle: VecDeque<Idle>,
+    distrust: Option<Distrust>,
+    /// When a reused connection last broke under a request.
+    broke: Option<Instant>,
 }
 
 #[derive(Debug)]
 struct Idle {
     conn: Conn,
+    past: Past,
     since: Instant,
-    use_for: UseFor,
+}
+
+/// A time in which each connection serves one client.
+#[derive(Clone, Copy, Debug)]
+struct Distrust {
+    since: Instant,
+    until: Instant,
+}
+
+/// One client connection, told apart from all others there ever were.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClientId(u64);
+
+impl ClientId {
+    /// That of a new connection.
+    pub fn next() -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        Self(NEXT.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
+/// What is known of a connection that becomes idle.
+#[derive(Clone, Copy, Debug)]
+pub struct Past {
+    /// What it is good for.
+    pub use_for: UseFor,
+    /// Who used it last.
+    pub client: ClientId,
+    /// When that exchange began.
+    pub begun: Instant,
+    /// Whether more may come on it.
+    pub rest: Rest,
 }
 
 /// What an idle connection is good for.
@@ -42,58 +107,223 @@ impl UseFor {
     }
 }
 
+/// Whether the last answer on a connection was surely its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rest {
+    /// Its framing said so, or it was silent for long enough since.
+    Nothing,
+    /// Something may still come behind it.
+    Possible,
+}
+
+/// For which request a connection is wanted.
+#[derive(Clone, Copy, Debug)]
+pub struct Wanted {
+    /// The hash of its target.
+    pub target: u64,
+    /// Whose it is.
+    pub client: ClientId,
+    /// How long the connection may have been idle.
+    pub within: Duration,
+    /// What happens if the connection breaks under it.
+    pub repeat: Repeat,
+}
+
+/// Whether a request can be sent once more if its connection breaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Repeat {
+    /// It can.
+    Possible,
+    /// It cannot, and is lost.
+    Never,
+}
+
+/// What was found for a request.
+#[derive(Debug)]
+pub enum Found {
+    /// A connection on which nothing has happened since.
+    Idle(Conn, Rest),
+    /// Bytes nobody asked for, on one that is closed now: the caller calls [`Shelf::distrust`].
+    Stray,
+    /// No connection that it may use.
+    Nothing,
+}
+
+/// Whether a stray byte is news.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Episode {
+    /// The upstream was trusted until now.
+    Begins,
+    /// It was not, and is not for longer.
+    GoesOn,
+}
+
 impl Shelf {
-    /// Keeps a connection on which nothing is under way, unless there are `most` already.
-    pub fn keep(&self, conn: Conn, use_for: UseFor, most: usize) {
-        let mut idle = self.idle.lock();
-        if idle.len() < most {
-            idle.push(Idle {
-                conn,
-                since: Instant::now(),
-                use_for,
-            });
-        }
+    /// Keeps a connection on which nothing is under way. If there are `most` already, the oldest leaves.
+    pub fn keep(&self, conn: Conn, past: Past, most: usize, now: Instant) {
+        let idle = Idle {
+            conn,
+            past,
+            since: now,
+        };
+        // Closed when the lock has been given back.
+        let _surplus = self.state.lock().place(idle, most, now);
     }
 
-    /// The connection used last of those that are good for `target`, if that was less than `within` ago
-    /// and nothing has happened on it since. Those found closed are dropped on the way.
-    pub fn take(&self, within: Duration, target: u64) -> Option<Conn> {
+    /// The connection used last of those that are good for the request. Those found closed are dropped
+    /// on the way.
+    pub fn take(&self, wanted: &Wanted, now: Instant) -> Found {
         loop {
-            let newest = {
-                let mut idle = self.idle.lock();
-                let index = idle.iter().rposition(|idle| idle.use_for.admits(target))?;
-                if idle.get(index)?.since.elapsed() >= within {
-                    return None; // Every other one is older still; the next sweep has them.
-                }
-                idle.remove(index)
+            let Some((idle, rest)) = self.state.lock().newest(wanted, now) else {
+                return Found::Nothing;
             };
-            if socket::is_quiet(newest.conn.stream()) {
-                return Some(newest.conn);
+            match socket::look(idle.conn.stream()) {
+                Look::Quiet => return Found::Idle(idle.conn, rest),
+                Look::Bytes => return Found::Stray,
+                Look::Ended => {}
             }
         }
     }
 
-    /// Drops what is older than `within` or was closed by the upstream.
-    pub fn sweep(&self, within: Duration) {
-        self.idle
-            .lock()
-            .retain(|idle| idle.since.elapsed() < within && socket::is_quiet(idle.conn.stream()));
+    /// Drops what is older than `within`, was closed by the upstream, or is more than `most`. Says whether
+    /// bytes nobody asked for were among it: the caller calls [`Shelf::distrust`].
+    pub fn sweep(&self, within: Duration, most: usize, now: Instant) -> bool {
+        let mut dropped = Vec::new();
+        let mut strays = false;
+        {
+            let mut state = self.state.lock();
+            for idle in std::mem::take(&mut state.idle) {
+                let is_old = now.saturating_duration_since(idle.since) >= within;
+                // A look does not wait, and whoever comes meanwhile would find none of them.
+                let seen = socket::look(idle.conn.stream());
+                strays |= seen == Look::Bytes;
+                if is_old || seen != Look::Quiet {
+                    dropped.push(idle);
+                } else {
+                    state.idle.push_back(idle);
+                }
+            }
+            let surplus = state.idle.len().saturating_sub(most);
+            dropped.extend(state.idle.drain(..surplus));
+        }
+        strays
     }
 
     /// Drops all.
     pub fn clear(&self) {
-        self.idle.lock().clear();
+        let _dropped = std::mem::take(&mut self.state.lock().idle);
     }
 
     /// How many are kept.
     pub fn len(&self) -> usize {
-        self.idle.lock().len()
+        self.state.lock().idle.len()
     }
 
     /// Whether none is kept.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
+
+    /// A byte came that nobody asked for. The first one ends all connections, also those at work once
+    /// their exchange is over; from then on until [`REMEMBERED`] after the last one each serves one client.
+    pub fn distrust(&self, now: Instant) -> Episode {
+        let dropped = {
+            let mut state = self.state.lock();
+            self.has_strayed.store(true, Ordering::Release);
+            let until = now + REMEMBERED;
+            if let Some(distrust) = state.distrust_at(now) {
+                state.distrust = Some(Distrust { until, ..distrust });
+                return Episode::GoesOn;
+            }
+            state.distrust = Some(Distrust { since: now, until });
+            std::mem::take(&mut state.idle)
+        };
+        drop(dropped);
+        Episode::Begins
+    }
+
+    /// Until when each connection serves one client, if that is so.
+    pub fn distrusted_until(&self, now: Instant) -> Option<Instant> {
+        if !self.has_strayed.load(Ordering::Acquire) {
+            return None;
+        }
+        let distrust = self.state.lock().distrust_at(now);
+        distrust.map(|distrust| distrust.until)
+    }
+
+    /// Whether the upstream lost its trust during an exchange that began at `begun`: what comes on its
+    /// connection may be meant for somebody else.
+    pub fn lost_trust_since(&self, begun: Instant, now: Instant) -> bool {
+        self.has_strayed.load(Ordering::Acquire) && self.state.lock().lost_trust_since(begun, now)
+    }
+
+    /// A reused connection broke under a request: for [`REMEMBERED`] those that cannot be repeated get a fresh
+    /// one.
+    pub fn broke(&self, now: Instant) {
+        self.state.lock().broke = Some(now);
+    }
+}
+
+impl State {
+    /// Returns what is to be closed.
+    fn place(&mut self, idle: Idle, most: usize, now: Instant) -> Option<Idle> {
+        if most == 0 || self.lost_trust_since(idle.past.begun, now) {
+            return Some(idle);
+        }
+        let surplus = if self.idle.len() >= most {
+            self.idle.pop_front()
+        } else {
+            None
+        };
+        self.idle.push_back(idle);
+        surplus
+    }
+
+    /// The newest that is good for `wanted`, and whether more may come on it.
+    fn newest(&mut self, wanted: &Wanted, now: Instant) -> Option<(Idle, Rest)> {
+        let broke = self.broke.is_some_and(|at| is_within(REMEMBERED, at, now));
+        let within = match wanted.repeat {
+            Repeat::Possible => wanted.within,
+            Repeat::Never if broke => return None,
+            Repeat::Never => wanted.within.min(TRUSTED_IDLE),
+        };
+        let is_shared = self.distrust_at(now).is_none();
+        let index = self.idle.iter().rposition(|idle| {
+            idle.past.use_for.admits(wanted.target)
+                && (idle.past.client == wanted.client
+                    || is_shared && idle.rest_at(now) == Rest::Nothing)
+        })?;
+        let found = self.idle.get(index)?;
+        if !is_within(within, found.since, now) {
+            return None; // Every other one is older still; the next sweep has them.
+        }
+        let rest = found.rest_at(now);
+        Some((self.idle.remove(index)?, rest))
+    }
+
+    fn distrust_at(&self, now: Instant) -> Option<Distrust> {
+        self.distrust.filter(|distrust| now < distrust.until)
+    }
+
+    fn lost_trust_since(&self, begun: Instant, now: Instant) -> bool {
+        let distrust = self.distrust_at(now);
+        distrust.is_some_and(|distrust| begun <= distrust.since)
+    }
+}
+
+impl Idle {
+    /// Whether more may come, if nothing did until now.
+    fn rest_at(&self, now: Instant) -> Rest {
+        match self.past.rest {
+            Rest::Possible if is_within(QUIET, self.since, now) => Rest::Possible,
+            Rest::Possible | Rest::Nothing => Rest::Nothing,
+        }
+    }
+}
+
+/// Whether `at` was less than `time` before `now`.
+fn is_within(time: Duration, at: Instant, now: Instant) -> bool {
+    now.saturating_duration_since(at) < time
 }
 
 #[cfg(test)]
@@ -105,6 +335,16 @@ mod tests {
     use crate::net::socket::TICK;
 
     const LONG: Duration = Duration::from_secs(3600);
+    const MS: Duration = Duration::from_millis(1);
+    /// A millisecond less than [`REMEMBERED`].
+    const ALMOST: Duration = Duration::from_millis(599_999);
+
+    /// A shelf whose time the test makes pass, and the far ends of what is on it.
+    struct World {
+        shelf: Shelf,
+        now: Instant,
+        far: Vec<TcpStream>,
+    }
 
     fn pair() -> (Conn, TcpStream) {
         let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
@@ -113,55 +353,276 @@ mod tests {
         (Conn::prepared(near, TICK), listener.accept().unwrap().0)
     }
 
+    fn wanted(client: ClientId) -> Wanted {
+        Wanted {
+            target: 0,
+            client,
+            within: LONG,
+            repeat: Repeat::Possible,
+        }
+    }
+
+    impl World {
+        fn new() -> Self {
+            Self {
+                shelf: Shelf::default(),
+                now: Instant::now(),
+                far: Vec::new(),
+            }
+        }
+
+        fn past(&self, client: ClientId, rest: Rest) -> Past {
+            Past {
+                use_for: UseFor::Anything,
+                client,
+                begun: self.now,
+                rest,
+            }
+        }
+
+        /// Keeps a new connection; returns its number.
+        fn keep(&mut self, past: Past, most: usize) -> usize {
+            let (near, far) = pair();
+            self.far.push(far);
+            self.shelf.keep(near, past, most, self.now);
+            self.far.len() - 1
+        }
+
+        fn keep_of(&mut self, client: ClientId, rest: Rest) -> usize {
+            self.keep(self.past(client, rest), 64)
+        }
+
+        /// The number of the connection that is taken.
+        fn take(&self, wanted: &Wanted) -> Option<usize> {
+            match self.shelf.take(wanted, self.now) {
+                Found::Idle(conn, _) => {
+                    let name = conn.stream().local_addr().unwrap();
+                    let mut peers = self.far.iter().map(|far| far.peer_addr().unwrap());
+                    peers.position(|peer| peer == name)
+                }
+                Found::Stray => panic!("bytes nobody asked for"),
+                Found::Nothing => None,
+            }
+        }
+
+        fn sends(&mut self, number: usize, bytes: &[u8]) {
+            self.far[number].write_all(bytes).unwrap();
+            // The bytes are on loopback, but arrival is the kernel's business: wait for it.
+            let name = self.far[number].peer_addr().unwrap();
+            for idle in &self.shelf.state.lock().idle {
+                if idle.conn.stream().local_addr().unwrap() == name {
+                    idle.conn.stream().peek(&mut [0]).unwrap();
+                }
+            }
+        }
+    }
+
     #[test]
     fn the_last_used_connection_comes_back_first() {
-        let shelf = Shelf::default();
-        let (first, _far_first) = pair();
-        let (second, _far_second) = pair();
-        let port = second.stream().local_addr().unwrap().port();
-        shelf.keep(first, UseFor::Anything, 2);
-        shelf.keep(second, UseFor::Anything, 2);
-        let taken = shelf.take(LONG, 0).unwrap();
-        assert_eq!(taken.stream().local_addr().unwrap().port(), port);
-        assert_eq!(shelf.len(), 1);
+        let mut world = World::new();
+        let client = ClientId::next();
+        world.keep_of(client, Rest::Nothing);
+        let second = world.keep_of(client, Rest::Nothing);
+        assert_eq!(world.take(&wanted(ClientId::next())), Some(second));
+        assert_eq!(world.shelf.len(), 1);
     }
 
     #[test]
     fn a_connection_that_may_be_a_pipe_serves_no_other_target() {
-        let shelf = Shelf::default();
-        let (near, _far) = pair();
-        shelf.keep(near, UseFor::Target(1), 2);
-        assert!(shelf.take(LONG, 2).is_none());
-        assert!(shelf.take(LONG, 1).is_some());
+        let mut world = World::new();
+        let client = ClientId::next();
+        let past = Past {
+            use_for: UseFor::Target(1),
+            ..world.past(client, Rest::Nothing)
+        };
+        world.keep(past, 64);
+        let of_target = |target| Wanted {
+            target,
+            ..wanted(client)
+        };
+        assert_eq!(world.take(&of_target(2)), None);
+        assert_eq!(world.take(&of_target(1)), Some(0));
     }
 
     #[test]
-    fn a_connection_with_unasked_bytes_or_an_end_is_never_handed_out() {
-        let shelf = Shelf::default();
+    fn one_that_was_closed_is_passed_over_and_is_no_stray_byte() {
+        let mut world = World::new();
+        let client = ClientId::next();
+        let first = world.keep_of(client, Rest::Nothing);
         let (near, far) = pair();
-        shelf.keep(near, UseFor::Anything, 2);
+        let past = world.past(client, Rest::Nothing);
+        world.shelf.keep(near, past, 64, world.now);
         drop(far);
-        let (near, mut far) = pair();
-        far.write_all(b"HTTP/1.1 200 OK\r\n").unwrap();
-        shelf.keep(near, UseFor::Anything, 2);
-        // The bytes are on loopback, but arrival is the kernel's business: wait for it.
-        for idle in shelf.idle.lock().iter() {
-            idle.conn.stream().peek(&mut [0]).unwrap();
-        }
-        assert!(shelf.take(LONG, 0).is_none());
-        assert!(shelf.is_empty());
+        assert_eq!(world.take(&wanted(client)), Some(first));
+        assert!(world.shelf.is_empty());
+        assert_eq!(world.shelf.distrusted_until(world.now), None);
     }
 
     #[test]
-    fn neither_too_many_nor_too_old_ones_are_kept() {
-        let shelf = Shelf::default();
-        let (first, _far_first) = pair();
-        let (second, _far_second) = pair();
-        shelf.keep(first, UseFor::Anything, 1);
-        shelf.keep(second, UseFor::Anything, 1);
-        assert_eq!(shelf.len(), 1);
-        assert!(shelf.take(Duration::ZERO, 0).is_none());
-        shelf.sweep(Duration::ZERO);
-        assert!(shelf.is_empty());
+    fn unasked_bytes_are_told_and_their_connection_is_never_handed_out() {
+        let mut world = World::new();
+        let client = ClientId::next();
+        let number = world.keep_of(client, Rest::Nothing);
+        world.sends(number, b"HTTP/1.1 200 OK\r\n");
+        let found = world.shelf.take(&wanted(client), world.now);
+        assert!(matches!(found, Found::Stray), "{found:?}");
+        assert!(world.shelf.is_empty());
+    }
+
+    #[test]
+    fn a_sweep_finds_them_too() {
+        let mut world = World::new();
+        let client = ClientId::next();
+        world.keep_of(client, Rest::Nothing);
+        assert!(!world.shelf.sweep(LONG, 64, world.now));
+        let number = world.keep_of(client, Rest::Nothing);
+        world.sends(number, b"x");
+        assert!(world.shelf.sweep(LONG, 64, world.now));
+        assert_eq!(world.take(&wanted(client)), Some(0));
+    }
+
+    #[test]
+    fn when_there_are_too_many_the_oldest_leaves() {
+        let mut world = World::new();
+        let client = ClientId::next();
+        let past = world.past(client, Rest::Nothing);
+        for _ in 0..3 {
+            world.keep(past, 2);
+        }
+        assert_eq!(world.shelf.len(), 2);
+        assert_eq!(world.take(&wanted(client)), Some(2));
+        assert_eq!(world.take(&wanted(client)), Some(1));
+        world.keep(past, 0);
+        assert!(world.shelf.is_empty());
+    }
+
+    #[test]
+    fn a_sweep_drops_the_oldest_of_more_than_a_new_limit_allows() {
+        let mut world = World::new();
+        let client = ClientId::next();
+        for _ in 0..3 {
+            world.keep_of(client, Rest::Nothing);
+        }
+        world.shelf.sweep(LONG, 1, world.now);
+        assert_eq!(world.shelf.len(), 1);
+        assert_eq!(world.take(&wanted(client)), Some(2));
+    }
+
+    #[test]
+    fn one_that_is_too_old_is_neither_taken_nor_kept() {
+        let mut world = World::new();
+        let client = ClientId::next();
+        world.keep_of(client, Rest::Nothing);
+        world.now += Duration::from_secs(30);
+        let wanted = Wanted {
+            within: Duration::from_secs(30),
+            ..wanted(client)
+        };
+        assert_eq!(world.take(&wanted), None);
+        assert_eq!(world.shelf.len(), 1);
+        world.shelf.sweep(Duration::from_secs(30), 64, world.now);
+        assert!(world.shelf.is_empty());
+    }
+
+    #[test]
+    fn where_more_may_come_another_client_waits_for_silence_and_the_same_does_not() {
+        let mut world = World::new();
+        let (client, other) = (ClientId::next(), ClientId::next());
+        let number = world.keep_of(client, Rest::Possible);
+        world.now += 19 * MS;
+        assert_eq!(world.take(&wanted(other)), None);
+        assert_eq!(world.take(&wanted(client)), Some(number));
+        let number = world.keep_of(client, Rest::Possible);
+        world.now += 20 * MS;
+        assert_eq!(world.take(&wanted(other)), Some(number));
+    }
+
+    #[test]
+    fn one_without_an_own_silence_is_passed_over_for_an_older_one() {
+        let mut world = World::new();
+        let client = ClientId::next();
+        let first = world.keep_of(client, Rest::Nothing);
+        world.keep_of(client, Rest::Possible);
+        assert_eq!(world.take(&wanted(ClientId::next())), Some(first));
+    }
+
+    #[test]
+    fn whether_more_may_come_is_told_with_the_connection() {
+        let mut world = World::new();
+        let client = ClientId::next();
+        for (pause, expected) in [(Duration::ZERO, Rest::Possible), (20 * MS, Rest::Nothing)] {
+            world.keep_of(client, Rest::Possible);
+            world.now += pause;
+            match world.shelf.take(&wanted(client), world.now) {
+                Found::Idle(_, rest) => assert_eq!(rest, expected),
+                found @ (Found::Stray | Found::Nothing) => panic!("{found:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_repeated_gets_one_that_was_just_used_and_none_after_one_broke() {
+        let mut world = World::new();
+        let client = ClientId::next();
+        let once = Wanted {
+            repeat: Repeat::Never,
+            ..wanted(client)
+        };
+        world.keep_of(client, Rest::Nothing);
+        world.now += 1000 * MS;
+        assert_eq!(world.take(&once), None);
+        let second = world.keep_of(client, Rest::Nothing);
+        world.now += 999 * MS;
+        assert_eq!(world.take(&once), Some(second));
+        world.shelf.broke(world.now);
+        world.now += ALMOST;
+        let third = world.keep_of(client, Rest::Nothing);
+        assert_eq!(world.take(&once), None);
+        world.now += MS;
+        assert_eq!(world.take(&once), Some(third));
+    }
+
+    #[test]
+    fn the_first_stray_byte_ends_all_connections_those_at_work_included() {
+        let mut world = World::new();
+        let client = ClientId::next();
+        let at_work = world.past(client, Rest::Nothing);
+        world.keep_of(client, Rest::Nothing);
+        assert_eq!(world.shelf.distrust(world.now), Episode::Begins);
+        assert!(world.shelf.is_empty());
+        assert!(world.shelf.lost_trust_since(at_work.begun, world.now));
+        world.now += MS;
+        world.keep(at_work, 64);
+        assert!(world.shelf.is_empty());
+    }
+
+    #[test]
+    fn without_trust_a_connection_serves_the_client_that_used_it_last() {
+        let mut world = World::new();
+        let (client, other) = (ClientId::next(), ClientId::next());
+        world.shelf.distrust(world.now);
+        world.now += MS;
+        let number = world.keep_of(client, Rest::Nothing);
+        world.now += 1000 * MS;
+        assert_eq!(world.take(&wanted(other)), None);
+        assert_eq!(world.take(&wanted(client)), Some(number));
+    }
+
+    #[test]
+    fn trust_comes_back_ten_minutes_after_the_last_stray_byte() {
+        let mut world = World::new();
+        let (client, other) = (ClientId::next(), ClientId::next());
+        world.shelf.distrust(world.now);
+        world.now += ALMOST;
+        let number = world.keep_of(client, Rest::Nothing);
+        assert_eq!(world.shelf.distrust(world.now), Episode::GoesOn);
+        world.now += ALMOST;
+        assert_eq!(world.take(&wanted(other)), None);
+        let until = world.shelf.distrusted_until(world.now);
+        assert_eq!(until, Some(world.now + MS));
+        world.now += MS;
+        assert_eq!(world.take(&wanted(other)), Some(number));
+        assert_eq!(world.shelf.distrusted_until(world.now), None);
+        assert_eq!(world.shelf.distrust(world.now), Episode::Begins);
     }
 }

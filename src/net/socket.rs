@@ -127,17 +127,29 @@ pub fn send(stream: &TcpStream, parts: &[IoSlice<'_>], wait: Wait) -> io::Result
     }
 }
 
-/// Whether a silent connection can be used: neither data nor an end nor an error is pending.
-pub fn is_quiet(stream: &TcpStream) -> bool {
+/// What there is on a connection over which nothing should come now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Look {
+    /// Nothing.
+    Quiet,
+    /// Bytes nobody asked for.
+    Bytes,
+    /// The peer has closed or reset it.
+    Ended,
+}
+
+/// Looks without waiting, and without taking anything.
+pub fn look(stream: &TcpStream) -> Look {
     let mut byte = [0_u8; 1];
-    matches!(
-        recv(
-            stream,
-            &mut byte,
-            RecvFlags::PEEK.union(RecvFlags::DONTWAIT)
-        ),
-        Err(Errno::AGAIN)
-    )
+    let flags = RecvFlags::PEEK.union(RecvFlags::DONTWAIT);
+    loop {
+        return match recv(stream, &mut byte, flags) {
+            Err(Errno::INTR) => continue,
+            Err(Errno::AGAIN) => Look::Quiet,
+            Ok((_, 0)) | Err(_) => Look::Ended,
+            Ok(_) => Look::Bytes,
+        };
+    }
 }
 
 /// What is asked of one socket in [`wait_for`].

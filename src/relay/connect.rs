@@ -126,7 +126,16 @@ impl Exchange<'_> {
             self.report.route = RouteTaken::Upstream(Arc::clone(lease.upstream()));
         }
         self.course.persistence = Persistence::Close(CloseReason::ConnectRefused);
-        self.respond(hop, head, framing).map(Done::Answered)
+        let begun = hop.begun;
+        match self.respond(hop, head, framing) {
+            Ok(persistence) => Ok(Done::Answered(persistence)),
+            Err((failed, lease)) => {
+                if let (Some(lease), Failed::Hop(error)) = (&lease, &failed) {
+                    self.blame(lease, begun, &error);
+                }
+                Err(failed)
+            }
+        }
     }
 
     /// The tunnel that follows a 101 (RFC 9110 §7.8).

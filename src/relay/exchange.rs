@@ -9,9 +9,9 @@ use std::hash::BuildHasher;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use crate::balance::failover::{self, AttemptError, Next, Replay};
+use crate::balance::failover::{self, AttemptError, Next};
 use crate::balance::pool::Tried;
 use crate::balance::reason::Doubt;
 use crate::balance::upstream::Lease;
@@ -19,27 +19,23 @@ use crate::net::conn::Conn;
 use crate::net::dial::{self, DialError};
 use crate::net::memory::Memory;
 use crate::net::resolve::Resolver;
-use crate::net::shelf::UseFor;
-use crate::net::socket::{self, TICK};
+use crate::net::shelf::Rest;
 use crate::protocol::answer::{HopFailure, Refusal};
 use crate::protocol::credentials::Credentials;
 use crate::protocol::head::{HeadMemory, RequestHead};
-use crate::protocol::persistence::{self, NextHopPersistence, Persistence};
+use crate::protocol::persistence::{self, Persistence};
 use crate::protocol::rewrite::{self, Form, HopConnection, MaxForwards, RequestRewrite, Via};
 use crate::protocol::target::{AbsoluteForm, Authority};
 use crate::route::Route;
 
 use super::access;
-use super::attempt::{Bound, BoundTo, Failed, Hop, HopOrigin};
+use super::attempt::{BoundTo, Failed, Hop, HopOrigin};
 use super::connect::TunnelAnswer;
 use super::flow::Flow;
 use super::report::{self, Report, RouteTaken};
 use super::session::Worker;
 use super::upload::Upload;
-use super::{Client, Context, Snapshot};
-
-/// A connection idle for longer than this is not trusted with a request that cannot be repeated.
-const TRUSTED_IDLE: Duration = Duration::from_secs(1);
+use super::{Client, Context, Snapshot, reuse};
 
 /// The most upstreams one request is tried at.
 const MOST_ATTEMPTS: usize = 3;
@@ -318,19 +314,20 @@ impl Exchange<'_> {
             let (Failed::Hop(error), Some(lease)) = (&failed, lease) else {
                 return Err(failed);
             };
-            if origin == HopOrigin::Fresh || !is_staleness(error) {
+            if !reuse::explains(origin, error) {
                 self.blame(&lease, begun, error);
                 return Err(failed);
             }
-            if self.next_after(error) != Next::Failover {
+            self.broke(&lease, error);
+            if !self.may_be_sent_afresh(error) {
                 return Err(failed);
             }
-            // Nobody failed: the connection had died while it was idle.
+            // Nobody failed: something had happened to the connection while it was idle.
             hop = self.dial_upstream(lease, begun)?;
         }
     }
 
-    fn next_after(&self, error: &AttemptError) -> Next {
+    pub(super) fn next_after(&self, error: &AttemptError) -> Next {
         failover::next(error, self.head.method(), self.course.upload.replay())
     }
 
@@ -342,13 +339,13 @@ impl Exchange<'_> {
         self.report.route = RouteTaken::Direct;
         self.report.attempts += 1;
         let to = BoundTo::Origin(target.authority.clone());
-        let bound = self.take_bound(&to).filter(|bound| {
+        let bound = self.take_bound(&to, None).filter(|bound| {
             // It was dialed for another request, and maybe under other rules.
             let there = bound.conn.stream().peer_addr();
             there.is_ok_and(|there| self.may_reach(there.ip()))
         });
         let (conn, origin) = match bound {
-            Some(bound) => (bound.conn, HopOrigin::Reused),
+            Some(bound) => (bound.conn, HopOrigin::Reused(Rest::Nothing)),
             None => (
                 self.dial_origin().map_err(Failed::Refused)?,
                 HopOrigin::Fresh,
@@ -373,14 +370,12 @@ impl Exchange<'_> {
             };
             match &failed {
                 Failed::Hop(error)
-                    if origin == HopOrigin::Reused
-                        && is_staleness(error)
-                        && self.next_after(error) == Next::Failover => {}
+                    if reuse::explains(origin, error) && self.may_be_sent_afresh(error) => {}
                 Failed::Hop(_) | Failed::Refused(_) | Failed::Closed(_) => {
                     return Err(refused(failed));
                 }
             }
-            // Nobody failed: the connection had died while it was idle.
+            // Nobody failed: something had happened to the connection while it was idle.
             let conn = self.dial_origin().map_err(Failed::Refused)?;
             hop = Hop::new(conn, None, begun, HopOrigin::Fresh);
         }
@@ -392,6 +387,11 @@ impl Exchange<'_> {
         let limit = self.snapshot.config.limits.response_timeout;
         let origin = hop.origin;
         let (head, framing) = match self.ask(&mut hop, limit) {
+            Ok(Some(_)) if self.may_be_anothers(&hop) => {
+                hop.count_bytes();
+                let failed = Failed::no_response(HopFailure::Closed);
+                return Err((failed, hop.lease, origin));
+            }
             Ok(Some(answer)) => answer,
             Ok(None) => return Ok(Done::Asked(hop)),
             Err(failed) => {
@@ -404,7 +404,7 @@ impl Exchange<'_> {
         }
         self.respond(hop, head, framing)
             .map(Done::Answered)
-            .map_err(|failed| (failed, None, origin))
+            .map_err(|(failed, lease)| (failed, lease, origin))
     }
 
     fn write_request(
@@ -432,42 +432,15 @@ impl Exchange<'_> {
         self.out = out;
     }
 
-    /// The connection to `to` that is bound to this client, unless something has happened on it since:
-    /// unasked bytes would be taken for the answer to this request.
-    fn take_bound(&mut self, to: &BoundTo) -> Option<Bound> {
-        let bound = self.client.bound.take_if(|bound| bound.to == *to)?;
-        let is_usable =
-            bound.use_for.admits(self.target_hash()) && socket::is_quiet(bound.conn.stream());
-        is_usable.then_some(*bound)
-    }
-
     /// A connection to the upstream of `lease`: the one bound to this client, an idle one, or a new one.
     fn connect_upstream(&mut self, lease: Lease, begun: Instant) -> Result<Hop, Failed> {
-        let to = BoundTo::Upstream(lease.upstream().id());
-        if let Some(bound) = self.take_bound(&to) {
-            return Ok(Hop::new(bound.conn, Some(lease), begun, HopOrigin::Reused));
+        match self.reuse(&lease) {
+            Some((conn, rest)) => {
+                let origin = HopOrigin::Reused(rest);
+                Ok(Hop::new(conn, Some(lease), begun, origin))
+            }
+            None => self.dial_upstream(lease, begun),
         }
-        let limits = &self.snapshot.config.limits;
-        let repeatable = failover::is_repeatable(self.head.method())
-            && self.course.upload.is_finished()
-            && self.course.upload.replay() == Replay::Whole;
-        let within = if repeatable {
-            limits.upstream_idle
-        } else {
-            limits.upstream_idle.min(TRUSTED_IDLE)
-        };
-        let idle = self.snapshot.shelf(lease.upstream());
-        if let Some(mut conn) = idle.and_then(|idle| idle.take(within, self.target_hash())) {
-            lease
-                .upstream()
-                .vitals()
-                .counters
-                .connections_reused
-                .fetch_add(1, Ordering::Relaxed);
-            conn.borrow_memory(&mut self.from_hop);
-            return Ok(Hop::new(conn, Some(lease), begun, HopOrigin::Reused));
-        }
-        self.dial_upstream(lease, begun)
     }
 
     /// A new connection to the upstream of `lease`, which is blamed if there is none.
@@ -556,43 +529,6 @@ impl Exchange<'_> {
         let hash = || self.ctx.target_hasher.hash_one(self.authority);
         *self.course.target_hash.get_or_init(hash)
     }
-
-    /// Keeps a connection whose exchange is complete: for this client alone if it is bound to it.
-    pub(super) fn keep(&mut self, hop: Hop, keeps: NextHopPersistence) {
-        let credentials = hop
-            .lease
-            .as_ref()
-            .and_then(|lease| lease.upstream().spec.credentials.as_ref());
-        let use_for = match (keeps, credentials) {
-            (NextHopPersistence::Keeps, _) => UseFor::Anything,
-            (NextHopPersistence::KeepsUnsaid, None) => UseFor::Target(self.target_hash()),
-            // If it is a pipe to the origin by now, that one must not get our credentials.
-            (NextHopPersistence::KeepsUnsaid, Some(_)) | (NextHopPersistence::Closes, _) => return,
-        };
-        let to = match &hop.lease {
-            Some(lease) => BoundTo::Upstream(lease.upstream().id()),
-            None => BoundTo::Origin(self.authority.clone()),
-        };
-        self.client.binds |= self.course.binds;
-        if self.client.binds {
-            let conn = hop.conn;
-            self.client.bound = Some(Box::new(Bound { conn, to, use_for }));
-            return;
-        }
-        let Some(lease) = hop.lease else {
-            return; // Origins are not kept.
-        };
-        let most = self.snapshot.config.limits.upstream_idle_connections;
-        let upstream = lease.upstream();
-        if let Some(shelf) = self.snapshot.shelf(upstream)
-            && !upstream.vitals().is_offline()
-        {
-            let mut conn = hop.conn;
-            conn.limit_read(TICK);
-            conn.lay_aside(&mut self.from_hop);
-            shelf.keep(conn, use_for, most);
-        }
-    }
 }
 
 /// What a client is told when no other next hop is tried. After the first byte of the response there
@@ -603,15 +539,5 @@ fn refused(failed: Failed) -> Failed {
             Failed::Refused(Refusal::NextHop(failure))
         }
         Failed::Hop(AttemptError::Truncated(_)) | Failed::Refused(_) | Failed::Closed(_) => failed,
-    }
-}
-
-/// Whether a connection that was idle before may simply have been closed meanwhile.
-fn is_staleness(error: &AttemptError) -> bool {
-    match error {
-        AttemptError::NotSent(failure) | AttemptError::NoResponse(failure) => {
-            matches!(failure, HopFailure::Closed | HopFailure::Reset)
-        }
-        AttemptError::Truncated(_) => false,
     }
 }

@@ -8,6 +8,7 @@
 //! - [`attempt`]: one try at one next hop, up to its final response head
 //! - [`respond`]: the final response, from the next hop to the client
 //! - [`duplex`]: the same while the request body still comes
+//! - `reuse`: idle connections of next hops, and whether they can be trusted
 //! - `bulk`: bodies from socket to socket without a copy
 //! - `flow`: whether bodies are waited for
 //! - [`connect`]: CONNECT, and the start of every tunnel
@@ -29,6 +30,7 @@ mod flow;
 mod introduction;
 pub mod report;
 pub mod respond;
+mod reuse;
 pub mod session;
 #[cfg(test)]
 mod tests;
@@ -56,7 +58,7 @@ use crate::net::memory::Memory;
 use crate::net::permits::{ClientPermit, Permit};
 use crate::net::pipe::Pipes;
 use crate::net::resolve::Resolver;
-use crate::net::shelf::Shelf;
+use crate::net::shelf::{ClientId, Shelf};
 use crate::net::socket;
 use crate::net::threads::LongThreads;
 use crate::net::tunnel::Tunnels;
@@ -196,7 +198,7 @@ impl Snapshot {
         for upstream in self.pool.upstreams() {
             if let Some(shelf) = self.shelf(upstream) {
                 if !upstream.vitals().is_offline() && upstream.is_in_service() {
-                    shelf.sweep(self.config.limits.upstream_idle);
+                    reuse::sweep(upstream, shelf, &self.config.limits);
                 } else {
                     shelf.clear();
                 }
@@ -222,6 +224,8 @@ impl Snapshot {
 /// One client's connection between and during its exchanges.
 #[derive(Debug)]
 pub struct Client {
+    /// Which connection this is.
+    pub id: ClientId,
     /// The socket and its unread bytes.
     pub conn: Conn,
     /// Who it is.
@@ -261,6 +265,7 @@ impl Client {
         permits: (Permit, ClientPermit),
     ) -> Self {
         Self {
+            id: ClientId::next(),
             conn,
             address,
             arrival,

@@ -7,18 +7,20 @@ use std::io::IoSlice;
 use std::time::Instant;
 
 use crate::balance::failover::AttemptError;
+use crate::balance::upstream::Lease;
 use crate::net::socket::{self, Received, TICK};
 use crate::protocol::answer::HopFailure;
 use crate::protocol::body::{BodyCoder, Sent};
 use crate::protocol::framing::{self, Framing};
 use crate::protocol::head::{ResponseHead, Version};
-use crate::protocol::persistence::{self, CloseReason, Persistence};
+use crate::protocol::persistence::{CloseReason, Persistence};
 use crate::protocol::rewrite::{self, KeepAlive, ResponseRewrite, SentFraming, Switch};
 use crate::stop::Stage;
 
 use super::attempt::{Failed, Hop};
 use super::evidence;
 use super::exchange::{ClientEnd, Exchange};
+use super::reuse::After;
 
 /// How the body of a response travels on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,14 +91,14 @@ impl Exchange<'_> {
     /// Passes the response on. Returns whether the client's connection goes on.
     ///
     /// # Errors
-    /// When the response could not be completed. The client's connection must be closed, unless the error
-    /// says that nothing of it was sent.
+    /// When the response could not be completed, with the lease. The client's connection must be closed,
+    /// unless the error says that nothing of it was sent.
     pub(super) fn respond(
         &mut self,
         mut hop: Hop,
         head: ResponseHead,
         framing: Framing,
-    ) -> Result<Persistence, Failed> {
+    ) -> Result<Persistence, (Failed, Option<Lease>)> {
         let passage = Passage::of(framing, &head, self.head.version());
         let persistence = self.persistence_after(passage);
         let how = ResponseRewrite {
@@ -120,22 +122,19 @@ impl Exchange<'_> {
         self.out = out;
         hop.count_bytes();
         if let Err(error) = copied {
-            self.blame_truncation(&hop, &error);
             if matches!(error, Failed::Hop(AttemptError::NoResponse(_))) {
                 self.report.status = None;
             } else if passage.declared == SentFraming::UntilClose {
                 // An orderly end would look like the end of the body.
                 self.client_end = ClientEnd::Reset;
             }
-            return Err(error);
+            return Err((error, hop.lease));
         }
         self.course.binds |= rewrite::binds_connection(head.fields());
-        let keeps = persistence::next_hop_keeps(&head);
+        let after = After::of(self.head.method(), &head);
         self.scratch_response = head.into_memory();
-        // Unasked bytes behind a response poison the connection for whoever would come next.
-        let is_clean = framing != Framing::UntilClose && hop.conn.unread().is_empty();
-        if is_clean && self.course.upload.is_delivered() {
-            self.keep(hop, keeps);
+        if framing != Framing::UntilClose && self.course.upload.is_delivered() {
+            self.keep(hop, after);
         }
         Ok(persistence)
     }
@@ -234,13 +233,6 @@ impl Exchange<'_> {
             return Err(truncated(HopFailure::Stalled));
         }
         Ok(())
-    }
-
-    /// A body that the next hop broke off is a doubt about it; whatever the client did is not.
-    fn blame_truncation(&mut self, hop: &Hop, error: &Failed) {
-        if let (Some(lease), Failed::Hop(error)) = (&hop.lease, error) {
-            self.blame(lease, hop.begun, error);
-        }
     }
 }
 

@@ -431,6 +431,31 @@ fn a_new_token_counts_from_the_reload_on() {
 }
 
 #[test]
+fn stray_bytes_of_an_upstream_are_told() {
+    let upstream = Upstream::by_hand("a");
+    let proxy = Proxy::with_yaml(ADMIN, [&upstream]);
+    let (_, status) = ask(&proxy, "GET /status");
+    assert!(status.contains("\"distrusted_until\":null"), "{status}");
+    let mut client = proxy.client();
+    client.get("http://o.test/");
+    let (mut hop, _) = upstream.accept_and_read_request();
+    hop.send("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\npageX");
+    client.expect_status(200).expect_body("page");
+    hop.expect_gone();
+    check(
+        &metrics(&proxy),
+        &[
+            ("upstream_strays_total{upstream=\"a\"}", 1),
+            ("upstream_distrusted{upstream=\"a\"}", 1),
+            ("upstream_reuse_broken_total{upstream=\"a\"}", 0),
+        ],
+    );
+    let (_, status) = ask(&proxy, "GET /status");
+    assert!(status.contains("\"strays\":1,"), "{status}");
+    assert!(status.contains("\"distrusted_until\":\"2"), "{status}");
+}
+
+#[test]
 fn ten_thousand_upstreams_are_told() {
     let member = |n: u32| {
         let address = SocketAddr::from(([127, 1, n.to_be_bytes()[2], n.to_be_bytes()[3]], 9));

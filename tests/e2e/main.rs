@@ -109,6 +109,9 @@ mod health;
 /// Idle connections to upstreams.
 mod reuse;
 
+/// What comes on them unasked.
+mod strays;
+
 /// How much is taken on.
 mod limits;
 

@@ -430,3 +430,23 @@ fn kept_connections_give_way_when_descriptors_run_out() {
         "it was no upstream's fault"
     );
 }
+
+/// Once, not for each of them.
+#[test]
+fn stray_bytes_of_an_upstream_are_in_the_log() {
+    let a = Upstream::answering("a", |hop, _| {
+        hop.send("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\npageX");
+    });
+    let process = Process::start("{}", [&a]);
+    let mut client = process.client();
+    for _ in 0..3 {
+        client.send(GET).expect_status(200).expect_body("page");
+    }
+    let line = "upstream a sent bytes nobody asked for: its connections are not shared between \
+        clients for 10 minutes";
+    process.wait_for_log(line);
+    process.signal(Signal::TERM);
+    process.wait_for_log("stopped");
+    let told = |log: &Vec<String>| log.iter().filter(|said| said.contains(line)).count();
+    assert_eq!(told(&process.log.lock()), 1);
+}

@@ -11,7 +11,7 @@ const POST: &str = "POST http://o.test/ HTTP/1.1\r\nHost: o.test\r\nContent-Leng
 
 #[test]
 fn clients_share_idle_connections() {
-    let a = Upstream::echo_ok("a");
+    let a = keeping("a");
     let proxy = Proxy::over([&a]);
     for _ in 0..10 {
         proxy.client().send(GET).expect_status(200);
@@ -127,7 +127,7 @@ fn an_idle_connection_is_closed_when_its_time_is_over() {
 }
 
 #[test]
-fn no_more_idle_connections_are_kept_than_the_file_says() {
+fn of_more_idle_connections_than_the_file_says_the_oldest_leave() {
     let a = Upstream::by_hand("a");
     let proxy = Proxy::with_yaml("limits: {upstream_idle_connections: 2}", [&a]);
     let mut pairs = Vec::new();
@@ -136,13 +136,13 @@ fn no_more_idle_connections_are_kept_than_the_file_says() {
         // The answer may be here before the connection has found its place, or none.
         wait_until(|| proxy.upstream("a").active == 3 - before as u64);
     }
-    // The last two found no place.
-    for (_, hop) in &mut pairs[2..] {
+    // The first two made way.
+    for (_, hop) in &mut pairs[..2] {
         hop.expect_closed();
     }
     let mut again = pairs.remove(0).0;
     again.send(GET);
-    let (_, kept) = &mut pairs[0];
+    let (_, kept) = &mut pairs[2];
     kept.read_request();
     kept.send_ok("kept");
     again.expect_status(200).expect_body("kept");
@@ -314,6 +314,14 @@ fn a_bound_connection_that_broke_is_replaced() {
     proxy.expect_online("a");
 }
 
+/// Says of every connection that it is kept.
+fn keeping(name: &str) -> Upstream {
+    let body = name.to_owned();
+    Upstream::answering(name, move |hop, _| {
+        hop.send_kept(&body);
+    })
+}
+
 /// So many exchanges at once, each up to the request at the upstream.
 #[track_caller]
 fn open(proxy: &Proxy, upstream: &Upstream, count: usize) -> Vec<(Client, Hop)> {
@@ -336,7 +344,7 @@ fn finished(proxy: &Proxy, pairs: Vec<(Client, Hop)>) -> Vec<(Client, Hop)> {
 }
 
 fn answered((mut client, mut hop): (Client, Hop)) -> (Client, Hop) {
-    hop.send_ok("done");
+    hop.send_kept("done");
     client.expect_status(200).expect_body("done");
     (client, hop)
 }

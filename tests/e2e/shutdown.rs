@@ -221,7 +221,7 @@ fn what_waits_in_the_queue_is_served() {
     second.send(GET);
     wait_until(|| proxy.counts().queue == 1 || a.connections() == 2);
     let drained = drain(&proxy, || {
-        hop.send_ok("first");
+        hop.send_kept("first");
         first.expect_status(200);
         let mut hop = if a.connections() == 2 {
             a.accept()

@@ -1,10 +1,10 @@
 //! The shelf: an idle connection has one owner, a closed one has none.
 
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use http_proxy_lb::net::conn::Conn;
-use http_proxy_lb::net::shelf::{Shelf, UseFor};
+use http_proxy_lb::net::shelf::{ClientId, Found, Past, Repeat, Rest, Shelf, UseFor, Wanted};
 use http_proxy_lb::net::socket::TICK;
 
 use super::explorer::{Step, explore, orders_of};
@@ -16,6 +16,8 @@ type Pair = (TcpStream, TcpStream);
 
 struct World {
     shelf: Shelf,
+    client: ClientId,
+    now: Instant,
     /// What each thread has taken.
     owned: [Option<Conn>; 3],
     /// The far ends; one that is closed is gone.
@@ -48,6 +50,8 @@ fn conn(stream: TcpStream) -> Conn {
 fn world(pairs: Vec<Pair>, kept: usize, most: usize) -> World {
     let mut world = World {
         shelf: Shelf::default(),
+        client: ClientId::next(),
+        now: Instant::now(),
         owned: [None, None, None],
         peers: Vec::new(),
         all: pairs.len(),
@@ -56,9 +60,7 @@ fn world(pairs: Vec<Pair>, kept: usize, most: usize) -> World {
     for (index, (near, far)) in pairs.into_iter().enumerate() {
         world.peers.push(Some(far));
         if index < kept {
-            world
-                .shelf
-                .keep(conn(near), UseFor::Target(index as u64 % 2), most);
+            world.put(conn(near), UseFor::Target(index as u64 % 2));
         } else {
             world.owned[2] = Some(conn(near));
         }
@@ -69,7 +71,17 @@ fn world(pairs: Vec<Pair>, kept: usize, most: usize) -> World {
 impl World {
     /// Whatever is taken is open at that moment.
     fn take(&mut self, thread: usize, target: u64) {
-        self.owned[thread] = self.shelf.take(LONG, target);
+        let wanted = Wanted {
+            target,
+            client: self.client,
+            within: LONG,
+            repeat: Repeat::Possible,
+        };
+        self.owned[thread] = match self.shelf.take(&wanted, self.now) {
+            Found::Idle(conn, _) => Some(conn),
+            Found::Nothing => None,
+            Found::Stray => panic!("nobody sends anything"),
+        };
         if let Some(taken) = &self.owned[thread] {
             let name = taken.stream().local_addr().expect("its address");
             let peers = self.peers.iter().flatten();
@@ -82,8 +94,22 @@ impl World {
 
     fn keep(&mut self, thread: usize) {
         if let Some(conn) = self.owned[thread].take() {
-            self.shelf.keep(conn, UseFor::Anything, self.most);
+            self.put(conn, UseFor::Anything);
         }
+    }
+
+    fn put(&self, conn: Conn, use_for: UseFor) {
+        let past = Past {
+            use_for,
+            client: self.client,
+            begun: self.now,
+            rest: Rest::Nothing,
+        };
+        self.shelf.keep(conn, past, self.most, self.now);
+    }
+
+    fn sweep(&self) {
+        assert!(!self.shelf.sweep(LONG, self.most, self.now));
     }
 
     fn check(&self) {
@@ -113,7 +139,7 @@ fn an_idle_connection_has_one_owner_in_every_order_of_take_keep_sweep_and_clear(
         &[|w| w.take(0, 0), |w| w.keep(0)],
         &[|w| w.take(1, 1), |w| w.keep(1)],
         &[|w| w.keep(2), |w| w.take(2, 0)],
-        &[|w| w.shelf.sweep(LONG)],
+        &[|w| w.sweep()],
         &[|w| w.shelf.clear()],
     ];
     let orders = explore(|| world(again(&pairs), 2, 2), &threads, World::check);
@@ -127,7 +153,7 @@ fn a_connection_that_its_upstream_closed_is_never_taken() {
         &[|w| w.take(0, 0), |w| w.keep(0)],
         &[|w| w.take(1, 1)],
         &[|w| w.peers[0] = None],
-        &[|w| w.shelf.sweep(LONG)],
+        &[|w| w.sweep()],
     ];
     let new = || world((0..2).map(|_| pair(&listener)).collect(), 2, 2);
     let orders = explore(new, &threads, World::check);

@@ -3,14 +3,14 @@
 
 use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use http_proxy_lb::balance::pool::Tried;
 use http_proxy_lb::balance::upstream::Lease;
 use http_proxy_lb::config::{self, checked::Config};
 use http_proxy_lb::net::conn::Conn;
 use http_proxy_lb::net::resolve::Resolver;
-use http_proxy_lb::net::shelf::{Shelf, UseFor};
+use http_proxy_lb::net::shelf::{ClientId, Past, Rest, Shelf, UseFor};
 use http_proxy_lb::net::socket::TICK;
 use http_proxy_lb::relay::{Context, Snapshot};
 
@@ -72,7 +72,14 @@ impl World {
         let lease = exchange.lease.expect("somebody is online");
         if let Some(shelf) = self.ctx.snapshot().shelf(lease.upstream()) {
             let stream = self.stream.try_clone().expect("a descriptor");
-            shelf.keep(Conn::prepared(stream, TICK), UseFor::Anything, 64);
+            let now = Instant::now();
+            let past = Past {
+                use_for: UseFor::Anything,
+                client: ClientId::next(),
+                begun: now,
+                rest: Rest::Nothing,
+            };
+            shelf.keep(Conn::prepared(stream, TICK), past, 64, now);
             self.kept += usize::from(lease.upstream().url() == IN_BOTH);
         }
     }

@@ -78,7 +78,11 @@ fn serve(stream: TcpStream, shared: &Shared) -> io::Result<()> {
     let mut input = BufReader::with_capacity(WINDOW, stream);
     while let Some(head) = Head::read(&mut input)? {
         let target = head.word(1).to_owned();
-        let path = target.trim_start_matches('/');
+        // A proxy that has become a pipe passes the absolute form on.
+        let path = match target.strip_prefix("http://") {
+            Some(absolute) => absolute.split_once('/').map_or("", |(_, path)| path),
+            None => target.trim_start_matches('/'),
+        };
         let (area, rest) = path.split_once('/').unwrap_or((path, ""));
         match area {
             "pattern" => send_pattern(&mut output, Framed::Length, rest)?,
@@ -96,14 +100,16 @@ fn serve(stream: TcpStream, shared: &Shared) -> io::Result<()> {
             "endless" => return endless(&mut output),
             "git" => git(&head, &mut input, &mut output, shared)?,
             "stubborn" => send_pattern(&mut output, Framed::Chunked, "100")?,
+            "own" => answer(&mut output, "200 OK", rest.as_bytes())?,
+            "late" => answer_late(&mut output)?,
             "ok" => answer(&mut output, "200 OK", b"ok\n")?,
             _ => answer(&mut output, "404 Not Found", b"no such thing\n")?,
         }
-        // The stubborn one is what a proxy must be prepared for.
+        // The stubborn ones are what a proxy must be prepared for.
         let close = head
             .field("connection")
             .is_some_and(|value| value == "close");
-        if close && area != "stubborn" {
+        if close && !["stubborn", "own", "late"].contains(&area) {
             return Ok(());
         }
     }
@@ -121,6 +127,13 @@ fn answer(output: &mut TcpStream, status: &str, body: &[u8]) -> io::Result<()> {
     let mut message = format!("HTTP/1.1 {status}\r\nContent-Length: {length}\r\n\r\n").into_bytes();
     message.extend_from_slice(body);
     output.write_all(&message)
+}
+
+/// To HEAD: the body comes all the same, a moment later.
+fn answer_late(output: &mut TcpStream) -> io::Result<()> {
+    output.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 45\r\n\r\n")?;
+    thread::park_timeout(Duration::from_millis(3));
+    output.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 7\r\n\r\nFOREIGN")
 }
 
 /// As many bytes of the pattern as the path says.

@@ -108,25 +108,34 @@ pub(crate) fn squid(tls_port: u16) -> Proxy {
 
 /// tinyproxy with Basic authentication. It answers in HTTP/1.0 and closes each connection.
 pub(crate) fn tinyproxy() -> Proxy {
-    const LOGIN: Login = Login {
+    tinyproxy_for(Some(Login {
         user: "bob",
         password: "sesame",
-    };
+    }))
+}
+
+/// tinyproxy for everybody who can reach it.
+pub(crate) fn open_tinyproxy() -> Proxy {
+    tinyproxy_for(None)
+}
+
+fn tinyproxy_for(login: Option<Login>) -> Proxy {
     let folder = Folder::new();
     let port = free_port();
     let log = folder.shared("tinyproxy").join("log");
+    let authentication = login.map_or_else(String::new, |login| {
+        format!("BasicAuth {} {}\n", login.user, login.password)
+    });
     let config = folder.write(
         "tinyproxy.conf",
         format!(
             "Port {port}\nListen 127.0.0.1\nTimeout 600\nLogFile \"{}\"\nLogLevel Warning\n\
-             MaxClients 600\nAllow 127.0.0.1\nViaProxyName \"tinyproxy\"\nBasicAuth {} {}\n",
-            log.display(),
-            LOGIN.user,
-            LOGIN.password
+             MaxClients 600\nAllow 127.0.0.1\nViaProxyName \"tinyproxy\"\n{authentication}",
+            log.display()
         ),
     );
     let output = folder.path().join("output");
-    Proxy::new("tinyproxy", Some(LOGIN), folder, move || {
+    Proxy::new("tinyproxy", login, folder, move || {
         let mut command = Command::new("tinyproxy");
         command.arg("-d").arg("-c").arg(&config);
         Server::start(&mut command, output.clone(), port)

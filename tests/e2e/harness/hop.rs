@@ -53,6 +53,15 @@ impl Hop {
         ))
     }
 
+    /// The same, and says that the connection is kept, so that it may serve anybody next.
+    #[track_caller]
+    pub(crate) fn send_kept(&mut self, body: &str) -> &mut Self {
+        let length = body.len();
+        self.send(format!(
+            "HTTP/1.1 200 OK\r\nConnection: keep-alive\r\nContent-Length: {length}\r\n\r\n{body}"
+        ))
+    }
+
     /// The connection itself, for whoever writes to many of them.
     pub(crate) fn stream(&self) -> Arc<TcpStream> {
         self.socket.handle()

@@ -1,0 +1,334 @@
+//! Connections to next hops that are used again: which one a request gets, and what a failure on it means.
+//!
+//! A connection that was idle may have been closed in the same moment, or carry what is left of an exchange
+//! before. Neither says anything about the upstream, so a request that fails on one is sent once more over
+//! a fresh connection, if it may be sent twice at all. Bytes nobody asked for are another matter: whoever
+//! got the connection next would take them for the answer, so the upstream's connections are no longer
+//! shared ([`crate::net::shelf`]).
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use crate::balance::failover::{self, AttemptError, Next, Replay};
+use crate::balance::upstream::{Lease, Upstream};
+use crate::config::limits::Limits;
+use crate::net::conn::Conn;
+use crate::net::shelf::{Episode, Found, Past, REMEMBERED, Repeat, Rest, Shelf, UseFor, Wanted};
+use crate::net::socket::{self, Look, TICK};
+use crate::protocol::answer::HopFailure;
+use crate::protocol::head::ResponseHead;
+use crate::protocol::persistence::{self, NextHopPersistence};
+
+use super::attempt::{Bound, BoundTo, Hop, HopOrigin};
+use super::exchange::Exchange;
+
+/// What an answer leaves its connection good for.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct After {
+    keeps: NextHopPersistence,
+    rest: Rest,
+}
+
+impl After {
+    /// An answer that has no body whatever its fields say (RFC 9112 §6.3 rule 1) ends where its head does,
+    /// but not every server knows: some send a body all the same, a moment later.
+    pub(super) fn of(method: &str, head: &ResponseHead) -> Self {
+        let keeps = persistence::next_hop_keeps(head);
+        let has_no_body = method == "HEAD" || matches!(head.status(), 204 | 304);
+        let rest = match keeps {
+            NextHopPersistence::Keeps if !has_no_body => Rest::Nothing,
+            NextHopPersistence::Keeps
+            | NextHopPersistence::KeepsUnsaid
+            | NextHopPersistence::Closes => Rest::Possible,
+        };
+        Self { keeps, rest }
+    }
+
+    /// Whether more may come on a connection that was from there before this answer: what may have come
+    /// behind the one before it was not waited for.
+    fn rest(self, origin: HopOrigin) -> Rest {
+        match origin {
+            HopOrigin::Fresh | HopOrigin::Reused(Rest::Nothing) => self.rest,
+            HopOrigin::Reused(Rest::Possible) => Rest::Possible,
+        }
+    }
+}
+
+impl Exchange<'_> {
+    /// The connection to `to` that is bound to this client, unless something has happened on it since:
+    /// unasked bytes would be taken for the answer to this request. `upstream`: the one it leads to.
+    pub(super) fn take_bound(
+        &mut self,
+        to: &BoundTo,
+        upstream: Option<&Upstream>,
+    ) -> Option<Bound> {
+        let bound = self.client.bound.take_if(|bound| bound.to == *to)?;
+        if !bound.use_for.admits(self.target_hash()) {
+            return None;
+        }
+        match socket::look(bound.conn.stream()) {
+            Look::Quiet => Some(*bound),
+            Look::Bytes => {
+                self.strayed(upstream);
+                None
+            }
+            Look::Ended => None,
+        }
+    }
+
+    /// A connection to the upstream of `lease` that was idle: the one bound to this client, or one that is
+    /// kept for all.
+    pub(super) fn reuse(&mut self, lease: &Lease) -> Option<(Conn, Rest)> {
+        let upstream = lease.upstream();
+        let to = BoundTo::Upstream(upstream.id());
+        if let Some(bound) = self.take_bound(&to, Some(upstream)) {
+            return Some((bound.conn, Rest::Nothing));
+        }
+        let idle = self.snapshot.shelf(upstream)?;
+        let is_repeatable = failover::is_repeatable(self.head.method())
+            && self.course.upload.is_finished()
+            && self.course.upload.replay() == Replay::Whole;
+        let wanted = Wanted {
+            target: self.target_hash(),
+            client: self.client.id,
+            within: self.snapshot.config.limits.upstream_idle,
+            repeat: if is_repeatable {
+                Repeat::Possible
+            } else {
+                Repeat::Never
+            },
+        };
+        loop {
+            match idle.take(&wanted, Instant::now()) {
+                Found::Idle(mut conn, rest) => {
+                    count(&upstream.vitals().counters.connections_reused);
+                    conn.borrow_memory(&mut self.from_hop);
+                    return Some((conn, rest));
+                }
+                Found::Stray => strayed(upstream, idle),
+                Found::Nothing => return None,
+            }
+        }
+    }
+
+    /// Keeps a connection whose exchange is complete: for this client alone if it is bound to it.
+    pub(super) fn keep(&mut self, hop: Hop, after: After) {
+        let upstream = hop.lease.as_ref().map(Lease::upstream);
+        let credentials = upstream.and_then(|upstream| upstream.spec.credentials.as_ref());
+        let use_for = match (after.keeps, credentials) {
+            (NextHopPersistence::Closes, _) => return,
+            (NextHopPersistence::Keeps, _) => UseFor::Anything,
+            (NextHopPersistence::KeepsUnsaid, None) => UseFor::Target(self.target_hash()),
+            // If it is a pipe to the origin by now, that one must not get our credentials.
+            (NextHopPersistence::KeepsUnsaid, Some(_)) => return,
+        };
+        if !hop.conn.unread().is_empty() {
+            return self.strayed(upstream.map(AsRef::as_ref));
+        }
+        self.client.binds |= self.course.binds;
+        if self.client.binds {
+            let to = match upstream {
+                Some(upstream) => BoundTo::Upstream(upstream.id()),
+                None => BoundTo::Origin(self.authority.clone()),
+            };
+            let conn = hop.conn;
+            self.client.bound = Some(Box::new(Bound { conn, to, use_for }));
+            return;
+        }
+        let idle = upstream.and_then(|upstream| self.snapshot.shelf(upstream));
+        let (Some(upstream), Some(idle)) = (upstream, idle) else {
+            return; // Origins are not kept.
+        };
+        if upstream.vitals().is_offline() {
+            return;
+        }
+        let past = Past {
+            use_for,
+            client: self.client.id,
+            begun: hop.begun,
+            rest: after.rest(hop.origin),
+        };
+        let most = self.snapshot.config.limits.upstream_idle_connections;
+        let mut conn = hop.conn;
+        conn.limit_read(TICK);
+        conn.lay_aside(&mut self.from_hop);
+        idle.keep(conn, past, most, Instant::now());
+    }
+
+    /// Whether an answer may be meant for somebody else, and this request can still be sent once more: its
+    /// connection was used before, by whomever, and the upstream was seen to send stray bytes meanwhile.
+    pub(super) fn may_be_anothers(&self, hop: &Hop) -> bool {
+        let (HopOrigin::Reused(_), Some(lease)) = (hop.origin, &hop.lease) else {
+            return false;
+        };
+        if self.client.binds {
+            return false; // Nobody else's.
+        }
+        let idle = self.snapshot.shelf(lease.upstream());
+        idle.is_some_and(|idle| idle.lost_trust_since(hop.begun, Instant::now()))
+            && self.may_be_sent_afresh(&AttemptError::NoResponse(HopFailure::Closed))
+    }
+
+    /// Whether the request may be sent once more over a fresh connection after this on one that was used
+    /// before: what came over it, be it as odd as it likes, need not have been an answer.
+    pub(super) fn may_be_sent_afresh(&self, error: &AttemptError) -> bool {
+        match error {
+            AttemptError::NotSent(_) => true,
+            AttemptError::NoResponse(_) => {
+                let closed = AttemptError::NoResponse(HopFailure::Closed);
+                self.next_after(&closed) == Next::Failover
+            }
+            AttemptError::Truncated(_) => false,
+        }
+    }
+
+    /// A reused connection to the upstream of `lease` has failed; see [`explains`].
+    pub(super) fn broke(&self, lease: &Lease, error: &AttemptError) {
+        let upstream = lease.upstream();
+        count(&upstream.vitals().counters.reuse_broken);
+        if let Some(idle) = self.snapshot.shelf(upstream) {
+            idle.broke(Instant::now());
+        }
+        if is_no_answer(error.failure()) {
+            self.strayed(Some(upstream));
+        }
+    }
+
+    /// A next hop sent a byte nobody asked for. Connections to origins are not shared anyway.
+    fn strayed(&self, upstream: Option<&Upstream>) {
+        if let Some(upstream) = upstream
+            && let Some(idle) = self.snapshot.shelf(upstream)
+        {
+            strayed(upstream, idle);
+        }
+    }
+}
+
+/// Drops idle connections that are too old or closed.
+pub(super) fn sweep(upstream: &Upstream, shelf: &Shelf, limits: &Limits) {
+    let most = limits.upstream_idle_connections;
+    if shelf.sweep(limits.upstream_idle, most, Instant::now()) {
+        strayed(upstream, shelf);
+    }
+}
+
+/// The upstream sent a byte nobody asked for.
+fn strayed(upstream: &Upstream, shelf: &Shelf) {
+    count(&upstream.vitals().counters.strays);
+    match shelf.distrust(Instant::now()) {
+        Episode::Begins => log::warn!(
+            "upstream {} sent bytes nobody asked for: its connections are not shared between clients \
+             for {} minutes",
+            upstream.spec.name,
+            REMEMBERED.as_secs() / 60
+        ),
+        Episode::GoesOn => {}
+    }
+}
+
+/// Whether a failure may be due to what happened on the connection before: then nobody is to blame, and a
+/// fresh one may do.
+pub(super) fn explains(origin: HopOrigin, error: &AttemptError) -> bool {
+    match (origin, error) {
+        (HopOrigin::Fresh, _) | (_, AttemptError::Truncated(_)) => false,
+        (
+            HopOrigin::Reused(_),
+            AttemptError::NotSent(failure) | AttemptError::NoResponse(failure),
+        ) => match failure {
+            HopFailure::Closed
+            | HopFailure::Reset
+            | HopFailure::NotHttp
+            | HopFailure::Malformed(_)
+            | HopFailure::Framing(_)
+            | HopFailure::HeadTooLarge
+            | HopFailure::BodyFramingTooLarge
+            | HopFailure::TooManyInterim
+            | HopFailure::SwitchUnasked
+            | HopFailure::Truncated => true,
+            HopFailure::DnsError
+            | HopFailure::DnsTimeout
+            | HopFailure::ConnectRefused
+            | HopFailure::ConnectTimeout
+            | HopFailure::ConnectUnreachable
+            | HopFailure::ConnectFailed
+            | HopFailure::ResponseTimeout
+            | HopFailure::SendTimeout
+            | HopFailure::Stalled
+            | HopFailure::WentOffline
+            | HopFailure::LocalExhaustion
+            | HopFailure::AuthenticationRefused
+            | HopFailure::TunnelRefused => false,
+        },
+    }
+}
+
+/// Whether a failure on a reused connection shows bytes that are the answer to nothing.
+fn is_no_answer(failure: &HopFailure) -> bool {
+    matches!(
+        failure,
+        HopFailure::NotHttp
+            | HopFailure::Malformed(_)
+            | HopFailure::Framing(_)
+            | HopFailure::HeadTooLarge
+    )
+}
+
+fn count(counter: &AtomicU64) {
+    counter.fetch_add(1, Ordering::Relaxed);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn more_may_come_behind_an_answer_without_a_body_or_a_word_about_its_connection() {
+        let kept = "Connection: keep-alive\r\nContent-Length: 4\r\n";
+        for (method, status, fields, expected) in [
+            ("GET", 200, kept, Rest::Nothing),
+            ("POST", 404, kept, Rest::Nothing),
+            ("HEAD", 200, kept, Rest::Possible),
+            ("GET", 304, kept, Rest::Possible),
+            ("GET", 204, "Connection: keep-alive\r\n", Rest::Possible),
+            ("GET", 200, "Content-Length: 4\r\n", Rest::Possible),
+        ] {
+            let text = format!("HTTP/1.1 {status} x\r\n{fields}\r\n");
+            let head = ResponseHead::parse(text.into_bytes()).expect("well formed");
+            let after = After::of(method, &head);
+            assert_eq!(after.rest, expected, "{method} {status} {fields:?}");
+        }
+    }
+
+    #[test]
+    fn what_may_still_come_may_come_behind_the_next_answer_too() {
+        let whole = After {
+            keeps: NextHopPersistence::Keeps,
+            rest: Rest::Nothing,
+        };
+        assert_eq!(whole.rest(HopOrigin::Fresh), Rest::Nothing);
+        assert_eq!(whole.rest(HopOrigin::Reused(Rest::Nothing)), Rest::Nothing);
+        let owed = HopOrigin::Reused(Rest::Possible);
+        assert_eq!(whole.rest(owed), Rest::Possible);
+    }
+
+    #[test]
+    fn no_time_that_ran_out_and_no_refusal_is_the_connections_fault() {
+        let reused = HopOrigin::Reused(Rest::Nothing);
+        for (failure, expected) in [
+            (HopFailure::Closed, true),
+            (HopFailure::Reset, true),
+            (HopFailure::Malformed("x"), true),
+            (HopFailure::TooManyInterim, true),
+            (HopFailure::ResponseTimeout, false),
+            (HopFailure::SendTimeout, false),
+            (HopFailure::WentOffline, false),
+            (HopFailure::LocalExhaustion, false),
+            (HopFailure::AuthenticationRefused, false),
+        ] {
+            let error = AttemptError::NoResponse(failure);
+            assert_eq!(explains(reused, &error), expected, "{failure:?}");
+            assert!(!explains(HopOrigin::Fresh, &error), "{failure:?}");
+            assert!(!explains(reused, &AttemptError::Truncated(failure)));
+        }
+    }
+}
