@@ -141,6 +141,12 @@ impl Resolver {
         Self::sharing(Arc::clone(&self.shared.ask), self.shared.renew_after)
     }
 
+    /// One that asks the same, with another idea of how old the addresses of kept names may get.
+    #[must_use = "this one is not changed"]
+    pub fn renewing_after(&self, pause: Duration) -> Self {
+        Self::sharing(Arc::clone(&self.shared.ask), pause)
+    }
+
     fn sharing(ask: Arc<Ask>, renew_after: Duration) -> Self {
         Self {
             shared: Arc::new(Shared {
@@ -158,6 +164,16 @@ impl Resolver {
     /// # Errors
     /// [`ResolveError::TimedOut`] when `deadline` passes first.
     pub fn addresses(&self, name: &str, deadline: Instant) -> Result<Addresses, ResolveError> {
+        let answer = self.addresses_by(name, deadline);
+        answer.unwrap_or(Err(ResolveError::TimedOut))
+    }
+
+    /// The same for whoever has something else to do from `until` on. `None`: there is no answer yet.
+    pub fn addresses_by(
+        &self,
+        name: &str,
+        until: Instant,
+    ) -> Option<Result<Addresses, ResolveError>> {
         let mut table = self.shared.table.lock();
         loop {
             let now = Instant::now();
@@ -165,7 +181,7 @@ impl Resolver {
             let known = entry.and_then(|entry| entry.known.as_ref());
             let fresh = known.filter(|known| known.fresh_until > now);
             if let Some(known) = fresh {
-                return known.answer.clone();
+                return Some(known.answer.clone());
             }
             let usable = known.filter(|known| known.usable_until > now);
             let usable = usable.map(|known| known.answer.clone());
@@ -173,15 +189,25 @@ impl Resolver {
                 Some(entry) if entry.asking => Ok(()),
                 Some(_) | None => self.enqueue(&mut table, name),
             };
-            if let Some(answer) = usable {
-                return answer;
+            if usable.is_some() {
+                return usable;
             }
-            asked?;
-            let waited = self.shared.answered.wait_until(&mut table, deadline);
+            if let Err(error) = asked {
+                return Some(Err(error));
+            }
+            let waited = self.shared.answered.wait_until(&mut table, until);
             if waited.timed_out() {
-                return Err(ResolveError::TimedOut);
+                return None;
             }
         }
+    }
+
+    /// The addresses of `name`, if they are known and can be used; nobody is asked.
+    pub fn known(&self, name: &str) -> Option<Addresses> {
+        let table = self.shared.table.lock();
+        let known = table.names.get(name)?.known.as_ref()?;
+        let is_usable = known.usable_until > Instant::now();
+        known.answer.clone().ok().filter(|_| is_usable)
     }
 
     /// Asks for these names now and again and again, until others are named.

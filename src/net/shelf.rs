@@ -3,6 +3,7 @@
 //! The newest is the least likely to have been closed meanwhile, and the oldest get the chance to
 //! expire. Count and age are limited by `limits.upstream_idle_connections` and `.upstream_idle_secs`.
 
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -78,6 +79,13 @@ impl Shelf {
         self.idle
             .lock()
             .retain(|idle| idle.since.elapsed() < within && socket::is_quiet(idle.conn.stream()));
+    }
+
+    /// Drops what leads elsewhere than to one of these addresses.
+    pub fn keep_only(&self, addresses: &[IpAddr]) {
+        let leads_there =
+            |idle: &Idle| idle.conn.dialled().is_none_or(|at| addresses.contains(&at));
+        self.idle.lock().retain(leads_there);
     }
 
     /// Drops all.
