@@ -45,8 +45,7 @@ impl Upstream {
     /// This upstream with more keys, for example `weight: 3`.
     #[track_caller]
     pub(crate) fn with(&self, keys: &str) -> Member {
-        let own = Member::at(self.name(), self.address());
-        Member(merged(own.0, mapping(keys)))
+        Member::at(self.name(), self.address()).with(keys)
     }
 }
 
@@ -57,6 +56,20 @@ impl Member {
         Self(mapping(&format!(
             "{{name: {name}, url: 'http://{address}'}}"
         )))
+    }
+
+    /// At a host name, whose addresses a resolver of the test knows.
+    #[track_caller]
+    pub(crate) fn named(name: &str, port: u16) -> Self {
+        Self(mapping(&format!(
+            "{{name: {name}, url: 'http://{name}.test:{port}'}}"
+        )))
+    }
+
+    /// The same with more keys.
+    #[track_caller]
+    pub(crate) fn with(self, keys: &str) -> Self {
+        Self(merged(self.0, mapping(keys)))
     }
 }
 
