@@ -257,6 +257,19 @@ mod tests {
     }
 
     #[test]
+    fn what_came_to_no_connection_is_no_attempt() {
+        for failure in [
+            HopFailure::ConnectRefused,
+            HopFailure::ConnectTimeout,
+            HopFailure::DnsError,
+        ] {
+            assert!(is_unreached(&AttemptError::NotSent(failure)));
+        }
+        assert!(!is_unreached(&AttemptError::NotSent(HopFailure::Reset)));
+        assert!(!is_unreached(&AttemptError::NoResponse(HopFailure::Closed)));
+    }
+
+    #[test]
     fn only_an_idempotent_request_is_sent_twice() {
         for failure in [
             HopFailure::Closed,

@@ -667,6 +667,128 @@ mod tests {
         assert_eq!(reached, listener.local_addr().unwrap());
     }
 
+    /// An authority whose addresses are remembered.
+    struct Known<'b>(Authority, &'b AddressBook);
+
+    impl Goal for Known<'_> {
+        fn authority(&self) -> &Authority {
+            &self.0
+        }
+
+        fn book(&self) -> Option<&AddressBook> {
+            Some(self.1)
+        }
+    }
+
+    #[test]
+    fn an_address_that_does_not_answer_is_remembered_and_so_is_one_that_refuses() {
+        let mut holding = Vec::new();
+        let (_silent, port) = silent_port(&mut holding);
+        let _listener = TcpListener::bind(("127.0.0.1", port)).unwrap();
+        // Nobody listens at 127.0.0.8.
+        let all: Addresses = [9, 8, 1].map(|last| IpAddr::from([127, 0, 0, last])).into();
+        let answer = all.to_vec();
+        let resolver = Resolver::asking(move |_| Ok(answer.clone()));
+        let book = AddressBook::default();
+        let name = authority(&format!("three.test:{port}"));
+        for _ in 0..2 {
+            let goal = Known(name.clone(), &book);
+            let conn = dial(goal, &resolver, deadline(), &mut go_on).unwrap();
+            assert_eq!(conn.dialled(), Some(all[2]));
+        }
+        // Both rest, the one that failed last for longer.
+        let order = book.order(&all, Instant::now());
+        assert_eq!(order.first(), Some(&all[2]));
+    }
+
+    #[test]
+    fn who_arrives_at_the_same_moment_is_handed_over_and_who_does_not_is_told() {
+        let mut holding = Vec::new();
+        let (silent, port) = silent_port(&mut holding);
+        let silent = TcpListener::from(silent);
+        let mut never = Vec::new();
+        let (_never, never_port) = silent_port(&mut never);
+        let resolver = Resolver::default();
+        let mut race = Race::new(&resolver);
+        let slow = authority(&format!("127.0.0.9:{port}"));
+        let slower = authority(&format!("127.0.0.9:{never_port}"));
+        race.enter(&slow, deadline());
+        let late_at = race.enter(&slower, deadline());
+        assert!(matches!(race.next(Some(late_at), &mut go_on), Event::Late));
+        // There is room now, and the system asks for it again within a few seconds: the connection is made,
+        // and nobody has looked.
+        silent.set_nonblocking(true).unwrap();
+        let attempt = &race.runners[0].running[0];
+        let asked = [(attempt.stream.as_fd(), Want::Write)];
+        let is_made = || socket::wait_any(&asked, STAGGER).unwrap()[0].to_write();
+        while !is_made() {
+            assert!(attempt.begun.elapsed() < Duration::from_secs(60));
+            drop(silent.accept());
+        }
+        let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let quick = authority(&listener.local_addr().unwrap().to_string());
+        race.enter(&quick, deadline());
+        let Event::Made(winner, _conn) = race.next(None, &mut go_on) else {
+            panic!("nobody won");
+        };
+        assert_eq!(*winner.goal, quick);
+        let others: Vec<_> = race.finish().into_iter().collect();
+        let arrived = |goal: &Authority| {
+            let other = others.iter().find(|(other, _)| other.goal == goal).unwrap();
+            assert!(other.0.is_late());
+            other.1.is_some()
+        };
+        assert!(arrived(&slow));
+        assert!(!arrived(&slower));
+    }
+
+    #[test]
+    fn nobody_goes_on_who_is_not_wanted_any_more() {
+        let mut holding = Vec::new();
+        let (_silent, port) = silent_port(&mut holding);
+        let target = authority(&format!("127.0.0.9:{port}"));
+        let given_up = dial(&target, &Resolver::default(), deadline(), &mut || {
+            LookAround::GiveUp
+        });
+        assert_eq!(given_up.err(), Some(DialError::GivenUp));
+    }
+
+    #[test]
+    fn a_name_that_is_not_found_in_time_keeps_nobody_from_overtaking() {
+        let (release, hold) = std::sync::mpsc::channel::<()>();
+        let hold = parking_lot::Mutex::new(hold);
+        let resolver = Resolver::asking(move |_| {
+            assert!(hold.lock().recv().is_err());
+            Ok(Vec::new())
+        });
+        let mut race = Race::new(&resolver);
+        let hangs = authority("hangs.test:1");
+        let late_at = race.enter(&hangs, deadline());
+        assert!(matches!(race.next(Some(late_at), &mut go_on), Event::Late));
+        let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let quick = authority(&listener.local_addr().unwrap().to_string());
+        race.enter(&quick, deadline());
+        assert!(matches!(race.next(None, &mut go_on), Event::Made(..)));
+        drop(release);
+    }
+
+    #[test]
+    fn others_may_join_later_where_connections_usually_take_longer() {
+        let book = AddressBook::default();
+        for _ in 0..50 {
+            book.connected(Duration::from_secs(1));
+        }
+        let resolver = Resolver::default();
+        let mut race = Race::new(&resolver);
+        let target = authority("127.0.0.1:1");
+        let after = |late_at: Instant| late_at.saturating_duration_since(Instant::now());
+        let usual = after(race.enter(Known(target.clone(), &book), deadline()));
+        assert!(usual > Duration::from_millis(1500), "{usual:?}");
+        let unknown = AddressBook::default();
+        let usual = after(race.enter(Known(target, &unknown), deadline()));
+        assert!(usual <= STAGGER, "{usual:?}");
+    }
+
     #[test]
     fn a_connection_that_is_not_answered_in_time_is_too_late() {
         let mut holding = Vec::new();
