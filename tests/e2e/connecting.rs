@@ -202,9 +202,13 @@ fn a_connection_that_was_busy_when_the_name_changed_is_not_kept() {
     let (mut new, _) = b.accept_and_read_request();
     hop.send_ok("a");
     client.expect_status(200).expect_body("a");
+    client.send(GET);
+    let (mut newer, _) = b.accept_and_read_request();
     hop.expect_gone();
     new.send_ok("b");
     other.expect_status(200).expect_body("b");
+    newer.send_ok("b");
+    client.expect_status(200).expect_body("b");
 }
 
 /// The first three in line neither accept nor refuse. It took 15 s, and was a 504.
