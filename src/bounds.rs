@@ -51,6 +51,9 @@
 //! | what | limit | set by | when reached | test |
 //! |---|---|---|---|---|
 //! | a connection | 5 s, the look-up of the name included | `limits.connect_timeout_secs` | the next upstream, or 504 | `an_upstream_that_does_not_accept_in_time_is_passed_over` |
+//! | connections that are made for one request | to 4 upstreams; no further address of one while 4 are on their way | `MOST_RACING`, `MOST_BESIDE` | the first of them is waited for | `upstreams_that_swallow_connections_cost_a_moment` |
+//! | upstreams that cannot be connected to, one request | all, each once | `limits.connect_timeout_secs` | 502 or 504 | `upstreams_that_cannot_be_connected_to_cost_no_attempt` |
+//! | addresses of one upstream that are sent a request and close | 2 | | it has failed | `if_all_addresses_close_the_request_fails_as_at_any_upstream` |
 //! | the head of the answer, one attempt | 300 s from the end of the request | `limits.response_timeout_secs` | 504 | `a_response_that_does_not_begin_in_time_is_504`, `an_upstream_that_drips_its_head_is_504` |
 //! | the same for CONNECT | 60 s | `MOST_PATIENCE` | 504 | `an_answer_that_does_not_come_in_time_is_504` |
 //! | the same, all attempts together | none | `limits.request_timeout_secs` | 504 | `all_attempts_together_have_one_request_timeout` |

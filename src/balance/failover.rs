@@ -107,6 +107,38 @@ pub fn next(error: &AttemptError, method: &str, body: Replay) -> Next {
     }
 }
 
+/// Whether the attempt came to no connection: then it is none that counts.
+pub fn is_unreached(error: &AttemptError) -> bool {
+    let AttemptError::NotSent(failure) = error else {
+        return false;
+    };
+    match failure {
+        HopFailure::DnsError
+        | HopFailure::DnsTimeout
+        | HopFailure::ConnectRefused
+        | HopFailure::ConnectTimeout
+        | HopFailure::ConnectUnreachable
+        | HopFailure::ConnectFailed
+        | HopFailure::LocalExhaustion => true,
+        HopFailure::Closed
+        | HopFailure::Reset
+        | HopFailure::AuthenticationRefused
+        | HopFailure::TunnelRefused
+        | HopFailure::ResponseTimeout
+        | HopFailure::NotHttp
+        | HopFailure::Malformed(_)
+        | HopFailure::Framing(_)
+        | HopFailure::HeadTooLarge
+        | HopFailure::BodyFramingTooLarge
+        | HopFailure::WentOffline
+        | HopFailure::Truncated
+        | HopFailure::Stalled
+        | HopFailure::TooManyInterim
+        | HopFailure::SwitchUnasked
+        | HopFailure::SendTimeout => false,
+    }
+}
+
 /// Whether a request of this method may be sent again although it may have arrived: an idempotent one,
 /// and CONNECT, of which nothing but an address has left this proxy before its answer.
 pub fn is_repeatable(method: &str) -> bool {
@@ -180,6 +212,19 @@ mod tests {
                 check(&error, &OTHERS, body, Next::Failover);
             }
         }
+    }
+
+    #[test]
+    fn what_came_to_no_connection_is_no_attempt() {
+        for failure in [
+            HopFailure::ConnectRefused,
+            HopFailure::ConnectTimeout,
+            HopFailure::DnsError,
+        ] {
+            assert!(is_unreached(&AttemptError::NotSent(failure)));
+        }
+        assert!(!is_unreached(&AttemptError::NotSent(HopFailure::Reset)));
+        assert!(!is_unreached(&AttemptError::NoResponse(HopFailure::Closed)));
     }
 
     #[test]

@@ -87,7 +87,8 @@ pub struct Counters {
     pub attempts_given_up: AtomicU64,
     /// Final responses 502, 503 and 504.
     pub gateway_errors: AtomicU64,
-    /// Attempts made here because one elsewhere had failed (counted by the caller).
+    /// Attempts made here because one elsewhere had failed, or took its time to connect (counted by the
+    /// caller).
     pub retries: AtomicU64,
     /// Checks that found it working.
     pub probes_ok: AtomicU64,

@@ -5,7 +5,7 @@
 //! the connection next, so that no early byte is ever lost or given to the wrong message.
 
 use std::io::{self, IoSlice};
-use std::net::{Shutdown, TcpStream};
+use std::net::{IpAddr, Shutdown, TcpStream};
 use std::time::{Duration, Instant};
 
 use super::memory::{LARGE, Memory, SMALL};
@@ -24,6 +24,8 @@ pub struct Conn {
     sent: u64,
     /// Whether whoever watches connections is told of this one.
     watched: Watched,
+    /// The address that was dialled.
+    dialled: Option<IpAddr>,
 }
 
 /// Whether whoever watches connections is told what happens on one.
@@ -81,7 +83,18 @@ impl Conn {
             received: 0,
             sent: 0,
             watched: Watched::No,
+            dialled: None,
         }
+    }
+
+    /// The address that was dialled; `None`: the other side has dialled this one.
+    pub fn dialled(&self) -> Option<IpAddr> {
+        self.dialled
+    }
+
+    /// Notes it.
+    pub(super) fn set_dialled(&mut self, address: IpAddr) {
+        self.dialled = Some(address);
     }
 
     /// Whether whoever watches connections is told of this one.

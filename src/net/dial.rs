@@ -1,9 +1,15 @@
-//! An authority to a connected socket, within a deadline.
+//! An authority to a connected socket, within a deadline; or one of several, whichever is there first.
 //!
-//! All addresses of a name are tried, in the system's order but with the families taking turns, and
-//! each but the first 250 ms after the one before it, or as soon as that one failed (RFC 8305 §4, §5): the
-//! first that answers is taken. A guard sees every address before it is connected to, and the address it allowed is the one
-//! connected to: a name that resolves differently a moment later (DNS rebinding) gains nothing.
+//! All addresses of a name are tried, each but the first a moment after the one before it, or as soon as
+//! that one failed (RFC 8305 §5): the first that answers is taken. Where nothing is remembered of them, they
+//! come in the system's order but with the families taking turns (§4); else the [`AddressBook`] says which
+//! comes next, and learns which failed. A guard sees every address before it is connected to, and the
+//! address it allowed is the one connected to: a name that resolves differently a moment later (DNS
+//! rebinding) gains nothing.
+//!
+//! A [`Race`] is all of this for several goals at once, in one thread: its owner says when another one
+//! joins, and what becomes of those that come in second. Waiting for the address of a name counts like
+//! waiting for a connection.
 
 use std::collections::VecDeque;
 use std::io;
@@ -14,14 +20,20 @@ use std::time::{Duration, Instant};
 use crate::protocol::answer::HopFailure;
 use crate::protocol::target::{Authority, Host};
 
-use super::conn::Conn;
-use super::resolve::{ResolveError, Resolver};
+use super::addresses::AddressBook;
+use super::conn::{Conn, LookAround};
+use super::resolve::{Addresses, ResolveError, Resolver};
 use super::socket::{self, Connected, TICK, Want};
 
-/// How long an attempt is waited for before the next address is tried beside it (RFC 8305 §5).
-const STAGGER: Duration = Duration::from_millis(250);
+/// How long a connection is waited for before another is tried beside it (RFC 8305 §5), unless it usually
+/// takes longer.
+pub const STAGGER: Duration = Duration::from_millis(250);
 /// How long an attempt is waited for while others are on their way.
 const AT_ONCE: Duration = Duration::from_millis(1);
+/// How often names are looked after while sockets are waited for as well.
+const GLANCE: Duration = Duration::from_millis(10);
+/// While so many connections of a race are on their way, no further address of a name is tried.
+const MOST_BESIDE: usize = 4;
 
 /// Why there is no connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,6 +42,8 @@ pub enum DialError {
     Forbidden,
     /// What failed.
     Failed(HopFailure),
+    /// It is not wanted any more.
+    GivenUp,
 }
 
 impl From<HopFailure> for DialError {
@@ -38,35 +52,506 @@ impl From<HopFailure> for DialError {
     }
 }
 
-/// Connects to `authority`, trying only addresses that `allows` lets pass.
+/// Where a connection is wanted to.
+pub trait Goal {
+    /// Name or address, and port.
+    fn authority(&self) -> &Authority;
+
+    /// Whether this address of it may be connected to.
+    fn allows(&self, _address: IpAddr) -> bool {
+        true
+    }
+
+    /// What is remembered of its addresses.
+    fn book(&self) -> Option<&AddressBook> {
+        None
+    }
+}
+
+impl Goal for &Authority {
+    fn authority(&self) -> &Authority {
+        self
+    }
+}
+
+/// Connects to `goal`. `look` is asked once in a while whether that is still wanted.
 ///
 /// # Errors
 /// What failed at the last address tried.
-pub fn dial(
-    authority: &Authority,
+pub fn dial<G: Goal>(
+    goal: G,
     resolver: &Resolver,
     deadline: Instant,
-    allows: &dyn Fn(IpAddr) -> bool,
+    look: &mut dyn FnMut() -> LookAround,
 ) -> Result<Conn, DialError> {
-    let addresses = addresses(authority.host(), resolver, deadline)?;
-    let allowed: Vec<IpAddr> = addresses.into_iter().filter(|ip| allows(*ip)).collect();
-    if allowed.is_empty() {
-        return Err(DialError::Forbidden);
+    let mut race = Race::new(resolver);
+    race.enter(goal, deadline);
+    match race.next(None, look) {
+        Event::Made(_, conn) => Ok(conn),
+        Event::Failed(_, error) => Err(error),
+        Event::Late | Event::GivenUp => Err(DialError::GivenUp),
     }
-    let mut race = Race {
-        waiting: taking_turns(allowed).into(),
-        port: authority.port(),
-        running: Vec::new(),
-        error: HopFailure::ConnectTimeout,
+}
+
+/// Connections to several goals that are being made; mostly it is one.
+#[derive(Debug)]
+pub struct Race<'r, G> {
+    names: &'r Resolver,
+    runners: Vec<Runner<G>>,
+    /// When somebody last looked whether it is still wanted.
+    looked: Instant,
+}
+
+/// A goal, and how far it is from being reached.
+#[derive(Debug)]
+pub struct Runner<G> {
+    /// Where it leads.
+    pub goal: G,
+    /// When it must be there.
+    pub deadline: Instant,
+    /// When it began to be looked for.
+    pub begun: Instant,
+    /// How long each of its connections is waited for before there is another beside it.
+    patience: Duration,
+    /// Not tried yet; `None`: the name's addresses are not known yet.
+    waiting: Option<VecDeque<IpAddr>>,
+    running: Vec<Attempt>,
+    /// When the next one of `waiting` is due.
+    next_at: Instant,
+    /// What failed last.
+    error: HopFailure,
+}
+
+/// One address that is being connected to.
+#[derive(Debug)]
+struct Attempt {
+    stream: TcpStream,
+    address: SocketAddr,
+    begun: Instant,
+    /// The time limit that the socket has.
+    limit: Duration,
+    progress: Progress,
+}
+
+/// How far an attempt is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Progress {
+    OnItsWay,
+    /// It was made, or has failed.
+    Settled,
+    Made,
+}
+
+/// What happened in a race.
+#[derive(Debug)]
+pub enum Event<G> {
+    /// There is a connection.
+    Made(Runner<G>, Conn),
+    /// There will be none to this goal.
+    Failed(Runner<G>, DialError),
+    /// The time that was given is over, or nobody runs any more.
+    Late,
+    /// Whoever looked around does not want to go on.
+    GivenUp,
+}
+
+impl<'r, G: Goal> Race<'r, G> {
+    /// One that nobody takes part in yet. `names` knows the addresses.
+    pub fn new(names: &'r Resolver) -> Self {
+        Self {
+            names,
+            runners: Vec::new(),
+            looked: Instant::now(),
+        }
+    }
+
+    /// One more takes part. Returns from when on it is late, so that others may join.
+    pub fn enter(&mut self, goal: G, deadline: Instant) -> Instant {
+        let begun = Instant::now();
+        let usual = goal.book().map(AddressBook::usual_time);
+        let patience = (usual.unwrap_or_default() * 2).max(STAGGER);
+        self.runners.push(Runner {
+            goal,
+            deadline,
+            begun,
+            patience,
+            waiting: None,
+            running: Vec::new(),
+            next_at: begun,
+            error: HopFailure::ConnectTimeout,
+        });
+        begun + patience
+    }
+
+    /// How many take part.
+    pub fn len(&self) -> usize {
+        self.runners.len()
+    }
+
+    /// Whether nobody does.
+    pub fn is_empty(&self) -> bool {
+        self.runners.is_empty()
+    }
+
+    /// Where those lead who take part.
+    pub fn goals(&self) -> impl Iterator<Item = &G> {
+        self.runners.iter().map(|runner| &runner.goal)
+    }
+
+    /// Waits until something happens, but not beyond `until`. Whoever arrives or fails takes part no
+    /// longer.
+    pub fn next(
+        &mut self,
+        until: Option<Instant>,
+        look: &mut dyn FnMut() -> LookAround,
+    ) -> Event<G> {
+        loop {
+            if let Some(event) = self.advance(until) {
+                return event;
+            }
+            let now = Instant::now();
+            if self.is_empty() || until.is_some_and(|until| until <= now) {
+                return Event::Late;
+            }
+            if now >= self.looked + TICK {
+                self.looked = now;
+                if look() == LookAround::GiveUp {
+                    return Event::GivenUp;
+                }
+            }
+            if let Err(error) = self.wait(now, until)
+                && let Some(runner) = self.runners.pop()
+            {
+                return Event::Failed(runner, failed(&error).into());
+            }
+        }
+    }
+
+    /// Ends the race: gives those that were still on their way, with the connections of those that have
+    /// arrived as well.
+    pub fn finish(mut self) -> Vec<(Runner<G>, Option<Conn>)> {
+        if self.is_empty() {
+            return Vec::new();
+        }
+        if let Err(error) = self.watch_sockets(Duration::ZERO) {
+            log::debug!("cannot see who arrived: {error}");
+        }
+        let mut losers = Vec::with_capacity(self.runners.len());
+        let now = Instant::now();
+        for mut runner in self.runners {
+            let conn = runner.arrived(now);
+            runner.note_late(now);
+            losers.push((runner, conn));
+        }
+        losers
+    }
+
+    fn on_their_way(&self) -> usize {
+        self.runners.iter().map(|runner| runner.running.len()).sum()
+    }
+
+    /// Begins what is due, and takes in what has come.
+    fn advance(&mut self, until: Option<Instant>) -> Option<Event<G>> {
+        for at in 0..self.runners.len() {
+            let room = self.room();
+            let beside = match self.runners.len() {
+                1 => Beside::Nobody(until),
+                _ => Beside::Others,
+            };
+            let runner = self.runners.get_mut(at)?;
+            match runner.step(self.names, room, beside) {
+                Ok(None) => {}
+                Ok(Some(conn)) => return Some(Event::Made(self.runners.swap_remove(at), conn)),
+                Err(error) => return Some(Event::Failed(self.runners.swap_remove(at), error)),
+            }
+        }
+        None
+    }
+
+    fn room(&self) -> Room {
+        if self.runners.len() == 1 || self.on_their_way() < MOST_BESIDE {
+            Room::ForMore
+        } else {
+            Room::ForNone
+        }
+    }
+
+    /// Waits until a connection is settled or a name is known, or something is due.
+    fn wait(&mut self, now: Instant, until: Option<Instant>) -> io::Result<()> {
+        let room = self.room();
+        let dues = self.runners.iter().map(|runner| runner.due_at(room));
+        let next = dues.chain(until).min();
+        let next = next.map_or(self.looked + TICK, |at| at.min(self.looked + TICK));
+        let limit = next.saturating_duration_since(now);
+        let mut unknown = self.runners.iter().filter_map(Runner::unknown_name);
+        match (unknown.next(), unknown.next(), self.on_their_way()) {
+            (None, _, _) => self.watch_sockets(limit),
+            (Some(name), None, 0) => {
+                // Whoever knows it by now is asked again in his turn.
+                drop(self.names.addresses_by(name, next));
+                Ok(())
+            }
+            (Some(_), _, _) => self.watch_sockets(limit.min(GLANCE)),
+        }
+    }
+
+    /// Waits for those on their way.
+    fn watch_sockets(&mut self, limit: Duration) -> io::Result<()> {
+        let attempts = || self.runners.iter().flat_map(|runner| &runner.running);
+        let asked: Vec<_> = attempts()
+            .map(|attempt| (attempt.stream.as_fd(), Want::Write))
+            .collect();
+        let seen = socket::wait_any(&asked, limit)?;
+        drop(asked);
+        let attempts = self.runners.iter_mut();
+        let attempts = attempts.flat_map(|runner| &mut runner.running);
+        for (attempt, ready) in attempts.zip(seen) {
+            if ready.to_write() {
+                attempt.progress = Progress::Settled;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether a further address of a name may be tried beside others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Room {
+    ForMore,
+    ForNone,
+}
+
+/// Who else takes part.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Beside {
+    Others,
+    /// One may wait, but not beyond this.
+    Nobody(Option<Instant>),
+}
+
+impl<G: Goal> Runner<G> {
+    /// Whether it takes longer than usual.
+    pub fn is_late(&self) -> bool {
+        self.begun.elapsed() >= self.patience
+    }
+
+    /// Begins what is due, and takes in what has come. While nobody else runs, an attempt is waited for on the
+    /// spot, which spares system calls.
+    fn step(
+        &mut self,
+        names: &Resolver,
+        room: Room,
+        beside: Beside,
+    ) -> Result<Option<Conn>, DialError> {
+        if self.waiting.is_none() && !self.look_up(names)? {
+            return Ok(None);
+        }
+        loop {
+            let now = Instant::now();
+            if let Some(conn) = self.arrived(now) {
+                return Ok(Some(conn));
+            }
+            if now >= self.deadline {
+                self.note_those(|_| true, now);
+                return Err(HopFailure::ConnectTimeout.into());
+            }
+            let is_due = self.is_due(now, room);
+            let waiting = self.waiting.iter_mut();
+            let next = waiting.filter(|_| is_due).find_map(VecDeque::pop_front);
+            let Some(address) = next else {
+                return if self.running.is_empty() {
+                    Err(self.error.into())
+                } else {
+                    Ok(None)
+                };
+            };
+            self.begin(address, now, beside);
+        }
+    }
+
+    /// Whether its addresses are known now.
+    fn look_up(&mut self, names: &Resolver) -> Result<bool, DialError> {
+        let now = Instant::now();
+        let authority = self.goal.authority();
+        let found = match authority.host() {
+            Host::V4(address) => vec![IpAddr::V4(*address)],
+            Host::V6(address) => vec![IpAddr::V6(*address)],
+            Host::Name(name) => match (names.addresses_by(name, now), self.goal.book()) {
+                (None, _) if now < self.deadline => return Ok(false),
+                (None, _) => return Err(HopFailure::DnsTimeout.into()),
+                (Some(Err(error)), _) => return Err(unresolved(error).into()),
+                (Some(Ok(addresses)), Some(book)) => book.take_turn(&addresses, now),
+                (Some(Ok(addresses)), None) => taking_turns(&addresses),
+            },
+        };
+        let allowed = found.into_iter().filter(|ip| self.goal.allows(*ip));
+        let allowed: VecDeque<_> = allowed.collect();
+        if allowed.is_empty() {
+            return Err(DialError::Forbidden);
+        }
+        self.waiting = Some(allowed);
+        Ok(true)
+    }
+
+    fn unknown_name(&self) -> Option<&str> {
+        match self.goal.authority().host() {
+            Host::Name(name) if self.waiting.is_none() => Some(name),
+            Host::Name(_) | Host::V4(_) | Host::V6(_) => None,
+        }
+    }
+
+    fn is_due(&self, now: Instant, room: Room) -> bool {
+        self.running.is_empty() || (room == Room::ForMore && now >= self.next_at)
+    }
+
+    /// When there is something to do, whatever happens.
+    fn due_at(&self, room: Room) -> Instant {
+        let has_more = self.waiting.as_ref().is_some_and(|more| !more.is_empty());
+        if has_more && room == Room::ForMore {
+            self.next_at.min(self.deadline)
+        } else {
+            self.deadline
+        }
+    }
+
+    /// Starts an attempt, which may be settled at once.
+    fn begin(&mut self, address: IpAddr, now: Instant, beside: Beside) {
+        self.next_at = now + self.patience;
+        let limit = match beside {
+            Beside::Nobody(until) if self.running.is_empty() => {
+                let due = self.due_at(Room::ForMore);
+                let due = until.map_or(due, |until| until.min(due));
+                due.saturating_duration_since(now).min(TICK)
+            }
+            Beside::Nobody(_) | Beside::Others => AT_ONCE,
+        };
+        let to = SocketAddr::new(address, self.goal.authority().port());
+        match socket::connect(to, limit) {
+            Ok((stream, connected)) => self.running.push(Attempt {
+                stream,
+                address: to,
+                begun: now,
+                limit,
+                progress: match connected {
+                    Connected::Yes => Progress::Made,
+                    Connected::NotYet => Progress::OnItsWay,
+                },
+            }),
+            Err(error) => self.note_failure(address, now, &error),
+        }
+    }
+
+    /// The connection that was made first, if one was.
+    fn arrived(&mut self, now: Instant) -> Option<Conn> {
+        let is_over = |attempt: &Attempt| attempt.progress != Progress::OnItsWay;
+        while let Some(at) = self.running.iter().position(is_over) {
+            let attempt = self.running.swap_remove(at);
+            let (address, begun) = (attempt.address.ip(), attempt.begun);
+            match ready(attempt) {
+                Ok(conn) => {
+                    if let Some(book) = self.goal.book() {
+                        book.connected(now.saturating_duration_since(begun));
+                    }
+                    self.note_late(now);
+                    return Some(conn);
+                }
+                Err(error) => self.note_failure(address, begun, &error),
+            }
+        }
+        None
+    }
+
+    /// An address failed. Nobody waits for one that has (RFC 8305 §5).
+    fn note_failure(&mut self, address: IpAddr, begun: Instant, error: &io::Error) {
+        let now = Instant::now();
+        self.error = failed(error);
+        self.next_at = now;
+        if let (Some(book), false) = (self.goal.book(), is_exhaustion(error)) {
+            book.failed(address, begun, now);
+        }
+    }
+
+    /// It is over: whoever had his time and is not there is passed over for a while.
+    fn note_late(&self, now: Instant) {
+        self.note_those(|attempt| attempt.begun + self.patience <= now, now);
+    }
+
+    fn note_those(&self, have_failed: impl Fn(&Attempt) -> bool, now: Instant) {
+        let Some(book) = self.goal.book() else {
+            return;
+        };
+        for attempt in self.running.iter().filter(|attempt| have_failed(attempt)) {
+            book.failed(attempt.address.ip(), attempt.begun, now);
+        }
+    }
+}
+
+/// What every connection to a next hop needs, if this is one.
+fn ready(attempt: Attempt) -> io::Result<Conn> {
+    let Attempt {
+        stream,
+        address,
+        limit,
+        progress,
+        begun: _,
+    } = attempt;
+    if progress != Progress::Made
+        && let Some(error) = stream.take_error()?
+    {
+        return Err(error);
+    }
+    if stream.local_addr()? == address {
+        // Linux lets a socket connect to itself when the port it was given is the one it asked for.
+        return Err(io::ErrorKind::ConnectionRefused.into());
+    }
+    socket::prepare(&stream)?;
+    let mut conn = if limit == TICK {
+        // What limited the attempt limits every write.
+        stream.set_read_timeout(Some(TICK))?;
+        Conn::prepared(stream, TICK)
+    } else {
+        Conn::new(stream, TICK)?
     };
-    race.run(deadline).map_err(DialError::Failed)
+    conn.set_dialled(address.ip());
+    Ok(conn)
+}
+
+/// The addresses of `host`, without asking anybody where it is one, in the order of `book`.
+///
+/// # Errors
+/// When there is none, or none in time.
+pub fn addresses(
+    host: &Host,
+    resolver: &Resolver,
+    book: Option<&AddressBook>,
+    deadline: Instant,
+) -> Result<Vec<IpAddr>, HopFailure> {
+    match host {
+        Host::V4(address) => Ok(vec![IpAddr::V4(*address)]),
+        Host::V6(address) => Ok(vec![IpAddr::V6(*address)]),
+        Host::Name(name) => {
+            let addresses = resolver.addresses(name, deadline).map_err(unresolved)?;
+            Ok(match book {
+                Some(book) => book.order(&addresses, Instant::now()),
+                None => addresses.to_vec(),
+            })
+        }
+    }
+}
+
+fn unresolved(error: ResolveError) -> HopFailure {
+    match error {
+        ResolveError::NoAddress => HopFailure::DnsError,
+        ResolveError::TimedOut => HopFailure::DnsTimeout,
+    }
 }
 
 /// The same addresses, but the families take turns for as long as there are any of both.
-fn taking_turns(addresses: Vec<IpAddr>) -> Vec<IpAddr> {
+fn taking_turns(addresses: &Addresses) -> Vec<IpAddr> {
     let first_is_v6 = addresses.first().is_some_and(IpAddr::is_ipv6);
     let (preferred, others): (Vec<_>, Vec<_>) = addresses
-        .into_iter()
+        .iter()
+        .copied()
         .partition(|address| address.is_ipv6() == first_is_v6);
     let mut turns = Vec::with_capacity(preferred.len() + others.len());
     let mut others = others.into_iter();
@@ -76,137 +561,6 @@ fn taking_turns(addresses: Vec<IpAddr>) -> Vec<IpAddr> {
     }
     turns.extend(others);
     turns
-}
-
-/// An attempt: its socket, where it leads, and the time limit the socket has.
-type Begun = (TcpStream, SocketAddr, Duration);
-
-/// Attempts to connect, some of them on their way.
-struct Race {
-    waiting: VecDeque<IpAddr>,
-    port: u16,
-    running: Vec<Begun>,
-    /// What failed last.
-    error: HopFailure,
-}
-
-impl Race {
-    fn run(&mut self, deadline: Instant) -> Result<Conn, HopFailure> {
-        let mut next_at = Instant::now();
-        loop {
-            let now = Instant::now();
-            if now >= deadline {
-                // What was made while the whole process stood still is there all the same.
-                let made = self.wait(Duration::ZERO).map_err(|error| failed(&error))?;
-                let begun = made.ok_or(HopFailure::ConnectTimeout)?;
-                return ready(begun).map_err(|error| failed(&error));
-            }
-            if (self.running.is_empty() || now >= next_at)
-                && let Some(address) = self.waiting.pop_front()
-            {
-                next_at = now + STAGGER;
-                let address = SocketAddr::new(address, self.port);
-                match self.begin(address, deadline - now) {
-                    Ok(Some(begun)) => return ready(begun).map_err(|error| failed(&error)),
-                    Ok(None) => {}
-                    Err(error) => {
-                        self.error = failed(&error);
-                        next_at = now;
-                    }
-                }
-                continue;
-            }
-            if self.running.is_empty() {
-                return Err(self.error);
-            }
-            let until = if self.waiting.is_empty() {
-                deadline
-            } else {
-                next_at.min(deadline)
-            };
-            match self.wait(until.saturating_duration_since(now)) {
-                Ok(Some(begun)) => return ready(begun).map_err(|error| failed(&error)),
-                Ok(None) => {}
-                Err(error) => {
-                    // RFC 8305 §5: nobody waits for one that has failed.
-                    self.error = failed(&error);
-                    next_at = now;
-                }
-            }
-        }
-    }
-
-    /// Starts an attempt. `None`: it is on its way.
-    fn begin(&mut self, address: SocketAddr, left: Duration) -> io::Result<Option<Begun>> {
-        let patience = match (self.running.is_empty(), self.waiting.is_empty()) {
-            (true, true) => TICK,
-            (true, false) => STAGGER,
-            (false, _) => AT_ONCE,
-        };
-        let patience = patience.min(left);
-        let (stream, connected) = socket::connect(address, patience)?;
-        let begun = (stream, address, patience);
-        Ok(match connected {
-            Connected::Yes => Some(begun),
-            Connected::NotYet => {
-                self.running.push(begun);
-                None
-            }
-        })
-    }
-
-    /// Waits for one of those on their way; an error is that of one that is not any more.
-    fn wait(&mut self, limit: Duration) -> io::Result<Option<Begun>> {
-        let asked: Vec<_> = self
-            .running
-            .iter()
-            .map(|(stream, ..)| (stream.as_fd(), Want::Write))
-            .collect();
-        let seen = socket::wait_any(&asked, limit)?;
-        let Some(at) = seen.iter().position(|ready| ready.to_write()) else {
-            return Ok(None);
-        };
-        let begun = self.running.swap_remove(at);
-        match begun.0.take_error()? {
-            Some(error) => Err(error),
-            None => Ok(Some(begun)),
-        }
-    }
-}
-
-/// What every connection to a next hop needs.
-fn ready((stream, address, patience): Begun) -> io::Result<Conn> {
-    if stream.local_addr()? == address {
-        // Linux lets a socket connect to itself when the port it was given is the one it asked for.
-        return Err(io::ErrorKind::ConnectionRefused.into());
-    }
-    socket::prepare(&stream)?;
-    if patience != TICK {
-        return Conn::new(stream, TICK);
-    }
-    // What limited the attempt limits every write.
-    stream.set_read_timeout(Some(TICK))?;
-    Ok(Conn::prepared(stream, TICK))
-}
-
-/// The addresses of `host`, without asking anybody where it is one.
-///
-/// # Errors
-/// When there is none, or none in time.
-pub fn addresses(
-    host: &Host,
-    resolver: &Resolver,
-    deadline: Instant,
-) -> Result<Vec<IpAddr>, HopFailure> {
-    match host {
-        Host::V4(address) => Ok(vec![IpAddr::V4(*address)]),
-        Host::V6(address) => Ok(vec![IpAddr::V6(*address)]),
-        Host::Name(name) => match resolver.addresses(name, deadline) {
-            Ok(addresses) => Ok(addresses.to_vec()),
-            Err(ResolveError::NoAddress) => Err(HopFailure::DnsError),
-            Err(ResolveError::TimedOut) => Err(HopFailure::DnsTimeout),
-        },
-    }
 }
 
 fn failed(error: &io::Error) -> HopFailure {
@@ -251,6 +605,22 @@ mod tests {
         Instant::now() + Duration::from_secs(10)
     }
 
+    fn go_on() -> LookAround {
+        LookAround::GoOn
+    }
+
+    struct Forbidden(Authority);
+
+    impl Goal for Forbidden {
+        fn authority(&self) -> &Authority {
+            &self.0
+        }
+
+        fn allows(&self, _address: IpAddr) -> bool {
+            false
+        }
+    }
+
     fn authority(text: &str) -> Authority {
         Authority::from_connect(text.as_bytes()).unwrap()
     }
@@ -261,13 +631,8 @@ mod tests {
         let port = listener.local_addr().unwrap().port();
         // Nothing listens on that port of the first address.
         let resolver = Resolver::asking(|_| Ok(vec![[127, 0, 0, 9].into(), [127, 0, 0, 1].into()]));
-        let conn = dial(
-            &authority(&format!("two.test:{port}")),
-            &resolver,
-            deadline(),
-            &|_| true,
-        )
-        .unwrap();
+        let target = authority(&format!("two.test:{port}"));
+        let conn = dial(&target, &resolver, deadline(), &mut go_on).unwrap();
         assert_eq!(
             conn.stream().peer_addr().unwrap(),
             listener.local_addr().unwrap()
@@ -297,9 +662,131 @@ mod tests {
         let listener = TcpListener::bind(("127.0.0.1", port)).unwrap();
         let resolver = Resolver::asking(|_| Ok(vec![[127, 0, 0, 9].into(), [127, 0, 0, 1].into()]));
         let target = authority(&format!("two.test:{port}"));
-        let conn = dial(&target, &resolver, deadline(), &|_| true).unwrap();
+        let conn = dial(&target, &resolver, deadline(), &mut go_on).unwrap();
         let reached = conn.stream().peer_addr().unwrap();
         assert_eq!(reached, listener.local_addr().unwrap());
+    }
+
+    /// An authority whose addresses are remembered.
+    struct Known<'b>(Authority, &'b AddressBook);
+
+    impl Goal for Known<'_> {
+        fn authority(&self) -> &Authority {
+            &self.0
+        }
+
+        fn book(&self) -> Option<&AddressBook> {
+            Some(self.1)
+        }
+    }
+
+    #[test]
+    fn an_address_that_does_not_answer_is_remembered_and_so_is_one_that_refuses() {
+        let mut holding = Vec::new();
+        let (_silent, port) = silent_port(&mut holding);
+        let _listener = TcpListener::bind(("127.0.0.1", port)).unwrap();
+        // Nobody listens at 127.0.0.8.
+        let all: Addresses = [9, 8, 1].map(|last| IpAddr::from([127, 0, 0, last])).into();
+        let answer = all.to_vec();
+        let resolver = Resolver::asking(move |_| Ok(answer.clone()));
+        let book = AddressBook::default();
+        let name = authority(&format!("three.test:{port}"));
+        for _ in 0..2 {
+            let goal = Known(name.clone(), &book);
+            let conn = dial(goal, &resolver, deadline(), &mut go_on).unwrap();
+            assert_eq!(conn.dialled(), Some(all[2]));
+        }
+        // Both rest, the one that failed last for longer.
+        let order = book.order(&all, Instant::now());
+        assert_eq!(order.first(), Some(&all[2]));
+    }
+
+    #[test]
+    fn who_arrives_at_the_same_moment_is_handed_over_and_who_does_not_is_told() {
+        let mut holding = Vec::new();
+        let (silent, port) = silent_port(&mut holding);
+        let silent = TcpListener::from(silent);
+        let mut never = Vec::new();
+        let (_never, never_port) = silent_port(&mut never);
+        let resolver = Resolver::default();
+        let mut race = Race::new(&resolver);
+        let slow = authority(&format!("127.0.0.9:{port}"));
+        let slower = authority(&format!("127.0.0.9:{never_port}"));
+        race.enter(&slow, deadline());
+        let late_at = race.enter(&slower, deadline());
+        assert!(matches!(race.next(Some(late_at), &mut go_on), Event::Late));
+        // There is room now, and the system asks for it again within a few seconds: the connection is made,
+        // and nobody has looked.
+        silent.set_nonblocking(true).unwrap();
+        let attempt = &race.runners[0].running[0];
+        let asked = [(attempt.stream.as_fd(), Want::Write)];
+        let is_made = || socket::wait_any(&asked, STAGGER).unwrap()[0].to_write();
+        while !is_made() {
+            assert!(attempt.begun.elapsed() < Duration::from_secs(60));
+            drop(silent.accept());
+        }
+        let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let quick = authority(&listener.local_addr().unwrap().to_string());
+        race.enter(&quick, deadline());
+        let Event::Made(winner, _conn) = race.next(None, &mut go_on) else {
+            panic!("nobody won");
+        };
+        assert_eq!(*winner.goal, quick);
+        let others: Vec<_> = race.finish().into_iter().collect();
+        let arrived = |goal: &Authority| {
+            let other = others.iter().find(|(other, _)| other.goal == goal).unwrap();
+            assert!(other.0.is_late());
+            other.1.is_some()
+        };
+        assert!(arrived(&slow));
+        assert!(!arrived(&slower));
+    }
+
+    #[test]
+    fn nobody_goes_on_who_is_not_wanted_any_more() {
+        let mut holding = Vec::new();
+        let (_silent, port) = silent_port(&mut holding);
+        let target = authority(&format!("127.0.0.9:{port}"));
+        let given_up = dial(&target, &Resolver::default(), deadline(), &mut || {
+            LookAround::GiveUp
+        });
+        assert_eq!(given_up.err(), Some(DialError::GivenUp));
+    }
+
+    #[test]
+    fn a_name_that_is_not_found_in_time_keeps_nobody_from_overtaking() {
+        let (release, hold) = std::sync::mpsc::channel::<()>();
+        let hold = parking_lot::Mutex::new(hold);
+        let resolver = Resolver::asking(move |_| {
+            assert!(hold.lock().recv().is_err());
+            Ok(Vec::new())
+        });
+        let mut race = Race::new(&resolver);
+        let hangs = authority("hangs.test:1");
+        let late_at = race.enter(&hangs, deadline());
+        assert!(matches!(race.next(Some(late_at), &mut go_on), Event::Late));
+        let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let quick = authority(&listener.local_addr().unwrap().to_string());
+        race.enter(&quick, deadline());
+        assert!(matches!(race.next(None, &mut go_on), Event::Made(..)));
+        drop(release);
+    }
+
+    #[test]
+    fn others_may_join_later_where_connections_usually_take_longer() {
+        let book = AddressBook::default();
+        for _ in 0..50 {
+            book.connected(Duration::from_secs(1));
+        }
+        let resolver = Resolver::default();
+        let mut race = Race::new(&resolver);
+        let target = authority("127.0.0.1:1");
+        let after = |late_at: Instant| late_at.saturating_duration_since(Instant::now());
+        let usual = after(race.enter(Known(target.clone(), &book), deadline()));
+        assert!(usual > Duration::from_millis(1500), "{usual:?}");
+        let unknown = AddressBook::default();
+        let usual = after(race.enter(Known(target, &unknown), deadline()));
+        assert!(usual <= STAGGER, "{usual:?}");
     }
 
     #[test]
@@ -308,7 +795,7 @@ mod tests {
         let (_silent, port) = silent_port(&mut holding);
         let target = authority(&format!("127.0.0.9:{port}"));
         let soon = Instant::now() + Duration::from_millis(50);
-        let late = dial(&target, &Resolver::default(), soon, &|_| true);
+        let late = dial(&target, &Resolver::default(), soon, &mut go_on);
         let expected = DialError::Failed(HopFailure::ConnectTimeout);
         assert_eq!(late.err(), Some(expected));
     }
@@ -319,7 +806,7 @@ mod tests {
             let parsed = |texts: &[&str]| -> Vec<IpAddr> {
                 texts.iter().map(|text| text.parse().unwrap()).collect()
             };
-            assert_eq!(taking_turns(parsed(system)), parsed(turns));
+            assert_eq!(taking_turns(&parsed(system).into()), parsed(turns));
         };
         check(
             &["::1", "::2", "::3", "1.1.1.1"],
@@ -336,7 +823,12 @@ mod tests {
     fn an_address_the_guard_refuses_is_never_connected_to() {
         let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
         let target = authority(&listener.local_addr().unwrap().to_string());
-        let refused = dial(&target, &Resolver::default(), deadline(), &|_| false);
+        let refused = dial(
+            Forbidden(target),
+            &Resolver::default(),
+            deadline(),
+            &mut go_on,
+        );
         assert!(matches!(refused, Err(DialError::Forbidden)));
         listener.set_nonblocking(true).unwrap();
         assert_eq!(
@@ -350,7 +842,7 @@ mod tests {
         let reserved = TcpListener::bind(("127.0.0.1", 0)).unwrap();
         let target = authority(&reserved.local_addr().unwrap().to_string());
         drop(reserved);
-        let refused = dial(&target, &Resolver::default(), deadline(), &|_| true);
+        let refused = dial(&target, &Resolver::default(), deadline(), &mut go_on);
         assert!(
             matches!(refused, Err(DialError::Failed(HopFailure::ConnectRefused))),
             "{refused:?}"

@@ -1,6 +1,7 @@
 //! Sockets: the only layer below the server that does IO.
 //!
 //! - [`socket`]: system calls with a time limit, and waiting for two sockets at once
+//! - [`addresses`]: which address of a name comes next
 //! - [`conn`]: a socket with the bytes read too far
 //! - [`crew`]: threads kept for the next job
 //! - [`folder`]: a private folder for Unix sockets
@@ -12,7 +13,7 @@
 //! - [`process`]: what the system says about this process
 //! - [`readiness`]: which of many sockets can be read
 //! - [`resolve`]: names to addresses, off the workers, under a deadline
-//! - [`dial`]: an authority to a connected socket
+//! - [`dial`]: an authority to a connected socket, several against each other
 //! - [`seldom`]: complaints that come once in a while
 //! - `shares`: who may ask for names, and in which order
 //! - [`shelf`]: idle connections to one upstream, kept for reuse
@@ -23,6 +24,7 @@
 //! Every socket is blocking; single calls are made non-blocking by a flag where two peers must be
 //! watched at once. Nothing here knows HTTP.
 
+pub mod addresses;
 pub mod conn;
 pub mod crew;
 pub mod dial;

@@ -190,6 +190,12 @@ impl Resolver {
         }
     }
 
+    /// One that asks the same, with another idea of how old the addresses of kept names may get.
+    #[must_use = "this one is not changed"]
+    pub fn renewing_after(&self, pause: Duration) -> Self {
+        Self::sharing(Arc::clone(&self.shared.ask), pause)
+    }
+
     fn sharing(ask: Arc<Ask>, renew_after: Duration) -> Self {
         Self {
             shared: Arc::new(Shared {
@@ -206,34 +212,55 @@ impl Resolver {
     ///
     /// # Errors
     /// [`ResolveError::TimedOut`] when `deadline` passes first, or nobody has answered for long.
-    pub fn addresses(&self, name: &str, mut deadline: Instant) -> Result<Addresses, ResolveError> {
+    pub fn addresses(&self, name: &str, deadline: Instant) -> Result<Addresses, ResolveError> {
+        let answer = self.addresses_by(name, deadline);
+        answer.unwrap_or(Err(ResolveError::TimedOut))
+    }
+
+    /// The same for whoever has something else to do from `until` on. `None`: there is no answer yet.
+    pub fn addresses_by(
+        &self,
+        name: &str,
+        mut until: Instant,
+    ) -> Option<Result<Addresses, ResolveError>> {
         let mut table = self.shared.table.lock();
         loop {
             let now = Instant::now();
             let known = table.names.get(name).and_then(|entry| entry.known.as_ref());
             let usable = known.filter(|known| known.usable_until > now);
             let answer = match usable {
-                Some(known) if known.fresh_until > now => return known.answer.clone(),
+                Some(known) if known.fresh_until > now => return Some(known.answer.clone()),
                 Some(known) => Some(known.answer.clone()),
                 None => None,
             };
             let asked = self.have_asked(&mut table, name, now);
-            if let Some(answer) = answer {
+            if answer.is_some() {
                 return answer;
             }
-            let (answered, silent_at) = asked?;
-            if deadline <= now {
-                return Err(ResolveError::TimedOut);
+            let (answered, silent_at) = match asked {
+                Ok(asked) => asked,
+                Err(error) => return Some(Err(error)),
+            };
+            if until <= now {
+                return None;
             }
-            let until = deadline.min(silent_at);
-            answered.wait_until(&mut table, until);
+            let wait_until = until.min(silent_at);
+            answered.wait_until(&mut table, wait_until);
             let now = Instant::now();
-            if now > until + SLACK {
+            if now > wait_until + SLACK {
                 // Whoever asks stood still, too, and what was answered meanwhile is about to be read.
                 table.begin_anew(now);
-                deadline = deadline.max(now + AFTER_STANDSTILL);
+                until = until.max(now + AFTER_STANDSTILL);
             }
         }
+    }
+
+    /// The addresses of `name`, if they are known and can be used; nobody is asked.
+    pub fn known(&self, name: &str) -> Option<Addresses> {
+        let table = self.shared.table.lock();
+        let known = table.names.get(name)?.known.as_ref()?;
+        let is_usable = known.usable_until > Instant::now();
+        known.answer.clone().ok().filter(|_| is_usable)
     }
 
     /// Asks for these names now and again and again, until others are named.

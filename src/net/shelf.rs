@@ -14,6 +14,7 @@
 //! Not here: what is a stray byte in the middle of an exchange, and who is told (`relay/reuse.rs`).
 
 use std::collections::VecDeque;
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -207,6 +208,20 @@ impl Shelf {
             dropped.extend(state.idle.drain(..surplus));
         }
         strays
+    }
+
+    /// Drops what leads elsewhere than to one of these addresses.
+    pub fn keep_only(&self, addresses: &[IpAddr]) {
+        let leads_there =
+            |idle: &Idle| idle.conn.dialled().is_none_or(|at| addresses.contains(&at));
+        let mut state = self.state.lock();
+        let idle = std::mem::take(&mut state.idle);
+        let (there, elsewhere): (VecDeque<_>, VecDeque<_>) =
+            idle.into_iter().partition(leads_there);
+        state.idle = there;
+        // They are closed outside of the lock.
+        drop(state);
+        drop(elsewhere);
     }
 
     /// Drops all.

@@ -168,6 +168,20 @@ impl Exchange<'_> {
         hop: &mut Hop,
         limit: Duration,
     ) -> Result<Option<(ResponseHead, Framing)>, Failed> {
+        let head = self.head_of_answer(hop, limit);
+        self.learn_of_address(hop, &head);
+        let Some(head) = head? else {
+            return Ok(None);
+        };
+        let framing = self.examine(hop, &head)?;
+        Ok(Some((head, framing)))
+    }
+
+    fn head_of_answer(
+        &mut self,
+        hop: &mut Hop,
+        limit: Duration,
+    ) -> Result<Option<ResponseHead>, Failed> {
         let mut waiting = if let Some(waiting) = hop.waiting.take() {
             waiting
         } else {
@@ -177,11 +191,7 @@ impl Exchange<'_> {
         };
         let answer = self.await_answer(hop, &mut waiting, limit);
         hop.waiting = Some(waiting);
-        let Some(head) = answer? else {
-            return Ok(None);
-        };
-        let framing = self.examine(hop, &head)?;
-        Ok(Some((head, framing)))
+        answer
     }
 
     fn await_answer(

@@ -23,6 +23,7 @@ use crate::route::Route;
 
 use super::attempt::{Failed, Hop, HopOrigin};
 use super::exchange::{Done, Exchange, Start};
+use super::next_hop::Reuse;
 use super::report::{Report, RouteTaken, TunnelMeter};
 use super::session::Outcome;
 use super::{Client, Context, Snapshot};
@@ -51,26 +52,7 @@ impl Exchange<'_> {
         match self.snapshot.config.rules.route(self.authority.host()) {
             Route::Direct => self.connect_directly(),
             Route::ViaUpstream => {
-                let done = self.over_upstreams(&mut |exchange, start| {
-                    let mut hop = match start {
-                        Start::Picked(lease) => exchange.dial_upstream(lease, Instant::now())?,
-                        Start::Asked(hop) => hop,
-                    };
-                    let Some((head, framing)) = exchange.ask_for_tunnel(&mut hop)? else {
-                        return Ok(Done::Asked(hop));
-                    };
-                    let answer = TunnelAnswer { hop, head, framing };
-                    if is_success(answer.head.status()) {
-                        exchange.scratch_response = answer.head.into_memory();
-                        return Ok(exchange.opened(answer.hop));
-                    }
-                    let refused = &mut exchange.course.refused;
-                    if !is_gateway_error(answer.head.status()) || refused.is_some() {
-                        return exchange.pass_refusal(answer);
-                    }
-                    *refused = Some(Box::new(answer));
-                    Err(Failed::no_response(HopFailure::TunnelRefused))
-                });
+                let done = self.over_upstreams(&mut Self::connect_via);
                 if !matches!(done, Err(Failed::Refused(_))) {
                     return done;
                 }
@@ -83,10 +65,51 @@ impl Exchange<'_> {
         }
     }
 
+    fn connect_via(&mut self, start: Start) -> Result<Done, Failed> {
+        let mut hop = match start {
+            Start::Picked(lease) => self.dial_upstream(lease, Instant::now(), Reuse::Never)?,
+            Start::Asked(hop) => hop,
+        };
+        loop {
+            let (head, framing) = match self.ask_for_tunnel(&mut hop) {
+                Ok(Some(answer)) => answer,
+                Ok(None) => return Ok(Done::Asked(hop)),
+                Err(failed) => {
+                    hop = self.after_failure(hop, failed)?;
+                    continue;
+                }
+            };
+            let answer = TunnelAnswer { hop, head, framing };
+            if is_success(answer.head.status()) {
+                self.scratch_response = answer.head.into_memory();
+                return Ok(self.opened(answer.hop));
+            }
+            let refused = &mut self.course.refused;
+            if !is_gateway_error(answer.head.status()) || refused.is_some() {
+                return self.pass_refusal(answer);
+            }
+            *refused = Some(Box::new(answer));
+            return Err(Failed::no_response(HopFailure::TunnelRefused));
+        }
+    }
+
+    /// The next try at the same upstream, if it has another address; else it is blamed.
+    fn after_failure(&mut self, hop: Hop, failed: Failed) -> Result<Hop, Failed> {
+        let begun = hop.begun;
+        let (Failed::Hop(error), Some(lease)) = (&failed, hop.lease) else {
+            return Err(failed);
+        };
+        if self.may_dial_again(&lease, hop.origin, error) {
+            return self.dial_upstream(lease, begun, Reuse::Never);
+        }
+        self.blame(&lease, begun, error);
+        Err(failed)
+    }
+
     fn connect_directly(&mut self) -> Result<Done, Failed> {
         self.report.route = RouteTaken::Direct;
         self.report.attempts += 1;
-        let conn = self.dial_origin().map_err(Failed::Refused)?;
+        let conn = self.dial_origin()?;
         Ok(self.opened(Hop::new(conn, None, Instant::now(), HopOrigin::Fresh)))
     }
 
@@ -105,9 +128,6 @@ impl Exchange<'_> {
         let limit = self.snapshot.config.limits.response_timeout;
         let answer = self.ask(hop, limit.min(MOST_PATIENCE));
         hop.count_bytes();
-        if let (Err(Failed::Hop(error)), Some(lease)) = (&answer, &hop.lease) {
-            self.blame(lease, hop.begun, error);
-        }
         answer
     }
 

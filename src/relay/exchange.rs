@@ -7,18 +7,12 @@
 use std::cell::OnceCell;
 use std::hash::BuildHasher;
 use std::net::IpAddr;
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use crate::balance::failover::{self, AttemptError, Next};
 use crate::balance::pool::Tried;
-use crate::balance::reason::Doubt;
 use crate::balance::upstream::Lease;
-use crate::net::conn::Conn;
-use crate::net::dial::{self, DialError};
 use crate::net::memory::Memory;
-use crate::net::resolve::Resolver;
 use crate::net::shelf::Rest;
 use crate::protocol::answer::{HopFailure, Refusal};
 use crate::protocol::credentials::Credentials;
@@ -32,6 +26,7 @@ use super::access;
 use super::attempt::{BoundTo, Failed, Hop, HopOrigin};
 use super::connect::TunnelAnswer;
 use super::flow::Flow;
+use super::next_hop::Reuse;
 use super::report::{self, Report, RouteTaken};
 use super::session::Worker;
 use super::upload::Upload;
@@ -80,6 +75,8 @@ pub(super) struct Course {
     attempts: usize,
     /// Those among them that were offline.
     trials: usize,
+    /// Whether an address of an upstream was given up for another one of the same.
+    pub(super) other_address: OtherAddress,
     /// Why the last one failed.
     last: Option<AttemptError>,
     /// What the first upstream said that could not open a tunnel. It may be the target's fault, so one more
@@ -100,6 +97,7 @@ impl Course {
             tried: Tried::default(),
             attempts: 0,
             trials: 0,
+            other_address: OtherAddress::Untried,
             last: None,
             refused: None,
         }
@@ -115,15 +113,6 @@ pub(super) enum Start {
     Asked(Hop),
 }
 
-impl Start {
-    fn lease(&self) -> Option<&Lease> {
-        match self {
-            Self::Picked(lease) => Some(lease),
-            Self::Asked(hop) => hop.lease.as_ref(),
-        }
-    }
-}
-
 impl std::fmt::Debug for Exchange<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Exchange")
@@ -131,6 +120,13 @@ impl std::fmt::Debug for Exchange<'_> {
             .field("report", &self.report)
             .finish_non_exhaustive()
     }
+}
+
+/// Whether a second address of one upstream was tried after a connection to the first came to nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum OtherAddress {
+    Untried,
+    Tried,
 }
 
 /// How a client learns that what it got is not all.
@@ -213,19 +209,18 @@ impl Exchange<'_> {
         let pool = &snapshot.pool;
         let most = pool.upstreams().len().min(MOST_ATTEMPTS);
         while let Some(start) = self.next_start(most) {
-            let vitals = start
-                .lease()
-                .map(|lease| Arc::clone(lease.upstream().vitals()));
             let result = attempt(self, start);
-            if let (Some(vitals), false) = (vitals, matches!(result, Ok(Done::Asked(_)))) {
-                report::count_attempt(&vitals, &result);
+            // It need not be the one it began with: another may have been connected to sooner.
+            if let RouteTaken::Upstream(upstream) = &self.report.route
+                && !matches!(result, Ok(Done::Asked(_)))
+            {
+                report::count_attempt(upstream.vitals(), &result);
             }
             let error = match result {
                 Err(Failed::Hop(error)) => error,
                 done_or_over => return done_or_over,
             };
-            // What reached nobody cost no attempt.
-            if !matches!(&error, AttemptError::NotSent(_)) {
+            if !failover::is_unreached(&error) {
                 self.course.attempts += 1;
             }
             let is_over = self.deadline().is_some_and(|at| at <= Instant::now())
@@ -259,9 +254,14 @@ impl Exchange<'_> {
         if self.course.attempts >= most {
             return None;
         }
+        self.another_upstream().map(Start::Picked)
+    }
+
+    /// An upstream that was not tried yet, which it is from now on.
+    pub(super) fn another_upstream(&mut self) -> Option<Lease> {
         let lease = self.next_upstream()?;
         self.report.tries(&lease);
-        Some(Start::Picked(lease))
+        Some(lease)
     }
 
     /// The upstream this client is bound to, if it still can be used, else the one the mode picks; while
@@ -314,16 +314,19 @@ impl Exchange<'_> {
             let (Failed::Hop(error), Some(lease)) = (&failed, lease) else {
                 return Err(failed);
             };
-            if !reuse::explains(origin, error) {
+            if !self.may_dial_again(&lease, origin, error) {
                 self.blame(&lease, begun, error);
                 return Err(failed);
             }
-            self.broke(&lease, error);
+            if reuse::explains(origin, error) {
+                self.broke(&lease, error);
+            }
             if !self.may_be_sent_afresh(error) {
                 return Err(failed);
             }
-            // Nobody failed: something had happened to the connection while it was idle.
-            hop = self.dial_upstream(lease, begun)?;
+            // The upstream has not failed: something had happened to the connection while it was idle, or it
+            // has another address.
+            hop = self.dial_upstream(lease, begun, Reuse::Allowed)?;
         }
     }
 
@@ -346,10 +349,7 @@ impl Exchange<'_> {
         });
         let (conn, origin) = match bound {
             Some(bound) => (bound.conn, HopOrigin::Reused(Rest::Nothing)),
-            None => (
-                self.dial_origin().map_err(Failed::Refused)?,
-                HopOrigin::Fresh,
-            ),
+            None => (self.dial_origin()?, HopOrigin::Fresh),
         };
         self.converse_directly(Hop::new(conn, None, begun, origin), target)
     }
@@ -376,7 +376,7 @@ impl Exchange<'_> {
                 }
             }
             // Nobody failed: something had happened to the connection while it was idle.
-            let conn = self.dial_origin().map_err(Failed::Refused)?;
+            let conn = self.dial_origin()?;
             hop = Hop::new(conn, None, begun, HopOrigin::Fresh);
         }
     }
@@ -432,91 +432,22 @@ impl Exchange<'_> {
         self.out = out;
     }
 
-    /// A connection to the upstream of `lease`: the one bound to this client, an idle one, or a new one.
-    fn connect_upstream(&mut self, lease: Lease, begun: Instant) -> Result<Hop, Failed> {
+    /// A connection to the upstream of `lease` that is there already: the one bound to this client, or an
+    /// idle one; else the lease again.
+    pub(super) fn idle_connection(&mut self, lease: Lease, begun: Instant) -> Result<Hop, Lease> {
         match self.reuse(&lease) {
             Some((conn, rest)) => {
                 let origin = HopOrigin::Reused(rest);
                 Ok(Hop::new(conn, Some(lease), begun, origin))
             }
-            None => self.dial_upstream(lease, begun),
+            None => Err(lease),
         }
-    }
-
-    /// A new connection to the upstream of `lease`, which is blamed if there is none.
-    pub(super) fn dial_upstream(&mut self, lease: Lease, begun: Instant) -> Result<Hop, Failed> {
-        let deadline = self.connect_deadline();
-        let authority = &lease.upstream().spec.authority;
-        match self.dial(authority, &self.ctx.upstream_names, deadline, &|_| true) {
-            Ok(mut conn) => {
-                conn.borrow_memory(&mut self.from_hop);
-                lease
-                    .upstream()
-                    .vitals()
-                    .counters
-                    .connections_opened
-                    .fetch_add(1, Ordering::Relaxed);
-                Ok(Hop::new(conn, Some(lease), begun, HopOrigin::Fresh))
-            }
-            Err(DialError::Forbidden) => Err(Failed::Refused(Refusal::TargetForbidden)),
-            Err(DialError::Failed(failure)) => {
-                let error = AttemptError::NotSent(failure);
-                // Cut short by the time of the whole request, which others may have used up.
-                let cut = matches!(failure, HopFailure::ConnectTimeout | HopFailure::DnsTimeout)
-                    && self.deadline().is_some_and(|whole| whole <= deadline);
-                if cut {
-                    self.doubt(&lease, Doubt::CannotConnect);
-                } else {
-                    self.blame(&lease, begun, &error);
-                }
-                Err(Failed::Hop(error))
-            }
-        }
-    }
-
-    /// A new connection to the origin, if the direct route may go there.
-    pub(super) fn dial_origin(&self) -> Result<Conn, Refusal> {
-        self.dial(
-            self.authority,
-            &self.ctx.origin_names.asked_by(self.client.address.ip()),
-            self.connect_deadline(),
-            &|ip| self.may_reach(ip),
-        )
-        .map_err(|error| match error {
-            DialError::Forbidden => Refusal::TargetForbidden,
-            DialError::Failed(failure) => Refusal::NextHop(failure),
-        })
     }
 
     /// Whether the direct route may go there for this client.
-    fn may_reach(&self, address: IpAddr) -> bool {
+    pub(super) fn may_reach(&self, address: IpAddr) -> bool {
         let asker = access::Asker::new(access::Asking::of(self.client), self.head);
         access::allows_origin(&self.snapshot.config.access, asker, address)
-    }
-
-    /// As [`dial::dial`]; when the process has no file descriptors left, those of idle connections are
-    /// given up for it.
-    fn dial(
-        &self,
-        authority: &Authority,
-        names: &Resolver,
-        deadline: Instant,
-        allows: &dyn Fn(IpAddr) -> bool,
-    ) -> Result<Conn, DialError> {
-        let started = Instant::now();
-        self.worker.dials();
-        let mut dialed = dial::dial(authority, names, deadline, allows);
-        if matches!(dialed, Err(DialError::Failed(HopFailure::LocalExhaustion))) {
-            self.snapshot.clear_shelves();
-            dialed = dial::dial(authority, names, deadline, allows);
-        }
-        report::dialed(self.ctx, started, &dialed);
-        dialed
-    }
-
-    fn connect_deadline(&self) -> Instant {
-        let own = Instant::now() + self.snapshot.config.limits.connect_timeout;
-        self.deadline().map_or(own, |whole| whole.min(own))
     }
 
     /// When the response must have begun, all attempts together (`limits.request_timeout_secs`).
@@ -539,5 +470,15 @@ fn refused(failed: Failed) -> Failed {
             Failed::Refused(Refusal::NextHop(failure))
         }
         Failed::Hop(AttemptError::Truncated(_)) | Failed::Refused(_) | Failed::Closed(_) => failed,
+    }
+}
+
+/// Whether the next hop has ended the connection without a word.
+pub(super) fn is_staleness(error: &AttemptError) -> bool {
+    match error {
+        AttemptError::NotSent(failure) | AttemptError::NoResponse(failure) => {
+            matches!(failure, HopFailure::Closed | HopFailure::Reset)
+        }
+        AttemptError::Truncated(_) => false,
     }
 }

@@ -4,6 +4,7 @@
 //! - [`session`]: one client connection, exchange after exchange
 //! - `introduction`: who the client of a balancer in front is
 //! - [`exchange`]: one request: access, route, attempts, failover
+//! - `next_hop`: connections to where it goes, several against each other
 //! - [`upload`]: the request body, and what of it can be sent again
 //! - [`attempt`]: one try at one next hop, up to its final response head
 //! - [`respond`]: the final response, from the next hop to the client
@@ -28,6 +29,7 @@ mod evidence;
 pub mod exchange;
 mod flow;
 mod introduction;
+mod next_hop;
 pub mod report;
 pub mod respond;
 mod reuse;
@@ -53,6 +55,7 @@ use crate::balance::upstream::Upstream;
 use crate::balance::vitals::UpstreamId;
 use crate::config::checked::Config;
 use crate::metrics::Metrics;
+use crate::net::addresses::AddressBook;
 use crate::net::conn::Conn;
 use crate::net::memory::Memory;
 use crate::net::permits::{ClientPermit, Permit};
@@ -155,7 +158,14 @@ pub struct Snapshot {
     pub config: Config,
     /// The upstreams.
     pub pool: Arc<Pool>,
-    shelves: BTreeMap<UpstreamId, Arc<Shelf>>,
+    ways: BTreeMap<UpstreamId, Arc<Ways>>,
+}
+
+/// The ways to an upstream, which outlive a reload like its vitals.
+#[derive(Debug, Default)]
+struct Ways {
+    shelf: Shelf,
+    addresses: AddressBook,
 }
 
 impl Snapshot {
@@ -165,37 +175,57 @@ impl Snapshot {
             None => Pool::new(specs),
             Some(before) => before.pool.succeeded_by(specs),
         };
-        let shelves = pool
+        let ways = pool
             .upstreams()
             .iter()
             .map(|upstream| {
                 let id = upstream.id();
-                let kept = before.and_then(|before| before.shelves.get(&id));
+                let kept = before.and_then(|before| before.ways.get(&id));
                 (id, kept.map(Arc::clone).unwrap_or_default())
             })
             .collect();
         Self {
             config,
             pool: Arc::new(pool),
-            shelves,
+            ways,
         }
     }
 
     /// The idle connections to `upstream`; none once it left the pool.
     pub fn shelf(&self, upstream: &Upstream) -> Option<&Shelf> {
-        self.shelves.get(&upstream.id()).map(|shelf| &**shelf)
+        self.ways.get(&upstream.id()).map(|ways| &ways.shelf)
+    }
+
+    /// What is remembered of the addresses of `upstream`; nothing once it left the pool.
+    pub fn addresses(&self, upstream: &Upstream) -> Option<&AddressBook> {
+        self.ways.get(&upstream.id()).map(|ways| &ways.addresses)
+    }
+
+    /// Whether this connection leads to an address that is none of the upstream's any more.
+    fn leads_astray(&self, upstream: &Upstream, conn: &Conn) -> bool {
+        let book = self.addresses(upstream);
+        book.zip(conn.dialled())
+            .is_some_and(|(book, address)| book.has_left(address))
     }
 
     /// Drops all idle connections: their file descriptors are needed.
     pub fn clear_shelves(&self) {
-        for shelf in self.shelves.values() {
-            shelf.clear();
+        for ways in self.ways.values() {
+            ways.shelf.clear();
         }
     }
 
-    /// Drops idle connections that are too old, closed, or lead to an upstream that gets no requests.
-    pub fn sweep_shelves(&self) {
+    /// Drops idle connections that are too old, closed, or lead to an upstream that gets no requests or
+    /// to an address that `names` does not know for it any more.
+    pub fn sweep_shelves(&self, names: &Resolver) {
         for upstream in self.pool.upstreams() {
+            if let Some(ways) = self.ways.get(&upstream.id())
+                && let Host::Name(name) = upstream.spec.authority.host()
+                && let Some(known) = names.known(name)
+            {
+                ways.addresses.learn(&known);
+                ways.shelf.keep_only(&known);
+            }
             if let Some(shelf) = self.shelf(upstream) {
                 if !upstream.vitals().is_offline() && upstream.is_in_service() {
                     reuse::sweep(upstream, shelf, &self.config.limits);

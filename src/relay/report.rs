@@ -11,8 +11,6 @@ use crate::balance::upstream::{Lease, Upstream};
 use crate::balance::vitals::Vitals;
 use crate::metrics::Metrics;
 use crate::metrics::exchanges::{MethodClass, RELAYED_GATEWAY_ERROR, RouteClass, UNANSWERED};
-use crate::net::conn::Conn;
-use crate::net::dial::DialError;
 use crate::net::tunnel::{Age, Direction, Meter, TunnelEnd, TunnelTotals};
 use crate::protocol::fields::Fields;
 use crate::protocol::head::RequestHead;
@@ -105,6 +103,11 @@ impl Report {
             count(&lease.upstream().vitals().counters.retries, 1);
         }
         self.attempts += 1;
+        self.route = RouteTaken::Upstream(Arc::clone(lease.upstream()));
+    }
+
+    /// Notes who of those that were tried has the connection that is used.
+    pub fn goes_to(&mut self, lease: &Lease) {
         self.route = RouteTaken::Upstream(Arc::clone(lease.upstream()));
     }
 
@@ -287,15 +290,20 @@ pub fn count_attempt<T>(vitals: &Vitals, result: &Result<T, Failed>) {
     count(counter, 1);
 }
 
-/// Counts how long it took to connect, or to find out that it cannot be. A connection that is not
-/// allowed is none.
-pub fn dialed(ctx: &Context, started: Instant, result: &Result<Conn, DialError>) {
-    match result {
-        Ok(_) | Err(DialError::Failed(_)) => {
-            ctx.metrics.times.connect.observe(started.elapsed());
-        }
-        Err(DialError::Forbidden) => {}
-    }
+/// Counts an attempt whose connection was not waited for, because another was there sooner or nobody
+/// wanted it any more.
+pub fn count_given_up(lease: &Lease) {
+    count(&lease.upstream().vitals().counters.attempts_given_up, 1);
+}
+
+/// Counts a new connection to an upstream.
+pub fn count_connection(lease: &Lease) {
+    count(&lease.upstream().vitals().counters.connections_opened, 1);
+}
+
+/// Counts how long it took to connect since `begun`, or to find out that it cannot be.
+pub fn dialled(ctx: &Context, begun: Instant) {
+    ctx.metrics.times.connect.observe(begun.elapsed());
 }
 
 fn count(counter: &AtomicU64, more: u64) {

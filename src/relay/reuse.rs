@@ -139,7 +139,7 @@ impl Exchange<'_> {
         let (Some(upstream), Some(idle)) = (upstream, idle) else {
             return; // Origins are not kept.
         };
-        if upstream.vitals().is_offline() {
+        if upstream.vitals().is_offline() || self.snapshot.leads_astray(upstream, &hop.conn) {
             return;
         }
         let past = Past {

@@ -31,7 +31,13 @@ impl Surroundings for Seen {
     }
 
     fn resolve(&self, upstream: &Authority, deadline: Instant) -> io::Result<Vec<SocketAddr>> {
-        match dial::addresses(upstream.host(), &self.0.upstream_names, deadline) {
+        let names = &self.0.upstream_names;
+        let snapshot = self.0.snapshot();
+        let members = snapshot.pool.upstreams();
+        let member = members.iter().find(|one| one.spec.authority == *upstream);
+        // What requests pass over, a probe tries last, too.
+        let book = member.and_then(|member| snapshot.addresses(member));
+        match dial::addresses(upstream.host(), names, book, deadline) {
             Ok(found) => {
                 let with_port = |ip| SocketAddr::new(ip, upstream.port());
                 Ok(found.into_iter().map(with_port).collect())

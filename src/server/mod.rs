@@ -523,9 +523,9 @@ fn most_connections(ctx: &Context) -> usize {
     }
 }
 
-/// The thread that drops idle upstream connections which are too old or were closed.
+/// The thread that drops idle upstream connections which are too old, were closed, or lead nowhere now.
 fn sweep(ctx: &Context, alarm: &Alarm) {
     while alarm.wait(Some(SWEEP_EVERY)) != Woken::Stopped {
-        ctx.snapshot().sweep_shelves();
+        ctx.snapshot().sweep_shelves(&ctx.upstream_names);
     }
 }

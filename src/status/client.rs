@@ -67,12 +67,14 @@ pub(super) fn get(
     token: Option<&Secret>,
 ) -> Result<Answer, Unanswered> {
     let deadline = Instant::now() + PATIENCE;
-    let mut conn = dial::dial(server, &Resolver::default(), deadline, &|_| true).map_err(
-        |error| match error {
+    let go_on = &mut || LookAround::GoOn;
+    let mut conn =
+        dial::dial(server, &Resolver::default(), deadline, go_on).map_err(|error| match error {
             DialError::Failed(failure) => Unanswered::Unreachable(failure),
-            DialError::Forbidden => Unanswered::Unreachable(HopFailure::ConnectFailed),
-        },
-    )?;
+            DialError::Forbidden | DialError::GivenUp => {
+                Unanswered::Unreachable(HopFailure::ConnectFailed)
+            }
+        })?;
     let authorization = token.map_or_else(String::new, |token| {
         format!("Authorization: Bearer {}\r\n", token.expose())
     });

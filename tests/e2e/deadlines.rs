@@ -1,12 +1,10 @@
 //! Which wait ends when, and what must never be cut.
 
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::thread;
 use std::time::Duration;
 
-use rustix::net::{AddressFamily, SocketType};
-
-use super::harness::{Client, Hop, Member, Proxy, Talk, Upstream, spawn};
+use super::harness::{Client, FullPort, Hop, Proxy, Talk, Upstream, spawn, wait_until};
 
 const GET: &str = "GET http://o.test/ HTTP/1.1\r\nHost: o.test\r\n\r\n";
 const CONNECT: &str = "CONNECT o.test:443 HTTP/1.1\r\nHost: o.test\r\n\r\n";
@@ -168,7 +166,7 @@ fn an_upstream_that_does_not_take_the_request_is_504_and_probed() {
     let sender = client.send_in_background(vec![b'x'; LENGTH]);
     let hop = a.accept();
     client.expect_refusal(504);
-    super::harness::wait_until(|| !a.probes().is_empty());
+    wait_until(|| !a.probes().is_empty());
     drop(hop);
     drop(client);
     drop(sender.join().expect("the sender"));
@@ -184,6 +182,8 @@ fn an_upstream_that_does_not_accept_in_time_is_passed_over() {
         health_check: {timeout_secs: 0.3}";
     let proxy = Proxy::with_yaml(extra, members);
     proxy.client().send(GET).expect_status(200).expect_body("b");
+    // The request did not wait for it that long, but somebody looks into it.
+    wait_until(|| !proxy.upstream("full").online);
     let reason = proxy.upstream("full").reason.expect("a reason");
     assert!(reason.contains("in time"), "{reason}");
 }
@@ -264,41 +264,6 @@ impl Proxy {
     fn expect_deserted_after(&self, client: Client) {
         drop(client);
         self.expect_deserted();
-    }
-}
-
-/// A port at which connections neither succeed nor fail: its queue is full.
-struct FullPort {
-    listener: TcpListener,
-    _waiting: Vec<TcpStream>,
-}
-
-impl FullPort {
-    fn new() -> Self {
-        let socket = rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None);
-        let socket = socket.expect("a socket");
-        let any = SocketAddr::from(([127, 0, 0, 1], 0));
-        rustix::net::bind(&socket, &any).expect("a free port");
-        rustix::net::listen(&socket, 0).expect("a listener");
-        let listener = TcpListener::from(socket);
-        let address = listener.local_addr().expect("the address of a listener");
-        let limit = Duration::from_millis(200);
-        let connect = || TcpStream::connect_timeout(&address, limit).ok();
-        let waiting = std::iter::from_fn(connect).take(16).collect();
-        Self {
-            listener,
-            _waiting: waiting,
-        }
-    }
-
-    fn address(&self) -> SocketAddr {
-        self.listener
-            .local_addr()
-            .expect("the address of a listener")
-    }
-
-    fn member(&self, name: &str) -> Member {
-        Member::at(name, self.address())
     }
 }
 

@@ -127,6 +127,9 @@ mod route;
 /// Names and their addresses.
 mod dns;
 
+/// Connections to upstreams, several against each other.
+mod connecting;
+
 /// Who may use the relay.
 mod access;
 

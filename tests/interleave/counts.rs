@@ -3,11 +3,9 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::num::NonZeroUsize;
 use std::sync::Arc;
-use std::time::Duration;
 
 use http_proxy_lb::balance::pick::BalanceMode;
 use http_proxy_lb::balance::pool::{Pool, Tried};
-use http_proxy_lb::balance::reason::OfflineReason;
 use http_proxy_lb::balance::upstream::{Lease, UpstreamSpec};
 use http_proxy_lb::net::permits::{ClientPermit, PerClient, Permit, Permits};
 use http_proxy_lb::protocol::target::Authority;
@@ -133,12 +131,13 @@ fn specs(names: &[&str]) -> Vec<UpstreamSpec> {
 
 impl Balanced {
     fn pick(&mut self, thread: usize) {
-        self.leases[thread] = self.pools[0].pick(BalanceMode::Best, &Tried::default());
+        self.leases[thread] = self.pools[0].pick(BalanceMode::Best, &mut Tried::default());
     }
 
     fn fail(&mut self, thread: usize) {
         if let Some(lease) = &self.leases[thread] {
-            lease.failed(OfflineReason::Closed, Duration::ZERO, 1, 0);
+            let vitals = lease.upstream().vitals();
+            vitals.cannot_connect(lease.began(), "connection refused", 1, 0);
         }
     }
 
@@ -154,7 +153,7 @@ impl Balanced {
             assert_eq!(upstream.vitals().active(), own.count() as u64);
         }
         let online = self.pools[0].upstreams().iter();
-        let online = online.filter(|upstream| upstream.vitals().is_online());
+        let online = online.filter(|upstream| !upstream.vitals().is_offline());
         assert_eq!(self.pools[0].online_count(), online.count());
     }
 }

@@ -18,6 +18,7 @@
 //! | [`Client`] | `client` | requests byte by byte, answers checked field by field |
 //! | [`Upstream`], [`Hop`] | `upstream`, `hop` | a member of the pool: by hand, by script, or a small server |
 //! | [`Origin`] | `origin` | where a direct request ends |
+//! | [`FullPort`], [`places`] | `place` | where connections hang; several addresses for one name |
 //! | [`Talk`] | `socket` | what client and hop have in common: send, expect, close, reset |
 //! | [`Message`] | `wire` | an HTTP parser of its own, so that no bug is on both sides |
 //! | [`forwarded`], [`relayed`], [`expect_refused`], .. | `exchange` | one exchange in one line, for tables |
@@ -31,6 +32,7 @@ pub(crate) mod exchange;
 pub(crate) mod hop;
 pub(crate) mod journal;
 pub(crate) mod origin;
+pub(crate) mod place;
 pub(crate) mod proxy;
 mod selftest;
 pub(crate) mod socket;
@@ -48,6 +50,7 @@ pub(crate) use exchange::{
 };
 pub(crate) use hop::Hop;
 pub(crate) use origin::Origin;
+pub(crate) use place::{FullPort, places};
 pub(crate) use proxy::{Member, Proxy, TemporaryFile, configuration_text};
 pub(crate) use socket::Talk;
 pub(crate) use stage::ProbeAnswer;

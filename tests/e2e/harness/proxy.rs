@@ -50,10 +50,10 @@ impl Upstream {
     /// This upstream with more keys, for example `weight: 3`.
     #[track_caller]
     pub(crate) fn with(&self, keys: &str) -> Member {
-        let own = Member::at(self.name(), self.address());
+        let member = Member::at(self.name(), self.address()).with(keys);
         Member {
-            keys: merged(own.keys, mapping(keys)),
             stage: Some(Arc::clone(self.stage())),
+            ..member
         }
     }
 }
@@ -64,6 +64,22 @@ impl Member {
     pub(crate) fn at(name: &str, address: SocketAddr) -> Self {
         let keys = mapping(&format!("{{name: {name}, url: 'http://{address}'}}"));
         Self { keys, stage: None }
+    }
+
+    /// At a host name, whose addresses a resolver of the test knows.
+    #[track_caller]
+    pub(crate) fn named(name: &str, port: u16) -> Self {
+        let keys = mapping(&format!(
+            "{{name: {name}, url: 'http://{name}.test:{port}'}}"
+        ));
+        Self { keys, stage: None }
+    }
+
+    /// The same with more keys.
+    #[track_caller]
+    pub(crate) fn with(self, keys: &str) -> Self {
+        let keys = merged(self.keys, mapping(keys));
+        Self { keys, ..self }
     }
 }
 

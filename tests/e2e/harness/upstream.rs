@@ -103,6 +103,25 @@ impl Upstream {
         Self::start(name, Role::Server, address)
     }
 
+    /// As [`Upstream::by_hand`], at this address.
+    #[track_caller]
+    pub(crate) fn by_hand_at(name: &str, address: SocketAddr) -> Self {
+        Self::start(name, Role::ByHand, &address)
+    }
+
+    /// As [`Upstream::echo_ok`], at this address.
+    #[track_caller]
+    pub(crate) fn echo_ok_at(name: &str, address: SocketAddr) -> Self {
+        Self::start(name, Role::Server, &address)
+    }
+
+    /// Reads each request at this address and closes the connection instead of answering.
+    #[track_caller]
+    pub(crate) fn closing_at(name: &str, address: SocketAddr) -> Self {
+        let close = |hop: &mut Hop, _: &Message| hop.close_then();
+        Self::start(name, Role::Answering(Box::new(close)), &address)
+    }
+
     #[track_caller]
     fn start(name: &str, role: Role, address: &SocketAddr) -> Self {
         let stage = Arc::new(Stage::new(name, role));
@@ -325,7 +344,7 @@ fn loopback() -> SocketAddr {
 }
 
 /// Binds without listening: connections are refused, and nobody else can have the port.
-fn keep(address: &SocketAddr) -> rustix::io::Result<OwnedFd> {
+pub(super) fn keep(address: &SocketAddr) -> rustix::io::Result<OwnedFd> {
     let family = if address.is_ipv4() {
         AddressFamily::INET
     } else {

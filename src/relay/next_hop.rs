@@ -1,0 +1,343 @@
+//! Connections to where a request goes.
+//!
+//! A connection that is not there soon is raced by one to the next upstream, and so on, all of them unused
+//! until one is made: the request goes to whoever can be talked to first, and an upstream that swallows
+//! connections costs a moment, not the time limit of a connection. Nothing of the request has been sent by
+//! then, so this holds for every method. Who loses is kept idle if it arrived, and else looked into if it
+//! took longer than usual; only a connection that failed is blamed on anybody.
+//!
+//! Not here: what of several addresses of one name is tried ([`crate::net::dial`]), and which idle
+//! connection a request may take ([`super::exchange`]).
+
+use std::net::IpAddr;
+use std::ops::ControlFlow;
+use std::time::Instant;
+
+use crate::balance::failover::AttemptError;
+use crate::balance::reason::Doubt;
+use crate::balance::upstream::Lease;
+use crate::net::addresses::AddressBook;
+use crate::net::conn::{Conn, LookAround};
+use crate::net::dial::{self, DialError, Event, Goal, Race, Runner, STAGGER};
+use crate::net::shelf::{Past, Rest, UseFor};
+use crate::protocol::answer::{HopFailure, Refusal};
+use crate::protocol::head::ResponseHead;
+use crate::protocol::persistence::CloseReason;
+use crate::protocol::target::Authority;
+
+use super::Snapshot;
+use super::attempt::{Failed, Hop, HopOrigin, look_at};
+use super::exchange::{Exchange, OtherAddress, is_staleness};
+use super::{report, reuse};
+
+/// The most upstreams that are connected to at the same moment for one request.
+const MOST_RACING: usize = 4;
+
+/// Whether an idle connection will do where a new one takes its time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Reuse {
+    Allowed,
+    Never,
+}
+
+/// An upstream that is connected to.
+struct Contender<'a> {
+    lease: Lease,
+    /// When the attempt began.
+    begun: Instant,
+    snapshot: &'a Snapshot,
+}
+
+impl Goal for Contender<'_> {
+    fn authority(&self) -> &Authority {
+        &self.lease.upstream().spec.authority
+    }
+
+    fn book(&self) -> Option<&AddressBook> {
+        self.snapshot.addresses(self.lease.upstream())
+    }
+}
+
+/// An origin that is connected to.
+struct Origin<'a> {
+    authority: &'a Authority,
+    allows: &'a dyn Fn(IpAddr) -> bool,
+}
+
+impl Goal for Origin<'_> {
+    fn authority(&self) -> &Authority {
+        self.authority
+    }
+
+    fn allows(&self, address: IpAddr) -> bool {
+        (self.allows)(address)
+    }
+}
+
+impl<'a> Exchange<'a> {
+    /// A connection to the upstream of `lease`: one that is there already, or a new one, or one to another
+    /// upstream that is there sooner.
+    pub(super) fn connect_upstream(&mut self, lease: Lease, begun: Instant) -> Result<Hop, Failed> {
+        match self.idle_connection(lease, begun) {
+            Ok(hop) => Ok(hop),
+            Err(lease) => self.dial_upstream(lease, begun, Reuse::Allowed),
+        }
+    }
+
+    /// A new connection to the upstream of `lease`, or one to another upstream that is there sooner. Those
+    /// to which there is none are blamed.
+    pub(super) fn dial_upstream(
+        &mut self,
+        lease: Lease,
+        begun: Instant,
+        reuse: Reuse,
+    ) -> Result<Hop, Failed> {
+        self.worker.dials();
+        let mut race = Race::new(&self.ctx.upstream_names);
+        let mut join_at = self.enter(&mut race, lease, begun);
+        let mut has_cleared = false;
+        loop {
+            let has_others = self.snapshot.pool.upstreams().len() > 1;
+            let until = (has_others && race.len() < MOST_RACING).then_some(join_at);
+            match race.next(until, &mut || self.look()) {
+                Event::Made(winner, conn) => return Ok(self.win(race, winner, conn)),
+                Event::Late => match self.another_upstream() {
+                    Some(lease) => match self.join(&mut race, lease, reuse) {
+                        ControlFlow::Continue(late_at) => join_at = late_at,
+                        ControlFlow::Break(hop) => {
+                            self.settle(race);
+                            return Ok(hop);
+                        }
+                    },
+                    None => join_at = Instant::now() + STAGGER,
+                },
+                Event::Failed(loser, DialError::Failed(HopFailure::LocalExhaustion))
+                    if race.is_empty() && !has_cleared =>
+                {
+                    // The descriptors of idle connections are needed.
+                    has_cleared = true;
+                    self.snapshot.clear_shelves();
+                    race.enter(loser.goal, loser.deadline);
+                }
+                Event::Failed(loser, error) => {
+                    let failed = self.lose(&loser, error);
+                    if race.is_empty() {
+                        self.report.goes_to(&loser.goal.lease);
+                        return Err(failed);
+                    }
+                    report::count_attempt::<()>(loser.goal.lease.upstream().vitals(), &Err(failed));
+                    join_at = Instant::now();
+                }
+                Event::GivenUp => {
+                    self.leave(&race);
+                    return Err(self.given_up());
+                }
+            }
+        }
+    }
+
+    /// One more takes part. Returns when it is late.
+    fn enter(&self, race: &mut Race<'_, Contender<'a>>, lease: Lease, begun: Instant) -> Instant {
+        let contender = Contender {
+            lease,
+            begun,
+            snapshot: self.snapshot,
+        };
+        race.enter(contender, self.connect_deadline())
+    }
+
+    /// One more takes part, unless it wins at once: there is an idle connection.
+    fn join(
+        &mut self,
+        race: &mut Race<'_, Contender<'a>>,
+        lease: Lease,
+        reuse: Reuse,
+    ) -> ControlFlow<Hop, Instant> {
+        let begun = Instant::now();
+        let lease = match reuse {
+            Reuse::Never => lease,
+            Reuse::Allowed => match self.idle_connection(lease, begun) {
+                Ok(hop) => return ControlFlow::Break(hop),
+                Err(lease) => lease,
+            },
+        };
+        ControlFlow::Continue(self.enter(race, lease, begun))
+    }
+
+    /// The hop over the connection that was made first.
+    fn win(
+        &mut self,
+        race: Race<'_, Contender<'a>>,
+        winner: Runner<Contender<'a>>,
+        mut conn: Conn,
+    ) -> Hop {
+        report::dialled(self.ctx, winner.begun);
+        self.settle(race);
+        let Contender { lease, begun, .. } = winner.goal;
+        self.report.goes_to(&lease);
+        report::count_connection(&lease);
+        conn.borrow_memory(&mut self.from_hop);
+        Hop::new(conn, Some(lease), begun, HopOrigin::Fresh)
+    }
+
+    /// The race is won: what becomes of the others.
+    fn settle(&self, race: Race<'_, Contender<'a>>) {
+        for (loser, conn) in race.finish() {
+            let is_late = loser.is_late();
+            let lease = loser.goal.lease;
+            match conn {
+                Some(conn) => self.keep_unused(&lease, conn),
+                None if is_late => self.doubt(&lease, Doubt::CannotConnect),
+                None => {}
+            }
+            report::count_given_up(&lease);
+        }
+    }
+
+    /// Keeps a connection that nobody needed.
+    fn keep_unused(&self, lease: &Lease, conn: Conn) {
+        report::count_connection(lease);
+        let most = self.snapshot.config.limits.upstream_idle_connections;
+        let upstream = lease.upstream();
+        if let Some(shelf) = self.snapshot.shelf(upstream)
+            && !upstream.vitals().is_offline()
+        {
+            let now = Instant::now();
+            let past = Past {
+                use_for: UseFor::Anything,
+                client: self.client.id,
+                begun: now,
+                rest: Rest::Nothing,
+            };
+            shelf.keep(conn, past, most, now);
+        }
+    }
+
+    /// There is no connection to this one, which is blamed.
+    fn lose(&mut self, loser: &Runner<Contender<'a>>, error: DialError) -> Failed {
+        let failure = match error {
+            DialError::Failed(failure) => failure,
+            DialError::Forbidden => return Failed::Refused(Refusal::TargetForbidden),
+            DialError::GivenUp => return self.given_up(),
+        };
+        report::dialled(self.ctx, loser.begun);
+        let error = AttemptError::NotSent(failure);
+        // Cut short by the time of the whole request, which others may have used up.
+        let cut = matches!(failure, HopFailure::ConnectTimeout | HopFailure::DnsTimeout)
+            && self.deadline().is_some_and(|whole| whole <= loser.deadline);
+        let Contender { lease, begun, .. } = &loser.goal;
+        if cut {
+            self.doubt(lease, Doubt::CannotConnect);
+        } else {
+            self.blame(lease, *begun, &error);
+        }
+        Failed::Hop(error)
+    }
+
+    /// Nobody waits any more, and that is the fault of none of them.
+    fn leave(&mut self, race: &Race<'_, Contender<'a>>) {
+        let mut leases = race.goals().map(|contender| &contender.lease);
+        if let Some(lease) = leases.next() {
+            self.report.goes_to(lease);
+        }
+        for lease in leases {
+            report::count_given_up(lease);
+        }
+    }
+
+    /// A new connection to the origin, if the direct route may go there.
+    pub(super) fn dial_origin(&self) -> Result<Conn, Failed> {
+        self.worker.dials();
+        let (begun, deadline) = (Instant::now(), self.connect_deadline());
+        let dial = || {
+            let origin = Origin {
+                authority: self.authority,
+                allows: &|address| self.may_reach(address),
+            };
+            let names = self.ctx.origin_names.asked_by(self.client.address.ip());
+            dial::dial(origin, &names, deadline, &mut || self.look())
+        };
+        let mut dialled = dial();
+        if matches!(dialled, Err(DialError::Failed(HopFailure::LocalExhaustion))) {
+            self.snapshot.clear_shelves();
+            dialled = dial();
+        }
+        match dialled {
+            Ok(conn) => {
+                report::dialled(self.ctx, begun);
+                Ok(conn)
+            }
+            Err(DialError::Failed(failure)) => {
+                report::dialled(self.ctx, begun);
+                Err(Failed::Refused(Refusal::NextHop(failure)))
+            }
+            Err(DialError::Forbidden) => Err(Failed::Refused(Refusal::TargetForbidden)),
+            Err(DialError::GivenUp) => Err(self.given_up()),
+        }
+    }
+
+    /// Whether there is a point in waiting for a connection.
+    fn look(&self) -> LookAround {
+        if self.client_is_gone() {
+            LookAround::GiveUp
+        } else {
+            look_at(self.ctx.stop.stage())
+        }
+    }
+
+    /// Why there was none.
+    fn given_up(&self) -> Failed {
+        match self.check_stage() {
+            Err(failed) => failed,
+            Ok(()) => Failed::Closed(CloseReason::ClientGone),
+        }
+    }
+
+    fn connect_deadline(&self) -> Instant {
+        let own = Instant::now() + self.snapshot.config.limits.connect_timeout;
+        self.deadline().map_or(own, |whole| whole.min(own))
+    }
+
+    /// Whether the upstream has not failed although this connection has: it had died while it was idle, or
+    /// the name has another address that may do. Of the latter one is enough, or a request that nobody can
+    /// serve would go to all.
+    pub(super) fn may_dial_again(
+        &mut self,
+        lease: &Lease,
+        origin: HopOrigin,
+        error: &AttemptError,
+    ) -> bool {
+        match (origin, self.course.other_address) {
+            (HopOrigin::Reused(_), _) => reuse::explains(origin, error),
+            (HopOrigin::Fresh, _) if !is_staleness(error) => false,
+            (HopOrigin::Fresh, OtherAddress::Tried) => false,
+            (HopOrigin::Fresh, OtherAddress::Untried) => {
+                self.course.other_address = OtherAddress::Tried;
+                let book = self.snapshot.addresses(lease.upstream());
+                book.is_some_and(|book| book.has_awake(Instant::now()))
+            }
+        }
+    }
+
+    /// Notes whether somebody at the address of a new connection can be talked to.
+    pub(super) fn learn_of_address(
+        &self,
+        hop: &Hop,
+        answer: &Result<Option<ResponseHead>, Failed>,
+    ) {
+        let (Some(lease), Some(address)) = (&hop.lease, hop.conn.dialled()) else {
+            return;
+        };
+        let book = match hop.origin {
+            HopOrigin::Fresh => self.snapshot.addresses(lease.upstream()),
+            HopOrigin::Reused(_) => None,
+        };
+        match (book, answer) {
+            (Some(book), Ok(Some(_))) => book.answered(address),
+            (Some(book), Err(Failed::Hop(error))) if is_staleness(error) => {
+                book.failed(address, hop.begun, Instant::now());
+            }
+            (_, Ok(_) | Err(_)) => {}
+        }
+    }
+}
