@@ -131,7 +131,7 @@ fn command() -> Command {
         .long("probe")
         .action(ArgAction::SetTrue)
         .requires("check")
-        .help("With --check: ask every upstream once, and say what each answered");
+        .help("With --check ask every upstream once, too, and say what each answered");
     let levels = PossibleValuesParser::new(["error", "warn", "info", "debug", "trace"]);
     let log_level = Arg::new("log-level")
         .long("log-level")
