@@ -234,7 +234,7 @@ fn a_probe_says_what_each_upstream_answered_and_who_would_serve() {
     let ((one, first), (two, second)) = (upstream("204 No Content"), upstream("403 Forbidden"));
     let told = "\nprobe (http://probe.test/x, wants 204)\n  \
                 one: online; answers for itself with 400; the probe got 204\n  \
-                two: offline, probe: got 403; answers for itself with 400; the probe got 403\n\n\
+                two: offline; answers for itself with 400; the probe got 403\n\n\
                 the probe passes through 1 of 2 upstreams\n\
                 a relay would serve through these; where the others work, set health_check.url to \
                 something that is reached through them, too, or to none\n";

@@ -254,6 +254,10 @@ impl fmt::Display for Found {
         write!(out, "{}: ", self.name)?;
         match self.standing {
             Standing::Passes | Standing::Serves => write!(out, "online")?,
+            // What the probe got is told below.
+            Standing::Fails(OfflineReason::ProbeStatus(_) | OfflineReason::ProbeUnanswered) => {
+                write!(out, "offline")?;
+            }
             Standing::Fails(reason) => write!(out, "offline, {reason}")?,
             Standing::Unknown => {
                 return write!(out, "could not be asked: try again");
@@ -326,8 +330,8 @@ mod tests {
             text,
             "\nprobe (http://p.test/, wants 204)\n  \
              one: online; answers for itself with 400; the probe got 204\n  \
-             two: offline, probe: got 403; answers for itself with 400; the probe got 403\n  \
-             mute: offline, probe: no answer; answers for itself with 400; the probe got no answer\n  \
+             two: offline; answers for itself with 400; the probe got 403\n  \
+             mute: offline; answers for itself with 400; the probe got no answer\n  \
              auth: offline, auth: refused the credentials configured for it; answers for itself with \
              400; the probe got 401\n  \
              down: offline, cannot connect: connection refused\n  \
