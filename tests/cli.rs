@@ -215,17 +215,21 @@ fn upstream(status: &'static str) -> (u16, JoinHandle<()>) {
 /// What `--check --probe` says after the report, and its exit code.
 fn probe(test: &str, ports: &[u16]) -> (String, Option<i32>) {
     let folder = folder(test);
-    let mut config = "listen: 127.0.0.1:0\n\
-                      health_check: {url: 'http://probe.test/x', timeout_secs: 60}\n\
-                      upstream:\n"
-        .to_owned();
-    for (port, name) in ports.iter().zip(["one", "two"]) {
-        config += &format!("  - {{url: 'http://127.0.0.1:{port}', name: {name}}}\n");
-    }
+    let upstreams: Vec<String> = ports
+        .iter()
+        .zip(["one", "two"])
+        .map(|(port, name)| format!("{{url: 'http://127.0.0.1:{port}', name: {name}}}"))
+        .collect();
+    let config = format!(
+        "listen: 127.0.0.1:0\n\
+         health_check: {{url: 'http://probe.test/x', timeout_secs: 60}}\n\
+         upstream: [{}]\n",
+        upstreams.join(", ")
+    );
     fs::write(folder.join("config.yaml"), config).unwrap();
     let output = run(&folder, &["--check", "--probe"]);
-    let text = String::from_utf8(output.stdout).unwrap();
-    let (_, told) = text.split_once("\nconfig.yaml: valid\n").unwrap();
+    let printed = String::from_utf8(output.stdout).unwrap();
+    let (_, told) = printed.split_once("\nconfig.yaml: valid\n").unwrap();
     (told.to_owned(), output.status.code())
 }
 

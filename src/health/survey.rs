@@ -9,7 +9,7 @@
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use rayon::iter::{IntoParallelRefIterator, ParallelIterator};
 
@@ -53,6 +53,13 @@ enum Standing {
     Unknown,
 }
 
+/// Whether the probe passes through anybody.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Target {
+    Reached,
+    Unreached,
+}
+
 /// Asks every upstream of a configuration, at most [`super::threads::MOST_THREADS`] at a time. Blocks for
 /// up to `health_check.timeout_secs` for each of these turns.
 pub fn survey(config: &Config) -> Survey {
@@ -75,7 +82,7 @@ fn answers(
     health: &HealthCheck,
     resolve: &(dyn Fn(&UpstreamSpec, Instant) -> io::Result<Vec<SocketAddr>> + Sync),
 ) -> (Answer, Option<Answer>) {
-    let limit: Duration = question_limit(health);
+    let limit = question_limit(health);
     let target = &health.target;
     let itself = question::ask(spec, (Question::Itself, target), limit, resolve);
     let goes_on = match itself {
@@ -88,9 +95,12 @@ fn answers(
 
 impl Survey {
     fn new(health: &HealthCheck, answers: Vec<(&UpstreamSpec, (Answer, Option<Answer>))>) -> Self {
-        let is_reached = answers
-            .iter()
-            .any(|(_, (_, probe))| probe.is_some_and(|answer| passes(health, answer)));
+        let has_passed = |probe: Option<Answer>| probe.is_some_and(|answer| passes(health, answer));
+        let target = if answers.iter().any(|(_, (_, probe))| has_passed(*probe)) {
+            Target::Reached
+        } else {
+            Target::Unreached
+        };
         let found = answers
             .into_iter()
             .map(|(spec, (itself, probe))| Found {
@@ -98,8 +108,8 @@ impl Survey {
                 itself,
                 probe,
                 standing: match probe {
-                    _ if probe.is_some_and(|answer| passes(health, answer)) => Standing::Passes,
-                    Some(answer) => by_probe(spec, (itself, answer), is_reached),
+                    _ if has_passed(probe) => Standing::Passes,
+                    Some(answer) => by_probe(spec, (itself, answer), target),
                     None => by_itself(itself),
                 },
             })
@@ -187,7 +197,7 @@ impl Survey {
 }
 
 /// One that got further than the first question, and through which the probe has not passed.
-fn by_probe(spec: &UpstreamSpec, answers: (Answer, Answer), is_reached: bool) -> Standing {
+fn by_probe(spec: &UpstreamSpec, answers: (Answer, Answer), target: Target) -> Standing {
     match answers {
         (_, Answer::NotAsked) => Standing::Unknown,
         (_, Answer::CannotConnect(what)) => Standing::Fails(OfflineReason::CannotConnect(what)),
@@ -200,7 +210,7 @@ fn by_probe(spec: &UpstreamSpec, answers: (Answer, Answer), is_reached: bool) ->
             Answer::Closed | Answer::NotHttp | Answer::Unanswered,
         ) => by_itself(answers.0),
         (_, Answer::Status(_) | Answer::Closed | Answer::NotHttp | Answer::Unanswered)
-            if !is_reached =>
+            if target == Target::Unreached =>
         {
             Standing::Serves
         }
