@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 use crate::balance::pool::Pool;
 use crate::balance::reason::{Depth, OfflineReason};
 use crate::balance::state::{Availability, Epoch, Thresholds, Verdict};
-use crate::balance::upstream::Upstream;
+use crate::balance::upstream::{Upstream, UpstreamSpec};
 use crate::balance::vitals::UpstreamId;
 use crate::config::health::{HealthCheck, ProbeTarget};
 
@@ -371,7 +371,7 @@ impl Examiner {
             (Answer::CannotConnect(what), _) => {
                 return self.accuse(moment, id, (OfflineReason::CannotConnect(what), ""));
             }
-            (Answer::Status(status), _) if watched.is_about_credentials(status) => {
+            (Answer::Status(status), _) if is_about_credentials(&watched.upstream.spec, status) => {
                 return self.conclude(moment, id, Verdict::Fails(OfflineReason::Auth), "");
             }
             // Neither for itself nor for others, and something was wrong before.
@@ -657,11 +657,11 @@ impl Watched {
         let pace = Pace::new(moment.health, chance);
         self.plan.ended(moment.now, outcome, availability, pace);
     }
+}
 
-    /// Whether an answer of this status refuses us: some proxies say 401 for it.
-    fn is_about_credentials(&self, status: u16) -> bool {
-        status == 407 || (status == 401 && self.upstream.spec.credentials.is_some())
-    }
+/// Whether an answer of this status refuses us: some proxies say 401 for it.
+pub(super) fn is_about_credentials(spec: &UpstreamSpec, status: u16) -> bool {
+    status == 407 || (status == 401 && spec.credentials.is_some())
 }
 
 impl Poll {
@@ -681,11 +681,11 @@ impl Poll {
 }
 
 /// Each question gets half of the time of a check.
-fn question_limit(health: &HealthCheck) -> Duration {
+pub(super) fn question_limit(health: &HealthCheck) -> Duration {
     health.timeout / 2
 }
 
-fn passes(health: &HealthCheck, answer: Answer) -> bool {
+pub(super) fn passes(health: &HealthCheck, answer: Answer) -> bool {
     match answer {
         Answer::Status(status) => health.passes(status),
         Answer::CannotConnect(_)
