@@ -57,6 +57,8 @@
 //! | the head of the answer, one attempt | 300 s from the end of the request | `limits.response_timeout_secs` | 504 | `a_response_that_does_not_begin_in_time_is_504`, `an_upstream_that_drips_its_head_is_504` |
 //! | the same for CONNECT | 60 s | `MOST_PATIENCE` | 504 | `an_answer_that_does_not_come_in_time_is_504` |
 //! | the same, all attempts together | none | `limits.request_timeout_secs` | 504 | `all_attempts_together_have_one_request_timeout` |
+//! | others that are asked whether a probe passes | 3 | `CONTROLS` | the target is at fault | `where_the_probe_passes_through_nobody_its_target_is_not_believed` |
+//! | trials of an upstream that is offline | one at a time, one a second | `BETWEEN_TRIALS` | 503 | `while_nobody_is_in_service_one_request_a_second_tries_each_upstream` |
 //! | attempts | 3 | `MOST_ATTEMPTS` | 502 or 504 | `a_request_that_failed_everywhere_is_answered` |
 //! | the head of an answer | 64 KiB, 256 fields | `limits.max_header_bytes`, `FIELDS_MAX` | 502 | `a_response_head_without_an_end_is_502` |
 //! | interim answers | 32 | `MOST_INTERIM` | 502 | `an_endless_run_of_interim_responses_is_502` |
@@ -71,8 +73,8 @@
 //! | pipes kept | 8 | `SPARE_PIPES` | closed | `an_empty_pipe_is_lent_again_and_one_with_bytes_in_it_never` |
 //! | mappings for reads, and for what is held | 16384 | `MOST_PIECES` | the heap is used | |
 //! | buffers kept for reads | 8 of 20 KiB, 4 of 128 KiB | `SPARE_SMALL`, `SPARE_LARGE` | given back | `no_more_pieces_are_kept_than_are_worth_it` |
-//! | a probe | 5 s; its answer's head 64 KiB | `health_check.timeout_secs` | failed | `an_upstream_that_drips_has_the_timeout_and_no_more`, `an_endless_head_of_an_answer_fails_the_probe` |
-//! | probes at a time | one for each upstream, 32 in all | `PROBE_THREADS_MAX` | they wait for each other | `silent_upstreams_do_not_delay_the_probes_of_others` |
+//! | a question of a check | 2.5 s; its answer's head 64 KiB | half of `health_check.timeout_secs` | failed | `an_upstream_that_drips_has_the_timeout_and_no_more`, `an_endless_head_of_an_answer_fails_the_probe` |
+//! | questions at a time | 32 | `MOST_THREADS` | they wait for each other | `silent_upstreams_do_not_delay_the_probes_of_others` |
 //!
 //! # Name servers
 //!

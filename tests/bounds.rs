@@ -58,6 +58,7 @@ fn is_constant(name: &str) -> bool {
 fn constants(text: &str) -> BTreeSet<&str> {
     let lines = text.lines().map(str::trim_start);
     let declared = lines.filter_map(|line| {
+        let line = line.strip_prefix("pub(super) ").unwrap_or(line);
         let line = line.strip_prefix("pub ").unwrap_or(line);
         line.strip_prefix("const ")?.split(':').next()
     });

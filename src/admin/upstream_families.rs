@@ -82,6 +82,14 @@ pub(super) fn write_states(out: &mut Exposition, snapshot: &Snapshot) {
         "Whether the upstream may get requests while it is online (0: drained).",
         &|upstream| f64::from(u8::from(upstream.is_in_service())),
     );
+    write_uses(out, snapshot);
+}
+
+/// What each has to do, and how it does.
+fn write_uses(out: &mut Exposition, snapshot: &Snapshot) {
+    let mut gauge = |name: &str, help: &str, value: &dyn Fn(&Upstream) -> f64| {
+        each(out.family(Kind::Gauge, name, help), snapshot, value);
+    };
     gauge(
         "upstream_active",
         "Exchanges and tunnels on the upstream now.",

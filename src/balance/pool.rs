@@ -165,8 +165,9 @@ impl Pool {
             .upstreams
             .iter()
             .filter(|upstream| upstream.is_in_service() && !tried.contains(upstream.id()))
+            .filter(|upstream| upstream.vitals().may_be_tried(now))
             .filter_map(|upstream| {
-                let last = upstream.vitals().may_be_tried(now)?;
+                let last = upstream.vitals().last_trial();
                 let reason = upstream.vitals().state().reason?;
                 Some((reason.badness(), last, upstream))
             })

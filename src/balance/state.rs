@@ -235,7 +235,7 @@ impl State {
         self.gateway_errors = GatewayErrors::default();
         match self.health {
             Health::Offline(_) if began != self.epoch => None,
-            Health::Offline(_) => self.go_online(now_unix_ms),
+            Health::Offline(_) => Some(self.go_online(now_unix_ms)),
             Health::Online | Health::Suspect(_) => {
                 self.connect_failures = 0;
                 self.check_failures = 0;
@@ -265,7 +265,7 @@ impl State {
         if self.connect_failures < fall {
             return self.doubt(began, Doubt::CannotConnect);
         }
-        self.go_offline(reason, now_unix_ms)
+        Some(self.go_offline(reason, now_unix_ms))
     }
 
     /// Something was seen in an exchange that began in `began` that may be the upstream's fault.
@@ -343,7 +343,7 @@ impl State {
                 if self.check_successes < thresholds.rise {
                     return None;
                 }
-                self.go_online(now_unix_ms)
+                Some(self.go_online(now_unix_ms))
             }
             (Health::Offline(_), Verdict::Fails(reason)) => {
                 self.check_successes = 0;
@@ -367,7 +367,7 @@ impl State {
                 if self.check_failures < thresholds.fall {
                     return None;
                 }
-                self.go_offline(reason, now_unix_ms)
+                Some(self.go_offline(reason, now_unix_ms))
             }
         }
     }
@@ -377,7 +377,7 @@ impl State {
         if began != self.epoch || began.is_offline() {
             return None;
         }
-        self.go_offline(OfflineReason::Outlier, now_unix_ms)
+        Some(self.go_offline(OfflineReason::Outlier, now_unix_ms))
     }
 
     fn become_online(&mut self) -> Option<Change> {
@@ -391,29 +391,29 @@ impl State {
         })
     }
 
-    fn go_online(&mut self, now_unix_ms: u64) -> Option<Change> {
+    fn go_online(&mut self, now_unix_ms: u64) -> Change {
         self.connect_failures = 0;
         self.check_failures = 0;
         self.begin_epoch(Health::Online, now_unix_ms)
     }
 
-    fn go_offline(&mut self, reason: OfflineReason, now_unix_ms: u64) -> Option<Change> {
+    fn go_offline(&mut self, reason: OfflineReason, now_unix_ms: u64) -> Change {
         self.check_successes = 0;
         self.begin_epoch(Health::Offline(reason), now_unix_ms)
     }
 
-    fn begin_epoch(&mut self, to: Health, now_unix_ms: u64) -> Option<Change> {
+    fn begin_epoch(&mut self, to: Health, now_unix_ms: u64) -> Change {
         let from = self.health.availability();
         self.health = to;
         self.needed = Depth::Itself;
         self.epoch = self.epoch.next();
         self.gateway_errors = GatewayErrors::default();
         let began = self.since_unix_ms.replace(now_unix_ms);
-        Some(Change {
+        Change {
             from,
             to,
             after: began.map(|began| Duration::from_millis(now_unix_ms.saturating_sub(began))),
-        })
+        }
     }
 }
 
@@ -712,10 +712,24 @@ mod tests {
             }
         }
 
-        fn suspect(&mut self, deep: bool) {
+        fn suspect(&mut self, letter: char) {
             if self.state != '-' {
                 self.state = '?';
-                self.deep |= deep;
+                self.deep |= letter == 'D';
+            }
+        }
+
+        fn good(&mut self, current: Option<()>) {
+            if let Some((_, outranked)) = &mut self.check {
+                *outranked = true;
+            }
+            match (self.state, current) {
+                ('-', Some(())) => self.turn('+'),
+                ('-', None) => {}
+                (_, _) => {
+                    (self.state, self.deep) = ('+', false);
+                    (self.connects, self.fails) = (0, 0);
+                }
             }
         }
 
@@ -725,28 +739,16 @@ mod tests {
                 _ => true,
             };
             match letter.to_ascii_lowercase() {
-                'g' => {
-                    if let Some((_, outranked)) = &mut self.check {
-                        *outranked = true;
-                    }
-                    match self.state {
-                        '-' if current => self.turn('+'),
-                        '-' => {}
-                        _ => {
-                            (self.state, self.deep) = ('+', false);
-                            (self.connects, self.fails) = (0, 0);
-                        }
-                    }
-                }
+                'g' => self.good(current.then_some(())),
                 'f' if current => {
                     self.connects += 1;
                     match self.state {
                         '-' => {}
                         _ if self.connects >= fall => self.turn('-'),
-                        _ => self.suspect(false),
+                        _ => self.suspect('f'),
                     }
                 }
-                'd' => self.suspect(letter == 'D'),
+                'd' => self.suspect(letter),
                 'b' => {
                     self.begun = self.epoch;
                     self.check = Some((self.epoch, false));

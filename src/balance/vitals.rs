@@ -353,11 +353,16 @@ impl Vitals {
         self.drained.load(Ordering::Relaxed)
     }
 
-    /// When it was last tried while it was offline, if it may be tried again at `now`.
-    pub(super) fn may_be_tried(&self, now: Instant) -> Option<Option<Instant>> {
+    /// Whether it may be tried at `now` although it is offline.
+    pub(super) fn may_be_tried(&self, now: Instant) -> bool {
         let trial = self.trial.lock();
         let is_due = trial.last.is_none_or(|last| last + BETWEEN_TRIALS <= now);
-        (is_due && !trial.is_under_way).then_some(trial.last)
+        is_due && !trial.is_under_way
+    }
+
+    /// When it was last tried so.
+    pub(super) fn last_trial(&self) -> Option<Instant> {
+        self.trial.lock().last
     }
 
     pub(super) fn trial_begins(&self, now: Instant) {

@@ -646,9 +646,9 @@ impl Watched {
     }
 
     fn ended(&mut self, moment: Moment<'_>, outcome: Outcome, chance: fn() -> u64) {
-        let is_offline = self.upstream.vitals().is_offline();
+        let availability = self.upstream.vitals().availability();
         let pace = Pace::new(moment.health, chance);
-        self.plan.ended(moment.now, outcome, is_offline, pace);
+        self.plan.ended(moment.now, outcome, availability, pace);
     }
 
     /// Whether an answer of this status refuses us: some proxies say 401 for it.

@@ -95,8 +95,8 @@ impl Outliers {
             upstream: Arc::clone(upstream),
             rest: REST.saturating_mul(counted.times_found),
             evidence: format!(
-                "{share} % of its answers in {} s are 502, 503 or 504, and {median} % of those of the others",
-                LOOKS
+                "{share} % of its answers in {LOOKS} s are 502, 503 or 504, and {median} % of those of the \
+                 others"
             ),
         }
     }
@@ -126,7 +126,7 @@ impl Counted {
 }
 
 /// Those whose share lies far above the median of the others, the worst first, with that median.
-fn outliers<'s, T>(shares: &'s [(u64, T)]) -> impl Iterator<Item = (u64, u64, &'s T)> {
+fn outliers<T>(shares: &[(u64, T)]) -> impl Iterator<Item = (u64, u64, &T)> {
     let mut sorted: Vec<u64> = shares.iter().map(|(share, _)| *share).collect();
     sorted.sort_unstable();
     let mut found: Vec<_> = shares

@@ -169,21 +169,29 @@ impl Plan {
     }
 
     /// A check has ended, and the upstream looks like this after it.
-    pub(super) fn ended(&mut self, now: Instant, outcome: Outcome, is_offline: bool, pace: Pace) {
+    pub(super) fn ended(
+        &mut self,
+        now: Instant,
+        outcome: Outcome,
+        availability: Availability,
+        pace: Pace,
+    ) {
         self.wanted = None;
-        let pause = match (is_offline, outcome) {
+        let pause = match (availability, outcome) {
             (_, Outcome::NotAsked) => Some(SECOND_PAUSE),
-            (true, Outcome::Passed) => {
+            (Availability::Offline, Outcome::Passed) => {
                 self.failed = 0;
                 Some(pace.vary(SECOND_PAUSE, pace.interval))
             }
-            (true, Outcome::Failed) => {
+            (Availability::Offline, Outcome::Failed) => {
                 let doubled = SECOND_PAUSE.saturating_mul(2_u32.saturating_pow(self.failed));
                 self.failed = self.failed.saturating_add(1);
                 Some(pace.vary(doubled, pace.interval))
             }
-            (false, Outcome::Failed) => Some(pace.vary(SECOND_PAUSE, pace.interval)),
-            (false, Outcome::Passed) => pace
+            (Availability::Online | Availability::Suspect, Outcome::Failed) => {
+                Some(pace.vary(SECOND_PAUSE, pace.interval))
+            }
+            (Availability::Online | Availability::Suspect, Outcome::Passed) => pace
                 .online_interval
                 .map(|interval| pace.vary(interval, interval)),
         };
@@ -235,7 +243,7 @@ mod tests {
             while let Due::At(due) = plan.look(now, state, pace) {
                 now = due;
             }
-            plan.ended(now, *outcome, state.1 == Availability::Offline, pace);
+            plan.ended(now, *outcome, state.1, pace);
             pauses.push(now.duration_since(began).as_secs_f64());
         }
         pauses
@@ -304,7 +312,7 @@ mod tests {
         let (mut plan, now) = (Plan::default(), Instant::now());
         let pace = pace(30.0, None);
         assert_eq!(plan.look(now, SUSPECT, pace), Due::Now(Urgency::Suspect));
-        plan.ended(now, Outcome::Passed, false, pace);
+        plan.ended(now, Outcome::Passed, Availability::Online, pace);
         assert_eq!(plan.look(now, ONLINE, pace), Due::Never);
         assert_eq!(plan.look(now, SUSPECT, pace), Due::At(now + SUSPECT_PAUSE));
     }
@@ -317,7 +325,7 @@ mod tests {
         plan.want(now);
         assert_eq!(plan.wanted_depth(), Depth::Probe);
         assert_eq!(plan.look(now, ONLINE, pace), Due::Now(Urgency::Routine));
-        plan.ended(now, Outcome::Passed, false, pace);
+        plan.ended(now, Outcome::Passed, Availability::Online, pace);
         assert_eq!(plan.look(now, ONLINE, pace), Due::Never);
     }
 
@@ -338,7 +346,12 @@ mod tests {
         let (mut plan, now) = (Plan::default(), Instant::now());
         plan.look(now, offline(), pace(300.0, None));
         for _ in 0..8 {
-            plan.ended(now, Outcome::Failed, true, pace(300.0, None));
+            plan.ended(
+                now,
+                Outcome::Failed,
+                Availability::Offline,
+                pace(300.0, None),
+            );
         }
         let Due::At(due) = plan.look(now, offline(), pace(2.0, None)) else {
             panic!("it is due some time");

@@ -216,14 +216,17 @@ impl World {
 
     fn play(&mut self, event: Event) {
         match event {
-            Event::Look => self.look(true),
+            Event::Look => {
+                let pause = self.look();
+                self.at(pause, Event::Look);
+            }
             Event::Answered(ask, answer) => {
                 let asks = {
                     let moment = moment(&self.pool, &self.health, (self.began, self.now));
                     self.examiner.answered(moment, &ask, answer)
                 };
                 self.send(asks);
-                self.look(false);
+                self.look();
             }
             Event::Request(kind) => {
                 let now = self.now;
@@ -234,13 +237,12 @@ impl World {
         }
     }
 
-    fn look(&mut self, again: bool) {
+    /// Returns when to look again.
+    fn look(&mut self) -> Duration {
         let moment = moment(&self.pool, &self.health, (self.began, self.now));
         let round = self.examiner.look(moment, 32);
         self.send(round.asks);
-        if again {
-            self.at(round.pause.max(Duration::from_millis(1)), Event::Look);
-        }
+        round.pause.max(Duration::from_millis(1))
     }
 
     fn send(&mut self, asks: Vec<Ask>) {
@@ -277,12 +279,12 @@ impl World {
 
     fn attempt(&mut self, kind: Kind, mut tried: Tried, attempts: usize, begun: Instant) {
         if attempts >= self.pool.upstreams().len().min(3) {
-            return self.over(kind, false, begun);
+            return self.over(kind, None, begun);
         }
         let picked = self.pool.pick(BalanceMode::RoundRobin, &mut tried);
         let picked = picked.or_else(|| self.pool.pick_trial(&mut tried, self.now));
         let Some(lease) = picked else {
-            return self.over(kind, false, begun);
+            return self.over(kind, None, begun);
         };
         let ms = Duration::from_millis;
         let manner = self.manner(&lease.upstream().spec.name);
@@ -305,7 +307,7 @@ impl World {
                 }
                 drop(lease);
                 self.attempt(kind, tried, attempts, begun);
-                self.look(false);
+                self.look();
             }
             Manner::Hung => {
                 let waiting = waiting(lease, self.now);
@@ -320,22 +322,30 @@ impl World {
             Manner::NoUplink => self.responds(waiting(lease, self.now), ms(20), 503),
             Manner::Alive | Manner::Policy | Manner::Curt => {
                 let waiting = waiting(lease, self.now);
-                match kind {
-                    Kind::Get => self.responds(waiting, ms(50), 200),
-                    Kind::Slow => self.at(ms(100), Event::Waits(waiting)),
-                    Kind::Cut => self.doubt(&waiting.lease, Doubt::Truncated),
-                    Kind::Auth if attempts >= 1 => self.doubt(&waiting.lease, Doubt::Auth),
-                    Kind::Auth | Kind::Closed => {
-                        let doubt = if kind == Kind::Auth {
-                            Doubt::Auth
-                        } else {
-                            Doubt::Closed
-                        };
-                        self.doubt(&waiting.lease, doubt);
-                        self.attempt(kind, waiting.tried.clone(), waiting.attempts, begun);
-                    }
-                }
+                self.asked(waiting, attempts);
             }
+        }
+    }
+
+    /// A good upstream was asked.
+    fn asked(&mut self, waiting: Box<Waiting>, attempts: usize) {
+        let ms = Duration::from_millis;
+        let doubt = match waiting.kind {
+            Kind::Get => return self.responds(waiting, ms(50), 200),
+            Kind::Slow => return self.at(ms(100), Event::Waits(waiting)),
+            Kind::Cut => Doubt::Truncated,
+            Kind::Auth => Doubt::Auth,
+            Kind::Closed => Doubt::Closed,
+        };
+        self.doubt(&waiting.lease, doubt);
+        let is_tried_elsewhere = match waiting.kind {
+            Kind::Get | Kind::Slow | Kind::Cut => false,
+            Kind::Auth => attempts == 0,
+            Kind::Closed => true,
+        };
+        if is_tried_elsewhere {
+            let tried = waiting.tried.clone();
+            self.attempt(waiting.kind, tried, waiting.attempts, waiting.begun);
         }
     }
 
@@ -367,7 +377,7 @@ impl World {
             self.doubt(&waiting.lease, Doubt::Silent);
         }
         if waited >= Duration::from_secs(300) {
-            return self.over(waiting.kind, false, waiting.begun);
+            return self.over(waiting.kind, None, waiting.begun);
         }
         self.at(Duration::from_millis(100), Event::Waits(waiting));
     }
@@ -377,7 +387,7 @@ impl World {
         if let Some(change) = change {
             lease.upstream().tell(change, "");
         }
-        self.look(false);
+        self.look();
     }
 
     fn respond(&mut self, waiting: &Waiting, status: u16) {
@@ -387,18 +397,19 @@ impl World {
         if is_gateway_error(status) {
             let target = (self.random() * 20.0).to_bits();
             vitals.gateway_error(waiting.lease.began(), target);
-            self.look(false);
+            self.look();
         } else if let Some(change) = vitals.good(waiting.lease.began(), || 0) {
             upstream.tell(change, "");
         }
-        self.over(waiting.kind, status == 200, waiting.begun);
+        self.over(waiting.kind, Some(status), waiting.begun);
     }
 
-    fn over(&mut self, kind: Kind, was_served: bool, begun: Instant) {
+    /// `status`: that of the answer, if there was one.
+    fn over(&mut self, kind: Kind, status: Option<u16>, begun: Instant) {
         if !matches!(kind, Kind::Get | Kind::Slow) {
             return;
         }
-        if was_served {
+        if status == Some(200) {
             self.served += 1;
         } else {
             self.lost += 1;

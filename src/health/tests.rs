@@ -391,14 +391,14 @@ fn silent_upstreams_do_not_delay_the_probes_of_others() {
     let mut specs: Vec<_> = silent.iter().enumerate().map(named).collect();
     specs.push(good.spec("good"));
     let world = world(specs, health());
-    let names: Vec<_> = {
+    let all: Vec<_> = {
         let pool = world.pool.lock();
         pool.upstreams()
             .iter()
             .map(|one| one.spec.name.clone())
             .collect()
     };
-    for name in &names {
+    for name in &all {
         take_offline(&world.pool.lock(), name);
     }
     with_prober(&world, |pool| {

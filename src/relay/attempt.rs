@@ -423,8 +423,8 @@ impl Exchange<'_> {
             let scanner = waiting
                 .scanner
                 .get_or_insert_with(HeadScanner::for_response);
-            let scanned = scanner.scan(hop.conn.unread(), limits);
-            if let Some(length) = scanned.map_err(|error| malformed(error, &hop.conn))? {
+            let end = scanner.scan(hop.conn.unread(), limits);
+            if let Some(length) = end.map_err(|error| malformed(error, &hop.conn))? {
                 let mut memory = std::mem::take(&mut self.scratch_response);
                 hop.conn.take_into(length, &mut memory.bytes);
                 let head = ResponseHead::scanned(memory, scanner);

@@ -151,7 +151,7 @@ impl Exchange<'_> {
             Ok(persistence) => Ok(Done::Answered(persistence)),
             Err((failed, lease)) => {
                 if let (Some(lease), Failed::Hop(error)) = (&lease, &failed) {
-                    self.blame(lease, begun, &error);
+                    self.blame(lease, begun, error);
                 }
                 Err(failed)
             }

@@ -27,12 +27,12 @@ impl Exchange<'_> {
     pub(super) fn weigh_answer(&self, lease: &Lease, latency: Duration, status: u16) {
         let vitals = lease.upstream().vitals();
         vitals.answered(latency, status, || self.average_latency());
-        if !is_doubtful(lease, status) {
-            let change = vitals.good(lease.began(), unix_ms);
-            self.tell(lease, change, "it answered a request");
-        } else {
+        if is_doubtful(lease, status) {
             let change = vitals.gateway_error(lease.began(), self.target_hash());
             self.tell(lease, change, "");
+        } else {
+            let change = vitals.good(lease.began(), unix_ms);
+            self.tell(lease, change, "it answered a request");
         }
     }
 

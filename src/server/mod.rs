@@ -139,6 +139,10 @@ pub struct Counts {
 
 /// An upstream as people see it.
 #[derive(Clone, Debug, PartialEq)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each answers a question of its own"
+)]
 pub struct UpstreamReport {
     /// Its name.
     pub name: String,

@@ -250,13 +250,12 @@ fn upstreams_that_swallow_connections_are_looked_into() {
 fn who_joins_a_race_uses_an_idle_connection() {
     let full = FullPort::new();
     let b = Upstream::echo_ok("b");
+    let proxy = Proxy::with_yaml(NO_HURRY, [&b]);
+    let mut client = proxy.client();
+    client.send(GET).expect_status(200).expect_body("b");
     let members = [full.with("a", "priority: 1"), b.with("priority: 2")];
-    // The probe is patient, so that the first in line stays it.
-    let extra = format!("{NO_HURRY}\nhealth_check: {{timeout_secs: 60}}");
-    let proxy = Proxy::with_yaml(&extra, members);
-    for _ in 0..3 {
-        proxy.client().send(GET).expect_status(200).expect_body("b");
-    }
+    proxy.reload(NO_HURRY, members);
+    client.send(GET).expect_status(200).expect_body("b");
     assert_eq!(b.connections(), 1);
     proxy.expect_at_rest();
 }

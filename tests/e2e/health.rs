@@ -350,10 +350,9 @@ fn three_gateway_errors_for_two_targets_are_looked_into() {
 #[test]
 fn three_401_where_credentials_were_sent_are_looked_into() {
     let refusing = |name| {
-        let upstream = Upstream::answering(name, |hop, _| {
+        Upstream::answering(name, |hop, _| {
             hop.send("HTTP/1.1 401 No\r\nWWW-Authenticate: Basic\r\nContent-Length: 0\r\n\r\n");
-        });
-        upstream
+        })
     };
     let (a, b) = (refusing("a"), refusing("b"));
     let members = [a.with("{username: bob, password: wrong}"), b.with("{}")];

@@ -63,7 +63,9 @@ impl World {
     fn pick(&mut self, thread: usize) {
         let exchange = &mut self.exchanges[thread];
         let snapshot = exchange.snapshot.as_ref().expect("it has begun");
-        exchange.lease = snapshot.pool.pick(snapshot.config.mode, &mut Tried::default());
+        exchange.lease = snapshot
+            .pool
+            .pick(snapshot.config.mode, &mut Tried::default());
     }
 
     /// Its connection goes to the shelf of the configuration that is in force now, if that has one.

@@ -199,6 +199,15 @@ fn serve(stream: TcpStream) {
 
 fn answer(talk: &mut Talk, head: &Head) -> Result<Then, Broken> {
     let target = head.word(1);
+    let is_check = head.start == "GET / HTTP/1.1"
+        && head.values("user-agent") == [concat!("http-proxy-lb/", env!("CARGO_PKG_VERSION"))];
+    if is_check {
+        send(
+            talk,
+            b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n",
+        );
+        return Ok(Then::Close);
+    }
     if target == "http://probe.test/probe" {
         send(
             talk,
