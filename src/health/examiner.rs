@@ -680,6 +680,16 @@ impl Poll {
     }
 }
 
+/// How many questions are open at the same moment at most: of every upstream the controls of its check, and
+/// those about the target.
+pub(super) fn most_questions(upstreams: usize) -> usize {
+    let controls = upstreams.saturating_sub(1).clamp(1, CONTROLS);
+    let about_target = upstreams.min(CONTROLS + 1);
+    upstreams
+        .saturating_mul(controls)
+        .saturating_add(about_target)
+}
+
 /// Each question gets half of the time of a check.
 pub(super) fn question_limit(health: &HealthCheck) -> Duration {
     health.timeout / 2
