@@ -87,6 +87,11 @@ pub(super) struct Course {
 }
 
 impl Course {
+    /// Whether no upstream in service was there to be tried.
+    fn had_only_trials(&self) -> bool {
+        self.trials == self.tried.len()
+    }
+
     /// That of an exchange that begins.
     pub(super) fn new(upload: Upload, head: &RequestHead) -> Self {
         Self {
@@ -236,6 +241,10 @@ impl Exchange<'_> {
             }
         }
         Err(match self.course.last {
+            // Nobody was in service, and who was tried all the same could not be connected to.
+            Some(error) if failover::is_unreached(&error) && self.course.had_only_trials() => {
+                Failed::Refused(Refusal::NoUpstream)
+            }
             Some(error) => refused(Failed::Hop(error)),
             None if pool.upstreams().is_empty() => Failed::Refused(Refusal::NoUpstreamConfigured),
             None => Failed::Refused(Refusal::NoUpstream),
