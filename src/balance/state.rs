@@ -138,6 +138,7 @@ pub(super) struct State {
     check_successes: u32,
     gateway_errors: GatewayErrors,
     check: Check,
+    settled: Settled,
     was_checked: bool,
 }
 
@@ -148,6 +149,15 @@ enum Check {
     UnderWay,
     /// Whatever it finds, the traffic knows better.
     Outranked,
+}
+
+/// Which check can settle a suspicion.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Settled {
+    /// Any that ends.
+    ByAny,
+    /// None that was under way already when the suspicion began: what it asked first it asked before.
+    ByTheNext,
 }
 
 /// Gateway errors in a row.
@@ -177,6 +187,7 @@ impl State {
             check_successes: 0,
             gateway_errors: GatewayErrors::default(),
             check: Check::None,
+            settled: Settled::ByAny,
             was_checked: false,
         }
     }
@@ -284,6 +295,10 @@ impl State {
             }
             Health::Online => {
                 self.needed = doubt.depth();
+                self.settled = match self.check {
+                    Check::None => Settled::ByAny,
+                    Check::UnderWay | Check::Outranked => Settled::ByTheNext,
+                };
                 self.health = Health::Suspect(doubt);
                 Some(Change {
                     from: Availability::Online,
@@ -316,6 +331,7 @@ impl State {
     /// A check begins; it ends with [`State::check_ended`] or [`State::check_abandoned`].
     pub(super) fn check_begins(&mut self) -> Epoch {
         self.check = Check::UnderWay;
+        self.settled = Settled::ByAny;
         self.epoch
     }
 
@@ -352,6 +368,7 @@ impl State {
                 None
             }
             (Health::Suspect(_), Verdict::Works(depth)) if depth < self.needed => None,
+            (Health::Suspect(_), Verdict::Works(_)) if self.settled == Settled::ByTheNext => None,
             (Health::Online | Health::Suspect(_), Verdict::Works(_)) => {
                 self.connect_failures = 0;
                 self.check_failures = 0;
@@ -553,6 +570,13 @@ mod tests {
     }
 
     #[test]
+    fn a_check_that_began_before_a_suspicion_does_not_end_it_but_may_prove_it() {
+        check(1, 1, "bDpp", "+??+");
+        check(1, 1, "bdii", "+??+");
+        check(1, 1, "bDx", "+?-");
+    }
+
+    #[test]
     fn good_evidence_before_a_check_does_not_count_against_it() {
         check(1, 1, "gbx", "++-");
     }
@@ -683,6 +707,7 @@ mod tests {
         fails: u32,
         passes: u32,
         check: Option<(u64, bool)>,
+        young: bool,
         epoch: u64,
         begun: u64,
     }
@@ -696,6 +721,7 @@ mod tests {
                 fails: 0,
                 passes: 0,
                 check: None,
+                young: false,
                 epoch: 0,
                 begun: 0,
             }
@@ -714,6 +740,9 @@ mod tests {
 
         fn suspect(&mut self, letter: char) {
             if self.state != '-' {
+                if self.state == '+' {
+                    self.young = self.check.is_some();
+                }
                 self.state = '?';
                 self.deep |= letter == 'D';
             }
@@ -752,9 +781,13 @@ mod tests {
                 'b' => {
                     self.begun = self.epoch;
                     self.check = Some((self.epoch, false));
+                    self.young = false;
                 }
                 'o' if self.state != '-' => self.turn('-'),
                 'p' | 'i' | 'x' => {
+                    if self.check.is_none() {
+                        self.young = false;
+                    }
                     let (epoch, outranked) = self.check.take().unwrap_or((self.epoch, false));
                     if epoch != self.epoch {
                         return;
@@ -778,6 +811,7 @@ mod tests {
                             }
                         }
                         ('?', 'i') if self.deep => {}
+                        ('?', _) if self.young => {}
                         (_, _) => {
                             (self.state, self.deep) = ('+', false);
                             (self.connects, self.fails) = (0, 0);

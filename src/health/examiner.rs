@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 
 use crate::balance::pool::Pool;
 use crate::balance::reason::{Depth, OfflineReason};
-use crate::balance::state::{Epoch, Thresholds, Verdict};
+use crate::balance::state::{Availability, Epoch, Thresholds, Verdict};
 use crate::balance::upstream::{Upstream, UpstreamSpec};
 use crate::balance::vitals::UpstreamId;
 use crate::config::health::{HealthCheck, ProbeTarget};
@@ -149,7 +149,7 @@ enum Stage {
 enum Itself {
     Answered,
     /// It ended the connection, or spoke no HTTP. Some do so with whatever they do not expect, so the
-    /// probe has the last word.
+    /// probe has the last word; and where nothing else was wrong, that is no proof.
     Unclear(OfflineReason),
 }
 
@@ -327,6 +327,11 @@ impl Examiner {
         };
         let is_believed = moment.pool.belief().is_believed(moment.now);
         match (itself, &moment.health.target) {
+            (Itself::Unclear(_), ProbeTarget::Nothing)
+                if watched.upstream.vitals().availability() == Availability::Online =>
+            {
+                self.acquit(moment, id, (Depth::Probe, "it accepts connections"))
+            }
             (Itself::Unclear(reason), ProbeTarget::Nothing) => {
                 self.accuse(moment, id, (reason, ""))
             }
@@ -369,8 +374,10 @@ impl Examiner {
             (Answer::Status(status), _) if is_about_credentials(&watched.upstream.spec, status) => {
                 return self.conclude(moment, id, Verdict::Fails(OfflineReason::Auth), "");
             }
-            // Neither for itself nor for others.
-            (Answer::Closed | Answer::NotHttp | Answer::Unanswered, Itself::Unclear(reason)) => {
+            // Neither for itself nor for others, and something was wrong before.
+            (Answer::Closed | Answer::NotHttp | Answer::Unanswered, Itself::Unclear(reason))
+                if watched.upstream.vitals().availability() != Availability::Online =>
+            {
                 return self.accuse(moment, id, (reason, ""));
             }
             (
@@ -379,7 +386,7 @@ impl Examiner {
             ) => {}
         }
         if !moment.pool.belief().is_believed(moment.now) {
-            let evidence = "it answers for itself; the probe's target is not believed";
+            let evidence = "the probe's target is not believed";
             return self.acquit(moment, id, (Depth::Probe, evidence));
         }
         let others = self.others(moment, id, CONTROLS);
@@ -466,7 +473,7 @@ impl Examiner {
     /// The probe passed through nobody.
     fn blame_target(&mut self, moment: Moment<'_>, id: UpstreamId, seen: &str) -> Vec<Ask> {
         disbelieve(moment, seen);
-        let evidence = format!("it answers for itself; the probe's target is at fault ({seen})");
+        let evidence = format!("the probe's target is at fault ({seen})");
         self.acquit(moment, id, (Depth::Probe, &evidence))
     }
 
@@ -671,6 +678,16 @@ impl Poll {
         self.unanswered = self.unanswered.saturating_sub(1);
         self.unanswered == 0
     }
+}
+
+/// How many questions are open at the same moment at most: of every upstream the controls of its check, and
+/// those about the target.
+pub(super) fn most_questions(upstreams: usize) -> usize {
+    let controls = upstreams.saturating_sub(1).clamp(1, CONTROLS);
+    let about_target = upstreams.min(CONTROLS + 1);
+    upstreams
+        .saturating_mul(controls)
+        .saturating_add(about_target)
 }
 
 /// Each question gets half of the time of a check.

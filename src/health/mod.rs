@@ -191,7 +191,7 @@ impl Prober {
             stopped: Arc::clone(&self.stopped),
         };
         let target = health.target.clone();
-        if let Some(threads) = self.threads.get(upstreams) {
+        if let Some(threads) = self.threads.get(examiner::most_questions(upstreams)) {
             threads.spawn(move || errand.run(&target));
         }
     }

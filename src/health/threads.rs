@@ -1,8 +1,8 @@
 //! The threads on which probes run, while there is something to probe.
 //!
 //! A rayon pool of our own, never the global one, and never entered from a probe. It has a thread
-//! for each upstream, up to a bound, so that silent upstreams do not take the threads of the
-//! others. A pool that is let go ends its threads when their probes are done.
+//! for each question that can be open, up to a bound, so that what is not answered does not keep other
+//! questions waiting: a request waits for the answer to some. A pool that is let go ends its threads when their probes are done.
 
 /// How many questions are asked side by side at most.
 pub(super) const MOST_THREADS: usize = 32;
@@ -21,9 +21,9 @@ pub(super) enum Threads {
 }
 
 impl Threads {
-    /// As many as there are upstreams, but not too many; made anew where a reload needs more.
-    pub(super) fn get(&mut self, upstreams: usize) -> Option<&rayon::ThreadPool> {
-        let wanted = upstreams.clamp(1, MOST_THREADS);
+    /// As many as there can be questions, but not too many; made anew where a reload needs more.
+    pub(super) fn get(&mut self, questions: usize) -> Option<&rayon::ThreadPool> {
+        let wanted = questions.clamp(1, MOST_THREADS);
         let enough = match self {
             Self::Some(threads) => wanted <= threads.current_num_threads(),
             Self::None | Self::Refused => false,

@@ -136,7 +136,7 @@ fn a_probe_that_passes_through_nobody_is_held_against_nobody() {
     for upstream in [&a, &b] {
         proxy.expect_online(upstream.name());
         let evidence = proxy.upstream(upstream.name()).evidence;
-        assert!(evidence.starts_with("it answers for itself"), "{evidence}");
+        assert!(evidence.contains("the probe's target is"), "{evidence}");
     }
     // Restarted one after the other, they are back at once all the same.
     for (first, second) in [(&a, &b), (&b, &a)] {
@@ -673,6 +673,21 @@ fn probes_do_not_wait_for_each_other() {
     wait_until(|| silent.iter().all(|u| !u.checks().is_empty()));
     good.revive();
     wait_until(|| proxy.upstream("good").online);
+}
+
+/// Nor must one wait for the end of another check: requests wait for some of them.
+#[test]
+fn the_controls_of_a_check_are_all_asked_at_once_however_many_questions_hang() {
+    let upstreams = ["a", "b", "c"].map(Upstream::echo_ok);
+    let [a, b, c] = &upstreams;
+    let patient = "health_check: {timeout_secs: 60, url: 'http://probe.test/probe-generate_204";
+    let proxy = Proxy::with_yaml(&format!("{patient}'}}"), &upstreams);
+    a.answer_only_probes(ProbeAnswer::Status(403));
+    b.answer_only_probes(ProbeAnswer::Silence);
+    c.answer_only_probes(ProbeAnswer::Silence);
+    // Another target: each is checked anew, and the probe that a answers otherwise goes to b and c, too.
+    proxy.reload(&format!("{patient}?2'}}"), &upstreams);
+    wait_until(|| b.probes().len() == 2 && c.probes().len() == 2);
 }
 
 /// D3c: an interval of zero gave 816 probes a second.

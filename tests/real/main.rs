@@ -14,6 +14,8 @@
 mod browser;
 /// What every test needs of the machine: folders, free ports, connections, waiting.
 mod machine;
+/// A network of the test's own.
+mod network;
 /// Bytes whose place in a body can be told by looking at them.
 mod pattern;
 /// Servers that end with their test, and clients that end by themselves.
@@ -39,6 +41,8 @@ mod tools;
 
 /// What one client provokes, and what upstreams are blamed for.
 mod blame;
+/// Networks in which nobody reaches the target of the probe.
+mod closed;
 /// Crowds of idle, slow and endless clients.
 mod crowd;
 /// A machine that has nothing left.

@@ -15,6 +15,9 @@ use parking_lot::Mutex;
 use crate::pattern::{Check, WINDOW};
 use crate::wire::{Framed, Head};
 
+/// How long an answer under `/slow/` takes.
+const THOUGHT: Duration = Duration::from_secs(3);
+
 /// A running origin. Its threads end with the test process.
 pub(crate) struct Origin {
     port: u16,
@@ -23,7 +26,7 @@ pub(crate) struct Origin {
 
 #[derive(Default)]
 struct Shared {
-    /// How often each path under `/once/` was asked for.
+    /// How often each path under `/once/` and `/slow/` was asked for.
     seen: Mutex<HashMap<String, u32>>,
     /// The folder with the repositories for `/git/`.
     repositories: Mutex<Option<PathBuf>>,
@@ -59,7 +62,7 @@ impl Origin {
         *self.shared.repositories.lock() = Some(folder);
     }
 
-    /// How often each path under `/once/` was asked for.
+    /// How often each path under `/once/` and `/slow/` was asked for.
     pub(crate) fn seen(&self) -> HashMap<String, u32> {
         self.shared.seen.lock().clone()
     }
@@ -95,6 +98,11 @@ fn serve(stream: TcpStream, shared: &Shared) -> io::Result<()> {
             "once" => {
                 body(&head, &mut input)?;
                 *shared.seen.lock().entry(rest.to_owned()).or_default() += 1;
+                answer(&mut output, "200 OK", rest.as_bytes())?;
+            }
+            "slow" => {
+                *shared.seen.lock().entry(rest.to_owned()).or_default() += 1;
+                thread::park_timeout(THOUGHT);
                 answer(&mut output, "200 OK", rest.as_bytes())?;
             }
             "endless" => return endless(&mut output),
