@@ -255,8 +255,7 @@ fn a_probe_that_passes_nowhere_ends_with_1_and_names_the_remedy() {
                 two: online; answers for itself with 400; the probe got 302\n\n\
                 the probe passes through none of 2 upstreams: http://probe.test/x is at fault, or the \
                 way to it\n\
-                a relay would serve all the same, through 2 of 2 upstreams that answer for themselves, \
-                and not believe the probe\n\
+                a relay would serve all the same, through 2 of 2 upstreams, and not believe the probe\n\
                 set health_check.url to something that is reached through them, or to none\n";
     assert_eq!(probe("probe-none", &[one, two]), (told.to_owned(), Some(1)));
     first.join().unwrap();

@@ -45,7 +45,7 @@ struct Found {
 enum Standing {
     /// It has passed all that is asked.
     Passes,
-    /// It answers for itself, and the probe passes through nobody.
+    /// Nothing is known against it: it accepts connections, and the probe passes through nobody.
     Serves,
     /// It would be offline.
     Fails(OfflineReason),
@@ -85,12 +85,19 @@ fn answers(
     let limit = question_limit(health);
     let target = &health.target;
     let itself = question::ask(spec, (Question::Itself, target), limit, resolve);
-    let goes_on = match itself {
-        Answer::Status(_) | Answer::Closed | Answer::NotHttp => *target != ProbeTarget::Nothing,
-        Answer::CannotConnect(_) | Answer::Unanswered | Answer::NotAsked => false,
-    };
-    let probe = goes_on.then(|| question::ask(spec, (Question::Probe, target), limit, resolve));
+    let probe = goes_on(health, itself)
+        .then(|| question::ask(spec, (Question::Probe, target), limit, resolve));
     (itself, probe)
+}
+
+/// Whether the first answer leaves the second question open.
+fn goes_on(health: &HealthCheck, itself: Answer) -> bool {
+    match itself {
+        Answer::Status(_) | Answer::Closed | Answer::NotHttp => {
+            health.target != ProbeTarget::Nothing
+        }
+        Answer::CannotConnect(_) | Answer::Unanswered | Answer::NotAsked => false,
+    }
 }
 
 impl Survey {
@@ -109,7 +116,7 @@ impl Survey {
                 probe,
                 standing: match probe {
                     _ if has_passed(probe) => Standing::Passes,
-                    Some(answer) => by_probe(spec, (itself, answer), target),
+                    Some(answer) => by_probe(spec, answer, target),
                     None => by_itself(itself),
                 },
             })
@@ -182,8 +189,8 @@ impl Survey {
         writeln!(
             out,
             "the probe passes through none of {all}: {url} is at fault, or the way to it\n\
-             a relay would serve all the same, through {serving} of {all} that answer for themselves, \
-             and not believe the probe\n\
+             a relay would serve all the same, through {serving} of {all}, and not believe the \
+             probe\n\
              set health_check.url to something that is reached through them, or to none"
         )?;
         if let Some(status) = self.same_success() {
@@ -197,27 +204,20 @@ impl Survey {
 }
 
 /// One that got further than the first question, and through which the probe has not passed.
-fn by_probe(spec: &UpstreamSpec, answers: (Answer, Answer), target: Target) -> Standing {
-    match answers {
-        (_, Answer::NotAsked) => Standing::Unknown,
-        (_, Answer::CannotConnect(what)) => Standing::Fails(OfflineReason::CannotConnect(what)),
-        (_, Answer::Status(status)) if is_about_credentials(spec, status) => {
+fn by_probe(spec: &UpstreamSpec, answer: Answer, target: Target) -> Standing {
+    match (answer, target) {
+        (Answer::NotAsked, _) => Standing::Unknown,
+        (Answer::CannotConnect(what), _) => Standing::Fails(OfflineReason::CannotConnect(what)),
+        (Answer::Status(status), _) if is_about_credentials(spec, status) => {
             Standing::Fails(OfflineReason::Auth)
         }
-        // Neither for itself nor for others.
-        (
-            Answer::Closed | Answer::NotHttp,
-            Answer::Closed | Answer::NotHttp | Answer::Unanswered,
-        ) => by_itself(answers.0),
-        (_, Answer::Status(_) | Answer::Closed | Answer::NotHttp | Answer::Unanswered)
-            if target == Target::Unreached =>
-        {
-            Standing::Serves
+        (_, Target::Unreached) => Standing::Serves,
+        (Answer::Status(status), Target::Reached) => {
+            Standing::Fails(OfflineReason::ProbeStatus(status))
         }
-        (_, Answer::Status(status)) => Standing::Fails(OfflineReason::ProbeStatus(status)),
-        (_, Answer::Closed) => Standing::Fails(OfflineReason::Closes),
-        (_, Answer::NotHttp) => Standing::Fails(OfflineReason::NotHttp),
-        (_, Answer::Unanswered) => Standing::Fails(OfflineReason::ProbeUnanswered),
+        (Answer::Closed, Target::Reached) => Standing::Fails(OfflineReason::Closes),
+        (Answer::NotHttp, Target::Reached) => Standing::Fails(OfflineReason::NotHttp),
+        (Answer::Unanswered, Target::Reached) => Standing::Fails(OfflineReason::ProbeUnanswered),
     }
 }
 
@@ -227,8 +227,8 @@ fn by_itself(itself: Answer) -> Standing {
         Answer::Status(_) => Standing::Passes,
         Answer::CannotConnect(what) => Standing::Fails(OfflineReason::CannotConnect(what)),
         Answer::Unanswered => Standing::Fails(OfflineReason::Silent),
-        Answer::Closed => Standing::Fails(OfflineReason::Closes),
-        Answer::NotHttp => Standing::Fails(OfflineReason::NotHttp),
+        // Some do so with whatever they do not expect, which is no proof.
+        Answer::Closed | Answer::NotHttp => Standing::Serves,
         Answer::NotAsked => Standing::Unknown,
     }
 }
@@ -273,8 +273,11 @@ impl fmt::Display for Found {
                 return write!(out, "could not be asked: try again");
             }
         }
-        if let Answer::Status(status) = self.itself {
-            write!(out, "; answers for itself with {status}")?;
+        match self.itself {
+            Answer::Status(status) => write!(out, "; answers for itself with {status}")?,
+            Answer::Closed | Answer::NotHttp => write!(out, "; does not answer for itself")?,
+            // The reason says it.
+            Answer::CannotConnect(_) | Answer::Unanswered | Answer::NotAsked => {}
         }
         match self.probe {
             Some(answer) => write!(out, "; the probe {answer}"),
@@ -285,9 +288,13 @@ impl fmt::Display for Found {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::VecDeque;
+
+    use crate::balance::pool::Pool;
     use crate::protocol::credentials::Credentials;
     use crate::protocol::target::Authority;
 
+    use super::super::examiner::{Examiner, Moment};
     use super::*;
 
     const REFUSED: &str = "connection refused";
@@ -345,13 +352,86 @@ mod tests {
              auth: offline, auth: refused the credentials configured for it; answers for itself with \
              400; the probe got 401\n  \
              down: offline, cannot connect: connection refused\n  \
-             shut: offline, closes connections without an answer; the probe closed the connection\n  \
-             odd: online; the probe got 204\n  \
+             shut: offline, closes connections without an answer; does not answer for itself; the probe closed the connection\n  \
+             odd: online; does not answer for itself; the probe got 204\n  \
              busy: could not be asked: try again\n\n\
              the probe passes through 2 of 8 upstreams\n\
              a relay would serve through these; where the others work, set health_check.url to something \
              that is reached through them, too, or to none\n"
         );
+    }
+
+    /// Why a relay that has just started with these upstreams takes the first of them offline.
+    fn reason_of_a_relay(
+        health: &HealthCheck,
+        answers: &[(UpstreamSpec, (Answer, Option<Answer>))],
+    ) -> Option<OfflineReason> {
+        let specs = answers.iter().map(|(spec, _)| spec.clone()).collect();
+        let pool = Pool::new(specs);
+        let moment = Moment {
+            pool: &pool,
+            health,
+            now: Instant::now(),
+            unix_ms: 0,
+        };
+        let mut examiner = Examiner::new(|| 0);
+        examiner.follow_pool(&pool);
+        // Side by side, as the relay asks.
+        let mut asks = VecDeque::from(examiner.look(moment, answers.len()).asks);
+        while let Some(ask) = asks.pop_front() {
+            let named = |(spec, _): &&(UpstreamSpec, _)| spec.name == ask.upstream.spec.name;
+            let (_, (itself, probe)) = answers.iter().find(named).unwrap();
+            let answer = match ask.question {
+                Question::Itself => *itself,
+                Question::Probe => probe.unwrap(),
+            };
+            asks.extend(examiner.answered(moment, &ask, answer));
+        }
+        pool.upstreams()[0].vitals().state().reason
+    }
+
+    #[test]
+    fn what_it_says_is_what_a_relay_does_that_has_just_started() {
+        let kinds = [
+            got(204),
+            got(400),
+            got(401),
+            got(407),
+            Answer::Closed,
+            Answer::NotHttp,
+            Answer::Unanswered,
+            Answer::CannotConnect(REFUSED),
+        ];
+        for (name, target, others) in ["one", "auth"].into_iter().flat_map(|name| {
+            ["http://p.test/", "none"]
+                .into_iter()
+                .flat_map(move |target| [got(204), got(403)].map(|others| (name, target, others)))
+        }) {
+            let health = health(target);
+            for (itself, probe) in kinds
+                .iter()
+                .flat_map(|itself| kinds.iter().map(move |probe| (*itself, *probe)))
+            {
+                let answers = vec![
+                    (spec(name), (itself, Some(probe))),
+                    (spec("two"), (got(400), Some(others))),
+                ];
+                let wanted = reason_of_a_relay(&health, &answers);
+                let asked = answers.iter().map(|(spec, (itself, probe))| {
+                    let probe = probe.filter(|_| goes_on(&health, *itself));
+                    (spec, (*itself, probe))
+                });
+                let told = Survey::new(&health, asked.collect()).found[0].standing;
+                let told = match told {
+                    Standing::Fails(reason) => Some(reason),
+                    Standing::Passes | Standing::Serves | Standing::Unknown => None,
+                };
+                assert_eq!(
+                    told, wanted,
+                    "{name}, {target}, {itself}, {probe}, others: {others}"
+                );
+            }
+        }
     }
 
     #[test]
@@ -372,8 +452,7 @@ mod tests {
              two: online; answers for itself with 400; the probe got no answer\n  \
              hung: offline, accepts connections and answers nothing\n\n\
              the probe passes through none of 3 upstreams: https://p.test is at fault, or the way to it\n\
-             a relay would serve all the same, through 2 of 3 upstreams that answer for themselves, and \
-             not believe the probe\n\
+             a relay would serve all the same, through 2 of 3 upstreams, and not believe the probe\n\
              set health_check.url to something that is reached through them, or to none\n"
         );
     }
@@ -400,7 +479,7 @@ mod tests {
             text,
             "\nprobe (none)\n  \
              one: online; answers for itself with 400\n  \
-             two: offline, answers something that is not HTTP\n\n\
+             two: online; does not answer for itself\n\n\
              1 of 2 upstreams passed; with health_check.url: none nothing more is asked than whether they \
              answer for themselves\n"
         );

@@ -197,19 +197,26 @@ fn state(upstream: &Json) -> String {
 /// seen of the probe's target, which is told once for all.
 fn why(upstream: &Json) -> String {
     let held = upstream.get("reason").text();
-    let held = held.or_else(|| upstream.get("doubt").text()).map(clean);
-    let evidence = upstream
-        .get("evidence")
+    let held = held.or_else(|| upstream.get("doubt").text());
+    let evidence = upstream.get("evidence").text().unwrap_or_default();
+    let evidence = match (held, evidence.split_once(" (")) {
+        (None, Some((told, _))) => told,
+        (Some(_), _) | (None, None) => evidence,
+    };
+    let not_shared = upstream
+        .get("distrusted_until")
         .text()
-        .map_or_else(String::new, clean);
-    match held {
-        Some(held) if evidence.is_empty() => held,
-        Some(held) => format!("{held}; {evidence}"),
-        None => match evidence.split_once(" (") {
-            Some((told, _)) => told.to_owned(),
-            None => evidence,
-        },
-    }
+        .map(|until| format!("its connections serve one client each until {until}"));
+    [
+        held.unwrap_or_default(),
+        evidence,
+        &not_shared.unwrap_or_default(),
+    ]
+    .into_iter()
+    .filter(|words| !words.is_empty())
+    .map(clean)
+    .collect::<Vec<_>>()
+    .join("; ")
 }
 
 fn shown(value: &Json) -> String {
@@ -264,7 +271,7 @@ mod tests {
          "evidence":"it answers for itself; the probe's target is at fault (one got 403, three got 403)"},
         {"name":"three","online":true,"state":"suspect","drained":false,"since":null,
          "active_connections":1,"latency_ms":7,"attempts":2,"attempts_answered":2,"attempts_failed":0,
-         "reason":null,"doubt":"asked for credentials","evidence":""},
+         "reason":null,"doubt":"asked for credentials","evidence":"","distrusted_until":"2026-01-02T00:00:00.000Z"},
         {"name":"four","online":false,"state":"offline","drained":true,"since":null,
          "active_connections":0,"latency_ms":0,"attempts":0,"attempts_answered":0,"attempts_failed":0,
          "reason":"probe: got 403","evidence":"the probe passes through one"},
@@ -284,7 +291,7 @@ warning: c.yaml:1: x
 
 UPSTREAM      STATE             SINCE                     ACTIVE  LATENCY  ATTEMPTS  FAILED  REASON
 one           online            -                              3  12.5 ms         6       0  it answers for itself; the probe's target is at fault
-three         suspect           -                              1     7 ms         2       0  asked for credentials
+three         suspect           -                              1     7 ms         2       0  asked for credentials; its connections serve one client each until 2026-01-02T00:00:00.000Z
 four          offline, drained  -                              0        -         0       0  probe: got 403; the probe passes through one
 t\\u{1b}[2Jwo  offline           2026-01-01T00:00:00.000Z       0        -         1       1  cannot connect: connection refused
 ";

@@ -191,9 +191,10 @@ fn a_tunnel_has_one_line_however_it_ends() {
 #[test]
 fn every_refusal_has_a_line_and_its_cause() {
     let log = Log::new();
-    let a = Upstream::refusing("a");
+    let a = Upstream::echo_ok("a");
     let extra = log.yaml("text") + "limits: {header_timeout_secs: 0.2}\n";
     let proxy = Proxy::with_yaml(&extra, [&a]);
+    a.kill();
     let requests = [
         (GET, 502, "connect_refused"),
         (GET, 503, "no_upstream_online"),

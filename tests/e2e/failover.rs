@@ -422,8 +422,9 @@ fn a_request_that_failed_everywhere_is_answered() {
         .send(GET)
         .expect_refusal(502)
         .expect_field_with("Proxy-Status", "error=connection_terminated");
-    let refusing = ["a", "b", "c"].map(Upstream::refusing);
+    let refusing = ["a", "b", "c"].map(Upstream::echo_ok);
     let proxy = Proxy::over(&refusing);
+    refusing.iter().for_each(Upstream::kill);
     proxy
         .client()
         .send(POST)

@@ -223,9 +223,10 @@ fn a_probe_that_passes_nowhere_is_told_with_what_each_upstream_got() {
         scene.browser.sees(target, told);
     }
     scene.browser.sees(SENTENCE, "All 2 upstreams are online.");
-    scene
-        .browser
-        .sees(&cell("one", "State"), "Onlineit answers for itself");
+    scene.browser.sees(
+        &cell("one", "State"),
+        "Onlinethe probe's target is at fault",
+    );
     for (scheme, width) in [(Scheme::Light, 1280), (Scheme::Dark, 390)] {
         scene.browser.prefer(scheme);
         scene.browser.resize(width);
