@@ -14,7 +14,9 @@ use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use log::LevelFilter;
 
 use crate::config;
+use crate::config::checked::Config;
 use crate::config::report::Report;
+use crate::health::survey;
 use crate::logging::{self, Level};
 use crate::net::passed::Passed;
 use crate::status::{self, NoQuestion, Question, Times, Verdict, What, Whom};
@@ -36,11 +38,20 @@ enum Wish {
     /// Relay until a signal.
     Run { config: PathBuf },
     /// Say what the configuration means.
-    Check { config: PathBuf },
+    Check { config: PathBuf, how: How },
     /// Show everything without a configuration.
     Demo,
     /// Ask a running relay how it is.
     Status(Question),
+}
+
+/// How much `--check` finds out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum How {
+    /// What the file means.
+    ReadOnly,
+    /// And whether its upstreams work.
+    Probe,
 }
 
 /// Does what the arguments say; the first one is the name of the program.
@@ -56,7 +67,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let asked = level(&matches);
     let from_environment = std::env::var(RUST_LOG).ok();
     match wish(&matches) {
-        Wish::Check { config } => check(&config),
+        Wish::Check { config, how } => check(&config, how),
         Wish::Run { config } => {
             // Before the log has a descriptor, which would be taken for one that was passed.
             let passed = Passed::of_environment();
@@ -116,6 +127,11 @@ fn command() -> Command {
         .long("check")
         .action(ArgAction::SetTrue)
         .help("Check FILE, print what it means and start nothing");
+    let probe = Arg::new("probe")
+        .long("probe")
+        .action(ArgAction::SetTrue)
+        .requires("check")
+        .help("With --check ask every upstream once, too, and say what each answered");
     let levels = PossibleValuesParser::new(["error", "warn", "info", "debug", "trace"]);
     let log_level = Arg::new("log-level")
         .long("log-level")
@@ -131,10 +147,10 @@ fn command() -> Command {
         .version(env!("CARGO_PKG_VERSION"))
         .about(env!("CARGO_PKG_DESCRIPTION"))
         .after_help(
-            "Exit codes: 0 after a clean stop, 1 if it cannot start or fails, 2 for a misspelled \
-             command, 78 for a configuration that cannot be used.",
+            "Exit codes: 0 after a clean stop, 1 if it cannot start or fails, or no upstream passes \
+             --probe, 2 for a misspelled command, 78 for a configuration that cannot be used.",
         )
-        .args([config_argument(), check, log_level])
+        .args([config_argument(), check, probe, log_level])
         .subcommands([demo, status_command()])
         .args_conflicts_with_subcommands(true)
         .disable_help_subcommand(true)
@@ -151,7 +167,12 @@ fn wish(matches: &ArgMatches) -> Wish {
         .cloned()
         .unwrap_or_default();
     if matches.get_flag("check") {
-        Wish::Check { config }
+        let how = if matches.get_flag("probe") {
+            How::Probe
+        } else {
+            How::ReadOnly
+        };
+        Wish::Check { config, how }
     } else {
         Wish::Run { config }
     }
@@ -185,7 +206,7 @@ fn level(matches: &ArgMatches) -> Option<LevelFilter> {
 }
 
 /// `--check`: the report goes to standard output, errors to standard error.
-fn check(path: &Path) -> ExitCode {
+fn check(path: &Path, how: How) -> ExitCode {
     let file = path.display().to_string();
     match config::load(path) {
         Ok(config) => {
@@ -198,10 +219,23 @@ fn check(path: &Path) -> ExitCode {
                 config: &config,
                 file: &file,
             };
-            printed(write!(io::stdout(), "{report}"), code)
+            let told = write!(io::stdout(), "{report}");
+            if how == How::Probe && code == 0 && told.is_ok() {
+                probe(&config)
+            } else {
+                printed(told, code)
+            }
         }
         Err(error) => refuse(&error),
     }
+}
+
+/// `--probe`: whether there is somebody to serve, if somebody is needed.
+fn probe(config: &Config) -> ExitCode {
+    let survey = survey::survey(config);
+    let is_good = survey.has_passed() || !config.rules.needs_upstream();
+    let code = if is_good { 0 } else { EXIT_FAILURE };
+    printed(write!(io::stdout(), "{survey}"), code)
 }
 
 fn relay(path: &Path, passed: io::Result<Passed>) -> ExitCode {
@@ -271,6 +305,7 @@ mod tests {
     fn check_with(config: &str) -> Wish {
         Wish::Check {
             config: config.into(),
+            how: How::ReadOnly,
         }
     }
 
@@ -292,6 +327,11 @@ mod tests {
         check_wish("--config=x.yaml --log-level debug", &run_with("x.yaml"));
         check_wish("--check", &check_with("config.yaml"));
         check_wish("--check -c x.yaml", &check_with("x.yaml"));
+        let probed = Wish::Check {
+            config: "x".into(),
+            how: How::Probe,
+        };
+        check_wish("--check --probe -c x", &probed);
         check_wish("demo", &Wish::Demo);
         check_wish("demo --log-level trace", &Wish::Demo);
     }
@@ -331,6 +371,8 @@ mod tests {
             "status --live --json",
             "status --admin http://h:1 -c x",
             "status --check",
+            "--probe",
+            "demo --probe",
         ] {
             let words = std::iter::once("http-proxy-lb").chain(arguments.split_whitespace());
             let error = command().try_get_matches_from(words).unwrap_err();

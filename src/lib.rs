@@ -34,7 +34,7 @@
 //! | 2 | [`config`], [`metrics`] | the file, the counters |
 //! | 3 | [`stop`], [`net`], [`access_log`], [`logging`] | sockets, threads, time limits, files |
 //! | 4 | [`relay`] | the only place where protocol, balancing and sockets meet |
-//! | 5 | [`health`], [`reload`], [`admin`] | probes; the file again; what operators ask |
+//! | 5 | [`health`], [`reload`], [`admin`] | checks of upstreams; the file again; what operators ask |
 //! | 6 | [`server`] | which threads there are, who starts and joins them |
 //! | 7 | [`demo`], [`status`], [`cli`] | what a person types |
 //!
@@ -47,7 +47,7 @@
 //!                                    │ watches (mio)                          │ Asked      └▶ ferry x1 per 2 cores
 //!                                    └────────────────────────────────────────┘
 //!  tunnel x0..2 each, while it is busy
-//!  overseer x1   health x1 (+ probes)   reload x1   sweeper x1   access-log x1   resolver x0..64 (more while they hang)
+//!  overseer x1   health x1 (+ probe x0..32)   reload x1   sweeper x1   access-log x1   resolver x0..64 (more while they hang)
 //!  admin x1   admin-handler x1 (+ those of tiny_http)   service x0..1 (tells a service manager)
 //! ```
 //!
@@ -90,6 +90,17 @@
 //! `CONNECT origin.test:443`: as 1 to 3; [`relay::connect`] dials or asks an upstream, and both
 //! connections, with every byte read too far, become a [`net::tunnel`]: the ferry carries it while little
 //! moves, and each direction that is busy has a thread until it is quiet again.
+//!
+//! # An upstream is judged
+//!
+//! 1. [`balance::failover`] says what the end of an attempt is evidence of, and `relay/evidence.rs` tells the
+//!    upstream's [`balance::vitals`]. Only what no one else can cause is proof; everything else is a
+//!    [`balance::reason::Doubt`], which makes a suspect and rings the prober.
+//! 2. The prober ([`health`]) has the suspect checked. Its examiner, a pure state machine, decides which
+//!    question is asked of whom, and what the answers mean.
+//! 3. The verdict goes to the state machine of the upstream ([`balance::state`]). An answer that came in the
+//!    meantime, from traffic, is better evidence and outranks it.
+//! 4. A probe that passes through nobody accuses its target: [`balance::belief`].
 //!
 //! # Limits
 //!

@@ -5,11 +5,12 @@
 #![cfg(test)]
 
 use std::fs;
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 /// A folder for one test, empty at its start.
@@ -191,6 +192,87 @@ fn no_secret_is_printed() {
     }
 }
 
+/// An upstream that is asked twice: it answers `GET /` itself, and the probe with `status`.
+fn upstream(status: &'static str) -> (u16, JoinHandle<()>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let thread = thread::Builder::new().spawn(move || {
+        for (line, answer) in [
+            ("GET / HTTP/1.1\r\n", "400 Bad Request"),
+            ("GET http://probe.test/x HTTP/1.1\r\n", status),
+        ] {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut lines = BufReader::new(stream.try_clone().unwrap());
+            let mut head = String::new();
+            while !head.ends_with("\r\n\r\n") && lines.read_line(&mut head).unwrap() > 0 {}
+            assert!(head.starts_with(line), "{head}");
+            write!(stream, "HTTP/1.1 {answer}\r\nContent-Length: 0\r\n\r\n").unwrap();
+        }
+    });
+    (port, thread.unwrap())
+}
+
+/// What `--check --probe` says after the report, and its exit code.
+fn probe(test: &str, ports: &[u16]) -> (String, Option<i32>) {
+    let folder = folder(test);
+    let upstreams: Vec<String> = ports
+        .iter()
+        .zip(["one", "two"])
+        .map(|(port, name)| format!("{{url: 'http://127.0.0.1:{port}', name: {name}}}"))
+        .collect();
+    let config = format!(
+        "listen: 127.0.0.1:0\n\
+         health_check: {{url: 'http://probe.test/x', timeout_secs: 60}}\n\
+         upstream: [{}]\n",
+        upstreams.join(", ")
+    );
+    fs::write(folder.join("config.yaml"), config).unwrap();
+    let output = run(&folder, &["--check", "--probe"]);
+    let printed = String::from_utf8(output.stdout).unwrap();
+    let (_, told) = printed.split_once("\nconfig.yaml: valid\n").unwrap();
+    (told.to_owned(), output.status.code())
+}
+
+#[test]
+fn a_probe_says_what_each_upstream_answered_and_who_would_serve() {
+    let ((one, first), (two, second)) = (upstream("204 No Content"), upstream("403 Forbidden"));
+    let told = "\nprobe (http://probe.test/x, wants 204)\n  \
+                one: online; answers for itself with 400; the probe got 204\n  \
+                two: offline; answers for itself with 400; the probe got 403\n\n\
+                the probe passes through 1 of 2 upstreams\n\
+                a relay would serve through these; where the others work, set health_check.url to \
+                something that is reached through them, too, or to none\n";
+    assert_eq!(probe("probe", &[one, two]), (told.to_owned(), Some(0)));
+    first.join().unwrap();
+    second.join().unwrap();
+}
+
+#[test]
+fn a_probe_that_passes_nowhere_ends_with_1_and_names_the_remedy() {
+    let ((one, first), (two, second)) = (upstream("403 Forbidden"), upstream("302 Found"));
+    let told = "\nprobe (http://probe.test/x, wants 204)\n  \
+                one: online; answers for itself with 400; the probe got 403\n  \
+                two: online; answers for itself with 400; the probe got 302\n\n\
+                the probe passes through none of 2 upstreams: http://probe.test/x is at fault, or the \
+                way to it\n\
+                a relay would serve all the same, through 2 of 2 upstreams that answer for themselves, \
+                and not believe the probe\n\
+                set health_check.url to something that is reached through them, or to none\n";
+    assert_eq!(probe("probe-none", &[one, two]), (told.to_owned(), Some(1)));
+    first.join().unwrap();
+    second.join().unwrap();
+}
+
+#[test]
+fn a_probe_of_a_file_that_is_not_valid_asks_nobody() {
+    let folder = folder("probe-broken");
+    fs::write(folder.join("config.yaml"), OLD).unwrap();
+    let output = run(&folder, &["--check", "--probe"]);
+    check(&output, 78, &expected("check_old.txt", &output.stdout), "");
+    let output = run(&folder, &["--probe"]);
+    assert_eq!(output.status.code(), Some(2));
+}
+
 fn private(path: &Path) {
     fs::set_permissions(path, fs::Permissions::from_mode(0o600)).unwrap();
 }
@@ -226,7 +308,7 @@ impl Running {
         };
         let admin = log.by_ref().find_map(|line| says_where(line.unwrap()));
         // Nobody reads on, so nobody may be made to wait for a reader.
-        std::thread::Builder::new()
+        thread::Builder::new()
             .spawn(move || log.for_each(drop))
             .unwrap();
         Self {
@@ -254,18 +336,32 @@ impl Drop for Running {
     }
 }
 
-const OBSERVED: &str = "\
-listen: 127.0.0.1:0
-admin_listen: 127.0.0.1:0
-health_check: {url: 'http://127.0.0.1:9/'}
-upstream:
-  - {url: 'http://127.0.0.1:9', name: one}
-";
+/// A configuration with an upstream that passes every probe.
+fn observed() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    // It serves as long as the relay asks; that ends with the test.
+    thread::Builder::new()
+        .spawn(move || {
+            for stream in listener.incoming() {
+                let mut stream = stream.unwrap();
+                let mut head = [0; 1024];
+                if stream.read(&mut head).is_ok_and(|length| length > 0) {
+                    drop(stream.write_all(b"HTTP/1.1 204 No Content\r\n\r\n"));
+                }
+            }
+        })
+        .unwrap();
+    format!(
+        "listen: 127.0.0.1:0\nadmin_listen: 127.0.0.1:0\nhealth_check: {{url: 'http://probe.test/'}}\n\
+         upstream:\n  - {{url: 'http://127.0.0.1:{port}', name: one}}\n"
+    )
+}
 
 #[test]
 fn the_state_of_a_running_relay_is_shown() {
     let folder = folder("status");
-    let relay = Running::start(&folder, OBSERVED, 1024);
+    let relay = Running::start(&folder, &observed(), 1024);
     let output = relay.status(&folder, &[]);
     let text = String::from_utf8(output.stdout).unwrap();
     assert_eq!(output.status.code(), Some(0), "{text}");
@@ -296,7 +392,7 @@ fn a_relay_without_upstreams_is_not_ready() {
 #[test]
 fn the_token_is_read_from_a_file_and_wanted_where_there_is_one() {
     let folder = folder("status-token");
-    let config = format!("{OBSERVED}admin_token: sesame-sesame-sesame\n");
+    let config = format!("{}admin_token: sesame-sesame-sesame\n", observed());
     let relay = Running::start(&folder, &config, 1024);
     let output = relay.status(&folder, &[]);
     let url = relay.admin.trim_end_matches('/');
@@ -344,7 +440,7 @@ fn who_cannot_be_asked_is_told_and_the_end_is_1() {
 #[test]
 fn the_admin_server_survives_the_exhaustion_of_descriptors() {
     let folder = folder("exhaustion");
-    let relay = Running::start(&folder, OBSERVED, 40);
+    let relay = Running::start(&folder, &observed(), 40);
     let address: SocketAddr = relay
         .admin
         .trim_start_matches("http://")

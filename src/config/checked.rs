@@ -36,7 +36,7 @@ pub struct Config {
     /// Networks from which every connection must begin with a PROXY header;
     /// connections from elsewhere are refused. `None`: no PROXY header.
     pub proxy_protocol: Option<AddressList>,
-    /// When and how upstreams are probed.
+    /// When and how upstreams are checked.
     pub health: HealthCheck,
     /// How much and how long.
     pub limits: Limits,

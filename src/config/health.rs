@@ -1,4 +1,4 @@
-//! When and how upstreams are probed: the block `health_check`.
+//! When and how upstreams are checked: the block `health_check`.
 
 use std::fmt;
 use std::time::Duration;
@@ -28,11 +28,11 @@ pub struct HealthCheck {
     pub target: ProbeTarget,
     /// The status it must be answered with: 200 to 599. A CONNECT wants any of 2xx.
     pub expect_status: u16,
-    /// Failures in a row that take an upstream offline: at least 1.
+    /// Failures in a row, to connect or of checks, that take an upstream offline: 1 to 1000.
     pub fall: u32,
-    /// Successes in a row that bring it back: at least 1.
+    /// Checks in a row that bring it back: 1 to 1000.
     pub rise: u32,
-    /// The pause between two probes of an online upstream. `None`: not probed.
+    /// The pause between two checks of an online upstream. `None`: only where requests give reason to.
     pub online_interval: Option<Duration>,
 }
 

@@ -12,7 +12,7 @@ use crate::route::PolicyMode;
 use super::access::AccessRules;
 use super::checked::{AccessLog, AccessLogFormat, Config, PolicySummary};
 use super::findings::{Notice, Severity};
-use super::health::HealthCheck;
+use super::health::{HealthCheck, ProbeTarget};
 use super::limits::Limits;
 
 /// The width of the first column, in characters.
@@ -161,15 +161,20 @@ fn list_health(rows: &mut Rows, health: &HealthCheck) {
     rows.block = "health_check";
     rows.add("interval_secs", &Seconds(health.interval));
     rows.add("timeout_secs", &Seconds(health.timeout));
-    rows.add("url", &health.target);
-    rows.add("expect_status", &health.expect_status);
+    let (url, status): (&dyn Display, &dyn Display) = match &health.target {
+        ProbeTarget::Nothing => (&"none (upstreams need only answer for themselves)", &"any"),
+        ProbeTarget::Connect(_) => (&health.target, &"200 to 299, to a CONNECT"),
+        ProbeTarget::Get { .. } => (&health.target, &health.expect_status),
+    };
+    rows.add("url", url);
+    rows.add("expect_status", status);
     rows.add("fall", &format_args!("{} in a row", health.fall));
     rows.add("rise", &format_args!("{} in a row", health.rise));
     match health.online_interval {
         Some(interval) => rows.add("online_interval_secs", &Seconds(interval)),
         None => rows.add(
             "online_interval_secs",
-            &"0 (online upstreams are not probed)",
+            &"0 (online upstreams are checked when requests give reason to)",
         ),
     }
 }

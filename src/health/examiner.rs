@@ -19,8 +19,8 @@ use std::time::{Duration, Instant};
 
 use crate::balance::pool::Pool;
 use crate::balance::reason::{Depth, OfflineReason};
-use crate::balance::state::{Epoch, Thresholds, Verdict};
-use crate::balance::upstream::Upstream;
+use crate::balance::state::{Availability, Epoch, Thresholds, Verdict};
+use crate::balance::upstream::{Upstream, UpstreamSpec};
 use crate::balance::vitals::UpstreamId;
 use crate::config::health::{HealthCheck, ProbeTarget};
 
@@ -149,7 +149,7 @@ enum Stage {
 enum Itself {
     Answered,
     /// It ended the connection, or spoke no HTTP. Some do so with whatever they do not expect, so the
-    /// probe has the last word.
+    /// probe has the last word; and where nothing else was wrong, that is no proof.
     Unclear(OfflineReason),
 }
 
@@ -327,6 +327,11 @@ impl Examiner {
         };
         let is_believed = moment.pool.belief().is_believed(moment.now);
         match (itself, &moment.health.target) {
+            (Itself::Unclear(_), ProbeTarget::Nothing)
+                if watched.upstream.vitals().availability() == Availability::Online =>
+            {
+                self.acquit(moment, id, (Depth::Probe, "it accepts connections"))
+            }
             (Itself::Unclear(reason), ProbeTarget::Nothing) => {
                 self.accuse(moment, id, (reason, ""))
             }
@@ -366,11 +371,13 @@ impl Examiner {
             (Answer::CannotConnect(what), _) => {
                 return self.accuse(moment, id, (OfflineReason::CannotConnect(what), ""));
             }
-            (Answer::Status(status), _) if watched.is_about_credentials(status) => {
+            (Answer::Status(status), _) if is_about_credentials(&watched.upstream.spec, status) => {
                 return self.conclude(moment, id, Verdict::Fails(OfflineReason::Auth), "");
             }
-            // Neither for itself nor for others.
-            (Answer::Closed | Answer::NotHttp | Answer::Unanswered, Itself::Unclear(reason)) => {
+            // Neither for itself nor for others, and something was wrong before.
+            (Answer::Closed | Answer::NotHttp | Answer::Unanswered, Itself::Unclear(reason))
+                if watched.upstream.vitals().availability() != Availability::Online =>
+            {
                 return self.accuse(moment, id, (reason, ""));
             }
             (
@@ -379,7 +386,7 @@ impl Examiner {
             ) => {}
         }
         if !moment.pool.belief().is_believed(moment.now) {
-            let evidence = "it answers for itself; the probe's target is not believed";
+            let evidence = "the probe's target is not believed";
             return self.acquit(moment, id, (Depth::Probe, evidence));
         }
         let others = self.others(moment, id, CONTROLS);
@@ -466,7 +473,7 @@ impl Examiner {
     /// The probe passed through nobody.
     fn blame_target(&mut self, moment: Moment<'_>, id: UpstreamId, seen: &str) -> Vec<Ask> {
         disbelieve(moment, seen);
-        let evidence = format!("it answers for itself; the probe's target is at fault ({seen})");
+        let evidence = format!("the probe's target is at fault ({seen})");
         self.acquit(moment, id, (Depth::Probe, &evidence))
     }
 
@@ -650,11 +657,11 @@ impl Watched {
         let pace = Pace::new(moment.health, chance);
         self.plan.ended(moment.now, outcome, availability, pace);
     }
+}
 
-    /// Whether an answer of this status refuses us: some proxies say 401 for it.
-    fn is_about_credentials(&self, status: u16) -> bool {
-        status == 407 || (status == 401 && self.upstream.spec.credentials.is_some())
-    }
+/// Whether an answer of this status refuses us: some proxies say 401 for it.
+pub(super) fn is_about_credentials(spec: &UpstreamSpec, status: u16) -> bool {
+    status == 407 || (status == 401 && spec.credentials.is_some())
 }
 
 impl Poll {
@@ -684,11 +691,11 @@ pub(super) fn most_questions(upstreams: usize) -> usize {
 }
 
 /// Each question gets half of the time of a check.
-fn question_limit(health: &HealthCheck) -> Duration {
+pub(super) fn question_limit(health: &HealthCheck) -> Duration {
     health.timeout / 2
 }
 
-fn passes(health: &HealthCheck, answer: Answer) -> bool {
+pub(super) fn passes(health: &HealthCheck, answer: Answer) -> bool {
     match answer {
         Answer::Status(status) => health.passes(status),
         Answer::CannotConnect(_)

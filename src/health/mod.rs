@@ -15,6 +15,7 @@ mod question;
 mod schedule;
 #[cfg(test)]
 mod situations;
+pub mod survey;
 mod threads;
 mod transport;
 
@@ -32,6 +33,10 @@ use parking_lot::Mutex;
 use crate::balance::pool::{Pool, Service};
 use crate::balance::state::Verdict;
 use crate::config::health::HealthCheck;
+use crate::net::addresses::AddressBook;
+use crate::net::dial;
+use crate::net::resolve::Resolver;
+use crate::protocol::answer::HopFailure;
 use crate::protocol::target::Authority;
 
 use self::examiner::{Answer, Ask, Examiner, Moment};
@@ -63,6 +68,27 @@ pub trait Pause {
     /// Returns after `limit`, or earlier when somebody rings, e.g. after
     /// [`crate::balance::vitals::Vitals::doubt`]. `Break`: the program stops.
     fn wait(&self, limit: Duration) -> ControlFlow<()>;
+}
+
+/// The addresses of an upstream, looked up by `names`, in the order of `book`: as [`Surroundings::resolve`]
+/// gives them.
+///
+/// # Errors
+/// As there.
+pub fn addresses(
+    upstream: &Authority,
+    names: &Resolver,
+    book: Option<&AddressBook>,
+    deadline: Instant,
+) -> io::Result<Vec<SocketAddr>> {
+    match dial::addresses(upstream.host(), names, book, deadline) {
+        Ok(found) => {
+            let with_port = |ip| SocketAddr::new(ip, upstream.port());
+            Ok(found.into_iter().map(with_port).collect())
+        }
+        Err(HopFailure::DnsTimeout) => Err(io::ErrorKind::TimedOut.into()),
+        Err(_) => Err(io::ErrorKind::NotFound.into()),
+    }
 }
 
 /// Checks until `pause` says that the program stops. A question that is open at that moment comes to its

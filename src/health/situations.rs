@@ -645,9 +645,19 @@ fn one_that_closes_what_it_does_not_know_is_judged_by_the_probe() {
     let manners = vec![always(Manner::Curt), always(Manner::Alive)];
     let world = play(manners, Target::Passes, &[(Kind::Cut, 5.0)]);
     assert_eq!((world.lost, world.went_offline()), (0, 0));
-    let manners = vec![always(Manner::Closing), always(Manner::Alive)];
-    let world = play(manners, Target::Passes, &[]);
-    assert_eq!((world.lost, world.pool.online_count()), (0, 1));
+    for target in TARGETS {
+        // Where no probe passes, nothing is known against it until somebody asks for something.
+        let manners = vec![always(Manner::Curt), always(Manner::Curt)];
+        let world = play(manners, target, &[]);
+        assert_eq!((world.lost, world.went_offline()), (0, 0), "{target:?}");
+        let manners = vec![always(Manner::Closing), always(Manner::Alive)];
+        let world = play(manners, target, &[]);
+        assert_eq!(
+            (world.lost, world.pool.online_count()),
+            (0, 1),
+            "{target:?}"
+        );
+    }
 }
 
 #[test]

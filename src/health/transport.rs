@@ -6,7 +6,7 @@
 //! write and read, and a response parser that is not the relay's own. It knows neither the target
 //! nor the credentials, so its log cannot tell them.
 //!
-//! Not here: what the head says and what an answer means ([`super::probe`]).
+//! Not here: what the head says and what an answer means ([`super::question`], [`super::examiner`]).
 
 use std::fmt;
 use std::io;

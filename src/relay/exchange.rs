@@ -7,7 +7,7 @@
 use std::cell::OnceCell;
 use std::hash::BuildHasher;
 use std::net::IpAddr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::balance::failover::{self, AttemptError, Next};
 use crate::balance::pool::Tried;
@@ -75,6 +75,8 @@ pub(super) struct Course {
     attempts: usize,
     /// Those among them that were offline.
     trials: usize,
+    /// How long it has waited in vain for connections.
+    pub(super) dialled_in_vain: Duration,
     /// Whether an address of an upstream was given up for another one of the same.
     pub(super) other_address: OtherAddress,
     /// Why the last one failed.
@@ -97,6 +99,7 @@ impl Course {
             tried: Tried::default(),
             attempts: 0,
             trials: 0,
+            dialled_in_vain: Duration::ZERO,
             other_address: OtherAddress::Untried,
             last: None,
             refused: None,
@@ -224,6 +227,7 @@ impl Exchange<'_> {
                 self.course.attempts += 1;
             }
             let is_over = self.deadline().is_some_and(|at| at <= Instant::now())
+                || self.has_dialled_enough(Duration::ZERO)
                 || self.is_refused_twice(&error);
             match self.next_after(&error) {
                 Next::Failover if !is_over => self.course.last = Some(error),
@@ -236,6 +240,18 @@ impl Exchange<'_> {
             None if pool.upstreams().is_empty() => Failed::Refused(Refusal::NoUpstreamConfigured),
             None => Failed::Refused(Refusal::NoUpstream),
         })
+    }
+
+    /// Whether it has waited for connections as long as for those of all its attempts; `now`: in the race at
+    /// hand. They cost no attempt, but nobody waits for the whole of a large pool that takes none.
+    pub(super) fn has_dialled_enough(&self, now: Duration) -> bool {
+        let most = u32::try_from(MOST_ATTEMPTS).unwrap_or(u32::MAX);
+        self.snapshot
+            .config
+            .limits
+            .connect_timeout
+            .saturating_mul(most)
+            <= self.course.dialled_in_vain + now
     }
 
     /// Whether a second upstream asks for credentials: then it is the origin that does, or the operator's

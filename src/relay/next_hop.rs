@@ -93,12 +93,16 @@ impl<'a> Exchange<'a> {
         reuse: Reuse,
     ) -> Result<Hop, Failed> {
         self.worker.dials();
+        let dialling = Instant::now();
         let mut race = Race::new(&self.ctx.upstream_names);
         let mut join_at = self.enter(&mut race, lease, begun);
         let mut has_cleared = false;
         loop {
             let has_others = self.snapshot.pool.upstreams().len() > 1;
-            let until = (has_others && race.len() < MOST_RACING).then_some(join_at);
+            let may_join = has_others
+                && race.len() < MOST_RACING
+                && !self.has_dialled_enough(dialling.elapsed());
+            let until = may_join.then_some(join_at);
             match race.next(until, &mut || self.look()) {
                 Event::Made(winner, conn) => return Ok(self.win(race, winner, conn)),
                 Event::Late => match self.another_upstream() {
@@ -122,6 +126,7 @@ impl<'a> Exchange<'a> {
                 Event::Failed(loser, error) => {
                     let failed = self.lose(&loser, error);
                     if race.is_empty() {
+                        self.course.dialled_in_vain += dialling.elapsed();
                         self.report.goes_to(&loser.goal.lease);
                         return Err(failed);
                     }

@@ -10,8 +10,6 @@ use crate::balance::pool::Pool;
 use crate::balance::state::Verdict;
 use crate::config::health::HealthCheck;
 use crate::health::{self, Pause, Surroundings};
-use crate::net::dial;
-use crate::protocol::answer::HopFailure;
 use crate::protocol::target::Authority;
 use crate::relay::Context;
 use crate::stop::{Alarm, Woken};
@@ -37,14 +35,7 @@ impl Surroundings for Seen {
         let member = members.iter().find(|one| one.spec.authority == *upstream);
         // What requests pass over, a probe tries last, too.
         let book = member.and_then(|member| snapshot.addresses(member));
-        match dial::addresses(upstream.host(), names, book, deadline) {
-            Ok(found) => {
-                let with_port = |ip| SocketAddr::new(ip, upstream.port());
-                Ok(found.into_iter().map(with_port).collect())
-            }
-            Err(HopFailure::DnsTimeout) => Err(io::ErrorKind::TimedOut.into()),
-            Err(_) => Err(io::ErrorKind::NotFound.into()),
-        }
+        health::addresses(upstream, names, book, deadline)
     }
 
     fn checked(&self, verdict: Verdict) {

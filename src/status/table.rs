@@ -80,6 +80,7 @@ pub(super) fn render(status: &Json, paint: Paint) -> String {
             shown(status.get("queue").get("limit")),
         ),
     );
+    write_probe_target(&mut out, status.get("probe_target"), paint);
     let reload = status.get("reload");
     if let Some(error) = reload.get("error").text() {
         let since = clean(reload.get("failing_since").text().unwrap_or_default());
@@ -100,6 +101,23 @@ pub(super) fn render(status: &Json, paint: Paint) -> String {
     out.push('\n');
     write_upstreams(&mut out, status.get("upstreams").elements(), paint);
     out
+}
+
+/// Says so if the probe's target is not believed.
+fn write_probe_target(out: &mut String, target: &Json, paint: Paint) {
+    if *target.get("believed") != Json::Bool(false) {
+        return;
+    }
+    let word = paint.text(Color::Yellow, "not believed");
+    line(
+        out,
+        &format!(
+            "probe: {} is {word} since {}: {}",
+            shown(target.get("url")),
+            shown(target.get("since")),
+            shown(target.get("seen")),
+        ),
+    );
 }
 
 fn line(out: &mut String, text: &str) {
@@ -139,38 +157,59 @@ fn write_upstreams(out: &mut String, upstreams: &[Json], paint: Paint) {
 fn color_of(state: &str) -> Color {
     match state {
         "online" => Color::Green,
-        "drained" => Color::Yellow,
+        "drained" | "suspect" | "suspect, drained" => Color::Yellow,
         _ => Color::Red,
     }
 }
 
 fn row(upstream: &Json) -> [String; 8] {
-    let state = match (
-        upstream.get("online").is_true(),
-        upstream.get("drained").is_true(),
-    ) {
-        (true, false) => "online",
-        (true, true) => "drained",
-        (false, false) => "offline",
-        (false, true) => "offline, drained",
-    };
     let latency = match number(upstream.get("attempts_answered")) {
         0 => "-".to_owned(),
         _ => format!("{} ms", shown(upstream.get("latency_ms"))),
     };
     [
         shown(upstream.get("name")),
-        state.to_owned(),
+        state(upstream),
         shown(upstream.get("since")),
         shown(upstream.get("active_connections")),
         latency,
         shown(upstream.get("attempts")),
         shown(upstream.get("attempts_failed")),
-        upstream
-            .get("reason")
-            .text()
-            .map_or_else(String::new, clean),
+        why(upstream),
     ]
+}
+
+/// Its state. A relay that is older than this program says only whether it is online.
+fn state(upstream: &Json) -> String {
+    let state = match upstream.get("state").text() {
+        Some(state) => clean(state),
+        None if upstream.get("online").is_true() => "online".to_owned(),
+        None => "offline".to_owned(),
+    };
+    match (upstream.get("drained").is_true(), state.as_str()) {
+        (false, _) => state,
+        (true, "online") => "drained".to_owned(),
+        (true, _) => format!("{state}, drained"),
+    }
+}
+
+/// What is held against it, with the evidence. Of one that is well the evidence is told without what was
+/// seen of the probe's target, which is told once for all.
+fn why(upstream: &Json) -> String {
+    let held = upstream.get("reason").text();
+    let held = held.or_else(|| upstream.get("doubt").text()).map(clean);
+    let evidence = upstream
+        .get("evidence")
+        .text()
+        .map_or_else(String::new, clean);
+    match held {
+        Some(held) if evidence.is_empty() => held,
+        Some(held) => format!("{held}; {evidence}"),
+        None => match evidence.split_once(" (") {
+            Some((told, _)) => told.to_owned(),
+            None => evidence,
+        },
+    }
 }
 
 fn shown(value: &Json) -> String {
@@ -213,14 +252,22 @@ mod tests {
     use super::*;
 
     const STATUS: &str = r#"{"ready":false,"reason":"no upstream is online","version":"0.2.0",
-        "uptime_seconds":3723,"mode":"best","requests_total":7,"requests_failed":2,
+        "uptime_seconds":3723,"mode":"best","probe_target":{"url":"http://p.test/","believed":false,
+        "since":"2026-01-01T00:00:00.000Z","seen":"one got 403, t\u001bwo got 302"},"requests_total":7,"requests_failed":2,
         "active_connections":3,"connections":{"limit":99},"tunnels":1,
         "workers":{"busy":1,"limit":128},"queue":{"waiting":0,"limit":512},
         "config":{"warnings":["c.yaml:1: x"]},
         "reload":{"error":"c.yaml:2: bad\nc.yaml:3: worse","needs_restart":["listen"],"failing_since":"2026-01-01T00:00:00.000Z"},
         "upstreams":[
         {"name":"one","online":true,"drained":false,"since":null,"active_connections":3,
-         "latency_ms":12.5,"attempts":6,"attempts_answered":6,"attempts_failed":0,"reason":null},
+         "latency_ms":12.5,"attempts":6,"attempts_answered":6,"attempts_failed":0,"reason":null,
+         "evidence":"it answers for itself; the probe's target is at fault (one got 403, three got 403)"},
+        {"name":"three","online":true,"state":"suspect","drained":false,"since":null,
+         "active_connections":1,"latency_ms":7,"attempts":2,"attempts_answered":2,"attempts_failed":0,
+         "reason":null,"doubt":"asked for credentials","evidence":""},
+        {"name":"four","online":false,"state":"offline","drained":true,"since":null,
+         "active_connections":0,"latency_ms":0,"attempts":0,"attempts_answered":0,"attempts_failed":0,
+         "reason":"probe: got 403","evidence":"the probe passes through one"},
         {"name":"t\u001b[2Jwo","online":false,"drained":false,"since":"2026-01-01T00:00:00.000Z",
          "active_connections":0,"latency_ms":0,"attempts":1,"attempts_answered":0,
          "attempts_failed":1,"reason":"cannot connect: connection refused"}]}"#;
@@ -228,15 +275,18 @@ mod tests {
     const PLAIN: &str = "\
 not ready (no upstream is online)  version 0.2.0  up 1 h 2 min  mode best
 requests 7 (2 failed)  connections 3/99  tunnels 1  workers 1/128  queue 0/512
+probe: http://p.test/ is not believed since 2026-01-01T00:00:00.000Z: one got 403, t\\u{1b}wo got 302
 configuration: the file cannot be used since 2026-01-01T00:00:00.000Z:
   c.yaml:2: bad
   c.yaml:3: worse
 needs a restart: listen
 warning: c.yaml:1: x
 
-UPSTREAM      STATE    SINCE                     ACTIVE  LATENCY  ATTEMPTS  FAILED  REASON
-one           online   -                              3  12.5 ms         6       0
-t\\u{1b}[2Jwo  offline  2026-01-01T00:00:00.000Z       0        -         1       1  cannot connect: connection refused
+UPSTREAM      STATE             SINCE                     ACTIVE  LATENCY  ATTEMPTS  FAILED  REASON
+one           online            -                              3  12.5 ms         6       0  it answers for itself; the probe's target is at fault
+three         suspect           -                              1     7 ms         2       0  asked for credentials
+four          offline, drained  -                              0        -         0       0  probe: got 403; the probe passes through one
+t\\u{1b}[2Jwo  offline           2026-01-01T00:00:00.000Z       0        -         1       1  cannot connect: connection refused
 ";
 
     #[test]

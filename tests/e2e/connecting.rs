@@ -234,6 +234,24 @@ fn upstreams_that_swallow_connections_cost_a_moment() {
     }
 }
 
+/// Connections that are not made cost no attempt, but a large pool is not gone through to its end.
+#[test]
+fn a_request_waits_for_connections_as_long_as_for_those_of_three_attempts() {
+    let full: Vec<_> = (0..40).map(|_| FullPort::new()).collect();
+    let names: Vec<_> = (0..40).map(|number| format!("u{number}")).collect();
+    let members = full
+        .iter()
+        .zip(&names)
+        .map(|(full, name)| full.with(name, "{}"));
+    // The checks find out nothing before the test is over.
+    let extra = "limits: {connect_timeout_secs: 0.2}\nhealth_check: {timeout_secs: 60}";
+    let proxy = Proxy::with_yaml(extra, members);
+    proxy.client().send(GET).expect_refusal(504);
+    let untried = |report: &http_proxy_lb::server::UpstreamReport| report.online;
+    assert!(proxy.server().upstreams().iter().any(untried));
+    proxy.expect_at_rest();
+}
+
 /// They are not blamed, for nobody waited for them to the end; a probe tells.
 #[test]
 fn upstreams_that_swallow_connections_are_looked_into() {

@@ -61,11 +61,11 @@ fn endless_streams_and_stalled_readers_do_not_use_up_the_workers() {
     const STALLED: usize = 100;
     let a = Upstream::by_hand("a");
     let b = Upstream::echo_ok("b");
-    let members = [a.with("priority: 1"), b.with("priority: 2")];
-    // Fewer workers than there are streams.
+    // Fewer workers than there are streams. The other upstream comes later: who is slow to accept so many
+    // connections at once is raced.
     let extra = "mode: priority\n\
         limits: {workers: 200, io_timeout_secs: 60, response_timeout_secs: 60}";
-    let proxy = Proxy::with_yaml(extra, members);
+    let proxy = Proxy::with_yaml(extra, [&a]);
     let mut clients: Vec<Client> = (0..STREAMS).map(|_| proxy.client()).collect();
     clients.extend((0..STALLED).map(|_| Client::connect_narrow(proxy.address())));
     for (number, client) in clients.iter_mut().enumerate() {

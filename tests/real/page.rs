@@ -25,6 +25,11 @@ struct Scene {
 
 impl Scene {
     fn start(names: &[&'static str], more: &str) -> Self {
+        Self::probing(names, more, 200)
+    }
+
+    /// The probe is answered 200, and wants `status`.
+    fn probing(names: &[&'static str], more: &str, status: u16) -> Self {
         let origin = Origin::start();
         let upstreams: Vec<_> = names
             .iter()
@@ -35,7 +40,7 @@ impl Scene {
             .line("via: false")
             .line(&format!("admin_listen: '127.0.0.1:{admin}'\n{more}"))
             .line(&format!(
-                "health_check: {{url: '{}', expect_status: 200, interval_secs: 1}}",
+                "health_check: {{url: '{}', expect_status: {status}, interval_secs: 1}}",
                 origin.url("/ok")
             ));
         let settings = if upstreams.is_empty() {
@@ -200,6 +205,35 @@ fn a_killed_upstream_turns_red_with_its_reason_in_both_colour_schemes() {
     }
     scene.upstreams[1].revive();
     scene.browser.sees(SENTENCE, "All 2 upstreams are online.");
+}
+
+#[test]
+#[ignore = "needs chromium (Debian packages chromium and chromium-driver)"]
+fn a_probe_that_passes_nowhere_is_told_with_what_each_upstream_got() {
+    let scene = Scene::probing(&["one", "two"], &format!("admin_token: {TOKEN}"), 204);
+    scene.open();
+    let target = "document.getElementById('target').innerText";
+    for told in [
+        "The probe is not believed",
+        "/ok (health_check.url), and passes through no upstream, since ",
+        "one got 200",
+        "two got 200",
+        "or to none",
+    ] {
+        scene.browser.sees(target, told);
+    }
+    scene.browser.sees(SENTENCE, "All 2 upstreams are online.");
+    scene
+        .browser
+        .sees(&cell("one", "State"), "Onlineit answers for itself");
+    for (scheme, width) in [(Scheme::Light, 1280), (Scheme::Dark, 390)] {
+        scene.browser.prefer(scheme);
+        scene.browser.resize(width);
+        assert_eq!(scene.browser.text(CONTRAST), "enough", "{scheme:?}");
+        let fits = "document.documentElement.scrollWidth <= innerWidth";
+        assert_eq!(scene.browser.text(fits), "true", "{width} pixels");
+    }
+    assert_eq!(scene.browser.complaints(), Vec::<String>::new());
 }
 
 #[test]
