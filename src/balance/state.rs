@@ -707,7 +707,7 @@ mod tests {
         fails: u32,
         passes: u32,
         check: Option<(u64, bool)>,
-        young: bool,
+        settled: Settled,
         epoch: u64,
         begun: u64,
     }
@@ -721,7 +721,7 @@ mod tests {
                 fails: 0,
                 passes: 0,
                 check: None,
-                young: false,
+                settled: Settled::ByAny,
                 epoch: 0,
                 begun: 0,
             }
@@ -741,7 +741,10 @@ mod tests {
         fn suspect(&mut self, letter: char) {
             if self.state != '-' {
                 if self.state == '+' {
-                    self.young = self.check.is_some();
+                    self.settled = match self.check {
+                        Some(_) => Settled::ByTheNext,
+                        None => Settled::ByAny,
+                    };
                 }
                 self.state = '?';
                 self.deep |= letter == 'D';
@@ -781,12 +784,12 @@ mod tests {
                 'b' => {
                     self.begun = self.epoch;
                     self.check = Some((self.epoch, false));
-                    self.young = false;
+                    self.settled = Settled::ByAny;
                 }
                 'o' if self.state != '-' => self.turn('-'),
                 'p' | 'i' | 'x' => {
                     if self.check.is_none() {
-                        self.young = false;
+                        self.settled = Settled::ByAny;
                     }
                     let (epoch, outranked) = self.check.take().unwrap_or((self.epoch, false));
                     if epoch != self.epoch {
@@ -811,7 +814,7 @@ mod tests {
                             }
                         }
                         ('?', 'i') if self.deep => {}
-                        ('?', _) if self.young => {}
+                        ('?', _) if self.settled == Settled::ByTheNext => {}
                         (_, _) => {
                             (self.state, self.deep) = ('+', false);
                             (self.connects, self.fails) = (0, 0);

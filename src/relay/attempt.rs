@@ -308,10 +308,10 @@ impl Exchange<'_> {
             self.check_stage()?;
             while !self.course.upload.pending().is_empty() {
                 let pending = [IoSlice::new(self.course.upload.pending())];
-                match hop.conn.send(&pending, self.flow.wait()) {
+                match hop.conn.send(&pending, Wait::No) {
                     Ok(0) if self.begins_to_wait() => {}
                     Ok(0) if socket::is_readable(hop.conn.stream()) => return Ok(()),
-                    Ok(0) => self.check_taker(hop, *progress)?,
+                    Ok(0) => self.wait_for_taker(hop, *progress)?,
                     Ok(count) => {
                         self.course.upload.advance(count);
                         self.has_moved(count as u64);
@@ -375,15 +375,25 @@ impl Exchange<'_> {
         }
     }
 
-    /// The next hop took nothing for a while: is there still a point in waiting?
-    pub(super) fn check_taker(&self, hop: &Hop, since: Instant) -> Result<(), Failed> {
+    /// Waits until the next hop takes more or says something, or until somebody has to look what is wrong
+    /// with it: it has taken nothing since `since`. No call that sends waits itself, as it could do so for
+    /// longer than that.
+    pub(super) fn wait_for_taker(&self, hop: &Hop, since: Instant) -> Result<(), Failed> {
         if self.client_is_gone() {
             return Err(Failed::Closed(CloseReason::ClientGone));
         }
         if !socket::is_writable(hop.conn.stream()) {
             self.weigh_silence((hop.lease.as_ref(), &hop.doubted), since)?;
         }
-        self.check_hop_takes(hop, since)
+        self.check_hop_takes(hop, since)?;
+        let now = Instant::now();
+        let look = |lease| self.next_look(lease, since, now);
+        let until = hop.lease.as_ref().map_or(now + TICK, look);
+        let client = (self.client.conn.stream(), Want::Nothing);
+        let next = (hop.conn.stream(), Want::ReadOrWrite);
+        socket::wait_for(client, next, until.saturating_duration_since(now))
+            .map_err(|_no_memory| Failed::Refused(Refusal::Internal))?;
+        Ok(())
     }
 
     /// Whether nothing has got on since `since` for too long; see [`socket::is_overdue`].

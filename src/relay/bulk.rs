@@ -151,10 +151,10 @@ impl Exchange<'_> {
             if bytes.is_empty() || !self.course.upload.is_open() {
                 return Ok(moved);
             }
-            match hop.conn.send(&[IoSlice::new(bytes)], self.flow.wait()) {
+            match hop.conn.send(&[IoSlice::new(bytes)], Wait::No) {
                 Ok(0) if self.begins_to_wait() => {}
                 Ok(0) if socket::is_readable(hop.conn.stream()) => return Ok(true),
-                Ok(0) => self.check_taker(hop, *progress)?,
+                Ok(0) => self.wait_for_taker(hop, *progress)?,
                 Ok(sent) => {
                     self.client.conn.consume(sent);
                     self.course.upload.skip(sent as u64, b"");
@@ -174,13 +174,13 @@ impl Exchange<'_> {
     fn drain_to_hop(&mut self, pipe: &mut Pipe, hop: &mut Hop) -> Result<Vec<u8>, Failed> {
         let mut progress = Instant::now();
         while pipe.held() > 0 {
-            match pipe::drain(pipe, hop.conn.stream(), self.flow.wait()) {
+            match pipe::drain(pipe, hop.conn.stream(), Wait::No) {
                 Ok(0) if self.begins_to_wait() => {}
                 Ok(0) if socket::is_readable(hop.conn.stream()) => {
                     return pipe::empty(pipe)
                         .map_err(|_no_memory| Failed::Refused(Refusal::Internal));
                 }
-                Ok(0) => self.check_taker(hop, progress)?,
+                Ok(0) => self.wait_for_taker(hop, progress)?,
                 Ok(sent) => {
                     hop.conn.count_sent(sent as u64);
                     progress = Instant::now();

@@ -106,6 +106,9 @@ mod failover;
 /// Whose fault a failure is, and what follows.
 mod health;
 
+/// What poison costs everybody else.
+mod availability;
+
 /// Idle connections to upstreams.
 mod reuse;
 

@@ -152,7 +152,7 @@ impl Closed {
         wait_until(PATIENCE, "the target is not believed", || {
             let target = self.status()["probe_target"].clone();
             seen = target["seen"].as_str().map(str::to_owned);
-            target["believed"] == Value::from(false)
+            target["believed"].as_bool() == Some(false)
         });
         seen.expect("what each got")
     }
