@@ -159,6 +159,19 @@ struct Poll {
     unanswered: usize,
     /// `a got 403, b no answer`.
     seen: String,
+    /// Some could not be asked, which proves nothing.
+    unasked: usize,
+}
+
+/// How far a [`Poll`] has come in which nobody passed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Standing {
+    /// Others are to answer yet.
+    Open,
+    /// All that were asked have answered, but not all could be asked.
+    Unclear,
+    /// All have answered.
+    Clear,
 }
 
 impl Examiner {
@@ -399,6 +412,7 @@ impl Examiner {
         let mut poll = Poll {
             unanswered: others.len(),
             seen: String::new(),
+            unasked: 0,
         };
         poll.note(&watched.upstream, answer);
         let number = check.number;
@@ -464,9 +478,15 @@ impl Examiner {
             return;
         }
         others.note(through, answer);
-        if others.answered_one() {
-            let seen = std::mem::take(&mut others.seen);
-            self.blame_target(moment, id, &seen);
+        match others.answered_one() {
+            Standing::Open => {}
+            Standing::Unclear => {
+                self.abandon(moment, id);
+            }
+            Standing::Clear => {
+                let seen = std::mem::take(&mut others.seen);
+                self.blame_target(moment, id, &seen);
+            }
         }
     }
 
@@ -569,6 +589,7 @@ impl Examiner {
         self.target_asked = Some(Poll {
             unanswered: asked.len(),
             seen: String::new(),
+            unasked: 0,
         });
         let ask = |upstream| Ask {
             upstream,
@@ -604,10 +625,14 @@ impl Examiner {
             return;
         };
         poll.note(through, answer);
-        if poll.answered_one() {
-            let seen = std::mem::take(&mut poll.seen);
-            self.target_asked = None;
-            disbelieve(moment, &seen);
+        match poll.answered_one() {
+            Standing::Open => {}
+            Standing::Unclear => self.target_asked = None,
+            Standing::Clear => {
+                let seen = std::mem::take(&mut poll.seen);
+                self.target_asked = None;
+                disbelieve(moment, &seen);
+            }
         }
     }
 
@@ -671,12 +696,17 @@ impl Poll {
         }
         let said = format!("{} {answer}", through.spec.name);
         self.seen.push_str(&said);
+        self.unasked += usize::from(answer == Answer::NotAsked);
     }
 
-    /// Whether that was the last answer.
-    fn answered_one(&mut self) -> bool {
+    /// One more has answered.
+    fn answered_one(&mut self) -> Standing {
         self.unanswered = self.unanswered.saturating_sub(1);
-        self.unanswered == 0
+        match (self.unanswered, self.unasked) {
+            (0, 0) => Standing::Clear,
+            (0, _) => Standing::Unclear,
+            (_, _) => Standing::Open,
+        }
     }
 }
 

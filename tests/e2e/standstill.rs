@@ -283,7 +283,7 @@ fn nobody_goes_offline_by_a_probe_under_way() {
     let upstreams = [(); 3].map(|()| Hesitant::new());
     let members = ["a", "b", "c"].iter().zip(&upstreams);
     let members = members.map(|(name, upstream)| Member::at(name, upstream.address));
-    let extra = "health_check: {timeout_secs: 2, online_interval_secs: 0.2}";
+    let extra = "health_check: {timeout_secs: 4, online_interval_secs: 0.2}";
     let process = Process::start(extra, members);
     let asked = |more: usize| {
         let count = |upstream: &Hesitant| upstream.asked.load(Ordering::Relaxed);
