@@ -157,7 +157,12 @@ impl Drop for Lease {
 
 impl fmt::Display for Told<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (name, from) = (self.name, self.change.from.label());
+        let name = self.name;
+        // A suspicion is part of the time in service.
+        let from = match self.change.from {
+            Availability::Online | Availability::Suspect => "online",
+            Availability::Offline => "offline",
+        };
         match self.change.to {
             Health::Online if self.change.from == Availability::Offline => {
                 write!(f, "upstream {name} is online again")?;
@@ -303,7 +308,7 @@ mod tests {
         check_line(
             change(Availability::Suspect, offline, seconds(7_320)),
             "",
-            "upstream a is offline: probe: got 403 (was suspect for 2 h 2 min)",
+            "upstream a is offline: probe: got 403 (was online for 2 h 2 min)",
         );
         check_line(
             change(
