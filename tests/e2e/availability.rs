@@ -4,6 +4,7 @@
 //! What the rules say is tested in `health`, `failover` and `balance`. Here there is traffic all the time.
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -280,4 +281,25 @@ fn ten_thousand_upstreams_that_refuse_are_answered_for() {
         refused += usize::from(client.read_response().status() == 503);
     }
     proxy.note(&format!("{refused} of 20 were refused without a trial"));
+}
+
+/// It cost the cube of their number, and the first requests waited for most of a minute.
+#[test]
+fn thousands_of_upstreams_that_refuse_are_gone_through_once() {
+    let member = |number: u32| {
+        let [_, _, high, low] = number.to_be_bytes();
+        Member::at(
+            &format!("u{number}"),
+            SocketAddr::from(([127, 2, high, low], 9)),
+        )
+    };
+    let proxy = Proxy::over((0..4_000).map(member));
+    let mut client = proxy.client();
+    client.get("http://o.test/");
+    // Whether a check was there before.
+    let status = client.read_response().status();
+    assert!([502, 503].contains(&status), "{status}");
+    let online = || proxy.server().upstreams().iter().any(|one| one.online);
+    assert!(!online(), "each was tried");
+    client.get("http://o.test/").expect_refusal(503);
 }
