@@ -54,6 +54,8 @@ pub struct Vitals {
     /// The evidence for the state as it is, for people.
     evidence: Mutex<Box<str>>,
     trial: Mutex<Trial>,
+    /// When a check last found that it works.
+    worked_at: Mutex<Option<Instant>>,
     /// Counts since the start, for metrics.
     pub counters: Counters,
 }
@@ -137,6 +139,7 @@ impl Vitals {
             state: Mutex::new(state),
             evidence: Mutex::default(),
             trial: Mutex::default(),
+            worked_at: Mutex::default(),
             counters: Counters::default(),
         }
     }
@@ -318,6 +321,17 @@ impl Vitals {
             Verdict::Fails(_) => &self.counters.probes_failed,
         });
         self.change(|state| state.check_ended(began, verdict, thresholds, now_unix_ms))
+    }
+
+    /// A check has found at `now` that it works.
+    pub fn works(&self, now: Instant) {
+        *self.worked_at.lock() = Some(now);
+    }
+
+    /// Since when it has not been heard of by somebody who waits since `since`: a check may have heard of it
+    /// later.
+    pub fn silent_since(&self, since: Instant) -> Instant {
+        self.worked_at.lock().map_or(since, |at| at.max(since))
     }
 
     /// It fails what others serve, seen in the epoch `began` while no probe can tell.
@@ -577,6 +591,15 @@ mod tests {
         vitals.want_check();
         assert!(vitals.take_wanted_check());
         assert!(!vitals.take_wanted_check());
+    }
+
+    #[test]
+    fn who_waits_has_heard_of_it_when_a_check_has() {
+        let (vitals, asked) = (Vitals::new(), Instant::now());
+        assert_eq!(vitals.silent_since(asked), asked);
+        vitals.works(asked + ms(5));
+        assert_eq!(vitals.silent_since(asked), asked + ms(5));
+        assert_eq!(vitals.silent_since(asked + ms(9)), asked + ms(9));
     }
 
     #[test]

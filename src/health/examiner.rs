@@ -554,7 +554,10 @@ impl Examiner {
             None => vitals.set_evidence(evidence),
         }
         let outcome = match verdict {
-            Verdict::Works(_) => Outcome::Passed,
+            Verdict::Works(_) => {
+                vitals.works(moment.now);
+                Outcome::Passed
+            }
             Verdict::Fails(_) => Outcome::Failed,
         };
         watched.ended(moment, outcome, self.chance);

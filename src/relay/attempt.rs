@@ -5,7 +5,6 @@
 //! an answer still in it. So while the body is sent both peers are watched, and a next hop that takes
 //! no more is still listened to.
 
-use std::cell::Cell;
 use std::io::IoSlice;
 use std::time::{Duration, Instant};
 
@@ -46,8 +45,6 @@ pub struct Hop {
     counted: (u64, u64),
     /// Since it was asked.
     waiting: Option<Waiting>,
-    /// When it was last doubted for its silence.
-    pub(super) doubted: Cell<Option<Instant>>,
 }
 
 impl Hop {
@@ -61,7 +58,6 @@ impl Hop {
             origin,
             counted,
             waiting: None,
-            doubted: Cell::new(None),
         }
     }
 
@@ -259,10 +255,10 @@ impl Exchange<'_> {
         let worker = self.worker;
         let begun = Instant::now();
         let mut lost = Ok(());
-        let silence = (hop.lease.as_ref(), &hop.doubted);
+        let lease = hop.lease.as_ref();
         let sent = hop.conn.send_all(&mut parts, patience, &mut || {
             worker.may_block();
-            lost = self.weigh_silence(silence, begun);
+            lost = self.weigh_silence(lease, begun);
             if lost.is_err() || self.client_is_gone() {
                 return LookAround::GiveUp;
             }
@@ -383,7 +379,7 @@ impl Exchange<'_> {
             return Err(Failed::Closed(CloseReason::ClientGone));
         }
         if !socket::is_writable(hop.conn.stream()) {
-            self.weigh_silence((hop.lease.as_ref(), &hop.doubted), since)?;
+            self.weigh_silence(hop.lease.as_ref(), since)?;
         }
         self.check_hop_takes(hop, since)?;
         let now = Instant::now();
@@ -516,7 +512,7 @@ impl Exchange<'_> {
             return Err(Failed::no_response(HopFailure::ResponseTimeout));
         }
         match waiting.asked {
-            Some(asked) => self.weigh_silence((hop.lease.as_ref(), &hop.doubted), asked),
+            Some(asked) => self.weigh_silence(hop.lease.as_ref(), asked),
             None => Ok(()),
         }
     }

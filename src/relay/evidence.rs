@@ -4,7 +4,6 @@
 //! [`failover::evidence`]: a connection that cannot be made is proof, everything else is a doubt that the
 //! prober looks into at once ([`crate::health`]).
 
-use std::cell::Cell;
 use std::time::{Duration, Instant};
 
 use crate::balance::failover::{self, AttemptError, Evidence};
@@ -63,14 +62,14 @@ impl Exchange<'_> {
         }
     }
 
-    /// The next hop has not said or taken anything since `since`. An upstream is doubted for it after half of
-    /// the time of a check, and again whenever so much time has passed.
+    /// The next hop has not said or taken anything since `since`. An upstream of which no check has heard
+    /// either is doubted for it, after half of the time of a check.
     ///
     /// # Errors
     /// When a check has found that nobody needs to wait for it.
     pub(super) fn weigh_silence(
         &self,
-        (lease, doubted): (Option<&Lease>, &Cell<Option<Instant>>),
+        lease: Option<&Lease>,
         since: Instant,
     ) -> Result<(), Failed> {
         let Some(lease) = lease else {
@@ -79,25 +78,20 @@ impl Exchange<'_> {
         if lease.is_lost() {
             return Err(Failed::no_response(HopFailure::WentOffline));
         }
-        let now = Instant::now();
-        let again = doubted
-            .get()
-            .map(|at| at + self.snapshot.config.health.timeout);
-        if now >= again.unwrap_or(since + self.silence_limit()) {
-            doubted.set(Some(now));
+        if self.doubted_at(lease, since) <= Instant::now() {
             self.doubt(lease, Doubt::Silent);
         }
         Ok(())
     }
 
-    /// How long an upstream may be silent before it is doubted: the check needs the other half.
-    pub(super) fn silence_limit(&self) -> Duration {
-        self.snapshot.config.health.timeout / 2
+    /// When an upstream that is silent since `since` is doubted: the check needs the other half of its time.
+    fn doubted_at(&self, lease: &Lease, since: Instant) -> Instant {
+        lease.upstream().vitals().silent_since(since) + self.snapshot.config.health.timeout / 2
     }
 
     /// When to look next at an upstream that is silent since `since`: soon while a check may find it dead.
     pub(super) fn next_look(&self, lease: &Lease, since: Instant, now: Instant) -> Instant {
-        let doubted_at = since + self.silence_limit();
+        let doubted_at = self.doubted_at(lease, since);
         match lease.upstream().vitals().availability() {
             _ if now < doubted_at => doubted_at.min(now + TICK),
             Availability::Online => now + TICK,
