@@ -10,7 +10,7 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use super::body::BodyError;
+use super::chunked::BodyError;
 use super::fields::{Field, is_token_byte};
 use super::framing::FramingError;
 use super::head::{HeadError, RequestHead, Version};

@@ -9,9 +9,7 @@
 //! Not in here: finding the framing of a message (`framing`), the grammar of
 //! chunks (`chunked`), and which trailer fields may pass (`trailers`).
 
-use std::fmt;
-
-use super::chunked::{ChunkScanner, Run};
+use super::chunked::{BodyError, ChunkScanner, Run};
 use super::framing::Framing;
 use super::trailers;
 
@@ -26,29 +24,6 @@ pub enum Sent {
     /// Without chunks: of a chunked body only the data, and no trailers.
     Decoded,
 }
-
-/// Why a body cannot go on. There is no way to go on behind it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum BodyError {
-    /// It breaks the grammar of RFC 9112 §7.1: where, for people to read.
-    Malformed(&'static str),
-    /// Extensions or trailers beyond their limits.
-    TooLarge,
-    /// The connection ended before the body.
-    Truncated,
-}
-
-impl fmt::Display for BodyError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Malformed(what) => write!(f, "malformed body: {what}"),
-            Self::TooLarge => f.write_str("chunk extensions or trailers are too large"),
-            Self::Truncated => f.write_str("connection ended before the body"),
-        }
-    }
-}
-
-impl std::error::Error for BodyError {}
 
 /// What one call of [`BodyCoder::pass`] made of its input.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]

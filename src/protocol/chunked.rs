@@ -10,7 +10,8 @@
 //! Not in here: what is passed on of all this (`body`), and what a trailer
 //! field may say (`trailers`).
 
-use super::body::BodyError;
+use std::fmt;
+
 use super::fields::is_token_byte;
 use super::head::{HeadError, HeadLimits, HeadScanner};
 
@@ -21,6 +22,41 @@ pub const EXTENSION_LINE_MAX: usize = 1024;
 /// Most bytes of extensions in one body, whatever its length: otherwise one
 /// byte of data costs a kilobyte of input for ever (CVE-2023-39326).
 pub const EXTENSIONS_MAX: usize = 16 * 1024;
+
+/// Why a body cannot go on. There is no way to go on behind it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum BodyError {
+    /// It breaks the grammar of RFC 9112 §7.1: where, for people to read.
+    Malformed(&'static str),
+    /// Extensions or trailers beyond their limits.
+    TooLarge,
+    /// The connection ended before the body.
+    Truncated,
+}
+
+impl fmt::Display for BodyError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Malformed(what) => write!(f, "malformed body: {what}"),
+            Self::TooLarge => f.write_str("chunk extensions or trailers are too large"),
+            Self::Truncated => f.write_str("connection ended before the body"),
+        }
+    }
+}
+
+impl std::error::Error for BodyError {}
+
+impl From<HeadError> for BodyError {
+    fn from(error: HeadError) -> Self {
+        match error {
+            HeadError::Malformed(what) => Self::Malformed(what),
+            HeadError::TooLarge => Self::TooLarge,
+            HeadError::RequestLineTooLong | HeadError::VersionUnsupported => {
+                Self::Malformed("trailer section is malformed")
+            }
+        }
+    }
+}
 
 /// A run of bytes that are all of one kind; the number is its length in bytes, never 0.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -256,18 +292,6 @@ impl ChunkScanner {
             State::AfterLastChunk
         } else {
             State::Data
-        }
-    }
-}
-
-impl From<HeadError> for BodyError {
-    fn from(error: HeadError) -> Self {
-        match error {
-            HeadError::Malformed(what) => Self::Malformed(what),
-            HeadError::TooLarge => Self::TooLarge,
-            HeadError::RequestLineTooLong | HeadError::VersionUnsupported => {
-                Self::Malformed("trailer section is malformed")
-            }
         }
     }
 }

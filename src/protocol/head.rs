@@ -14,8 +14,10 @@ use std::fmt;
 
 use super::fields::{FieldSpan, Fields, Span, Summary, is_token_byte};
 use super::lanes::{find, find_control};
-use super::start_line::{RequestLine, StatusLine};
+use super::start_line::{RequestLine, StatusLine, malformed};
 use super::target::Authority;
+
+pub use super::start_line::{HeadError, Version};
 
 /// The longest request line, without its CRLF, in bytes.
 pub const REQUEST_LINE_MAX: usize = 16 * 1024;
@@ -42,41 +44,6 @@ pub struct HeadLimits {
     /// The whole head with its blank line, in bytes.
     pub bytes: usize,
 }
-
-/// The versions this proxy speaks.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Version {
-    /// HTTP/1.0.
-    Http10,
-    /// HTTP/1.1, and every later 1.x, which must be compatible (RFC 9110 §2.5).
-    Http11,
-}
-
-/// Why a head was refused.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum HeadError {
-    /// It breaks the grammar: where, for people to read. 400.
-    Malformed(&'static str),
-    /// The request line is longer than [`REQUEST_LINE_MAX`]. 414.
-    RequestLineTooLong,
-    /// More bytes than the limit, or more than [`FIELDS_MAX`] fields. 431.
-    TooLarge,
-    /// Not HTTP/1.x. 505.
-    VersionUnsupported,
-}
-
-impl fmt::Display for HeadError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Malformed(what) => write!(f, "malformed head: {what}"),
-            Self::RequestLineTooLong => f.write_str("request line too long"),
-            Self::TooLarge => f.write_str("head too large"),
-            Self::VersionUnsupported => f.write_str("not HTTP/1.x"),
-        }
-    }
-}
-
-impl std::error::Error for HeadError {}
 
 /// Finds the end of a head in bytes that arrive piece by piece.
 ///
@@ -311,10 +278,6 @@ impl HeadScanner {
         }
         Ok(State::LineStart)
     }
-}
-
-pub(super) fn malformed<T>(what: &'static str) -> Result<T, HeadError> {
-    Err(HeadError::Malformed(what))
 }
 
 /// How many bytes of that kind the slice begins with.

@@ -1,9 +1,50 @@
 //! Start lines: the first line of a request or a response, split into its
-//! words (RFC 9112 §3, §4).
+//! words (RFC 9112 §3, §4). Versions and refusals are named here, below `head`,
+//! which reads the rest and uses both.
+
+use std::fmt;
 
 use super::fields::is_token_byte;
-use super::head::{HeadError, Version, malformed};
 use super::lanes::find;
+
+/// The versions this proxy speaks.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Version {
+    /// HTTP/1.0.
+    Http10,
+    /// HTTP/1.1, and every later 1.x, which must be compatible (RFC 9110 §2.5).
+    Http11,
+}
+
+/// Why a head was refused.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum HeadError {
+    /// It breaks the grammar: where, for people to read. 400.
+    Malformed(&'static str),
+    /// The request line is longer than `REQUEST_LINE_MAX`. 414.
+    RequestLineTooLong,
+    /// More bytes than the limit, or more than `FIELDS_MAX` fields. 431.
+    TooLarge,
+    /// Not HTTP/1.x. 505.
+    VersionUnsupported,
+}
+
+impl fmt::Display for HeadError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Malformed(what) => write!(f, "malformed head: {what}"),
+            Self::RequestLineTooLong => f.write_str("request line too long"),
+            Self::TooLarge => f.write_str("head too large"),
+            Self::VersionUnsupported => f.write_str("not HTTP/1.x"),
+        }
+    }
+}
+
+impl std::error::Error for HeadError {}
+
+pub(super) fn malformed<T>(what: &'static str) -> Result<T, HeadError> {
+    Err(HeadError::Malformed(what))
+}
 
 /// `method SP request-target SP HTTP-version` (RFC 9112 §3). No second space is
 /// tolerated: it would let two readers see two targets.

@@ -7,7 +7,7 @@
 //!
 //! Not in here: the grammar and the size of the section (`head`).
 
-use super::body::BodyError;
+use super::chunked::BodyError;
 use super::fields::{Field, write_field};
 use super::head::Trailers;
 

@@ -5,7 +5,8 @@
 
 use crate::balance::failover::Replay;
 use crate::net::conn::Conn;
-use crate::protocol::body::{BodyCoder, BodyError, Sent};
+use crate::protocol::body::{BodyCoder, Sent};
+use crate::protocol::chunked::BodyError;
 use crate::protocol::framing::Framing;
 
 /// The most bytes of a body that are kept for another attempt: 64 KiB.

@@ -2,7 +2,8 @@
 //! position. How the bytes come must not matter to what they mean.
 
 use http_proxy_lb::protocol::answer::Refusal;
-use http_proxy_lb::protocol::body::{BodyCoder, BodyError, Sent};
+use http_proxy_lb::protocol::body::{BodyCoder, Sent};
+use http_proxy_lb::protocol::chunked::BodyError;
 use http_proxy_lb::protocol::framing::{self, Framing};
 use http_proxy_lb::protocol::head::{HeadLimits, HeadScanner, RequestHead};
 use http_proxy_lb::protocol::head::{ResponseHead, Version};
