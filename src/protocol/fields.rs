@@ -56,7 +56,7 @@ const NEVER_NAMED: [&str; 25] = [
 ];
 
 /// The family of `X-Forwarded-For` and its kin, never named either.
-const NEVER_NAMED_PREFIX: &[u8] = b"x-forwarded-";
+const NEVER_NAMED_PREFIX: &str = "x-forwarded-";
 
 /// One field line. `Debug` shows the name alone: values may be credentials.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -296,9 +296,13 @@ fn is_never_named(name: &[u8]) -> bool {
     NEVER_NAMED
         .iter()
         .any(|known| name.eq_ignore_ascii_case(known.as_bytes()))
-        || name
-            .get(..NEVER_NAMED_PREFIX.len())
-            .is_some_and(|prefix| prefix.eq_ignore_ascii_case(NEVER_NAMED_PREFIX))
+        || has_prefix(name, NEVER_NAMED_PREFIX)
+}
+
+/// Whether a name begins so, in whatever case.
+pub(super) fn has_prefix(name: &[u8], prefix: &str) -> bool {
+    name.get(..prefix.len())
+        .is_some_and(|start| start.eq_ignore_ascii_case(prefix.as_bytes()))
 }
 
 /// The field names that `Connection` takes away.

@@ -9,8 +9,7 @@
 //! Not in here: the body itself (`body`), and writing the framing fields for
 //! the next hop (`rewrite`).
 
-use std::fmt;
-
+use super::cause::causes;
 use super::fields::{Fields, is_token_byte, trim_whitespace};
 use super::head::{RequestHead, ResponseHead, Version};
 
@@ -27,43 +26,33 @@ pub enum Framing {
     UntilClose,
 }
 
-/// Why the framing of a message was refused.
-///
-/// In a request all of them are 400, save [`FramingError::CodingUnsupported`]
-/// (501); in a response they are the next hop's fault (502).
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum FramingError {
-    /// A `Content-Length` that is not a plain decimal number, or too large.
-    LengthInvalid,
-    /// Several `Content-Length` values that are not the same.
-    LengthsDiffer,
-    /// Both `Content-Length` and `Transfer-Encoding` (§6.1).
-    LengthWithCoding,
-    /// A transfer coding other than `chunked`.
-    CodingUnsupported,
-    /// A `Transfer-Encoding` that cannot be read, or names `chunked` twice.
-    CodingMalformed,
-    /// `Transfer-Encoding` in an HTTP/1.0 message (§6.1).
-    CodingInHttp10,
-    /// A body where the method leaves no room for one.
-    BodyNotAllowed,
-}
+const AMBIGUOUS: &str =
+    "A message that can be read in two ways is not forwarded; correct the client.";
 
-impl fmt::Display for FramingError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::LengthInvalid => "Content-Length is not a decimal number",
-            Self::LengthsDiffer => "several Content-Length values that differ",
-            Self::LengthWithCoding => "both Content-Length and Transfer-Encoding",
-            Self::CodingUnsupported => "a transfer coding other than chunked",
-            Self::CodingMalformed => "Transfer-Encoding is malformed",
-            Self::CodingInHttp10 => "Transfer-Encoding in an HTTP/1.0 message",
-            Self::BodyNotAllowed => "a body where the method allows none",
-        })
-    }
+causes! {
+    /// Why the framing of a message was refused. The table is about requests; in a response all of them
+    /// are the next hop's fault (502).
+    FramingError:
+    /// Or it is too large.
+    LengthInvalid = 400, "length_invalid", "http_request_error",
+        "Content-Length is not a decimal number", AMBIGUOUS;
+    LengthsDiffer = 400, "lengths_differ", "http_request_error",
+        "several Content-Length values that differ", AMBIGUOUS;
+    /// §6.1.
+    LengthWithCoding = 400, "length_with_coding", "http_request_error",
+        "both Content-Length and Transfer-Encoding", AMBIGUOUS;
+    CodingUnsupported = 501, "coding_unsupported", "http_request_error",
+        "a transfer coding other than chunked",
+        "Send the body with Content-Length or chunked.";
+    /// It cannot be read, or names `chunked` twice.
+    CodingMalformed = 400, "coding_malformed", "http_request_error",
+        "Transfer-Encoding is malformed", AMBIGUOUS;
+    /// §6.1.
+    CodingInHttp10 = 400, "coding_in_http10", "http_request_error",
+        "Transfer-Encoding in an HTTP/1.0 message", AMBIGUOUS;
+    BodyNotAllowed = 400, "body_not_allowed", "http_request_error",
+        "a body where the method allows none", "Send it without a body, or use another method.";
 }
-
-impl std::error::Error for FramingError {}
 
 /// The framing of a request body; never [`Framing::UntilClose`].
 ///

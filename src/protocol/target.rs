@@ -11,48 +11,46 @@ use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::net::{Ipv4Addr, Ipv6Addr};
 
+use super::cause::causes;
 use super::decimal;
 use super::lanes::find_no_target;
 
 pub use super::name::Name;
 
-/// Why a request target was refused. All of them are 400.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum TargetError {
+const ABSOLUTE_FORM_WANTED: &str =
+    "Send an absolute-form request target such as http://example.com/.";
+const HOST_AND_PORT_WANTED: &str = "Send host:port, for example CONNECT example.com:443.";
+
+causes! {
+    /// Why a request target was refused.
+    TargetError:
     /// `/path` or `*`: meant for an origin, not for a proxy.
-    OriginForm,
+    OriginForm = 400, "target_origin_form", "http_request_error",
+        "this is an HTTP proxy, not a web server",
+        "Configure it as your client's proxy, or send an absolute-form request target such as \
+         http://example.com/.";
     /// A URI of another scheme than `http`.
-    SchemeUnsupported,
+    SchemeUnsupported = 400, "target_scheme_unsupported", "http_request_error",
+        "this proxy forwards http:// URLs only",
+        "For everything else, https:// too, the client opens a tunnel with CONNECT.";
     /// No host before the port or the path.
-    HostMissing,
+    HostMissing = 400, "target_host_missing", "http_request_error",
+        "the request target has no host", ABSOLUTE_FORM_WANTED;
     /// Neither a DNS name, nor an IPv4 address, nor an IPv6 address in brackets.
-    HostInvalid,
-    /// CONNECT without a port.
-    PortMissing,
-    /// A port that is not a number from 1 to 65535.
-    PortInvalid,
-    /// CONNECT with `user@`.
-    UserinfoInConnect,
+    HostInvalid = 400, "target_host_invalid", "http_request_error",
+        "the request target has an invalid host",
+        "Use a DNS name, an IPv4 address, or an IPv6 address in brackets.";
+    PortMissing = 400, "target_port_missing", "http_request_error",
+        "the CONNECT target has no port", HOST_AND_PORT_WANTED;
+    PortInvalid = 400, "target_port_invalid", "http_request_error",
+        "the request target has an invalid port", "A port is a number from 1 to 65535.";
+    /// `user@`.
+    UserinfoInConnect = 400, "target_userinfo_in_connect", "http_request_error",
+        "the CONNECT target has userinfo", HOST_AND_PORT_WANTED;
     /// No URI at all, or one with bytes that may not stand in it.
-    Malformed,
+    Malformed = 400, "target_malformed", "http_request_error",
+        "the request target is malformed", ABSOLUTE_FORM_WANTED;
 }
-
-impl fmt::Display for TargetError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::OriginForm => "origin-form target",
-            Self::SchemeUnsupported => "unsupported scheme",
-            Self::HostMissing => "no host",
-            Self::HostInvalid => "invalid host",
-            Self::PortMissing => "no port",
-            Self::PortInvalid => "invalid port",
-            Self::UserinfoInConnect => "userinfo in a CONNECT target",
-            Self::Malformed => "malformed target",
-        })
-    }
-}
-
-impl std::error::Error for TargetError {}
 
 /// A host by name or by address. `Display` is the `uri-host` of RFC 9110 §4.1:
 /// IPv6 addresses in brackets.

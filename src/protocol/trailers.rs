@@ -8,7 +8,7 @@
 //! Not in here: the grammar and the size of the section (`head`).
 
 use super::chunked::BodyError;
-use super::fields::{Field, write_field};
+use super::fields::{Field, has_prefix, write_field};
 use super::head::Trailers;
 
 /// Names that mean nothing good in a trailer section, beside those that are
@@ -80,14 +80,8 @@ pub(super) fn rewrite(section: &[u8], out: &mut Vec<u8>) -> Result<(), BodyError
 }
 
 fn passes(field: &Field<'_>) -> bool {
-    let refused = REFUSED.iter().any(|name| field.is(name))
-        || REFUSED_PREFIXES.iter().any(|prefix| {
-            field
-                .name
-                .get(..prefix.len())
-                .is_some_and(|start| start.eq_ignore_ascii_case(prefix.as_bytes()))
-        });
-    !refused
+    let has_prefix = |prefix: &&str| has_prefix(field.name, prefix);
+    !REFUSED.iter().any(|name| field.is(name)) && !REFUSED_PREFIXES.iter().any(has_prefix)
 }
 
 #[cfg(test)]
