@@ -124,13 +124,21 @@ pub(super) fn write_field(name: &[u8], value: &[u8], out: &mut Vec<u8>) {
 
 /// A range of bytes in a head. Heads are far below 4 GiB, so half the size of
 /// a `Range<usize>` does.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Span {
     pub(super) start: u32,
     pub(super) end: u32,
 }
 
 impl Span {
+    /// `None` beyond 4 GiB.
+    pub(super) fn new(start: usize, length: usize) -> Option<Self> {
+        Some(Self {
+            start: u32::try_from(start).ok()?,
+            end: u32::try_from(start.checked_add(length)?).ok()?,
+        })
+    }
+
     pub(super) fn of(self, bytes: &[u8]) -> &[u8] {
         bytes
             .get(self.start as usize..self.end as usize)

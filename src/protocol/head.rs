@@ -3,18 +3,19 @@
 //! The peer decides when its bytes come and what they are. [`HeadScanner`]
 //! looks at each byte once, however small the pieces are, and refuses at the
 //! first one that cannot belong to a head. [`RequestHead`] and [`ResponseHead`]
-//! are what is left: whole, well formed, and read a single time. What this
-//! proxy is stricter about than the RFC demands (bare LF, folded lines), other
-//! proxies were led astray by.
+//! are what is left: whole, well formed, and read a single time, for a second
+//! reader could read something else; `tests/properties` has one (`httparse`) that must
+//! agree. What this proxy is stricter about than the RFC demands (bare LF,
+//! folded lines), other proxies were led astray by.
 //!
 //! Not here: what the target means ([`super::target`]), how long the body is
 //! ([`super::framing`]).
 
 use std::fmt;
 
-use super::fields::{FieldSpan, Fields, Span, Summary, is_token_byte};
+use super::fields::{FieldSpan, Fields, Summary, is_token_byte, trim_whitespace};
 use super::lanes::{find, find_control};
-use super::start_line::{RequestLine, StatusLine, malformed};
+use super::start_line::{RequestLine, StatusLine, malformed, span};
 use super::target::Authority;
 
 pub use super::start_line::{HeadError, Version};
@@ -25,9 +26,6 @@ pub const REQUEST_LINE_MAX: usize = 16 * 1024;
 /// The most field lines in a head or trailer section.
 pub const FIELDS_MAX: usize = 256;
 
-/// Heads with no more fields than this are read without asking for memory.
-const FIELDS_USUAL: usize = 32;
-
 /// Empty lines that may precede a request (RFC 9112 §2.2); some clients send
 /// one after a body.
 const EMPTY_LINES_MAX: usize = 4;
@@ -35,7 +33,7 @@ const EMPTY_LINES_MAX: usize = 4;
 /// Every status line begins so.
 const STATUS_LINE_START: &[u8] = b"HTTP/";
 
-/// What is said if the scanner accepts fields that `httparse` does not.
+/// What is said if the scanner accepts fields that are not found again.
 const FIELDS_UNREADABLE: &str = "a field line that cannot be read";
 
 /// How large a head may be.
@@ -50,7 +48,7 @@ pub struct HeadLimits {
 /// `default()` expects a request. One scanner is good for one head.
 #[derive(Clone, Debug)]
 pub struct HeadScanner {
-    section: Section,
+    first_line: FirstLine,
     /// What the next byte belongs to; after an error there is nothing to go on
     /// with.
     state: Result<State, HeadError>,
@@ -58,16 +56,19 @@ pub struct HeadScanner {
     at: usize,
     /// Where the start line begins, after leading empty lines. `start <= at`
     start: usize,
-    /// How many field lines have begun.
+    /// Where the field lines begin.
+    fields_start: usize,
+    /// How many of them have begun.
     fields: usize,
 }
 
-/// What the lines to come are.
+/// What the first line is, and what it says once it is there.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Section {
-    Request,
-    Response,
-    Trailers,
+enum FirstLine {
+    Request(Option<RequestLine>),
+    Status(Option<StatusLine>),
+    /// None: trailers are field lines alone.
+    Field,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -90,27 +91,28 @@ enum State {
 
 impl Default for HeadScanner {
     fn default() -> Self {
-        Self::new(Section::Request, State::BeforeRequest)
+        Self::new(FirstLine::Request(None), State::BeforeRequest)
     }
 }
 
 impl HeadScanner {
     /// A scanner for the head of a response.
     pub fn for_response() -> Self {
-        Self::new(Section::Response, State::StatusLineStart)
+        Self::new(FirstLine::Status(None), State::StatusLineStart)
     }
 
     /// A scanner for a trailer section with its blank line (RFC 9112 §7.1.2).
     pub fn for_trailers() -> Self {
-        Self::new(Section::Trailers, State::LineStart)
+        Self::new(FirstLine::Field, State::LineStart)
     }
 
-    fn new(section: Section, state: State) -> Self {
+    fn new(first_line: FirstLine, state: State) -> Self {
         Self {
-            section,
+            first_line,
             state: Ok(state),
             at: 0,
             start: 0,
+            fields_start: 0,
             fields: 0,
         }
     }
@@ -139,20 +141,15 @@ impl HeadScanner {
             Ok(Some(self.at))
         } else if self.at < limits.bytes {
             Ok(None)
-        } else if state == State::StartLine && self.section == Section::Request {
+        } else if state == State::StartLine && self.expects_request() {
             Err(HeadError::RequestLineTooLong)
         } else {
             Err(HeadError::TooLarge)
         }
     }
 
-    /// How many fields the head in `bytes` has, if that is what was looked at.
-    fn count_fields(&self, bytes: &[u8]) -> Result<usize, HeadError> {
-        if self.state? == State::Done && self.at == bytes.len() {
-            Ok(self.fields)
-        } else {
-            malformed("it is not what was looked at")
-        }
+    fn expects_request(&self) -> bool {
+        matches!(self.first_line, FirstLine::Request(_))
     }
 
     /// Takes field lines that are here from their first byte to their last, and as plain as nearly all
@@ -190,7 +187,7 @@ impl HeadScanner {
         };
         self.at += run;
         if state == State::StartLine
-            && self.section == Section::Request
+            && self.expects_request()
             && REQUEST_LINE_MAX < self.at - self.start
         {
             return Err(HeadError::RequestLineTooLong);
@@ -220,8 +217,8 @@ impl HeadScanner {
             (State::EmptyLineLf, b'\n') => Ok(State::BeforeRequest),
             (State::StatusLineStart, _) => self.step_status_line_start(byte),
             (State::StartLine, b'\r') => Ok(State::StartLineLf),
-            (State::StartLine, b'\t') if self.section == Section::Response => Ok(State::StartLine),
-            (State::StartLineLf, b'\n') => self.check_start_line(received),
+            (State::StartLine, b'\t') if !self.expects_request() => Ok(State::StartLine),
+            (State::StartLineLf, b'\n') => self.read_start_line(received),
             (State::LineStart, b'\r') => Ok(State::BlankLineLf),
             (State::LineStart, _) => self.step_line_start(byte),
             (State::Name, b':') => Ok(State::Value),
@@ -269,13 +266,14 @@ impl HeadScanner {
 
     /// Reads the start line as soon as it is there: a peer that speaks another
     /// protocol need not be waited for.
-    fn check_start_line(&self, received: &[u8]) -> Result<State, HeadError> {
+    fn read_start_line(&mut self, received: &[u8]) -> Result<State, HeadError> {
         let line = received.get(self.start..self.at - 1).unwrap_or_default();
-        match self.section {
-            Section::Request => RequestLine::parse(line).map(drop)?,
-            Section::Response => StatusLine::parse(line).map(drop)?,
-            Section::Trailers => {}
-        }
+        self.fields_start = self.at + 1;
+        self.first_line = match self.first_line {
+            FirstLine::Request(_) => FirstLine::Request(Some(RequestLine::parse(line)?)),
+            FirstLine::Status(_) => FirstLine::Status(Some(StatusLine::parse(line)?)),
+            FirstLine::Field => FirstLine::Field,
+        };
         Ok(State::LineStart)
     }
 }
@@ -295,38 +293,78 @@ fn run_without_controls(bytes: &[u8]) -> usize {
 }
 
 /// The memory of a head, to be used for one after the other.
+///
+/// `Debug` shows no values: they may be credentials.
 #[derive(Clone, Default)]
 pub struct HeadMemory {
     /// The head, from its first byte to its blank line.
     pub bytes: Vec<u8>,
-    fields: FieldTable,
+    /// Where the fields are; none before the head is read.
+    spans: Vec<FieldSpan>,
+    /// Which fields there may be.
+    summary: Summary,
+}
+
+impl HeadMemory {
+    fn with(bytes: Vec<u8>) -> Self {
+        Self {
+            bytes,
+            ..Self::default()
+        }
+    }
+
+    fn fields(&self) -> Fields<'_> {
+        Fields::new(&self.bytes, &self.spans, self.summary)
+    }
+
+    /// Notes where the fields are of the head that `scanner` has seen, and drops empty lines before it.
+    /// Of every byte the scanner has approved, so nothing is judged here, only found again.
+    fn read(mut self, scanner: &HeadScanner) -> Result<Self, HeadError> {
+        if scanner.state? != State::Done || scanner.at != self.bytes.len() {
+            return malformed("it is not what was looked at");
+        }
+        self.bytes.drain(..scanner.start);
+        let mut at = scanner.fields_start - scanner.start;
+        for _ in 0..scanner.fields {
+            let line = self.bytes.get(at..).unwrap_or_default();
+            let (Some(colon), Some(end)) = (find(line, b':'), find(line, b'\r')) else {
+                return malformed(FIELDS_UNREADABLE);
+            };
+            let value = line.get(colon + 1..end).unwrap_or_default();
+            let blanks = run_of(value, |byte| matches!(byte, b' ' | b'\t'));
+            let value_start = at + colon + 1 + blanks;
+            self.summary.note(line.get(..colon).unwrap_or_default());
+            self.spans.push(FieldSpan {
+                name: span(at, colon)?,
+                value: span(value_start, trim_whitespace(value).len())?,
+            });
+            at += end + 2;
+        }
+        match self.bytes.get(at..) {
+            Some(b"\r\n") => Ok(self),
+            _ => malformed(FIELDS_UNREADABLE),
+        }
+    }
+
+    /// For the next head.
+    fn cleared(mut self) -> Self {
+        self.spans.clear();
+        self.summary = Summary::default();
+        self
+    }
 }
 
 impl fmt::Debug for HeadMemory {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("HeadMemory").finish_non_exhaustive()
+        self.fields().fmt(f)
     }
 }
 
-/// Where the fields of a head are, and which there may be.
-#[derive(Clone, Default)]
-struct FieldTable {
-    spans: Vec<FieldSpan>,
-    summary: Summary,
-}
-
 /// A whole and well-formed request head.
-///
-/// `Debug` shows no values: they may be credentials.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct RequestHead {
-    bytes: Vec<u8>,
-    /// If it is one of those that nearly all requests have.
-    usual_method: Option<&'static str>,
-    method: Span,
-    target: Span,
-    version: Version,
-    fields: FieldTable,
+    memory: HeadMemory,
+    line: RequestLine,
 }
 
 impl RequestHead {
@@ -348,54 +386,43 @@ impl RequestHead {
     ///
     /// As [`RequestHead::parse`].
     pub fn scanned(memory: HeadMemory, scanner: &HeadScanner) -> Result<Self, HeadError> {
-        let HeadMemory { mut bytes, fields } = memory;
-        let count = scanner.count_fields(&bytes)?;
-        let empty_lines = run_of(&bytes, |byte| matches!(byte, b'\r' | b'\n'));
-        bytes.drain(..empty_lines);
-        let line_length = find(&bytes, b'\r').unwrap_or(bytes.len());
-        let line = RequestLine::parse(bytes.get(..line_length).unwrap_or_default())?;
-        let head = Self {
-            usual_method: usual_method(line.method),
-            method: span_of(line.method, &bytes)?,
-            target: span_of(line.target, &bytes)?,
-            version: line.version,
-            fields: fields.filled((&bytes, line_length + 2), count)?,
-            bytes,
+        let FirstLine::Request(Some(line)) = scanner.first_line else {
+            return malformed("it is not what was looked at");
         };
+        let memory = memory.read(scanner)?;
+        let head = Self { memory, line };
         head.check_host()?;
         Ok(head)
     }
 
     /// The method, in the case it was sent in: methods are case-sensitive.
     pub fn method(&self) -> &str {
-        self.usual_method
-            .unwrap_or_else(|| str::from_utf8(self.method.of(&self.bytes)).unwrap_or_default())
+        str::from_utf8(self.line.method.of(&self.memory.bytes)).unwrap_or_default()
     }
 
     /// The request target as received, not empty and without spaces.
     pub fn target(&self) -> &[u8] {
-        self.target.of(&self.bytes)
+        self.line.target.of(&self.memory.bytes)
     }
 
     /// The version the client speaks.
     pub fn version(&self) -> Version {
-        self.version
+        self.line.version
     }
 
     /// The field lines.
     pub fn fields(&self) -> Fields<'_> {
-        Fields::new(&self.bytes, &self.fields.spans, self.fields.summary)
+        self.memory.fields()
     }
 
     /// The head from its first letter to its blank line.
     pub fn as_bytes(&self) -> &[u8] {
-        &self.bytes
+        &self.memory.bytes
     }
 
     /// Its memory, to be used again.
     pub fn into_memory(self) -> HeadMemory {
-        let (bytes, fields) = (self.bytes, self.fields);
-        HeadMemory { bytes, fields }
+        self.memory.cleared()
     }
 
     /// "A server MUST respond with a 400 status code to any HTTP/1.1 request
@@ -404,7 +431,7 @@ impl RequestHead {
     /// with an invalid field value" (RFC 9112 §3.2).
     fn check_host(&self) -> Result<(), HeadError> {
         let mut hosts = self.fields().values("host");
-        match (hosts.next(), hosts.next(), self.version) {
+        match (hosts.next(), hosts.next(), self.line.version) {
             (None, _, Version::Http10) => Ok(()),
             (None, _, Version::Http11) => malformed("HTTP/1.1 without a Host field"),
             (Some(_), Some(_), _) => malformed("more than one Host field"),
@@ -415,26 +442,11 @@ impl RequestHead {
     }
 }
 
-impl fmt::Debug for RequestHead {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RequestHead")
-            .field("method", &self.method())
-            .field("version", &self.version)
-            .field("fields", &self.fields())
-            .finish_non_exhaustive()
-    }
-}
-
 /// A whole and well-formed response head.
-///
-/// `Debug` shows no values: they may be credentials.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct ResponseHead {
-    bytes: Vec<u8>,
-    version: Version,
-    status: u16,
-    reason: Span,
-    fields: FieldTable,
+    memory: HeadMemory,
+    line: StatusLine,
 }
 
 impl ResponseHead {
@@ -454,71 +466,47 @@ impl ResponseHead {
     ///
     /// As [`ResponseHead::parse`].
     pub fn scanned(memory: HeadMemory, scanner: &HeadScanner) -> Result<Self, HeadError> {
-        let HeadMemory { bytes, fields } = memory;
-        let count = scanner.count_fields(&bytes)?;
-        let line_length = find(&bytes, b'\r').unwrap_or(bytes.len());
-        let line = StatusLine::parse(bytes.get(..line_length).unwrap_or_default())?;
-        Ok(Self {
-            version: line.version,
-            status: line.status,
-            reason: if line.reason.is_empty() {
-                Span { start: 0, end: 0 }
-            } else {
-                span_of(line.reason, &bytes)?
-            },
-            fields: fields.filled((&bytes, line_length + 2), count)?,
-            bytes,
-        })
+        let FirstLine::Status(Some(line)) = scanner.first_line else {
+            return malformed("it is not what was looked at");
+        };
+        let memory = memory.read(scanner)?;
+        Ok(Self { memory, line })
     }
 
     /// The version the next hop speaks.
     pub fn version(&self) -> Version {
-        self.version
+        self.line.version
     }
 
     /// The status code, 100 to 999.
     pub fn status(&self) -> u16 {
-        self.status
+        self.line.status
     }
 
     /// The reason phrase as received; may be empty.
     pub fn reason(&self) -> &[u8] {
-        self.reason.of(&self.bytes)
+        self.line.reason.of(&self.memory.bytes)
     }
 
     /// The field lines.
     pub fn fields(&self) -> Fields<'_> {
-        Fields::new(&self.bytes, &self.fields.spans, self.fields.summary)
+        self.memory.fields()
     }
 
     /// The head from its first letter to its blank line.
     pub fn as_bytes(&self) -> &[u8] {
-        &self.bytes
+        &self.memory.bytes
     }
 
     /// Its memory, to be used again.
     pub fn into_memory(self) -> HeadMemory {
-        let (bytes, fields) = (self.bytes, self.fields);
-        HeadMemory { bytes, fields }
-    }
-}
-
-impl fmt::Debug for ResponseHead {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ResponseHead")
-            .field("version", &self.version)
-            .field("status", &self.status)
-            .field("fields", &self.fields())
-            .finish_non_exhaustive()
+        self.memory.cleared()
     }
 }
 
 /// A whole and well-formed trailer section (RFC 9112 §7.1.2).
-#[derive(Clone)]
-pub struct Trailers {
-    bytes: Vec<u8>,
-    fields: FieldTable,
-}
+#[derive(Clone, Debug)]
+pub struct Trailers(HeadMemory);
 
 impl Trailers {
     /// Reads a section as [`HeadScanner::for_trailers`] found it, with its
@@ -529,23 +517,12 @@ impl Trailers {
     /// Whatever the scanner refuses; bytes missing or left over.
     pub fn parse(bytes: Vec<u8>) -> Result<Self, HeadError> {
         let scanner = scan_whole(HeadScanner::for_trailers(), &bytes)?;
-        Ok(Self {
-            fields: FieldTable::default().filled((&bytes, 0), scanner.fields)?,
-            bytes,
-        })
+        HeadMemory::with(bytes).read(&scanner).map(Self)
     }
 
     /// The field lines.
     pub fn fields(&self) -> Fields<'_> {
-        Fields::new(&self.bytes, &self.fields.spans, self.fields.summary)
-    }
-}
-
-impl fmt::Debug for Trailers {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Trailers")
-            .field("fields", &self.fields())
-            .finish_non_exhaustive()
+        self.0.fields()
     }
 }
 
@@ -556,78 +533,6 @@ fn scan_whole(mut scanner: HeadScanner, bytes: &[u8]) -> Result<HeadScanner, Hea
         Some(length) if length == bytes.len() => Ok(scanner),
         Some(_) => malformed("bytes after the blank line"),
         None => malformed("it ends before the blank line"),
-    }
-}
-
-impl HeadMemory {
-    fn with(bytes: Vec<u8>) -> Self {
-        Self {
-            bytes,
-            fields: FieldTable::default(),
-        }
-    }
-}
-
-impl FieldTable {
-    /// Splits the `count` field lines that begin at `from`. The scanner has approved of every byte; a
-    /// second reader that disagrees is a reason to refuse.
-    fn filled(self, (bytes, from): (&[u8], usize), count: usize) -> Result<Self, HeadError> {
-        let section = bytes.get(from..).unwrap_or_default();
-        if count <= FIELDS_USUAL {
-            let mut slots = [httparse::EMPTY_HEADER; FIELDS_USUAL];
-            let slots = slots.get_mut(..count).unwrap_or_default();
-            return self.read((bytes, section), slots);
-        }
-        self.read((bytes, section), &mut vec![httparse::EMPTY_HEADER; count])
-    }
-
-    fn read<'h>(
-        mut self,
-        (bytes, section): (&'h [u8], &'h [u8]),
-        slots: &mut [httparse::Header<'h>],
-    ) -> Result<Self, HeadError> {
-        let count = slots.len();
-        self.spans.clear();
-        self.summary = Summary::default();
-        match httparse::parse_headers(section, slots) {
-            Ok(httparse::Status::Complete((length, fields)))
-                if length == section.len() && fields.len() == count =>
-            {
-                for field in fields {
-                    let name = span_of(field.name.as_bytes(), bytes)?;
-                    let value = span_of(field.value, bytes)?;
-                    self.summary.note(field.name.as_bytes());
-                    self.spans.push(FieldSpan { name, value });
-                }
-                Ok(self)
-            }
-            Ok(_) | Err(_) => malformed(FIELDS_UNREADABLE),
-        }
-    }
-}
-
-/// A method that need not be read anew whenever somebody asks for it.
-fn usual_method(method: &[u8]) -> Option<&'static str> {
-    match method {
-        b"GET" => Some("GET"),
-        b"HEAD" => Some("HEAD"),
-        b"POST" => Some("POST"),
-        b"PUT" => Some("PUT"),
-        b"CONNECT" => Some("CONNECT"),
-        _ => None,
-    }
-}
-
-/// Where `part`, which is a part of `whole`, stands in it.
-fn span_of(part: &[u8], whole: &[u8]) -> Result<Span, HeadError> {
-    let start = part.as_ptr().addr().wrapping_sub(whole.as_ptr().addr());
-    let end = start.wrapping_add(part.len());
-    if whole.get(start..end).is_none() {
-        return malformed("a part that is not in the head");
-    }
-    match (u32::try_from(start), u32::try_from(end)) {
-        (Ok(start), Ok(end)) => Ok(Span { start, end }),
-        _ => Err(HeadError::TooLarge),
     }
 }
 

@@ -4,7 +4,7 @@
 
 use std::fmt;
 
-use super::fields::is_token_byte;
+use super::fields::{Span, is_token_byte};
 use super::lanes::find;
 
 /// The versions this proxy speaks.
@@ -48,14 +48,15 @@ pub(super) fn malformed<T>(what: &'static str) -> Result<T, HeadError> {
 
 /// `method SP request-target SP HTTP-version` (RFC 9112 §3). No second space is
 /// tolerated: it would let two readers see two targets.
-pub(super) struct RequestLine<'a> {
-    pub(super) method: &'a [u8],
-    pub(super) target: &'a [u8],
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct RequestLine {
+    pub(super) method: Span,
+    pub(super) target: Span,
     pub(super) version: Version,
 }
 
-impl<'a> RequestLine<'a> {
-    pub(super) fn parse(line: &'a [u8]) -> Result<Self, HeadError> {
+impl RequestLine {
+    pub(super) fn parse(line: &[u8]) -> Result<Self, HeadError> {
         let words = first_word(line).and_then(|(method, rest)| {
             let (target, version) = first_word(rest)?;
             Some((method, target, version))
@@ -72,8 +73,8 @@ impl<'a> RequestLine<'a> {
                     return malformed("a request line without a target");
                 }
                 Ok(Self {
-                    method,
-                    target,
+                    method: span(0, method.len())?,
+                    target: span(method.len() + 1, target.len())?,
                     version: parse_version(version)?,
                 })
             }
@@ -88,6 +89,11 @@ fn first_word(text: &[u8]) -> Option<(&[u8], &[u8])> {
     Some((word, rest.get(1..)?))
 }
 
+/// A part of a head, which has less than 4 GiB.
+pub(super) fn span(start: usize, length: usize) -> Result<Span, HeadError> {
+    Span::new(start, length).ok_or(HeadError::TooLarge)
+}
+
 /// Methods are case-sensitive (RFC 9110 §9.1), but not to every next hop: Squid makes `head` a HEAD, and
 /// answers `trace` with our credentials in the request it shows. These three decide where a message
 /// ends, or what it may hold.
@@ -99,14 +105,15 @@ fn is_look_alike(method: &[u8]) -> bool {
 
 /// `HTTP-version SP status-code SP [ reason-phrase ]` (RFC 9112 §4). Without a
 /// reason the second space may be missing: many servers leave it out.
-pub(super) struct StatusLine<'a> {
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct StatusLine {
     pub(super) version: Version,
     pub(super) status: u16,
-    pub(super) reason: &'a [u8],
+    pub(super) reason: Span,
 }
 
-impl<'a> StatusLine<'a> {
-    pub(super) fn parse(line: &'a [u8]) -> Result<Self, HeadError> {
+impl StatusLine {
+    pub(super) fn parse(line: &[u8]) -> Result<Self, HeadError> {
         let mut words = line.splitn(3, |&byte| byte == b' ');
         let version = parse_version(words.next().unwrap_or_default())?;
         let status = match words.next() {
@@ -121,10 +128,11 @@ impl<'a> StatusLine<'a> {
                 .fold(0, |number, digit| number * 10 + u16::from(digit - b'0')),
             _ => return malformed("a status that is not a number from 100 to 999"),
         };
+        let reason = words.next().unwrap_or_default().len();
         Ok(Self {
             version,
             status,
-            reason: words.next().unwrap_or_default(),
+            reason: span(line.len() - reason, reason)?,
         })
     }
 }
