@@ -6,7 +6,7 @@
 
 /// What is said of a cause, beside its words.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Row {
+pub(super) struct CauseRow {
     /// The status code of the answer.
     pub(super) status: u16,
     /// The name in metrics and logs: snake case, one each.
@@ -69,9 +69,9 @@ macro_rules! causes {
             }
 
             /// What is said of it.
-            pub(super) fn row(&self) -> $crate::protocol::cause::Row {
+            pub(super) fn row(&self) -> $crate::protocol::cause::CauseRow {
                 match self {
-                    $(Self::$cause { .. } => $crate::protocol::cause::Row {
+                    $(Self::$cause { .. } => $crate::protocol::cause::CauseRow {
                         status: $status,
                         label: $label,
                         proxy_error: $proxy_error,

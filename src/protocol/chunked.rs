@@ -74,14 +74,14 @@ pub enum Run {
 
 /// The kinds of runs that are looked at byte by byte here.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Kind {
+enum ByteKind {
     Framing,
     Extension,
 }
 
 /// What the next byte belongs to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum State {
+enum ChunkState {
     /// A chunk size of which so many digits are known.
     Size(u8),
     /// Behind a size, before the end of its line.
@@ -107,7 +107,7 @@ enum State {
 /// Finds out what the bytes of one chunked body are, in whatever pieces they come.
 #[derive(Debug)]
 pub struct ChunkScanner {
-    state: State,
+    state: ChunkState,
     /// Value of the size line being read, then bytes of data to come in this chunk.
     left: u64,
     /// Bytes of extensions on this size line.
@@ -125,7 +125,7 @@ impl ChunkScanner {
     /// at most `trailer_limit` bytes.
     pub fn new(trailer_limit: usize) -> Self {
         Self {
-            state: State::Size(0),
+            state: ChunkState::Size(0),
             left: 0,
             extension_line: 0,
             extensions: 0,
@@ -139,7 +139,7 @@ impl ChunkScanner {
 
     /// Whether the last byte of the body was seen.
     pub fn is_finished(&self) -> bool {
-        self.state == State::Finished
+        self.state == ChunkState::Finished
     }
 
     /// The trailer section as received, with its empty line; empty if there
@@ -157,10 +157,10 @@ impl ChunkScanner {
     /// allow, `TooLarge` for extensions or trailers beyond their limits. There
     /// is no way to go on after an error.
     pub fn next_run(&mut self, input: &[u8]) -> Result<Option<Run>, BodyError> {
-        let mut run: Option<(Kind, usize)> = None;
+        let mut run: Option<(ByteKind, usize)> = None;
         for &byte in input {
             let kind = match (self.kind(byte), run) {
-                (None, None) if self.state == State::Data => return Ok(self.data(input.len())),
+                (None, None) if self.state == ChunkState::Data => return Ok(self.data(input.len())),
                 (None, None) => return self.trailers_run(input),
                 (Some(kind), None) => kind,
                 (Some(kind), Some((so_far, _))) if kind == so_far => kind,
@@ -170,8 +170,8 @@ impl ChunkScanner {
             run = Some((kind, run.map_or(1, |(_, length)| length + 1)));
         }
         Ok(run.map(|(kind, length)| match kind {
-            Kind::Framing => Run::Framing(length),
-            Kind::Extension => Run::Extension(length),
+            ByteKind::Framing => Run::Framing(length),
+            ByteKind::Extension => Run::Extension(length),
         }))
     }
 
@@ -182,16 +182,16 @@ impl ChunkScanner {
         // No platform of Rust has a usize of more than 64 bits.
         self.left = self.left.saturating_sub(length as u64);
         if self.left == 0 {
-            self.state = State::DataCr;
+            self.state = ChunkState::DataCr;
         }
         (length > 0).then_some(Run::Data(length))
     }
 
     fn trailers_run(&mut self, input: &[u8]) -> Result<Option<Run>, BodyError> {
-        if self.state == State::Finished {
+        if self.state == ChunkState::Finished {
             return Ok(None);
         }
-        self.state = State::Trailers;
+        self.state = ChunkState::Trailers;
         let before = self.trailers.len();
         let room = self.trailer_limits.bytes.saturating_sub(before);
         self.trailers.extend(input.iter().take(room));
@@ -200,7 +200,7 @@ impl ChunkScanner {
             .scan(&self.trailers, self.trailer_limits)?
         {
             self.trailers.truncate(length);
-            self.state = State::Finished;
+            self.state = ChunkState::Finished;
         }
         let length = self.trailers.len() - before;
         Ok((length > 0).then_some(Run::Trailers(length)))
@@ -208,51 +208,55 @@ impl ChunkScanner {
 
     /// What `byte` is if the grammar allows it here; `None` for what is not
     /// looked at byte by byte.
-    fn kind(&self, byte: u8) -> Option<Kind> {
+    fn kind(&self, byte: u8) -> Option<ByteKind> {
         match self.state {
-            State::Size(_) if matches!(byte, b' ' | b'\t' | b';') => Some(Kind::Extension),
-            State::Extension(_) if byte != b'\r' => Some(Kind::Extension),
-            State::AfterLastChunk if byte != b'\r' => None,
-            State::Size(_)
-            | State::Extension(_)
-            | State::SizeLf
-            | State::DataCr
-            | State::DataLf
-            | State::AfterLastChunk
-            | State::LastLf => Some(Kind::Framing),
-            State::Data | State::Trailers | State::Finished => None,
+            ChunkState::Size(_) if matches!(byte, b' ' | b'\t' | b';') => Some(ByteKind::Extension),
+            ChunkState::Extension(_) if byte != b'\r' => Some(ByteKind::Extension),
+            ChunkState::AfterLastChunk if byte != b'\r' => None,
+            ChunkState::Size(_)
+            | ChunkState::Extension(_)
+            | ChunkState::SizeLf
+            | ChunkState::DataCr
+            | ChunkState::DataLf
+            | ChunkState::AfterLastChunk
+            | ChunkState::LastLf => Some(ByteKind::Framing),
+            ChunkState::Data | ChunkState::Trailers | ChunkState::Finished => None,
         }
     }
 
-    fn step(&mut self, byte: u8) -> Result<State, BodyError> {
+    fn step(&mut self, byte: u8) -> Result<ChunkState, BodyError> {
         match (self.state, byte) {
-            (State::Size(digits), _) => self.size(digits, byte),
-            (State::Extension(place), b'\r') if place.may_end() => Ok(State::SizeLf),
-            (State::Extension(place), _) => self.extension(place, byte),
-            (State::SizeLf, b'\n') => Ok(self.size_line_end()),
-            (State::DataCr, b'\r') => Ok(State::DataLf),
-            (State::DataLf, b'\n') => Ok(State::Size(0)),
-            (State::DataCr | State::DataLf, _) => {
+            (ChunkState::Size(digits), _) => self.size(digits, byte),
+            (ChunkState::Extension(place), b'\r') if place.may_end() => Ok(ChunkState::SizeLf),
+            (ChunkState::Extension(place), _) => self.extension(place, byte),
+            (ChunkState::SizeLf, b'\n') => Ok(self.size_line_end()),
+            (ChunkState::DataCr, b'\r') => Ok(ChunkState::DataLf),
+            (ChunkState::DataLf, b'\n') => Ok(ChunkState::Size(0)),
+            (ChunkState::DataCr | ChunkState::DataLf, _) => {
                 Err(BodyError::Malformed("chunk data is not followed by CRLF"))
             }
-            (State::AfterLastChunk, b'\r') => Ok(State::LastLf),
-            (State::LastLf, b'\n') => Ok(State::Finished),
-            (State::SizeLf | State::LastLf, _) => {
+            (ChunkState::AfterLastChunk, b'\r') => Ok(ChunkState::LastLf),
+            (ChunkState::LastLf, b'\n') => Ok(ChunkState::Finished),
+            (ChunkState::SizeLf | ChunkState::LastLf, _) => {
                 Err(BodyError::Malformed("bare CR in chunked framing"))
             }
             // `kind` sends none of these here.
-            (State::AfterLastChunk | State::Data | State::Trailers | State::Finished, _) => {
-                Ok(self.state)
-            }
+            (
+                ChunkState::AfterLastChunk
+                | ChunkState::Data
+                | ChunkState::Trailers
+                | ChunkState::Finished,
+                _,
+            ) => Ok(self.state),
         }
     }
 
-    fn size(&mut self, digits: u8, byte: u8) -> Result<State, BodyError> {
+    fn size(&mut self, digits: u8, byte: u8) -> Result<ChunkState, BodyError> {
         let digit = match byte {
             b'0'..=b'9' => byte - b'0',
             b'a'..=b'f' => byte - b'a' + 10,
             b'A'..=b'F' => byte - b'A' + 10,
-            b'\r' if digits > 0 => return Ok(State::SizeLf),
+            b'\r' if digits > 0 => return Ok(ChunkState::SizeLf),
             b' ' | b'\t' | b';' if digits > 0 => {
                 return self.extension(Extension::BeforeMark, byte);
             }
@@ -271,10 +275,10 @@ impl ChunkScanner {
         if self.left > i64::MAX.unsigned_abs() {
             return Err(BodyError::Malformed("chunk size is out of range"));
         }
-        Ok(State::Size(digits + 1))
+        Ok(ChunkState::Size(digits + 1))
     }
 
-    fn extension(&mut self, place: Extension, byte: u8) -> Result<State, BodyError> {
+    fn extension(&mut self, place: Extension, byte: u8) -> Result<ChunkState, BodyError> {
         self.extension_line += 1;
         self.extensions += 1;
         if self.extension_line > EXTENSION_LINE_MAX || self.extensions > EXTENSIONS_MAX {
@@ -282,16 +286,16 @@ impl ChunkScanner {
         }
         place
             .next(byte)
-            .map(State::Extension)
+            .map(ChunkState::Extension)
             .ok_or(BodyError::Malformed("chunk extension is malformed"))
     }
 
-    fn size_line_end(&mut self) -> State {
+    fn size_line_end(&mut self) -> ChunkState {
         self.extension_line = 0;
         if self.left == 0 {
-            State::AfterLastChunk
+            ChunkState::AfterLastChunk
         } else {
-            State::Data
+            ChunkState::Data
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Decimal numbers, written without asking for memory.
+//! Decimal numbers: read without mercy, and written without asking for memory.
 
 /// As many digits as 64 bits can need.
 const DIGITS: usize = 20;
@@ -18,6 +18,17 @@ pub(super) fn write(number: u64, out: &mut Vec<u8>) {
         }
     }
     out.extend_from_slice(digits.get(first..).unwrap_or_default());
+}
+
+/// `1*DIGIT` of at most 64 bits: no sign, no space, no separator, and not nothing.
+pub(super) fn read(digits: &[u8]) -> Option<u64> {
+    if digits.is_empty() {
+        return None;
+    }
+    digits.iter().try_fold(0_u64, |number, byte| {
+        let digit = byte.is_ascii_digit().then(|| u64::from(byte - b'0'))?;
+        number.checked_mul(10)?.checked_add(digit)
+    })
 }
 
 #[cfg(test)]

@@ -25,9 +25,9 @@ static HOP_BY_HOP: NameList = NameList::new(&[
 ]);
 
 /// Fields that pass although `Connection` names them. They frame, route or
-/// guard the message; whoever could have them removed here would make the
+/// guard the message: a client that had them removed here would make the
 /// next hop see another request than we do.
-const NEVER_NAMED: [&str; 25] = [
+static NEVER_NAMED: NameList = NameList::new(&[
     "age",
     "authorization",
     "cache-control",
@@ -53,10 +53,14 @@ const NEVER_NAMED: [&str; 25] = [
     "www-authenticate",
     "x-forwarded",
     "x-real-ip",
-];
+]);
 
 /// The family of `X-Forwarded-For` and its kin, never named either.
 const NEVER_NAMED_PREFIX: &str = "x-forwarded-";
+
+/// The members of nearly every `Connection`; none of them names a field that
+/// the fixed list would not remove anyway.
+static CONNECTION_OPTIONS: NameList = NameList::new(&["close", "keep-alive", "upgrade"]);
 
 /// One field line. `Debug` shows the name alone: values may be credentials.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -299,14 +303,6 @@ impl fmt::Debug for Fields<'_> {
     }
 }
 
-/// May `Connection` not take this field away?
-fn is_never_named(name: &[u8]) -> bool {
-    NEVER_NAMED
-        .iter()
-        .any(|known| name.eq_ignore_ascii_case(known.as_bytes()))
-        || has_prefix(name, NEVER_NAMED_PREFIX)
-}
-
 /// Whether a name begins so, in whatever case.
 pub(super) fn has_prefix(name: &[u8], prefix: &str) -> bool {
     name.get(..prefix.len())
@@ -323,7 +319,8 @@ impl<'a> NamedByConnection<'a> {
     fn of(fields: Fields<'a>) -> Self {
         let mut names: Vec<&[u8]> = fields
             .members("connection")
-            .filter(|name| !is_connection_option(name) && !is_never_named(name))
+            .filter(|name| !CONNECTION_OPTIONS.has(name))
+            .filter(|name| !NEVER_NAMED.has(name) && !has_prefix(name, NEVER_NAMED_PREFIX))
             .collect();
         names.sort_unstable_by(|a, b| compare_names(a, b));
         Self(names)
@@ -334,14 +331,6 @@ impl<'a> NamedByConnection<'a> {
             .binary_search_by(|known| compare_names(known, name))
             .is_ok()
     }
-}
-
-/// The members of nearly every `Connection`; none of them names a field that
-/// the fixed list would not remove anyway.
-fn is_connection_option(name: &[u8]) -> bool {
-    ["close", "keep-alive", "upgrade"]
-        .iter()
-        .any(|option| name.eq_ignore_ascii_case(option.as_bytes()))
 }
 
 fn compare_names(a: &[u8], b: &[u8]) -> Ordering {
@@ -393,6 +382,14 @@ pub(super) fn trim_whitespace(mut bytes: &[u8]) -> &[u8] {
         bytes = rest;
     }
     bytes
+}
+
+/// What stands before the first such byte, and the rest from there on.
+pub(super) fn split_before(bytes: &[u8], is_end: impl Fn(u8) -> bool) -> (&[u8], &[u8]) {
+    let length = bytes.iter().position(|&byte| is_end(byte));
+    length
+        .and_then(|length| bytes.split_at_checked(length))
+        .unwrap_or((bytes, &[]))
 }
 
 /// Is this a `tchar` of RFC 9110 §5.6.2?

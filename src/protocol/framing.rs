@@ -10,7 +10,8 @@
 //! the next hop (`rewrite`).
 
 use super::cause::causes;
-use super::fields::{Fields, is_token_byte, trim_whitespace};
+use super::decimal;
+use super::fields::{Fields, is_token_byte, split_before, trim_whitespace};
 use super::head::{RequestHead, ResponseHead, Version};
 
 /// How the end of a body is found.
@@ -60,8 +61,8 @@ causes! {
 ///
 /// # Errors
 ///
-/// See [`FramingError`]. The connection cannot go on: nobody knows where the
-/// next request begins.
+/// See [`FramingError`]. The connection cannot go on: where the next request
+/// begins is unknown.
 pub fn of_request(head: &RequestHead) -> Result<Framing, FramingError> {
     let framing = match declared(head.version(), head.fields())? {
         None | Some(Framing::Length(0)) => return Ok(Framing::Empty),
@@ -139,25 +140,15 @@ pub(super) fn declared_length(fields: Fields<'_>) -> Result<Option<u64>, Framing
         .values("content-length")
         .flat_map(|value| value.split(|&byte| byte == b','));
     for member in members {
-        let length = parse_length(trim_whitespace(member)).ok_or(FramingError::LengthInvalid)?;
+        let length = decimal::read(trim_whitespace(member))
+            .filter(|length| *length <= i64::MAX.unsigned_abs())
+            .ok_or(FramingError::LengthInvalid)?;
         if known.is_some_and(|before| before != length) {
             return Err(FramingError::LengthsDiffer);
         }
         known = Some(length);
     }
     Ok(known)
-}
-
-/// `1*DIGIT`: no sign, no space, no separator, and not nothing.
-fn parse_length(digits: &[u8]) -> Option<u64> {
-    if digits.is_empty() {
-        return None;
-    }
-    let length = digits.iter().try_fold(0_u64, |length, byte| {
-        let digit = byte.is_ascii_digit().then(|| u64::from(byte - b'0'))?;
-        length.checked_mul(10)?.checked_add(digit)
-    })?;
-    (length <= i64::MAX.unsigned_abs()).then_some(length)
 }
 
 /// `chunked`, one time and alone, or an error.
@@ -169,11 +160,7 @@ fn check_codings(fields: Fields<'_>) -> Result<(), FramingError> {
         .flat_map(|value| value.split(|&byte| byte == b','));
     for member in members {
         let coding = trim_whitespace(member);
-        let name_length = coding
-            .iter()
-            .take_while(|&&byte| is_token_byte(byte))
-            .count();
-        let (name, parameters) = coding.split_at_checked(name_length).unwrap_or_default();
+        let (name, parameters) = split_before(coding, |byte| !is_token_byte(byte));
         // An empty member, a control byte or a quote; or a coding on top of
         // chunked: "the message is not chunked, then" and "it is, for it says
         // so" are both what others answer.
@@ -195,8 +182,8 @@ fn check_codings(fields: Fields<'_>) -> Result<(), FramingError> {
 }
 
 /// Refuses `Content_Length` and `Transfer_Encoding`: gateways that turn names
-/// into variables (CGI, WSGI) read them as the real ones, and nobody else
-/// sends them.
+/// into variables (CGI, WSGI) read them as the real ones, and no honest
+/// client sends them.
 fn refuse_look_alikes(fields: Fields<'_>) -> Result<(), FramingError> {
     const LENGTH: &str = "content_length";
     const CODING: &str = "transfer_encoding";
@@ -498,7 +485,7 @@ mod tests {
     }
 
     #[test]
-    fn http_1_0_has_no_body_where_nobody_expects_one() {
+    fn http_1_0_has_no_body_where_none_is_expected() {
         for method in ["GET", "HEAD", "DELETE"] {
             let line = format!("{method} http://a/ HTTP/1.0");
             check_request(

@@ -14,8 +14,8 @@
 use std::fmt;
 
 use super::fields::{FieldSpan, Fields, Summary, is_token_byte, trim_whitespace};
-use super::lanes::{find, find_control};
 use super::start_line::{RequestLine, StatusLine, malformed, span};
+use super::swar::{find, find_control};
 use super::target::Authority;
 
 pub use super::start_line::{HeadError, Version};
@@ -51,7 +51,7 @@ pub struct HeadScanner {
     first_line: FirstLine,
     /// What the next byte belongs to; after an error there is nothing to go on
     /// with.
-    state: Result<State, HeadError>,
+    part: Result<Part, HeadError>,
     /// How many bytes have been looked at.
     at: usize,
     /// Where the start line begins, after leading empty lines. `start <= at`
@@ -71,8 +71,9 @@ enum FirstLine {
     Field,
 }
 
+/// The parts a head is scanned by.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum State {
+enum Part {
     /// A request's first byte, or the CR of an empty line before it.
     BeforeRequest,
     EmptyLineLf,
@@ -91,25 +92,25 @@ enum State {
 
 impl Default for HeadScanner {
     fn default() -> Self {
-        Self::new(FirstLine::Request(None), State::BeforeRequest)
+        Self::new(FirstLine::Request(None), Part::BeforeRequest)
     }
 }
 
 impl HeadScanner {
     /// A scanner for the head of a response.
     pub fn for_response() -> Self {
-        Self::new(FirstLine::Status(None), State::StatusLineStart)
+        Self::new(FirstLine::Status(None), Part::StatusLineStart)
     }
 
     /// A scanner for a trailer section with its blank line (RFC 9112 §7.1.2).
     pub fn for_trailers() -> Self {
-        Self::new(FirstLine::Field, State::LineStart)
+        Self::new(FirstLine::Field, Part::LineStart)
     }
 
-    fn new(first_line: FirstLine, state: State) -> Self {
+    fn new(first_line: FirstLine, part: Part) -> Self {
         Self {
             first_line,
-            state: Ok(state),
+            part: Ok(part),
             at: 0,
             start: 0,
             fields_start: 0,
@@ -130,18 +131,18 @@ impl HeadScanner {
         limits: HeadLimits,
     ) -> Result<Option<usize>, HeadError> {
         let allowed = received.get(..limits.bytes).unwrap_or(received);
-        while self.state? != State::Done && self.at < allowed.len() {
-            if self.state == Ok(State::LineStart) {
+        while self.part? != Part::Done && self.at < allowed.len() {
+            if self.part == Ok(Part::LineStart) {
                 self.take_lines(allowed);
             }
-            self.state = self.advance(allowed);
+            self.part = self.advance(allowed);
         }
-        let state = self.state?;
-        if state == State::Done {
+        let part = self.part?;
+        if part == Part::Done {
             Ok(Some(self.at))
         } else if self.at < limits.bytes {
             Ok(None)
-        } else if state == State::StartLine && self.expects_request() {
+        } else if part == Part::StartLine && self.expects_request() {
             Err(HeadError::RequestLineTooLong)
         } else {
             Err(HeadError::TooLarge)
@@ -171,22 +172,22 @@ impl HeadScanner {
     }
 
     /// Takes a run of bytes that change nothing, or else the one that does.
-    fn advance(&mut self, received: &[u8]) -> Result<State, HeadError> {
-        let state = self.state?;
-        if state == State::StatusLineStart && received.starts_with(STATUS_LINE_START) {
+    fn advance(&mut self, received: &[u8]) -> Result<Part, HeadError> {
+        let part = self.part?;
+        if part == Part::StatusLineStart && received.starts_with(STATUS_LINE_START) {
             self.at = STATUS_LINE_START.len();
-            return Ok(State::StartLine);
+            return Ok(Part::StartLine);
         }
         let rest = received.get(self.at..).unwrap_or_default();
-        let run = if matches!(state, State::StartLine | State::Value) {
+        let run = if matches!(part, Part::StartLine | Part::Value) {
             run_without_controls(rest)
-        } else if state == State::Name {
+        } else if part == Part::Name {
             run_of(rest, is_token_byte)
         } else {
             0
         };
         self.at += run;
-        if state == State::StartLine
+        if part == Part::StartLine
             && self.expects_request()
             && REQUEST_LINE_MAX < self.at - self.start
         {
@@ -194,61 +195,59 @@ impl HeadScanner {
         }
         match rest.get(run) {
             Some(&byte) => {
-                let next = self.step(state, byte, received)?;
+                let next = self.step(part, byte, received)?;
                 self.at += 1;
                 Ok(next)
             }
-            None => Ok(state),
+            None => Ok(part),
         }
     }
 
     /// What follows `byte`, the one at `self.at`. The rows are in the order of
     /// the grammar in RFC 9112 §2.1.
-    fn step(&mut self, state: State, byte: u8, received: &[u8]) -> Result<State, HeadError> {
-        match (state, byte) {
-            (State::BeforeRequest, b'\r') if self.at < 2 * EMPTY_LINES_MAX => {
-                Ok(State::EmptyLineLf)
-            }
-            (State::BeforeRequest, _) if is_token_byte(byte) => {
+    fn step(&mut self, part: Part, byte: u8, received: &[u8]) -> Result<Part, HeadError> {
+        match (part, byte) {
+            (Part::BeforeRequest, b'\r') if self.at < 2 * EMPTY_LINES_MAX => Ok(Part::EmptyLineLf),
+            (Part::BeforeRequest, _) if is_token_byte(byte) => {
                 self.start = self.at;
-                Ok(State::StartLine)
+                Ok(Part::StartLine)
             }
-            (State::BeforeRequest, _) => malformed("it does not begin with a method"),
-            (State::EmptyLineLf, b'\n') => Ok(State::BeforeRequest),
-            (State::StatusLineStart, _) => self.step_status_line_start(byte),
-            (State::StartLine, b'\r') => Ok(State::StartLineLf),
-            (State::StartLine, b'\t') if !self.expects_request() => Ok(State::StartLine),
-            (State::StartLineLf, b'\n') => self.read_start_line(received),
-            (State::LineStart, b'\r') => Ok(State::BlankLineLf),
-            (State::LineStart, _) => self.step_line_start(byte),
-            (State::Name, b':') => Ok(State::Value),
-            (State::Name, b' ' | b'\t') => malformed("whitespace after a field name"),
-            (State::Name, b'\r' | b'\n') => malformed("a field line without a colon"),
-            (State::Name, _) => malformed("a field name with a byte that is not allowed there"),
-            (State::Value, b'\t') => Ok(State::Value),
-            (State::Value, b'\r') => Ok(State::ValueLf),
-            (State::ValueLf, b'\n') => Ok(State::LineStart),
-            (State::BlankLineLf, b'\n') => Ok(State::Done),
+            (Part::BeforeRequest, _) => malformed("it does not begin with a method"),
+            (Part::EmptyLineLf, b'\n') => Ok(Part::BeforeRequest),
+            (Part::StatusLineStart, _) => self.step_status_line_start(byte),
+            (Part::StartLine, b'\r') => Ok(Part::StartLineLf),
+            (Part::StartLine, b'\t') if !self.expects_request() => Ok(Part::StartLine),
+            (Part::StartLineLf, b'\n') => self.read_start_line(received),
+            (Part::LineStart, b'\r') => Ok(Part::BlankLineLf),
+            (Part::LineStart, _) => self.step_line_start(byte),
+            (Part::Name, b':') => Ok(Part::Value),
+            (Part::Name, b' ' | b'\t') => malformed("whitespace after a field name"),
+            (Part::Name, b'\r' | b'\n') => malformed("a field line without a colon"),
+            (Part::Name, _) => malformed("a field name with a byte that is not allowed there"),
+            (Part::Value, b'\t') => Ok(Part::Value),
+            (Part::Value, b'\r') => Ok(Part::ValueLf),
+            (Part::ValueLf, b'\n') => Ok(Part::LineStart),
+            (Part::BlankLineLf, b'\n') => Ok(Part::Done),
             (_, b'\n') => malformed("a bare LF"),
-            (State::EmptyLineLf | State::StartLineLf | State::ValueLf | State::BlankLineLf, _) => {
+            (Part::EmptyLineLf | Part::StartLineLf | Part::ValueLf | Part::BlankLineLf, _) => {
                 malformed("a bare CR")
             }
-            (State::StartLine | State::Value | State::Done, _) => malformed("a control character"),
+            (Part::StartLine | Part::Value | Part::Done, _) => malformed("a control character"),
         }
     }
 
-    fn step_status_line_start(&self, byte: u8) -> Result<State, HeadError> {
+    fn step_status_line_start(&self, byte: u8) -> Result<Part, HeadError> {
         if STATUS_LINE_START.get(self.at) != Some(&byte) {
             return malformed("it does not begin with HTTP/");
         }
         if self.at + 1 < STATUS_LINE_START.len() {
-            Ok(State::StatusLineStart)
+            Ok(Part::StatusLineStart)
         } else {
-            Ok(State::StartLine)
+            Ok(Part::StartLine)
         }
     }
 
-    fn step_line_start(&mut self, byte: u8) -> Result<State, HeadError> {
+    fn step_line_start(&mut self, byte: u8) -> Result<Part, HeadError> {
         match byte {
             b' ' | b'\t' => malformed("a folded field line"),
             b':' => malformed("a field line without a name"),
@@ -259,14 +258,14 @@ impl HeadScanner {
             _ if self.fields == FIELDS_MAX => Err(HeadError::TooLarge),
             _ => {
                 self.fields += 1;
-                Ok(State::Name)
+                Ok(Part::Name)
             }
         }
     }
 
     /// Reads the start line as soon as it is there: a peer that speaks another
     /// protocol need not be waited for.
-    fn read_start_line(&mut self, received: &[u8]) -> Result<State, HeadError> {
+    fn read_start_line(&mut self, received: &[u8]) -> Result<Part, HeadError> {
         let line = received.get(self.start..self.at - 1).unwrap_or_default();
         self.fields_start = self.at + 1;
         self.first_line = match self.first_line {
@@ -274,7 +273,7 @@ impl HeadScanner {
             FirstLine::Status(_) => FirstLine::Status(Some(StatusLine::parse(line)?)),
             FirstLine::Field => FirstLine::Field,
         };
-        Ok(State::LineStart)
+        Ok(Part::LineStart)
     }
 }
 
@@ -320,7 +319,7 @@ impl HeadMemory {
     /// Notes where the fields are of the head that `scanner` has seen, and drops empty lines before it.
     /// Of every byte the scanner has approved, so nothing is judged here, only found again.
     fn read(mut self, scanner: &HeadScanner) -> Result<Self, HeadError> {
-        if scanner.state? != State::Done || scanner.at != self.bytes.len() {
+        if scanner.part? != Part::Done || scanner.at != self.bytes.len() {
             return malformed("it is not what was looked at");
         }
         self.bytes.drain(..scanner.start);

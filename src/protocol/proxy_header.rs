@@ -1,11 +1,13 @@
 //! The PROXY header, versions 1 and 2: what a balancer in front says about its client before the
 //! client's first byte (proxy-protocol.txt, sections 2.1 and 2.2).
 //!
-//! Whoever may send it may claim any address, so who that is is decided elsewhere. Anything that cannot
+//! A peer that may send it may claim any address; which peers may is decided elsewhere. Anything that cannot
 //! become a header is refused with its first wrong byte.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::str::Split;
+
+use super::decimal;
 
 /// What a header of version 2 begins with. No request does.
 const SIGNATURE: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
@@ -111,9 +113,9 @@ where
 
 /// Decimal, without a sign or zeros in front.
 fn port(text: &str) -> Option<u16> {
-    let plain = text.bytes().all(|byte| byte.is_ascii_digit());
-    let padded = text.len() > 1 && text.starts_with('0');
-    text.parse().ok().filter(|_| plain && !padded)
+    let number =
+        decimal::read(text.as_bytes()).filter(|_| text == "0" || !text.starts_with('0'))?;
+    u16::try_from(number).ok()
 }
 
 fn parse_block(received: &[u8]) -> Result<Option<ProxyHeader>, NoProxyHeader> {

@@ -5,7 +5,7 @@
 use std::fmt;
 
 use super::fields::{Span, is_token_byte};
-use super::lanes::find;
+use super::swar::find;
 
 /// The versions this proxy speaks.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

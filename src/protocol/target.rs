@@ -13,9 +13,10 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use super::cause::causes;
 use super::decimal;
-use super::lanes::find_no_target;
+use super::fields::split_before;
+use super::swar::find_no_target;
 
-pub use super::name::Name;
+pub use super::name::DnsName;
 
 const ABSOLUTE_FORM_WANTED: &str =
     "Send an absolute-form request target such as http://example.com/.";
@@ -57,7 +58,7 @@ causes! {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Host {
     /// A DNS name.
-    Name(Name),
+    Name(DnsName),
     /// An IPv4 address.
     V4(Ipv4Addr),
     /// An IPv6 address.
@@ -90,7 +91,7 @@ impl Host {
         {
             return Ok(Self::V4(address));
         }
-        Name::parse(text)
+        DnsName::parse(text)
             .map(Self::Name)
             .ok_or(TargetError::HostInvalid)
     }
@@ -246,14 +247,8 @@ impl fmt::Display for Authority {
 
 /// One to five digits: no sign, no space. Port 0 is left to [`Authority::new`].
 fn parse_port(digits: &[u8]) -> Result<u16, TargetError> {
-    if digits.len() > 5 {
-        return Err(TargetError::PortInvalid);
-    }
-    let number = digits.iter().try_fold(0_u32, |number, byte| {
-        let digit = byte.is_ascii_digit().then(|| u32::from(byte - b'0'))?;
-        Some(number * 10 + digit)
-    });
-    number
+    decimal::read(digits)
+        .filter(|_| digits.len() <= 5)
         .and_then(|number| u16::try_from(number).ok())
         .ok_or(TargetError::PortInvalid)
 }
@@ -296,13 +291,8 @@ impl<'h> RequestTarget<'h> {
             return Err(TargetError::Malformed);
         }
         let after_scheme = strip_scheme(target)?;
-        let authority_length = after_scheme
-            .iter()
-            .position(|byte| matches!(byte, b'/' | b'?'))
-            .unwrap_or(after_scheme.len());
-        let (authority, path_and_query) = after_scheme
-            .split_at_checked(authority_length)
-            .ok_or(TargetError::Malformed)?;
+        let (authority, path_and_query) =
+            split_before(after_scheme, |byte| matches!(byte, b'/' | b'?'));
         let authority = Authority::parse(strip_userinfo(authority)?, Some(80))?;
         Ok(Self::Absolute(AbsoluteForm {
             authority,
@@ -316,13 +306,7 @@ fn strip_scheme(target: &[u8]) -> Result<&[u8], TargetError> {
     if let Some((b"http://", rest)) = target.split_at_checked(b"http://".len()) {
         return Ok(rest);
     }
-    let scheme_length = target
-        .iter()
-        .position(|&byte| byte == b':')
-        .ok_or(TargetError::Malformed)?;
-    let (scheme, rest) = target
-        .split_at_checked(scheme_length)
-        .ok_or(TargetError::Malformed)?;
+    let (scheme, rest) = split_before(target, |byte| byte == b':');
     let rest = rest.strip_prefix(b"://").ok_or(TargetError::Malformed)?;
     if scheme.eq_ignore_ascii_case(b"http") {
         return Ok(rest);
@@ -347,14 +331,9 @@ fn strip_userinfo(authority: &[u8]) -> Result<&[u8], TargetError> {
     let (userinfo, host) = authority
         .split_at_checked(userinfo_length)
         .ok_or(TargetError::Malformed)?;
-    let well_formed = userinfo.iter().all(|byte| {
-        byte.is_ascii_alphanumeric()
-            || matches!(
-                byte,
-                b'-' | b'.' | b'_' | b'~' | b'%' | b':' | b'!' | b'$' | b'&'
-            )
-            || matches!(byte, b'\'' | b'(' | b')' | b'*' | b'+' | b',' | b';' | b'=')
-    });
+    let well_formed = userinfo
+        .iter()
+        .all(|byte| byte.is_ascii_alphanumeric() || b"-._~%:!$&'()*+,;=".contains(byte));
     if well_formed {
         Ok(host.get(1..).unwrap_or_default())
     } else {

@@ -8,12 +8,12 @@
 //! Not in here: the grammar and the size of the section (`head`).
 
 use super::chunked::BodyError;
-use super::fields::{Field, has_prefix, write_field};
+use super::fields::{Field, NameList, has_prefix, write_field};
 use super::head::Trailers;
 
 /// Names that mean nothing good in a trailer section, beside those that are
 /// hop-by-hop anyway (RFC 9110 §6.5.1, which lists kinds, not names).
-const REFUSED: [&str; 40] = [
+static REFUSED: NameList = NameList::new(&[
     // Framing and routing.
     "content-length",
     "forwarded",
@@ -59,7 +59,7 @@ const REFUSED: [&str; 40] = [
     "content-type",
     "trailer",
     "upgrade",
-];
+]);
 
 /// Families of names, refused for the same reasons.
 const REFUSED_PREFIXES: [&str; 3] = ["proxy-", "x-forwarded-", "sec-"];
@@ -81,7 +81,7 @@ pub(super) fn rewrite(section: &[u8], out: &mut Vec<u8>) -> Result<(), BodyError
 
 fn passes(field: &Field<'_>) -> bool {
     let has_prefix = |prefix: &&str| has_prefix(field.name, prefix);
-    !REFUSED.iter().any(|name| field.is(name)) && !REFUSED_PREFIXES.iter().any(has_prefix)
+    !REFUSED.has(field.name) && !REFUSED_PREFIXES.iter().any(has_prefix)
 }
 
 #[cfg(test)]

@@ -18,7 +18,7 @@ use crate::protocol::answer::{HopFailure, Refusal};
 use crate::protocol::credentials::Credentials;
 use crate::protocol::head::{HeadMemory, RequestHead};
 use crate::protocol::persistence::{self, Persistence};
-use crate::protocol::rewrite::{self, Form, HopConnection, MaxForwards, RequestRewrite, Via};
+use crate::protocol::rewrite::{self, Form, MaxForwards, RequestRewrite, Via};
 use crate::protocol::target::{AbsoluteForm, Authority};
 use crate::route::Route;
 
@@ -451,7 +451,6 @@ impl Exchange<'_> {
                 MaxForwards::Left(left) => Some(left),
                 MaxForwards::Absent | MaxForwards::Zero => None,
             },
-            connection: HopConnection::KeepAlive,
         };
         rewrite::request(self.head, &how, &mut out);
         self.out = out;

@@ -8,7 +8,7 @@ use http_proxy_lb::protocol::framing::{self, Framing};
 use http_proxy_lb::protocol::head::{HeadLimits, HeadScanner, RequestHead};
 use http_proxy_lb::protocol::head::{ResponseHead, Version};
 use http_proxy_lb::protocol::persistence::{CloseReason, Persistence};
-use http_proxy_lb::protocol::rewrite::{self, Form, HopConnection, KeepAlive, RequestRewrite};
+use http_proxy_lb::protocol::rewrite::{self, Form, KeepAlive, RequestRewrite};
 use http_proxy_lb::protocol::rewrite::{ResponseRewrite, SentFraming, Switch};
 use http_proxy_lb::protocol::target::RequestTarget;
 
@@ -180,7 +180,6 @@ fn forward_request(flow: &mut Flow<'_>) -> Result<bool, Refusal> {
                 via: None,
                 upgrade: upgrade.as_deref(),
                 max_forwards: None,
-                connection: HopConnection::KeepAlive,
             };
             rewrite::request(&head, &how, &mut flow.sent);
         }
