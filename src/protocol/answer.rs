@@ -1,8 +1,9 @@
-//! Answers this proxy gives itself: every cause with its status, its label,
-//! its error type (RFC 9209 §2.3) and words a person can act on.
+//! Answers this proxy gives itself: the table of causes, each with its status, its
+//! label, its error type (RFC 9209 §2.3) and words a person can act on; and the
+//! bytes that are made of it.
 //!
-//! A cause is one variant and nothing is told from a status code: metrics,
-//! log, `Proxy-Status` and body say the same thing. Nothing of a request is
+//! A cause is one row and nothing is told from a status code: metrics, log,
+//! `Proxy-Status` and body say the same thing. Nothing of a request is
 //! repeated in an answer but what TRACE asks for.
 //!
 //! Not here: whether to refuse, and whether the connection goes on.
@@ -27,6 +28,7 @@ const PROXY_AUTHENTICATE: &str =
 /// A 200 that no next hop had a part in.
 const OWN_ANSWER: (u16, &str) = (200, "proxy_internal_response");
 
+// Advice that several causes share.
 const INVALID_HTTP_SENT: &str = "The client, or a proxy before this one, sends invalid HTTP.";
 const FEWER_FIELDS: &str = "Send fewer or smaller fields (cookies, mostly).";
 const AGAIN: &str = "Send the request again.";

@@ -17,15 +17,16 @@ pub(super) struct CauseRow {
     pub(super) advice: &'static str,
 }
 
-/// Makes an enum of causes from a table, so that none can lack a column. A row is
+/// Makes an enum of causes from a table, so that none can lack a column. These are its rows: a cause, one
+/// with a detail (and an example of it), and all causes of another table.
 ///
 /// ```text
-/// Cause = status, "label", "proxy_error", "what is wrong, in a few words", "What to do.";
+/// Cause = status, "label", "proxy_error", "what is wrong", "What to do.";
+/// Cause(detail: Type = example) = status, "label", "proxy_error", "what is wrong: {detail}", "What to do.";
+/// + Cause(error: Causes) = "what is wrong: {error}";
 /// ```
 ///
-/// A cause with a detail names it, with an example, and tells it in its words. A line with `+` takes in
-/// all causes of another table. A table about next hops has a [`Symptom`](super::answer::Symptom) as its
-/// last column.
+/// In the table about next hops a [`Symptom`](super::answer::Symptom) is the last column.
 macro_rules! causes {
     (@symptoms $name:ident) => {};
     (@symptoms $name:ident $($cause:ident $symptom:ident)+) => {

@@ -36,6 +36,27 @@ mod tests {
     use super::*;
 
     #[test]
+    fn numbers_are_digits_alone_and_fit_into_64_bits() {
+        assert_eq!(read(b"0"), Some(0));
+        assert_eq!(read(b"0042"), Some(42));
+        assert_eq!(read(b"18446744073709551615"), Some(u64::MAX));
+        for text in [
+            "",
+            "+1",
+            "-1",
+            " 1",
+            "1 ",
+            "1_0",
+            "0x1",
+            "1.0",
+            "\u{ff11}",
+            "18446744073709551616",
+        ] {
+            assert_eq!(read(text.as_bytes()), None, "{text:?}");
+        }
+    }
+
+    #[test]
     fn numbers_of_any_length_are_written_as_people_write_them() {
         for number in [
             0,

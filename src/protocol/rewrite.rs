@@ -124,7 +124,7 @@ pub fn request(head: &RequestHead, how: &RequestRewrite<'_>, out: &mut Vec<u8>) 
         write_number(b"Max-Forwards", left, out);
     }
     write_hop(head.version(), how.via, how.credentials, out);
-    // That the connection is kept needs no word in HTTP/1.1.
+    // A connection that is kept needs no word in HTTP/1.1.
     if let Some(protocols) = how.upgrade {
         write_field(b"Connection", b"Upgrade", out);
         write_field(b"Upgrade", protocols, out);

@@ -59,7 +59,7 @@ pub(super) fn find_control(bytes: &[u8]) -> Option<usize> {
     })
 }
 
-/// Where the first byte stands that cannot be in the target of a request that is no fragment's.
+/// Where the first byte stands that cannot be in a request target: a space, a control, or the `#` of a fragment.
 pub(super) fn find_no_target(bytes: &[u8]) -> Option<usize> {
     find_kind(bytes, |word| {
         lanes_below(word, b' ' + 1) | lanes_with(word, 0x7f) | lanes_with(word, b'#')
