@@ -3,19 +3,18 @@
 //! The peer decides when its bytes come and what they are. [`HeadScanner`]
 //! looks at each byte once, however small the pieces are, and refuses at the
 //! first one that cannot belong to a head. [`RequestHead`] and [`ResponseHead`]
-//! are what is left: whole, well formed, and read a single time, for a second
-//! reader could read something else; `tests/properties` has one (`httparse`) that must
-//! agree. What this proxy is stricter about than the RFC demands (bare LF,
-//! folded lines), other proxies were led astray by.
+//! are what is left: whole, well formed, and read a single time, by `httparse`
+//! where the scanner found field lines. What this proxy is stricter about than
+//! the RFC demands (bare LF, folded lines), other proxies were led astray by.
 //!
 //! Not here: what the target means ([`super::target`]), how long the body is
 //! ([`super::framing`]).
 
 use std::fmt;
 
-use super::fields::{FieldSpan, Fields, Summary, is_token_byte, trim_whitespace};
+use super::fields::{FieldSpan, Fields, Span, Summary, is_token_byte};
 use super::start_line::{RequestLine, StatusLine, malformed, span};
-use super::swar::{find, find_control};
+use super::swar::find_control;
 use super::target::Authority;
 
 pub use super::start_line::{HeadError, Version};
@@ -33,8 +32,8 @@ const EMPTY_LINES_MAX: usize = 4;
 /// Every status line begins so.
 const STATUS_LINE_START: &[u8] = b"HTTP/";
 
-/// What is said if the scanner accepts fields that are not found again.
-const FIELDS_UNREADABLE: &str = "a field line that cannot be read";
+/// So many field lines are read without memory of their own.
+const FIELDS_USUAL: usize = 32;
 
 /// How large a head may be.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -316,32 +315,38 @@ impl HeadMemory {
         Fields::new(&self.bytes, &self.spans, self.summary)
     }
 
-    /// Notes where the fields are of the head that `scanner` has seen, and drops empty lines before it.
-    /// Of every byte the scanner has approved, so nothing is judged here, only found again.
+    /// Notes where the fields are of the head that `scanner` has seen, and drops empty lines before it. The
+    /// scanner has approved of every byte; if `httparse` reads other field lines than it, that is a reason
+    /// to refuse.
     fn read(mut self, scanner: &HeadScanner) -> Result<Self, HeadError> {
         if scanner.part? != Part::Done || scanner.at != self.bytes.len() {
             return malformed("it is not what was looked at");
         }
         self.bytes.drain(..scanner.start);
-        let mut at = scanner.fields_start - scanner.start;
-        for _ in 0..scanner.fields {
-            let line = self.bytes.get(at..).unwrap_or_default();
-            let (Some(colon), Some(end)) = (find(line, b':'), find(line, b'\r')) else {
-                return malformed(FIELDS_UNREADABLE);
-            };
-            let value = line.get(colon + 1..end).unwrap_or_default();
-            let blanks = run_of(value, |byte| matches!(byte, b' ' | b'\t'));
-            let value_start = at + colon + 1 + blanks;
-            self.summary.note(line.get(..colon).unwrap_or_default());
-            self.spans.push(FieldSpan {
-                name: span(at, colon)?,
-                value: span(value_start, trim_whitespace(value).len())?,
-            });
-            at += end + 2;
-        }
-        match self.bytes.get(at..) {
-            Some(b"\r\n") => Ok(self),
-            _ => malformed(FIELDS_UNREADABLE),
+        let lines = scanner.fields_start - scanner.start;
+        let lines = self.bytes.get(lines..).unwrap_or_default();
+        let (mut usual, mut many);
+        let slots = if scanner.fields <= FIELDS_USUAL {
+            usual = [httparse::EMPTY_HEADER; FIELDS_USUAL];
+            usual.get_mut(..scanner.fields).unwrap_or_default()
+        } else {
+            many = vec![httparse::EMPTY_HEADER; scanner.fields];
+            &mut many[..]
+        };
+        match httparse::parse_headers(lines, slots) {
+            Ok(httparse::Status::Complete((length, fields)))
+                if length == lines.len() && fields.len() == scanner.fields =>
+            {
+                for field in fields {
+                    self.summary.note(field.name.as_bytes());
+                    self.spans.push(FieldSpan {
+                        name: span_of(field.name.as_bytes(), &self.bytes)?,
+                        value: span_of(field.value, &self.bytes)?,
+                    });
+                }
+                Ok(self)
+            }
+            Ok(_) | Err(_) => malformed("a field line that cannot be read"),
         }
     }
 
@@ -357,6 +362,15 @@ impl fmt::Debug for HeadMemory {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.fields().fmt(f)
     }
+}
+
+/// Where `part`, which is a part of `whole`, stands in it.
+fn span_of(part: &[u8], whole: &[u8]) -> Result<Span, HeadError> {
+    let start = part.as_ptr().addr().wrapping_sub(whole.as_ptr().addr());
+    if whole.get(start..start.wrapping_add(part.len())).is_none() {
+        return malformed("a part that is not in the head");
+    }
+    span(start, part.len())
 }
 
 /// A whole and well-formed request head.
@@ -929,7 +943,7 @@ mod tests {
     /// the reader of fields behind it must never disagree.
     #[test]
     fn what_the_scanner_accepts_can_be_read() {
-        let unreadable = Some(HeadError::Malformed(FIELDS_UNREADABLE));
+        let unreadable = Some(HeadError::Malformed("a field line that cannot be read"));
         let request = b"GET http://h/ HTTP/1.1\r\nHost: h\r\nA-b:\t c d \r\nE:\r\n\r\n";
         let response = b"HTTP/1.1 200 OK\r\nA-b:\t c d \r\nE:\r\n\r\n";
         for value in 0..=255 {
