@@ -16,7 +16,7 @@
 //! - [`dial`]: an authority to a connected socket, several against each other
 //! - [`seldom`]: complaints that come once in a while
 //! - `shares`: who may ask for names, and in which order
-//! - [`shelf`]: idle connections to one upstream, kept for reuse
+//! - [`idle_pool`]: idle connections to one upstream, kept for reuse
 //! - [`sink`]: files and pipes for lines, written to without being held up
 //! - [`threads`]: named threads within the process's budget
 //! - [`tunnel`]: what follows a CONNECT or an Upgrade
@@ -29,6 +29,7 @@ pub mod conn;
 pub mod crew;
 pub mod dial;
 pub mod folder;
+pub mod idle_pool;
 pub mod memory;
 pub mod notify;
 pub mod passed;
@@ -39,7 +40,6 @@ pub mod readiness;
 pub mod resolve;
 pub mod seldom;
 mod shares;
-pub mod shelf;
 pub mod sink;
 pub mod socket;
 pub mod threads;

@@ -129,7 +129,7 @@ pub fn send(stream: &TcpStream, parts: &[IoSlice<'_>], wait: Wait) -> io::Result
 
 /// What there is on a connection over which nothing should come now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Look {
+pub enum Peeked {
     /// Nothing.
     Quiet,
     /// Bytes nobody asked for.
@@ -139,15 +139,15 @@ pub enum Look {
 }
 
 /// Looks without waiting, and without taking anything.
-pub fn look(stream: &TcpStream) -> Look {
+pub fn peek(stream: &TcpStream) -> Peeked {
     let mut byte = [0_u8; 1];
     let flags = RecvFlags::PEEK.union(RecvFlags::DONTWAIT);
     loop {
         return match recv(stream, &mut byte, flags) {
             Err(Errno::INTR) => continue,
-            Err(Errno::AGAIN) => Look::Quiet,
-            Ok((_, 0)) | Err(_) => Look::Ended,
-            Ok(_) => Look::Bytes,
+            Err(Errno::AGAIN) => Peeked::Quiet,
+            Ok((_, 0)) | Err(_) => Peeked::Ended,
+            Ok(_) => Peeked::Bytes,
         };
     }
 }
@@ -167,11 +167,11 @@ pub enum Want {
 
 /// What a socket is ready for. An error counts as both: the next call reports it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Ready {
+pub struct PollReady {
     events: u8,
 }
 
-impl Ready {
+impl PollReady {
     const READ: u8 = 1;
     const WRITE: u8 = 2;
 
@@ -195,7 +195,7 @@ pub fn wait_for(
     first: (&TcpStream, Want),
     second: (&TcpStream, Want),
     limit: Duration,
-) -> io::Result<(Ready, Ready)> {
+) -> io::Result<(PollReady, PollReady)> {
     let mut fds = [
         PollFd::new(first.0, flags(first.1)),
         PollFd::new(second.0, flags(second.1)),
@@ -215,7 +215,7 @@ pub fn wait_for(
 ///
 /// # Errors
 /// As [`wait_for`].
-pub fn wait_any(asked: &[(BorrowedFd<'_>, Want)], limit: Duration) -> io::Result<Vec<Ready>> {
+pub fn wait_any(asked: &[(BorrowedFd<'_>, Want)], limit: Duration) -> io::Result<Vec<PollReady>> {
     let mut fds: Vec<_> = asked
         .iter()
         .map(|(fd, want)| PollFd::from_borrowed_fd(*fd, flags(*want)))
@@ -233,7 +233,7 @@ pub fn wait_readable(
     fd: impl AsFd,
     wake: BorrowedFd<'_>,
     limit: Option<Duration>,
-) -> io::Result<Ready> {
+) -> io::Result<PollReady> {
     let fd = fd.as_fd();
     let mut fds = [
         PollFd::from_borrowed_fd(fd, PollFlags::IN),
@@ -257,7 +257,7 @@ pub fn is_writable(stream: &TcpStream) -> bool {
 fn is_ready(stream: &TcpStream, want: Want) -> bool {
     let mut fds = [PollFd::new(stream, flags(want))];
     let looked = poll_within(&mut fds, Some(Duration::ZERO));
-    looked.is_ok() && ready(&fds[0]) != Ready::default()
+    looked.is_ok() && ready(&fds[0]) != PollReady::default()
 }
 
 /// Whether nothing has happened for `limit` since `since`, and `can_go_on`, a look at the sockets that is
@@ -493,17 +493,17 @@ fn flags(want: Want) -> PollFlags {
     }
 }
 
-fn ready(fd: &PollFd<'_>) -> Ready {
+fn ready(fd: &PollFd<'_>) -> PollReady {
     let revents = fd.revents();
     let broken = revents.intersects(PollFlags::ERR | PollFlags::NVAL);
     let mut events = 0;
     if broken || revents.intersects(PollFlags::IN | PollFlags::HUP) {
-        events |= Ready::READ;
+        events |= PollReady::READ;
     }
     if broken || revents.intersects(PollFlags::OUT) {
-        events |= Ready::WRITE;
+        events |= PollReady::WRITE;
     }
-    Ready { events }
+    PollReady { events }
 }
 
 fn poll_within(fds: &mut [PollFd<'_>], limit: Option<Duration>) -> io::Result<()> {

@@ -19,7 +19,7 @@ use crate::balance::upstream::Lease;
 use crate::net::addresses::AddressBook;
 use crate::net::conn::{Conn, LookAround};
 use crate::net::dial::{self, DialError, Event, Goal, Race, Runner, STAGGER};
-use crate::net::shelf::{Past, Rest, UseFor};
+use crate::net::idle_pool::{LastUse, Leftover, UseFor};
 use crate::protocol::answer::{HopFailure, Refusal};
 use crate::protocol::head::ResponseHead;
 use crate::protocol::persistence::CloseReason;
@@ -204,17 +204,17 @@ impl<'a> Exchange<'a> {
         report::count_connection(lease);
         let most = self.snapshot.config.limits.upstream_idle_connections;
         let upstream = lease.upstream();
-        if let Some(shelf) = self.snapshot.shelf(upstream)
+        if let Some(idle_pool) = self.snapshot.idle_pool(upstream)
             && !upstream.vitals().is_offline()
         {
             let now = Instant::now();
-            let past = Past {
+            let last_use = LastUse {
                 use_for: UseFor::Anything,
                 client: self.client.id,
                 begun: now,
-                rest: Rest::Nothing,
+                rest: Leftover::Nothing,
             };
-            shelf.keep(conn, past, most, now);
+            idle_pool.keep(conn, last_use, most, now);
         }
     }
 

@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use super::conn::Conn;
-use super::socket::{self, Look};
+use super::socket::{self, Peeked};
 
 /// A connection idle for longer than this is not trusted with a request that cannot be repeated.
 const TRUSTED_IDLE: Duration = Duration::from_secs(1);
@@ -35,7 +35,7 @@ pub const REMEMBERED: Duration = Duration::from_secs(600);
 
 /// Idle connections to one upstream.
 #[derive(Debug, Default)]
-pub struct Shelf {
+pub struct IdlePool {
     state: Mutex<State>,
     /// Whether there ever was a stray byte: spares whoever asks the lock.
     has_strayed: AtomicBool,
@@ -53,7 +53,7 @@ struct State {
 #[derive(Debug)]
 struct Idle {
     conn: Conn,
-    past: Past,
+    past: LastUse,
     since: Instant,
 }
 
@@ -78,7 +78,7 @@ impl ClientId {
 
 /// What is known of a connection that becomes idle.
 #[derive(Clone, Copy, Debug)]
-pub struct Past {
+pub struct LastUse {
     /// What it is good for.
     pub use_for: UseFor,
     /// Who used it last.
@@ -86,7 +86,7 @@ pub struct Past {
     /// When that exchange began.
     pub begun: Instant,
     /// Whether more may come on it.
-    pub rest: Rest,
+    pub rest: Leftover,
 }
 
 /// What an idle connection is good for.
@@ -110,7 +110,7 @@ impl UseFor {
 
 /// Whether the last answer on a connection was surely its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Rest {
+pub enum Leftover {
     /// Its framing said so, or it was silent for long enough since.
     Nothing,
     /// Something may still come behind it.
@@ -141,10 +141,10 @@ pub enum Repeat {
 
 /// What was found for a request.
 #[derive(Debug)]
-pub enum Found {
+pub enum TakenConn {
     /// A connection on which nothing has happened since.
-    Idle(Conn, Rest),
-    /// Bytes nobody asked for, on one that is closed now: the caller calls [`Shelf::distrust`].
+    Idle(Conn, Leftover),
+    /// Bytes nobody asked for, on one that is closed now: the caller calls [`IdlePool::distrust`].
     Stray,
     /// No connection that it may use.
     Nothing,
@@ -159,9 +159,9 @@ pub enum Episode {
     GoesOn,
 }
 
-impl Shelf {
+impl IdlePool {
     /// Keeps a connection on which nothing is under way. If there are `most` already, the oldest leaves.
-    pub fn keep(&self, conn: Conn, past: Past, most: usize, now: Instant) {
+    pub fn keep(&self, conn: Conn, past: LastUse, most: usize, now: Instant) {
         let idle = Idle {
             conn,
             past,
@@ -173,21 +173,21 @@ impl Shelf {
 
     /// The connection used last of those that are good for the request. Those found closed are dropped
     /// on the way.
-    pub fn take(&self, wanted: &Wanted, now: Instant) -> Found {
+    pub fn take(&self, wanted: &Wanted, now: Instant) -> TakenConn {
         loop {
             let Some((idle, rest)) = self.state.lock().newest(wanted, now) else {
-                return Found::Nothing;
+                return TakenConn::Nothing;
             };
-            match socket::look(idle.conn.stream()) {
-                Look::Quiet => return Found::Idle(idle.conn, rest),
-                Look::Bytes => return Found::Stray,
-                Look::Ended => {}
+            match socket::peek(idle.conn.stream()) {
+                Peeked::Quiet => return TakenConn::Idle(idle.conn, rest),
+                Peeked::Bytes => return TakenConn::Stray,
+                Peeked::Ended => {}
             }
         }
     }
 
     /// Drops what is older than `within`, was closed by the upstream, or is more than `most`. Says whether
-    /// bytes nobody asked for were among it: the caller calls [`Shelf::distrust`].
+    /// bytes nobody asked for were among it: the caller calls [`IdlePool::distrust`].
     pub fn sweep(&self, within: Duration, most: usize, now: Instant) -> bool {
         let mut dropped = Vec::new();
         let mut strays = false;
@@ -196,9 +196,9 @@ impl Shelf {
             for idle in std::mem::take(&mut state.idle) {
                 let is_old = now.saturating_duration_since(idle.since) >= within;
                 // A look does not wait, and whoever comes meanwhile would find none of them.
-                let seen = socket::look(idle.conn.stream());
-                strays |= seen == Look::Bytes;
-                if is_old || seen != Look::Quiet {
+                let seen = socket::peek(idle.conn.stream());
+                strays |= seen == Peeked::Bytes;
+                if is_old || seen != Peeked::Quiet {
                     dropped.push(idle);
                 } else {
                     state.idle.push_back(idle);
@@ -295,7 +295,7 @@ impl State {
     }
 
     /// The newest that is good for `wanted`, and whether more may come on it.
-    fn newest(&mut self, wanted: &Wanted, now: Instant) -> Option<(Idle, Rest)> {
+    fn newest(&mut self, wanted: &Wanted, now: Instant) -> Option<(Idle, Leftover)> {
         let broke = self.broke.is_some_and(|at| is_within(REMEMBERED, at, now));
         let within = match wanted.repeat {
             Repeat::Possible => wanted.within,
@@ -306,7 +306,7 @@ impl State {
         let index = self.idle.iter().rposition(|idle| {
             idle.past.use_for.admits(wanted.target)
                 && (idle.past.client == wanted.client
-                    || is_shared && idle.rest_at(now) == Rest::Nothing)
+                    || is_shared && idle.rest_at(now) == Leftover::Nothing)
         })?;
         let found = self.idle.get(index)?;
         if !is_within(within, found.since, now) {
@@ -328,10 +328,10 @@ impl State {
 
 impl Idle {
     /// Whether more may come, if nothing did until now.
-    fn rest_at(&self, now: Instant) -> Rest {
+    fn rest_at(&self, now: Instant) -> Leftover {
         match self.past.rest {
-            Rest::Possible if is_within(QUIET, self.since, now) => Rest::Possible,
-            Rest::Possible | Rest::Nothing => Rest::Nothing,
+            Leftover::Possible if is_within(QUIET, self.since, now) => Leftover::Possible,
+            Leftover::Possible | Leftover::Nothing => Leftover::Nothing,
         }
     }
 }
@@ -354,9 +354,9 @@ mod tests {
     /// A millisecond less than [`REMEMBERED`].
     const ALMOST: Duration = Duration::from_millis(599_999);
 
-    /// A shelf whose time the test makes pass, and the far ends of what is on it.
-    struct World {
-        shelf: Shelf,
+    /// A pool whose time the test makes pass, and the far ends of what is in it.
+    struct Fixture {
+        pool: IdlePool,
         now: Instant,
         far: Vec<TcpStream>,
     }
@@ -377,17 +377,17 @@ mod tests {
         }
     }
 
-    impl World {
+    impl Fixture {
         fn new() -> Self {
             Self {
-                shelf: Shelf::default(),
+                pool: IdlePool::default(),
                 now: Instant::now(),
                 far: Vec::new(),
             }
         }
 
-        fn past(&self, client: ClientId, rest: Rest) -> Past {
-            Past {
+        fn past(&self, client: ClientId, rest: Leftover) -> LastUse {
+            LastUse {
                 use_for: UseFor::Anything,
                 client,
                 begun: self.now,
@@ -396,27 +396,27 @@ mod tests {
         }
 
         /// Keeps a new connection; returns its number.
-        fn keep(&mut self, past: Past, most: usize) -> usize {
+        fn keep(&mut self, past: LastUse, most: usize) -> usize {
             let (near, far) = pair();
             self.far.push(far);
-            self.shelf.keep(near, past, most, self.now);
+            self.pool.keep(near, past, most, self.now);
             self.far.len() - 1
         }
 
-        fn keep_of(&mut self, client: ClientId, rest: Rest) -> usize {
+        fn keep_of(&mut self, client: ClientId, rest: Leftover) -> usize {
             self.keep(self.past(client, rest), 64)
         }
 
         /// The number of the connection that is taken.
         fn take(&self, wanted: &Wanted) -> Option<usize> {
-            match self.shelf.take(wanted, self.now) {
-                Found::Idle(conn, _) => {
+            match self.pool.take(wanted, self.now) {
+                TakenConn::Idle(conn, _) => {
                     let name = conn.stream().local_addr().unwrap();
                     let mut peers = self.far.iter().map(|far| far.peer_addr().unwrap());
                     peers.position(|peer| peer == name)
                 }
-                Found::Stray => panic!("bytes nobody asked for"),
-                Found::Nothing => None,
+                TakenConn::Stray => panic!("bytes nobody asked for"),
+                TakenConn::Nothing => None,
             }
         }
 
@@ -424,7 +424,7 @@ mod tests {
             self.far[number].write_all(bytes).unwrap();
             // The bytes are on loopback, but arrival is the kernel's business: wait for it.
             let name = self.far[number].peer_addr().unwrap();
-            for idle in &self.shelf.state.lock().idle {
+            for idle in &self.pool.state.lock().idle {
                 if idle.conn.stream().local_addr().unwrap() == name {
                     idle.conn.stream().peek(&mut [0]).unwrap();
                 }
@@ -434,210 +434,213 @@ mod tests {
 
     #[test]
     fn the_last_used_connection_comes_back_first() {
-        let mut world = World::new();
+        let mut fixture = Fixture::new();
         let client = ClientId::next();
-        world.keep_of(client, Rest::Nothing);
-        let second = world.keep_of(client, Rest::Nothing);
-        assert_eq!(world.take(&wanted(ClientId::next())), Some(second));
-        assert_eq!(world.shelf.len(), 1);
+        fixture.keep_of(client, Leftover::Nothing);
+        let second = fixture.keep_of(client, Leftover::Nothing);
+        assert_eq!(fixture.take(&wanted(ClientId::next())), Some(second));
+        assert_eq!(fixture.pool.len(), 1);
     }
 
     #[test]
     fn a_connection_that_may_be_a_pipe_serves_no_other_target() {
-        let mut world = World::new();
+        let mut fixture = Fixture::new();
         let client = ClientId::next();
-        let past = Past {
+        let last_use = LastUse {
             use_for: UseFor::Target(1),
-            ..world.past(client, Rest::Nothing)
+            ..fixture.past(client, Leftover::Nothing)
         };
-        world.keep(past, 64);
+        fixture.keep(last_use, 64);
         let of_target = |target| Wanted {
             target,
             ..wanted(client)
         };
-        assert_eq!(world.take(&of_target(2)), None);
-        assert_eq!(world.take(&of_target(1)), Some(0));
+        assert_eq!(fixture.take(&of_target(2)), None);
+        assert_eq!(fixture.take(&of_target(1)), Some(0));
     }
 
     #[test]
     fn one_that_was_closed_is_passed_over_and_is_no_stray_byte() {
-        let mut world = World::new();
+        let mut fixture = Fixture::new();
         let client = ClientId::next();
-        let first = world.keep_of(client, Rest::Nothing);
+        let first = fixture.keep_of(client, Leftover::Nothing);
         let (near, far) = pair();
-        let past = world.past(client, Rest::Nothing);
-        world.shelf.keep(near, past, 64, world.now);
+        let past = fixture.past(client, Leftover::Nothing);
+        fixture.pool.keep(near, past, 64, fixture.now);
         drop(far);
-        assert_eq!(world.take(&wanted(client)), Some(first));
-        assert!(world.shelf.is_empty());
-        assert_eq!(world.shelf.distrusted_until(world.now), None);
+        assert_eq!(fixture.take(&wanted(client)), Some(first));
+        assert!(fixture.pool.is_empty());
+        assert_eq!(fixture.pool.distrusted_until(fixture.now), None);
     }
 
     #[test]
     fn unasked_bytes_are_told_and_their_connection_is_never_handed_out() {
-        let mut world = World::new();
+        let mut fixture = Fixture::new();
         let client = ClientId::next();
-        let number = world.keep_of(client, Rest::Nothing);
-        world.sends(number, b"HTTP/1.1 200 OK\r\n");
-        let found = world.shelf.take(&wanted(client), world.now);
-        assert!(matches!(found, Found::Stray), "{found:?}");
-        assert!(world.shelf.is_empty());
+        let number = fixture.keep_of(client, Leftover::Nothing);
+        fixture.sends(number, b"HTTP/1.1 200 OK\r\n");
+        let found = fixture.pool.take(&wanted(client), fixture.now);
+        assert!(matches!(found, TakenConn::Stray), "{found:?}");
+        assert!(fixture.pool.is_empty());
     }
 
     #[test]
     fn a_sweep_finds_them_too() {
-        let mut world = World::new();
+        let mut fixture = Fixture::new();
         let client = ClientId::next();
-        world.keep_of(client, Rest::Nothing);
-        assert!(!world.shelf.sweep(LONG, 64, world.now));
-        let number = world.keep_of(client, Rest::Nothing);
-        world.sends(number, b"x");
-        assert!(world.shelf.sweep(LONG, 64, world.now));
-        assert_eq!(world.take(&wanted(client)), Some(0));
+        fixture.keep_of(client, Leftover::Nothing);
+        assert!(!fixture.pool.sweep(LONG, 64, fixture.now));
+        let number = fixture.keep_of(client, Leftover::Nothing);
+        fixture.sends(number, b"x");
+        assert!(fixture.pool.sweep(LONG, 64, fixture.now));
+        assert_eq!(fixture.take(&wanted(client)), Some(0));
     }
 
     #[test]
     fn when_there_are_too_many_the_oldest_leaves() {
-        let mut world = World::new();
+        let mut fixture = Fixture::new();
         let client = ClientId::next();
-        let past = world.past(client, Rest::Nothing);
+        let past = fixture.past(client, Leftover::Nothing);
         for _ in 0..3 {
-            world.keep(past, 2);
+            fixture.keep(past, 2);
         }
-        assert_eq!(world.shelf.len(), 2);
-        assert_eq!(world.take(&wanted(client)), Some(2));
-        assert_eq!(world.take(&wanted(client)), Some(1));
-        world.keep(past, 0);
-        assert!(world.shelf.is_empty());
+        assert_eq!(fixture.pool.len(), 2);
+        assert_eq!(fixture.take(&wanted(client)), Some(2));
+        assert_eq!(fixture.take(&wanted(client)), Some(1));
+        fixture.keep(past, 0);
+        assert!(fixture.pool.is_empty());
     }
 
     #[test]
     fn a_sweep_drops_the_oldest_of_more_than_a_new_limit_allows() {
-        let mut world = World::new();
+        let mut fixture = Fixture::new();
         let client = ClientId::next();
         for _ in 0..3 {
-            world.keep_of(client, Rest::Nothing);
+            fixture.keep_of(client, Leftover::Nothing);
         }
-        world.shelf.sweep(LONG, 1, world.now);
-        assert_eq!(world.shelf.len(), 1);
-        assert_eq!(world.take(&wanted(client)), Some(2));
+        fixture.pool.sweep(LONG, 1, fixture.now);
+        assert_eq!(fixture.pool.len(), 1);
+        assert_eq!(fixture.take(&wanted(client)), Some(2));
     }
 
     #[test]
     fn one_that_is_too_old_is_neither_taken_nor_kept() {
-        let mut world = World::new();
+        let mut fixture = Fixture::new();
         let client = ClientId::next();
-        world.keep_of(client, Rest::Nothing);
-        world.now += Duration::from_secs(30);
+        fixture.keep_of(client, Leftover::Nothing);
+        fixture.now += Duration::from_secs(30);
         let wanted = Wanted {
             within: Duration::from_secs(30),
             ..wanted(client)
         };
-        assert_eq!(world.take(&wanted), None);
-        assert_eq!(world.shelf.len(), 1);
-        world.shelf.sweep(Duration::from_secs(30), 64, world.now);
-        assert!(world.shelf.is_empty());
+        assert_eq!(fixture.take(&wanted), None);
+        assert_eq!(fixture.pool.len(), 1);
+        fixture.pool.sweep(Duration::from_secs(30), 64, fixture.now);
+        assert!(fixture.pool.is_empty());
     }
 
     #[test]
     fn where_more_may_come_another_client_waits_for_silence_and_the_same_does_not() {
-        let mut world = World::new();
+        let mut fixture = Fixture::new();
         let (client, other) = (ClientId::next(), ClientId::next());
-        let number = world.keep_of(client, Rest::Possible);
-        world.now += 19 * MS;
-        assert_eq!(world.take(&wanted(other)), None);
-        assert_eq!(world.take(&wanted(client)), Some(number));
-        let number = world.keep_of(client, Rest::Possible);
-        world.now += 20 * MS;
-        assert_eq!(world.take(&wanted(other)), Some(number));
+        let number = fixture.keep_of(client, Leftover::Possible);
+        fixture.now += 19 * MS;
+        assert_eq!(fixture.take(&wanted(other)), None);
+        assert_eq!(fixture.take(&wanted(client)), Some(number));
+        let number = fixture.keep_of(client, Leftover::Possible);
+        fixture.now += 20 * MS;
+        assert_eq!(fixture.take(&wanted(other)), Some(number));
     }
 
     #[test]
     fn one_without_an_own_silence_is_passed_over_for_an_older_one() {
-        let mut world = World::new();
+        let mut fixture = Fixture::new();
         let client = ClientId::next();
-        let first = world.keep_of(client, Rest::Nothing);
-        world.keep_of(client, Rest::Possible);
-        assert_eq!(world.take(&wanted(ClientId::next())), Some(first));
+        let first = fixture.keep_of(client, Leftover::Nothing);
+        fixture.keep_of(client, Leftover::Possible);
+        assert_eq!(fixture.take(&wanted(ClientId::next())), Some(first));
     }
 
     #[test]
     fn whether_more_may_come_is_told_with_the_connection() {
-        let mut world = World::new();
+        let mut fixture = Fixture::new();
         let client = ClientId::next();
-        for (pause, expected) in [(Duration::ZERO, Rest::Possible), (20 * MS, Rest::Nothing)] {
-            world.keep_of(client, Rest::Possible);
-            world.now += pause;
-            match world.shelf.take(&wanted(client), world.now) {
-                Found::Idle(_, rest) => assert_eq!(rest, expected),
-                found @ (Found::Stray | Found::Nothing) => panic!("{found:?}"),
+        for (pause, expected) in [
+            (Duration::ZERO, Leftover::Possible),
+            (20 * MS, Leftover::Nothing),
+        ] {
+            fixture.keep_of(client, Leftover::Possible);
+            fixture.now += pause;
+            match fixture.pool.take(&wanted(client), fixture.now) {
+                TakenConn::Idle(_, rest) => assert_eq!(rest, expected),
+                found @ (TakenConn::Stray | TakenConn::Nothing) => panic!("{found:?}"),
             }
         }
     }
 
     #[test]
     fn what_cannot_be_repeated_gets_one_that_was_just_used_and_none_after_one_broke() {
-        let mut world = World::new();
+        let mut fixture = Fixture::new();
         let client = ClientId::next();
         let once = Wanted {
             repeat: Repeat::Never,
             ..wanted(client)
         };
-        world.keep_of(client, Rest::Nothing);
-        world.now += 1000 * MS;
-        assert_eq!(world.take(&once), None);
-        let second = world.keep_of(client, Rest::Nothing);
-        world.now += 999 * MS;
-        assert_eq!(world.take(&once), Some(second));
-        world.shelf.broke(world.now);
-        world.now += ALMOST;
-        let third = world.keep_of(client, Rest::Nothing);
-        assert_eq!(world.take(&once), None);
-        world.now += MS;
-        assert_eq!(world.take(&once), Some(third));
+        fixture.keep_of(client, Leftover::Nothing);
+        fixture.now += 1000 * MS;
+        assert_eq!(fixture.take(&once), None);
+        let second = fixture.keep_of(client, Leftover::Nothing);
+        fixture.now += 999 * MS;
+        assert_eq!(fixture.take(&once), Some(second));
+        fixture.pool.broke(fixture.now);
+        fixture.now += ALMOST;
+        let third = fixture.keep_of(client, Leftover::Nothing);
+        assert_eq!(fixture.take(&once), None);
+        fixture.now += MS;
+        assert_eq!(fixture.take(&once), Some(third));
     }
 
     #[test]
     fn the_first_stray_byte_ends_all_connections_those_at_work_included() {
-        let mut world = World::new();
+        let mut fixture = Fixture::new();
         let client = ClientId::next();
-        let at_work = world.past(client, Rest::Nothing);
-        world.keep_of(client, Rest::Nothing);
-        assert_eq!(world.shelf.distrust(world.now), Episode::Begins);
-        assert!(world.shelf.is_empty());
-        assert!(world.shelf.lost_trust_since(at_work.begun, world.now));
-        world.now += MS;
-        world.keep(at_work, 64);
-        assert!(world.shelf.is_empty());
+        let at_work = fixture.past(client, Leftover::Nothing);
+        fixture.keep_of(client, Leftover::Nothing);
+        assert_eq!(fixture.pool.distrust(fixture.now), Episode::Begins);
+        assert!(fixture.pool.is_empty());
+        assert!(fixture.pool.lost_trust_since(at_work.begun, fixture.now));
+        fixture.now += MS;
+        fixture.keep(at_work, 64);
+        assert!(fixture.pool.is_empty());
     }
 
     #[test]
     fn without_trust_a_connection_serves_the_client_that_used_it_last() {
-        let mut world = World::new();
+        let mut fixture = Fixture::new();
         let (client, other) = (ClientId::next(), ClientId::next());
-        world.shelf.distrust(world.now);
-        world.now += MS;
-        let number = world.keep_of(client, Rest::Nothing);
-        world.now += 1000 * MS;
-        assert_eq!(world.take(&wanted(other)), None);
-        assert_eq!(world.take(&wanted(client)), Some(number));
+        fixture.pool.distrust(fixture.now);
+        fixture.now += MS;
+        let number = fixture.keep_of(client, Leftover::Nothing);
+        fixture.now += 1000 * MS;
+        assert_eq!(fixture.take(&wanted(other)), None);
+        assert_eq!(fixture.take(&wanted(client)), Some(number));
     }
 
     #[test]
     fn trust_comes_back_ten_minutes_after_the_last_stray_byte() {
-        let mut world = World::new();
+        let mut fixture = Fixture::new();
         let (client, other) = (ClientId::next(), ClientId::next());
-        world.shelf.distrust(world.now);
-        world.now += ALMOST;
-        let number = world.keep_of(client, Rest::Nothing);
-        assert_eq!(world.shelf.distrust(world.now), Episode::GoesOn);
-        world.now += ALMOST;
-        assert_eq!(world.take(&wanted(other)), None);
-        let until = world.shelf.distrusted_until(world.now);
-        assert_eq!(until, Some(world.now + MS));
-        world.now += MS;
-        assert_eq!(world.take(&wanted(other)), Some(number));
-        assert_eq!(world.shelf.distrusted_until(world.now), None);
-        assert_eq!(world.shelf.distrust(world.now), Episode::Begins);
+        fixture.pool.distrust(fixture.now);
+        fixture.now += ALMOST;
+        let number = fixture.keep_of(client, Leftover::Nothing);
+        assert_eq!(fixture.pool.distrust(fixture.now), Episode::GoesOn);
+        fixture.now += ALMOST;
+        assert_eq!(fixture.take(&wanted(other)), None);
+        let until = fixture.pool.distrusted_until(fixture.now);
+        assert_eq!(until, Some(fixture.now + MS));
+        fixture.now += MS;
+        assert_eq!(fixture.take(&wanted(other)), Some(number));
+        assert_eq!(fixture.pool.distrusted_until(fixture.now), None);
+        assert_eq!(fixture.pool.distrust(fixture.now), Episode::Begins);
     }
 }
