@@ -150,15 +150,6 @@ pub enum TakenConn {
     Nothing,
 }
 
-/// Whether a stray byte is news.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Episode {
-    /// The upstream was trusted until now.
-    Begins,
-    /// It was not, and is not for longer.
-    GoesOn,
-}
-
 impl IdlePool {
     /// Keeps a connection on which nothing is under way. If there are `most` already, the oldest leaves.
     pub fn keep(&self, conn: Conn, past: LastUse, most: usize, now: Instant) {
@@ -241,20 +232,20 @@ impl IdlePool {
 
     /// A byte came that nobody asked for. The first one ends all connections, also those at work once
     /// their exchange is over; from then on until [`REMEMBERED`] after the last one each serves one client.
-    pub fn distrust(&self, now: Instant) -> Episode {
+    pub fn distrust(&self, now: Instant) -> bool {
         let dropped = {
             let mut state = self.state.lock();
             self.has_strayed.store(true, Ordering::Release);
             let until = now + REMEMBERED;
             if let Some(distrust) = state.distrust_at(now) {
                 state.distrust = Some(Distrust { until, ..distrust });
-                return Episode::GoesOn;
+                return false;
             }
             state.distrust = Some(Distrust { since: now, until });
             std::mem::take(&mut state.idle)
         };
         drop(dropped);
-        Episode::Begins
+        true
     }
 
     /// Until when each connection serves one client, if that is so.
@@ -606,7 +597,7 @@ mod tests {
         let client = ClientId::next();
         let at_work = fixture.past(client, Leftover::Nothing);
         fixture.keep_of(client, Leftover::Nothing);
-        assert_eq!(fixture.pool.distrust(fixture.now), Episode::Begins);
+        assert!(fixture.pool.distrust(fixture.now));
         assert!(fixture.pool.is_empty());
         assert!(fixture.pool.lost_trust_since(at_work.begun, fixture.now));
         fixture.now += MS;
@@ -633,7 +624,7 @@ mod tests {
         fixture.pool.distrust(fixture.now);
         fixture.now += ALMOST;
         let number = fixture.keep_of(client, Leftover::Nothing);
-        assert_eq!(fixture.pool.distrust(fixture.now), Episode::GoesOn);
+        assert!(!fixture.pool.distrust(fixture.now));
         fixture.now += ALMOST;
         assert_eq!(fixture.take(&wanted(other)), None);
         let until = fixture.pool.distrusted_until(fixture.now);
@@ -641,6 +632,6 @@ mod tests {
         fixture.now += MS;
         assert_eq!(fixture.take(&wanted(other)), Some(number));
         assert_eq!(fixture.pool.distrusted_until(fixture.now), None);
-        assert_eq!(fixture.pool.distrust(fixture.now), Episode::Begins);
+        assert!(fixture.pool.distrust(fixture.now));
     }
 }

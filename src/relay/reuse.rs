@@ -14,7 +14,7 @@ use crate::balance::upstream::{Lease, Upstream};
 use crate::config::limits::Limits;
 use crate::net::conn::Conn;
 use crate::net::idle_pool::{
-    Episode, IdlePool, LastUse, Leftover, REMEMBERED, Repeat, TakenConn, UseFor, Wanted,
+    IdlePool, LastUse, Leftover, REMEMBERED, Repeat, TakenConn, UseFor, Wanted,
 };
 use crate::net::socket::{self, Peeked, TICK};
 use crate::protocol::answer::HopFailure;
@@ -217,14 +217,13 @@ pub(super) fn sweep(upstream: &Upstream, idle_pool: &IdlePool, limits: &Limits) 
 /// The upstream sent a byte nobody asked for.
 fn strayed(upstream: &Upstream, idle_pool: &IdlePool) {
     count(&upstream.vitals().counters.strays);
-    match idle_pool.distrust(Instant::now()) {
-        Episode::Begins => log::warn!(
+    if idle_pool.distrust(Instant::now()) {
+        log::warn!(
             "upstream {} sent bytes nobody asked for: its connections are not shared between clients \
              for {} minutes",
             upstream.spec.name,
             REMEMBERED.as_secs() / 60
-        ),
-        Episode::GoesOn => {}
+        );
     }
 }
 
