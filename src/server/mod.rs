@@ -378,7 +378,7 @@ impl Server {
             self.wait_for_first_bytes(deadline);
         }
         self.waiter.drain();
-        self.workers.stir();
+        self.workers.ensure_watched();
         let drained = self.wait_until_quiet(deadline);
         self.end();
         drained
