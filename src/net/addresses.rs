@@ -39,18 +39,18 @@ struct Book {
     /// The name's addresses as they were told last.
     told: Option<Addresses>,
     /// The same, each once; whose turn is next comes first.
-    entries: Vec<Entry>,
+    entries: Vec<AddressEntry>,
 }
 
 #[derive(Debug)]
-struct Entry {
+struct AddressEntry {
     address: IpAddr,
-    rest: Option<Rest>,
+    rest: Option<RestPeriod>,
 }
 
 /// The rest of an address that failed.
 #[derive(Clone, Copy, Debug)]
-struct Rest {
+struct RestPeriod {
     length: Duration,
     until: Instant,
     /// When it failed.
@@ -147,7 +147,7 @@ impl Book {
         let left = before != self.entries.len();
         for address in addresses.iter() {
             if self.entry(*address).is_none() {
-                self.entries.push(Entry {
+                self.entries.push(AddressEntry {
                     address: *address,
                     rest: None,
                 });
@@ -158,7 +158,7 @@ impl Book {
 
     /// Those that are awake in their turn, then the others: whose rest ends first comes first.
     fn order(&self, now: Instant) -> Vec<IpAddr> {
-        let resting_until = |entry: &Entry| {
+        let resting_until = |entry: &AddressEntry| {
             let rest = entry.rest.filter(|rest| rest.until > now);
             rest.map(|rest| rest.until)
         };
@@ -194,7 +194,7 @@ impl Book {
             Some(rest) => (rest.length * 2).min(LONGEST_REST),
             None => FIRST_REST,
         };
-        entry.rest = Some(Rest {
+        entry.rest = Some(RestPeriod {
             length,
             until: now + length,
             since: now,
@@ -212,7 +212,7 @@ impl Book {
     }
 
     fn has_awake(&self, now: Instant) -> bool {
-        let is_awake = |entry: &Entry| entry.rest.is_none_or(|rest| rest.until <= now);
+        let is_awake = |entry: &AddressEntry| entry.rest.is_none_or(|rest| rest.until <= now);
         self.entries.iter().any(is_awake)
     }
 
@@ -221,7 +221,7 @@ impl Book {
         told.is_some_and(|told| !told.contains(&address))
     }
 
-    fn entry(&mut self, address: IpAddr) -> Option<&mut Entry> {
+    fn entry(&mut self, address: IpAddr) -> Option<&mut AddressEntry> {
         self.entries
             .iter_mut()
             .find(|entry| entry.address == address)

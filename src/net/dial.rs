@@ -87,9 +87,9 @@ pub fn dial<G: Goal>(
     let mut race = Race::new(resolver);
     race.enter(goal, deadline);
     match race.next(None, look) {
-        Event::Made(_, conn) => Ok(conn),
-        Event::Failed(_, error) => Err(error),
-        Event::Late | Event::GivenUp => Err(DialError::GivenUp),
+        RaceEvent::Made(_, conn) => Ok(conn),
+        RaceEvent::Failed(_, error) => Err(error),
+        RaceEvent::Late | RaceEvent::GivenUp => Err(DialError::GivenUp),
     }
 }
 
@@ -130,12 +130,12 @@ struct Attempt {
     begun: Instant,
     /// The time limit that the socket has.
     limit: Duration,
-    progress: Progress,
+    progress: AttemptProgress,
 }
 
 /// How far an attempt is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Progress {
+enum AttemptProgress {
     OnItsWay,
     /// It was made, or has failed.
     Settled,
@@ -144,7 +144,7 @@ enum Progress {
 
 /// What happened in a race.
 #[derive(Debug)]
-pub enum Event<G> {
+pub enum RaceEvent<G> {
     /// There is a connection.
     Made(Runner<G>, Conn),
     /// There will be none to this goal.
@@ -204,25 +204,25 @@ impl<'r, G: Goal> Race<'r, G> {
         &mut self,
         until: Option<Instant>,
         look: &mut dyn FnMut() -> LookAround,
-    ) -> Event<G> {
+    ) -> RaceEvent<G> {
         loop {
             if let Some(event) = self.advance(until) {
                 return event;
             }
             let now = Instant::now();
             if self.is_empty() || until.is_some_and(|until| until <= now) {
-                return Event::Late;
+                return RaceEvent::Late;
             }
             if now >= self.looked + TICK {
                 self.looked = now;
                 if look() == LookAround::GiveUp {
-                    return Event::GivenUp;
+                    return RaceEvent::GivenUp;
                 }
             }
             if let Err(error) = self.wait(now, until)
                 && let Some(runner) = self.runners.pop()
             {
-                return Event::Failed(runner, failed(&error).into());
+                return RaceEvent::Failed(runner, failed(&error).into());
             }
         }
     }
@@ -251,7 +251,7 @@ impl<'r, G: Goal> Race<'r, G> {
     }
 
     /// Begins what is due, and takes in what has come.
-    fn advance(&mut self, until: Option<Instant>) -> Option<Event<G>> {
+    fn advance(&mut self, until: Option<Instant>) -> Option<RaceEvent<G>> {
         for at in 0..self.runners.len() {
             let room = self.room();
             let beside = match self.runners.len() {
@@ -261,8 +261,8 @@ impl<'r, G: Goal> Race<'r, G> {
             let runner = self.runners.get_mut(at)?;
             match runner.step(self.names, room, beside) {
                 Ok(None) => {}
-                Ok(Some(conn)) => return Some(Event::Made(self.runners.swap_remove(at), conn)),
-                Err(error) => return Some(Event::Failed(self.runners.swap_remove(at), error)),
+                Ok(Some(conn)) => return Some(RaceEvent::Made(self.runners.swap_remove(at), conn)),
+                Err(error) => return Some(RaceEvent::Failed(self.runners.swap_remove(at), error)),
             }
         }
         None
@@ -307,7 +307,7 @@ impl<'r, G: Goal> Race<'r, G> {
         let attempts = attempts.flat_map(|runner| &mut runner.running);
         for (attempt, ready) in attempts.zip(seen) {
             if ready.to_write() {
-                attempt.progress = Progress::Settled;
+                attempt.progress = AttemptProgress::Settled;
             }
         }
         Ok(())
@@ -433,8 +433,8 @@ impl<G: Goal> Runner<G> {
                 begun: now,
                 limit,
                 progress: match connected {
-                    Connected::Yes => Progress::Made,
-                    Connected::NotYet => Progress::OnItsWay,
+                    Connected::Yes => AttemptProgress::Made,
+                    Connected::NotYet => AttemptProgress::OnItsWay,
                 },
             }),
             Err(error) => self.note_failure(address, now, &error),
@@ -443,7 +443,7 @@ impl<G: Goal> Runner<G> {
 
     /// The connection that was made first, if one was.
     fn arrived(&mut self, now: Instant) -> Option<Conn> {
-        let is_over = |attempt: &Attempt| attempt.progress != Progress::OnItsWay;
+        let is_over = |attempt: &Attempt| attempt.progress != AttemptProgress::OnItsWay;
         while let Some(at) = self.running.iter().position(is_over) {
             let attempt = self.running.swap_remove(at);
             let (address, begun) = (attempt.address.ip(), attempt.begun);
@@ -495,7 +495,7 @@ fn ready(attempt: Attempt) -> io::Result<Conn> {
         progress,
         begun: _,
     } = attempt;
-    if progress != Progress::Made
+    if progress != AttemptProgress::Made
         && let Some(error) = stream.take_error()?
     {
         return Err(error);
@@ -668,9 +668,9 @@ mod tests {
     }
 
     /// An authority whose addresses are remembered.
-    struct Known<'b>(Authority, &'b AddressBook);
+    struct Remembered<'b>(Authority, &'b AddressBook);
 
-    impl Goal for Known<'_> {
+    impl Goal for Remembered<'_> {
         fn authority(&self) -> &Authority {
             &self.0
         }
@@ -692,7 +692,7 @@ mod tests {
         let book = AddressBook::default();
         let name = authority(&format!("three.test:{port}"));
         for _ in 0..2 {
-            let goal = Known(name.clone(), &book);
+            let goal = Remembered(name.clone(), &book);
             let conn = dial(goal, &resolver, deadline(), &mut go_on).unwrap();
             assert_eq!(conn.dialled(), Some(all[2]));
         }
@@ -714,7 +714,10 @@ mod tests {
         let slower = authority(&format!("127.0.0.9:{never_port}"));
         race.enter(&slow, deadline());
         let late_at = race.enter(&slower, deadline());
-        assert!(matches!(race.next(Some(late_at), &mut go_on), Event::Late));
+        assert!(matches!(
+            race.next(Some(late_at), &mut go_on),
+            RaceEvent::Late
+        ));
         // There is room now, and the system asks for it again within a few seconds: the connection is made,
         // and nobody has looked.
         silent.set_nonblocking(true).unwrap();
@@ -728,7 +731,7 @@ mod tests {
         let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
         let quick = authority(&listener.local_addr().unwrap().to_string());
         race.enter(&quick, deadline());
-        let Event::Made(winner, _conn) = race.next(None, &mut go_on) else {
+        let RaceEvent::Made(winner, _conn) = race.next(None, &mut go_on) else {
             panic!("nobody won");
         };
         assert_eq!(*winner.goal, quick);
@@ -764,11 +767,14 @@ mod tests {
         let mut race = Race::new(&resolver);
         let hangs = authority("hangs.test:1");
         let late_at = race.enter(&hangs, deadline());
-        assert!(matches!(race.next(Some(late_at), &mut go_on), Event::Late));
+        assert!(matches!(
+            race.next(Some(late_at), &mut go_on),
+            RaceEvent::Late
+        ));
         let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
         let quick = authority(&listener.local_addr().unwrap().to_string());
         race.enter(&quick, deadline());
-        assert!(matches!(race.next(None, &mut go_on), Event::Made(..)));
+        assert!(matches!(race.next(None, &mut go_on), RaceEvent::Made(..)));
         drop(release);
     }
 
@@ -782,10 +788,10 @@ mod tests {
         let mut race = Race::new(&resolver);
         let target = authority("127.0.0.1:1");
         let after = |late_at: Instant| late_at.saturating_duration_since(Instant::now());
-        let usual = after(race.enter(Known(target.clone(), &book), deadline()));
+        let usual = after(race.enter(Remembered(target.clone(), &book), deadline()));
         assert!(usual > Duration::from_millis(1500), "{usual:?}");
         let unknown = AddressBook::default();
-        let usual = after(race.enter(Known(target, &unknown), deadline()));
+        let usual = after(race.enter(Remembered(target, &unknown), deadline()));
         assert!(usual <= STAGGER, "{usual:?}");
     }
 

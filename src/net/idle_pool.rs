@@ -36,22 +36,22 @@ pub const REMEMBERED: Duration = Duration::from_secs(600);
 /// Idle connections to one upstream.
 #[derive(Debug, Default)]
 pub struct IdlePool {
-    state: Mutex<State>,
+    state: Mutex<PoolState>,
     /// Whether there ever was a stray byte: spares whoever asks the lock.
     has_strayed: AtomicBool,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct PoolState {
     /// The oldest first.
-    idle: VecDeque<Idle>,
+    idle: VecDeque<IdleConn>,
     distrust: Option<Distrust>,
     /// When a reused connection last broke under a request.
     broke: Option<Instant>,
 }
 
 #[derive(Debug)]
-struct Idle {
+struct IdleConn {
     conn: Conn,
     past: LastUse,
     since: Instant,
@@ -153,7 +153,7 @@ pub enum TakenConn {
 impl IdlePool {
     /// Keeps a connection on which nothing is under way. If there are `most` already, the oldest leaves.
     pub fn keep(&self, conn: Conn, past: LastUse, most: usize, now: Instant) {
-        let idle = Idle {
+        let idle = IdleConn {
             conn,
             past,
             since: now,
@@ -204,7 +204,7 @@ impl IdlePool {
     /// Drops what leads elsewhere than to one of these addresses.
     pub fn keep_only(&self, addresses: &[IpAddr]) {
         let leads_there =
-            |idle: &Idle| idle.conn.dialled().is_none_or(|at| addresses.contains(&at));
+            |idle: &IdleConn| idle.conn.dialled().is_none_or(|at| addresses.contains(&at));
         let mut state = self.state.lock();
         let idle = std::mem::take(&mut state.idle);
         let (there, elsewhere): (VecDeque<_>, VecDeque<_>) =
@@ -270,9 +270,9 @@ impl IdlePool {
     }
 }
 
-impl State {
+impl PoolState {
     /// Returns what is to be closed.
-    fn place(&mut self, idle: Idle, most: usize, now: Instant) -> Option<Idle> {
+    fn place(&mut self, idle: IdleConn, most: usize, now: Instant) -> Option<IdleConn> {
         if most == 0 || self.lost_trust_since(idle.past.begun, now) {
             return Some(idle);
         }
@@ -286,7 +286,7 @@ impl State {
     }
 
     /// The newest that is good for `wanted`, and whether more may come on it.
-    fn newest(&mut self, wanted: &Wanted, now: Instant) -> Option<(Idle, Leftover)> {
+    fn newest(&mut self, wanted: &Wanted, now: Instant) -> Option<(IdleConn, Leftover)> {
         let broke = self.broke.is_some_and(|at| is_within(REMEMBERED, at, now));
         let within = match wanted.repeat {
             Repeat::Possible => wanted.within,
@@ -317,7 +317,7 @@ impl State {
     }
 }
 
-impl Idle {
+impl IdleConn {
     /// Whether more may come, if nothing did until now.
     fn rest_at(&self, now: Instant) -> Leftover {
         match self.past.rest {

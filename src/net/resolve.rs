@@ -24,7 +24,7 @@ use parking_lot::{Condvar, Mutex};
 
 use super::permits::one_client;
 use super::seldom::Seldom;
-use super::shares::{Asker, Lines, Name, Shares, Turn};
+use super::shares::{ClientOrSelf, HostName, LineTurn, Shares, WaitingNames};
 use super::threads;
 
 /// How long a look-up may take before nobody waits for it any more.
@@ -69,27 +69,27 @@ pub enum ResolveError {
 pub type Addresses = Arc<[IpAddr]>;
 
 /// The look-up, as a function so that tests can hang it.
-type Ask = dyn Fn(&str) -> io::Result<Vec<IpAddr>> + Send + Sync;
+type LookUpFn = dyn Fn(&str) -> io::Result<Vec<IpAddr>> + Send + Sync;
 
 /// The resolver: a cache and the threads behind it.
 #[derive(Clone)]
 pub struct Resolver {
-    shared: Arc<Shared>,
-    asker: Asker,
+    shared: Arc<ResolverState>,
+    asker: ClientOrSelf,
 }
 
-struct Shared {
-    ask: Arc<Ask>,
+struct ResolverState {
+    ask: Arc<LookUpFn>,
     /// How old a kept name gets.
     renew_after: Duration,
-    table: Mutex<Table>,
+    table: Mutex<NameTable>,
     wanted: Condvar,
 }
 
 #[derive(Default)]
-struct Table {
-    names: HashMap<Name, Entry>,
-    lines: Lines,
+struct NameTable {
+    names: HashMap<HostName, NameEntry>,
+    lines: WaitingNames,
     /// In the order in which they began; each has a thread.
     under_way: Vec<LookUp>,
     threads: usize,
@@ -98,8 +98,8 @@ struct Table {
 
 /// A name that the system is asked for.
 struct LookUp {
-    asker: Asker,
-    name: Name,
+    asker: ClientOrSelf,
+    name: HostName,
     begun: Instant,
 }
 
@@ -112,17 +112,17 @@ impl LookUp {
 
 /// A name: what is known of it, and whether it is being asked for.
 #[derive(Default)]
-struct Entry {
-    known: Option<Known>,
-    asking: Asking,
+struct NameEntry {
+    known: Option<KnownAnswer>,
+    asking: LookUpState,
     /// In a row.
     failures: u32,
-    kept: Kept,
+    kept: Renewal,
 }
 
 /// Whether a name is being asked for, and where its answer is waited for.
 #[derive(Clone, Default)]
-enum Asking {
+enum LookUpState {
     #[default]
     No,
     /// It stands in a line.
@@ -133,20 +133,20 @@ enum Asking {
 
 /// Whether a name is asked for without being wanted by anybody.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Kept {
+enum Renewal {
     #[default]
     No,
     /// From then on.
     RenewAt(Instant),
 }
 
-struct Known {
-    answer: Answer,
+struct KnownAnswer {
+    answer: LookUpAnswer,
     fresh_until: Instant,
     usable_until: Instant,
 }
 
-type Answer = Result<Addresses, ResolveError>;
+type LookUpAnswer = Result<Addresses, ResolveError>;
 
 impl std::fmt::Debug for Resolver {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -196,9 +196,9 @@ impl Resolver {
         Self::sharing(Arc::clone(&self.shared.ask), pause)
     }
 
-    fn sharing(ask: Arc<Ask>, renew_after: Duration) -> Self {
+    fn sharing(ask: Arc<LookUpFn>, renew_after: Duration) -> Self {
         Self {
-            shared: Arc::new(Shared {
+            shared: Arc::new(ResolverState {
                 ask,
                 renew_after,
                 table: Mutex::default(),
@@ -267,11 +267,11 @@ impl Resolver {
     pub fn keep<N: AsRef<str>>(&self, names: impl IntoIterator<Item = N>) {
         let mut table = self.shared.table.lock();
         for entry in table.names.values_mut() {
-            entry.kept = Kept::No;
+            entry.kept = Renewal::No;
         }
         for name in names {
             let entry = table.names.entry(name.as_ref().into()).or_default();
-            entry.kept = Kept::RenewAt(Instant::now());
+            entry.kept = Renewal::RenewAt(Instant::now());
         }
         if table.next_renewal().is_some()
             && let Err(error) = self.shared.call(&mut table)
@@ -284,13 +284,13 @@ impl Resolver {
     /// looked at again.
     fn have_asked(
         &self,
-        table: &mut Table,
+        table: &mut NameTable,
         name: &str,
         now: Instant,
     ) -> Result<(Arc<Condvar>, Instant), ResolveError> {
         let asking = table.names.get(name).map(|entry| entry.asking.clone());
         let answered = match asking.unwrap_or_default() {
-            Asking::UnderWay(answered) => {
+            LookUpState::UnderWay(answered) => {
                 let silent_at = table.silent_at(name).unwrap_or(now);
                 if silent_at <= now {
                     return Err(ResolveError::TimedOut);
@@ -298,8 +298,8 @@ impl Resolver {
                 return Ok((answered, silent_at));
             }
             // Whoever has it in line may not have a share left.
-            Asking::Waits(answered) => answered,
-            Asking::No => Arc::default(),
+            LookUpState::Waits(answered) => answered,
+            LookUpState::No => Arc::default(),
         };
         table.line_up(self.asker, name, &answered)?;
         self.shared.call(table)?;
@@ -307,11 +307,11 @@ impl Resolver {
     }
 }
 
-impl Table {
+impl NameTable {
     /// Has a name wait for a thread.
     fn line_up(
         &mut self,
-        asker: Asker,
+        asker: ClientOrSelf,
         name: &str,
         answered: &Arc<Condvar>,
     ) -> Result<(), ResolveError> {
@@ -319,9 +319,9 @@ impl Table {
             let names = &mut self.names;
             self.lines.take(|_, name| {
                 if is_wanted(names, name) {
-                    Turn::Later
+                    LineTurn::Later
                 } else {
-                    Turn::Never
+                    LineTurn::Never
                 }
             });
             if !self.lines.has_room(asker, name) {
@@ -331,26 +331,26 @@ impl Table {
         if self.names.len() >= MOST_NAMES {
             self.forget_some();
         }
-        let name = Name::from(name);
+        let name = HostName::from(name);
         self.lines.push(asker, &name);
         let entry = self.names.entry(name).or_default();
-        entry.asking = Asking::Waits(Arc::clone(answered));
+        entry.asking = LookUpState::Waits(Arc::clone(answered));
         Ok(())
     }
 
     /// Takes the next name out of the lines, if a look-up may begin.
-    fn begin(&mut self, now: Instant) -> Option<Name> {
+    fn begin(&mut self, now: Instant) -> Option<HostName> {
         let names = &mut self.names;
         let shares = shares(&self.under_way, now);
         let next = self.lines.take(|asker, name| match is_wanted(names, name) {
-            true if shares.admits(asker, name) => Turn::Now,
-            true => Turn::Later,
-            false => Turn::Never,
+            true if shares.admits(asker, name) => LineTurn::Now,
+            true => LineTurn::Later,
+            false => LineTurn::Never,
         });
         let (asker, name) = next?;
         let entry = self.names.get_mut(&name)?;
-        if let Asking::Waits(answered) = std::mem::take(&mut entry.asking) {
-            entry.asking = Asking::UnderWay(answered);
+        if let LookUpState::Waits(answered) = std::mem::take(&mut entry.asking) {
+            entry.asking = LookUpState::UnderWay(answered);
         }
         self.under_way.push(LookUp {
             asker,
@@ -361,7 +361,7 @@ impl Table {
     }
 
     /// A thread has asked.
-    fn end(&mut self, name: &Name, answer: Answer, renew_after: Duration) {
+    fn end(&mut self, name: &HostName, answer: LookUpAnswer, renew_after: Duration) {
         let now = Instant::now();
         let is_silent = self.silent_at(name).is_some_and(|at| at <= now);
         self.under_way.retain(|look_up| look_up.name != *name);
@@ -372,8 +372,10 @@ impl Table {
         }
         entry.renew_after(renew_after, now);
         match std::mem::take(&mut entry.asking) {
-            Asking::Waits(answered) | Asking::UnderWay(answered) => drop(answered.notify_all()),
-            Asking::No => {}
+            LookUpState::Waits(answered) | LookUpState::UnderWay(answered) => {
+                answered.notify_all();
+            }
+            LookUpState::No => {}
         }
     }
 
@@ -398,8 +400,8 @@ impl Table {
     /// Makes room for names: expired ones are dropped, then all that nobody asks for at the moment.
     fn forget_some(&mut self) {
         let now = Instant::now();
-        let is_fresh = |known: &Known| known.fresh_until > now;
-        let is_needed = |entry: &Entry| entry.asking.is_asked() || entry.kept != Kept::No;
+        let is_fresh = |known: &KnownAnswer| known.fresh_until > now;
+        let is_needed = |entry: &NameEntry| entry.asking.is_asked() || entry.kept != Renewal::No;
         self.names
             .retain(|_, entry| is_needed(entry) || entry.known.as_ref().is_some_and(is_fresh));
         if self.names.len() >= MOST_NAMES {
@@ -411,8 +413,8 @@ impl Table {
     fn next_renewal(&self) -> Option<Instant> {
         let entries = self.names.values().filter(|entry| !entry.asking.is_asked());
         let at = entries.filter_map(|entry| match entry.kept {
-            Kept::No => None,
-            Kept::RenewAt(at) => Some(at),
+            Renewal::No => None,
+            Renewal::RenewAt(at) => Some(at),
         });
         at.min()
     }
@@ -420,8 +422,8 @@ impl Table {
     /// Lines up the kept names whose time has come.
     fn renew(&mut self, now: Instant) {
         for (name, entry) in &mut self.names {
-            if matches!(entry.kept, Kept::RenewAt(at) if at <= now) && !entry.asking.is_asked() {
-                entry.asking = Asking::Waits(Arc::default());
+            if matches!(entry.kept, Renewal::RenewAt(at) if at <= now) && !entry.asking.is_asked() {
+                entry.asking = LookUpState::Waits(Arc::default());
                 self.lines.push(None, name);
             }
         }
@@ -430,17 +432,17 @@ impl Table {
 
 /// Whether a name that stands in a line is still to be asked for: nobody may wait for it any more, or a
 /// thread may ask already because it stood in another line, too.
-fn is_wanted(names: &mut HashMap<Name, Entry>, name: &str) -> bool {
+fn is_wanted(names: &mut HashMap<HostName, NameEntry>, name: &str) -> bool {
     let Some(entry) = names.get_mut(name) else {
         return false;
     };
-    let Asking::Waits(answered) = &entry.asking else {
+    let LookUpState::Waits(answered) = &entry.asking else {
         return false;
     };
     let is_renewed = matches!(&entry.known, Some(known) if known.answer.is_ok());
-    let is_wanted = is_renewed || entry.kept != Kept::No || Arc::strong_count(answered) > 1;
+    let is_wanted = is_renewed || entry.kept != Renewal::No || Arc::strong_count(answered) > 1;
     if !is_wanted {
-        entry.asking = Asking::No;
+        entry.asking = LookUpState::No;
     }
     is_wanted
 }
@@ -457,9 +459,9 @@ fn shares(under_way: &[LookUp], now: Instant) -> Shares<'_> {
     shares
 }
 
-impl Shared {
+impl ResolverState {
     /// Has somebody look at what is to be asked for.
-    fn call(self: &Arc<Self>, table: &mut Table) -> Result<(), ResolveError> {
+    fn call(self: &Arc<Self>, table: &mut NameTable) -> Result<(), ResolveError> {
         if table.idle > 0 {
             self.wanted.notify_one();
             return Ok(());
@@ -525,7 +527,7 @@ impl Shared {
         }
     }
 
-    fn ask(&self, name: &str) -> Answer {
+    fn ask(&self, name: &str) -> LookUpAnswer {
         // A thread that is gone would be waited for.
         let asked = catch_unwind(AssertUnwindSafe(|| (self.ask)(name)));
         match asked.unwrap_or_else(|_panic| Err(io::Error::other("the look-up panicked"))) {
@@ -539,7 +541,7 @@ impl Shared {
     }
 }
 
-impl Asking {
+impl LookUpState {
     fn is_asked(&self) -> bool {
         match self {
             Self::No => false,
@@ -548,9 +550,9 @@ impl Asking {
     }
 }
 
-impl Entry {
+impl NameEntry {
     /// Takes an answer in. A failure does not replace addresses that can still be used.
-    fn learn(&mut self, answer: Answer, now: Instant) {
+    fn learn(&mut self, answer: LookUpAnswer, now: Instant) {
         self.failures = match &answer {
             Ok(_) => 0,
             Err(_) => self.failures.saturating_add(1),
@@ -565,14 +567,14 @@ impl Entry {
                 known.fresh_until = again;
             }
             (known, Ok(addresses)) => {
-                *known = Some(Known {
+                *known = Some(KnownAnswer {
                     answer: Ok(addresses),
                     fresh_until: again,
                     usable_until: now + KEEP_STALE,
                 });
             }
             (known, failure @ Err(_)) => {
-                *known = Some(Known {
+                *known = Some(KnownAnswer {
                     answer: failure,
                     fresh_until: again,
                     usable_until: again,
@@ -584,7 +586,7 @@ impl Entry {
     /// Notes when a kept name is asked for again: after `pause`, or, if there was no address, sooner and
     /// less and less often.
     fn renew_after(&mut self, pause: Duration, now: Instant) {
-        if self.kept == Kept::No {
+        if self.kept == Renewal::No {
             return;
         }
         let pause = if self.failures == 0 {
@@ -592,7 +594,7 @@ impl Entry {
         } else {
             self.growing_pause()
         };
-        self.kept = Kept::RenewAt(now + pause);
+        self.kept = Renewal::RenewAt(now + pause);
     }
 
     /// Longer after each failure.
@@ -665,15 +667,15 @@ mod tests {
 
     #[test]
     fn a_kept_name_without_an_address_is_asked_for_less_and_less_often() {
-        let mut entry = Entry {
-            kept: Kept::RenewAt(Instant::now()),
-            ..Entry::default()
+        let mut entry = NameEntry {
+            kept: Renewal::RenewAt(Instant::now()),
+            ..NameEntry::default()
         };
         let mut last = Instant::now();
         for _ in 0..5 {
             entry.learn(Err(ResolveError::NoAddress), Instant::now());
             entry.renew_after(KEEP, Instant::now());
-            let Kept::RenewAt(at) = entry.kept else {
+            let Renewal::RenewAt(at) = entry.kept else {
                 panic!("it is kept");
             };
             assert!(at > last + KEEP_FAILURE / 2);
@@ -685,16 +687,16 @@ mod tests {
 
     #[test]
     fn kept_names_stay_when_the_table_is_full() {
-        let mut table = Table::default();
-        let kept = Entry {
-            kept: Kept::RenewAt(Instant::now()),
-            ..Entry::default()
+        let mut table = NameTable::default();
+        let kept = NameEntry {
+            kept: Renewal::RenewAt(Instant::now()),
+            ..NameEntry::default()
         };
         table.names.insert("kept.test".into(), kept);
         for number in 0..MOST_NAMES {
             table
                 .names
-                .insert(format!("{number}.test").into(), Entry::default());
+                .insert(format!("{number}.test").into(), NameEntry::default());
         }
         table.forget_some();
         assert_eq!(table.names.len(), 1);
@@ -723,7 +725,7 @@ mod tests {
 
     #[test]
     fn known_addresses_outlive_a_name_server_that_fails() {
-        let mut entry = Entry::default();
+        let mut entry = NameEntry::default();
         let addresses: Addresses = vec![IpAddr::from([192, 0, 2, 1])].into();
         let now = Instant::now();
         entry.learn(Ok(Arc::clone(&addresses)), now);
@@ -862,7 +864,7 @@ mod tests {
 
     #[test]
     fn a_name_whose_server_is_silent_is_asked_for_less_and_less_often() {
-        let (mut entry, now) = (Entry::default(), Instant::now());
+        let (mut entry, now) = (NameEntry::default(), Instant::now());
         let pauses = [2, 4, 8, 16, 32, 32].map(|expected| {
             entry.learn(Err(ResolveError::TimedOut), now);
             let known = entry.known.as_ref().unwrap();

@@ -19,10 +19,10 @@ const MOST_WAITING: usize = 1024;
 const DOMAIN_SHARE: usize = 3;
 
 /// Who asks, by [`super::permits::one_client`]; `None`: this program itself.
-pub(super) type Asker = Option<IpAddr>;
+pub(super) type ClientOrSelf = Option<IpAddr>;
 
 /// A name, shared by all who know it.
-pub(super) type Name = Arc<str>;
+pub(super) type HostName = Arc<str>;
 
 /// Whether somebody who has `of_asker` of `most`, for a domain that has `of_domain`, may have one more when
 /// all together have `held`. What one has is never more than what is left free, so alone one gets half, two
@@ -44,20 +44,20 @@ fn domain(name: &str) -> &str {
 #[derive(Debug, Default)]
 pub(super) struct Shares<'n> {
     held: usize,
-    of_askers: HashMap<Asker, usize>,
+    of_askers: HashMap<ClientOrSelf, usize>,
     of_domains: HashMap<&'n str, usize>,
 }
 
 impl<'n> Shares<'n> {
     /// Whether one more may begin.
-    pub(super) fn admits(&self, asker: Asker, name: &str) -> bool {
+    pub(super) fn admits(&self, asker: ClientOrSelf, name: &str) -> bool {
         let of_asker = self.of_askers.get(&asker).copied().unwrap_or(0);
         let of_domain = self.of_domains.get(domain(name)).copied().unwrap_or(0);
         admits(MOST_LOOK_UPS, self.held, (of_asker, of_domain))
     }
 
     /// Counts one.
-    pub(super) fn add(&mut self, asker: Asker, name: &'n str) {
+    pub(super) fn add(&mut self, asker: ClientOrSelf, name: &'n str) {
         self.held += 1;
         *self.of_askers.entry(asker).or_insert(0) += 1;
         *self.of_domains.entry(domain(name)).or_insert(0) += 1;
@@ -66,20 +66,20 @@ impl<'n> Shares<'n> {
 
 /// The names that wait, in a line for each who asks. A name may stand in several.
 #[derive(Debug, Default)]
-pub(super) struct Lines {
+pub(super) struct WaitingNames {
     /// None of them is empty. The first has its turn next.
-    lines: VecDeque<Line>,
+    lines: VecDeque<AskerLine>,
 }
 
 #[derive(Debug)]
-struct Line {
-    asker: Asker,
-    names: VecDeque<Name>,
+struct AskerLine {
+    asker: ClientOrSelf,
+    names: VecDeque<HostName>,
 }
 
 /// What is to become of a name that waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Turn {
+pub(super) enum LineTurn {
     /// It is its turn.
     Now,
     /// Others are to be first.
@@ -88,7 +88,7 @@ pub(super) enum Turn {
     Never,
 }
 
-impl Lines {
+impl WaitingNames {
     /// How many wait.
     pub(super) fn len(&self) -> usize {
         self.lines.iter().map(|line| line.names.len()).sum()
@@ -100,7 +100,7 @@ impl Lines {
     }
 
     /// Whether `asker` may have another name wait. Our own names are as many as the file says.
-    pub(super) fn has_room(&self, asker: Asker, name: &str) -> bool {
+    pub(super) fn has_room(&self, asker: ClientOrSelf, name: &str) -> bool {
         if asker.is_none() {
             return true;
         }
@@ -111,12 +111,12 @@ impl Lines {
     }
 
     /// Puts a name at the end of the line of `asker`, if it does not stand there.
-    pub(super) fn push(&mut self, asker: Asker, name: &Name) {
+    pub(super) fn push(&mut self, asker: ClientOrSelf, name: &HostName) {
         let at = self.lines.iter().position(|line| line.asker == asker);
         match at.and_then(|at| self.lines.get_mut(at)) {
             Some(line) if line.names.contains(name) => {}
             Some(line) => line.names.push_back(Arc::clone(name)),
-            None => self.lines.push_back(Line {
+            None => self.lines.push_back(AskerLine {
                 asker,
                 names: VecDeque::from([Arc::clone(name)]),
             }),
@@ -127,16 +127,16 @@ impl Lines {
     /// turn will never come are dropped on the way.
     pub(super) fn take(
         &mut self,
-        mut turn: impl FnMut(Asker, &str) -> Turn,
-    ) -> Option<(Asker, Name)> {
+        mut turn: impl FnMut(ClientOrSelf, &str) -> LineTurn,
+    ) -> Option<(ClientOrSelf, HostName)> {
         let mut taken = None;
         for line in &mut self.lines {
             let mut at = 0;
             while let (None, Some(name)) = (&taken, line.names.get(at)) {
                 match turn(line.asker, name) {
-                    Turn::Later => at += 1,
-                    Turn::Never => drop(line.names.remove(at)),
-                    Turn::Now => taken = line.names.remove(at).map(|name| (line.asker, name)),
+                    LineTurn::Later => at += 1,
+                    LineTurn::Never => drop(line.names.remove(at)),
+                    LineTurn::Now => taken = line.names.remove(at).map(|name| (line.asker, name)),
                 }
             }
             if taken.is_some() {
@@ -153,7 +153,7 @@ impl Lines {
         taken
     }
 
-    fn line(&self, asker: Asker) -> Option<&Line> {
+    fn line(&self, asker: ClientOrSelf) -> Option<&AskerLine> {
         self.lines.iter().find(|line| line.asker == asker)
     }
 }
@@ -167,7 +167,7 @@ mod tests {
     }
 
     /// How many look-ups begin of as many as `askers` want, each in a domain of its own or all in one.
-    fn begun(askers: &[Asker], zone: Option<&str>) -> usize {
+    fn begun(askers: &[ClientOrSelf], zone: Option<&str>) -> usize {
         let names: Vec<String> = (0..1000)
             .map(|number| match zone {
                 Some(zone) => format!("n{number}.{zone}"),
@@ -188,14 +188,14 @@ mod tests {
     fn one_who_asks_gets_half_and_there_is_always_something_left_for_the_next() {
         assert_eq!(begun(&[Some(address(1))], None), 32);
         assert_eq!(begun(&[Some(address(1)), Some(address(2))], None), 43);
-        let many: Vec<Asker> = (0..20).map(|last| Some(address(last))).collect();
+        let many: Vec<ClientOrSelf> = (0..20).map(|last| Some(address(last))).collect();
         assert_eq!(begun(&many, None), 61);
     }
 
     #[test]
     fn one_domain_gets_a_quarter_however_many_ask() {
         assert_eq!(begun(&[Some(address(1))], Some("silent.test")), 16);
-        let many: Vec<Asker> = (0..200).map(|last| Some(address(last))).collect();
+        let many: Vec<ClientOrSelf> = (0..200).map(|last| Some(address(last))).collect();
         assert_eq!(begun(&many, Some("a.silent.test")), 16);
     }
 
@@ -211,15 +211,18 @@ mod tests {
         }
     }
 
-    fn lines(waiting: &[(u8, &str)]) -> Lines {
-        let mut lines = Lines::default();
+    fn lines(waiting: &[(u8, &str)]) -> WaitingNames {
+        let mut lines = WaitingNames::default();
         for (asker, name) in waiting {
-            lines.push(Some(address(*asker)), &Name::from(*name));
+            lines.push(Some(address(*asker)), &HostName::from(*name));
         }
         lines
     }
 
-    fn take_all(lines: &mut Lines, mut turn: impl FnMut(Asker, &str) -> Turn) -> Vec<String> {
+    fn take_all(
+        lines: &mut WaitingNames,
+        mut turn: impl FnMut(ClientOrSelf, &str) -> LineTurn,
+    ) -> Vec<String> {
         let taken = std::iter::from_fn(|| lines.take(&mut turn));
         taken.map(|(_, name)| name.to_string()).collect()
     }
@@ -228,7 +231,7 @@ mod tests {
     fn the_lines_take_turns_however_long_they_are() {
         let mut lines = lines(&[(1, "a1"), (1, "a2"), (1, "a3"), (2, "b1"), (3, "c1")]);
         assert_eq!(
-            take_all(&mut lines, |_, _| Turn::Now),
+            take_all(&mut lines, |_, _| LineTurn::Now),
             ["a1", "b1", "c1", "a2", "a3"]
         );
         assert!(lines.is_empty());
@@ -238,8 +241,8 @@ mod tests {
     fn whoever_has_a_share_waits_and_holds_nobody_up() {
         let mut lines = lines(&[(1, "a1"), (2, "hangs"), (2, "b2")]);
         let turn = |asker, name: &str| match (asker == Some(address(1)), name) {
-            (true, _) | (_, "hangs") => Turn::Later,
-            (false, _) => Turn::Now,
+            (true, _) | (_, "hangs") => LineTurn::Later,
+            (false, _) => LineTurn::Now,
         };
         assert_eq!(take_all(&mut lines, turn), ["b2"]);
         assert_eq!(lines.len(), 2);
@@ -248,7 +251,7 @@ mod tests {
     #[test]
     fn what_nobody_wants_any_more_takes_no_place() {
         let mut lines = lines(&[(1, "a1"), (1, "a2"), (2, "b1")]);
-        assert_eq!(take_all(&mut lines, |_, _| Turn::Never), [""; 0]);
+        assert_eq!(take_all(&mut lines, |_, _| LineTurn::Never), [""; 0]);
         assert_eq!(lines.len(), 0);
     }
 
@@ -260,11 +263,11 @@ mod tests {
     #[test]
     fn nobody_has_all_places_in_the_queue() {
         let fill = |askers: u8, name: &dyn Fn(usize) -> String| {
-            let mut lines = Lines::default();
+            let mut lines = WaitingNames::default();
             for number in 0..2 * MOST_WAITING {
                 let last = (number % usize::from(askers)).to_le_bytes()[0];
                 let asker = Some(address(last));
-                let name = Name::from(name(number));
+                let name = HostName::from(name(number));
                 if lines.has_room(asker, &name) {
                     lines.push(asker, &name);
                 }

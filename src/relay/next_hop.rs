@@ -18,7 +18,7 @@ use crate::balance::reason::Doubt;
 use crate::balance::upstream::Lease;
 use crate::net::addresses::AddressBook;
 use crate::net::conn::{Conn, LookAround};
-use crate::net::dial::{self, DialError, Event, Goal, Race, Runner, STAGGER};
+use crate::net::dial::{self, DialError, Goal, Race, RaceEvent, Runner, STAGGER};
 use crate::net::idle_pool::{LastUse, Leftover, UseFor};
 use crate::protocol::answer::{HopFailure, Refusal};
 use crate::protocol::head::ResponseHead;
@@ -104,8 +104,8 @@ impl<'a> Exchange<'a> {
                 && !self.has_dialled_enough(dialling.elapsed());
             let until = may_join.then_some(join_at);
             match race.next(until, &mut || self.look()) {
-                Event::Made(winner, conn) => return Ok(self.win(race, winner, conn)),
-                Event::Late => match self.another_upstream() {
+                RaceEvent::Made(winner, conn) => return Ok(self.win(race, winner, conn)),
+                RaceEvent::Late => match self.another_upstream() {
                     Some(lease) => match self.join(&mut race, lease, reuse) {
                         ControlFlow::Continue(late_at) => join_at = late_at,
                         ControlFlow::Break(hop) => {
@@ -115,7 +115,7 @@ impl<'a> Exchange<'a> {
                     },
                     None => join_at = Instant::now() + STAGGER,
                 },
-                Event::Failed(loser, DialError::Failed(HopFailure::LocalExhaustion))
+                RaceEvent::Failed(loser, DialError::Failed(HopFailure::LocalExhaustion))
                     if race.is_empty() && !has_cleared =>
                 {
                     // The descriptors of idle connections are needed.
@@ -123,7 +123,7 @@ impl<'a> Exchange<'a> {
                     self.snapshot.clear_shelves();
                     race.enter(loser.goal, loser.deadline);
                 }
-                Event::Failed(loser, error) => {
+                RaceEvent::Failed(loser, error) => {
                     let failed = self.lose(&loser, error);
                     if race.is_empty() {
                         self.course.dialled_in_vain += dialling.elapsed();
@@ -133,7 +133,7 @@ impl<'a> Exchange<'a> {
                     report::count_attempt::<()>(loser.goal.lease.upstream().vitals(), &Err(failed));
                     join_at = Instant::now();
                 }
-                Event::GivenUp => {
+                RaceEvent::GivenUp => {
                     self.leave(&race);
                     return Err(self.given_up());
                 }
