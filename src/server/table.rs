@@ -148,20 +148,6 @@ impl<W: Waits> SlotTable<W> {
         Slot(index)
     }
 
-    /// The slot of a connection that has it by nature; what happens there is noted from now on.
-    pub(super) fn open(&mut self, slot: Slot) {
-        while self.entries.len() <= slot.0 {
-            self.entries.push(TableEntry {
-                state: EntryState::Away(PendingEvent::None),
-                alarm: None,
-            });
-        }
-        if let Some(entry) = self.entries.get_mut(slot.0) {
-            // Another connection had it before.
-            entry.state = EntryState::Away(PendingEvent::None);
-        }
-    }
-
     /// The connection comes back to its slot and waits, until something happens or `until`.
     ///
     /// # Errors
@@ -325,6 +311,12 @@ impl<W: Waits> SlotTable<W> {
             EntryState::Waiting { what, .. } => Some((Slot(index), what)),
             EntryState::Vacant | EntryState::Away(_) => None,
         })
+    }
+
+    /// How many slots there are, vacant ones included.
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.entries.len()
     }
 
     /// How many wait that hold no permit.

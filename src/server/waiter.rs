@@ -2,8 +2,8 @@
 //!
 //! A new connection may wait here for its first byte, a kept-alive one for its next request, one whose
 //! head is incomplete for the rest of it, and one that was answered for the last time until its client
-//! is done sending. An exchange whose next hop was asked and has not answered waits here, too, by the
-//! descriptor of that connection. Each has a deadline.
+//! is done sending. An exchange whose next hop was asked and has not answered waits here, too, in the slot
+//! of that connection. Each has a deadline.
 //!
 //! It has no thread of its own: whoever has nothing better to do keeps the [`WatchGuard`], mostly a worker
 //! without a request (see [`super::workers`]), which then serves what it found ready without any other
@@ -19,15 +19,15 @@
 use std::io;
 use std::os::fd::AsRawFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Registry, Token};
 use parking_lot::{Mutex, MutexGuard};
 
-use crate::net::conn::{Conn, Watched};
+use crate::net::conn::{Conn, GiveBack, WatchedSlot};
 use crate::net::seldom::Seldom;
 use crate::net::socket::{self, Received, Wait};
 use crate::protocol::answer::Refusal;
@@ -57,7 +57,7 @@ const WAKE: Token = Token(0);
 const DOOR: Token = Token(1);
 /// The token of the connection at the first slot.
 const FIRST: usize = 2;
-/// The token of the connection to a next hop whose descriptor is the first.
+/// The token of the connection to a next hop at the first slot.
 const HOPS: usize = 1 << (usize::BITS - 2);
 /// Events taken from the system at once.
 const EVENTS: usize = 1024;
@@ -84,7 +84,8 @@ pub(super) struct Waiter {
 #[derive(Debug)]
 struct Held {
     table: SlotTable<Parked>,
-    /// Exchanges whose next hops have not answered yet, by the descriptors of those.
+    /// Exchanges whose next hops have not answered yet. A slot belongs to the connection to the next hop,
+    /// and is kept from one exchange to the next.
     hops: SlotTable<AwaitingAnswer>,
     /// When the watch in progress ends by itself; `None`: it does not.
     wakes_at: Option<Instant>,
@@ -121,6 +122,13 @@ pub(super) struct AwaitingAnswer {
     /// That of its client.
     pub(super) slot: Option<Slot>,
     pub(super) ticket: Ticket,
+}
+
+impl GiveBack for Waiter {
+    fn give_back(&self, number: usize) {
+        let left = self.held.lock().hops.leave(Slot(number));
+        drop(left);
+    }
 }
 
 impl Waits for AwaitingAnswer {
@@ -235,7 +243,7 @@ impl Waiter {
 
     /// Holds an exchange until its next hop says something, or until it is time to see whether there is
     /// still a point in waiting.
-    pub(super) fn set_aside(&self, mut waiting: AwaitingAnswer) -> Result<(), Back> {
+    pub(super) fn set_aside(self: &Arc<Self>, mut waiting: AwaitingAnswer) -> Result<(), Back> {
         let until = waiting.asked.until();
         let Some(slot) = self.slot_of_hop(waiting.asked.hop()) else {
             return Err(Back::Unwatched(waiting));
@@ -251,32 +259,33 @@ impl Waiter {
         Ok(())
     }
 
-    /// Where a next hop has its slot; it is watched from now on.
-    fn slot_of_hop(&self, conn: &mut Conn) -> Option<Slot> {
-        let fd = conn.stream().as_raw_fd();
-        let slot = Slot(usize::try_from(fd).ok()?);
-        if conn.watched() == Watched::No {
-            self.held.lock().hops.open(slot);
-            let token = Token(HOPS + slot.0);
-            let registered = self
-                .registry
-                .register(&mut SourceFd(&fd), token, Interest::READABLE);
-            if let Err(error) = registered {
-                log::debug!("a next hop cannot be watched: {error}");
-                return None;
-            }
-            conn.set_watched(Watched::Yes);
+    /// The slot of a next hop, which is watched from now on until its connection is closed.
+    fn slot_of_hop(self: &Arc<Self>, conn: &mut Conn) -> Option<Slot> {
+        if let Some(number) = conn.watched_as() {
+            return Some(Slot(number));
         }
+        let slot = self.held.lock().hops.admit();
+        let waiter: Weak<Self> = Arc::downgrade(self);
+        let watched = WatchedSlot::new(slot.0, waiter);
+        let fd = conn.stream().as_raw_fd();
+        let token = Token(HOPS + slot.0);
+        let registered = self
+            .registry
+            .register(&mut SourceFd(&fd), token, Interest::READABLE);
+        if let Err(error) = registered {
+            log::debug!("a next hop cannot be watched: {error}");
+            return None;
+        }
+        conn.set_watched(Some(watched));
         Some(slot)
     }
 
-    /// From now on events of a next hop are somebody else's business.
+    /// From now on the watch has nothing to do with the events of a next hop.
     pub(super) fn dismiss_hop(&self, conn: &mut Conn) {
-        if conn.watched() == Watched::No {
-            return;
+        if conn.watched_as().is_some() {
+            self.unwatch(conn);
+            conn.set_watched(None);
         }
-        self.unwatch(conn);
-        conn.set_watched(Watched::No);
     }
 
     /// From now on events of `client` are somebody else's business.
@@ -355,7 +364,10 @@ impl Waiter {
             WaiterStage::Draining { until: last, .. } if what.is_unfinished() => until.min(last),
             WaiterStage::Draining { .. } if !what.is_idle() => until,
             WaiterStage::Draining { .. } | WaiterStage::Ended => {
-                held.table.leave(slot);
+                let left = held.table.leave(slot);
+                // What is dropped may give back a slot, too.
+                drop(held);
+                drop(left);
                 return None;
             }
         };
@@ -591,8 +603,8 @@ impl WatchGuard<'_> {
             } else {
                 SocketEvent::Readable
             };
-            if let Some(fd) = event.token().0.checked_sub(HOPS) {
-                let stirred = held.hops.on_event(Slot(fd), what_happened);
+            if let Some(index) = event.token().0.checked_sub(HOPS) {
+                let stirred = held.hops.on_event(Slot(index), what_happened);
                 found.answers.extend(stirred.map(|(waiting, _)| waiting));
                 continue;
             }
@@ -657,7 +669,8 @@ fn read_once(what: &mut Parked) -> Linger {
 #[cfg(test)]
 mod tests {
     use std::io::Write as _;
-    use std::net::{IpAddr, TcpListener, TcpStream};
+    use std::net::{IpAddr, TcpListener, TcpStream, UdpSocket};
+    use std::os::fd::OwnedFd;
 
     use super::*;
     use crate::config;
@@ -715,5 +728,21 @@ mod tests {
         watch.wait(Some(Duration::ZERO), &mut found);
         assert!(found.clients.is_empty());
         assert_eq!(waiter.counts().lingering, 1);
+    }
+
+    #[test]
+    fn the_table_of_next_hops_is_short_again_when_a_crowd_of_them_is_closed() {
+        let waiter = waiter();
+        // Any socket does.
+        let socket = || UdpSocket::bind(("127.0.0.1", 0)).unwrap();
+        let hop = || Conn::prepared(OwnedFd::from(socket()).into(), TICK);
+        let mut crowd: Vec<Conn> = (0..5000).map(|_| hop()).collect();
+        for conn in &mut crowd {
+            waiter.slot_of_hop(conn).unwrap();
+        }
+        let mut last = crowd.pop().unwrap();
+        drop(crowd);
+        waiter.dismiss_hop(&mut last);
+        assert_eq!(waiter.held.lock().hops.len(), 0);
     }
 }
