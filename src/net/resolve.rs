@@ -13,7 +13,7 @@
 //! any more, and it moves to as many places again, by the same shares, where it takes up nobody's. While it
 //! hangs, and for a while after that, whoever asks for that name is told at once.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::net::{IpAddr, ToSocketAddrs};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -117,7 +117,8 @@ struct NameEntry {
     asking: LookUpState,
     /// In a row.
     failures: u32,
-    kept: Renewal,
+    /// When it is asked for again though no client wants it; `None`: it is not.
+    renew_at: Option<Instant>,
 }
 
 /// Whether a name is being asked for, and where its answer is waited for.
@@ -131,19 +132,32 @@ enum LookUpState {
     UnderWay(Arc<Condvar>),
 }
 
-/// Whether a name is asked for without being wanted by anybody.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Renewal {
-    #[default]
-    No,
-    /// From then on.
-    RenewAt(Instant),
-}
-
 struct KnownAnswer {
     answer: LookUpAnswer,
     fresh_until: Instant,
     usable_until: Instant,
+}
+
+/// Why a name is not asked for.
+enum NotAsked {
+    /// It would not be answered in time.
+    NoAnswer,
+    NoThread(io::Error),
+}
+
+impl NotAsked {
+    /// What the caller is told. Says so in the log, too, which may take its time: not under the lock.
+    fn report(self) -> ResolveError {
+        match self {
+            Self::NoAnswer => ResolveError::TimedOut,
+            Self::NoThread(error) => {
+                if let Some(more) = NO_THREAD.says() {
+                    log::warn!("no thread to resolve names with: {error}{more}");
+                }
+                ResolveError::NoAddress
+            }
+        }
+    }
 }
 
 type LookUpAnswer = Result<Addresses, ResolveError>;
@@ -228,18 +242,18 @@ impl Resolver {
             let now = Instant::now();
             let known = table.names.get(name).and_then(|entry| entry.known.as_ref());
             let usable = known.filter(|known| known.usable_until > now);
-            let answer = match usable {
-                Some(known) if known.fresh_until > now => return Some(known.answer.clone()),
-                Some(known) => Some(known.answer.clone()),
-                None => None,
-            };
-            let asked = self.have_asked(&mut table, name, now);
-            if answer.is_some() {
+            let answer = usable.map(|known| known.answer.clone());
+            if usable.is_some_and(|known| known.fresh_until > now) {
                 return answer;
             }
-            let (answered, silent_at) = match asked {
-                Ok(asked) => asked,
-                Err(error) => return Some(Err(error)),
+            let asked = self.have_asked(&mut table, name, now);
+            let (answered, silent_at) = match (answer, asked) {
+                (None, Ok(asked)) => asked,
+                (answer, asked) => {
+                    drop(table);
+                    let failure = asked.err().map(|why| Err(why.report()));
+                    return answer.or(failure);
+                }
             };
             if until <= now {
                 return None;
@@ -267,16 +281,19 @@ impl Resolver {
     pub fn keep<N: AsRef<str>>(&self, names: impl IntoIterator<Item = N>) {
         let mut table = self.shared.table.lock();
         for entry in table.names.values_mut() {
-            entry.kept = Renewal::No;
+            entry.renew_at = None;
         }
         for name in names {
             let entry = table.names.entry(name.as_ref().into()).or_default();
-            entry.kept = Renewal::RenewAt(Instant::now());
+            entry.renew_at = Some(Instant::now());
         }
-        if table.next_renewal().is_some()
-            && let Err(error) = self.shared.call(&mut table)
-        {
-            log::debug!("nobody renews names: {error:?}");
+        if table.next_renewal().is_some() {
+            let called = self.shared.call(&mut table);
+            drop(table);
+            if let Err(error) = called {
+                log::debug!("no thread renews names: {error}");
+                NotAsked::NoThread(error).report();
+            }
         }
     }
 
@@ -287,13 +304,13 @@ impl Resolver {
         table: &mut NameTable,
         name: &str,
         now: Instant,
-    ) -> Result<(Arc<Condvar>, Instant), ResolveError> {
+    ) -> Result<(Arc<Condvar>, Instant), NotAsked> {
         let asking = table.names.get(name).map(|entry| entry.asking.clone());
         let answered = match asking.unwrap_or_default() {
             LookUpState::UnderWay(answered) => {
                 let silent_at = table.silent_at(name).unwrap_or(now);
                 if silent_at <= now {
-                    return Err(ResolveError::TimedOut);
+                    return Err(NotAsked::NoAnswer);
                 }
                 return Ok((answered, silent_at));
             }
@@ -302,7 +319,7 @@ impl Resolver {
             LookUpState::No => Arc::default(),
         };
         table.line_up(self.asker, name, &answered)?;
-        self.shared.call(table)?;
+        self.shared.call(table).map_err(NotAsked::NoThread)?;
         Ok((answered, now + SILENT_AFTER))
     }
 }
@@ -314,18 +331,15 @@ impl NameTable {
         asker: ClientOrSelf,
         name: &str,
         answered: &Arc<Condvar>,
-    ) -> Result<(), ResolveError> {
+    ) -> Result<(), NotAsked> {
         if !self.lines.has_room(asker, name) {
             let names = &mut self.names;
-            self.lines.take(|_, name| {
-                if is_wanted(names, name) {
-                    LineTurn::Later
-                } else {
-                    LineTurn::Never
-                }
+            self.lines.take(|_, name| match is_wanted(names, name) {
+                true => LineTurn::Later,
+                false => LineTurn::Never,
             });
             if !self.lines.has_room(asker, name) {
-                return Err(ResolveError::TimedOut);
+                return Err(NotAsked::NoAnswer);
             }
         }
         if self.names.len() >= MOST_NAMES {
@@ -401,7 +415,7 @@ impl NameTable {
     fn forget_some(&mut self) {
         let now = Instant::now();
         let is_fresh = |known: &KnownAnswer| known.fresh_until > now;
-        let is_needed = |entry: &NameEntry| entry.asking.is_asked() || entry.kept != Renewal::No;
+        let is_needed = |entry: &NameEntry| entry.asking.is_asked() || entry.renew_at.is_some();
         self.names
             .retain(|_, entry| is_needed(entry) || entry.known.as_ref().is_some_and(is_fresh));
         if self.names.len() >= MOST_NAMES {
@@ -412,17 +426,13 @@ impl NameTable {
     /// When the next kept name is to be asked for.
     fn next_renewal(&self) -> Option<Instant> {
         let entries = self.names.values().filter(|entry| !entry.asking.is_asked());
-        let at = entries.filter_map(|entry| match entry.kept {
-            Renewal::No => None,
-            Renewal::RenewAt(at) => Some(at),
-        });
-        at.min()
+        entries.filter_map(|entry| entry.renew_at).min()
     }
 
     /// Lines up the kept names whose time has come.
     fn renew(&mut self, now: Instant) {
         for (name, entry) in &mut self.names {
-            if matches!(entry.kept, Renewal::RenewAt(at) if at <= now) && !entry.asking.is_asked() {
+            if entry.renew_at.is_some_and(|at| at <= now) && !entry.asking.is_asked() {
                 entry.asking = LookUpState::Waits(Arc::default());
                 self.lines.push(None, name);
             }
@@ -440,7 +450,7 @@ fn is_wanted(names: &mut HashMap<HostName, NameEntry>, name: &str) -> bool {
         return false;
     };
     let is_renewed = matches!(&entry.known, Some(known) if known.answer.is_ok());
-    let is_wanted = is_renewed || entry.kept != Renewal::No || Arc::strong_count(answered) > 1;
+    let is_wanted = is_renewed || entry.renew_at.is_some() || Arc::strong_count(answered) > 1;
     if !is_wanted {
         entry.asking = LookUpState::No;
     }
@@ -460,8 +470,8 @@ fn shares(under_way: &[LookUp], now: Instant) -> Shares<'_> {
 }
 
 impl ResolverState {
-    /// Has somebody look at what is to be asked for.
-    fn call(self: &Arc<Self>, table: &mut NameTable) -> Result<(), ResolveError> {
+    /// Has a thread look at what is to be asked for. An error: there is none at all.
+    fn call(self: &Arc<Self>, table: &mut NameTable) -> io::Result<()> {
         if table.idle > 0 {
             self.wanted.notify_one();
             return Ok(());
@@ -472,12 +482,7 @@ impl ResolverState {
         let shared = Arc::clone(self);
         match threads::start_with_stack(LOOK_UP_STACK, "resolver", move || shared.run()) {
             Ok(_detached) => table.threads += 1,
-            Err(error) if table.threads == 0 => {
-                if let Some(more) = NO_THREAD.says() {
-                    log::warn!("no thread to resolve names with: {error}{more}");
-                }
-                return Err(ResolveError::NoAddress);
-            }
+            Err(error) if table.threads == 0 => return Err(error),
             Err(_) => {} // The ones there are will do it.
         }
         Ok(())
@@ -491,10 +496,9 @@ impl ResolverState {
         loop {
             let now = Instant::now();
             if let Some(name) = table.begin(now) {
-                if !table.lines.is_empty()
-                    && let Err(error) = self.call(&mut table)
-                {
-                    log::debug!("names wait for a thread: {error:?}");
+                if !table.lines.is_empty() {
+                    // This thread is one, so there is no error.
+                    drop(self.call(&mut table));
                 }
                 drop(table);
                 let answer = self.ask(&name);
@@ -586,15 +590,11 @@ impl NameEntry {
     /// Notes when a kept name is asked for again: after `pause`, or, if there was no address, sooner and
     /// less and less often.
     fn renew_after(&mut self, pause: Duration, now: Instant) {
-        if self.kept == Renewal::No {
-            return;
-        }
-        let pause = if self.failures == 0 {
-            pause
-        } else {
-            self.growing_pause()
+        let pause = match self.failures {
+            0 => pause,
+            _ => self.growing_pause(),
         };
-        self.kept = Renewal::RenewAt(now + pause);
+        self.renew_at = self.renew_at.map(|_| now + pause);
     }
 
     /// Longer after each failure.
@@ -605,16 +605,11 @@ impl NameEntry {
 
 /// The first addresses, each once: the system lists one for each type of socket.
 fn distinct(addresses: Vec<IpAddr>) -> Addresses {
-    let mut seen = Vec::new();
-    for address in addresses {
-        if seen.len() == MOST_ADDRESSES {
-            break;
-        }
-        if !seen.contains(&address) {
-            seen.push(address);
-        }
-    }
-    seen.into()
+    let mut seen = HashSet::new();
+    let distinct = addresses
+        .into_iter()
+        .filter(|address| seen.insert(*address));
+    distinct.take(MOST_ADDRESSES).collect()
 }
 
 #[cfg(test)]
@@ -668,16 +663,14 @@ mod tests {
     #[test]
     fn a_kept_name_without_an_address_is_asked_for_less_and_less_often() {
         let mut entry = NameEntry {
-            kept: Renewal::RenewAt(Instant::now()),
+            renew_at: Some(Instant::now()),
             ..NameEntry::default()
         };
         let mut last = Instant::now();
         for _ in 0..5 {
             entry.learn(Err(ResolveError::NoAddress), Instant::now());
             entry.renew_after(KEEP, Instant::now());
-            let Renewal::RenewAt(at) = entry.kept else {
-                panic!("it is kept");
-            };
+            let at = entry.renew_at.expect("it is kept");
             assert!(at > last + KEEP_FAILURE / 2);
             last = at;
         }
@@ -689,7 +682,7 @@ mod tests {
     fn kept_names_stay_when_the_table_is_full() {
         let mut table = NameTable::default();
         let kept = NameEntry {
-            kept: Renewal::RenewAt(Instant::now()),
+            renew_at: Some(Instant::now()),
             ..NameEntry::default()
         };
         table.names.insert("kept.test".into(), kept);
@@ -721,6 +714,19 @@ mod tests {
         assert!(resolver.addresses("works.test", soon()).is_ok());
         drop(release);
         assert!(resolver.addresses("hangs.test", soon()).is_ok());
+    }
+
+    /// With one for all, each answer woke everyone who waited, whatever for.
+    #[test]
+    fn those_who_wait_for_a_name_are_woken_by_its_answer_only() {
+        let (resolver, _release) = hanging();
+        let mut table = resolver.shared.table.lock();
+        let [one, other, again] = ["hangs1.test", "hangs2.test", "hangs1.test"].map(|name| {
+            let asked = resolver.have_asked(&mut table, name, Instant::now());
+            asked.ok().unwrap().0
+        });
+        assert!(Arc::ptr_eq(&one, &again));
+        assert!(!Arc::ptr_eq(&one, &other));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Who may ask the system for names, and in which order: shares of what is limited, and lines.
 //!
-//! Clients choose names, and a name server that says nothing holds whoever asks it for as long as it likes.
-//! So nobody may have all of the threads, nor all places in the queue: each who asks, and each domain, may
+//! Clients choose names, and a name server that says nothing holds the thread that asks it for as long as it likes.
+//! So no client may have all of the threads, nor all places in the queue: each who asks, and each domain, may
 //! have only as much as leaves some for the next ([`admits`]). Whoever waits stands in a line of its own,
 //! and the lines take turns.
 //!
@@ -68,13 +68,7 @@ impl<'n> Shares<'n> {
 #[derive(Debug, Default)]
 pub(super) struct WaitingNames {
     /// None of them is empty. The first has its turn next.
-    lines: VecDeque<AskerLine>,
-}
-
-#[derive(Debug)]
-struct AskerLine {
-    asker: ClientOrSelf,
-    names: VecDeque<HostName>,
+    lines: Vec<(ClientOrSelf, VecDeque<HostName>)>,
 }
 
 /// What is to become of a name that waits.
@@ -91,10 +85,10 @@ pub(super) enum LineTurn {
 impl WaitingNames {
     /// How many wait.
     pub(super) fn len(&self) -> usize {
-        self.lines.iter().map(|line| line.names.len()).sum()
+        self.lines.iter().map(|(_, names)| names.len()).sum()
     }
 
-    /// Whether nobody waits.
+    /// Whether no name waits.
     pub(super) fn is_empty(&self) -> bool {
         self.lines.is_empty()
     }
@@ -104,22 +98,20 @@ impl WaitingNames {
         if asker.is_none() {
             return true;
         }
-        let of_asker = self.line(asker).map_or(0, |line| line.names.len());
-        let waiting = self.lines.iter().flat_map(|line| &line.names);
+        let line = self.lines.iter().find(|(other, _)| *other == asker);
+        let of_asker = line.map_or(0, |(_, names)| names.len());
+        let waiting = self.lines.iter().flat_map(|(_, names)| names);
         let of_domain = waiting.filter(|other| domain(other) == domain(name));
         admits(MOST_WAITING, self.len(), (of_asker, of_domain.count()))
     }
 
     /// Puts a name at the end of the line of `asker`, if it does not stand there.
     pub(super) fn push(&mut self, asker: ClientOrSelf, name: &HostName) {
-        let at = self.lines.iter().position(|line| line.asker == asker);
-        match at.and_then(|at| self.lines.get_mut(at)) {
-            Some(line) if line.names.contains(name) => {}
-            Some(line) => line.names.push_back(Arc::clone(name)),
-            None => self.lines.push_back(AskerLine {
-                asker,
-                names: VecDeque::from([Arc::clone(name)]),
-            }),
+        let name = Arc::clone(name);
+        match self.lines.iter_mut().find(|(other, _)| *other == asker) {
+            Some((_, names)) if names.contains(&name) => {}
+            Some((_, names)) => names.push_back(name),
+            None => self.lines.push((asker, VecDeque::from([name]))),
         }
     }
 
@@ -130,31 +122,25 @@ impl WaitingNames {
         mut turn: impl FnMut(ClientOrSelf, &str) -> LineTurn,
     ) -> Option<(ClientOrSelf, HostName)> {
         let mut taken = None;
-        for line in &mut self.lines {
-            let mut at = 0;
-            while let (None, Some(name)) = (&taken, line.names.get(at)) {
-                match turn(line.asker, name) {
-                    LineTurn::Later => at += 1,
-                    LineTurn::Never => drop(line.names.remove(at)),
-                    LineTurn::Now => taken = line.names.remove(at).map(|name| (line.asker, name)),
+        for (asker, names) in &mut self.lines {
+            names.retain(|name| {
+                let turn = if taken.is_none() {
+                    turn(*asker, name)
+                } else {
+                    LineTurn::Later
+                };
+                if turn == LineTurn::Now {
+                    taken = Some((*asker, Arc::clone(name)));
                 }
-            }
-            if taken.is_some() {
-                break;
-            }
+                turn == LineTurn::Later
+            });
         }
-        if let Some((asker, _)) = &taken
-            && let Some(at) = self.lines.iter().position(|line| line.asker == *asker)
-            && let Some(line) = self.lines.remove(at)
-        {
-            self.lines.push_back(line);
+        self.lines.retain(|(_, names)| !names.is_empty());
+        if let Some((served, _)) = &taken {
+            // That line is the last now; the order of the others stays.
+            self.lines.sort_by_key(|(asker, _)| asker == served);
         }
-        self.lines.retain(|line| !line.names.is_empty());
         taken
-    }
-
-    fn line(&self, asker: ClientOrSelf) -> Option<&AskerLine> {
-        self.lines.iter().find(|line| line.asker == asker)
     }
 }
 
