@@ -1,8 +1,8 @@
 //! A socket with the bytes that were read too far.
 //!
 //! A head ends where its blank line is, but a read ends where the network pleases. What lies behind
-//! the head (a body, a pipelined request, a tunnel's first bytes) stays here and goes to whoever owns
-//! the connection next, so that no early byte is ever lost or given to the wrong message.
+//! the head (a body, a pipelined request, a tunnel's first bytes) stays here and goes to the next owner
+//! of the connection, so that no early byte is ever lost or given to the wrong message.
 
 use std::fmt::Debug;
 use std::io::{self, IoSlice};
@@ -194,7 +194,7 @@ impl Conn {
         }
     }
 
-    /// Forgets the unread bytes: nobody will look at them.
+    /// Forgets the unread bytes: they are not needed any more.
     pub fn forget_unread(&mut self) {
         self.consume(usize::MAX);
         self.shrink();
@@ -268,14 +268,6 @@ impl Conn {
         self.receive(wait)
     }
 
-    /// More is coming at once.
-    fn is_bulk(&self) -> bool {
-        match self.last {
-            LastRead::FilledBuffer | LastRead::FilledBufferAndAll => true,
-            LastRead::TookAll | LastRead::End => false,
-        }
-    }
-
     fn make_room(&mut self, wanted: usize) {
         let unread = self.unread().len();
         let room = self.buffer.size() - unread;
@@ -291,7 +283,11 @@ impl Conn {
 
     /// Whether the last read filled the buffer, and nothing of it is left: more is coming at once.
     pub fn is_in_bulk(&self) -> bool {
-        self.is_bulk() && self.unread().is_empty()
+        let filled_buffer = match self.last {
+            LastRead::FilledBuffer | LastRead::FilledBufferAndAll => true,
+            LastRead::TookAll | LastRead::End => false,
+        };
+        filled_buffer && self.unread().is_empty()
     }
 
     /// Counts bytes that were received past the buffer.

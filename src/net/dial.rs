@@ -17,6 +17,8 @@ use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
+use rustix::io::Errno;
+
 use crate::protocol::answer::HopFailure;
 use crate::protocol::target::{Authority, Host};
 
@@ -98,7 +100,7 @@ pub fn dial<G: Goal>(
 pub struct Race<'r, G> {
     names: &'r Resolver,
     runners: Vec<Runner<G>>,
-    /// When somebody last looked whether it is still wanted.
+    /// When it was last looked whether it is still wanted.
     looked: Instant,
 }
 
@@ -149,14 +151,14 @@ pub enum RaceEvent<G> {
     Made(Runner<G>, Conn),
     /// There will be none to this goal.
     Failed(Runner<G>, DialError),
-    /// The time that was given is over, or nobody runs any more.
+    /// The time that was given is over, or none takes part any more.
     Late,
-    /// Whoever looked around does not want to go on.
+    /// The caller looked around, and does not want to go on.
     GivenUp,
 }
 
 impl<'r, G: Goal> Race<'r, G> {
-    /// One that nobody takes part in yet. `names` knows the addresses.
+    /// One without a goal yet. `names` knows the addresses.
     pub fn new(names: &'r Resolver) -> Self {
         Self {
             names,
@@ -188,7 +190,7 @@ impl<'r, G: Goal> Race<'r, G> {
         self.runners.len()
     }
 
-    /// Whether nobody does.
+    /// Whether none does.
     pub fn is_empty(&self) -> bool {
         self.runners.is_empty()
     }
@@ -198,8 +200,8 @@ impl<'r, G: Goal> Race<'r, G> {
         self.runners.iter().map(|runner| &runner.goal)
     }
 
-    /// Waits until something happens, but not beyond `until`. Whoever arrives or fails takes part no
-    /// longer.
+    /// Waits until something happens, but not beyond `until`. A goal that is reached or fails takes part
+    /// no longer.
     pub fn next(
         &mut self,
         until: Option<Instant>,
@@ -253,13 +255,11 @@ impl<'r, G: Goal> Race<'r, G> {
     /// Begins what is due, and takes in what has come.
     fn advance(&mut self, until: Option<Instant>) -> Option<RaceEvent<G>> {
         for at in 0..self.runners.len() {
-            let room = self.room();
-            let beside = match self.runners.len() {
-                1 => Beside::Nobody(until),
-                _ => Beside::Others,
-            };
+            let has_room = self.has_room();
+            let is_alone = self.runners.len() == 1;
             let runner = self.runners.get_mut(at)?;
-            match runner.step(self.names, room, beside) {
+            let on_the_spot = is_alone.then(|| until.unwrap_or(runner.deadline));
+            match runner.step(self.names, has_room, on_the_spot) {
                 Ok(None) => {}
                 Ok(Some(conn)) => return Some(RaceEvent::Made(self.runners.swap_remove(at), conn)),
                 Err(error) => return Some(RaceEvent::Failed(self.runners.swap_remove(at), error)),
@@ -268,18 +268,15 @@ impl<'r, G: Goal> Race<'r, G> {
         None
     }
 
-    fn room(&self) -> Room {
-        if self.runners.len() == 1 || self.on_their_way() < MOST_BESIDE {
-            Room::ForMore
-        } else {
-            Room::ForNone
-        }
+    /// Whether a further address of a name may be tried beside others.
+    fn has_room(&self) -> bool {
+        self.runners.len() == 1 || self.on_their_way() < MOST_BESIDE
     }
 
     /// Waits until a connection is settled or a name is known, or something is due.
     fn wait(&mut self, now: Instant, until: Option<Instant>) -> io::Result<()> {
-        let room = self.room();
-        let dues = self.runners.iter().map(|runner| runner.due_at(room));
+        let has_room = self.has_room();
+        let dues = self.runners.iter().map(|runner| runner.due_at(has_room));
         let next = dues.chain(until).min();
         let next = next.map_or(self.looked + TICK, |at| at.min(self.looked + TICK));
         let limit = next.saturating_duration_since(now);
@@ -287,7 +284,7 @@ impl<'r, G: Goal> Race<'r, G> {
         match (unknown.next(), unknown.next(), self.on_their_way()) {
             (None, _, _) => self.watch_sockets(limit),
             (Some(name), None, 0) => {
-                // Whoever knows it by now is asked again in his turn.
+                // If it is known by now, the runner asks for it in its turn.
                 drop(self.names.addresses_by(name, next));
                 Ok(())
             }
@@ -314,34 +311,19 @@ impl<'r, G: Goal> Race<'r, G> {
     }
 }
 
-/// Whether a further address of a name may be tried beside others.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Room {
-    ForMore,
-    ForNone,
-}
-
-/// Who else takes part.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Beside {
-    Others,
-    /// One may wait, but not beyond this.
-    Nobody(Option<Instant>),
-}
-
 impl<G: Goal> Runner<G> {
     /// Whether it takes longer than usual.
     pub fn is_late(&self) -> bool {
         self.begun.elapsed() >= self.patience
     }
 
-    /// Begins what is due, and takes in what has come. While nobody else runs, an attempt is waited for on the
-    /// spot, which spares system calls.
+    /// Begins what is due, and takes in what has come. While it runs alone, an attempt is waited for
+    /// `on_the_spot`, until then at most, which spares system calls.
     fn step(
         &mut self,
         names: &Resolver,
-        room: Room,
-        beside: Beside,
+        has_room: bool,
+        on_the_spot: Option<Instant>,
     ) -> Result<Option<Conn>, DialError> {
         if self.waiting.is_none() && !self.look_up(names)? {
             return Ok(None);
@@ -355,7 +337,7 @@ impl<G: Goal> Runner<G> {
                 self.note_those(|_| true, now);
                 return Err(HopFailure::ConnectTimeout.into());
             }
-            let is_due = self.is_due(now, room);
+            let is_due = self.running.is_empty() || (has_room && now >= self.next_at);
             let waiting = self.waiting.iter_mut();
             let next = waiting.filter(|_| is_due).find_map(VecDeque::pop_front);
             let Some(address) = next else {
@@ -365,7 +347,7 @@ impl<G: Goal> Runner<G> {
                     Ok(None)
                 };
             };
-            self.begin(address, now, beside);
+            self.begin(address, now, on_the_spot);
         }
     }
 
@@ -400,14 +382,10 @@ impl<G: Goal> Runner<G> {
         }
     }
 
-    fn is_due(&self, now: Instant, room: Room) -> bool {
-        self.running.is_empty() || (room == Room::ForMore && now >= self.next_at)
-    }
-
     /// When there is something to do, whatever happens.
-    fn due_at(&self, room: Room) -> Instant {
+    fn due_at(&self, has_room: bool) -> Instant {
         let has_more = self.waiting.as_ref().is_some_and(|more| !more.is_empty());
-        if has_more && room == Room::ForMore {
+        if has_more && has_room {
             self.next_at.min(self.deadline)
         } else {
             self.deadline
@@ -415,15 +393,14 @@ impl<G: Goal> Runner<G> {
     }
 
     /// Starts an attempt, which may be settled at once.
-    fn begin(&mut self, address: IpAddr, now: Instant, beside: Beside) {
+    fn begin(&mut self, address: IpAddr, now: Instant, on_the_spot: Option<Instant>) {
         self.next_at = now + self.patience;
-        let limit = match beside {
-            Beside::Nobody(until) if self.running.is_empty() => {
-                let due = self.due_at(Room::ForMore);
-                let due = until.map_or(due, |until| until.min(due));
+        let limit = match on_the_spot {
+            Some(until) if self.running.is_empty() => {
+                let due = self.due_at(true).min(until);
                 due.saturating_duration_since(now).min(TICK)
             }
-            Beside::Nobody(_) | Beside::Others => AT_ONCE,
+            Some(_) | None => AT_ONCE,
         };
         let to = SocketAddr::new(address, self.goal.authority().port());
         match socket::connect(to, limit) {
@@ -461,7 +438,7 @@ impl<G: Goal> Runner<G> {
         None
     }
 
-    /// An address failed. Nobody waits for one that has (RFC 8305 §5).
+    /// An address failed. The next one is not held up by it (RFC 8305 §5).
     fn note_failure(&mut self, address: IpAddr, begun: Instant, error: &io::Error) {
         let now = Instant::now();
         self.error = failed(error);
@@ -471,7 +448,7 @@ impl<G: Goal> Runner<G> {
         }
     }
 
-    /// It is over: whoever had his time and is not there is passed over for a while.
+    /// It is over: an address that had its time and is not connected to is passed over for a while.
     fn note_late(&self, now: Instant) {
         self.note_those(|attempt| attempt.begun + self.patience <= now, now);
     }
@@ -516,7 +493,7 @@ fn ready(attempt: Attempt) -> io::Result<Conn> {
     Ok(conn)
 }
 
-/// The addresses of `host`, without asking anybody where it is one, in the order of `book`.
+/// The addresses of `host`, without asking for any where it is one, in the order of `book`.
 ///
 /// # Errors
 /// When there is none, or none in time.
@@ -565,31 +542,18 @@ fn taking_turns(addresses: &Addresses) -> Vec<IpAddr> {
 
 fn failed(error: &io::Error) -> HopFailure {
     use io::ErrorKind::{ConnectionRefused, ConnectionReset, TimedOut, WouldBlock};
-    let kind = error.kind();
-    if is_exhaustion(error) {
-        HopFailure::LocalExhaustion
-    } else if matches!(kind, TimedOut | WouldBlock) {
-        HopFailure::ConnectTimeout
-    } else if matches!(kind, ConnectionRefused | ConnectionReset) {
-        HopFailure::ConnectRefused
-    } else {
-        HopFailure::ConnectUnreachable
+    match error.kind() {
+        _ if is_exhaustion(error) => HopFailure::LocalExhaustion,
+        TimedOut | WouldBlock => HopFailure::ConnectTimeout,
+        ConnectionRefused | ConnectionReset => HopFailure::ConnectRefused,
+        _ => HopFailure::ConnectUnreachable,
     }
 }
 
 /// Whether it is this process (or machine) that has nothing left: the next hop is not to blame.
 pub(crate) fn is_exhaustion(error: &io::Error) -> bool {
-    use rustix::io::Errno;
-    [
-        Errno::MFILE,
-        Errno::NFILE,
-        Errno::NOBUFS,
-        Errno::NOMEM,
-        Errno::ADDRNOTAVAIL,
-        Errno::AGAIN,
-    ]
-    .iter()
-    .any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
+    let errno = Errno::from_io_error(error);
+    socket::is_exhaustion(error) || matches!(errno, Some(Errno::ADDRNOTAVAIL | Errno::AGAIN))
 }
 
 #[cfg(test)]
@@ -685,7 +649,7 @@ mod tests {
         let mut holding = Vec::new();
         let (_silent, port) = silent_port(&mut holding);
         let _listener = TcpListener::bind(("127.0.0.1", port)).unwrap();
-        // Nobody listens at 127.0.0.8.
+        // No listener is at 127.0.0.8.
         let all: Addresses = [9, 8, 1].map(|last| IpAddr::from([127, 0, 0, last])).into();
         let answer = all.to_vec();
         let resolver = Resolver::asking(move |_| Ok(answer.clone()));
@@ -719,7 +683,7 @@ mod tests {
             RaceEvent::Late
         ));
         // There is room now, and the system asks for it again within a few seconds: the connection is made,
-        // and nobody has looked.
+        // and the race has not looked.
         silent.set_nonblocking(true).unwrap();
         let attempt = &race.runners[0].running[0];
         let asked = [(attempt.stream.as_fd(), Want::Write)];
@@ -752,6 +716,24 @@ mod tests {
         let target = authority(&format!("127.0.0.9:{port}"));
         let given_up = dial(&target, &Resolver::default(), deadline(), &mut || {
             LookAround::GiveUp
+        });
+        assert_eq!(given_up.err(), Some(DialError::GivenUp));
+    }
+
+    /// After the first second it was polled for until the deadline, and nothing else was looked at.
+    #[test]
+    fn whether_a_connection_is_still_wanted_is_asked_again_and_again_while_it_is_made() {
+        let mut holding = Vec::new();
+        let (_silent, port) = silent_port(&mut holding);
+        let target = authority(&format!("127.0.0.9:{port}"));
+        let mut looks = 0;
+        let far_off = Instant::now() + Duration::from_secs(3600);
+        let given_up = dial(&target, &Resolver::default(), far_off, &mut || {
+            looks += 1;
+            match looks {
+                2 => LookAround::GiveUp,
+                _ => LookAround::GoOn,
+            }
         });
         assert_eq!(given_up.err(), Some(DialError::GivenUp));
     }

@@ -80,7 +80,7 @@ mod system {
                     WAKE => {
                         let mut count = [0; 8];
                         if let Err(error) = rustix::io::read(&self.wake, &mut count) {
-                            log::trace!("somebody else took the wake-up: {error}");
+                            log::trace!("the wake-up was taken before: {error}");
                         }
                     }
                     number => ready.push(number),
@@ -89,7 +89,7 @@ mod system {
             Ok(())
         }
 
-        /// Ends the wait of whoever waits, or the next one.
+        /// Ends the wait in progress, or the next one.
         pub fn wake(&self) {
             if let Err(error) = rustix::io::write(&self.wake, &1_u64.to_ne_bytes()) {
                 log::trace!("a wake-up is pending already: {error}");

@@ -3,15 +3,15 @@
 //! The system's resolver blocks for as long as it likes and cannot be told to stop. So threads of their own
 //! ask it, a worker waits for the answer only until its connect deadline, and answers are
 //! kept for a fixed time: 30 s when there are addresses, 2 s when there are none. Addresses that are
-//! older, but not older than 10 minutes, are used while they are asked for anew, and when nobody
-//! answers: a name server that is down for a while takes nothing else down. Names that are sure to be
-//! asked for again ([`Resolver::keep`]) are renewed before their time is over, so nobody waits for them.
+//! older, but not older than 10 minutes, are used while they are asked for anew, and when there
+//! is no answer: a name server that is down for a while takes nothing else down. Names that are sure to be
+//! asked for again ([`Resolver::keep`]) are renewed before their time is over, so no request waits for them.
 //!
 //! Clients choose names, and may know some whose name servers say nothing. So there are as many threads as
 //! there are look-ups under way, up to a limit, of which each client and each domain may have a share
-//! ([`super::shares`]). A look-up that has an answer neither way after 5 s is *silent*: nobody waits for it
-//! any more, and it moves to as many places again, by the same shares, where it takes up nobody's. While it
-//! hangs, and for a while after that, whoever asks for that name is told at once.
+//! ([`super::shares`]). A look-up that has an answer neither way after 5 s is *silent*: it is not
+//! waited for any more, and moves to as many places again, by the same shares, where it takes none from
+//! others. While it hangs, and for a while after that, who asks for that name is told at once.
 
 use std::collections::{HashMap, HashSet};
 use std::io;
@@ -27,7 +27,7 @@ use super::seldom::Seldom;
 use super::shares::{ClientOrSelf, HostName, LineTurn, Shares, WaitingNames};
 use super::threads;
 
-/// How long a look-up may take before nobody waits for it any more.
+/// How long a look-up may take before it is not waited for any more.
 const SILENT_AFTER: Duration = Duration::from_secs(5);
 /// How much later than it should a wait may end; later, the whole process stood still meanwhile.
 const SLACK: Duration = Duration::from_millis(250);
@@ -46,7 +46,7 @@ const RENEW_AFTER: Duration = Duration::from_secs(25);
 const DOUBLINGS: u32 = 4;
 /// Names remembered; beyond this, expired ones are dropped, then all.
 const MOST_NAMES: usize = 4096;
-/// Addresses used of one name; whoever answers for a name may list thousands.
+/// Addresses used of one name; a name server may list thousands.
 const MOST_ADDRESSES: usize = 32;
 /// How long a thread waits for another name before it leaves.
 const LEAVE_AFTER: Duration = Duration::from_secs(10);
@@ -61,11 +61,11 @@ static NO_THREAD: Seldom = Seldom::new();
 pub enum ResolveError {
     /// The system says that there is none (or that it cannot ask).
     NoAddress,
-    /// No answer before the deadline, or none for so long that nobody waits for it.
+    /// No answer before the deadline, or none for so long that it is not waited for.
     TimedOut,
 }
 
-/// The addresses of a name, shared by everybody who asks for it.
+/// The addresses of a name, shared by all who ask for it.
 pub type Addresses = Arc<[IpAddr]>;
 
 /// The look-up, as a function so that tests can hang it.
@@ -104,7 +104,7 @@ struct LookUp {
 }
 
 impl LookUp {
-    /// When nobody waits for it any more.
+    /// From when on it is not waited for any more.
     fn silent_at(&self) -> Instant {
         self.begun + SILENT_AFTER
     }
@@ -188,8 +188,8 @@ impl Resolver {
         Self::sharing(Arc::new(ask), RENEW_AFTER)
     }
 
-    /// One that asks the same, with a table and threads of its own: whoever fills up this one cannot
-    /// keep that one from answering.
+    /// One that asks the same, with a table and threads of its own: who fills up this one cannot keep
+    /// that one from answering.
     #[must_use = "this one is not changed"]
     pub fn apart(&self) -> Self {
         Self::sharing(Arc::clone(&self.shared.ask), self.shared.renew_after)
@@ -225,13 +225,13 @@ impl Resolver {
     /// The addresses of `name`, in the system's order (RFC 6724); never empty.
     ///
     /// # Errors
-    /// [`ResolveError::TimedOut`] when `deadline` passes first, or nobody has answered for long.
+    /// [`ResolveError::TimedOut`] when `deadline` passes first, or there was no answer for long.
     pub fn addresses(&self, name: &str, deadline: Instant) -> Result<Addresses, ResolveError> {
         let answer = self.addresses_by(name, deadline);
         answer.unwrap_or(Err(ResolveError::TimedOut))
     }
 
-    /// The same for whoever has something else to do from `until` on. `None`: there is no answer yet.
+    /// The same for a caller that has something else to do from `until` on. `None`: there is no answer yet.
     pub fn addresses_by(
         &self,
         name: &str,
@@ -262,14 +262,14 @@ impl Resolver {
             answered.wait_until(&mut table, wait_until);
             let now = Instant::now();
             if now > wait_until + SLACK {
-                // Whoever asks stood still, too, and what was answered meanwhile is about to be read.
+                // The threads that ask stood still, too, and are about to read what was answered meanwhile.
                 table.begin_anew(now);
                 until = until.max(now + AFTER_STANDSTILL);
             }
         }
     }
 
-    /// The addresses of `name`, if they are known and can be used; nobody is asked.
+    /// The addresses of `name`, if they are known and can be used; the system is not asked.
     pub fn known(&self, name: &str) -> Option<Addresses> {
         let table = self.shared.table.lock();
         let known = table.names.get(name)?.known.as_ref()?;
@@ -314,7 +314,7 @@ impl Resolver {
                 }
                 return Ok((answered, silent_at));
             }
-            // Whoever has it in line may not have a share left.
+            // The client that has it in line may not have a share left.
             LookUpState::Waits(answered) => answered,
             LookUpState::No => Arc::default(),
         };
@@ -411,7 +411,7 @@ impl NameTable {
         }
     }
 
-    /// Makes room for names: expired ones are dropped, then all that nobody asks for at the moment.
+    /// Makes room for names: expired ones are dropped, then all that are not asked for at the moment.
     fn forget_some(&mut self) {
         let now = Instant::now();
         let is_fresh = |known: &KnownAnswer| known.fresh_until > now;
@@ -440,7 +440,7 @@ impl NameTable {
     }
 }
 
-/// Whether a name that stands in a line is still to be asked for: nobody may wait for it any more, or a
+/// Whether a name that stands in a line is still to be asked for: it may not be waited for any more, or a
 /// thread may ask already because it stood in another line, too.
 fn is_wanted(names: &mut HashMap<HostName, NameEntry>, name: &str) -> bool {
     let Some(entry) = names.get_mut(name) else {
@@ -789,7 +789,7 @@ mod tests {
     fn look_ups_beyond_the_limit_fail_at_once() {
         let (resolver, release) = hanging();
         let greedy = resolver.asked_by(client(1));
-        // Somebody waits for each.
+        // Each is waited for.
         let answered = Arc::<Condvar>::default();
         let mut table = resolver.shared.table.lock();
         for number in 0..2000 {

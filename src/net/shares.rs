@@ -2,7 +2,7 @@
 //!
 //! Clients choose names, and a name server that says nothing holds the thread that asks it for as long as it likes.
 //! So no client may have all of the threads, nor all places in the queue: each who asks, and each domain, may
-//! have only as much as leaves some for the next ([`admits`]). Whoever waits stands in a line of its own,
+//! have only as much as leaves some for the next ([`admits`]). Each client has a line of its own,
 //! and the lines take turns.
 //!
 //! Not here: threads, clocks, and what became of a look-up ([`super::resolve`]).
@@ -24,7 +24,7 @@ pub(super) type ClientOrSelf = Option<IpAddr>;
 /// A name, shared by all who know it.
 pub(super) type HostName = Arc<str>;
 
-/// Whether somebody who has `of_asker` of `most`, for a domain that has `of_domain`, may have one more when
+/// Whether a client that has `of_asker` of `most`, for a domain that has `of_domain`, may have one more when
 /// all together have `held`. What one has is never more than what is left free, so alone one gets half, two
 /// get a third each, and there is always something left for the next; a domain gets a quarter.
 fn admits(most: usize, held: usize, (of_asker, of_domain): (usize, usize)) -> bool {
@@ -78,7 +78,7 @@ pub(super) enum LineTurn {
     Now,
     /// Others are to be first.
     Later,
-    /// Nobody wants to know it any more.
+    /// It is not wanted any more.
     Never,
 }
 

@@ -6,8 +6,8 @@
 //! other peer is still there, and calls again.
 //!
 //! A deadline that has passed says little by itself: the whole process may have stood still (stopped, its
-//! container paused, its machine suspended), and what peers sent meanwhile lies in the sockets. So nobody is
-//! given up before a look that was taken after the clock was read: [`is_overdue`].
+//! container paused, its machine suspended), and what peers sent meanwhile lies in the sockets. So no
+//! connection is given up before a look that was taken after the clock was read: [`is_overdue`].
 
 use std::io::{self, IoSlice};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
@@ -119,7 +119,7 @@ pub fn send(stream: &TcpStream, parts: &[IoSlice<'_>], wait: Wait) -> io::Result
 pub enum Peeked {
     /// Nothing.
     Quiet,
-    /// Bytes nobody asked for.
+    /// Bytes that were not asked for.
     Bytes,
     /// The peer has closed or reset it.
     Ended,
@@ -488,7 +488,7 @@ mod tests {
         let since = Instant::now();
         assert!(is_overdue(since, Duration::ZERO, || false));
         assert!(!is_overdue(since, Duration::ZERO, || true));
-        // Nobody looks before it is time.
+        // There is no look before it is time.
         assert!(!is_overdue(since, Duration::MAX, || panic!("looked")));
     }
 }

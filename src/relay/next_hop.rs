@@ -120,7 +120,7 @@ impl<'a> Exchange<'a> {
                 {
                     // The descriptors of idle connections are needed.
                     has_cleared = true;
-                    self.snapshot.clear_shelves();
+                    self.snapshot.clear_idle_pools();
                     race.enter(loser.goal, loser.deadline);
                 }
                 RaceEvent::Failed(loser, error) => {
@@ -212,7 +212,7 @@ impl<'a> Exchange<'a> {
                 use_for: UseFor::Anything,
                 client: self.client.id,
                 begun: now,
-                rest: Leftover::Nothing,
+                leftover: Leftover::Nothing,
             };
             idle_pool.keep(conn, last_use, most, now);
         }
@@ -264,7 +264,7 @@ impl<'a> Exchange<'a> {
         };
         let mut dialled = dial();
         if matches!(dialled, Err(DialError::Failed(HopFailure::LocalExhaustion))) {
-            self.snapshot.clear_shelves();
+            self.snapshot.clear_idle_pools();
             dialled = dial();
         }
         match dialled {

@@ -13,9 +13,7 @@ use crate::balance::failover::{self, AttemptError, Next, Replay};
 use crate::balance::upstream::{Lease, Upstream};
 use crate::config::limits::Limits;
 use crate::net::conn::Conn;
-use crate::net::idle_pool::{
-    IdlePool, LastUse, Leftover, REMEMBERED, Repeat, TakenConn, UseFor, Wanted,
-};
+use crate::net::idle_pool::{IdlePool, LastUse, Leftover, REMEMBERED, TakenConn, UseFor, Wanted};
 use crate::net::socket::{self, Peeked, TICK};
 use crate::protocol::answer::HopFailure;
 use crate::protocol::head::ResponseHead;
@@ -94,11 +92,7 @@ impl Exchange<'_> {
             target: self.target_hash(),
             client: self.client.id,
             within: self.snapshot.config.limits.upstream_idle,
-            repeat: if is_repeatable {
-                Repeat::Possible
-            } else {
-                Repeat::Never
-            },
+            is_repeatable,
         };
         loop {
             match idle.take(&wanted, Instant::now()) {
@@ -148,7 +142,7 @@ impl Exchange<'_> {
             use_for,
             client: self.client.id,
             begun: hop.begun,
-            rest: after.rest(hop.origin),
+            leftover: after.rest(hop.origin),
         };
         let most = self.snapshot.config.limits.upstream_idle_connections;
         let mut conn = hop.conn;

@@ -255,7 +255,9 @@ impl Workers {
                 if state.crew.threads() == 0
                     && let Some(more) = NO_THREAD.says()
                 {
-                    log::error!("no thread to serve requests with: {error}{more}");
+                    state.unlocked(|| {
+                        log::error!("no thread to serve requests with: {error}{more}");
+                    });
                 }
                 return started;
             }
