@@ -238,14 +238,13 @@ impl<'r, G: Goal> Race<'r, G> {
         if let Err(error) = self.watch_sockets(Duration::ZERO) {
             log::debug!("cannot see who arrived: {error}");
         }
-        let mut losers = Vec::with_capacity(self.runners.len());
         let now = Instant::now();
-        for mut runner in self.runners {
+        let settle = |mut runner: Runner<G>| {
             let conn = runner.arrived(now);
             runner.note_late(now);
-            losers.push((runner, conn));
-        }
-        losers
+            (runner, conn)
+        };
+        self.runners.into_iter().map(settle).collect()
     }
 
     fn on_their_way(&self) -> usize {
@@ -255,11 +254,11 @@ impl<'r, G: Goal> Race<'r, G> {
     /// Begins what is due, and takes in what has come.
     fn advance(&mut self, until: Option<Instant>) -> Option<RaceEvent<G>> {
         for at in 0..self.runners.len() {
-            let has_room = self.has_room();
+            let beside = self.beside();
             let is_alone = self.runners.len() == 1;
             let runner = self.runners.get_mut(at)?;
             let on_the_spot = is_alone.then(|| until.unwrap_or(runner.deadline));
-            match runner.step(self.names, has_room, on_the_spot) {
+            match runner.step(self.names, beside, on_the_spot) {
                 Ok(None) => {}
                 Ok(Some(conn)) => return Some(RaceEvent::Made(self.runners.swap_remove(at), conn)),
                 Err(error) => return Some(RaceEvent::Failed(self.runners.swap_remove(at), error)),
@@ -268,15 +267,19 @@ impl<'r, G: Goal> Race<'r, G> {
         None
     }
 
-    /// Whether a further address of a name may be tried beside others.
-    fn has_room(&self) -> bool {
-        self.runners.len() == 1 || self.on_their_way() < MOST_BESIDE
+    /// How many connections a further address of a name would be tried beside; a goal that runs alone may
+    /// have as many as it has addresses.
+    fn beside(&self) -> usize {
+        match self.runners.len() {
+            1 => 0,
+            _ => self.on_their_way(),
+        }
     }
 
     /// Waits until a connection is settled or a name is known, or something is due.
     fn wait(&mut self, now: Instant, until: Option<Instant>) -> io::Result<()> {
-        let has_room = self.has_room();
-        let dues = self.runners.iter().map(|runner| runner.due_at(has_room));
+        let beside = self.beside();
+        let dues = self.runners.iter().map(|runner| runner.due_at(beside));
         let next = dues.chain(until).min();
         let next = next.map_or(self.looked + TICK, |at| at.min(self.looked + TICK));
         let limit = next.saturating_duration_since(now);
@@ -322,7 +325,7 @@ impl<G: Goal> Runner<G> {
     fn step(
         &mut self,
         names: &Resolver,
-        has_room: bool,
+        beside: usize,
         on_the_spot: Option<Instant>,
     ) -> Result<Option<Conn>, DialError> {
         if self.waiting.is_none() && !self.look_up(names)? {
@@ -337,7 +340,7 @@ impl<G: Goal> Runner<G> {
                 self.note_those(|_| true, now);
                 return Err(HopFailure::ConnectTimeout.into());
             }
-            let is_due = self.running.is_empty() || (has_room && now >= self.next_at);
+            let is_due = self.running.is_empty() || (beside < MOST_BESIDE && now >= self.next_at);
             let waiting = self.waiting.iter_mut();
             let next = waiting.filter(|_| is_due).find_map(VecDeque::pop_front);
             let Some(address) = next else {
@@ -383,9 +386,9 @@ impl<G: Goal> Runner<G> {
     }
 
     /// When there is something to do, whatever happens.
-    fn due_at(&self, has_room: bool) -> Instant {
+    fn due_at(&self, beside: usize) -> Instant {
         let has_more = self.waiting.as_ref().is_some_and(|more| !more.is_empty());
-        if has_more && has_room {
+        if has_more && beside < MOST_BESIDE {
             self.next_at.min(self.deadline)
         } else {
             self.deadline
@@ -397,7 +400,7 @@ impl<G: Goal> Runner<G> {
         self.next_at = now + self.patience;
         let limit = match on_the_spot {
             Some(until) if self.running.is_empty() => {
-                let due = self.due_at(true).min(until);
+                let due = self.due_at(0).min(until);
                 due.saturating_duration_since(now).min(TICK)
             }
             Some(_) | None => AT_ONCE,
@@ -542,11 +545,15 @@ fn taking_turns(addresses: &Addresses) -> Vec<IpAddr> {
 
 fn failed(error: &io::Error) -> HopFailure {
     use io::ErrorKind::{ConnectionRefused, ConnectionReset, TimedOut, WouldBlock};
-    match error.kind() {
-        _ if is_exhaustion(error) => HopFailure::LocalExhaustion,
-        TimedOut | WouldBlock => HopFailure::ConnectTimeout,
-        ConnectionRefused | ConnectionReset => HopFailure::ConnectRefused,
-        _ => HopFailure::ConnectUnreachable,
+    let kind = error.kind();
+    if is_exhaustion(error) {
+        HopFailure::LocalExhaustion
+    } else if matches!(kind, TimedOut | WouldBlock) {
+        HopFailure::ConnectTimeout
+    } else if matches!(kind, ConnectionRefused | ConnectionReset) {
+        HopFailure::ConnectRefused
+    } else {
+        HopFailure::ConnectUnreachable
     }
 }
 

@@ -275,10 +275,13 @@ impl PoolState {
     /// The newest that is good for `wanted`, and whether more may come on it.
     fn newest(&mut self, wanted: &Wanted, now: Instant) -> Option<(IdleConn, Leftover)> {
         let broke = self.broke.is_some_and(|at| is_within(REMEMBERED, at, now));
-        let within = match wanted.is_repeatable {
-            true => wanted.within,
-            false if broke => return None,
-            false => wanted.within.min(TRUSTED_IDLE),
+        if broke && !wanted.is_repeatable {
+            return None;
+        }
+        let within = if wanted.is_repeatable {
+            wanted.within
+        } else {
+            wanted.within.min(TRUSTED_IDLE)
         };
         let is_shared = self.distrust_at(now).is_none();
         let index = self.idle.iter().rposition(|idle| {

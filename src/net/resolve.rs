@@ -114,22 +114,14 @@ impl LookUp {
 #[derive(Default)]
 struct NameEntry {
     known: Option<KnownAnswer>,
-    asking: LookUpState,
+    /// It is being asked for, or stands in a line; where its answer is waited for.
+    asked: Option<Arc<Condvar>>,
+    /// A thread asks.
+    is_under_way: bool,
     /// In a row.
     failures: u32,
     /// When it is asked for again though no client wants it; `None`: it is not.
     renew_at: Option<Instant>,
-}
-
-/// Whether a name is being asked for, and where its answer is waited for.
-#[derive(Clone, Default)]
-enum LookUpState {
-    #[default]
-    No,
-    /// It stands in a line.
-    Waits(Arc<Condvar>),
-    /// A thread asks.
-    UnderWay(Arc<Condvar>),
 }
 
 struct KnownAnswer {
@@ -164,12 +156,7 @@ type LookUpAnswer = Result<Addresses, ResolveError>;
 
 impl std::fmt::Debug for Resolver {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let table = self.shared.table.lock();
-        f.debug_struct("Resolver")
-            .field("names", &table.names.len())
-            .field("waiting", &table.lines.len())
-            .field("threads", &table.threads)
-            .finish_non_exhaustive()
+        f.debug_struct("Resolver").finish_non_exhaustive()
     }
 }
 
@@ -227,8 +214,8 @@ impl Resolver {
     /// # Errors
     /// [`ResolveError::TimedOut`] when `deadline` passes first, or there was no answer for long.
     pub fn addresses(&self, name: &str, deadline: Instant) -> Result<Addresses, ResolveError> {
-        let answer = self.addresses_by(name, deadline);
-        answer.unwrap_or(Err(ResolveError::TimedOut))
+        let no_answer = Err(ResolveError::TimedOut);
+        self.addresses_by(name, deadline).unwrap_or(no_answer)
     }
 
     /// The same for a caller that has something else to do from `until` on. `None`: there is no answer yet.
@@ -305,18 +292,16 @@ impl Resolver {
         name: &str,
         now: Instant,
     ) -> Result<(Arc<Condvar>, Instant), NotAsked> {
-        let asking = table.names.get(name).map(|entry| entry.asking.clone());
-        let answered = match asking.unwrap_or_default() {
-            LookUpState::UnderWay(answered) => {
-                let silent_at = table.silent_at(name).unwrap_or(now);
-                if silent_at <= now {
-                    return Err(NotAsked::NoAnswer);
-                }
-                return Ok((answered, silent_at));
+        let entry = table.names.get(name);
+        let asked = entry.and_then(|entry| entry.asked.clone());
+        let answered = match asked {
+            Some(answered) if entry.is_some_and(|entry| entry.is_under_way) => {
+                let silent_at = table.silent_at(name).filter(|at| *at > now);
+                return Ok((answered, silent_at.ok_or(NotAsked::NoAnswer)?));
             }
             // The client that has it in line may not have a share left.
-            LookUpState::Waits(answered) => answered,
-            LookUpState::No => Arc::default(),
+            Some(answered) => answered,
+            None => Arc::default(),
         };
         table.line_up(self.asker, name, &answered)?;
         self.shared.call(table).map_err(NotAsked::NoThread)?;
@@ -334,9 +319,12 @@ impl NameTable {
     ) -> Result<(), NotAsked> {
         if !self.lines.has_room(asker, name) {
             let names = &mut self.names;
-            self.lines.take(|_, name| match is_wanted(names, name) {
-                true => LineTurn::Later,
-                false => LineTurn::Never,
+            self.lines.take(|_, name| {
+                if is_wanted(names, name) {
+                    LineTurn::Later
+                } else {
+                    LineTurn::Never
+                }
             });
             if !self.lines.has_room(asker, name) {
                 return Err(NotAsked::NoAnswer);
@@ -348,7 +336,7 @@ impl NameTable {
         let name = HostName::from(name);
         self.lines.push(asker, &name);
         let entry = self.names.entry(name).or_default();
-        entry.asking = LookUpState::Waits(Arc::clone(answered));
+        entry.asked = Some(Arc::clone(answered));
         Ok(())
     }
 
@@ -363,9 +351,7 @@ impl NameTable {
         });
         let (asker, name) = next?;
         let entry = self.names.get_mut(&name)?;
-        if let LookUpState::Waits(answered) = std::mem::take(&mut entry.asking) {
-            entry.asking = LookUpState::UnderWay(answered);
-        }
+        entry.is_under_way = true;
         self.under_way.push(LookUp {
             asker,
             name: Arc::clone(&name),
@@ -380,16 +366,16 @@ impl NameTable {
         let is_silent = self.silent_at(name).is_some_and(|at| at <= now);
         self.under_way.retain(|look_up| look_up.name != *name);
         let entry = self.names.entry(Arc::clone(name)).or_default();
-        match (answer, is_silent) {
-            (Err(_), true) => entry.learn(Err(ResolveError::TimedOut), now),
-            (answer, _) => entry.learn(answer, now),
-        }
+        let answer = if is_silent {
+            answer.or(Err(ResolveError::TimedOut))
+        } else {
+            answer
+        };
+        entry.learn(answer, now);
         entry.renew_after(renew_after, now);
-        match std::mem::take(&mut entry.asking) {
-            LookUpState::Waits(answered) | LookUpState::UnderWay(answered) => {
-                answered.notify_all();
-            }
-            LookUpState::No => {}
+        entry.is_under_way = false;
+        if let Some(answered) = entry.asked.take() {
+            answered.notify_all();
         }
     }
 
@@ -415,7 +401,7 @@ impl NameTable {
     fn forget_some(&mut self) {
         let now = Instant::now();
         let is_fresh = |known: &KnownAnswer| known.fresh_until > now;
-        let is_needed = |entry: &NameEntry| entry.asking.is_asked() || entry.renew_at.is_some();
+        let is_needed = |entry: &NameEntry| entry.asked.is_some() || entry.renew_at.is_some();
         self.names
             .retain(|_, entry| is_needed(entry) || entry.known.as_ref().is_some_and(is_fresh));
         if self.names.len() >= MOST_NAMES {
@@ -425,15 +411,15 @@ impl NameTable {
 
     /// When the next kept name is to be asked for.
     fn next_renewal(&self) -> Option<Instant> {
-        let entries = self.names.values().filter(|entry| !entry.asking.is_asked());
+        let entries = self.names.values().filter(|entry| entry.asked.is_none());
         entries.filter_map(|entry| entry.renew_at).min()
     }
 
     /// Lines up the kept names whose time has come.
     fn renew(&mut self, now: Instant) {
         for (name, entry) in &mut self.names {
-            if entry.renew_at.is_some_and(|at| at <= now) && !entry.asking.is_asked() {
-                entry.asking = LookUpState::Waits(Arc::default());
+            if entry.renew_at.is_some_and(|at| at <= now) && entry.asked.is_none() {
+                entry.asked = Some(Arc::default());
                 self.lines.push(None, name);
             }
         }
@@ -446,13 +432,13 @@ fn is_wanted(names: &mut HashMap<HostName, NameEntry>, name: &str) -> bool {
     let Some(entry) = names.get_mut(name) else {
         return false;
     };
-    let LookUpState::Waits(answered) = &entry.asking else {
+    let Some(answered) = entry.asked.as_ref().filter(|_| !entry.is_under_way) else {
         return false;
     };
     let is_renewed = matches!(&entry.known, Some(known) if known.answer.is_ok());
     let is_wanted = is_renewed || entry.renew_at.is_some() || Arc::strong_count(answered) > 1;
     if !is_wanted {
-        entry.asking = LookUpState::No;
+        entry.asked = None;
     }
     is_wanted
 }
@@ -545,15 +531,6 @@ impl ResolverState {
     }
 }
 
-impl LookUpState {
-    fn is_asked(&self) -> bool {
-        match self {
-            Self::No => false,
-            Self::Waits(_) | Self::UnderWay(_) => true,
-        }
-    }
-}
-
 impl NameEntry {
     /// Takes an answer in. A failure does not replace addresses that can still be used.
     fn learn(&mut self, answer: LookUpAnswer, now: Instant) {
@@ -561,27 +538,20 @@ impl NameEntry {
             Ok(_) => 0,
             Err(_) => self.failures.saturating_add(1),
         };
-        let again = match &answer {
-            Ok(_) => now + KEEP,
-            Err(ResolveError::NoAddress) => now + KEEP_FAILURE,
-            Err(ResolveError::TimedOut) => now + self.growing_pause(),
+        let (fresh, usable) = match &answer {
+            Ok(_) => (KEEP, KEEP_STALE),
+            Err(ResolveError::NoAddress) => (KEEP_FAILURE, KEEP_FAILURE),
+            Err(ResolveError::TimedOut) => (self.growing_pause(), self.growing_pause()),
         };
-        match (&mut self.known, answer) {
-            (Some(known), Err(_)) if known.answer.is_ok() && known.usable_until > now => {
-                known.fresh_until = again;
-            }
-            (known, Ok(addresses)) => {
+        let fresh_until = now + fresh;
+        let is_usable = |known: &KnownAnswer| known.answer.is_ok() && known.usable_until > now;
+        match &mut self.known {
+            Some(known) if answer.is_err() && is_usable(known) => known.fresh_until = fresh_until,
+            known => {
                 *known = Some(KnownAnswer {
-                    answer: Ok(addresses),
-                    fresh_until: again,
-                    usable_until: now + KEEP_STALE,
-                });
-            }
-            (known, failure @ Err(_)) => {
-                *known = Some(KnownAnswer {
-                    answer: failure,
-                    fresh_until: again,
-                    usable_until: again,
+                    answer,
+                    fresh_until,
+                    usable_until: now + usable,
                 });
             }
         }

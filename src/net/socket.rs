@@ -150,30 +150,33 @@ pub enum Want {
 }
 
 /// What a socket is ready for. An error counts as both: the next call reports it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct PollReady {
-    to_read: bool,
-    to_write: bool,
-}
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PollReady(PollFlags);
 
 impl PollReady {
     fn of(fd: &PollFd<'_>) -> Self {
-        let seen = fd.revents();
-        let is_broken = seen.intersects(PollFlags::ERR | PollFlags::NVAL);
-        Self {
-            to_read: is_broken || seen.intersects(PollFlags::IN | PollFlags::HUP),
-            to_write: is_broken || seen.intersects(PollFlags::OUT),
-        }
+        Self(fd.revents())
+    }
+
+    fn has(self, events: PollFlags) -> bool {
+        let broken = PollFlags::ERR | PollFlags::NVAL;
+        self.0.intersects(events | broken)
     }
 
     /// A read will not wait.
     pub fn to_read(self) -> bool {
-        self.to_read
+        self.has(PollFlags::IN | PollFlags::HUP)
     }
 
     /// A write will not wait.
     pub fn to_write(self) -> bool {
-        self.to_write
+        self.has(PollFlags::OUT)
+    }
+}
+
+impl Default for PollReady {
+    fn default() -> Self {
+        Self(PollFlags::empty())
     }
 }
 

@@ -463,7 +463,7 @@ impl Waiter {
             }
             // Idle for too long, or lingered enough: closed without a word.
             Parked::Client(_) | Parked::Lingering { .. } | Parked::Uncounted { .. } => {
-                self.leave(slot)
+                self.leave(slot);
             }
         }
     }
