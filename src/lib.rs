@@ -75,7 +75,7 @@
 //!    [`protocol::framing`] say where it leads and where its body ends, [`relay::access`] whether it may.
 //!    Every error is a [`protocol::answer::Refusal`].
 //! 4. [`relay::exchange`] asks [`route`], then [`balance::pool`] for a lease, takes an idle connection
-//!    from [`net::shelf`] or dials one ([`net::dial`]); if that is not there soon, the next upstream is
+//!    from [`net::idle_pool`] or dials one ([`net::dial`]); if that is not there soon, the next upstream is
 //!    dialled beside it (`relay/next_hop.rs`), and its lease may be the one that counts.
 //! 5. [`relay::attempt`] sends the head written by [`protocol::rewrite`] and the body
 //!    ([`relay::upload`]). Until the next hop answers, the exchange is set aside

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use crate::config::listen::ListenAddress;
 use crate::net::conn::Conn;
 use crate::net::seldom::Seldom;
-use crate::net::socket::{self, Ready, Received, TICK, Wait, Want};
+use crate::net::socket::{self, PollReady, Received, TICK, Wait, Want};
 use crate::protocol::head::{HeadLimits, HeadScanner, RequestHead};
 use crate::relay::Context;
 
@@ -127,11 +127,11 @@ impl<'a> Front<'a> {
             self.cautious = self.cautious.filter(|(_, until)| *until > now);
             let ready = self.wait(now)?;
             let mut ready = ready.into_iter();
-            if ready.next().is_some_and(Ready::to_read) {
+            if ready.next().is_some_and(PollReady::to_read) {
                 return Ok(());
             }
-            let knocked = ready.next().is_some_and(Ready::to_read);
-            let ready: Vec<Ready> = ready.collect();
+            let knocked = ready.next().is_some_and(PollReady::to_read);
+            let ready: Vec<PollReady> = ready.collect();
             self.advance(now, &ready);
             if knocked && self.resting.is_none() {
                 self.accept();
@@ -140,7 +140,7 @@ impl<'a> Front<'a> {
     }
 
     /// Waits for something to do: the wake-up first, then the listener, then the seats in their order.
-    fn wait(&self, now: Instant) -> io::Result<Vec<Ready>> {
+    fn wait(&self, now: Instant) -> io::Result<Vec<PollReady>> {
         let listen = match self.resting {
             Some(_) => Want::Nothing,
             None => Want::Read,
@@ -164,7 +164,7 @@ impl<'a> Front<'a> {
 
     /// Serves those that are `ready`, and gives those up whose time was over at `now`, before that was
     /// looked at: however long this process stood still meanwhile.
-    fn advance(&mut self, now: Instant, ready: &[Ready]) {
+    fn advance(&mut self, now: Instant, ready: &[PollReady]) {
         let seats = std::mem::take(&mut self.seats);
         for (place, seat) in seats.into_iter().enumerate() {
             let ready = ready.get(place).copied().unwrap_or_default();

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use crate::balance::reason::OfflineReason;
 use crate::balance::state::Availability;
 use crate::balance::upstream::Upstream;
-use crate::net::shelf::Shelf;
+use crate::net::idle_pool::IdlePool;
 use crate::relay::{Context, Snapshot, unix_ms};
 
 use super::Load;
@@ -217,10 +217,10 @@ fn write_upstream(object: &mut Object<'_>, snapshot: &Snapshot, upstream: &Arc<U
     ] {
         object.field(name, read(counter));
     }
-    let shelf = snapshot.shelf(upstream);
-    object.field("connections_idle", shelf.map_or(0, Shelf::len));
+    let idle_pool = snapshot.idle_pool(upstream);
+    object.field("connections_idle", idle_pool.map_or(0, IdlePool::len));
     let now = Instant::now();
-    let until = shelf.and_then(|shelf| shelf.distrusted_until(now));
+    let until = idle_pool.and_then(|idle_pool| idle_pool.distrusted_until(now));
     let left = until.map(|until| until.saturating_duration_since(now).as_millis());
     let left = left.and_then(|left| u64::try_from(left).ok());
     // Until then each connection serves one client.

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use crate::balance::state::Availability;
 use crate::balance::upstream::Upstream;
 use crate::balance::vitals::Counters;
-use crate::net::shelf::Shelf;
+use crate::net::idle_pool::IdlePool;
 use crate::relay::Snapshot;
 
 use super::exposition::{Exposition, Family, Kind, seconds};
@@ -117,7 +117,7 @@ fn write_uses(out: &mut Exposition, snapshot: &Snapshot) {
         "upstream_idle_connections",
         "Idle connections to the upstream, kept for reuse.",
         &|upstream| {
-            let idle = snapshot.shelf(upstream).map_or(0, Shelf::len);
+            let idle = snapshot.idle_pool(upstream).map_or(0, IdlePool::len);
             number(idle as u64)
         },
     );
@@ -126,8 +126,8 @@ fn write_uses(out: &mut Exposition, snapshot: &Snapshot) {
         "upstream_distrusted",
         "Whether connections to the upstream serve one client each, as it sent bytes nobody asked for.",
         &|upstream| {
-            let shelf = snapshot.shelf(upstream);
-            let until = shelf.and_then(|shelf| shelf.distrusted_until(now));
+            let idle_pool = snapshot.idle_pool(upstream);
+            let until = idle_pool.and_then(|idle_pool| idle_pool.distrusted_until(now));
             f64::from(u8::from(until.is_some()))
         },
     );

@@ -4,7 +4,9 @@
 //! - [`addresses`]: which address of a name comes next
 //! - [`conn`]: a socket with the bytes read too far
 //! - [`crew`]: threads kept for the next job
+//! - [`dial`]: an authority to a connected socket, several against each other
 //! - [`folder`]: a private folder for Unix sockets
+//! - [`idle_pool`]: idle connections to one upstream, kept for reuse
 //! - [`memory`]: memory for bytes on their way
 //! - [`notify`]: what the service manager is told
 //! - [`passed`]: sockets that the service manager opened
@@ -13,10 +15,8 @@
 //! - [`process`]: what the system says about this process
 //! - [`readiness`]: which of many sockets can be read
 //! - [`resolve`]: names to addresses, off the workers, under a deadline
-//! - [`dial`]: an authority to a connected socket, several against each other
 //! - [`seldom`]: complaints that come once in a while
 //! - `shares`: who may ask for names, and in which order
-//! - [`shelf`]: idle connections to one upstream, kept for reuse
 //! - [`sink`]: files and pipes for lines, written to without being held up
 //! - [`threads`]: named threads within the process's budget
 //! - [`tunnel`]: what follows a CONNECT or an Upgrade
@@ -29,6 +29,7 @@ pub mod conn;
 pub mod crew;
 pub mod dial;
 pub mod folder;
+pub mod idle_pool;
 pub mod memory;
 pub mod notify;
 pub mod passed;
@@ -39,7 +40,6 @@ pub mod readiness;
 pub mod resolve;
 pub mod seldom;
 mod shares;
-pub mod shelf;
 pub mod sink;
 pub mod socket;
 pub mod threads;

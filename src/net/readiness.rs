@@ -1,4 +1,4 @@
-//! Which of many sockets can be read: `epoll(7)`, on Linux. Elsewhere there is none, and whoever wants
+//! Which of many sockets can be read: `epoll(7)`, on Linux. Elsewhere there is none, and who wants
 //! to wait for many sockets needs a thread for each.
 
 use std::io;
@@ -50,12 +50,8 @@ mod system {
         /// When the system can watch no more.
         pub fn watch(&self, stream: &TcpStream, number: u64) -> io::Result<()> {
             let data = epoll::EventData::new_u64(number);
-            Ok(epoll::add(
-                &self.epoll,
-                stream,
-                data,
-                epoll::EventFlags::IN,
-            )?)
+            epoll::add(&self.epoll, stream, data, epoll::EventFlags::IN)?;
+            Ok(())
         }
 
         /// Takes a socket out.
@@ -72,10 +68,8 @@ mod system {
         /// What the system says; an interruption counts as a time-out.
         pub fn wait(&self, ready: &mut Vec<u64>, limit: Option<Duration>) -> io::Result<()> {
             ready.clear();
-            let limit = limit.map(|limit| Timespec {
-                tv_sec: i64::try_from(limit.as_secs()).unwrap_or(i64::MAX),
-                tv_nsec: i64::from(limit.subsec_nanos()),
-            });
+            // One that is too long for the system is without an end.
+            let limit = limit.and_then(|limit| Timespec::try_from(limit).ok());
             let mut events = Vec::with_capacity(EVENTS);
             match epoll::wait(&self.epoll, spare_capacity(&mut events), limit.as_ref()) {
                 Ok(_) | Err(Errno::INTR) => {}
@@ -86,7 +80,7 @@ mod system {
                     WAKE => {
                         let mut count = [0; 8];
                         if let Err(error) = rustix::io::read(&self.wake, &mut count) {
-                            log::trace!("somebody else took the wake-up: {error}");
+                            log::trace!("the wake-up was taken before: {error}");
                         }
                     }
                     number => ready.push(number),
@@ -95,7 +89,7 @@ mod system {
             Ok(())
         }
 
-        /// Ends the wait of whoever waits, or the next one.
+        /// Ends the wait in progress, or the next one.
         pub fn wake(&self) {
             if let Err(error) = rustix::io::write(&self.wake, &1_u64.to_ne_bytes()) {
                 log::trace!("a wake-up is pending already: {error}");

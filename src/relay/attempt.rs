@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use crate::balance::failover::AttemptError;
 use crate::balance::upstream::Lease;
 use crate::net::conn::{Conn, LookAround, SendError};
-use crate::net::shelf::{Rest, UseFor};
+use crate::net::idle_pool::{Leftover, UseFor};
 use crate::net::socket::{self, HalfClose, Received, TICK, Wait, Want};
 use crate::protocol::answer::{HopFailure, Refusal};
 use crate::protocol::framing::Framing;
@@ -89,7 +89,7 @@ pub enum HopOrigin {
     /// Dialed for this attempt.
     Fresh,
     /// Idle until now: it may have died unseen, or carry more of an exchange before.
-    Reused(Rest),
+    Reused(Leftover),
 }
 
 /// A connection that belongs to one client connection (NTLM and Negotiate authenticate connections,

@@ -7,7 +7,7 @@
 use std::io::{self, IoSlice};
 use std::time::{Duration, Instant};
 
-use crate::net::socket::{self, Ready, Received, TICK, Wait, Want};
+use crate::net::socket::{self, PollReady, Received, TICK, Wait, Want};
 use crate::protocol::answer::HopFailure;
 use crate::protocol::body::BodyCoder;
 use crate::protocol::persistence::CloseReason;
@@ -150,7 +150,7 @@ impl Exchange<'_> {
         hop: &Hop,
         down: &Down<'_>,
         limit: Duration,
-    ) -> io::Result<(Ready, Ready)> {
+    ) -> io::Result<(PollReady, PollReady)> {
         let client = (self.client.conn.stream(), self.client_wants(down));
         let next = (hop.conn.stream(), self.hop_wants(down));
         socket::wait_for(client, next, limit)

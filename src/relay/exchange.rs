@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 use crate::balance::failover::{self, AttemptError, Next};
 use crate::balance::pool::Tried;
 use crate::balance::upstream::Lease;
+use crate::net::idle_pool::Leftover;
 use crate::net::memory::Memory;
-use crate::net::shelf::Rest;
 use crate::protocol::answer::{HopFailure, Refusal};
 use crate::protocol::credentials::Credentials;
 use crate::protocol::head::{HeadMemory, RequestHead};
@@ -373,7 +373,7 @@ impl Exchange<'_> {
             there.is_ok_and(|there| self.may_reach(there.ip()))
         });
         let (conn, origin) = match bound {
-            Some(bound) => (bound.conn, HopOrigin::Reused(Rest::Nothing)),
+            Some(bound) => (bound.conn, HopOrigin::Reused(Leftover::Nothing)),
             None => (self.dial_origin()?, HopOrigin::Fresh),
         };
         self.converse_directly(Hop::new(conn, None, begun, origin), target)

@@ -57,11 +57,11 @@ use crate::config::checked::Config;
 use crate::metrics::Metrics;
 use crate::net::addresses::AddressBook;
 use crate::net::conn::Conn;
+use crate::net::idle_pool::{ClientId, IdlePool};
 use crate::net::memory::Memory;
 use crate::net::permits::{ClientPermit, Permit};
 use crate::net::pipe::Pipes;
 use crate::net::resolve::Resolver;
-use crate::net::shelf::{ClientId, Shelf};
 use crate::net::socket;
 use crate::net::threads::LongThreads;
 use crate::net::tunnel::Tunnels;
@@ -164,7 +164,7 @@ pub struct Snapshot {
 /// The ways to an upstream, which outlive a reload like its vitals.
 #[derive(Debug, Default)]
 struct Ways {
-    shelf: Shelf,
+    idle_pool: IdlePool,
     addresses: AddressBook,
 }
 
@@ -192,8 +192,8 @@ impl Snapshot {
     }
 
     /// The idle connections to `upstream`; none once it left the pool.
-    pub fn shelf(&self, upstream: &Upstream) -> Option<&Shelf> {
-        self.ways.get(&upstream.id()).map(|ways| &ways.shelf)
+    pub fn idle_pool(&self, upstream: &Upstream) -> Option<&IdlePool> {
+        self.ways.get(&upstream.id()).map(|ways| &ways.idle_pool)
     }
 
     /// What is remembered of the addresses of `upstream`; nothing once it left the pool.
@@ -209,28 +209,28 @@ impl Snapshot {
     }
 
     /// Drops all idle connections: their file descriptors are needed.
-    pub fn clear_shelves(&self) {
+    pub fn clear_idle_pools(&self) {
         for ways in self.ways.values() {
-            ways.shelf.clear();
+            ways.idle_pool.clear();
         }
     }
 
     /// Drops idle connections that are too old, closed, or lead to an upstream that gets no requests or
     /// to an address that `names` does not know for it any more.
-    pub fn sweep_shelves(&self, names: &Resolver) {
+    pub fn sweep_idle_pools(&self, names: &Resolver) {
         for upstream in self.pool.upstreams() {
             if let Some(ways) = self.ways.get(&upstream.id())
                 && let Host::Name(name) = upstream.spec.authority.host()
                 && let Some(known) = names.known(name)
             {
                 ways.addresses.learn(&known);
-                ways.shelf.keep_only(&known);
+                ways.idle_pool.keep_only(&known);
             }
-            if let Some(shelf) = self.shelf(upstream) {
+            if let Some(idle_pool) = self.idle_pool(upstream) {
                 if !upstream.vitals().is_offline() && upstream.is_in_service() {
-                    reuse::sweep(upstream, shelf, &self.config.limits);
+                    reuse::sweep(upstream, idle_pool, &self.config.limits);
                 } else {
-                    shelf.clear();
+                    idle_pool.clear();
                 }
             }
         }

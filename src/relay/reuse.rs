@@ -4,7 +4,7 @@
 //! before. Neither says anything about the upstream, so a request that fails on one is sent once more over
 //! a fresh connection, if it may be sent twice at all. Bytes nobody asked for are another matter: whoever
 //! got the connection next would take them for the answer, so the upstream's connections are no longer
-//! shared ([`crate::net::shelf`]).
+//! shared ([`crate::net::idle_pool`]).
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
@@ -13,8 +13,8 @@ use crate::balance::failover::{self, AttemptError, Next, Replay};
 use crate::balance::upstream::{Lease, Upstream};
 use crate::config::limits::Limits;
 use crate::net::conn::Conn;
-use crate::net::shelf::{Episode, Found, Past, REMEMBERED, Repeat, Rest, Shelf, UseFor, Wanted};
-use crate::net::socket::{self, Look, TICK};
+use crate::net::idle_pool::{IdlePool, LastUse, Leftover, REMEMBERED, TakenConn, UseFor, Wanted};
+use crate::net::socket::{self, Peeked, TICK};
 use crate::protocol::answer::HopFailure;
 use crate::protocol::head::ResponseHead;
 use crate::protocol::persistence::{self, NextHopPersistence};
@@ -26,7 +26,7 @@ use super::exchange::Exchange;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct After {
     keeps: NextHopPersistence,
-    rest: Rest,
+    rest: Leftover,
 }
 
 impl After {
@@ -36,20 +36,20 @@ impl After {
         let keeps = persistence::next_hop_keeps(head);
         let has_no_body = method == "HEAD" || matches!(head.status(), 204 | 304);
         let rest = match keeps {
-            NextHopPersistence::Keeps if !has_no_body => Rest::Nothing,
+            NextHopPersistence::Keeps if !has_no_body => Leftover::Nothing,
             NextHopPersistence::Keeps
             | NextHopPersistence::KeepsUnsaid
-            | NextHopPersistence::Closes => Rest::Possible,
+            | NextHopPersistence::Closes => Leftover::Possible,
         };
         Self { keeps, rest }
     }
 
     /// Whether more may come on a connection that was from there before this answer: what may have come
     /// behind the one before it was not waited for.
-    fn rest(self, origin: HopOrigin) -> Rest {
+    fn rest(self, origin: HopOrigin) -> Leftover {
         match origin {
-            HopOrigin::Fresh | HopOrigin::Reused(Rest::Nothing) => self.rest,
-            HopOrigin::Reused(Rest::Possible) => Rest::Possible,
+            HopOrigin::Fresh | HopOrigin::Reused(Leftover::Nothing) => self.rest,
+            HopOrigin::Reused(Leftover::Possible) => Leftover::Possible,
         }
     }
 }
@@ -66,25 +66,25 @@ impl Exchange<'_> {
         if !bound.use_for.admits(self.target_hash()) {
             return None;
         }
-        match socket::look(bound.conn.stream()) {
-            Look::Quiet => Some(*bound),
-            Look::Bytes => {
+        match socket::peek(bound.conn.stream()) {
+            Peeked::Quiet => Some(*bound),
+            Peeked::Bytes => {
                 self.strayed(upstream);
                 None
             }
-            Look::Ended => None,
+            Peeked::Ended => None,
         }
     }
 
     /// A connection to the upstream of `lease` that was idle: the one bound to this client, or one that is
     /// kept for all.
-    pub(super) fn reuse(&mut self, lease: &Lease) -> Option<(Conn, Rest)> {
+    pub(super) fn reuse(&mut self, lease: &Lease) -> Option<(Conn, Leftover)> {
         let upstream = lease.upstream();
         let to = BoundTo::Upstream(upstream.id());
         if let Some(bound) = self.take_bound(&to, Some(upstream)) {
-            return Some((bound.conn, Rest::Nothing));
+            return Some((bound.conn, Leftover::Nothing));
         }
-        let idle = self.snapshot.shelf(upstream)?;
+        let idle = self.snapshot.idle_pool(upstream)?;
         let is_repeatable = failover::is_repeatable(self.head.method())
             && self.course.upload.is_finished()
             && self.course.upload.replay() == Replay::Whole;
@@ -92,21 +92,17 @@ impl Exchange<'_> {
             target: self.target_hash(),
             client: self.client.id,
             within: self.snapshot.config.limits.upstream_idle,
-            repeat: if is_repeatable {
-                Repeat::Possible
-            } else {
-                Repeat::Never
-            },
+            is_repeatable,
         };
         loop {
             match idle.take(&wanted, Instant::now()) {
-                Found::Idle(mut conn, rest) => {
+                TakenConn::Idle(mut conn, rest) => {
                     count(&upstream.vitals().counters.connections_reused);
                     conn.borrow_memory(&mut self.from_hop);
                     return Some((conn, rest));
                 }
-                Found::Stray => strayed(upstream, idle),
-                Found::Nothing => return None,
+                TakenConn::Stray => strayed(upstream, idle),
+                TakenConn::Nothing => return None,
             }
         }
     }
@@ -135,24 +131,24 @@ impl Exchange<'_> {
             self.client.bound = Some(Box::new(Bound { conn, to, use_for }));
             return;
         }
-        let idle = upstream.and_then(|upstream| self.snapshot.shelf(upstream));
+        let idle = upstream.and_then(|upstream| self.snapshot.idle_pool(upstream));
         let (Some(upstream), Some(idle)) = (upstream, idle) else {
             return; // Origins are not kept.
         };
         if upstream.vitals().is_offline() || self.snapshot.leads_astray(upstream, &hop.conn) {
             return;
         }
-        let past = Past {
+        let last_use = LastUse {
             use_for,
             client: self.client.id,
             begun: hop.begun,
-            rest: after.rest(hop.origin),
+            leftover: after.rest(hop.origin),
         };
         let most = self.snapshot.config.limits.upstream_idle_connections;
         let mut conn = hop.conn;
         conn.limit_read(TICK);
         conn.lay_aside(&mut self.from_hop);
-        idle.keep(conn, past, most, Instant::now());
+        idle.keep(conn, last_use, most, Instant::now());
     }
 
     /// Whether an answer may be meant for somebody else, and this request can still be sent once more: its
@@ -164,7 +160,7 @@ impl Exchange<'_> {
         if self.client.binds {
             return false; // Nobody else's.
         }
-        let idle = self.snapshot.shelf(lease.upstream());
+        let idle = self.snapshot.idle_pool(lease.upstream());
         idle.is_some_and(|idle| idle.lost_trust_since(hop.begun, Instant::now()))
             && self.may_be_sent_afresh(&AttemptError::NoResponse(HopFailure::Closed))
     }
@@ -186,7 +182,7 @@ impl Exchange<'_> {
     pub(super) fn broke(&self, lease: &Lease, error: &AttemptError) {
         let upstream = lease.upstream();
         count(&upstream.vitals().counters.reuse_broken);
-        if let Some(idle) = self.snapshot.shelf(upstream) {
+        if let Some(idle) = self.snapshot.idle_pool(upstream) {
             idle.broke(Instant::now());
         }
         if is_no_answer(error.failure()) {
@@ -197,7 +193,7 @@ impl Exchange<'_> {
     /// A next hop sent a byte nobody asked for. Connections to origins are not shared anyway.
     fn strayed(&self, upstream: Option<&Upstream>) {
         if let Some(upstream) = upstream
-            && let Some(idle) = self.snapshot.shelf(upstream)
+            && let Some(idle) = self.snapshot.idle_pool(upstream)
         {
             strayed(upstream, idle);
         }
@@ -205,24 +201,23 @@ impl Exchange<'_> {
 }
 
 /// Drops idle connections that are too old or closed.
-pub(super) fn sweep(upstream: &Upstream, shelf: &Shelf, limits: &Limits) {
+pub(super) fn sweep(upstream: &Upstream, idle_pool: &IdlePool, limits: &Limits) {
     let most = limits.upstream_idle_connections;
-    if shelf.sweep(limits.upstream_idle, most, Instant::now()) {
-        strayed(upstream, shelf);
+    if idle_pool.sweep(limits.upstream_idle, most, Instant::now()) {
+        strayed(upstream, idle_pool);
     }
 }
 
 /// The upstream sent a byte nobody asked for.
-fn strayed(upstream: &Upstream, shelf: &Shelf) {
+fn strayed(upstream: &Upstream, idle_pool: &IdlePool) {
     count(&upstream.vitals().counters.strays);
-    match shelf.distrust(Instant::now()) {
-        Episode::Begins => log::warn!(
+    if idle_pool.distrust(Instant::now()) {
+        log::warn!(
             "upstream {} sent bytes nobody asked for: its connections are not shared between clients \
              for {} minutes",
             upstream.spec.name,
             REMEMBERED.as_secs() / 60
-        ),
-        Episode::GoesOn => {}
+        );
     }
 }
 
@@ -285,12 +280,12 @@ mod tests {
     fn more_may_come_behind_an_answer_without_a_body_or_a_word_about_its_connection() {
         let kept = "Connection: keep-alive\r\nContent-Length: 4\r\n";
         for (method, status, fields, expected) in [
-            ("GET", 200, kept, Rest::Nothing),
-            ("POST", 404, kept, Rest::Nothing),
-            ("HEAD", 200, kept, Rest::Possible),
-            ("GET", 304, kept, Rest::Possible),
-            ("GET", 204, "Connection: keep-alive\r\n", Rest::Possible),
-            ("GET", 200, "Content-Length: 4\r\n", Rest::Possible),
+            ("GET", 200, kept, Leftover::Nothing),
+            ("POST", 404, kept, Leftover::Nothing),
+            ("HEAD", 200, kept, Leftover::Possible),
+            ("GET", 304, kept, Leftover::Possible),
+            ("GET", 204, "Connection: keep-alive\r\n", Leftover::Possible),
+            ("GET", 200, "Content-Length: 4\r\n", Leftover::Possible),
         ] {
             let text = format!("HTTP/1.1 {status} x\r\n{fields}\r\n");
             let head = ResponseHead::parse(text.into_bytes()).expect("well formed");
@@ -303,17 +298,20 @@ mod tests {
     fn what_may_still_come_may_come_behind_the_next_answer_too() {
         let whole = After {
             keeps: NextHopPersistence::Keeps,
-            rest: Rest::Nothing,
+            rest: Leftover::Nothing,
         };
-        assert_eq!(whole.rest(HopOrigin::Fresh), Rest::Nothing);
-        assert_eq!(whole.rest(HopOrigin::Reused(Rest::Nothing)), Rest::Nothing);
-        let owed = HopOrigin::Reused(Rest::Possible);
-        assert_eq!(whole.rest(owed), Rest::Possible);
+        assert_eq!(whole.rest(HopOrigin::Fresh), Leftover::Nothing);
+        assert_eq!(
+            whole.rest(HopOrigin::Reused(Leftover::Nothing)),
+            Leftover::Nothing
+        );
+        let owed = HopOrigin::Reused(Leftover::Possible);
+        assert_eq!(whole.rest(owed), Leftover::Possible);
     }
 
     #[test]
     fn no_time_that_ran_out_and_no_refusal_is_the_connections_fault() {
-        let reused = HopOrigin::Reused(Rest::Nothing);
+        let reused = HopOrigin::Reused(Leftover::Nothing);
         for (failure, expected) in [
             (HopFailure::Closed, true),
             (HopFailure::Reset, true),

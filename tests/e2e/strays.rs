@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use http_proxy_lb::net::shelf::Shelf;
+use http_proxy_lb::net::idle_pool::IdlePool;
 use parking_lot::Mutex;
 
 use super::harness::{Client, Hop, Message, PATIENCE, Proxy, Talk, Upstream, wait_until};
@@ -32,15 +32,18 @@ const MORE: usize = 50;
 
 /// The idle connections of the only upstream.
 #[track_caller]
-fn of_shelf<T>(proxy: &Proxy, of: impl FnOnce(&Shelf) -> T) -> T {
+fn of_pool<T>(proxy: &Proxy, of: impl FnOnce(&IdlePool) -> T) -> T {
     let snapshot = proxy.server().context().snapshot();
-    let shelf = snapshot.shelf(&snapshot.pool.upstreams()[0]);
-    of(shelf.expect("every upstream has one"))
+    let idle_pool = snapshot.idle_pool(&snapshot.pool.upstreams()[0]);
+    of(idle_pool.expect("every upstream has one"))
 }
 
 #[track_caller]
 fn is_distrusted(proxy: &Proxy) -> bool {
-    of_shelf(proxy, |shelf| shelf.distrusted_until(Instant::now())).is_some()
+    of_pool(proxy, |idle_pool| {
+        idle_pool.distrusted_until(Instant::now())
+    })
+    .is_some()
 }
 
 /// Answers with the path that was asked for, and says that the connection is kept.
@@ -311,9 +314,9 @@ fn the_end_of_an_idle_connection_is_no_stray_byte() {
     let (a, proxy) = by_hand();
     let mut client = proxy.client();
     let hop = kept(&a, &mut client);
-    wait_until(|| of_shelf(&proxy, Shelf::len) == 1);
+    wait_until(|| of_pool(&proxy, IdlePool::len) == 1);
     hop.close();
-    wait_until(|| of_shelf(&proxy, Shelf::is_empty));
+    wait_until(|| of_pool(&proxy, IdlePool::is_empty));
     assert!(!is_distrusted(&proxy));
 }
 

@@ -9,7 +9,7 @@
 //! **Why by hand and not `loom`.** A step here is one operation of the real type, and each of them
 //! touches what is shared in one critical section or one atomic read-modify-write, so that orders
 //! *within* an operation add nothing: `Permits::take` and the drop of a permit are one update of one
-//! counter each, `PerClient` and `Shelf` hold their lock, the snapshot is a value behind a lock, a lease
+//! counter each, `PerClient` and `IdlePool` hold their lock, the snapshot is a value behind a lock, a lease
 //! counts in one update. Each counter stands for itself and guards no other memory, so the weak orders
 //! of memory, which `loom` would go through, too, cannot tell on it (`Relaxed` keeps the total order of
 //! one variable). And `loom` would have its own types in the place of every lock and atomic of `src`, and
@@ -21,6 +21,6 @@
 
 mod counts;
 mod explorer;
+mod idle_pool;
 mod parking;
-mod shelf;
 mod snapshot;

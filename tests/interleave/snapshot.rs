@@ -1,4 +1,4 @@
-//! The snapshot: pool, limits and shelves of an exchange are of one configuration, and what it took from
+//! The snapshot: pool, limits and idle pools of an exchange are of one configuration, and what it took from
 //! an old one is given back to where the new one finds it.
 
 use std::net::{TcpListener, TcpStream};
@@ -9,8 +9,8 @@ use http_proxy_lb::balance::pool::Tried;
 use http_proxy_lb::balance::upstream::Lease;
 use http_proxy_lb::config::{self, checked::Config};
 use http_proxy_lb::net::conn::Conn;
+use http_proxy_lb::net::idle_pool::{ClientId, IdlePool, LastUse, Leftover, UseFor};
 use http_proxy_lb::net::resolve::Resolver;
-use http_proxy_lb::net::shelf::{ClientId, Past, Rest, Shelf, UseFor};
 use http_proxy_lb::net::socket::TICK;
 use http_proxy_lb::relay::{Context, Snapshot};
 
@@ -51,7 +51,10 @@ fn snapshot_is_whole(snapshot: &Snapshot) {
     };
     assert_eq!(snapshot.pool.upstreams().len(), expected);
     for upstream in snapshot.pool.upstreams() {
-        assert!(snapshot.shelf(upstream).is_some(), "every upstream has one");
+        assert!(
+            snapshot.idle_pool(upstream).is_some(),
+            "every upstream has one"
+        );
     }
 }
 
@@ -68,20 +71,20 @@ impl World {
             .pick(snapshot.config.mode, &mut Tried::default());
     }
 
-    /// Its connection goes to the shelf of the configuration that is in force now, if that has one.
+    /// Its connection goes to the idle pool of the configuration that is in force now, if that has one.
     fn end(&mut self, thread: usize) {
         let exchange = std::mem::take(&mut self.exchanges[thread]);
         let lease = exchange.lease.expect("somebody is online");
-        if let Some(shelf) = self.ctx.snapshot().shelf(lease.upstream()) {
+        if let Some(idle_pool) = self.ctx.snapshot().idle_pool(lease.upstream()) {
             let stream = self.stream.try_clone().expect("a descriptor");
             let now = Instant::now();
-            let past = Past {
+            let last_use = LastUse {
                 use_for: UseFor::Anything,
                 client: ClientId::next(),
                 begun: now,
-                rest: Rest::Nothing,
+                leftover: Leftover::Nothing,
             };
-            shelf.keep(Conn::prepared(stream, TICK), past, 64, now);
+            idle_pool.keep(Conn::prepared(stream, TICK), last_use, 64, now);
             self.kept += usize::from(lease.upstream().url() == IN_BOTH);
         }
     }
@@ -132,9 +135,9 @@ fn an_exchange_has_one_configuration_and_what_it_gives_back_is_found_in_the_next
             w.check();
             let now = w.ctx.snapshot();
             let of_b = now.pool.upstreams().iter().find(|one| one.url() == IN_BOTH);
-            let shelf = of_b.and_then(|upstream| now.shelf(upstream));
+            let idle_pool = of_b.and_then(|upstream| now.idle_pool(upstream));
             assert_eq!(
-                shelf.map(Shelf::len),
+                idle_pool.map(IdlePool::len),
                 Some(w.kept),
                 "one is lost or strange"
             );

@@ -17,7 +17,7 @@ use crate::net::crew::Job;
 use crate::net::memory::{LARGE, Memory};
 use crate::net::permits::Permit;
 use crate::net::pipe::{self, Filled, Pipe};
-use crate::net::socket::{self, Ready, Received, TICK, Wait, Want};
+use crate::net::socket::{self, PollReady, Received, TICK, Wait, Want};
 
 use super::{Age, Direction, Meter, OnEnd, TunnelEnd, TunnelTotals, Tunnels};
 
@@ -120,7 +120,7 @@ impl Tunnel {
         let Ok((from, to)) = socket::wait_for(from, to, Duration::ZERO) else {
             return false;
         };
-        let moves = |from: Ready, to: Ready, direction| {
+        let moves = |from: PollReady, to: PollReady, direction| {
             if self.way(direction).is_loaded.load(Ordering::Relaxed) {
                 to.to_write()
             } else {

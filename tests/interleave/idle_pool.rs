@@ -1,10 +1,12 @@
-//! The shelf: an idle connection has one owner, a closed one has none.
+//! The idle pool: an idle connection has one owner, a closed one has none.
 
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
 use http_proxy_lb::net::conn::Conn;
-use http_proxy_lb::net::shelf::{ClientId, Found, Past, Repeat, Rest, Shelf, UseFor, Wanted};
+use http_proxy_lb::net::idle_pool::{
+    ClientId, IdlePool, LastUse, Leftover, TakenConn, UseFor, Wanted,
+};
 use http_proxy_lb::net::socket::TICK;
 
 use super::explorer::{Step, explore, orders_of};
@@ -15,7 +17,7 @@ const LONG: Duration = Duration::from_secs(3600);
 type Pair = (TcpStream, TcpStream);
 
 struct World {
-    shelf: Shelf,
+    idle_pool: IdlePool,
     client: ClientId,
     now: Instant,
     /// What each thread has taken.
@@ -46,10 +48,10 @@ fn conn(stream: TcpStream) -> Conn {
     Conn::prepared(stream, TICK)
 }
 
-/// The first `kept` of them are on the shelf, the next one belongs to the last thread.
+/// The first `kept` of them are in the idle pool, the next one belongs to the last thread.
 fn world(pairs: Vec<Pair>, kept: usize, most: usize) -> World {
     let mut world = World {
-        shelf: Shelf::default(),
+        idle_pool: IdlePool::default(),
         client: ClientId::next(),
         now: Instant::now(),
         owned: [None, None, None],
@@ -75,12 +77,12 @@ impl World {
             target,
             client: self.client,
             within: LONG,
-            repeat: Repeat::Possible,
+            is_repeatable: true,
         };
-        self.owned[thread] = match self.shelf.take(&wanted, self.now) {
-            Found::Idle(conn, _) => Some(conn),
-            Found::Nothing => None,
-            Found::Stray => panic!("nobody sends anything"),
+        self.owned[thread] = match self.idle_pool.take(&wanted, self.now) {
+            TakenConn::Idle(conn, _) => Some(conn),
+            TakenConn::Nothing => None,
+            TakenConn::Stray => panic!("nobody sends anything"),
         };
         if let Some(taken) = &self.owned[thread] {
             let name = taken.stream().local_addr().expect("its address");
@@ -99,17 +101,17 @@ impl World {
     }
 
     fn put(&self, conn: Conn, use_for: UseFor) {
-        let past = Past {
+        let last_use = LastUse {
             use_for,
             client: self.client,
             begun: self.now,
-            rest: Rest::Nothing,
+            leftover: Leftover::Nothing,
         };
-        self.shelf.keep(conn, past, self.most, self.now);
+        self.idle_pool.keep(conn, last_use, self.most, self.now);
     }
 
     fn sweep(&self) {
-        assert!(!self.shelf.sweep(LONG, self.most, self.now));
+        assert!(!self.idle_pool.sweep(LONG, self.most, self.now));
     }
 
     fn check(&self) {
@@ -123,9 +125,9 @@ impl World {
         names.sort();
         names.dedup();
         assert_eq!(names.len(), count, "two threads have one connection");
-        assert!(self.shelf.len() <= self.most);
+        assert!(self.idle_pool.len() <= self.most);
         assert!(
-            self.shelf.len() + count <= self.all,
+            self.idle_pool.len() + count <= self.all,
             "there is one too many"
         );
     }
@@ -140,7 +142,7 @@ fn an_idle_connection_has_one_owner_in_every_order_of_take_keep_sweep_and_clear(
         &[|w| w.take(1, 1), |w| w.keep(1)],
         &[|w| w.keep(2), |w| w.take(2, 0)],
         &[|w| w.sweep()],
-        &[|w| w.shelf.clear()],
+        &[|w| w.idle_pool.clear()],
     ];
     let orders = explore(|| world(again(&pairs), 2, 2), &threads, World::check);
     assert_eq!(orders, orders_of(&[2, 2, 2, 1, 1]));

@@ -2,10 +2,10 @@
 //!
 //! Nothing in HTTP/1.1 says which request an answer belongs to but its place on the connection. A byte
 //! that comes late (a body behind an answer that has none, a second answer) is taken for the beginning
-//! of the answer to whatever is asked next, by whomever; and as the real answer is then a stray one in
+//! of the answer to whatever is asked next, by any client; and as the real answer is then a stray one in
 //! its turn, every client of the connection gets the page of the one before it. So a connection goes
 //! from one client to another only if nothing is to be expected on it, and an upstream that was seen to
-//! send what nobody asked for has each connection serve one client only, for a while.
+//! send bytes without a request has each connection serve one client only, for a while.
 //!
 //! The newest comes first: it is the least likely to have been closed meanwhile, and the oldest get the
 //! chance to expire. Count and age are limited by `limits.upstream_idle_connections` and
@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use super::conn::Conn;
-use super::socket::{self, Look};
+use super::socket::{self, Peeked};
 
 /// A connection idle for longer than this is not trusted with a request that cannot be repeated.
 const TRUSTED_IDLE: Duration = Duration::from_secs(1);
@@ -35,25 +35,25 @@ pub const REMEMBERED: Duration = Duration::from_secs(600);
 
 /// Idle connections to one upstream.
 #[derive(Debug, Default)]
-pub struct Shelf {
-    state: Mutex<State>,
-    /// Whether there ever was a stray byte: spares whoever asks the lock.
+pub struct IdlePool {
+    state: Mutex<PoolState>,
+    /// Whether there ever was a stray byte: until then requests are spared the lock.
     has_strayed: AtomicBool,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct PoolState {
     /// The oldest first.
-    idle: VecDeque<Idle>,
+    idle: VecDeque<IdleConn>,
     distrust: Option<Distrust>,
     /// When a reused connection last broke under a request.
     broke: Option<Instant>,
 }
 
 #[derive(Debug)]
-struct Idle {
+struct IdleConn {
     conn: Conn,
-    past: Past,
+    last_use: LastUse,
     since: Instant,
 }
 
@@ -78,15 +78,15 @@ impl ClientId {
 
 /// What is known of a connection that becomes idle.
 #[derive(Clone, Copy, Debug)]
-pub struct Past {
+pub struct LastUse {
     /// What it is good for.
     pub use_for: UseFor,
-    /// Who used it last.
+    /// The client that used it last.
     pub client: ClientId,
     /// When that exchange began.
     pub begun: Instant,
     /// Whether more may come on it.
-    pub rest: Rest,
+    pub leftover: Leftover,
 }
 
 /// What an idle connection is good for.
@@ -110,7 +110,7 @@ impl UseFor {
 
 /// Whether the last answer on a connection was surely its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Rest {
+pub enum Leftover {
     /// Its framing said so, or it was silent for long enough since.
     Nothing,
     /// Something may still come behind it.
@@ -126,68 +126,50 @@ pub struct Wanted {
     pub client: ClientId,
     /// How long the connection may have been idle.
     pub within: Duration,
-    /// What happens if the connection breaks under it.
-    pub repeat: Repeat,
-}
-
-/// Whether a request can be sent once more if its connection breaks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Repeat {
-    /// It can.
-    Possible,
-    /// It cannot, and is lost.
-    Never,
+    /// Whether it can be sent once more if the connection breaks under it; else it is lost.
+    pub is_repeatable: bool,
 }
 
 /// What was found for a request.
 #[derive(Debug)]
-pub enum Found {
+pub enum TakenConn {
     /// A connection on which nothing has happened since.
-    Idle(Conn, Rest),
-    /// Bytes nobody asked for, on one that is closed now: the caller calls [`Shelf::distrust`].
+    Idle(Conn, Leftover),
+    /// Stray bytes, on one that is closed now: the caller calls [`IdlePool::distrust`].
     Stray,
     /// No connection that it may use.
     Nothing,
 }
 
-/// Whether a stray byte is news.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Episode {
-    /// The upstream was trusted until now.
-    Begins,
-    /// It was not, and is not for longer.
-    GoesOn,
-}
-
-impl Shelf {
+impl IdlePool {
     /// Keeps a connection on which nothing is under way. If there are `most` already, the oldest leaves.
-    pub fn keep(&self, conn: Conn, past: Past, most: usize, now: Instant) {
-        let idle = Idle {
+    pub fn keep(&self, conn: Conn, last_use: LastUse, most: usize, now: Instant) {
+        let idle = IdleConn {
             conn,
-            past,
+            last_use,
             since: now,
         };
         // Closed when the lock has been given back.
-        let _surplus = self.state.lock().place(idle, most, now);
+        let _evicted = self.state.lock().put(idle, most, now);
     }
 
     /// The connection used last of those that are good for the request. Those found closed are dropped
     /// on the way.
-    pub fn take(&self, wanted: &Wanted, now: Instant) -> Found {
+    pub fn take(&self, wanted: &Wanted, now: Instant) -> TakenConn {
         loop {
-            let Some((idle, rest)) = self.state.lock().newest(wanted, now) else {
-                return Found::Nothing;
+            let Some((idle, leftover)) = self.state.lock().newest(wanted, now) else {
+                return TakenConn::Nothing;
             };
-            match socket::look(idle.conn.stream()) {
-                Look::Quiet => return Found::Idle(idle.conn, rest),
-                Look::Bytes => return Found::Stray,
-                Look::Ended => {}
+            match socket::peek(idle.conn.stream()) {
+                Peeked::Quiet => return TakenConn::Idle(idle.conn, leftover),
+                Peeked::Bytes => return TakenConn::Stray,
+                Peeked::Ended => {}
             }
         }
     }
 
     /// Drops what is older than `within`, was closed by the upstream, or is more than `most`. Says whether
-    /// bytes nobody asked for were among it: the caller calls [`Shelf::distrust`].
+    /// there were stray bytes on one of them: the caller calls [`IdlePool::distrust`].
     pub fn sweep(&self, within: Duration, most: usize, now: Instant) -> bool {
         let mut dropped = Vec::new();
         let mut strays = false;
@@ -195,10 +177,10 @@ impl Shelf {
             let mut state = self.state.lock();
             for idle in std::mem::take(&mut state.idle) {
                 let is_old = now.saturating_duration_since(idle.since) >= within;
-                // A look does not wait, and whoever comes meanwhile would find none of them.
-                let seen = socket::look(idle.conn.stream());
-                strays |= seen == Look::Bytes;
-                if is_old || seen != Look::Quiet {
+                // A look does not wait, and a request that comes meanwhile would find none of them.
+                let seen = socket::peek(idle.conn.stream());
+                strays |= seen == Peeked::Bytes;
+                if is_old || seen != Peeked::Quiet {
                     dropped.push(idle);
                 } else {
                     state.idle.push_back(idle);
@@ -213,11 +195,10 @@ impl Shelf {
     /// Drops what leads elsewhere than to one of these addresses.
     pub fn keep_only(&self, addresses: &[IpAddr]) {
         let leads_there =
-            |idle: &Idle| idle.conn.dialled().is_none_or(|at| addresses.contains(&at));
+            |idle: &IdleConn| idle.conn.dialled().is_none_or(|at| addresses.contains(&at));
         let mut state = self.state.lock();
-        let idle = std::mem::take(&mut state.idle);
         let (there, elsewhere): (VecDeque<_>, VecDeque<_>) =
-            idle.into_iter().partition(leads_there);
+            state.idle.drain(..).partition(leads_there);
         state.idle = there;
         // They are closed outside of the lock.
         drop(state);
@@ -239,35 +220,36 @@ impl Shelf {
         self.len() == 0
     }
 
-    /// A byte came that nobody asked for. The first one ends all connections, also those at work once
+    /// A stray byte came. The first one ends all connections, also those at work once
     /// their exchange is over; from then on until [`REMEMBERED`] after the last one each serves one client.
-    pub fn distrust(&self, now: Instant) -> Episode {
-        let dropped = {
-            let mut state = self.state.lock();
-            self.has_strayed.store(true, Ordering::Release);
-            let until = now + REMEMBERED;
-            if let Some(distrust) = state.distrust_at(now) {
-                state.distrust = Some(Distrust { until, ..distrust });
-                return Episode::GoesOn;
-            }
-            state.distrust = Some(Distrust { since: now, until });
-            std::mem::take(&mut state.idle)
-        };
-        drop(dropped);
-        Episode::Begins
+    /// Says whether it is the first one.
+    pub fn distrust(&self, now: Instant) -> bool {
+        let mut state = self.state.lock();
+        self.has_strayed.store(true, Ordering::Release);
+        let before = state.distrust_at(now);
+        state.distrust = Some(Distrust {
+            since: before.map_or(now, |distrust| distrust.since),
+            until: now + REMEMBERED,
+        });
+        if before.is_some() {
+            return false;
+        }
+        let evicted = std::mem::take(&mut state.idle);
+        // They are closed outside of the lock.
+        drop(state);
+        drop(evicted);
+        true
     }
 
     /// Until when each connection serves one client, if that is so.
     pub fn distrusted_until(&self, now: Instant) -> Option<Instant> {
-        if !self.has_strayed.load(Ordering::Acquire) {
-            return None;
-        }
-        let distrust = self.state.lock().distrust_at(now);
+        let has_strayed = self.has_strayed.load(Ordering::Acquire);
+        let distrust = has_strayed.then(|| self.state.lock().distrust_at(now))?;
         distrust.map(|distrust| distrust.until)
     }
 
     /// Whether the upstream lost its trust during an exchange that began at `begun`: what comes on its
-    /// connection may be meant for somebody else.
+    /// connection may be meant for another client.
     pub fn lost_trust_since(&self, begun: Instant, now: Instant) -> bool {
         self.has_strayed.load(Ordering::Acquire) && self.state.lock().lost_trust_since(begun, now)
     }
@@ -279,41 +261,40 @@ impl Shelf {
     }
 }
 
-impl State {
-    /// Returns what is to be closed.
-    fn place(&mut self, idle: Idle, most: usize, now: Instant) -> Option<Idle> {
-        if most == 0 || self.lost_trust_since(idle.past.begun, now) {
+impl PoolState {
+    /// Keeps a connection, and evicts the oldest if there are more than `most`; returns what is to be closed.
+    fn put(&mut self, idle: IdleConn, most: usize, now: Instant) -> Option<IdleConn> {
+        if most == 0 || self.lost_trust_since(idle.last_use.begun, now) {
             return Some(idle);
         }
-        let surplus = if self.idle.len() >= most {
-            self.idle.pop_front()
-        } else {
-            None
-        };
         self.idle.push_back(idle);
-        surplus
+        let is_full = self.idle.len() > most;
+        is_full.then(|| self.idle.pop_front())?
     }
 
     /// The newest that is good for `wanted`, and whether more may come on it.
-    fn newest(&mut self, wanted: &Wanted, now: Instant) -> Option<(Idle, Rest)> {
+    fn newest(&mut self, wanted: &Wanted, now: Instant) -> Option<(IdleConn, Leftover)> {
         let broke = self.broke.is_some_and(|at| is_within(REMEMBERED, at, now));
-        let within = match wanted.repeat {
-            Repeat::Possible => wanted.within,
-            Repeat::Never if broke => return None,
-            Repeat::Never => wanted.within.min(TRUSTED_IDLE),
+        if broke && !wanted.is_repeatable {
+            return None;
+        }
+        let within = if wanted.is_repeatable {
+            wanted.within
+        } else {
+            wanted.within.min(TRUSTED_IDLE)
         };
         let is_shared = self.distrust_at(now).is_none();
         let index = self.idle.iter().rposition(|idle| {
-            idle.past.use_for.admits(wanted.target)
-                && (idle.past.client == wanted.client
-                    || is_shared && idle.rest_at(now) == Rest::Nothing)
+            idle.last_use.use_for.admits(wanted.target)
+                && (idle.last_use.client == wanted.client
+                    || is_shared && idle.leftover_at(now) == Leftover::Nothing)
         })?;
         let found = self.idle.get(index)?;
         if !is_within(within, found.since, now) {
             return None; // Every other one is older still; the next sweep has them.
         }
-        let rest = found.rest_at(now);
-        Some((self.idle.remove(index)?, rest))
+        let leftover = found.leftover_at(now);
+        Some((self.idle.remove(index)?, leftover))
     }
 
     fn distrust_at(&self, now: Instant) -> Option<Distrust> {
@@ -326,12 +307,12 @@ impl State {
     }
 }
 
-impl Idle {
+impl IdleConn {
     /// Whether more may come, if nothing did until now.
-    fn rest_at(&self, now: Instant) -> Rest {
-        match self.past.rest {
-            Rest::Possible if is_within(QUIET, self.since, now) => Rest::Possible,
-            Rest::Possible | Rest::Nothing => Rest::Nothing,
+    fn leftover_at(&self, now: Instant) -> Leftover {
+        match self.last_use.leftover {
+            Leftover::Possible if is_within(QUIET, self.since, now) => Leftover::Possible,
+            Leftover::Possible | Leftover::Nothing => Leftover::Nothing,
         }
     }
 }
@@ -354,9 +335,9 @@ mod tests {
     /// A millisecond less than [`REMEMBERED`].
     const ALMOST: Duration = Duration::from_millis(599_999);
 
-    /// A shelf whose time the test makes pass, and the far ends of what is on it.
-    struct World {
-        shelf: Shelf,
+    /// A pool whose time the test makes pass, and the far ends of what is in it.
+    struct Fixture {
+        pool: IdlePool,
         now: Instant,
         far: Vec<TcpStream>,
     }
@@ -373,50 +354,50 @@ mod tests {
             target: 0,
             client,
             within: LONG,
-            repeat: Repeat::Possible,
+            is_repeatable: true,
         }
     }
 
-    impl World {
+    impl Fixture {
         fn new() -> Self {
             Self {
-                shelf: Shelf::default(),
+                pool: IdlePool::default(),
                 now: Instant::now(),
                 far: Vec::new(),
             }
         }
 
-        fn past(&self, client: ClientId, rest: Rest) -> Past {
-            Past {
+        fn last_use(&self, client: ClientId, leftover: Leftover) -> LastUse {
+            LastUse {
                 use_for: UseFor::Anything,
                 client,
                 begun: self.now,
-                rest,
+                leftover,
             }
         }
 
         /// Keeps a new connection; returns its number.
-        fn keep(&mut self, past: Past, most: usize) -> usize {
+        fn keep(&mut self, last_use: LastUse, most: usize) -> usize {
             let (near, far) = pair();
             self.far.push(far);
-            self.shelf.keep(near, past, most, self.now);
+            self.pool.keep(near, last_use, most, self.now);
             self.far.len() - 1
         }
 
-        fn keep_of(&mut self, client: ClientId, rest: Rest) -> usize {
-            self.keep(self.past(client, rest), 64)
+        fn keep_of(&mut self, client: ClientId, leftover: Leftover) -> usize {
+            self.keep(self.last_use(client, leftover), 64)
         }
 
         /// The number of the connection that is taken.
         fn take(&self, wanted: &Wanted) -> Option<usize> {
-            match self.shelf.take(wanted, self.now) {
-                Found::Idle(conn, _) => {
+            match self.pool.take(wanted, self.now) {
+                TakenConn::Idle(conn, _) => {
                     let name = conn.stream().local_addr().unwrap();
                     let mut peers = self.far.iter().map(|far| far.peer_addr().unwrap());
                     peers.position(|peer| peer == name)
                 }
-                Found::Stray => panic!("bytes nobody asked for"),
-                Found::Nothing => None,
+                TakenConn::Stray => panic!("stray bytes"),
+                TakenConn::Nothing => None,
             }
         }
 
@@ -424,7 +405,7 @@ mod tests {
             self.far[number].write_all(bytes).unwrap();
             // The bytes are on loopback, but arrival is the kernel's business: wait for it.
             let name = self.far[number].peer_addr().unwrap();
-            for idle in &self.shelf.state.lock().idle {
+            for idle in &self.pool.state.lock().idle {
                 if idle.conn.stream().local_addr().unwrap() == name {
                     idle.conn.stream().peek(&mut [0]).unwrap();
                 }
@@ -434,210 +415,213 @@ mod tests {
 
     #[test]
     fn the_last_used_connection_comes_back_first() {
-        let mut world = World::new();
+        let mut fixture = Fixture::new();
         let client = ClientId::next();
-        world.keep_of(client, Rest::Nothing);
-        let second = world.keep_of(client, Rest::Nothing);
-        assert_eq!(world.take(&wanted(ClientId::next())), Some(second));
-        assert_eq!(world.shelf.len(), 1);
+        fixture.keep_of(client, Leftover::Nothing);
+        let second = fixture.keep_of(client, Leftover::Nothing);
+        assert_eq!(fixture.take(&wanted(ClientId::next())), Some(second));
+        assert_eq!(fixture.pool.len(), 1);
     }
 
     #[test]
     fn a_connection_that_may_be_a_pipe_serves_no_other_target() {
-        let mut world = World::new();
+        let mut fixture = Fixture::new();
         let client = ClientId::next();
-        let past = Past {
+        let last_use = LastUse {
             use_for: UseFor::Target(1),
-            ..world.past(client, Rest::Nothing)
+            ..fixture.last_use(client, Leftover::Nothing)
         };
-        world.keep(past, 64);
+        fixture.keep(last_use, 64);
         let of_target = |target| Wanted {
             target,
             ..wanted(client)
         };
-        assert_eq!(world.take(&of_target(2)), None);
-        assert_eq!(world.take(&of_target(1)), Some(0));
+        assert_eq!(fixture.take(&of_target(2)), None);
+        assert_eq!(fixture.take(&of_target(1)), Some(0));
     }
 
     #[test]
     fn one_that_was_closed_is_passed_over_and_is_no_stray_byte() {
-        let mut world = World::new();
+        let mut fixture = Fixture::new();
         let client = ClientId::next();
-        let first = world.keep_of(client, Rest::Nothing);
+        let first = fixture.keep_of(client, Leftover::Nothing);
         let (near, far) = pair();
-        let past = world.past(client, Rest::Nothing);
-        world.shelf.keep(near, past, 64, world.now);
+        let last_use = fixture.last_use(client, Leftover::Nothing);
+        fixture.pool.keep(near, last_use, 64, fixture.now);
         drop(far);
-        assert_eq!(world.take(&wanted(client)), Some(first));
-        assert!(world.shelf.is_empty());
-        assert_eq!(world.shelf.distrusted_until(world.now), None);
+        assert_eq!(fixture.take(&wanted(client)), Some(first));
+        assert!(fixture.pool.is_empty());
+        assert_eq!(fixture.pool.distrusted_until(fixture.now), None);
     }
 
     #[test]
     fn unasked_bytes_are_told_and_their_connection_is_never_handed_out() {
-        let mut world = World::new();
+        let mut fixture = Fixture::new();
         let client = ClientId::next();
-        let number = world.keep_of(client, Rest::Nothing);
-        world.sends(number, b"HTTP/1.1 200 OK\r\n");
-        let found = world.shelf.take(&wanted(client), world.now);
-        assert!(matches!(found, Found::Stray), "{found:?}");
-        assert!(world.shelf.is_empty());
+        let number = fixture.keep_of(client, Leftover::Nothing);
+        fixture.sends(number, b"HTTP/1.1 200 OK\r\n");
+        let found = fixture.pool.take(&wanted(client), fixture.now);
+        assert!(matches!(found, TakenConn::Stray), "{found:?}");
+        assert!(fixture.pool.is_empty());
     }
 
     #[test]
     fn a_sweep_finds_them_too() {
-        let mut world = World::new();
+        let mut fixture = Fixture::new();
         let client = ClientId::next();
-        world.keep_of(client, Rest::Nothing);
-        assert!(!world.shelf.sweep(LONG, 64, world.now));
-        let number = world.keep_of(client, Rest::Nothing);
-        world.sends(number, b"x");
-        assert!(world.shelf.sweep(LONG, 64, world.now));
-        assert_eq!(world.take(&wanted(client)), Some(0));
+        fixture.keep_of(client, Leftover::Nothing);
+        assert!(!fixture.pool.sweep(LONG, 64, fixture.now));
+        let number = fixture.keep_of(client, Leftover::Nothing);
+        fixture.sends(number, b"x");
+        assert!(fixture.pool.sweep(LONG, 64, fixture.now));
+        assert_eq!(fixture.take(&wanted(client)), Some(0));
     }
 
     #[test]
     fn when_there_are_too_many_the_oldest_leaves() {
-        let mut world = World::new();
+        let mut fixture = Fixture::new();
         let client = ClientId::next();
-        let past = world.past(client, Rest::Nothing);
+        let last_use = fixture.last_use(client, Leftover::Nothing);
         for _ in 0..3 {
-            world.keep(past, 2);
+            fixture.keep(last_use, 2);
         }
-        assert_eq!(world.shelf.len(), 2);
-        assert_eq!(world.take(&wanted(client)), Some(2));
-        assert_eq!(world.take(&wanted(client)), Some(1));
-        world.keep(past, 0);
-        assert!(world.shelf.is_empty());
+        assert_eq!(fixture.pool.len(), 2);
+        assert_eq!(fixture.take(&wanted(client)), Some(2));
+        assert_eq!(fixture.take(&wanted(client)), Some(1));
+        fixture.keep(last_use, 0);
+        assert!(fixture.pool.is_empty());
     }
 
     #[test]
     fn a_sweep_drops_the_oldest_of_more_than_a_new_limit_allows() {
-        let mut world = World::new();
+        let mut fixture = Fixture::new();
         let client = ClientId::next();
         for _ in 0..3 {
-            world.keep_of(client, Rest::Nothing);
+            fixture.keep_of(client, Leftover::Nothing);
         }
-        world.shelf.sweep(LONG, 1, world.now);
-        assert_eq!(world.shelf.len(), 1);
-        assert_eq!(world.take(&wanted(client)), Some(2));
+        fixture.pool.sweep(LONG, 1, fixture.now);
+        assert_eq!(fixture.pool.len(), 1);
+        assert_eq!(fixture.take(&wanted(client)), Some(2));
     }
 
     #[test]
     fn one_that_is_too_old_is_neither_taken_nor_kept() {
-        let mut world = World::new();
+        let mut fixture = Fixture::new();
         let client = ClientId::next();
-        world.keep_of(client, Rest::Nothing);
-        world.now += Duration::from_secs(30);
+        fixture.keep_of(client, Leftover::Nothing);
+        fixture.now += Duration::from_secs(30);
         let wanted = Wanted {
             within: Duration::from_secs(30),
             ..wanted(client)
         };
-        assert_eq!(world.take(&wanted), None);
-        assert_eq!(world.shelf.len(), 1);
-        world.shelf.sweep(Duration::from_secs(30), 64, world.now);
-        assert!(world.shelf.is_empty());
+        assert_eq!(fixture.take(&wanted), None);
+        assert_eq!(fixture.pool.len(), 1);
+        fixture.pool.sweep(Duration::from_secs(30), 64, fixture.now);
+        assert!(fixture.pool.is_empty());
     }
 
     #[test]
     fn where_more_may_come_another_client_waits_for_silence_and_the_same_does_not() {
-        let mut world = World::new();
+        let mut fixture = Fixture::new();
         let (client, other) = (ClientId::next(), ClientId::next());
-        let number = world.keep_of(client, Rest::Possible);
-        world.now += 19 * MS;
-        assert_eq!(world.take(&wanted(other)), None);
-        assert_eq!(world.take(&wanted(client)), Some(number));
-        let number = world.keep_of(client, Rest::Possible);
-        world.now += 20 * MS;
-        assert_eq!(world.take(&wanted(other)), Some(number));
+        let number = fixture.keep_of(client, Leftover::Possible);
+        fixture.now += 19 * MS;
+        assert_eq!(fixture.take(&wanted(other)), None);
+        assert_eq!(fixture.take(&wanted(client)), Some(number));
+        let number = fixture.keep_of(client, Leftover::Possible);
+        fixture.now += 20 * MS;
+        assert_eq!(fixture.take(&wanted(other)), Some(number));
     }
 
     #[test]
     fn one_without_an_own_silence_is_passed_over_for_an_older_one() {
-        let mut world = World::new();
+        let mut fixture = Fixture::new();
         let client = ClientId::next();
-        let first = world.keep_of(client, Rest::Nothing);
-        world.keep_of(client, Rest::Possible);
-        assert_eq!(world.take(&wanted(ClientId::next())), Some(first));
+        let first = fixture.keep_of(client, Leftover::Nothing);
+        fixture.keep_of(client, Leftover::Possible);
+        assert_eq!(fixture.take(&wanted(ClientId::next())), Some(first));
     }
 
     #[test]
     fn whether_more_may_come_is_told_with_the_connection() {
-        let mut world = World::new();
+        let mut fixture = Fixture::new();
         let client = ClientId::next();
-        for (pause, expected) in [(Duration::ZERO, Rest::Possible), (20 * MS, Rest::Nothing)] {
-            world.keep_of(client, Rest::Possible);
-            world.now += pause;
-            match world.shelf.take(&wanted(client), world.now) {
-                Found::Idle(_, rest) => assert_eq!(rest, expected),
-                found @ (Found::Stray | Found::Nothing) => panic!("{found:?}"),
+        for (pause, expected) in [
+            (Duration::ZERO, Leftover::Possible),
+            (20 * MS, Leftover::Nothing),
+        ] {
+            fixture.keep_of(client, Leftover::Possible);
+            fixture.now += pause;
+            match fixture.pool.take(&wanted(client), fixture.now) {
+                TakenConn::Idle(_, rest) => assert_eq!(rest, expected),
+                found @ (TakenConn::Stray | TakenConn::Nothing) => panic!("{found:?}"),
             }
         }
     }
 
     #[test]
     fn what_cannot_be_repeated_gets_one_that_was_just_used_and_none_after_one_broke() {
-        let mut world = World::new();
+        let mut fixture = Fixture::new();
         let client = ClientId::next();
         let once = Wanted {
-            repeat: Repeat::Never,
+            is_repeatable: false,
             ..wanted(client)
         };
-        world.keep_of(client, Rest::Nothing);
-        world.now += 1000 * MS;
-        assert_eq!(world.take(&once), None);
-        let second = world.keep_of(client, Rest::Nothing);
-        world.now += 999 * MS;
-        assert_eq!(world.take(&once), Some(second));
-        world.shelf.broke(world.now);
-        world.now += ALMOST;
-        let third = world.keep_of(client, Rest::Nothing);
-        assert_eq!(world.take(&once), None);
-        world.now += MS;
-        assert_eq!(world.take(&once), Some(third));
+        fixture.keep_of(client, Leftover::Nothing);
+        fixture.now += 1000 * MS;
+        assert_eq!(fixture.take(&once), None);
+        let second = fixture.keep_of(client, Leftover::Nothing);
+        fixture.now += 999 * MS;
+        assert_eq!(fixture.take(&once), Some(second));
+        fixture.pool.broke(fixture.now);
+        fixture.now += ALMOST;
+        let third = fixture.keep_of(client, Leftover::Nothing);
+        assert_eq!(fixture.take(&once), None);
+        fixture.now += MS;
+        assert_eq!(fixture.take(&once), Some(third));
     }
 
     #[test]
     fn the_first_stray_byte_ends_all_connections_those_at_work_included() {
-        let mut world = World::new();
+        let mut fixture = Fixture::new();
         let client = ClientId::next();
-        let at_work = world.past(client, Rest::Nothing);
-        world.keep_of(client, Rest::Nothing);
-        assert_eq!(world.shelf.distrust(world.now), Episode::Begins);
-        assert!(world.shelf.is_empty());
-        assert!(world.shelf.lost_trust_since(at_work.begun, world.now));
-        world.now += MS;
-        world.keep(at_work, 64);
-        assert!(world.shelf.is_empty());
+        let at_work = fixture.last_use(client, Leftover::Nothing);
+        fixture.keep_of(client, Leftover::Nothing);
+        assert!(fixture.pool.distrust(fixture.now));
+        assert!(fixture.pool.is_empty());
+        assert!(fixture.pool.lost_trust_since(at_work.begun, fixture.now));
+        fixture.now += MS;
+        fixture.keep(at_work, 64);
+        assert!(fixture.pool.is_empty());
     }
 
     #[test]
     fn without_trust_a_connection_serves_the_client_that_used_it_last() {
-        let mut world = World::new();
+        let mut fixture = Fixture::new();
         let (client, other) = (ClientId::next(), ClientId::next());
-        world.shelf.distrust(world.now);
-        world.now += MS;
-        let number = world.keep_of(client, Rest::Nothing);
-        world.now += 1000 * MS;
-        assert_eq!(world.take(&wanted(other)), None);
-        assert_eq!(world.take(&wanted(client)), Some(number));
+        fixture.pool.distrust(fixture.now);
+        fixture.now += MS;
+        let number = fixture.keep_of(client, Leftover::Nothing);
+        fixture.now += 1000 * MS;
+        assert_eq!(fixture.take(&wanted(other)), None);
+        assert_eq!(fixture.take(&wanted(client)), Some(number));
     }
 
     #[test]
     fn trust_comes_back_ten_minutes_after_the_last_stray_byte() {
-        let mut world = World::new();
+        let mut fixture = Fixture::new();
         let (client, other) = (ClientId::next(), ClientId::next());
-        world.shelf.distrust(world.now);
-        world.now += ALMOST;
-        let number = world.keep_of(client, Rest::Nothing);
-        assert_eq!(world.shelf.distrust(world.now), Episode::GoesOn);
-        world.now += ALMOST;
-        assert_eq!(world.take(&wanted(other)), None);
-        let until = world.shelf.distrusted_until(world.now);
-        assert_eq!(until, Some(world.now + MS));
-        world.now += MS;
-        assert_eq!(world.take(&wanted(other)), Some(number));
-        assert_eq!(world.shelf.distrusted_until(world.now), None);
-        assert_eq!(world.shelf.distrust(world.now), Episode::Begins);
+        fixture.pool.distrust(fixture.now);
+        fixture.now += ALMOST;
+        let number = fixture.keep_of(client, Leftover::Nothing);
+        assert!(!fixture.pool.distrust(fixture.now));
+        fixture.now += ALMOST;
+        assert_eq!(fixture.take(&wanted(other)), None);
+        let until = fixture.pool.distrusted_until(fixture.now);
+        assert_eq!(until, Some(fixture.now + MS));
+        fixture.now += MS;
+        assert_eq!(fixture.take(&wanted(other)), Some(number));
+        assert_eq!(fixture.pool.distrusted_until(fixture.now), None);
+        assert!(fixture.pool.distrust(fixture.now));
     }
 }
