@@ -36,7 +36,7 @@ pub enum Replay {
 pub enum Next {
     /// Try another upstream.
     Failover,
-    /// Answer 502 or 504.
+    /// CheckAnswer 502 or 504.
     GiveUp,
     /// Close the client connection, so that the client sees the truncation.
     Close,

@@ -88,7 +88,7 @@ impl Health {
 
 /// What a check has found.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Verdict {
+pub enum CheckVerdict {
     /// The upstream works, as far as this was looked into.
     Works(Depth),
     /// It does not.
@@ -344,7 +344,7 @@ impl State {
     pub(super) fn check_ended(
         &mut self,
         began: Epoch,
-        verdict: Verdict,
+        verdict: CheckVerdict,
         thresholds: Thresholds,
         now_unix_ms: u64,
     ) -> Option<Change> {
@@ -354,32 +354,34 @@ impl State {
             return None;
         }
         match (self.health, verdict) {
-            (Health::Offline(_), Verdict::Works(_)) => {
+            (Health::Offline(_), CheckVerdict::Works(_)) => {
                 self.check_successes = self.check_successes.saturating_add(1);
                 if self.check_successes < thresholds.rise {
                     return None;
                 }
                 Some(self.go_online(now_unix_ms))
             }
-            (Health::Offline(_), Verdict::Fails(reason)) => {
+            (Health::Offline(_), CheckVerdict::Fails(reason)) => {
                 self.check_successes = 0;
                 self.check_failures = self.check_failures.saturating_add(1);
                 self.health = Health::Offline(reason);
                 None
             }
-            (Health::Suspect(_), Verdict::Works(depth)) if depth < self.needed => None,
-            (Health::Suspect(_), Verdict::Works(_)) if self.settled == Settled::ByTheNext => None,
-            (Health::Online | Health::Suspect(_), Verdict::Works(_)) => {
+            (Health::Suspect(_), CheckVerdict::Works(depth)) if depth < self.needed => None,
+            (Health::Suspect(_), CheckVerdict::Works(_)) if self.settled == Settled::ByTheNext => {
+                None
+            }
+            (Health::Online | Health::Suspect(_), CheckVerdict::Works(_)) => {
                 self.connect_failures = 0;
                 self.check_failures = 0;
                 self.become_online()
             }
-            (Health::Online | Health::Suspect(_), Verdict::Fails(_))
+            (Health::Online | Health::Suspect(_), CheckVerdict::Fails(_))
                 if check == Check::Outranked =>
             {
                 None
             }
-            (Health::Online | Health::Suspect(_), Verdict::Fails(reason)) => {
+            (Health::Online | Health::Suspect(_), CheckVerdict::Fails(reason)) => {
                 self.check_failures = self.check_failures.saturating_add(1);
                 if self.check_failures < thresholds.fall {
                     return None;
@@ -490,9 +492,9 @@ mod tests {
                     .cannot_connect(self.begun, REFUSED, self.thresholds.fall, now),
                 'd' => self.state.doubt(current, Doubt::Truncated),
                 'D' => self.state.doubt(current, Doubt::Silent),
-                'p' => self.ends(Verdict::Works(Depth::Probe)),
-                'i' => self.ends(Verdict::Works(Depth::Itself)),
-                'x' => self.ends(Verdict::Fails(OfflineReason::Silent)),
+                'p' => self.ends(CheckVerdict::Works(Depth::Probe)),
+                'i' => self.ends(CheckVerdict::Works(Depth::Itself)),
+                'x' => self.ends(CheckVerdict::Fails(OfflineReason::Silent)),
                 'o' => self.state.eject(current, now),
                 'b' => {
                     self.begun = current;
@@ -503,7 +505,7 @@ mod tests {
             }
         }
 
-        fn ends(&mut self, verdict: Verdict) -> Option<Change> {
+        fn ends(&mut self, verdict: CheckVerdict) -> Option<Change> {
             let began = match self.check.take() {
                 Some(began) => began,
                 None => self.state.check_begins(),

@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 
 use super::reason::{Depth, Doubt};
 use super::state::{
-    Availability, Change, Epoch, Health, State, Thresholds, UpstreamState, Verdict,
+    Availability, Change, CheckVerdict, Epoch, Health, State, Thresholds, UpstreamState,
     is_gateway_error,
 };
 
@@ -312,13 +312,13 @@ impl Vitals {
     pub fn check_ended(
         &self,
         began: Epoch,
-        verdict: Verdict,
+        verdict: CheckVerdict,
         thresholds: Thresholds,
         now_unix_ms: u64,
     ) -> Option<Change> {
         count(match verdict {
-            Verdict::Works(_) => &self.counters.probes_ok,
-            Verdict::Fails(_) => &self.counters.probes_failed,
+            CheckVerdict::Works(_) => &self.counters.probes_ok,
+            CheckVerdict::Fails(_) => &self.counters.probes_failed,
         });
         self.change(|state| state.check_ended(began, verdict, thresholds, now_unix_ms))
     }
@@ -611,13 +611,13 @@ mod tests {
         assert_eq!(vitals.availability(), Availability::Suspect);
         let (check, depth) = vitals.check_begins();
         assert_eq!((check, depth), (began, Depth::Probe));
-        vitals.check_ended(check, Verdict::Fails(OfflineReason::Silent), ONCE, 7);
+        vitals.check_ended(check, CheckVerdict::Fails(OfflineReason::Silent), ONCE, 7);
         assert!(vitals.is_offline());
         assert_ne!(vitals.epoch(), began);
         assert_eq!(vitals.state().reason, Some(OfflineReason::Silent));
         assert_eq!(vitals.state().since_unix_ms, Some(7));
         let (check, _) = vitals.check_begins();
-        vitals.check_ended(check, Verdict::Works(Depth::Probe), ONCE, 9);
+        vitals.check_ended(check, CheckVerdict::Works(Depth::Probe), ONCE, 9);
         assert_eq!(vitals.availability(), Availability::Online);
         let counters = &vitals.counters;
         let counted = [

@@ -18,7 +18,8 @@ use crate::balance::upstream::{Lease, UpstreamSpec};
 use crate::config::health::{HealthCheck, ProbeTarget};
 use crate::protocol::target::Authority;
 
-use super::examiner::{Answer, Ask, Examiner, Moment, Question};
+use super::super::question::{CheckAnswer, CheckQuestion};
+use super::{CheckContext, Examiner, Inquiry};
 
 /// `health_check.timeout_secs`.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -69,7 +70,7 @@ type Manners = Box<dyn Fn(f64) -> Manner>;
 
 enum Event {
     Look,
-    Answered(Ask, Answer),
+    Answered(Inquiry, CheckAnswer),
     Request(Kind),
     Waits(Box<Waiting>),
     Responds(Box<Waiting>, u16),
@@ -238,12 +239,12 @@ impl World {
     /// Returns when to look again.
     fn look(&mut self) -> Duration {
         let moment = moment(&self.pool, &self.health, (self.began, self.now));
-        let round = self.examiner.look(moment, 32);
-        self.send(round.asks);
-        round.pause.max(Duration::from_millis(1))
+        let (inquiries, pause) = self.examiner.look(moment, 32);
+        self.send(inquiries);
+        pause.max(Duration::from_millis(1))
     }
 
-    fn send(&mut self, asks: Vec<Ask>) {
+    fn send(&mut self, asks: Vec<Inquiry>) {
         for ask in asks {
             let (after, answer) = self.answer(&ask);
             self.at(after.min(ask.limit), Event::Answered(ask, answer));
@@ -255,21 +256,23 @@ impl World {
         (self.manners[number])(self.seconds())
     }
 
-    fn answer(&self, ask: &Ask) -> (Duration, Answer) {
+    fn answer(&self, ask: &Inquiry) -> (Duration, CheckAnswer) {
         let ms = Duration::from_millis;
         match (self.manner(&ask.upstream.spec.name), ask.question) {
-            (Manner::Dead, _) => (ms(1), Answer::CannotConnect("connection refused")),
-            (Manner::Hung, _) => (ask.limit, Answer::Unanswered),
-            (Manner::Closing, _) | (Manner::Curt, Question::Itself) => (ms(2), Answer::Closed),
-            (_, Question::Itself) => (ms(2), Answer::Status(400)),
-            (Manner::Captive, Question::Probe) => (ms(20), Answer::Status(302)),
-            (Manner::NoUplink, Question::Probe) => (ms(20), Answer::Status(503)),
-            (Manner::Policy, Question::Probe) => (ms(20), Answer::Status(403)),
-            (Manner::Alive | Manner::Curt, Question::Probe) => {
+            (Manner::Dead, _) => (ms(1), CheckAnswer::CannotConnect("connection refused")),
+            (Manner::Hung, _) => (ask.limit, CheckAnswer::Unanswered),
+            (Manner::Closing, _) | (Manner::Curt, CheckQuestion::Itself) => {
+                (ms(2), CheckAnswer::Closed)
+            }
+            (_, CheckQuestion::Itself) => (ms(2), CheckAnswer::Status(400)),
+            (Manner::Captive, CheckQuestion::Probe) => (ms(20), CheckAnswer::Status(302)),
+            (Manner::NoUplink, CheckQuestion::Probe) => (ms(20), CheckAnswer::Status(503)),
+            (Manner::Policy, CheckQuestion::Probe) => (ms(20), CheckAnswer::Status(403)),
+            (Manner::Alive | Manner::Curt, CheckQuestion::Probe) => {
                 match (self.target)(self.seconds()) {
-                    Target::Passes => (ms(50), Answer::Status(204)),
-                    Target::Dropped => (ask.limit, Answer::Unanswered),
-                    Target::Says(status) => (ms(50), Answer::Status(status)),
+                    Target::Passes => (ms(50), CheckAnswer::Status(204)),
+                    Target::Dropped => (ask.limit, CheckAnswer::Unanswered),
+                    Target::Says(status) => (ms(50), CheckAnswer::Status(status)),
                 }
             }
         }
@@ -436,9 +439,9 @@ fn moment<'a>(
     pool: &'a Pool,
     health: &'a HealthCheck,
     (began, now): (Instant, Instant),
-) -> Moment<'a> {
+) -> CheckContext<'a> {
     let unix_ms = u64::try_from(now.duration_since(began).as_millis()).unwrap();
-    Moment {
+    CheckContext {
         pool,
         health,
         now,
