@@ -39,7 +39,7 @@ pub struct Tried {
 impl Pool {
     /// A pool of which nothing is known yet: all upstreams are online.
     pub fn new(specs: Vec<UpstreamSpec>) -> Self {
-        Self::with(specs, Arc::default(), |_| Arc::new(Vitals::new()))
+        Self::with(specs, Arc::default(), |_| Arc::default())
     }
 
     /// The pool of a new configuration. Upstreams with an address known here keep their state and
@@ -59,7 +59,7 @@ impl Pool {
                 }
                 Arc::clone(before.vitals())
             }
-            None => Arc::new(Vitals::new()),
+            None => Arc::default(),
         })
     }
 

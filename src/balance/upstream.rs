@@ -41,16 +41,8 @@ pub struct Lease {
     began: Epoch,
     /// [`Vitals::times_given_up`] when it began.
     given_up: u64,
-    kind: LeaseKind,
-}
-
-/// What a lease is for.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum LeaseKind {
-    /// A request to an upstream in service.
-    Service,
-    /// A request to one that is offline, to see whether it works.
-    Trial,
+    /// Whether it is a request to one that is offline, to see whether it works.
+    is_trial: bool,
 }
 
 impl Upstream {
@@ -101,21 +93,21 @@ impl Upstream {
 
 impl Lease {
     pub(super) fn take(upstream: &Arc<Upstream>) -> Self {
-        Self::of(upstream, LeaseKind::Service)
+        Self::of(upstream, false)
     }
 
     /// The caller has noted that the trial begins.
     pub(super) fn trial(upstream: &Arc<Upstream>) -> Self {
-        Self::of(upstream, LeaseKind::Trial)
+        Self::of(upstream, true)
     }
 
-    fn of(upstream: &Arc<Upstream>, kind: LeaseKind) -> Self {
+    fn of(upstream: &Arc<Upstream>, is_trial: bool) -> Self {
         upstream.vitals.begin();
         Self {
             upstream: Arc::clone(upstream),
             began: upstream.vitals.epoch(),
             given_up: upstream.vitals.times_given_up(),
-            kind,
+            is_trial,
         }
     }
 
@@ -141,7 +133,7 @@ impl Lease {
 impl Drop for Lease {
     fn drop(&mut self) {
         self.upstream.vitals.end();
-        if self.kind == LeaseKind::Trial {
+        if self.is_trial {
             self.upstream.vitals.trial_ends();
         }
     }
@@ -196,7 +188,7 @@ mod tests {
             weight: 1,
             priority: 100,
         };
-        Arc::new(Upstream::new(spec, Arc::new(Vitals::new())))
+        Arc::new(Upstream::new(spec, Arc::new(Vitals::default())))
     }
 
     const ONCE: Thresholds = Thresholds { fall: 1, rise: 1 };

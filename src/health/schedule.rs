@@ -4,7 +4,7 @@
 //! A suspect is checked at once. An upstream that has just gone offline is checked soon, for most faults
 //! are short; then the pause doubles, so that a dead one is not bothered for ever. Pauses vary by a fifth,
 //! else upstreams that fell together would be checked together from then on. An online upstream is checked
-//! if the configuration says so, if somebody wants it, and while a row of failed checks is open.
+//! if the configuration says so, if a check is asked for, and while a row of failed checks is open.
 
 use std::time::{Duration, Instant};
 
@@ -69,7 +69,7 @@ pub(super) struct Plan {
     epoch: Option<Epoch>,
     /// By the pauses.
     due: Option<Instant>,
-    /// By somebody's wish.
+    /// As it was asked for.
     wanted: Option<Instant>,
     /// No check of a suspect before.
     not_before: Option<Instant>,
@@ -147,7 +147,7 @@ impl Plan {
         }
     }
 
-    /// Somebody wants a check at once.
+    /// A check is asked for, at once.
     pub(super) fn want(&mut self, now: Instant) {
         self.wanted = Some(self.not_before.map_or(now, |earliest| earliest.max(now)));
     }

@@ -180,7 +180,7 @@ impl World {
         f64::from(u32::try_from(self.dice >> 32).unwrap()) / f64::from(u32::MAX)
     }
 
-    /// So many requests a second, at moments that nobody could foretell.
+    /// So many requests a second, at moments that cannot be foretold.
     fn load(&mut self, kind: Kind, a_second: f64, from: f64, to: f64) {
         let mut at = from;
         loop {
@@ -645,7 +645,7 @@ fn one_that_closes_what_it_does_not_know_is_judged_by_the_probe() {
     let world = play(manners, Target::Passes, &[(Kind::Cut, 5.0)]);
     assert_eq!((world.lost, world.went_offline()), (0, 0));
     for target in TARGETS {
-        // Where no probe passes, nothing is known against it until somebody asks for something.
+        // Where no probe passes, nothing is known against it until a client asks for something.
         let manners = vec![always(Manner::Curt), always(Manner::Curt)];
         let world = play(manners, target, &[]);
         assert_eq!((world.lost, world.went_offline()), (0, 0), "{target:?}");
