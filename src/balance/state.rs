@@ -149,8 +149,16 @@ pub(super) struct StateMachine {
 struct CheckUnderWay {
     /// Good evidence has come: if it fails, the traffic knows better.
     is_outranked: bool,
-    /// A suspicion has begun: it cannot end that, for what it asked first it asked before.
-    predates_suspicion: bool,
+    suspicion: Suspicion,
+}
+
+/// When the suspicion began that a check may end.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+enum Suspicion {
+    #[default]
+    BeforeCheck,
+    /// The check cannot end it: what it asked first it asked before.
+    DuringCheck,
 }
 
 /// Gateway errors in a row.
@@ -261,7 +269,7 @@ impl StateMachine {
             Health::Online => {
                 self.needed = doubt.depth();
                 if let Some(check) = &mut self.check {
-                    check.predates_suspicion = true;
+                    check.suspicion = Suspicion::DuringCheck;
                 }
                 self.health = Health::Suspect(doubt);
                 Some(Change {
@@ -329,7 +337,7 @@ impl StateMachine {
                 None
             }
             (Health::Suspect(_), CheckVerdict::Works(depth))
-                if depth < self.needed || check.predates_suspicion =>
+                if depth < self.needed || check.suspicion == Suspicion::DuringCheck =>
             {
                 None
             }

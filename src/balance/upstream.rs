@@ -61,7 +61,7 @@ impl Upstream {
         &self.url
     }
 
-    /// Who this is, over reloads.
+    /// Its identity, over reloads.
     pub fn id(&self) -> UpstreamId {
         self.vitals.id()
     }
@@ -93,22 +93,20 @@ impl Upstream {
 
 impl Lease {
     pub(super) fn take(upstream: &Arc<Upstream>) -> Self {
-        Self::of(upstream, false)
-    }
-
-    /// The caller has noted that the trial begins.
-    pub(super) fn trial(upstream: &Arc<Upstream>) -> Self {
-        Self::of(upstream, true)
-    }
-
-    fn of(upstream: &Arc<Upstream>, is_trial: bool) -> Self {
         upstream.vitals.begin();
         Self {
             upstream: Arc::clone(upstream),
             began: upstream.vitals.epoch(),
             given_up: upstream.vitals.times_given_up(),
-            is_trial,
+            is_trial: false,
         }
+    }
+
+    /// The caller has noted that the trial begins.
+    pub(super) fn trial(upstream: &Arc<Upstream>) -> Self {
+        let mut lease = Self::take(upstream);
+        lease.is_trial = true;
+        lease
     }
 
     /// The upstream that was picked.

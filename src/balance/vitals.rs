@@ -33,7 +33,7 @@ const STATE_BITS: u32 = 3;
 /// Set in the published word while good evidence would change something.
 const HEEDS: u64 = 1 << 2;
 
-/// StateMachine, load, latency and counts of one upstream. It starts online.
+/// State, load, latency and counts of one upstream. It starts online.
 #[derive(Debug)]
 pub struct Vitals {
     id: UpstreamId,
@@ -140,7 +140,7 @@ impl Default for Vitals {
 }
 
 impl Vitals {
-    /// Who this is.
+    /// Its identity.
     pub fn id(&self) -> UpstreamId {
         self.id
     }
@@ -159,7 +159,7 @@ impl Vitals {
         self.availability() == Availability::Offline
     }
 
-    /// StateMachine, reason and since when, all of the same moment.
+    /// State, reason and since when, all of the same moment.
     pub fn state(&self) -> UpstreamState {
         self.state.lock().shown()
     }

@@ -7,8 +7,8 @@
 //! exists only while there is something to ask; each upstream has at most one check at a time, so a slow one
 //! delays no other.
 //!
-//! Not here: what a verdict does to an upstream ([`crate::balance::state`]), resolving names, and who
-//! doubts an upstream (relay, by [`crate::balance::vitals::Vitals::doubt`]).
+//! Not here: what a verdict does to an upstream ([`crate::balance::state`]), resolving names, and
+//! what makes an upstream a suspect (relay, by [`crate::balance::vitals::Vitals::doubt`]).
 
 mod examiner;
 mod outliers;
@@ -174,7 +174,7 @@ impl Prober {
         for verdict in self.examiner.take_verdicts() {
             self.desk.host.checked(verdict);
         }
-        self.tell_service(pool.serving().next().is_some());
+        self.tell_service(&pool);
         self.rest(now);
         pause
     }
@@ -205,7 +205,8 @@ impl Prober {
     }
 
     /// Tells when the pool as a whole begins or ceases to be of use.
-    fn tell_service(&mut self, serves: bool) {
+    fn tell_service(&mut self, pool: &Pool) {
+        let serves = pool.serving().next().is_some();
         match (self.serves.replace(serves), serves) {
             (Some(false), true) => log::info!("upstreams are in service again"),
             (Some(true), false) => log::warn!(

@@ -6,7 +6,7 @@
 //! first question alone decides. While it is not believed, the traffic tells what no probe can: see
 //! [`super::outliers`].
 //!
-//! Not here: who is asked what at which moment ([`super::examiner`]), asking ([`super::question`]).
+//! Not here: which upstream is asked what at which moment ([`super::examiner`]), asking ([`super::question`]).
 
 use crate::balance::reason::{Depth, OfflineReason};
 use crate::balance::state::Availability;
@@ -17,7 +17,7 @@ use super::question::{CheckAnswer, CheckQuestion};
 
 /// What follows from an answer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Step {
+pub(super) enum CheckStep {
     /// The probe is sent through the upstream.
     Probe,
     /// The probe is sent through others: if it passes there, this is held against the upstream.
@@ -49,50 +49,50 @@ impl Premises<'_> {
     /// What follows from the answer of the upstream for itself. Some end the connection, or speak no HTTP,
     /// when they are asked what they do not expect: so the probe has the last word, and where there is none
     /// and nothing else was wrong, that is no proof.
-    pub(super) fn after_itself(&self, answer: CheckAnswer) -> Step {
+    pub(super) fn after_itself(&self, answer: CheckAnswer) -> CheckStep {
         let has_target = self.health.target != ProbeTarget::Nothing;
         let fault = fault(CheckQuestion::Itself, answer);
         match (answer, fault) {
-            (CheckAnswer::Closed | CheckAnswer::NotHttp, _) if has_target => Step::Probe,
+            (CheckAnswer::Closed | CheckAnswer::NotHttp, _) if has_target => CheckStep::Probe,
             (CheckAnswer::Closed | CheckAnswer::NotHttp, _)
                 if self.availability == Availability::Online =>
             {
-                Step::Works(Depth::Probe, "it accepts connections")
+                CheckStep::Works(Depth::Probe, "it accepts connections")
             }
             (CheckAnswer::Status(_), _) if !has_target => {
-                Step::Works(Depth::Probe, "it answers for itself")
+                CheckStep::Works(Depth::Probe, "it answers for itself")
             }
             (CheckAnswer::Status(_), _) if self.depth == Depth::Itself => {
-                Step::Works(Depth::Itself, "it answers for itself")
+                CheckStep::Works(Depth::Itself, "it answers for itself")
             }
-            (CheckAnswer::Status(_), _) if !self.is_believed => Step::Works(
+            (CheckAnswer::Status(_), _) if !self.is_believed => CheckStep::Works(
                 Depth::Probe,
                 "it answers for itself; the probe's target is not believed",
             ),
-            (CheckAnswer::Status(_), _) => Step::Probe,
-            (_, Some(reason)) => Step::Fails(reason),
-            (_, None) => Step::NotAsked,
+            (CheckAnswer::Status(_), _) => CheckStep::Probe,
+            (_, Some(reason)) => CheckStep::Fails(reason),
+            (_, None) => CheckStep::NotAsked,
         }
     }
 
     /// What follows from the answer to the probe; `itself`: what the upstream answered for itself.
-    pub(super) fn after_probe(&self, itself: CheckAnswer, answer: CheckAnswer) -> Step {
+    pub(super) fn after_probe(&self, itself: CheckAnswer, answer: CheckAnswer) -> CheckStep {
         let Some(reason) = fault(CheckQuestion::Probe, answer) else {
-            return Step::NotAsked;
+            return CheckStep::NotAsked;
         };
         match (answer, fault(CheckQuestion::Itself, itself)) {
-            (CheckAnswer::CannotConnect(_), _) => Step::Fails(reason),
-            (CheckAnswer::Status(status), _) if self.health.passes(status) => Step::Passes,
+            (CheckAnswer::CannotConnect(_), _) => CheckStep::Fails(reason),
+            (CheckAnswer::Status(status), _) if self.health.passes(status) => CheckStep::Passes,
             (CheckAnswer::Status(status), _) if self.refuses_credentials(status) => {
-                Step::Fails(OfflineReason::Auth)
+                CheckStep::Fails(OfflineReason::Auth)
             }
             // Neither for itself nor for others, and something was wrong before.
             (
                 CheckAnswer::Closed | CheckAnswer::NotHttp | CheckAnswer::Unanswered,
                 Some(before),
-            ) if self.availability != Availability::Online => Step::Fails(before),
-            (_, _) if self.is_believed => Step::Compare(reason),
-            (_, _) => Step::Works(Depth::Probe, "the probe's target is not believed"),
+            ) if self.availability != Availability::Online => CheckStep::Fails(before),
+            (_, _) if self.is_believed => CheckStep::Compare(reason),
+            (_, _) => CheckStep::Works(Depth::Probe, "the probe's target is not believed"),
         }
     }
 

@@ -35,7 +35,7 @@ pub(super) enum Due {
     Never,
 }
 
-/// Who is checked first where not all can be. Ordered.
+/// Which upstreams are checked first where not all can be. Ordered.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(super) enum Urgency {
     /// Requests wait for the verdict.

@@ -22,7 +22,7 @@ use crate::net::resolve::Resolver;
 
 use super::addresses;
 use super::question::{self, CheckAnswer, CheckQuestion};
-use super::rules::{Premises, Step, passes};
+use super::rules::{CheckStep, Premises, passes};
 use super::threads::Threads;
 
 /// What every upstream answered when it was asked once. Its `Display` tells it, and what it means.
@@ -99,28 +99,7 @@ fn premises<'c>(health: &'c HealthCheck, spec: &'c UpstreamSpec) -> Premises<'c>
 
 /// Whether the first answer leaves the second question open.
 fn goes_on(health: &HealthCheck, spec: &UpstreamSpec, itself: CheckAnswer) -> bool {
-    premises(health, spec).after_itself(itself) == Step::Probe
-}
-
-/// What a relay would make of the answers; `is_reached`: whether the probe passes through some upstream.
-fn standing(
-    premises: &Premises<'_>,
-    (itself, probe): (CheckAnswer, Option<CheckAnswer>),
-    is_reached: bool,
-) -> Standing {
-    let step = match probe {
-        Some(answer) => premises.after_probe(itself, answer),
-        None => premises.after_itself(itself),
-    };
-    match (step, itself) {
-        (Step::Passes, _) => Standing::Passes,
-        // No more than this is asked.
-        (Step::Works(..), CheckAnswer::Status(_)) => Standing::Passes,
-        (Step::Compare(reason), _) if is_reached => Standing::Fails(reason),
-        (Step::Compare(_) | Step::Works(..) | Step::Probe, _) => Standing::Serves,
-        (Step::Fails(reason), _) => Standing::Fails(reason),
-        (Step::NotAsked, _) => Standing::Unknown,
-    }
+    premises(health, spec).after_itself(itself) == CheckStep::Probe
 }
 
 impl Survey {
@@ -128,13 +107,31 @@ impl Survey {
         health: &HealthCheck,
         answers: Vec<(&UpstreamSpec, (CheckAnswer, Option<CheckAnswer>))>,
     ) -> Self {
-        let has_passed = |probe: Option<_>| probe.is_some_and(|answer| passes(health, answer));
-        let is_reached = answers.iter().any(|(_, (_, probe))| has_passed(*probe));
-        let found = answers.into_iter().map(|(spec, (itself, probe))| Surveyed {
-            name: spec.name.clone(),
-            itself,
-            probe,
-            standing: standing(&premises(health, spec), (itself, probe), is_reached),
+        let passed = |probe: Option<_>| probe.is_some_and(|answer| passes(health, answer));
+        let is_reached = answers.iter().any(|(_, (_, probe))| passed(*probe));
+        let standing = |step, itself| match (step, itself) {
+            (CheckStep::Passes, _) => Standing::Passes,
+            // No more than this is asked.
+            (CheckStep::Works(..), CheckAnswer::Status(_)) => Standing::Passes,
+            (CheckStep::Compare(reason), _) if is_reached => Standing::Fails(reason),
+            (CheckStep::Compare(_) | CheckStep::Works(..) | CheckStep::Probe, _) => {
+                Standing::Serves
+            }
+            (CheckStep::Fails(reason), _) => Standing::Fails(reason),
+            (CheckStep::NotAsked, _) => Standing::Unknown,
+        };
+        let found = answers.into_iter().map(|(spec, (itself, probe))| {
+            let premises = premises(health, spec);
+            let step = match probe {
+                Some(answer) => premises.after_probe(itself, answer),
+                None => premises.after_itself(itself),
+            };
+            Surveyed {
+                name: spec.name.clone(),
+                itself,
+                probe,
+                standing: standing(step, itself),
+            }
         });
         Self {
             health: health.clone(),
@@ -248,24 +245,24 @@ impl fmt::Display for Surveyed {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(out, "{}: ", self.name)?;
         match self.standing {
-            Standing::Passes | Standing::Serves => write!(out, "online")?,
+            Standing::Passes | Standing::Serves => out.write_str("online"),
             // What the probe got is told below.
             Standing::Fails(OfflineReason::ProbeStatus(_) | OfflineReason::ProbeUnanswered) => {
-                write!(out, "offline")?;
+                out.write_str("offline")
             }
-            Standing::Fails(reason) => write!(out, "offline, {reason}")?,
-            Standing::Unknown => {
-                return write!(out, "could not be asked: try again");
-            }
-        }
+            Standing::Fails(reason) => write!(out, "offline, {reason}"),
+            Standing::Unknown => return out.write_str("could not be asked: try again"),
+        }?;
         match self.itself {
-            CheckAnswer::Status(status) => write!(out, "; answers for itself with {status}")?,
+            CheckAnswer::Status(status) => write!(out, "; answers for itself with {status}"),
             CheckAnswer::Closed | CheckAnswer::NotHttp => {
-                write!(out, "; does not answer for itself")?
+                out.write_str("; does not answer for itself")
             }
             // The reason says it.
-            CheckAnswer::CannotConnect(_) | CheckAnswer::Unanswered | CheckAnswer::NotAsked => {}
-        }
+            CheckAnswer::CannotConnect(_) | CheckAnswer::Unanswered | CheckAnswer::NotAsked => {
+                Ok(())
+            }
+        }?;
         match self.probe {
             Some(answer) => write!(out, "; the probe {answer}"),
             None => Ok(()),

@@ -31,12 +31,12 @@ enum Manner {
 struct Fake {
     authority: Authority,
     status: Arc<AtomicU16>,
-    probes: Arc<Bell>,
+    probes: Arc<CountingBell>,
 }
 
-/// Counts, and wakes who waits for a count.
+/// Counts, and wakes the thread that waits for a count.
 #[derive(Default)]
-struct Bell {
+struct CountingBell {
     count: Mutex<u64>,
     rung: Condvar,
 }
@@ -44,13 +44,13 @@ struct Bell {
 struct TestWorld {
     pool: Mutex<Arc<Pool>>,
     health: HealthCheck,
-    results: Bell,
+    results: CountingBell,
     woken: Mutex<bool>,
     rung: Condvar,
     stopped: AtomicBool,
 }
 
-impl Bell {
+impl CountingBell {
     fn ring(&self) {
         *self.count.lock() += 1;
         self.rung.notify_all();
@@ -80,7 +80,7 @@ impl Fake {
             Manner::Answer(status) => status,
             Manner::Hold => 0,
         }));
-        let probes = Arc::new(Bell::default());
+        let probes = Arc::new(CountingBell::default());
         let (served, rung) = (Arc::clone(&status), Arc::clone(&probes));
         let serve = move || {
             let mut held = Vec::new();
@@ -180,7 +180,7 @@ fn world(specs: Vec<UpstreamSpec>, health: HealthCheck) -> Arc<TestWorld> {
     Arc::new(TestWorld {
         pool,
         health,
-        results: Bell::default(),
+        results: CountingBell::default(),
         woken: Mutex::default(),
         rung: Condvar::new(),
         stopped: AtomicBool::new(false),
@@ -190,8 +190,8 @@ fn world(specs: Vec<UpstreamSpec>, health: HealthCheck) -> Arc<TestWorld> {
 /// Runs the prober while `test` runs.
 fn with_prober(world: &Arc<TestWorld>, test: impl FnOnce(&Pool)) {
     /// Stops the prober also when the test fails.
-    struct Stop<'p>(&'p TestWorld);
-    impl Drop for Stop<'_> {
+    struct StopAtEnd<'p>(&'p TestWorld);
+    impl Drop for StopAtEnd<'_> {
         fn drop(&mut self) {
             self.0.stopped.store(true, Ordering::Relaxed);
             self.0.wake();
@@ -201,7 +201,7 @@ fn with_prober(world: &Arc<TestWorld>, test: impl FnOnce(&Pool)) {
     let host: Arc<dyn ProberHost> = Arc::<TestWorld>::clone(world);
     thread::scope(|scope| {
         scope.spawn(|| run(host));
-        let _stop = Stop(world);
+        let _stop = StopAtEnd(world);
         test(&pool);
     });
 }

@@ -23,7 +23,7 @@ use crate::config::health::{HealthCheck, ProbeTarget};
 
 use super::outliers::Outliers;
 use super::question::{self, CheckAnswer, CheckQuestion};
-use super::rules::{Premises, Step, passes};
+use super::rules::{CheckStep, Premises, passes};
 use super::schedule::{CheckOutcome, Due, Pace, Plan};
 
 /// The longest time between two looks at the pool, should a thread forget to ring.
@@ -45,16 +45,11 @@ pub(super) struct Inquiry {
 /// What the answer is for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Purpose {
-    /// A check of the upstream that is asked.
-    Check(CheckId),
-    /// The check of another upstream.
-    Control(CheckId),
-    /// To find out whether the target can be believed again.
-    Target,
+    /// The check of the upstream that is asked.
+    Check,
+    /// The poll of this number.
+    Poll(u64),
 }
-
-/// An upstream, and the number of its check.
-type CheckId = (UpstreamId, u64);
 
 /// What the examiner needs to know about the moment.
 #[derive(Clone, Copy, Debug)]
@@ -70,10 +65,10 @@ pub(super) struct CheckContext<'a> {
 #[derive(Debug)]
 pub(super) struct Examiner {
     records: HashMap<UpstreamId, Record>,
-    checks_begun: u64,
+    /// Those that are not over, by number.
+    polls: HashMap<u64, Poll>,
+    polls_begun: u64,
     target: Option<ProbeTarget>,
-    /// Whether the target can be believed again, while that is asked.
-    target_poll: Option<Poll>,
     outliers: Outliers,
     /// A number that cannot be foretold.
     chance: fn() -> u64,
@@ -92,42 +87,30 @@ struct Record {
 /// A check under way.
 #[derive(Debug)]
 struct OpenCheck {
-    number: u64,
     began: Epoch,
     depth: Depth,
-    stage: Stage,
+    /// What the upstream has answered for itself.
+    itself: Option<CheckAnswer>,
 }
 
-/// The question that a check waits for.
-#[derive(Debug)]
-enum Stage {
-    Itself,
-    /// `itself`: what the upstream answered for itself.
-    Probe {
-        itself: CheckAnswer,
-    },
-    /// The probe did not pass here; if it does elsewhere, `reason` is held against the upstream.
-    Controls {
-        reason: OfflineReason,
-        poll: Poll,
-    },
-}
-
-/// The probe sent through several upstreams.
+/// The probe sent through several upstreams. It is over when it passes, or when all have answered.
 #[derive(Debug)]
 struct Poll {
     asked: usize,
     /// What each got, by its name.
     got: Vec<(String, CheckAnswer)>,
+    /// The upstream whose check this ends, and what is held against it if the probe passes elsewhere. None:
+    /// it is to find out whether the target can be believed again.
+    accused: Option<(UpstreamId, OfflineReason)>,
 }
 
 impl Examiner {
     pub(super) fn new(chance: fn() -> u64) -> Self {
         Self {
             records: HashMap::new(),
-            checks_begun: 0,
+            polls: HashMap::new(),
+            polls_begun: 0,
             target: None,
-            target_poll: None,
             outliers: Outliers::default(),
             chance,
             verdicts: Vec::new(),
@@ -136,11 +119,9 @@ impl Examiner {
 
     /// Whether no check is under way or due by itself.
     pub(super) fn is_idle(&self) -> bool {
-        self.target_poll.is_none()
-            && self
-                .records
-                .values()
-                .all(|record| record.check.is_none() && !record.upstream.vitals().is_offline())
+        let is_idle =
+            |record: &Record| record.check.is_none() && !record.upstream.vitals().is_offline();
+        self.polls.is_empty() && self.records.values().all(is_idle)
     }
 
     /// The verdicts of checks since the last call.
@@ -151,24 +132,19 @@ impl Examiner {
     /// The pool is another one, after a reload or at the start.
     pub(super) fn follow_pool(&mut self, pool: &Pool) {
         let mut before = std::mem::take(&mut self.records);
-        self.records = pool
-            .upstreams()
-            .iter()
-            .map(|upstream| {
-                let known = before.remove(&upstream.id());
-                let (plan, check) =
-                    known.map_or_else(Default::default, |one| (one.plan, one.check));
-                let upstream = Arc::clone(upstream);
-                (
-                    upstream.id(),
-                    Record {
-                        upstream,
-                        plan,
-                        check,
-                    },
-                )
-            })
-            .collect();
+        for upstream in pool.upstreams() {
+            let known = before.remove(&upstream.id());
+            let (plan, check) = known.map_or_else(Default::default, |one| (one.plan, one.check));
+            let record = Record {
+                upstream: Arc::clone(upstream),
+                plan,
+                check,
+            };
+            self.records.insert(upstream.id(), record);
+        }
+        let records = &self.records;
+        let is_for = |poll: &Poll| poll.accused.is_none_or(|(id, _)| records.contains_key(&id));
+        self.polls.retain(|_, poll| is_for(poll));
     }
 
     /// Another target is believed until it is asked, and it is asked through all upstreams.
@@ -223,18 +199,14 @@ impl Examiner {
     }
 
     fn begin(&mut self, id: UpstreamId, health: &HealthCheck) -> Option<Inquiry> {
-        self.checks_begun += 1;
-        let number = self.checks_begun;
         let record = self.records.get_mut(&id)?;
         let (began, depth) = record.upstream.vitals().check_begins();
         record.check = Some(OpenCheck {
-            number,
             began,
             depth: depth.max(record.plan.wanted_depth()),
-            stage: Stage::Itself,
+            itself: None,
         });
-        let purpose = Purpose::Check((id, number));
-        let what = (CheckQuestion::Itself, purpose);
+        let what = (CheckQuestion::Itself, Purpose::Check);
         Some(Inquiry::new(&record.upstream, what, health))
     }
 
@@ -245,36 +217,27 @@ impl Examiner {
         inquiry: &Inquiry,
         answer: CheckAnswer,
     ) -> Vec<Inquiry> {
-        let heard = (&*inquiry.upstream, answer);
-        let has_passed = passes(ctx.health, answer);
         match inquiry.purpose {
-            Purpose::Check(id) => return self.check_answered(ctx, id, answer),
-            Purpose::Control(id) => {
-                if has_passed {
-                    self.believe(ctx);
-                }
-                self.compared(ctx, id, heard);
+            Purpose::Check => self.check_answered(ctx, inquiry.upstream.id(), answer),
+            Purpose::Poll(number) => {
+                self.poll_answered(ctx, number, (&inquiry.upstream, answer));
+                Vec::new()
             }
-            Purpose::Target if has_passed => self.believe(ctx),
-            Purpose::Target => self.target_answered(ctx, heard),
         }
-        Vec::new()
-    }
-
-    /// The check of this number, if it is still under way, and its upstream.
-    fn open(&mut self, (id, number): CheckId) -> Option<(&Arc<Upstream>, &mut OpenCheck)> {
-        let record = self.records.get_mut(&id)?;
-        let check = record.check.as_mut()?;
-        (check.number == number).then_some((&record.upstream, check))
     }
 
     fn check_answered(
         &mut self,
         ctx: CheckContext<'_>,
-        id: CheckId,
+        id: UpstreamId,
         answer: CheckAnswer,
     ) -> Vec<Inquiry> {
-        let Some((upstream, check)) = self.open(id) else {
+        let Some(Record {
+            upstream,
+            check: Some(check),
+            ..
+        }) = self.records.get_mut(&id)
+        else {
             return Vec::new();
         };
         let premises = Premises {
@@ -284,90 +247,124 @@ impl Examiner {
             depth: check.depth,
             is_believed: ctx.pool.belief().is_believed(ctx.now),
         };
-        let step = match check.stage {
-            Stage::Itself => premises.after_itself(answer),
-            Stage::Probe { itself } => premises.after_probe(itself, answer),
-            Stage::Controls { .. } => return Vec::new(),
+        let step = match check.itself {
+            None => premises.after_itself(answer),
+            Some(itself) => premises.after_probe(itself, answer),
         };
-        match step {
-            Step::Probe => {
-                check.stage = Stage::Probe { itself: answer };
-                return vec![Inquiry::probe(upstream, Purpose::Check(id), ctx.health)];
+        let (verdict, evidence) = match step {
+            CheckStep::Probe => {
+                check.itself = Some(answer);
+                let what = (CheckQuestion::Probe, Purpose::Check);
+                return vec![Inquiry::new(upstream, what, ctx.health)];
             }
-            Step::Compare(reason) => return self.compare(ctx, id, (reason, answer)),
-            Step::Passes => {
+            CheckStep::Compare(reason) => {
+                let accused = Arc::clone(upstream);
+                return self.compare(ctx, &accused, (reason, answer));
+            }
+            CheckStep::Passes => {
                 self.believe(ctx);
-                let verdict = CheckVerdict::Works(Depth::Probe);
-                self.end(ctx, id, Some(verdict), "the probe passed");
+                (Some(CheckVerdict::Works(Depth::Probe)), "the probe passed")
             }
-            Step::Works(depth, evidence) => {
-                self.end(ctx, id, Some(CheckVerdict::Works(depth)), evidence);
-            }
-            Step::Fails(reason) => self.end(ctx, id, Some(CheckVerdict::Fails(reason)), ""),
-            Step::NotAsked => self.end(ctx, id, None, ""),
-        }
+            CheckStep::Works(depth, evidence) => (Some(CheckVerdict::Works(depth)), evidence),
+            CheckStep::Fails(reason) => (Some(CheckVerdict::Fails(reason)), ""),
+            CheckStep::NotAsked => (None, ""),
+        };
+        self.end(ctx, id, verdict, evidence);
         Vec::new()
     }
 
-    /// The probe did not pass through the upstream, which got `answer`: now it is sent through others.
+    /// The probe did not pass through `accused`, which got `answer`: now it is sent through others.
     fn compare(
         &mut self,
         ctx: CheckContext<'_>,
-        id: CheckId,
+        accused: &Upstream,
         (reason, answer): (OfflineReason, CheckAnswer),
     ) -> Vec<Inquiry> {
         // Those that take requests first.
         let others = self.draw(ctx, CONTROLS, |other| {
-            (other.id() != id.0).then(|| other.vitals().availability())
+            (other.id() != accused.id()).then(|| other.vitals().availability())
         });
-        let Some((upstream, check)) = self.open(id) else {
-            return Vec::new();
-        };
-        let upstream = Arc::clone(upstream);
-        let poll = Poll::new(1 + others.len());
-        check.stage = Stage::Controls { reason, poll };
-        self.compared(ctx, id, (&upstream, answer));
-        let control = |other| Inquiry::probe(other, Purpose::Control(id), ctx.health);
-        others.iter().map(control).collect()
+        let number = self.poll(1 + others.len(), Some((accused.id(), reason)));
+        self.poll_answered(ctx, number, (accused, answer));
+        probes(&others, number, ctx.health)
     }
 
-    /// Takes in what one of those got that a check compares. It ends with the first that the probe passes
-    /// through, or when all have answered.
-    fn compared(
+    /// When the time of a disbelief is over, a few upstreams are asked before the target is believed.
+    fn ask_target(&mut self, ctx: CheckContext<'_>) -> Vec<Inquiry> {
+        let belief = ctx.pool.belief();
+        let doubted_until = belief.doubted_until();
+        let is_asked = self.polls.values().any(|poll| poll.accused.is_none());
+        if is_asked || doubted_until.is_none_or(|until| ctx.now < until) {
+            return Vec::new();
+        }
+        let asked = self.draw(ctx, CONTROLS + 1, |one| {
+            (!one.vitals().is_offline()).then_some(())
+        });
+        if asked.is_empty() {
+            return Vec::new();
+        }
+        belief.wait_until(ctx.now + question::limit(ctx.health) * 2);
+        let number = self.poll(asked.len(), None);
+        probes(&asked, number, ctx.health)
+    }
+
+    /// Begins a poll of so many upstreams; gives its number.
+    fn poll(&mut self, asked: usize, accused: Option<(UpstreamId, OfflineReason)>) -> u64 {
+        self.polls_begun += 1;
+        let poll = Poll {
+            asked,
+            got: Vec::new(),
+            accused,
+        };
+        self.polls.insert(self.polls_begun, poll);
+        self.polls_begun
+    }
+
+    fn poll_answered(
         &mut self,
         ctx: CheckContext<'_>,
-        id: CheckId,
+        number: u64,
         (through, answer): (&Upstream, CheckAnswer),
     ) {
-        let Some((_, check)) = self.open(id) else {
-            return;
-        };
-        let Stage::Controls { reason, poll } = &mut check.stage else {
-            return;
-        };
-        if passes(ctx.health, answer) {
-            let verdict = CheckVerdict::Fails(*reason);
-            let evidence = format!("the probe passes through {}", through.spec.name);
-            return self.end(ctx, id, Some(verdict), &evidence);
+        let has_passed = passes(ctx.health, answer);
+        if has_passed {
+            self.believe(ctx);
         }
-        poll.note(through, answer);
-        if poll.is_open() {
+        let Some(mut poll) = self.polls.remove(&number) else {
+            return;
+        };
+        let name = &through.spec.name;
+        poll.got.push((name.clone(), answer));
+        if !has_passed && poll.got.len() < poll.asked {
+            self.polls.insert(number, poll);
             return;
         }
-        let Some(seen) = poll.seen() else {
-            return self.end(ctx, id, None, "");
+        let seen = poll.seen();
+        if !has_passed && let Some(seen) = &seen {
+            disbelieve(ctx, seen);
+        }
+        let Some((id, reason)) = poll.accused else {
+            return;
         };
-        disbelieve(ctx, &seen);
-        let verdict = CheckVerdict::Works(Depth::Probe);
-        let evidence = format!("the probe's target is at fault ({seen})");
-        self.end(ctx, id, Some(verdict), &evidence);
+        let (verdict, evidence) = match seen {
+            _ if has_passed => (
+                Some(CheckVerdict::Fails(reason)),
+                format!("the probe passes through {name}"),
+            ),
+            Some(seen) => (
+                Some(CheckVerdict::Works(Depth::Probe)),
+                format!("the probe's target is at fault ({seen})"),
+            ),
+            None => (None, String::new()),
+        };
+        self.end(ctx, id, verdict, &evidence);
     }
 
     /// A check ends; no verdict: it could not be carried out.
     fn end(
         &mut self,
         ctx: CheckContext<'_>,
-        (id, _): CheckId,
+        id: UpstreamId,
         verdict: Option<CheckVerdict>,
         evidence: &str,
     ) {
@@ -407,46 +404,10 @@ impl Examiner {
         record.plan.ended(ctx.now, outcome, availability, pace);
     }
 
-    /// When the time of a disbelief is over, a few upstreams are asked before the target is believed.
-    fn ask_target(&mut self, ctx: CheckContext<'_>) -> Vec<Inquiry> {
-        let belief = ctx.pool.belief();
-        let doubted_until = belief.doubted_until();
-        if self.target_poll.is_some() || doubted_until.is_none_or(|until| ctx.now < until) {
-            return Vec::new();
-        }
-        let asked = self.draw(ctx, CONTROLS + 1, |one| {
-            (!one.vitals().is_offline()).then_some(())
-        });
-        if asked.is_empty() {
-            return Vec::new();
-        }
-        belief.wait_until(ctx.now + question::limit(ctx.health) * 2);
-        self.target_poll = Some(Poll::new(asked.len()));
-        let ask = |upstream| Inquiry::probe(upstream, Purpose::Target, ctx.health);
-        asked.iter().map(ask).collect()
-    }
-
-    fn target_answered(
-        &mut self,
-        ctx: CheckContext<'_>,
-        (through, answer): (&Upstream, CheckAnswer),
-    ) {
-        let Some(poll) = &mut self.target_poll else {
-            return;
-        };
-        poll.note(through, answer);
-        if !poll.is_open() {
-            let seen = poll.seen();
-            self.target_poll = None;
-            if let Some(seen) = seen {
-                disbelieve(ctx, &seen);
-            }
-        }
-    }
-
     /// The probe has passed.
     fn believe(&mut self, ctx: CheckContext<'_>) {
-        self.target_poll = None;
+        // Whether it can be believed again is no question any more.
+        self.polls.retain(|_, poll| poll.accused.is_some());
         if ctx.pool.belief().believe() {
             log::info!(
                 "the probe passes again: health_check.url {} is believed",
@@ -507,29 +468,9 @@ impl Inquiry {
             purpose,
         }
     }
-
-    fn probe(upstream: &Arc<Upstream>, purpose: Purpose, health: &HealthCheck) -> Self {
-        Self::new(upstream, (CheckQuestion::Probe, purpose), health)
-    }
 }
 
 impl Poll {
-    fn new(asked: usize) -> Self {
-        Self {
-            asked,
-            got: Vec::new(),
-        }
-    }
-
-    fn note(&mut self, through: &Upstream, answer: CheckAnswer) {
-        self.got.push((through.spec.name.clone(), answer));
-    }
-
-    /// Whether others are to answer yet.
-    fn is_open(&self) -> bool {
-        self.got.len() < self.asked
-    }
-
     /// `a got 403, b got no answer`; none: some could not be asked, so all of it proves nothing.
     fn seen(&self) -> Option<String> {
         if self
@@ -542,6 +483,13 @@ impl Poll {
         let each = self.got.iter().map(|(name, got)| format!("{name} {got}"));
         Some(each.collect::<Vec<_>>().join(", "))
     }
+}
+
+/// The questions of a poll.
+fn probes(through: &[Arc<Upstream>], number: u64, health: &HealthCheck) -> Vec<Inquiry> {
+    let what = (CheckQuestion::Probe, Purpose::Poll(number));
+    let probe = |upstream| Inquiry::new(upstream, what, health);
+    through.iter().map(probe).collect()
 }
 
 /// How many questions are open at the same moment at most: of every upstream the controls of its check, and
