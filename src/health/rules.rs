@@ -121,3 +121,187 @@ fn fault(question: CheckQuestion, answer: CheckAnswer) -> Option<OfflineReason> 
 pub(super) fn passes(health: &HealthCheck, answer: CheckAnswer) -> bool {
     matches!(answer, CheckAnswer::Status(status) if health.passes(status))
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::protocol::credentials::Credentials;
+    use crate::protocol::target::Authority;
+
+    use super::*;
+
+    const REFUSED: &str = "connection refused";
+    const GOT_400: CheckAnswer = CheckAnswer::Status(400);
+    const CANNOT_CONNECT: CheckAnswer = CheckAnswer::CannotConnect(REFUSED);
+
+    /// A check that must go to the bottom of an online upstream, with a target that is believed and wants
+    /// 204; `change`: what is different.
+    fn with_premises<T>(
+        url: &str,
+        change: impl FnOnce(&mut Premises<'_>),
+        test: impl FnOnce(&Premises<'_>) -> T,
+    ) -> T {
+        let text = format!(
+            "listen: 127.0.0.1:0\nhealth_check: {{url: '{url}'}}\nupstream: [{{url: 'http://a.test'}}]\n"
+        );
+        let health = crate::config::parse(&text, "config.yaml").unwrap().health;
+        let spec = UpstreamSpec {
+            name: "a".to_owned(),
+            authority: Authority::parse(b"192.0.2.1:3128", None).unwrap(),
+            credentials: Some(Credentials::basic("a", "b")),
+            weight: 1,
+            priority: 100,
+        };
+        let mut premises = Premises {
+            health: &health,
+            spec: &spec,
+            availability: Availability::Online,
+            depth: Depth::Probe,
+            is_believed: true,
+        };
+        change(&mut premises);
+        test(&premises)
+    }
+
+    fn after_itself(
+        url: &str,
+        change: impl FnOnce(&mut Premises<'_>),
+        answers: &[CheckAnswer],
+    ) -> Vec<CheckStep> {
+        with_premises(url, change, |premises| {
+            let step = |answer: &CheckAnswer| premises.after_itself(*answer);
+            answers.iter().map(step).collect()
+        })
+    }
+
+    fn after_probe(
+        itself: CheckAnswer,
+        change: impl FnOnce(&mut Premises<'_>),
+        answers: &[CheckAnswer],
+    ) -> Vec<CheckStep> {
+        with_premises("http://p.test/", change, |premises| {
+            let step = |answer: &CheckAnswer| premises.after_probe(itself, *answer);
+            answers.iter().map(step).collect()
+        })
+    }
+
+    #[test]
+    fn one_that_takes_no_connection_or_answers_nothing_fails_whatever_is_known() {
+        let answers = [
+            CANNOT_CONNECT,
+            CheckAnswer::Unanswered,
+            CheckAnswer::NotAsked,
+        ];
+        let expected = [
+            CheckStep::Fails(OfflineReason::CannotConnect(REFUSED)),
+            CheckStep::Fails(OfflineReason::Silent),
+            CheckStep::NotAsked,
+        ];
+        for url in ["http://p.test/", "none"] {
+            assert_eq!(after_itself(url, |_| {}, &answers), expected);
+            let doubted = |premises: &mut Premises<'_>| {
+                premises.availability = Availability::Suspect;
+                premises.is_believed = false;
+            };
+            assert_eq!(after_itself(url, doubted, &answers), expected);
+        }
+    }
+
+    #[test]
+    fn one_that_answers_for_itself_works_as_far_as_that_is_asked() {
+        let works = |depth, evidence| [CheckStep::Works(depth, evidence)];
+        let answers = "it answers for itself";
+        let url = "http://p.test/";
+        assert_eq!(after_itself(url, |_| {}, &[GOT_400]), [CheckStep::Probe]);
+        let shallow = |premises: &mut Premises<'_>| premises.depth = Depth::Itself;
+        let step = after_itself(url, shallow, &[GOT_400]);
+        assert_eq!(step, works(Depth::Itself, answers));
+        let doubted = |premises: &mut Premises<'_>| premises.is_believed = false;
+        let step = after_itself(url, doubted, &[GOT_400]);
+        let evidence = "it answers for itself; the probe's target is not believed";
+        assert_eq!(step, works(Depth::Probe, evidence));
+        let step = after_itself("none", |_| {}, &[GOT_400]);
+        assert_eq!(step, works(Depth::Probe, answers));
+    }
+
+    #[test]
+    fn one_that_is_odd_for_itself_is_judged_by_the_probe_or_by_what_was_wrong_before() {
+        let odd = [CheckAnswer::Closed, CheckAnswer::NotHttp];
+        let doubted = |premises: &mut Premises<'_>| {
+            premises.depth = Depth::Itself;
+            premises.is_believed = false;
+        };
+        let steps = after_itself("http://p.test/", doubted, &odd);
+        assert_eq!(steps, [CheckStep::Probe; 2]);
+        let works = CheckStep::Works(Depth::Probe, "it accepts connections");
+        assert_eq!(after_itself("none", |_| {}, &odd), [works; 2]);
+        for availability in [Availability::Suspect, Availability::Offline] {
+            let wrong = |premises: &mut Premises<'_>| premises.availability = availability;
+            let fails = [OfflineReason::Closes, OfflineReason::NotHttp].map(CheckStep::Fails);
+            assert_eq!(after_itself("none", wrong, &odd), fails);
+        }
+    }
+
+    #[test]
+    fn a_probe_that_does_not_pass_is_compared_if_its_target_is_believed() {
+        let answers = [
+            CheckAnswer::Status(403),
+            CheckAnswer::Closed,
+            CheckAnswer::NotHttp,
+            CheckAnswer::Unanswered,
+        ];
+        let reasons = [
+            OfflineReason::ProbeStatus(403),
+            OfflineReason::Closes,
+            OfflineReason::NotHttp,
+            OfflineReason::ProbeUnanswered,
+        ];
+        let steps = after_probe(GOT_400, |_| {}, &answers);
+        assert_eq!(steps, reasons.map(CheckStep::Compare));
+        let doubted = |premises: &mut Premises<'_>| premises.is_believed = false;
+        let works = CheckStep::Works(Depth::Probe, "the probe's target is not believed");
+        assert_eq!(after_probe(GOT_400, doubted, &answers), [works; 4]);
+    }
+
+    #[test]
+    fn some_answers_to_the_probe_decide_alone() {
+        let answers = [
+            CheckAnswer::Status(204),
+            CheckAnswer::Status(407),
+            CheckAnswer::Status(401),
+            CANNOT_CONNECT,
+            CheckAnswer::NotAsked,
+        ];
+        let expected = [
+            CheckStep::Passes,
+            CheckStep::Fails(OfflineReason::Auth),
+            CheckStep::Fails(OfflineReason::Auth),
+            CheckStep::Fails(OfflineReason::CannotConnect(REFUSED)),
+            CheckStep::NotAsked,
+        ];
+        for itself in [GOT_400, CheckAnswer::Closed] {
+            let doubted = |premises: &mut Premises<'_>| {
+                premises.availability = Availability::Offline;
+                premises.is_believed = false;
+            };
+            assert_eq!(after_probe(itself, doubted, &answers), expected);
+        }
+    }
+
+    #[test]
+    fn one_that_answers_neither_for_itself_nor_the_probe_fails_if_something_was_wrong_before() {
+        let answers = [
+            CheckAnswer::Closed,
+            CheckAnswer::NotHttp,
+            CheckAnswer::Unanswered,
+        ];
+        let suspect = |premises: &mut Premises<'_>| {
+            premises.availability = Availability::Suspect;
+            premises.is_believed = false;
+        };
+        let steps = after_probe(CheckAnswer::NotHttp, suspect, &answers);
+        assert_eq!(steps, [CheckStep::Fails(OfflineReason::NotHttp); 3]);
+        let steps = after_probe(CheckAnswer::Closed, |_| {}, &[CheckAnswer::Unanswered]);
+        let compared = CheckStep::Compare(OfflineReason::ProbeUnanswered);
+        assert_eq!(steps, [compared]);
+    }
+}
