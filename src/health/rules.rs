@@ -140,10 +140,10 @@ mod tests {
         change: impl FnOnce(&mut Premises<'_>),
         test: impl FnOnce(&Premises<'_>) -> T,
     ) -> T {
-        let text = format!(
+        let config = format!(
             "listen: 127.0.0.1:0\nhealth_check: {{url: '{url}'}}\nupstream: [{{url: 'http://a.test'}}]\n"
         );
-        let health = crate::config::parse(&text, "config.yaml").unwrap().health;
+        let health = crate::config::parse(&config, "config.yaml").unwrap().health;
         let spec = UpstreamSpec {
             name: "a".to_owned(),
             authority: Authority::parse(b"192.0.2.1:3128", None).unwrap(),
