@@ -13,7 +13,10 @@ use crate::balance::state::Availability;
 use crate::balance::upstream::UpstreamSpec;
 use crate::config::health::{HealthCheck, ProbeTarget};
 
-use super::question::{CheckAnswer, CheckQuestion};
+use super::question::CheckAnswer::{
+    self, CannotConnect, Closed, NotAsked, NotHttp, Status, Unanswered,
+};
+use super::question::CheckQuestion;
 
 /// What follows from an answer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -51,25 +54,22 @@ impl Premises<'_> {
     /// and nothing else was wrong, that is no proof.
     pub(super) fn after_itself(&self, answer: CheckAnswer) -> CheckStep {
         let has_target = self.health.target != ProbeTarget::Nothing;
-        let fault = fault(CheckQuestion::Itself, answer);
-        match (answer, fault) {
-            (CheckAnswer::Closed | CheckAnswer::NotHttp, _) if has_target => CheckStep::Probe,
-            (CheckAnswer::Closed | CheckAnswer::NotHttp, _)
-                if self.availability == Availability::Online =>
-            {
+        match (answer, fault(CheckQuestion::Itself, answer)) {
+            (Closed | NotHttp, _) if has_target => CheckStep::Probe,
+            (Closed | NotHttp, _) if self.availability == Availability::Online => {
                 CheckStep::Works(Depth::Probe, "it accepts connections")
             }
-            (CheckAnswer::Status(_), _) if !has_target => {
+            (Status(_), _) if !has_target => {
                 CheckStep::Works(Depth::Probe, "it answers for itself")
             }
-            (CheckAnswer::Status(_), _) if self.depth == Depth::Itself => {
+            (Status(_), _) if self.depth == Depth::Itself => {
                 CheckStep::Works(Depth::Itself, "it answers for itself")
             }
-            (CheckAnswer::Status(_), _) if !self.is_believed => CheckStep::Works(
+            (Status(_), _) if !self.is_believed => CheckStep::Works(
                 Depth::Probe,
                 "it answers for itself; the probe's target is not believed",
             ),
-            (CheckAnswer::Status(_), _) => CheckStep::Probe,
+            (Status(_), _) => CheckStep::Probe,
             (_, Some(reason)) => CheckStep::Fails(reason),
             (_, None) => CheckStep::NotAsked,
         }
@@ -81,16 +81,17 @@ impl Premises<'_> {
             return CheckStep::NotAsked;
         };
         match (answer, fault(CheckQuestion::Itself, itself)) {
-            (CheckAnswer::CannotConnect(_), _) => CheckStep::Fails(reason),
-            (CheckAnswer::Status(status), _) if self.health.passes(status) => CheckStep::Passes,
-            (CheckAnswer::Status(status), _) if self.refuses_credentials(status) => {
+            (CannotConnect(_), _) => CheckStep::Fails(reason),
+            (Status(status), _) if self.health.passes(status) => CheckStep::Passes,
+            (Status(status), _) if self.refuses_credentials(status) => {
                 CheckStep::Fails(OfflineReason::Auth)
             }
             // Neither for itself nor for others, and something was wrong before.
-            (
-                CheckAnswer::Closed | CheckAnswer::NotHttp | CheckAnswer::Unanswered,
-                Some(before),
-            ) if self.availability != Availability::Online => CheckStep::Fails(before),
+            (Closed | NotHttp | Unanswered, Some(before))
+                if self.availability != Availability::Online =>
+            {
+                CheckStep::Fails(before)
+            }
             (_, _) if self.is_believed => CheckStep::Compare(reason),
             (_, _) => CheckStep::Works(Depth::Probe, "the probe's target is not believed"),
         }
@@ -105,21 +106,19 @@ impl Premises<'_> {
 /// What an answer may be held against an upstream for; none: for nothing.
 fn fault(question: CheckQuestion, answer: CheckAnswer) -> Option<OfflineReason> {
     match (answer, question) {
-        (CheckAnswer::Status(_), CheckQuestion::Itself) | (CheckAnswer::NotAsked, _) => None,
-        (CheckAnswer::Status(status), CheckQuestion::Probe) => {
-            Some(OfflineReason::ProbeStatus(status))
-        }
-        (CheckAnswer::CannotConnect(what), _) => Some(OfflineReason::CannotConnect(what)),
-        (CheckAnswer::Unanswered, CheckQuestion::Itself) => Some(OfflineReason::Silent),
-        (CheckAnswer::Unanswered, CheckQuestion::Probe) => Some(OfflineReason::ProbeUnanswered),
-        (CheckAnswer::Closed, _) => Some(OfflineReason::Closes),
-        (CheckAnswer::NotHttp, _) => Some(OfflineReason::NotHttp),
+        (Status(_), CheckQuestion::Itself) | (NotAsked, _) => None,
+        (Status(status), CheckQuestion::Probe) => Some(OfflineReason::ProbeStatus(status)),
+        (CannotConnect(what), _) => Some(OfflineReason::CannotConnect(what)),
+        (Unanswered, CheckQuestion::Itself) => Some(OfflineReason::Silent),
+        (Unanswered, CheckQuestion::Probe) => Some(OfflineReason::ProbeUnanswered),
+        (Closed, _) => Some(OfflineReason::Closes),
+        (NotHttp, _) => Some(OfflineReason::NotHttp),
     }
 }
 
 /// Whether the probe has passed with this answer.
 pub(super) fn passes(health: &HealthCheck, answer: CheckAnswer) -> bool {
-    matches!(answer, CheckAnswer::Status(status) if health.passes(status))
+    matches!(answer, Status(status) if health.passes(status))
 }
 
 #[cfg(test)]
@@ -130,8 +129,8 @@ mod tests {
     use super::*;
 
     const REFUSED: &str = "connection refused";
-    const GOT_400: CheckAnswer = CheckAnswer::Status(400);
-    const CANNOT_CONNECT: CheckAnswer = CheckAnswer::CannotConnect(REFUSED);
+    const GOT_400: CheckAnswer = Status(400);
+    const CANNOT_CONNECT: CheckAnswer = CannotConnect(REFUSED);
 
     /// A check that must go to the bottom of an online upstream, with a target that is believed and wants
     /// 204; `change`: what is different.
@@ -186,11 +185,7 @@ mod tests {
 
     #[test]
     fn one_that_takes_no_connection_or_answers_nothing_fails_whatever_is_known() {
-        let answers = [
-            CANNOT_CONNECT,
-            CheckAnswer::Unanswered,
-            CheckAnswer::NotAsked,
-        ];
+        let answers = [CANNOT_CONNECT, Unanswered, NotAsked];
         let expected = [
             CheckStep::Fails(OfflineReason::CannotConnect(REFUSED)),
             CheckStep::Fails(OfflineReason::Silent),
@@ -225,7 +220,7 @@ mod tests {
 
     #[test]
     fn one_that_is_odd_for_itself_is_judged_by_the_probe_or_by_what_was_wrong_before() {
-        let odd = [CheckAnswer::Closed, CheckAnswer::NotHttp];
+        let odd = [Closed, NotHttp];
         let doubted = |premises: &mut Premises<'_>| {
             premises.depth = Depth::Itself;
             premises.is_believed = false;
@@ -243,12 +238,7 @@ mod tests {
 
     #[test]
     fn a_probe_that_does_not_pass_is_compared_if_its_target_is_believed() {
-        let answers = [
-            CheckAnswer::Status(403),
-            CheckAnswer::Closed,
-            CheckAnswer::NotHttp,
-            CheckAnswer::Unanswered,
-        ];
+        let answers = [Status(403), Closed, NotHttp, Unanswered];
         let reasons = [
             OfflineReason::ProbeStatus(403),
             OfflineReason::Closes,
@@ -265,11 +255,11 @@ mod tests {
     #[test]
     fn some_answers_to_the_probe_decide_alone() {
         let answers = [
-            CheckAnswer::Status(204),
-            CheckAnswer::Status(407),
-            CheckAnswer::Status(401),
+            Status(204),
+            Status(407),
+            Status(401),
             CANNOT_CONNECT,
-            CheckAnswer::NotAsked,
+            NotAsked,
         ];
         let expected = [
             CheckStep::Passes,
@@ -278,7 +268,7 @@ mod tests {
             CheckStep::Fails(OfflineReason::CannotConnect(REFUSED)),
             CheckStep::NotAsked,
         ];
-        for itself in [GOT_400, CheckAnswer::Closed] {
+        for itself in [GOT_400, Closed] {
             let doubted = |premises: &mut Premises<'_>| {
                 premises.availability = Availability::Offline;
                 premises.is_believed = false;
@@ -289,18 +279,14 @@ mod tests {
 
     #[test]
     fn one_that_answers_neither_for_itself_nor_the_probe_fails_if_something_was_wrong_before() {
-        let answers = [
-            CheckAnswer::Closed,
-            CheckAnswer::NotHttp,
-            CheckAnswer::Unanswered,
-        ];
+        let answers = [Closed, NotHttp, Unanswered];
         let suspect = |premises: &mut Premises<'_>| {
             premises.availability = Availability::Suspect;
             premises.is_believed = false;
         };
-        let steps = after_probe(CheckAnswer::NotHttp, suspect, &answers);
+        let steps = after_probe(NotHttp, suspect, &answers);
         assert_eq!(steps, [CheckStep::Fails(OfflineReason::NotHttp); 3]);
-        let steps = after_probe(CheckAnswer::Closed, |_| {}, &[CheckAnswer::Unanswered]);
+        let steps = after_probe(Closed, |_| {}, &[Unanswered]);
         let compared = CheckStep::Compare(OfflineReason::ProbeUnanswered);
         assert_eq!(steps, [compared]);
     }
