@@ -4,12 +4,12 @@
 //! A suspect is checked at once. An upstream that has just gone offline is checked soon, for most faults
 //! are short; then the pause doubles, so that a dead one is not bothered for ever. Pauses vary by a fifth,
 //! else upstreams that fell together would be checked together from then on. An online upstream is checked
-//! if the configuration says so, if somebody wants it, and while a row of failed checks is open.
+//! if the configuration says so, if a check is asked for, and while a row of failed checks is open.
 
 use std::time::{Duration, Instant};
 
 use crate::balance::reason::Depth;
-use crate::balance::state::{Availability, Epoch};
+use crate::balance::state::{Availability, CheckVerdict, Epoch};
 use crate::config::health::HealthCheck;
 
 /// From the moment an upstream is seen offline to its first check.
@@ -35,7 +35,7 @@ pub(super) enum Due {
     Never,
 }
 
-/// Who is checked first where not all can be. Ordered.
+/// Which upstreams are checked first where not all can be. Ordered.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(super) enum Urgency {
     /// Requests wait for the verdict.
@@ -44,15 +44,6 @@ pub(super) enum Urgency {
     Offline,
     /// It is new, or its time has come.
     Routine,
-}
-
-/// What came out of a check.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Outcome {
-    Passed,
-    Failed,
-    /// It could not be carried out.
-    NotAsked,
 }
 
 /// The pauses that are configured, and chance to vary them by.
@@ -69,7 +60,7 @@ pub(super) struct Plan {
     epoch: Option<Epoch>,
     /// By the pauses.
     due: Option<Instant>,
-    /// By somebody's wish.
+    /// As it was asked for.
     wanted: Option<Instant>,
     /// No check of a suspect before.
     not_before: Option<Instant>,
@@ -147,7 +138,7 @@ impl Plan {
         }
     }
 
-    /// Somebody wants a check at once.
+    /// A check is asked for, at once.
     pub(super) fn want(&mut self, now: Instant) {
         self.wanted = Some(self.not_before.map_or(now, |earliest| earliest.max(now)));
     }
@@ -168,47 +159,51 @@ impl Plan {
         self.due = Some(until);
     }
 
-    /// A check has ended, and the upstream looks like this after it.
+    /// A check has ended, and the upstream looks like this after it. No verdict: it could not be carried out.
     pub(super) fn ended(
         &mut self,
         now: Instant,
-        outcome: Outcome,
+        verdict: Option<CheckVerdict>,
         availability: Availability,
         pace: Pace,
     ) {
         self.wanted = None;
-        let pause = match (availability, outcome) {
-            (_, Outcome::NotAsked) => Some(SECOND_PAUSE),
-            (Availability::Offline, Outcome::Passed) => {
+        let pause = match (availability, verdict) {
+            (_, None) => Some(SECOND_PAUSE),
+            (Availability::Offline, Some(CheckVerdict::Works(_))) => {
                 self.failed = 0;
                 Some(pace.vary(SECOND_PAUSE, pace.interval))
             }
-            (Availability::Offline, Outcome::Failed) => {
+            (Availability::Offline, Some(CheckVerdict::Fails(_))) => {
                 let doubled = SECOND_PAUSE.saturating_mul(2_u32.saturating_pow(self.failed));
                 self.failed = self.failed.saturating_add(1);
                 Some(pace.vary(doubled, pace.interval))
             }
-            (Availability::Online | Availability::Suspect, Outcome::Failed) => {
+            (Availability::Online | Availability::Suspect, Some(CheckVerdict::Fails(_))) => {
                 Some(pace.vary(SECOND_PAUSE, pace.interval))
             }
-            (Availability::Online | Availability::Suspect, Outcome::Passed) => pace
+            (Availability::Online | Availability::Suspect, Some(CheckVerdict::Works(_))) => pace
                 .online_interval
                 .map(|interval| pace.vary(interval, interval)),
         };
         self.due = pause.map(|pause| now + pause);
-        self.not_before = Some(match outcome {
-            Outcome::Passed => now + SUSPECT_PAUSE,
-            Outcome::Failed | Outcome::NotAsked => now + SECOND_PAUSE,
+        self.not_before = Some(match verdict {
+            Some(CheckVerdict::Works(_)) => now + SUSPECT_PAUSE,
+            Some(CheckVerdict::Fails(_)) | None => now + SECOND_PAUSE,
         });
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use crate::balance::reason::OfflineReason;
+
     use super::*;
 
     /// The chance that gives the pause itself where nothing caps it.
     const MIDDLE: u64 = 500;
+    const PASSED: Option<CheckVerdict> = Some(CheckVerdict::Works(Depth::Probe));
+    const FAILED: Option<CheckVerdict> = Some(CheckVerdict::Fails(OfflineReason::Silent));
     const ONLINE: (Epoch, Availability) = (Epoch::FIRST, Availability::Online);
     const SUSPECT: (Epoch, Availability) = (Epoch::FIRST, Availability::Suspect);
 
@@ -234,7 +229,7 @@ mod tests {
         plan: &mut Plan,
         state: (Epoch, Availability),
         pace: Pace,
-        outcomes: &[Outcome],
+        outcomes: &[Option<CheckVerdict>],
     ) -> Vec<f64> {
         let mut now = Instant::now();
         let mut pauses = Vec::new();
@@ -262,7 +257,7 @@ mod tests {
             &mut Plan::default(),
             offline(),
             pace(30.0, None),
-            &[Outcome::Failed; 9],
+            &[FAILED; 9],
         );
         // The last ones vary downwards only: the interval is the longest pause.
         check(&got, &[0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 27.0, 27.0]);
@@ -270,7 +265,7 @@ mod tests {
 
     #[test]
     fn a_short_interval_is_the_longest_pause_but_makes_no_storm() {
-        let outcomes = [Outcome::Failed; 4];
+        let outcomes = [FAILED; 4];
         let got = pauses(&mut Plan::default(), offline(), pace(0.2, None), &outcomes);
         check(&got, &[0.2, 0.18, 0.18, 0.18]);
         let got = pauses(
@@ -284,12 +279,7 @@ mod tests {
 
     #[test]
     fn where_one_more_result_decides_it_comes_soon() {
-        let outcomes = [
-            Outcome::Failed,
-            Outcome::Failed,
-            Outcome::Passed,
-            Outcome::Passed,
-        ];
+        let outcomes = [FAILED, FAILED, PASSED, PASSED];
         let got = pauses(&mut Plan::default(), offline(), pace(30.0, None), &outcomes);
         check(&got, &[0.25, 0.5, 1.0, 0.5]);
     }
@@ -302,7 +292,7 @@ mod tests {
             &mut Plan::default(),
             ONLINE,
             pace(30.0, Some(10.0)),
-            &[Outcome::Passed; 3],
+            &[PASSED; 3],
         );
         check(&got, &[9.0, 9.0, 9.0]);
     }
@@ -312,7 +302,7 @@ mod tests {
         let (mut plan, now) = (Plan::default(), Instant::now());
         let pace = pace(30.0, None);
         assert_eq!(plan.look(now, SUSPECT, pace), Due::Now(Urgency::Suspect));
-        plan.ended(now, Outcome::Passed, Availability::Online, pace);
+        plan.ended(now, PASSED, Availability::Online, pace);
         assert_eq!(plan.look(now, ONLINE, pace), Due::Never);
         assert_eq!(plan.look(now, SUSPECT, pace), Due::At(now + SUSPECT_PAUSE));
     }
@@ -325,7 +315,7 @@ mod tests {
         plan.want(now);
         assert_eq!(plan.wanted_depth(), Depth::Probe);
         assert_eq!(plan.look(now, ONLINE, pace), Due::Now(Urgency::Routine));
-        plan.ended(now, Outcome::Passed, Availability::Online, pace);
+        plan.ended(now, PASSED, Availability::Online, pace);
         assert_eq!(plan.look(now, ONLINE, pace), Due::Never);
     }
 
@@ -346,12 +336,7 @@ mod tests {
         let (mut plan, now) = (Plan::default(), Instant::now());
         plan.look(now, offline(), pace(300.0, None));
         for _ in 0..8 {
-            plan.ended(
-                now,
-                Outcome::Failed,
-                Availability::Offline,
-                pace(300.0, None),
-            );
+            plan.ended(now, FAILED, Availability::Offline, pace(300.0, None));
         }
         let Due::At(due) = plan.look(now, offline(), pace(2.0, None)) else {
             panic!("it is due some time");
