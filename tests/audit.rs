@@ -51,7 +51,10 @@ const PURPOSES: [(&str, &str); 19] = [
         "tiny_http",
         "answers of the admin endpoints, behind the admin front",
     ),
-    ("ureq", "requests of health probes"),
+    (
+        "ureq",
+        "requests of health probes, and of the command `status`",
+    ),
     ("yaml_serde", "the configuration file, as YAML"),
 ];
 

@@ -12,13 +12,14 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// Who may import whom: a module uses only modules of the rows above its own, and of its own folder.
-const LAYERS: [&[&str]; 13] = [
+const LAYERS: [&[&str]; 14] = [
     &["protocol"],
     &["network", "route", "balance"],
     &["config", "metrics"],
     &["stop"],
     &["net"],
     &["access_log", "logging"],
+    &["json"],
     &["relay"],
     &["health", "reload", "admin"],
     &["server"],
@@ -81,7 +82,7 @@ const HOMES: [(&str, &[&str]); 19] = [
     ("strsim", &["config"]),
     ("time", &["access_log", "logging"]),
     ("tiny_http", &["admin"]),
-    ("ureq", &["health"]),
+    ("ureq", &["health", "status"]),
 ];
 
 /// What stands at the top of the repository, besides dotfiles.

@@ -6,7 +6,7 @@ use crate::stop::Stage;
 
 /// Whether requests are served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Readiness {
+pub(super) enum ServiceReadiness {
     /// Yes.
     Ready,
     /// No: it is about to end.
@@ -19,7 +19,7 @@ pub(super) enum Readiness {
     AllDrained,
 }
 
-impl Readiness {
+impl ServiceReadiness {
     /// How it is now.
     pub(super) fn of(ctx: &Context, snapshot: &Snapshot) -> Self {
         if ctx.stop.stage() != Stage::Running {

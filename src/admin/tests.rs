@@ -15,6 +15,7 @@ use crate::balance::state::{Thresholds, Verdict};
 use crate::config;
 use crate::net::resolve::Resolver;
 use crate::net::socket;
+use crate::relay::Context;
 use crate::stop::Stage;
 
 /// Long enough for a busy machine; nothing that works waits so long.
@@ -29,7 +30,7 @@ struct Invented {
     panics: AtomicBool,
 }
 
-impl Surroundings for Invented {
+impl RelayView for Invented {
     fn context(&self) -> &Arc<Context> {
         &self.ctx
     }
@@ -58,8 +59,8 @@ impl Stand {
             port: 0,
         };
         let listener = socket::listen("admin_listen", &listen).unwrap();
-        let surroundings: Arc<dyn Surroundings> = Arc::<Invented>::clone(&seen);
-        let admin = Admin::start_prepared(listener, listen, surroundings, prepare).unwrap();
+        let view: Arc<dyn RelayView> = Arc::<Invented>::clone(&seen);
+        let admin = Admin::start_prepared(listener, listen, view, prepare).unwrap();
         Self { admin, seen }
     }
 

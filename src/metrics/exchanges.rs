@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use crate::protocol::answer::Refusal;
 use crate::protocol::persistence::CloseReason;
 
-use super::Counter;
+use super::counter::Counter;
 
 /// Which way an exchange went.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

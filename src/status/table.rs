@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::json::Json;
+use crate::json::Json;
 
 /// Whether to use colors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
