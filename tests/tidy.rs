@@ -63,7 +63,7 @@ const PURE: [&str; 11] = [
 ];
 
 /// Where each dependency is used; an empty list means everywhere.
-const HOMES: [(&str, &[&str]); 19] = [
+const HOMES: [(&str, &[&str]); 20] = [
     ("base64", &["protocol/credentials.rs"]),
     ("clap", &["cli"]),
     ("dlmalloc", &["main.rs"]),
@@ -72,6 +72,7 @@ const HOMES: [(&str, &[&str]); 19] = [
     ("memmap2", &["net/memory.rs"]),
     ("mio", &["server/waiter.rs"]),
     ("parking_lot", &[]),
+    ("percent_encoding", &["admin"]),
     ("rayon", &["health"]),
     ("rustix", &["net", "server"]),
     ("sd_listen_fds", &["net/passed.rs"]),

@@ -50,7 +50,6 @@ const CAUTION: Duration = Duration::from_secs(10);
 static UNANSWERED: Seldom = Seldom::new();
 
 /// Everything the thread has.
-#[derive(Debug)]
 pub(super) struct Front<'a> {
     ctx: &'a Context,
     /// Where it listens, as the file said at the start.
@@ -68,14 +67,13 @@ pub(super) struct Front<'a> {
 }
 
 /// One connection.
-#[derive(Debug)]
 struct Connection {
     conn: Conn,
     phase: Phase,
     until: Instant,
 }
 
-#[derive(Debug)]
+/// How far a connection is.
 enum Phase {
     Reading(HeadScanner),
     /// The answer to a wrong token, until its time has come.

@@ -136,7 +136,7 @@ fn state(upstream: &Upstream) -> Members {
 
 /// Everything about an upstream.
 fn whole(it: &UpstreamNow<'_>) -> Members {
-    let (upstream, vitals) = (it.upstream, it.upstream.vitals());
+    let (upstream, vitals) = (it.upstream, it.vitals);
     let numbers = |group: &str| rows::members(rows::UPSTREAM, group, it);
     let mut whole = members! { "url": upstream.url() };
     whole.extend(state(upstream));
