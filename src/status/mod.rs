@@ -1,7 +1,6 @@
 //! The command `status`: asks a running relay how it is, and shows it in the terminal.
 
 mod client;
-
 mod table;
 
 use std::fmt;
@@ -17,7 +16,6 @@ use crate::protocol::target::Authority;
 use crate::stop::Stop;
 
 use client::Unanswered;
-
 use table::Paint;
 
 /// The pause between two looks.
