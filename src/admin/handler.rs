@@ -74,8 +74,8 @@ impl Handler {
             }
             Endpoint::Health => AdminReply::new(200, JSON, "{\"status\":\"ok\"}\n"),
             Endpoint::Ready(detail) => {
-                let (readiness, body) = status::ready(ctx, *detail);
-                let code = if readiness.is_ready() { 200 } else { 503 };
+                let (is_ready, body) = status::ready(ctx, *detail);
+                let code = if is_ready { 200 } else { 503 };
                 AdminReply::new(code, JSON, body)
             }
             Endpoint::Status => AdminReply::new(200, JSON, self.tell(status::status)),

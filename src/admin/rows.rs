@@ -18,7 +18,7 @@ use crate::net::shelf::Shelf;
 use crate::relay::{Context, Snapshot};
 
 use super::exposition::{Exposition, Label, MetricType};
-use super::readiness::ServiceReadiness;
+use super::readiness::why_not_ready;
 use super::view::Load;
 
 /// A number that is shown. `read` is the way to it, and gives it as it is written.
@@ -47,7 +47,7 @@ pub(super) struct ServerNow<'a> {
     pub(super) metrics: &'a Metrics,
     pub(super) snapshot: &'a Snapshot,
     pub(super) load: &'a Load,
-    pub(super) readiness: ServiceReadiness,
+    pub(super) why_not_ready: Option<&'static str>,
 }
 
 /// An upstream as it is now.
@@ -152,7 +152,7 @@ pub(super) const LOAD: &[ServerRow] = rows! {
 /// What the relay runs with, and what that means.
 pub(super) const CONFIG: &[ServerRow] = rows! {
     Gauge "ready" "Whether this instance is ready, as /ready says."
-        = |it| u8::from(it.readiness.is_ready());
+        = |it| u8::from(it.why_not_ready.is_none());
     Gauge "last_resort" "Whether nobody is online, and suspects serve."
         = |it| u8::from(it.is_at_last_resort());
     Gauge "probe_target_believed"
@@ -286,7 +286,7 @@ impl<'a> ServerNow<'a> {
             metrics: &ctx.metrics,
             snapshot,
             load,
-            readiness: ServiceReadiness::of(ctx, snapshot),
+            why_not_ready: why_not_ready(ctx, snapshot),
         }
     }
 
@@ -297,7 +297,7 @@ impl<'a> ServerNow<'a> {
             .filter(|upstream| upstream.is_in_service() && !upstream.vitals().is_offline())
             .map(|upstream| upstream.vitals().availability() == Availability::Suspect)
             .peekable();
-        self.readiness.is_ready() && serving.peek().is_some() && serving.all(|suspect| suspect)
+        self.why_not_ready.is_none() && serving.peek().is_some() && serving.all(|suspect| suspect)
     }
 }
 

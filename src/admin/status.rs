@@ -13,16 +13,16 @@ use crate::json::{Json, Members, members};
 use crate::relay::{Context, Snapshot, unix_ms};
 
 use super::authorization::Detail;
-use super::readiness::ServiceReadiness;
+use super::readiness::why_not_ready;
 use super::rows::{self, ServerNow, UpstreamNow};
 
-/// The answer of `/ready`, and whether it is good news.
-pub(super) fn ready(ctx: &Context, detail: Detail) -> (ServiceReadiness, String) {
+/// Whether this instance is ready, and the answer of `/ready`.
+pub(super) fn ready(ctx: &Context, detail: Detail) -> (bool, String) {
     let snapshot = ctx.snapshot();
-    let readiness = ServiceReadiness::of(ctx, &snapshot);
+    let reason = why_not_ready(ctx, &snapshot);
     let mut ready = members! {
-        "status": if readiness.is_ready() { "ready" } else { "not ready" },
-        "reason": readiness.reason(),
+        "status": if reason.is_none() { "ready" } else { "not ready" },
+        "reason": reason,
     };
     if detail == Detail::Shown {
         let pool = &snapshot.pool;
@@ -41,7 +41,7 @@ pub(super) fn ready(ctx: &Context, detail: Detail) -> (ServiceReadiness, String)
             "reload_error": reload.failure.map(|(_, error)| error),
         });
     }
-    (readiness, Json::from(ready).document())
+    (reason.is_none(), Json::from(ready).document())
 }
 
 /// The answer of `/status`.
@@ -61,8 +61,8 @@ pub(super) fn status(server: &ServerNow<'_>) -> String {
         "version": env!("CARGO_PKG_VERSION"),
         "via": ctx.via.pseudonym(),
         "started": moment(unix_ms().saturating_sub(up)),
-        "ready": server.readiness.is_ready(),
-        "reason": server.readiness.reason(),
+        "ready": server.why_not_ready.is_none(),
+        "reason": server.why_not_ready,
         "mode": snapshot.config.mode.to_string(),
         "probe_target": probe_target(snapshot),
         "connections": numbers("connections"),
