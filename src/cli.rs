@@ -19,7 +19,7 @@ use crate::config::report::Report;
 use crate::health::survey;
 use crate::logging::{self, Level};
 use crate::net::passed::Passed;
-use crate::status::{self, NoQuestion, Question, Times, Verdict, What, Whom};
+use crate::status::{self, NotAsked, Shown, StatusOf, StatusRequest};
 use crate::{demo, server};
 
 /// The program could not start, or failed while it ran.
@@ -42,7 +42,7 @@ enum Wish {
     /// Show everything without a configuration.
     Demo,
     /// Ask a running relay how it is.
-    Status(Question),
+    Status(StatusRequest),
 }
 
 /// How much `--check` finds out.
@@ -178,24 +178,20 @@ fn wish(matches: &ArgMatches) -> Wish {
     }
 }
 
-fn question(asked: &ArgMatches) -> Question {
+fn question(asked: &ArgMatches) -> StatusRequest {
     let config = asked.get_one::<PathBuf>("config").cloned();
-    Question {
-        whom: match asked.get_one::<String>("admin") {
-            Some(url) => Whom::Admin(url.clone()),
-            None => Whom::Config(config.unwrap_or_default()),
+    StatusRequest {
+        of: match asked.get_one::<String>("admin") {
+            Some(url) => StatusOf::Admin(url.clone()),
+            None => StatusOf::Config(config.unwrap_or_default()),
         },
         token_file: asked.get_one::<PathBuf>("token-file").cloned(),
-        what: match (asked.get_flag("live"), asked.get_flag("json")) {
-            (true, _) => What::Life,
-            (false, true) => What::Json,
-            (false, false) => What::Table,
+        shown: match (asked.get_flag("live"), asked.get_flag("json")) {
+            (true, _) => Shown::Life,
+            (false, true) => Shown::Json,
+            (false, false) => Shown::Table,
         },
-        times: if asked.get_flag("watch") {
-            Times::Forever
-        } else {
-            Times::Once
-        },
+        again: asked.get_flag("watch"),
     }
 }
 
@@ -251,14 +247,12 @@ fn relay(path: &Path, passed: io::Result<Passed>) -> ExitCode {
 }
 
 /// `status`: the answer goes to standard output, errors to standard error.
-fn ask(question: &Question) -> ExitCode {
+fn ask(question: &StatusRequest) -> ExitCode {
     match status::run(question) {
-        Ok(Verdict::Good) => ExitCode::SUCCESS,
-        Ok(Verdict::Bad) => ExitCode::from(EXIT_FAILURE),
-        Err(error @ NoQuestion::Config(_)) => refuse(&error),
-        Err(error @ NoQuestion::Other(_)) => {
-            printed(writeln!(io::stderr(), "{error}"), EXIT_FAILURE)
-        }
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::from(EXIT_FAILURE),
+        Err(error @ NotAsked::Config(_)) => refuse(&error),
+        Err(error @ NotAsked::Other(_)) => printed(writeln!(io::stderr(), "{error}"), EXIT_FAILURE),
     }
 }
 
@@ -338,23 +332,23 @@ mod tests {
 
     #[test]
     fn a_question_says_whom_and_what() {
-        let question = |whom: Whom, what: What| Question {
-            whom,
+        let question = |of: StatusOf, shown: Shown| StatusRequest {
+            of,
             token_file: None,
-            what,
-            times: Times::Once,
+            shown,
+            again: false,
         };
-        let config = |file: &str| Whom::Config(file.into());
-        let asked = question(config("config.yaml"), What::Table);
+        let config = |file: &str| StatusOf::Config(file.into());
+        let asked = question(config("config.yaml"), Shown::Table);
         check_wish("status", &Wish::Status(asked));
-        let asked = question(config("x"), What::Json);
+        let asked = question(config("x"), Shown::Json);
         check_wish("status -c x --json", &Wish::Status(asked));
-        let asked = question(Whom::Admin("http://h:1".to_owned()), What::Life);
+        let asked = question(StatusOf::Admin("http://h:1".to_owned()), Shown::Life);
         check_wish("status --admin http://h:1 --live", &Wish::Status(asked));
-        let asked = Question {
+        let asked = StatusRequest {
             token_file: Some("f".into()),
-            times: Times::Forever,
-            ..question(config("config.yaml"), What::Table)
+            again: true,
+            ..question(config("config.yaml"), Shown::Table)
         };
         check_wish("status --watch --token-file f", &Wish::Status(asked));
     }

@@ -3,10 +3,10 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use super::Surroundings;
-use super::families;
-use super::gate::{Action, Call, Endpoint};
-use super::status;
+use super::authorization::{Action, Call, Endpoint};
+use super::rows::ServerNow;
+use super::view::RelayView;
+use super::{families, status};
 
 const JSON: &str = "application/json";
 const TEXT: &str = "text/plain; charset=utf-8";
@@ -17,13 +17,13 @@ const PAGE_POLICY: &str = include_str!("page_policy.txt");
 
 /// An answer before it is framed.
 #[derive(Debug)]
-pub(super) struct Reply {
+pub(super) struct AdminReply {
     pub(super) status: u16,
     media_type: &'static str,
     pub(super) body: Vec<u8>,
 }
 
-impl Reply {
+impl AdminReply {
     fn new(status: u16, media_type: &'static str, body: impl Into<Vec<u8>>) -> Self {
         Self {
             status,
@@ -44,53 +44,58 @@ impl Reply {
     }
 }
 
-/// Answers calls that passed the gate.
+/// Answers calls that passed the auth check.
 pub(super) struct Handler {
-    seen: Arc<dyn Surroundings>,
+    seen: Arc<dyn RelayView>,
 }
 
 impl Handler {
-    pub(super) fn new(seen: Arc<dyn Surroundings>) -> Self {
+    pub(super) fn new(seen: Arc<dyn RelayView>) -> Self {
         Self { seen }
     }
 
     /// The answer to a target that [`Call::request_line`] wrote.
-    pub(super) fn reply(&self, target: &str) -> Reply {
+    pub(super) fn reply(&self, target: &str) -> AdminReply {
         let Some(endpoint) = Call::endpoint_of(target) else {
-            return Reply::new(404, TEXT, "There is nothing here.\n");
+            return AdminReply::new(404, TEXT, "There is nothing here.\n");
         };
         catch_unwind(AssertUnwindSafe(|| self.answer(&endpoint))).unwrap_or_else(|_panic| {
             self.seen.context().metrics.panics.increment();
-            Reply::new(500, TEXT, "This is a defect; the log has the details.\n")
+            AdminReply::new(500, TEXT, "This is a defect; the log has the details.\n")
         })
     }
 
-    fn answer(&self, endpoint: &Endpoint) -> Reply {
+    fn answer(&self, endpoint: &Endpoint) -> AdminReply {
         let ctx = self.seen.context();
         match endpoint {
             Endpoint::Page => {
                 let page = include_str!("page.html");
-                Reply::new(200, "text/html; charset=utf-8", page)
+                AdminReply::new(200, "text/html; charset=utf-8", page)
             }
-            Endpoint::Health => Reply::new(200, JSON, status::HEALTH),
+            Endpoint::Health => AdminReply::new(200, JSON, "{\"status\":\"ok\"}\n"),
             Endpoint::Ready(detail) => {
-                let (readiness, body) = status::ready(ctx, *detail);
-                let code = if readiness.is_ready() { 200 } else { 503 };
-                Reply::new(code, JSON, body)
+                let (is_ready, body) = status::ready(ctx, *detail);
+                let code = if is_ready { 200 } else { 503 };
+                AdminReply::new(code, JSON, body)
             }
-            Endpoint::Status => Reply::new(200, JSON, status::status(ctx, &self.seen.load())),
+            Endpoint::Status => AdminReply::new(200, JSON, self.tell(status::status)),
             Endpoint::Metrics => {
-                let text = families::metrics(ctx, &self.seen.load());
-                Reply::new(200, "text/plain; version=0.0.4; charset=utf-8", text)
+                let media_type = "text/plain; version=0.0.4; charset=utf-8";
+                AdminReply::new(200, media_type, self.tell(families::metrics))
             }
             Endpoint::Act(action, name) => self.act(*action, name),
         }
     }
 
-    fn act(&self, action: Action, name: &str) -> Reply {
+    fn tell(&self, write: fn(&ServerNow<'_>) -> String) -> String {
+        let ctx = self.seen.context();
+        write(&ServerNow::new(ctx, &ctx.snapshot(), &self.seen.load()))
+    }
+
+    fn act(&self, action: Action, name: &str) -> AdminReply {
         let snapshot = self.seen.context().snapshot();
         let Some(upstream) = snapshot.pool.find(name) else {
-            return Reply::new(404, TEXT, "There is no upstream of this name.\n");
+            return AdminReply::new(404, TEXT, "There is no upstream of this name.\n");
         };
         let vitals = upstream.vitals();
         match action {
@@ -107,7 +112,7 @@ impl Handler {
             ),
             (Action::Enable, _) => log::info!("upstream {name} is enabled"),
         }
-        Reply::new(200, JSON, status::acted(upstream))
+        AdminReply::new(200, JSON, status::acted(upstream))
     }
 }
 

@@ -1,4 +1,4 @@
-//! The HTTP server behind the gate: `tiny_http` on a private Unix socket.
+//! The HTTP server behind the front: `tiny_http` on a private Unix socket.
 //!
 //! It has no time limits, no limits of size, and dies silently of several things, so it only ever sees
 //! requests written here, one at a time; what it does not answer in time, or at all, is answered by a
@@ -17,8 +17,8 @@ use crate::net::folder::Folder;
 use crate::net::seldom::Seldom;
 use crate::net::threads;
 
-use super::gate::Call;
-use super::handler::{Handler, Reply};
+use super::authorization::Call;
+use super::handler::{AdminReply, Handler};
 
 /// How long an answer may take; rendering ten thousand upstreams takes a tenth of it.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -46,14 +46,6 @@ struct Running {
     socket: PathBuf,
 }
 
-impl std::fmt::Debug for Inner {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Inner")
-            .field("folder", &self.folder)
-            .finish_non_exhaustive()
-    }
-}
-
 impl Inner {
     /// A running server.
     ///
@@ -76,7 +68,7 @@ impl Inner {
     /// Makes sure that a server runs, and says where.
     fn run(&mut self) -> io::Result<PathBuf> {
         if !self.folder.is_ours() {
-            // Somebody cleans up temporary folders, and perhaps somebody else has the name by now.
+            // Temporary folders are cleaned up by other programs, and another user may have the name by now.
             self.running = None;
             self.folder = folder()?;
         }
@@ -129,7 +121,7 @@ fn folder() -> io::Result<Folder> {
 impl Drop for Running {
     fn drop(&mut self) {
         self.server.unblock();
-        // A thread that is in the middle of an answer ends after it; nobody waits for that.
+        // A thread that is in the middle of an answer ends after it; it is not waited for.
         if let Some(thread) = self.thread.take()
             && thread.is_finished()
             && thread.join().is_err()
@@ -149,7 +141,7 @@ fn serve(server: &Server, handler: &Handler) {
     }
 }
 
-fn respond(request: Request, reply: Reply) -> io::Result<()> {
+fn respond(request: Request, reply: AdminReply) -> io::Result<()> {
     let fields = reply.fields();
     let mut response = Response::from_data(reply.body)
         .with_status_code(StatusCode(reply.status))

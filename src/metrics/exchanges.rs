@@ -1,12 +1,12 @@
 //! Exchanges by route, method and status, and failures by cause: tables of counters that exist from the
 //! start, so that counting is one addition, and a rate is right from the first event on.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use crate::protocol::answer::Refusal;
 use crate::protocol::persistence::CloseReason;
 
-use super::Counter;
+use super::counter::Counter;
 
 /// Which way an exchange went.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -104,10 +104,7 @@ pub const UNANSWERED: &str = "unanswered";
 
 /// Failed exchanges by cause. Each has exactly one.
 #[derive(Debug)]
-pub struct Failures {
-    /// Sorted by label.
-    counters: Box<[(&'static str, Counter)]>,
-}
+pub struct Failures(BTreeMap<&'static str, Counter>);
 
 impl Default for Failures {
     fn default() -> Self {
@@ -118,41 +115,27 @@ impl Default for Failures {
             CloseReason::ResponseTruncated,
             CloseReason::Panicked,
         ];
-        let labels: BTreeSet<&'static str> = Refusal::all()
-            .iter()
-            .map(Refusal::label)
-            .chain(closed.map(CloseReason::label))
-            .chain([RELAYED_GATEWAY_ERROR, UNANSWERED])
-            .collect();
-        Self {
-            counters: labels
-                .into_iter()
-                .map(|label| (label, Counter::default()))
-                .collect(),
-        }
+        let refused = Refusal::all();
+        let causes = refused.iter().map(Refusal::label);
+        let causes = causes.chain(closed.map(CloseReason::label));
+        let causes = causes.chain([RELAYED_GATEWAY_ERROR, UNANSWERED]);
+        Self(causes.map(|cause| (cause, Counter::default())).collect())
     }
 }
 
 impl Failures {
     /// Counts one with this cause.
     pub fn count(&self, cause: &str) {
-        let place = self
-            .counters
-            .binary_search_by(|(label, _)| (*label).cmp(cause))
-            .or_else(|_| {
-                self.counters
-                    .binary_search_by(|(label, _)| (*label).cmp(UNANSWERED))
-            });
-        if let Some((_, counter)) = place.ok().and_then(|place| self.counters.get(place)) {
+        if let Some(counter) = self.0.get(cause).or_else(|| self.0.get(UNANSWERED)) {
             counter.increment();
         }
     }
 
     /// Every cause with its number, sorted.
     pub fn all(&self) -> impl Iterator<Item = (&'static str, u64)> {
-        self.counters
+        self.0
             .iter()
-            .map(|(label, counter)| (*label, counter.value()))
+            .map(|(cause, counter)| (*cause, counter.value()))
     }
 }
 

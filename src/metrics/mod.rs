@@ -1,39 +1,18 @@
-//! Counters of the whole relay. Written by `relay/report.rs` and the server, read by everybody.
+//! Counters of the whole relay. Written by `relay/report.rs` and the server, shown by `admin`.
 //!
 //! Each is an atomic addition on the path of a request; gauges (connections, workers, tunnels) are read
-//! from their owners when somebody asks. What is counted for each upstream is in
+//! from their owners when they are asked for. What is counted for each upstream is in
 //! [`crate::balance::vitals::Counters`]. How all of it is shown is not decided here.
 
+pub mod counter;
 pub mod exchanges;
 pub mod histogram;
 
-use std::sync::atomic::{AtomicU64, Ordering};
-
 use parking_lot::Mutex;
 
+use counter::Counter;
 use exchanges::{Exchanges, Failures};
 use histogram::{EXCHANGE_BOUNDS, Histogram, TUNNEL_BOUNDS};
-
-/// A number that only grows.
-#[derive(Debug, Default)]
-pub struct Counter(AtomicU64);
-
-impl Counter {
-    /// Adds one.
-    pub fn increment(&self) {
-        self.add(1);
-    }
-
-    /// Adds `count`.
-    pub fn add(&self, count: u64) {
-        self.0.fetch_add(count, Ordering::Relaxed);
-    }
-
-    /// The number so far.
-    pub fn value(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
-    }
-}
 
 /// The counters.
 #[derive(Debug, Default)]
@@ -59,7 +38,7 @@ pub struct Metrics {
     /// `failed` by cause.
     pub failures: Failures,
     /// How long exchanges, connecting and tunnels took.
-    pub times: Times,
+    pub times: Durations,
     /// Tunnels that ended, by how.
     pub tunnel_ends: TunnelEnds,
     /// Client connections accepted.
@@ -86,7 +65,7 @@ pub struct Metrics {
 
 /// How long things took.
 #[derive(Debug)]
-pub struct Times {
+pub struct Durations {
     /// Exchanges other than tunnels: from the first byte of the request to the last of the response.
     pub exchange: Histogram,
     /// From the first byte of a request to the first one of its final response.
@@ -97,7 +76,7 @@ pub struct Times {
     pub tunnel: Histogram,
 }
 
-impl Default for Times {
+impl Default for Durations {
     fn default() -> Self {
         Self {
             exchange: Histogram::new(EXCHANGE_BOUNDS),

@@ -32,7 +32,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use crate::admin::{Admin, Load, Surroundings};
+use crate::admin::{Admin, Load, RelayView};
 use crate::balance::state::Availability;
 use crate::config::checked::Config;
 use crate::config::listen::ListenAddress;
@@ -443,7 +443,7 @@ struct Observed {
     connections: Arc<Permits>,
 }
 
-impl Surroundings for Observed {
+impl RelayView for Observed {
     fn context(&self) -> &Arc<Context> {
         &self.ctx
     }

@@ -1,9 +1,13 @@
-//! Reading JSON (RFC 8259), as far as the answers of the admin server need it.
+//! JSON (RFC 8259): what the admin server writes and the command `status` reads.
 //!
-//! Whoever answers may be anybody, so nesting and the number of values are bounded, and nothing is
+//! Objects and lists keep the order in which they are told, and what is written is ASCII. The answer that
+//! is read may come from any server, so nesting and the number of values are bounded, and nothing is
 //! looked at twice.
 
+use std::borrow::Cow;
 use std::str::Chars;
+
+use crate::access_log::write_quoted;
 
 /// The deepest nesting that is read.
 const DEEPEST: usize = 16;
@@ -11,21 +15,104 @@ const DEEPEST: usize = 16;
 /// 50 thousand at most. A byte of text can be a value of 32 bytes in memory, and more in the table.
 const MOST_VALUES: usize = 4_000_000;
 
+/// The members of an object, in order.
+pub type Members = Vec<(Cow<'static, str>, Json)>;
+
 /// A value.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum Json {
+pub enum Json {
+    /// `null`, and what is not there.
     Null,
+    /// `true` or `false`.
     Bool(bool),
-    /// As it is spelled.
+    /// A number as it is spelled.
     Number(String),
+    /// A text.
     Text(String),
+    /// A list.
     List(Vec<Self>),
-    Object(Vec<(String, Self)>),
+    /// An object.
+    Object(Members),
+}
+
+/// The members of an object: `members! { "name": value, .. }`.
+macro_rules! members {
+    ($($name:literal: $value:expr),* $(,)?) => {
+        vec![$((std::borrow::Cow::Borrowed($name), $crate::json::Json::from($value))),*]
+    };
+}
+pub(crate) use members;
+
+macro_rules! from {
+    ($($kind:ty: $value:ident => $json:expr;)*) => {
+        $(impl From<$kind> for Json {
+            fn from($value: $kind) -> Self {
+                $json
+            }
+        })*
+    };
+}
+
+from! {
+    bool: value => Self::Bool(value);
+    u32: value => Self::Number(value.to_string());
+    u64: value => Self::Number(value.to_string());
+    usize: value => Self::Number(value.to_string());
+    &str: value => Self::Text(value.to_owned());
+    String: value => Self::Text(value);
+    Members: value => Self::Object(value);
+}
+
+impl<V: Into<Self>> From<Option<V>> for Json {
+    fn from(value: Option<V>) -> Self {
+        value.map_or(Self::Null, Into::into)
+    }
+}
+
+impl<V: Into<Self>> FromIterator<V> for Json {
+    fn from_iter<I: IntoIterator<Item = V>>(values: I) -> Self {
+        Self::List(values.into_iter().map(Into::into).collect())
+    }
 }
 
 impl Json {
+    /// The whole document as a line.
+    pub fn document(&self) -> String {
+        let mut out = String::new();
+        self.write(&mut out);
+        out.push('\n');
+        out
+    }
+
+    fn write(&self, out: &mut String) {
+        match self {
+            Self::Null => out.push_str("null"),
+            Self::Bool(value) => out.push_str(if *value { "true" } else { "false" }),
+            Self::Number(spelled) => out.push_str(spelled),
+            Self::Text(text) => write_quoted(text, out),
+            Self::List(elements) => {
+                out.push('[');
+                for (place, element) in elements.iter().enumerate() {
+                    out.push_str(if place == 0 { "" } else { "," });
+                    element.write(out);
+                }
+                out.push(']');
+            }
+            Self::Object(members) => {
+                out.push('{');
+                for (place, (name, value)) in members.iter().enumerate() {
+                    out.push_str(if place == 0 { "" } else { "," });
+                    write_quoted(name, out);
+                    out.push(':');
+                    value.write(out);
+                }
+                out.push('}');
+            }
+        }
+    }
+
     /// Reads a whole document; `None`: it is not JSON.
-    pub(super) fn parse(text: &str) -> Option<Self> {
+    pub fn parse(text: &str) -> Option<Self> {
         Self::parse_within(text, MOST_VALUES)
     }
 
@@ -41,36 +128,33 @@ impl Json {
     }
 
     /// The member of this name; `Null` if there is none.
-    pub(super) fn get(&self, name: &str) -> &Self {
-        match self {
-            Self::Object(members) => {
-                let member = members.iter().find(|(key, _)| key == name);
-                member.map_or(&Self::Null, |(_, value)| value)
-            }
-            Self::Null | Self::Bool(_) | Self::Number(_) | Self::Text(_) | Self::List(_) => {
-                &Self::Null
-            }
-        }
+    pub fn get(&self, name: &str) -> &Self {
+        let Self::Object(members) = self else {
+            return &Self::Null;
+        };
+        let member = members.iter().find(|(key, _)| key == name);
+        member.map_or(&Self::Null, |(_, value)| value)
     }
 
     /// The elements of a list; none of anything else.
-    pub(super) fn elements(&self) -> &[Self] {
-        match self {
-            Self::List(elements) => elements,
-            Self::Null | Self::Bool(_) | Self::Number(_) | Self::Text(_) | Self::Object(_) => &[],
-        }
+    pub fn elements(&self) -> &[Self] {
+        let Self::List(elements) = self else {
+            return &[];
+        };
+        elements
     }
 
     /// Whether it is `true`.
-    pub(super) fn is_true(&self) -> bool {
+    pub fn is_true(&self) -> bool {
         *self == Self::Bool(true)
     }
 
     /// A text, or a number as it is spelled; `None` of anything else.
-    pub(super) fn text(&self) -> Option<&str> {
-        match self {
-            Self::Text(text) | Self::Number(text) => Some(text),
-            Self::Null | Self::Bool(_) | Self::List(_) | Self::Object(_) => None,
+    pub fn text(&self) -> Option<&str> {
+        if let Self::Text(text) | Self::Number(text) = self {
+            Some(text)
+        } else {
+            None
         }
     }
 }
@@ -120,7 +204,7 @@ impl Reader<'_> {
                     let name = reader.text()?;
                     reader.skip_space();
                     reader.take(':')?;
-                    members.push((name, reader.value()?));
+                    members.push((Cow::Owned(name), reader.value()?));
                     Some(())
                 })?;
                 Some(Json::Object(members))
@@ -228,7 +312,7 @@ mod tests {
         check("[]", Some(&Json::List(Vec::new())));
         check("{ }", Some(&Json::Object(Vec::new())));
         let list = Json::List(vec![Json::Bool(false), text("b")]);
-        let object = Json::Object(vec![("a".to_owned(), list)]);
+        let object = Json::Object(vec![("a".into(), list)]);
         check("{\"a\" : [false, \"b\"]}\n", Some(&object));
     }
 
@@ -285,5 +369,41 @@ mod tests {
         assert_eq!(json.get("a").get("b").elements()[0].text(), Some("1"));
         assert!(json.get("c").is_true());
         assert_eq!(json.get("x").get("y"), &Json::Null);
+    }
+
+    #[test]
+    fn members_come_in_order_and_are_separated() {
+        let json = Json::from(members! {
+            "a": 1_u64,
+            "b": Option::<u64>::None,
+            "c": members! { "d": true },
+            "e": ["x", "y"].iter().map(|name| members! { "n": *name }).collect::<Json>(),
+            "f": Json::from_iter(["z"]),
+            "g": Json::from_iter(Vec::<String>::new()),
+        });
+        assert_eq!(
+            json.document(),
+            "{\"a\":1,\"b\":null,\"c\":{\"d\":true},\"e\":[{\"n\":\"x\"},{\"n\":\"y\"}],\
+             \"f\":[\"z\"],\"g\":[]}\n"
+        );
+    }
+
+    #[test]
+    fn texts_are_escaped_to_ascii() {
+        let json = Json::from(members! { "\"": "</script>\u{0}\n\u{1f600}\u{2028}" });
+        assert_eq!(
+            json.document(),
+            "{\"\\\"\":\"</script>\\u0000\\u000a\\ud83d\\ude00\\u2028\"}\n"
+        );
+    }
+
+    #[test]
+    fn what_is_written_is_read_as_the_same() {
+        let json = Json::from(members! {
+            "a": "\u{1f600}\u{e4}\\\"\u{7f}\n",
+            "b": Json::from_iter([Some(1_u64), None]),
+            "c": members! {},
+        });
+        assert_eq!(Json::parse(&json.document()), Some(json));
     }
 }

@@ -1,9 +1,11 @@
 //! Who may ask for what: a checked request head in, an endpoint or a refusal out. Pure.
 //!
-//! Nothing of a request passes this gate but what [`Call`] can hold, so whatever stands behind it sees
+//! Nothing of a request gets past this check but what [`Call`] can hold, so whatever stands behind it sees
 //! a handful of spellings. Paths are compared as a whole: `/statusfoo` is not `/status`.
 
 use std::net::IpAddr;
+
+use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 
 use crate::config::listen::ListenAddress;
 use crate::config::secret::Secret;
@@ -59,13 +61,13 @@ pub(super) enum Denied {
     Method(&'static str),
     /// The token is missing or wrong.
     TokenWanted,
-    /// No token is configured, so nobody can act.
+    /// No token is configured, so no client can act.
     ActionsOff,
     /// Another site's page sent the browser here.
     CrossSite(&'static str),
 }
 
-/// What is told to who calls this server by a name that may be anybody's.
+/// What a client is told that calls this server by a name that any site can have.
 const REBOUND: &str =
     "this server listens on loopback: call it localhost or by its address, or set admin_token";
 /// The same where there is a token, which does not help an action: a browser keeps it for that name.
@@ -74,15 +76,15 @@ const REBOUND_ACTION: &str =
 
 /// By what a request is judged.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Gate<'a> {
+pub(super) struct AuthCheck<'a> {
     pub(super) token: Option<&'a Secret>,
     /// Where this server listens, as the file says.
     pub(super) listen: &'a ListenAddress,
 }
 
-impl Gate<'_> {
-    /// Judges a request.
-    pub(super) fn check(self, head: &RequestHead) -> Result<Call, Denied> {
+impl AuthCheck<'_> {
+    /// What the request asks for, or why it is refused.
+    pub(super) fn judge(self, head: &RequestHead) -> Result<Call, Denied> {
         let target = str::from_utf8(head.target()).map_err(|_not_text| Denied::Unknown)?;
         if !target.starts_with('/') {
             let what = "this is an admin server, not a proxy: ask for a path like /status";
@@ -156,7 +158,7 @@ impl Gate<'_> {
         }
     }
 
-    /// Without a token, whoever gets here may read.
+    /// Without a token, every client that gets here may read.
     fn is_authorized(self, head: &RequestHead) -> bool {
         let Some(token) = self.token else {
             return true;
@@ -177,8 +179,8 @@ fn bearer_token(value: &[u8]) -> Option<&[u8]> {
         .then(|| rest.trim_ascii())
 }
 
-/// Refuses what a page of another site makes a browser send. Others can send what they like, but they
-/// do not have the token.
+/// Refuses what a page of another site makes a browser send. Other clients can send
+/// what they like, but do not have the token.
 fn check_site(head: &RequestHead, listen: &ListenAddress) -> Result<(), Denied> {
     let fields = head.fields();
     let cross = Err(Denied::CrossSite(
@@ -247,7 +249,7 @@ impl Endpoint {
 }
 
 impl Call {
-    /// The request line's method and target for the server behind the gate.
+    /// The request line's method and target for the server behind the front.
     pub(super) fn request_line(&self) -> (&'static str, String) {
         let target = match &self.endpoint {
             Endpoint::Page => "/".to_owned(),
@@ -263,7 +265,10 @@ impl Call {
                 };
                 return (
                     "POST",
-                    format!("/upstreams/{}/{action}", percent_encoded(name)),
+                    format!(
+                        "/upstreams/{}/{action}",
+                        utf8_percent_encode(name, NON_ALPHANUMERIC)
+                    ),
                 );
             }
         };
@@ -285,33 +290,13 @@ impl Call {
 
 /// `None`: not percent-encoded UTF-8.
 fn percent_decoded(text: &str) -> Option<String> {
-    let mut bytes = text.bytes();
-    let mut decoded = Vec::with_capacity(text.len());
-    while let Some(byte) = bytes.next() {
-        if byte != b'%' {
-            decoded.push(byte);
-            continue;
-        }
-        let mut digit = || char::from(bytes.next()?).to_digit(16);
-        let value = digit()? * 16 + digit()?;
-        decoded.push(u8::try_from(value).ok()?);
+    let is_hex = |digits: &str| digits.bytes().all(|digit| digit.is_ascii_hexdigit());
+    let mut escapes = text.split('%').skip(1);
+    if !escapes.all(|rest| rest.get(..2).is_some_and(is_hex)) {
+        return None;
     }
-    String::from_utf8(decoded).ok()
-}
-
-fn percent_encoded(text: &str) -> String {
-    let mut encoded = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-            encoded.push(char::from(byte));
-        } else {
-            encoded.push('%');
-            for digit in [byte >> 4, byte & 15] {
-                encoded.extend(char::from_digit(u32::from(digit), 16));
-            }
-        }
-    }
-    encoded
+    let decoded = percent_decode_str(text).decode_utf8().ok()?;
+    Some(decoded.into_owned())
 }
 
 #[cfg(test)]
@@ -332,11 +317,11 @@ mod tests {
         let head = RequestHead::parse(text.into_bytes()).expect("well formed");
         let token = token.map(Secret::new);
         let listen = listen(host);
-        let gate = Gate {
+        let check = AuthCheck {
             token: token.as_ref(),
             listen: &listen,
         };
-        gate.check(&head)
+        check.judge(&head)
     }
 
     fn check(request: &str, expected: &Result<Endpoint, Denied>) {
@@ -573,7 +558,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_survives_the_way_through_the_gate() {
+    fn a_name_survives_the_way_to_the_server_behind_the_front() {
         for name in ["a", "http://x:1/", "ä%2F?#", "\"><script>", " "] {
             let call = Call {
                 endpoint: Endpoint::Act(Action::Enable, name.to_owned()),
@@ -590,7 +575,7 @@ mod tests {
     }
 
     #[test]
-    fn every_endpoint_survives_the_way_through_the_gate() {
+    fn every_endpoint_survives_the_way_to_the_server_behind_the_front() {
         for endpoint in [
             Endpoint::Page,
             Endpoint::Health,
