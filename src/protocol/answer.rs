@@ -102,88 +102,70 @@ const LATER: &str = "Try again later.";
 const EFFECT_UNKNOWN: &str = "It is unknown whether the request was acted upon.";
 const SERVER_WRONG: &str = "The server, or a proxy on the way, must be corrected.";
 
-/// What was seen of a next hop that failed. On this depends whether another one is worth a try, and whether
-/// the connection may be to blame.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Symptom {
-    /// There was no connection to it.
-    Unreached,
-    /// It ended the connection without a word.
-    Ended,
-    /// It said something that is not HTTP, which is not the work of an origin.
-    NotHttp,
-    /// Its response cannot be used. An origin can make every next hop send such a one.
-    BadResponse,
-    /// It said that it will not, so nothing was processed.
-    Declined,
-    /// It neither took nor sent a byte when it should have.
-    Silent,
-}
-
 causes! {
     /// Why a next hop could not be used: what failed, seen from this proxy.
     HopFailure:
     /// Or it has no address.
     DnsError = 502, "dns_error", "dns_error",
-        "the name of the next hop cannot be resolved", "Check the spelling of the host.", Unreached;
+        "the name of the next hop cannot be resolved", "Check the spelling of the host.";
     DnsTimeout = 504, "dns_timeout", "dns_timeout",
-        "the name of the next hop was not resolved in time", LATER, Unreached;
+        "the name of the next hop was not resolved in time", LATER;
     ConnectRefused = 502, "connect_refused", "connection_refused",
-        "the next hop refused the connection", LATER, Unreached;
+        "the next hop refused the connection", LATER;
     ConnectTimeout = 504, "connect_timeout", "connection_timeout",
-        "the next hop did not take the connection in time", LATER, Unreached;
+        "the next hop did not take the connection in time", LATER;
     /// There is no way to its address.
     ConnectUnreachable = 502, "connect_unreachable", "destination_ip_unroutable",
-        "the next hop cannot be reached", LATER, Unreached;
+        "the next hop cannot be reached", LATER;
     /// For another reason.
     ConnectFailed = 502, "connect_failed", "destination_unavailable",
-        "no connection to the next hop could be opened", LATER, Unreached;
+        "no connection to the next hop could be opened", LATER;
     SendTimeout = 504, "send_timeout", "connection_write_timeout",
-        "the next hop did not take the request in time", EFFECT_UNKNOWN, Silent;
+        "the next hop did not take the request in time", EFFECT_UNKNOWN;
     /// Before a byte of it.
     Closed = 502, "closed", "connection_terminated",
-        "the next hop closed the connection without a response", EFFECT_UNKNOWN, Ended;
+        "the next hop closed the connection without a response", EFFECT_UNKNOWN;
     /// Before a byte of it.
     Reset = 502, "reset", "connection_terminated",
-        "the next hop reset the connection without a response", EFFECT_UNKNOWN, Ended;
+        "the next hop reset the connection without a response", EFFECT_UNKNOWN;
     ResponseTimeout = 504, "response_timeout", "http_response_timeout",
-        "the next hop did not answer in time", EFFECT_UNKNOWN, Silent;
+        "the next hop did not answer in time", EFFECT_UNKNOWN;
     /// A probe found so while the request waited.
     WentOffline = 502, "went_offline", "destination_unavailable",
-        "the next hop went offline while it was waited for", EFFECT_UNKNOWN, Silent;
+        "the next hop went offline while it was waited for", EFFECT_UNKNOWN;
     NotHttp = 502, "response_not_http", "http_protocol_error",
-        "the next hop sent something that is not HTTP", SERVER_WRONG, NotHttp;
+        "the next hop sent something that is not HTTP", SERVER_WRONG;
     /// Its head breaks the grammar.
     Malformed(what: &'static str = "what") = 502, "response_malformed", "http_protocol_error",
-        "the response is malformed: {what}", SERVER_WRONG, BadResponse;
+        "the response is malformed: {what}", SERVER_WRONG;
     /// Where its body ends is unclear.
     Framing(error: FramingError = FramingError::LengthInvalid) =
         502, "response_framing", "http_protocol_error",
-        "the framing of the response is refused: {error}", SERVER_WRONG, BadResponse;
+        "the framing of the response is refused: {error}", SERVER_WRONG;
     HeadTooLarge = 502, "response_head_too_large", "http_response_header_section_size",
-        "the response head is too large", SERVER_WRONG, BadResponse;
+        "the response head is too large", SERVER_WRONG;
     BodyFramingTooLarge = 502, "response_body_framing_too_large", "http_response_transfer_coding",
-        "the trailers or chunk extensions of the response are too large", SERVER_WRONG, BadResponse;
+        "the trailers or chunk extensions of the response are too large", SERVER_WRONG;
     Truncated = 502, "response_truncated", "http_response_incomplete",
-        "the next hop ended the response too early", EFFECT_UNKNOWN, BadResponse;
+        "the next hop ended the response too early", EFFECT_UNKNOWN;
     Stalled = 504, "response_stalled", "connection_read_timeout",
-        "the next hop stopped in the middle of the response", EFFECT_UNKNOWN, Silent;
+        "the next hop stopped in the middle of the response", EFFECT_UNKNOWN;
     /// Or no ports.
     LocalExhaustion = 502, "local_exhaustion", "proxy_internal_error",
-        "this proxy has no sockets left", LATER, Unreached;
+        "this proxy has no sockets left", LATER;
     /// With 502, 503 or 504; another one may open it.
     TunnelRefused = 502, "tunnel_refused", "destination_unavailable",
-        "the upstream proxy could not open the tunnel", LATER, Declined;
+        "the upstream proxy could not open the tunnel", LATER;
     /// More 1xx than any server needs.
     TooManyInterim = 502, "too_many_interim", "http_protocol_error",
-        "the next hop sent too many interim responses", SERVER_WRONG, BadResponse;
+        "the next hop sent too many interim responses", SERVER_WRONG;
     /// 101 that was not asked for, or to another protocol.
     SwitchUnasked = 502, "switch_unasked", "http_upgrade_failed",
-        "the next hop switched protocols unasked", SERVER_WRONG, BadResponse;
+        "the next hop switched protocols unasked", SERVER_WRONG;
     /// With 407, or 401 to CONNECT.
     AuthenticationRefused = 502, "authentication_refused", "proxy_configuration_error",
         "the upstream proxy refused this proxy's credentials",
-        "The administrator must correct username and password of the upstream.", Declined;
+        "The administrator must correct username and password of the upstream.";
 }
 
 impl Refusal {

@@ -25,28 +25,14 @@ pub(super) struct CauseRow {
 /// Cause(detail: Type = example) = status, "label", "proxy_error", "what is wrong: {detail}", "What to do.";
 /// + Cause(error: Causes) = "what is wrong: {error}";
 /// ```
-///
-/// In the table about next hops a [`Symptom`](super::answer::Symptom) is the last column.
 macro_rules! causes {
-    (@symptoms $name:ident) => {};
-    (@symptoms $name:ident $($cause:ident $symptom:ident)+) => {
-        impl $name {
-            /// What was seen of the next hop.
-            pub fn symptom(&self) -> Symptom {
-                match self {
-                    $(Self::$cause { .. } => Symptom::$symptom,)+
-                }
-            }
-        }
-    };
     (
         $(#[$about:meta])*
         $name:ident:
         $(
             $(#[$doc:meta])*
             $cause:ident $(($detail:ident: $kind:ty = $example:expr))? =
-            $status:literal, $label:literal, $proxy_error:literal, $words:literal, $advice:expr
-            $(, $symptom:ident)?;
+            $status:literal, $label:literal, $proxy_error:literal, $words:literal, $advice:expr;
         )*
         $(
             + $table:ident($error:ident: $errors:ident) = $table_words:literal;
@@ -94,8 +80,6 @@ macro_rules! causes {
         }
 
         impl std::error::Error for $name {}
-
-        causes!(@symptoms $name $($($cause $symptom)?)*);
 
         $(
             impl From<$errors> for $name {
