@@ -73,7 +73,7 @@ const HOMES: [(&str, &[&str]); 19] = [
     ("parking_lot", &[]),
     ("rayon", &["health"]),
     ("rustix", &["net", "server"]),
-    ("sd_listen_fds", &["net/passed.rs"]),
+    ("sd_listen_fds", &["net/inherited.rs"]),
     ("serde", &["config"]),
     ("serde_yaml", &["config"]),
     ("signal_hook", &["server"]),

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use tiny_http::{Header, Request, Response, Server, StatusCode};
 
 use crate::net::folder::Folder;
-use crate::net::seldom::Seldom;
+use crate::net::log_limiter::LogLimiter;
 use crate::net::threads;
 
 use super::gate::Call;
@@ -26,7 +26,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const MOST: u64 = 64 * 1024 * 1024;
 
 /// What is said of a server that failed.
-static ANEW: Seldom = Seldom::new();
+static ANEW: LogLimiter = LogLimiter::new();
 
 /// What a new server's listener goes through first: tests make it fail here.
 pub(super) type Prepare = fn(&UnixListener) -> io::Result<()>;
@@ -107,7 +107,7 @@ impl Inner {
         let asked = self.run().and_then(|socket| ask(&socket, call));
         match asked {
             Err(error) if !crate::net::socket::is_exhaustion(&error) => {
-                if let Some(more) = ANEW.says() {
+                if let Some(more) = ANEW.allow() {
                     log::warn!("the admin server is started anew: {error}{more}");
                 }
                 self.running = None;

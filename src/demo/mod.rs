@@ -20,7 +20,7 @@ use std::sync::Arc;
 
 use crate::config;
 use crate::net::threads;
-use crate::server::{Options, Server, Watch};
+use crate::server::{Options, Server, SignalWatcher};
 use crate::stop::{Stage, Stop};
 
 use embedded::Embedded;
@@ -51,7 +51,7 @@ pub fn run() -> io::Result<()> {
     // Before the first thread: no signal may find its default action.
     let signals = {
         let (stop, over) = (Arc::clone(&stop), Arc::clone(&over));
-        Watch::start(move || match stop.stage() {
+        SignalWatcher::start(move || match stop.stage() {
             Stage::Running => stop.advance(Stage::Draining),
             // The second one: nobody waits for the end any longer.
             Stage::Draining | Stage::Ended => over.advance(Stage::Ended),
@@ -71,7 +71,7 @@ pub fn run() -> io::Result<()> {
     }
     stop.advance(Stage::Draining);
     log::info!("stopping; a second signal ends at once");
-    let end = over.alarm();
+    let end = over.subscribe();
     threads::start("drain", move || {
         demo.end();
         over.advance(Stage::Ended);

@@ -102,7 +102,7 @@ impl Terminal {
                 return Ok(Event::Stopped);
             }
             let Some(lines) = &mut self.lines else {
-                self.stop.alarm().wait(None);
+                self.stop.subscribe().wait(None);
                 continue;
             };
             if !server::may_read(&stdin) {

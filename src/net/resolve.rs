@@ -22,8 +22,8 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
+use super::log_limiter::LogLimiter;
 use super::permits::one_client;
-use super::seldom::Seldom;
 use super::shares::{Asker, Lines, Name, Shares, Turn};
 use super::threads;
 
@@ -54,7 +54,7 @@ const LEAVE_AFTER: Duration = Duration::from_secs(10);
 const LOOK_UP_STACK: usize = 512 * 1024;
 
 /// What is said when there is no thread.
-static NO_THREAD: Seldom = Seldom::new();
+static NO_THREAD: LogLimiter = LogLimiter::new();
 
 /// Why a name has no address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -471,7 +471,7 @@ impl Shared {
         match threads::start_with_stack(LOOK_UP_STACK, "resolver", move || shared.run()) {
             Ok(_detached) => table.threads += 1,
             Err(error) if table.threads == 0 => {
-                if let Some(more) = NO_THREAD.says() {
+                if let Some(more) = NO_THREAD.allow() {
                     log::warn!("no thread to resolve names with: {error}{more}");
                 }
                 return Err(ResolveError::NoAddress);

@@ -68,7 +68,7 @@ use crate::net::tunnel::Tunnels;
 use crate::protocol::head::{HeadLimits, HeadMemory, HeadScanner};
 use crate::protocol::rewrite::Via;
 use crate::protocol::target::Host;
-use crate::stop::{Alarm, Stop};
+use crate::stop::{Notify, Stop};
 
 /// What every worker shares.
 #[derive(Debug)]
@@ -93,7 +93,7 @@ pub struct Context {
     /// Threads for tunnels and long exchanges.
     pub long_threads: LongThreads,
     /// Wakes the health thread when an upstream is suspect or went offline.
-    pub health_alarm: Alarm,
+    pub health_notify: Notify,
     /// When this instance began.
     pub started: Instant,
     /// Tells targets apart, in a way nobody outside can predict.
@@ -109,7 +109,7 @@ impl Context {
     pub fn new(config: Config, resolver: Resolver) -> io::Result<Self> {
         let metrics = Arc::<Metrics>::default();
         let stop = Arc::new(Stop::new()?);
-        let health_alarm = stop.alarm();
+        let health_notify = stop.subscribe();
         let pipes = Pipes::for_files(socket::raise_file_limit());
         let upstream_names = resolver.apart();
         let snapshot = Snapshot::new(config, None);
@@ -125,7 +125,7 @@ impl Context {
             tunnels: Tunnels::new(Arc::clone(&pipes)),
             pipes,
             long_threads: LongThreads::within_system_limits(),
-            health_alarm,
+            health_notify,
             started: Instant::now(),
             target_hasher: RandomState::new(),
             next_exchange: AtomicU64::new(1),

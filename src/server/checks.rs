@@ -12,17 +12,17 @@ use crate::config::health::HealthCheck;
 use crate::health::{self, Pause, Surroundings};
 use crate::protocol::target::Authority;
 use crate::relay::Context;
-use crate::stop::{Alarm, Woken};
+use crate::stop::{Notify, Woken};
 
 /// The health thread: until the stop signal.
 pub(super) fn run(ctx: Arc<Context>) {
-    let alarm = Bell(ctx.health_alarm.clone());
-    health::run(Arc::new(Seen(ctx)), &alarm);
+    let pause = NotifyPause(ctx.health_notify.clone());
+    health::run(Arc::new(ServerSurroundings(ctx)), &pause);
 }
 
-struct Seen(Arc<Context>);
+struct ServerSurroundings(Arc<Context>);
 
-impl Surroundings for Seen {
+impl Surroundings for ServerSurroundings {
     fn current(&self) -> (Arc<Pool>, HealthCheck) {
         let snapshot = self.0.snapshot();
         (Arc::clone(&snapshot.pool), snapshot.config.health.clone())
@@ -47,17 +47,17 @@ impl Surroundings for Seen {
     }
 
     fn wake(&self) {
-        self.0.health_alarm.ring();
+        self.0.health_notify.notify_one();
     }
 }
 
-struct Bell(Alarm);
+struct NotifyPause(Notify);
 
-impl Pause for Bell {
+impl Pause for NotifyPause {
     fn wait(&self, limit: Duration) -> ControlFlow<()> {
         match self.0.wait(Some(limit)) {
             Woken::Stopped => ControlFlow::Break(()),
-            Woken::Rung | Woken::TimedOut => ControlFlow::Continue(()),
+            Woken::Notified | Woken::TimedOut => ControlFlow::Continue(()),
         }
     }
 }
