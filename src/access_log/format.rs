@@ -10,10 +10,10 @@ use time::OffsetDateTime;
 
 use crate::config::checked::AccessLogFormat;
 
-use super::Entry;
+use super::entry::AccessEntry;
 
 /// Appends the line of `entry` with its line feed.
-pub(super) fn write_line(entry: &Entry, format: AccessLogFormat, out: &mut String) {
+pub(super) fn write_line(entry: &AccessEntry, format: AccessLogFormat, out: &mut String) {
     // Writing to a String cannot fail.
     let written = match format {
         AccessLogFormat::Text => write_text(entry, out),
@@ -24,7 +24,7 @@ pub(super) fn write_line(entry: &Entry, format: AccessLogFormat, out: &mut Strin
     out.push('\n');
 }
 
-fn write_text(entry: &Entry, out: &mut String) -> std::fmt::Result {
+fn write_text(entry: &AccessEntry, out: &mut String) -> std::fmt::Result {
     write_time(entry.time, out)?;
     write!(out, " id={} client={}", entry.id, entry.client)?;
     for (name, value) in [("method", &entry.method), ("target", &entry.target)] {
@@ -53,7 +53,7 @@ fn write_text(entry: &Entry, out: &mut String) -> std::fmt::Result {
     )
 }
 
-fn write_json(entry: &Entry, out: &mut String) -> std::fmt::Result {
+fn write_json(entry: &AccessEntry, out: &mut String) -> std::fmt::Result {
     out.push_str("{\"time\":\"");
     write_time(entry.time, out)?;
     write!(
@@ -89,7 +89,7 @@ fn write_json(entry: &Entry, out: &mut String) -> std::fmt::Result {
 }
 
 /// The Apache format of that name; the proxy's own facts follow as two more quoted fields.
-fn write_combined(entry: &Entry, out: &mut String) -> std::fmt::Result {
+fn write_combined(entry: &AccessEntry, out: &mut String) -> std::fmt::Result {
     let at = OffsetDateTime::from(entry.time);
     write!(
         out,
@@ -196,11 +196,11 @@ pub fn write_quoted(text: &str, out: &mut String) {
 mod tests {
     use std::net::SocketAddr;
 
-    use super::super::Agent;
+    use super::super::entry::Agent;
     use super::*;
 
-    fn entry(target: &str) -> Entry {
-        Entry {
+    fn entry(target: &str) -> AccessEntry {
+        AccessEntry {
             time: SystemTime::UNIX_EPOCH + Duration::from_millis(1_700_000_000_123),
             id: 7,
             client: SocketAddr::from(([192, 0, 2, 1], 5000)),
@@ -218,7 +218,7 @@ mod tests {
         }
     }
 
-    fn line(entry: &Entry, format: AccessLogFormat) -> String {
+    fn line(entry: &AccessEntry, format: AccessLogFormat) -> String {
         let mut out = String::new();
         write_line(entry, format, &mut out);
         out

@@ -2,11 +2,14 @@
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, AtomicUsize};
+use std::time::{Instant, SystemTime};
 
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 
+use super::queue::MOST_BYTES;
 use super::*;
 
 /// Longer than anything here takes.
@@ -49,15 +52,15 @@ fn to(path: &Path) -> Settings {
     }
 }
 
-fn log_to(path: &Path) -> (AccessLog, Arc<Metrics>) {
+fn log_to(path: &Path) -> (AccessLogger, Arc<Metrics>) {
     let metrics = Arc::<Metrics>::default();
-    let log = AccessLog::new(Arc::clone(&metrics));
+    let log = AccessLogger::new(Arc::clone(&metrics));
     log.configure(Some(&to(path))).unwrap();
     (log, metrics)
 }
 
-fn entry(id: u64) -> Entry {
-    Entry {
+fn entry(id: u64) -> AccessEntry {
+    AccessEntry {
         time: SystemTime::UNIX_EPOCH,
         id,
         client: SocketAddr::from(([192, 0, 2, 1], 5000)),
@@ -75,7 +78,7 @@ fn entry(id: u64) -> Entry {
     }
 }
 
-fn record(log: &AccessLog, ids: std::ops::Range<u64>) {
+fn record(log: &AccessLogger, ids: std::ops::Range<u64>) {
     for id in ids {
         log.record(entry(id));
     }
@@ -287,7 +290,7 @@ fn a_new_file_can_be_read_by_its_owner_and_group_alone() {
 #[test]
 fn a_listener_hears_of_every_entry() {
     static HEARD: AtomicU64 = AtomicU64::new(0);
-    let log = AccessLog::new(Arc::default());
+    let log = AccessLogger::new(Arc::default());
     log.hand_to(|entry| {
         HEARD.fetch_add(entry.id, Ordering::Relaxed);
     })
@@ -303,7 +306,7 @@ fn a_listener_hears_of_every_entry() {
 fn long_entries_that_wait_take_a_bounded_amount_of_memory() {
     let folder = Folder::new();
     let (log, metrics) = log_to(&folder.fifo()); // Nobody reads it.
-    let lengthy = || Entry {
+    let lengthy = || AccessEntry {
         agent: Some(Agent {
             referer: String::new(),
             user_agent: "x".repeat(MOST_BYTES / 8),
@@ -313,7 +316,7 @@ fn long_entries_that_wait_take_a_bounded_amount_of_memory() {
     // As many again may be with the writer.
     for _ in 0..32 {
         log.record(lengthy());
-        assert!(log.shared.state.lock().bytes <= MOST_BYTES);
+        assert!(log.queue.state.lock().bytes <= MOST_BYTES);
     }
     assert!(metrics.access_log_dropped.value() >= 16);
 }

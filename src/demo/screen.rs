@@ -8,7 +8,7 @@ use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use crate::access_log::Entry;
+use crate::access_log::AccessEntry;
 use crate::server::UpstreamReport;
 
 use super::embedded::{Embedded, Life};
@@ -27,12 +27,12 @@ pub(super) fn show(text: &str) {
 }
 
 /// Prints an exchange that is over.
-pub(super) fn exchange(entry: &Entry) {
+pub(super) fn exchange(entry: &AccessEntry) {
     show(&Line(entry).to_string());
 }
 
 /// One exchange in one line.
-struct Line<'e>(&'e Entry);
+struct Line<'e>(&'e AccessEntry);
 
 impl fmt::Display for Line<'_> {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -222,8 +222,8 @@ mod tests {
     use super::super::loopback;
     use super::*;
 
-    fn entry(method: &str, target: &str) -> Entry {
-        Entry {
+    fn entry(method: &str, target: &str) -> AccessEntry {
+        AccessEntry {
             time: SystemTime::UNIX_EPOCH,
             id: 7,
             client: loopback(5000),

@@ -49,7 +49,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use parking_lot::RwLock;
 
-use crate::access_log::AccessLog;
+use crate::access_log::AccessLogger;
 use crate::balance::pool::Pool;
 use crate::balance::upstream::Upstream;
 use crate::balance::vitals::UpstreamId;
@@ -77,7 +77,7 @@ pub struct Context {
     /// Counters.
     pub metrics: Arc<Metrics>,
     /// One line per exchange.
-    pub access_log: AccessLog,
+    pub access_log: AccessLogger,
     /// The way out.
     pub stop: Arc<Stop>,
     /// Addresses of upstreams.
@@ -115,7 +115,7 @@ impl Context {
         let snapshot = Snapshot::new(config, None);
         upstream_names.keep(snapshot.upstream_names());
         Ok(Self {
-            access_log: AccessLog::new(Arc::clone(&metrics)),
+            access_log: AccessLogger::new(Arc::clone(&metrics)),
             snapshot: RwLock::new(Arc::new(snapshot)),
             metrics,
             stop,
