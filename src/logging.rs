@@ -14,7 +14,7 @@ use std::fmt::{self, Write as _};
 use std::io::{self, LineWriter, Write};
 use std::time::Duration;
 
-use log::{LevelFilter, Log, Metadata, Record};
+use log::{LevelFilter, Log, Metadata, Record, SetLoggerError};
 use simplelog::{ConfigBuilder, LevelPadding, WriteLogger};
 
 use crate::net::sink::{LineBuffer, Sink};
@@ -32,18 +32,6 @@ const PATIENCE: Duration = Duration::from_millis(500);
 
 /// Libraries that tell about each of their steps: only their warnings count.
 const TALKATIVE: &[&str] = &["ureq", "ureq_proto"];
-
-/// Why there is no log.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct AlreadyLogging;
-
-impl fmt::Display for AlreadyLogging {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.write_str("this process has a log already")
-    }
-}
-
-impl std::error::Error for AlreadyLogging {}
 
 /// Which records are written, and why those.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,13 +65,13 @@ impl Level {
 /// # Errors
 ///
 /// The process has a log already.
-pub fn start(level: Level) -> Result<(), AlreadyLogging> {
+pub fn start(level: Level) -> Result<(), SetLoggerError> {
     let (Level::Chosen(filter) | Level::Misspelled(filter)) = level;
     let logger: Box<dyn Log> = match Sink::standard_error() {
         Ok(sink) => Box::new(ProcessLog::to(Impatient::new(sink))),
         Err(_no_descriptor) => Box::new(ProcessLog::to(io::stderr())),
     };
-    log::set_boxed_logger(logger).or(Err(AlreadyLogging))?;
+    log::set_boxed_logger(logger)?;
     log::set_max_level(filter);
     if let Level::Misspelled(used) = level {
         log::warn!(

@@ -8,13 +8,11 @@
 //! - `entry`: what is told of an exchange
 //! - `format`: what a line looks like
 //! - `output`: where lines go
-//! - `queue`: what waits for the thread
-//! - `writer`: the thread
+//! - `writer`: the queue and the thread
 
 mod entry;
 mod format;
 mod output;
-mod queue;
 mod writer;
 
 use std::io;
@@ -32,8 +30,7 @@ pub use format::{write_quoted, write_time};
 pub use output::Listener;
 
 use output::{LineOutput, Output};
-use queue::{LogQueue, QueueItem, WriterState};
-use writer::Writer;
+use writer::{LogQueue, QueueItem, WriterState};
 
 /// The log: a queue, and the thread that empties it.
 #[derive(Clone, Debug)]
@@ -53,7 +50,10 @@ impl AccessLogger {
     /// A log that is off.
     pub fn new(metrics: Arc<Metrics>) -> Self {
         Self {
-            queue: Arc::new(LogQueue::new(metrics)),
+            queue: Arc::new(LogQueue {
+                metrics,
+                ..LogQueue::default()
+            }),
         }
     }
 
@@ -149,7 +149,7 @@ impl AccessLogger {
     fn start_writer(&self) -> io::Result<()> {
         let mut state = self.queue.state.lock();
         if state.writer == WriterState::None {
-            let writer = Writer::new(Arc::clone(&self.queue));
+            let writer = Arc::clone(&self.queue);
             drop(threads::start("access-log", move || writer.run())?);
             state.writer = WriterState::Idle;
         }

@@ -32,8 +32,8 @@ pub(super) enum Output {
 pub(super) struct LineOutput {
     settings: Settings,
     /// `None`: to be opened, or a FIFO without a reader.
-    sink: Option<Sink>,
-    lines: LineBuffer,
+    pub(super) sink: Option<Sink>,
+    pub(super) buffer: LineBuffer,
     failures: LogLimiter,
 }
 
@@ -54,26 +54,16 @@ impl LineOutput {
         Self {
             settings,
             sink,
-            lines: LineBuffer::default(),
+            buffer: LineBuffer::default(),
             failures: LogLimiter::every(COMPLAIN_EVERY),
         }
     }
 
     /// Appends the line of `entry`. `true`: it is time to write.
     pub(super) fn add(&mut self, entry: &AccessEntry) -> bool {
-        let lines = self.lines.lines();
+        let lines = self.buffer.lines();
         format::write_line(entry, self.settings.format, lines);
         lines.len() >= FULL
-    }
-
-    /// Whether all lines are written or lost.
-    pub(super) fn is_empty(&self) -> bool {
-        self.lines.is_empty()
-    }
-
-    /// Where lines are written to, if that is open.
-    pub(super) fn sink(&self) -> Option<&Sink> {
-        self.sink.as_ref()
     }
 
     /// Writes what the sink takes at once. `false`: it takes nothing.
@@ -84,9 +74,9 @@ impl LineOutput {
         let Some(sink) = &mut self.sink else {
             return Ok(false);
         };
-        match self.lines.write_to(sink) {
+        match self.buffer.write_to(sink) {
             Err(error) if self.settings.file.is_some() && sink::is_reader_gone(&error) => {
-                self.lines.rewind();
+                self.buffer.rewind();
                 self.sink = None;
                 Ok(false)
             }
@@ -97,7 +87,7 @@ impl LineOutput {
     /// Gives up the lines that are not whole yet, and says so if that is because of an error; how many they
     /// are.
     pub(super) fn abandon(&mut self, because: Option<&io::Error>) -> u64 {
-        let lost = self.lines.abandon();
+        let lost = self.buffer.abandon();
         // The file may be another one by the next time: on a disk mounted anew.
         self.sink.take_if(|sink| sink.is_file());
         if let Some(error) = because
@@ -113,7 +103,7 @@ impl LineOutput {
         match open(&self.settings) {
             Ok(opened) => {
                 self.sink = opened;
-                self.lines = LineBuffer::default();
+                self.buffer = LineBuffer::default();
             }
             Err(error) => log::error!("the access log stays where it is: {error}"),
         }

@@ -9,7 +9,7 @@ use std::time::{Instant, SystemTime};
 
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 
-use super::queue::MOST_BYTES;
+use super::writer::MOST_BYTES;
 use super::*;
 
 /// Longer than anything here takes.

@@ -1,110 +1,219 @@
-//! The thread that writes the access log.
+//! The queue between the workers and the thread that writes the access log, and that thread.
 //!
 //! It takes all that waits at once, makes lines of it, and writes as many as the sink takes. A sink that
 //! takes nothing (a FIFO without a reader, a pipe that is full) is asked again and again while the queue
 //! fills up behind it; only a change of the settings or the end makes the writer give lines up.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
-use super::output::Output;
-use super::queue::{Hurry, LogQueue, QueueItem};
+use parking_lot::{Condvar, Mutex};
 
+use crate::config::checked::AccessLog as Settings;
+use crate::metrics::Metrics;
+
+use super::entry::AccessEntry;
+use super::output::{LineOutput, Output};
+
+/// Entries that may wait for the writer.
+const MOST_WAITING: usize = 16 * 1024;
+/// The memory they may take, in bytes: what clients send may be long.
+pub(super) const MOST_BYTES: usize = 16 * 1024 * 1024;
 /// How often a sink that takes nothing is asked again.
 const RETRY: Duration = Duration::from_millis(100);
 /// How long a sink that takes nothing may hold up a change of the settings.
 const GRACE: Duration = Duration::from_millis(500);
 
-/// The writer.
-#[derive(Debug)]
-pub(super) struct Writer {
-    queue: Arc<LogQueue>,
-    output: Output,
-    /// Since when a change of the settings has been held up.
-    held_up: Option<Instant>,
+/// What workers and the writer share.
+#[derive(Debug, Default)]
+pub(super) struct LogQueue {
+    pub(super) enabled: AtomicBool,
+    pub(super) combined: AtomicBool,
+    pub(super) state: Mutex<QueueState>,
+    pub(super) wanted: Condvar,
+    pub(super) idle: Condvar,
+    pub(super) metrics: Arc<Metrics>,
 }
 
-impl Writer {
-    pub(super) fn new(queue: Arc<LogQueue>) -> Self {
-        Self {
-            queue,
-            output: Output::Nowhere,
-            held_up: None,
+#[derive(Debug, Default)]
+pub(super) struct QueueState {
+    waiting: VecDeque<QueueItem>,
+    /// What the entries among them take, in bytes.
+    pub(super) bytes: usize,
+    /// Items that are no entries and have not been seen to: a writer that is stuck must move on.
+    changes: usize,
+    /// Since when the first of them has been held up by a sink that takes nothing.
+    held_up: Option<Instant>,
+    pub(super) settings: Option<Settings>,
+    pub(super) writer: WriterState,
+}
+
+#[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "nearly all of them are entries")]
+pub(super) enum QueueItem {
+    Entry(AccessEntry),
+    /// What follows goes elsewhere.
+    Switch(Output),
+    /// The file was moved away: what follows goes to a new one.
+    Reopen,
+}
+
+/// How far the writer is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum WriterState {
+    /// There is none yet.
+    #[default]
+    None,
+    Idle,
+    Busy,
+    /// Told to leave.
+    Stopped,
+}
+
+impl LogQueue {
+    /// Puts an entry into the queue, or counts it as lost.
+    pub(super) fn record(&self, entry: AccessEntry) {
+        let size = entry.size();
+        let mut state = self.state.lock();
+        if state.waiting.len() >= MOST_WAITING || state.bytes + size > MOST_BYTES {
+            drop(state);
+            self.metrics.access_log_dropped.increment();
+            return;
+        }
+        state.bytes += size;
+        state.waiting.push_back(QueueItem::Entry(entry));
+        let idle = state.writer == WriterState::Idle;
+        drop(state);
+        if idle {
+            self.wanted.notify_one();
         }
     }
 
+    /// Has the writer change something, if there is one.
+    pub(super) fn change(&self, state: &mut QueueState, item: QueueItem) {
+        if state.writer != WriterState::None {
+            state.waiting.push_back(item);
+            state.changes += 1;
+            self.wanted.notify_one();
+        }
+    }
+
+    /// Waits until the writer has nothing to do, at most `limit`, and stops it.
+    pub(super) fn finish(&self, limit: Duration) {
+        let until = Instant::now() + limit;
+        let mut state = self.state.lock();
+        while state.writer == WriterState::Busy || !state.waiting.is_empty() {
+            if state.writer == WriterState::None
+                || self.idle.wait_until(&mut state, until).timed_out()
+            {
+                break;
+            }
+        }
+        if state.writer != WriterState::None {
+            state.writer = WriterState::Stopped;
+        }
+        drop(state);
+        self.wanted.notify_one();
+    }
+
     /// The thread: until [`LogQueue::finish`].
-    pub(super) fn run(mut self) {
-        while let Some(batch) = self.queue.next_batch() {
+    pub(super) fn run(&self) {
+        let mut output = Output::Nowhere;
+        while let Some(batch) = self.next_batch() {
             for item in batch {
-                match item {
-                    QueueItem::Entry(entry) => match &mut self.output {
-                        Output::Nowhere => {}
-                        Output::Listener(listener) => listener(&entry),
-                        Output::Lines(lines) => {
-                            if lines.add(&entry) {
-                                self.write_out();
-                            }
+                match (item, &mut output) {
+                    (QueueItem::Entry(_), Output::Nowhere) => {}
+                    (QueueItem::Entry(entry), Output::Listener(listener)) => listener(&entry),
+                    (QueueItem::Entry(entry), Output::Lines(lines)) => {
+                        if lines.add(&entry) {
+                            self.write_out(lines);
                         }
-                    },
-                    QueueItem::Switch(output) => {
-                        self.write_out();
-                        self.output = output;
+                    }
+                    (QueueItem::Switch(next), before) => {
+                        if let Output::Lines(lines) = before {
+                            self.write_out(lines);
+                        }
+                        output = next;
                         self.changed();
                     }
-                    QueueItem::Reopen => {
-                        self.write_out();
-                        if let Output::Lines(lines) = &mut self.output {
+                    (QueueItem::Reopen, before) => {
+                        if let Output::Lines(lines) = before {
+                            self.write_out(lines);
                             lines.reopen();
                         }
                         self.changed();
                     }
                 }
             }
-            self.write_out();
+            if let Output::Lines(lines) = &mut output {
+                self.write_out(lines);
+            }
         }
     }
 
-    fn changed(&mut self) {
-        self.queue.changed();
-        self.held_up = None;
+    /// Waits for something to do. `None`: the end.
+    pub(super) fn next_batch(&self) -> Option<VecDeque<QueueItem>> {
+        let mut state = self.state.lock();
+        while state.waiting.is_empty() && state.writer != WriterState::Stopped {
+            state.writer = WriterState::Idle;
+            self.idle.notify_all();
+            self.wanted.wait(&mut state);
+        }
+        if state.writer == WriterState::Stopped {
+            let lost = state.waiting.len().saturating_sub(state.changes);
+            self.metrics.access_log_dropped.add(lost as u64);
+            return None;
+        }
+        state.writer = WriterState::Busy;
+        state.bytes = 0;
+        Some(std::mem::take(&mut state.waiting))
+    }
+
+    fn changed(&self) {
+        let mut state = self.state.lock();
+        state.changes -= 1;
+        state.held_up = None;
     }
 
     /// Writes all lines, or counts them as lost.
-    fn write_out(&mut self) {
-        let Output::Lines(lines) = &mut self.output else {
-            return;
-        };
-        while !lines.is_empty() {
+    fn write_out(&self, lines: &mut LineOutput) {
+        while !lines.buffer.is_empty() {
             let failed = match lines.write() {
                 Ok(true) => continue,
-                Ok(false) if !is_held_up(&mut self.held_up, self.queue.hurry()) => {
-                    let waited = lines.sink().map(|sink| sink.wait(RETRY));
-                    match waited {
-                        Some(Ok(false)) => {} // That was the rest.
-                        // Nothing to wait for but time.
-                        Some(_) => self.queue.rest(RETRY / 10),
-                        None => self.queue.rest(RETRY),
-                    }
+                Ok(false) if !self.is_held_up() => {
+                    self.rest(lines);
                     continue;
                 }
                 Ok(false) => None,
                 Err(error) => Some(error),
             };
             let lost = lines.abandon(failed.as_ref());
-            self.queue.metrics.access_log_dropped.add(lost);
+            self.metrics.access_log_dropped.add(lost);
         }
     }
-}
 
-/// Whether a change or the end has waited long enough for a sink that takes nothing.
-fn is_held_up(since: &mut Option<Instant>, hurry: Hurry) -> bool {
-    match hurry {
-        Hurry::End => true,
-        Hurry::No => {
-            *since = None;
-            false
+    /// Whether a change or the end has waited long enough for the sink that takes nothing.
+    fn is_held_up(&self) -> bool {
+        let mut state = self.state.lock();
+        if state.writer == WriterState::Stopped || state.changes == 0 {
+            return state.writer == WriterState::Stopped;
         }
-        Hurry::Change => since.get_or_insert_with(Instant::now).elapsed() >= GRACE,
+        state.held_up.get_or_insert_with(Instant::now).elapsed() >= GRACE
+    }
+
+    /// Waits until the sink may take something again.
+    fn rest(&self, lines: &LineOutput) {
+        let limit = match lines.sink.as_ref().map(|sink| sink.wait(RETRY)) {
+            Some(Ok(false)) => return, // That was the rest.
+            Some(Ok(true) | Err(_)) => RETRY / 10,
+            None => RETRY,
+        };
+        // Nothing to wait for but time; a change of the settings cuts it short.
+        let mut state = self.state.lock();
+        if state.changes == 0 && state.writer != WriterState::Stopped {
+            self.wanted.wait_for(&mut state, limit);
+        }
     }
 }
