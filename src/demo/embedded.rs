@@ -3,57 +3,40 @@
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, ToSocketAddrs};
 
+use crate::config;
 use crate::net::resolve::Resolver;
 use crate::server::{Options, Server};
 use crate::stop::Stage;
 
-use super::{ORIGIN_NAME, serve};
+/// The name of the origin. Only the embedded upstreams know it, so a request for it cannot bypass the
+/// relay because of `NO_PROXY=localhost,127.0.0.1`, which many environments have.
+pub(super) const ORIGIN_NAME: &str = "origin.test";
 
 /// One of them.
 #[derive(Debug)]
-pub(super) struct Embedded {
-    number: usize,
-    address: SocketAddr,
+pub(super) struct EmbeddedUpstream {
+    /// What the relay calls it.
+    pub(super) name: String,
+    /// Where it listens, or would.
+    pub(super) address: SocketAddr,
     /// `None` while it is dead.
     server: Option<Server>,
 }
 
-/// What it is really, whatever the relay knows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Life {
-    /// It serves.
-    Alive,
-    /// It was killed.
-    Dead,
-}
-
-impl Embedded {
+impl EmbeddedUpstream {
     /// Starts the upstream of that number (from 1).
     pub(super) fn start(number: usize, port: u16) -> io::Result<Self> {
         let server = server(port)?;
         Ok(Self {
-            number,
+            name: format!("upstream-{number}"),
             address: server.local_addr(),
             server: Some(server),
         })
     }
 
-    /// What the relay calls it.
-    pub(super) fn name(&self) -> String {
-        format!("upstream-{}", self.number)
-    }
-
-    /// Where it listens, or would.
-    pub(super) fn address(&self) -> SocketAddr {
-        self.address
-    }
-
-    /// Whether it is alive.
-    pub(super) fn life(&self) -> Life {
-        match self.server {
-            Some(_) => Life::Alive,
-            None => Life::Dead,
-        }
+    /// Whether it serves, whatever the relay knows.
+    pub(super) fn is_alive(&self) -> bool {
+        self.server.is_some()
     }
 
     /// What it calls itself in `Via`: another name in each life.
@@ -64,18 +47,18 @@ impl Embedded {
 
     /// Kills it as a crash would, and tells what that means.
     pub(super) fn kill(&mut self) -> String {
-        let (name, port) = (self.name(), self.address.port());
-        if self.life() == Life::Dead {
-            return format!("{name} is dead already");
+        if !self.is_alive() {
+            return format!("{} is dead already", self.name);
         }
         self.end();
+        let (name, port) = (&self.name, self.address.port());
         format!("{name} is dead: port {port} refuses connections, what it relayed was cut")
     }
 
     /// Starts it again where it was, and tells what came of it.
     pub(super) fn revive(&mut self) -> String {
-        let (name, port) = (self.name(), self.address.port());
-        if self.life() == Life::Alive {
+        let (name, port) = (&self.name, self.address.port());
+        if self.is_alive() {
             return format!("{name} is alive already");
         }
         match server(port) {
@@ -103,7 +86,7 @@ impl Embedded {
     }
 }
 
-/// A relay without upstreams: the list of those who need one is empty.
+/// A relay without upstreams: the list of the domains that need one is empty.
 fn server(port: u16) -> io::Result<Server> {
     let text = format!(
         "listen: 127.0.0.1:{port}\n\
@@ -123,4 +106,10 @@ fn server(port: u16) -> io::Result<Server> {
         ..Options::default()
     };
     serve(&text, options)
+}
+
+/// Starts a relay with the configuration `text`.
+pub(super) fn serve(text: &str, options: Options) -> io::Result<Server> {
+    let config = config::parse(text, "demo").map_err(io::Error::other)?;
+    Server::start(config, options)
 }
