@@ -51,7 +51,6 @@ pub(super) struct QueueState {
 }
 
 #[derive(Debug)]
-#[expect(clippy::large_enum_variant, reason = "nearly all of them are entries")]
 pub(super) enum QueueItem {
     Entry(AccessEntry),
     /// What follows goes elsewhere.

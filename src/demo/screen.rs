@@ -10,7 +10,7 @@ use std::time::Duration;
 use crate::access_log::AccessEntry;
 use crate::server::UpstreamReport;
 
-use super::embedded::{EmbeddedUpstream, ORIGIN_NAME};
+use super::embedded::{EmbeddedUpstream, Life, ORIGIN_NAME};
 use super::origin::{BYTES_PATH, ECHO_PATH};
 use super::ports::RELAY_PORT;
 
@@ -39,18 +39,18 @@ fn sentence(entry: &AccessEntry) -> String {
     let (method, target) = (visible(&entry.method), visible(&entry.target));
     let status = entry.status.map(|status| status.to_string());
     let status = status.as_deref().unwrap_or("unanswered");
-    let mut text = format!("{method} {target} {status}");
-    if entry.route != "-" {
-        text += &format!(" via {}", entry.route);
-    }
-    text += &format!(" in {}", took(entry.elapsed));
-    if 1 < entry.attempts {
-        text += &format!(", attempt {}", entry.attempts);
-    }
-    if let Some(cause) = entry.cause {
-        text += &format!(" ({cause})");
-    }
-    text
+    let via = match &*entry.route {
+        "-" => String::new(),
+        route => format!(" via {route}"),
+    };
+    let took = took(entry.elapsed);
+    let attempt = match entry.attempts {
+        0 | 1 => String::new(),
+        attempt => format!(", attempt {attempt}"),
+    };
+    let cause = entry.cause.map(|cause| format!(" ({cause})"));
+    let cause = cause.unwrap_or_default();
+    format!("{method} {target} {status}{via} in {took}{attempt}{cause}")
 }
 
 /// What a client sent, without anything that could steer a terminal.
@@ -82,10 +82,10 @@ pub(super) fn welcome(
     pool: &[(String, SocketAddr)],
     origin: SocketAddr,
 ) -> String {
-    let mut used = "the proxy that clients use".to_owned();
-    if relay.port() != RELAY_PORT {
-        used += &format!(" ({RELAY_PORT} is in use)");
-    }
+    let used = match relay.port() {
+        RELAY_PORT => "the proxy that clients use".to_owned(),
+        _ => format!("the proxy that clients use ({RELAY_PORT} is in use)"),
+    };
     let notes = [
         "the pool: each request goes through one of",
         "them, in turn",
@@ -148,25 +148,24 @@ fn row(name: &str, address: SocketAddr, note: &str) -> String {
 pub(super) fn status(reports: &[UpstreamReport], upstreams: &[EmbeddedUpstream]) -> String {
     let known = reports.iter().zip(upstreams);
     let rows = known.map(|(report, upstream)| {
-        let standing = standing(report, upstream.is_alive());
+        let standing = standing(report, upstream.life());
         row(&report.name, upstream.address, &standing)
     });
     rows.collect::<Vec<_>>().join("\n")
 }
 
-fn standing(report: &UpstreamReport, is_alive: bool) -> String {
-    match (&report.reason, report.latency) {
-        (None, _) if !is_alive => "online, as far as the relay knows yet".to_owned(),
-        (None, None) => "online, not used yet".to_owned(),
-        (None, Some(latency)) => {
-            format!(
-                "online, answers in {}, {} open",
-                took(latency),
-                report.active
-            )
-        }
-        (Some(reason), _) if !is_alive => format!("offline: {reason}"),
-        (Some(reason), _) => {
+fn standing(report: &UpstreamReport, life: Life) -> String {
+    match (&report.reason, life) {
+        (None, Life::Dead) => "online, as far as the relay knows yet".to_owned(),
+        (None, Life::Alive) => match report.latency {
+            None => "online, not used yet".to_owned(),
+            Some(latency) => {
+                let (latency, active) = (took(latency), report.active);
+                format!("online, answers in {latency}, {active} open")
+            }
+        },
+        (Some(reason), Life::Dead) => format!("offline: {reason}"),
+        (Some(reason), Life::Alive) => {
             format!("offline: {reason}, but alive again: the next probe finds it")
         }
     }
@@ -272,10 +271,13 @@ mod tests {
             latency: Some(Duration::from_micros(800)),
             consecutive_failures: 0,
         };
-        assert_eq!(standing(&report, true), "online, answers in 0.8 ms, 3 open");
-        assert!(standing(&report, false).starts_with("online, as far as the relay knows"));
+        assert_eq!(
+            standing(&report, Life::Alive),
+            "online, answers in 0.8 ms, 3 open"
+        );
+        assert!(standing(&report, Life::Dead).starts_with("online, as far as the relay knows"));
         report.reason = Some("connection refused".to_owned());
-        assert_eq!(standing(&report, false), "offline: connection refused");
-        assert!(standing(&report, true).contains("but alive again"));
+        assert_eq!(standing(&report, Life::Dead), "offline: connection refused");
+        assert!(standing(&report, Life::Alive).contains("but alive again"));
     }
 }

@@ -101,7 +101,7 @@ impl Terminal {
     }
 }
 
-/// InputLines out of what arrives in pieces.
+/// Lines out of what arrives in pieces.
 #[derive(Debug, Default)]
 struct InputLines {
     received: Vec<u8>,

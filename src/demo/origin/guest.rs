@@ -57,6 +57,13 @@ pub(super) struct Guest {
     shared: Arc<OriginState>,
 }
 
+/// Where a request body goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Destination {
+    Nowhere,
+    Back,
+}
+
 impl Guest {
     /// The peer at the other end of `stream`.
     pub(super) fn new(stream: TcpStream, shared: Arc<OriginState>) -> io::Result<Self> {
@@ -86,7 +93,7 @@ impl Guest {
             self.send(b"HTTP/1.1 100 Continue\r\n\r\n")?;
         }
         if reply.content != Content::Echo {
-            self.pass_body(body, false)?;
+            self.pass_body(body, Destination::Nowhere)?;
         }
         if !reply.after.is_zero() {
             self.shared.stop.wait(reply.after);
@@ -97,7 +104,7 @@ impl Guest {
                 Content::Nothing => {}
                 Content::Text(text) => self.send(text.as_bytes())?,
                 Content::Bytes(count) => self.send_bytes(count)?,
-                Content::Echo => self.pass_body(body, true)?,
+                Content::Echo => self.pass_body(body, Destination::Back)?,
             }
         }
         Ok(persistence)
@@ -119,8 +126,8 @@ impl Guest {
         }
     }
 
-    /// Reads the whole body; with `echo`, sends it back as it comes.
-    fn pass_body(&mut self, framing: Framing, echo: bool) -> io::Result<()> {
+    /// Reads the whole body.
+    fn pass_body(&mut self, framing: Framing, to: Destination) -> io::Result<()> {
         let mut coder = BodyCoder::new(framing, Sent::AsReceived, HEAD_MAX);
         let mut out = Vec::new();
         while !coder.is_finished() {
@@ -134,7 +141,7 @@ impl Guest {
             out.extend_from_slice(input.get(..passed.output).unwrap_or_default());
             out.extend_from_slice(coder.after());
             self.conn.consume(passed.taken);
-            if echo {
+            if to == Destination::Back {
                 self.send(&out)?;
             }
         }
