@@ -200,7 +200,7 @@ fn a_full_disk_costs_lines_that_are_counted() {
 fn a_fifo_waits_for_readers_as_they_come_and_go() {
     let folder = Folder::new();
     let path = folder.fifo();
-    // Nobody reads yet, and nothing waits for that.
+    // There is no reader yet, and nothing waits for one.
     let (log, metrics) = log_to(&path);
     record(&log, 0..2000);
     let mut lines = BufReader::new(File::open(&path).unwrap()).lines();
@@ -258,7 +258,7 @@ fn behind_a_reader_that_stalls_the_queue_fills_and_the_rest_is_counted() {
     log.finish(PATIENCE);
 }
 
-/// Else a reload could not get away from a pipe that nobody reads.
+/// Else a reload could not get away from a pipe without a reader.
 #[test]
 fn a_sink_that_takes_nothing_does_not_hold_up_a_change() {
     let folder = Folder::new();
@@ -301,11 +301,11 @@ fn a_listener_hears_of_every_entry() {
     assert_eq!(HEARD.load(Ordering::Relaxed), 7);
 }
 
-/// Whoever may use the proxy chooses how long an entry is.
+/// A client chooses how long an entry is.
 #[test]
 fn long_entries_that_wait_take_a_bounded_amount_of_memory() {
     let folder = Folder::new();
-    let (log, metrics) = log_to(&folder.fifo()); // Nobody reads it.
+    let (log, metrics) = log_to(&folder.fifo()); // It has no reader.
     let lengthy = || AccessEntry {
         agent: Some(Agent {
             referer: String::new(),

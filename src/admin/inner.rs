@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use tiny_http::{Header, Request, Response, Server, StatusCode};
 
-use crate::net::folder::Folder;
+use crate::net::folder::SocketFolder;
 use crate::net::log_limiter::LogLimiter;
 use crate::net::threads;
 
@@ -35,7 +35,7 @@ pub(super) type Prepare = fn(&UnixListener) -> io::Result<()>;
 pub(super) struct Inner {
     handler: Arc<Handler>,
     prepare: Prepare,
-    folder: Folder,
+    folder: SocketFolder,
     sockets: u64,
     running: Option<Running>,
 }
@@ -119,8 +119,8 @@ impl Inner {
     }
 }
 
-fn folder() -> io::Result<Folder> {
-    Folder::make().map_err(|error| {
+fn folder() -> io::Result<SocketFolder> {
+    SocketFolder::make().map_err(|error| {
         let text = format!("admin_listen: no temporary folder for a private socket: {error}");
         io::Error::new(error.kind(), text)
     })

@@ -6,11 +6,11 @@ use crate::protocol::framing::Framing;
 use crate::protocol::persistence::Persistence;
 
 /// Answered with 204: what probes ask for.
-pub(in crate::demo) const PROBE_PATH: &str = "/generate_204";
+pub(crate) const PROBE_PATH: &str = "/generate_204";
 /// Answered with so many bytes as the number behind it says.
-pub(in crate::demo) const BYTES_PATH: &str = "/bytes/";
+pub(crate) const BYTES_PATH: &str = "/bytes/";
 /// Answers with what it gets.
-pub(in crate::demo) const ECHO_PATH: &str = "/echo";
+pub(crate) const ECHO_PATH: &str = "/echo";
 /// Answered after so many seconds as the number behind it says.
 const SLOW_PATH: &str = "/slow?";
 /// The longest of these.
