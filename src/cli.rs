@@ -18,7 +18,7 @@ use crate::config::checked::Config;
 use crate::config::report::Report;
 use crate::health::survey;
 use crate::logging::{self, Level};
-use crate::net::passed::Passed;
+use crate::net::inherited::InheritedSockets;
 use crate::status::{self, NotAsked, Shown, StatusOf, StatusRequest};
 use crate::{demo, server};
 
@@ -70,7 +70,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Wish::Check { config, how } => check(&config, how),
         Wish::Run { config } => {
             // Before the log has a descriptor, which would be taken for one that was passed.
-            let passed = Passed::of_environment();
+            let passed = InheritedSockets::of_environment();
             start_log(Level::choose(asked, from_environment.as_deref()));
             relay(&config, passed)
         }
@@ -234,7 +234,7 @@ fn probe(config: &Config) -> ExitCode {
     printed(write!(io::stdout(), "{survey}"), code)
 }
 
-fn relay(path: &Path, passed: io::Result<Passed>) -> ExitCode {
+fn relay(path: &Path, passed: io::Result<InheritedSockets>) -> ExitCode {
     match config::load(path) {
         Ok(config) => {
             for notice in &config.warnings {

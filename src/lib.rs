@@ -95,7 +95,7 @@
 //!
 //! 1. [`balance::failover`] says what the end of an attempt is evidence of, and `relay/evidence.rs` tells the
 //!    upstream's [`balance::vitals`]. Only what no one else can cause is proof; everything else is a
-//!    [`balance::reason::Doubt`], which makes a suspect and rings the prober.
+//!    [`balance::reason::Doubt`], which makes a suspect and notifies the prober.
 //! 2. The prober ([`health`]) has the suspect checked. Its examiner, a pure state machine, decides which
 //!    question is asked of whom, and what the answers mean.
 //! 3. The verdict goes to the state machine of the upstream ([`balance::state`]). An answer that came in the

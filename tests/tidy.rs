@@ -75,7 +75,7 @@ const HOMES: [(&str, &[&str]); 20] = [
     ("percent_encoding", &["admin"]),
     ("rayon", &["health"]),
     ("rustix", &["net", "server"]),
-    ("sd_listen_fds", &["net/passed.rs"]),
+    ("sd_listen_fds", &["net/inherited.rs"]),
     ("serde", &["config"]),
     ("serde_yaml", &["config"]),
     ("signal_hook", &["server"]),

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use crate::config::listen::ListenAddress;
 use crate::net::conn::Conn;
-use crate::net::seldom::Seldom;
+use crate::net::log_limiter::LogLimiter;
 use crate::net::socket::{self, PollReady, Received, TICK, Wait, Want};
 use crate::protocol::head::{HeadLimits, HeadScanner, RequestHead};
 use crate::relay::Context;
@@ -47,7 +47,7 @@ const SPARE: usize = 6;
 const CAUTION: Duration = Duration::from_secs(10);
 
 /// What is said when the server behind this one does not answer.
-static UNANSWERED: Seldom = Seldom::new();
+static UNANSWERED: LogLimiter = LogLimiter::new();
 
 /// Everything the thread has.
 pub(super) struct Front<'a> {
@@ -265,7 +265,7 @@ impl<'a> Front<'a> {
             self.inner.answer(&call)
         });
         Ok(answered.unwrap_or_else(|error| {
-            if let Some(more) = UNANSWERED.says() {
+            if let Some(more) = UNANSWERED.allow() {
                 log::error!("an admin request cannot be answered: {error}{more}");
             }
             refused::answer(Refused::Unavailable, Some(head))

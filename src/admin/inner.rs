@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 
 use tiny_http::{Header, Request, Response, Server, StatusCode};
 
-use crate::net::folder::Folder;
-use crate::net::seldom::Seldom;
+use crate::net::folder::SocketFolder;
+use crate::net::log_limiter::LogLimiter;
 use crate::net::threads;
 
 use super::authorization::Call;
@@ -26,7 +26,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const MOST: u64 = 64 * 1024 * 1024;
 
 /// What is said of a server that failed.
-static ANEW: Seldom = Seldom::new();
+static ANEW: LogLimiter = LogLimiter::new();
 
 /// What a new server's listener goes through first: tests make it fail here.
 pub(super) type Prepare = fn(&UnixListener) -> io::Result<()>;
@@ -35,7 +35,7 @@ pub(super) type Prepare = fn(&UnixListener) -> io::Result<()>;
 pub(super) struct Inner {
     handler: Arc<Handler>,
     prepare: Prepare,
-    folder: Folder,
+    folder: SocketFolder,
     sockets: u64,
     running: Option<Running>,
 }
@@ -99,7 +99,7 @@ impl Inner {
         let asked = self.run().and_then(|socket| ask(&socket, call));
         match asked {
             Err(error) if !crate::net::socket::is_exhaustion(&error) => {
-                if let Some(more) = ANEW.says() {
+                if let Some(more) = ANEW.allow() {
                     log::warn!("the admin server is started anew: {error}{more}");
                 }
                 self.running = None;
@@ -111,8 +111,8 @@ impl Inner {
     }
 }
 
-fn folder() -> io::Result<Folder> {
-    Folder::make().map_err(|error| {
+fn folder() -> io::Result<SocketFolder> {
+    SocketFolder::make().map_err(|error| {
         let text = format!("admin_listen: no temporary folder for a private socket: {error}");
         io::Error::new(error.kind(), text)
     })

@@ -22,8 +22,8 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
+use super::log_limiter::LogLimiter;
 use super::permits::one_client;
-use super::seldom::Seldom;
 use super::shares::{ClientOrSelf, HostName, LineTurn, Shares, WaitingNames};
 use super::threads;
 
@@ -54,7 +54,7 @@ const LEAVE_AFTER: Duration = Duration::from_secs(10);
 const LOOK_UP_STACK: usize = 512 * 1024;
 
 /// What is said when there is no thread.
-static NO_THREAD: Seldom = Seldom::new();
+static NO_THREAD: LogLimiter = LogLimiter::new();
 
 /// Why a name has no address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -143,7 +143,7 @@ impl NotAsked {
         match self {
             Self::NoAnswer => ResolveError::TimedOut,
             Self::NoThread(error) => {
-                if let Some(more) = NO_THREAD.says() {
+                if let Some(more) = NO_THREAD.allow() {
                     log::warn!("no thread to resolve names with: {error}{more}");
                 }
                 ResolveError::NoAddress

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use crate::balance::state::is_gateway_error;
-use crate::net::seldom::Seldom;
+use crate::net::log_limiter::LogLimiter;
 use crate::net::socket::Wait;
 use crate::net::tunnel::{OnEnd, Side};
 use crate::protocol::answer::{self, AnswerContext, BodyWanted, HopFailure, Refusal};
@@ -32,7 +32,7 @@ use super::{Client, Context, Snapshot};
 const MOST_PATIENCE: Duration = Duration::from_secs(60);
 
 /// What is said when there is no thread.
-static NO_THREAD: Seldom = Seldom::new();
+static NO_THREAD: LogLimiter = LogLimiter::new();
 
 /// What an upstream says to CONNECT.
 #[derive(Debug)]
@@ -228,7 +228,7 @@ pub(super) fn start_tunnel(
     {
         Ok(()) => Outcome::Tunneled,
         Err(failed) => {
-            if let Some(more) = NO_THREAD.says() {
+            if let Some(more) = NO_THREAD.allow() {
                 log::warn!("no thread for a tunnel: {}{more}", failed.error);
             }
             let answer = thread_limit(ctx);

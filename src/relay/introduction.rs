@@ -7,7 +7,7 @@
 
 use std::time::Instant;
 
-use crate::net::seldom::Seldom;
+use crate::net::log_limiter::LogLimiter;
 use crate::net::socket::{Received, Wait};
 use crate::protocol::answer::Refusal;
 use crate::protocol::proxy_header::{self, ProxyHeader};
@@ -15,7 +15,7 @@ use crate::protocol::proxy_header::{self, ProxyHeader};
 use super::{Arrival, Client, Snapshot};
 
 /// What is said when a client has too many connections.
-static COMPLAINT: Seldom = Seldom::new();
+static COMPLAINT: LogLimiter = LogLimiter::new();
 
 /// How far an introduction is.
 #[derive(Debug)]
@@ -71,7 +71,7 @@ fn accept(client: &mut Client, snapshot: &Snapshot, header: ProxyHeader) -> Intr
     if client.counts_for(address.ip(), limit) {
         Introduction::Done
     } else {
-        if let Some(more) = COMPLAINT.says() {
+        if let Some(more) = COMPLAINT.allow() {
             log::warn!(
                 "{} has all the connections that one client may have: one more is refused; see \
                  limits.max_connections_per_client{more}",

@@ -49,7 +49,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use parking_lot::RwLock;
 
-use crate::access_log::AccessLog;
+use crate::access_log::AccessLogger;
 use crate::balance::pool::Pool;
 use crate::balance::upstream::Upstream;
 use crate::balance::vitals::UpstreamId;
@@ -68,7 +68,7 @@ use crate::net::tunnel::Tunnels;
 use crate::protocol::head::{HeadLimits, HeadMemory, HeadScanner};
 use crate::protocol::rewrite::Via;
 use crate::protocol::target::Host;
-use crate::stop::{Alarm, Stop};
+use crate::stop::{Notify, Stop};
 
 /// What every worker shares.
 #[derive(Debug)]
@@ -77,7 +77,7 @@ pub struct Context {
     /// Counters.
     pub metrics: Arc<Metrics>,
     /// One line per exchange.
-    pub access_log: AccessLog,
+    pub access_log: AccessLogger,
     /// The way out.
     pub stop: Arc<Stop>,
     /// Addresses of upstreams.
@@ -93,7 +93,7 @@ pub struct Context {
     /// Threads for tunnels and long exchanges.
     pub long_threads: LongThreads,
     /// Wakes the health thread when an upstream is suspect or went offline.
-    pub health_alarm: Alarm,
+    pub health_notify: Notify,
     /// When this instance began.
     pub started: Instant,
     /// Tells targets apart, in a way nobody outside can predict.
@@ -109,13 +109,13 @@ impl Context {
     pub fn new(config: Config, resolver: Resolver) -> io::Result<Self> {
         let metrics = Arc::<Metrics>::default();
         let stop = Arc::new(Stop::new()?);
-        let health_alarm = stop.alarm();
+        let health_notify = stop.subscribe();
         let pipes = Pipes::for_files(socket::raise_file_limit());
         let upstream_names = resolver.apart();
         let snapshot = Snapshot::new(config, None);
         upstream_names.keep(snapshot.upstream_names());
         Ok(Self {
-            access_log: AccessLog::new(Arc::clone(&metrics)),
+            access_log: AccessLogger::new(Arc::clone(&metrics)),
             snapshot: RwLock::new(Arc::new(snapshot)),
             metrics,
             stop,
@@ -125,7 +125,7 @@ impl Context {
             tunnels: Tunnels::new(Arc::clone(&pipes)),
             pipes,
             long_threads: LongThreads::within_system_limits(),
-            health_alarm,
+            health_notify,
             started: Instant::now(),
             target_hasher: RandomState::new(),
             next_exchange: AtomicU64::new(1),

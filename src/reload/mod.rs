@@ -17,7 +17,7 @@ use std::time::Duration;
 use crate::config::checked::Config;
 use crate::config::{self, ConfigError};
 use crate::relay::{Context, unix_ms};
-use crate::stop::{Alarm, Woken};
+use crate::stop::{Notify, Woken};
 
 pub use changes::Changes;
 
@@ -34,8 +34,8 @@ pub trait Watcher {
     fn over(&self);
 }
 
-/// The thread: looks at `file` every `reload_interval_secs` and when the alarm rings.
-pub fn run(file: &Path, ctx: &Context, alarm: &Alarm, watcher: &dyn Watcher) {
+/// The thread: looks at `file` every `reload_interval_secs` and when it is notified.
+pub fn run(file: &Path, ctx: &Context, notify: &Notify, watcher: &dyn Watcher) {
     let mut reloader = Reloader {
         file,
         ctx,
@@ -49,9 +49,9 @@ pub fn run(file: &Path, ctx: &Context, alarm: &Alarm, watcher: &dyn Watcher) {
             .unsettled
             .as_ref()
             .map_or(interval, |_| Some(SETTLE));
-        let asked = match alarm.wait(pause) {
+        let asked = match notify.wait(pause) {
             Woken::Stopped => return,
-            Woken::Rung => Asked::Yes,
+            Woken::Notified => Asked::Yes,
             Woken::TimedOut => Asked::No,
         };
         // Without this thread no later file would be looked at.
@@ -211,7 +211,7 @@ pub fn apply(ctx: &Context, mut config: Config) -> io::Result<Changes> {
     ctx.metrics
         .last_reload
         .succeeded(unix_ms(), &changes.made, &changes.waiting);
-    ctx.health_alarm.ring();
+    ctx.health_notify.notify_one();
     Ok(changes)
 }
 

@@ -17,17 +17,17 @@ use std::time::Duration;
 use parking_lot::RwLock;
 
 use crate::net::conn::Conn;
+use crate::net::inherited::ListenerOwner;
+use crate::net::log_limiter::LogLimiter;
 use crate::net::memory::Memory;
-use crate::net::passed::Holder;
 use crate::net::permits::{PerClient, Permits};
-use crate::net::seldom::Seldom;
 use crate::net::socket::{self, Received, TICK, Wait};
 use crate::protocol::answer::{self, AnswerContext, BodyWanted, Refusal};
 use crate::protocol::persistence::{CloseReason, Persistence};
 use crate::relay::{Arrival, Client, Context};
-use crate::stop::{Alarm, Stage};
+use crate::stop::{Notify, Stage};
 
-use super::service::Service;
+use super::systemd::SystemdReporter;
 use super::waiter::{ReadyClient, Waiter};
 use super::workers::Workers;
 
@@ -44,14 +44,14 @@ pub(super) struct Acceptor {
     ctx: Arc<Context>,
     /// None: it was closed.
     listener: RwLock<Option<TcpListener>>,
-    holder: Holder,
+    owner: ListenerOwner,
     waiter: Arc<Waiter>,
     connections: Arc<Permits>,
     clients: Arc<PerClient>,
-    service: Arc<Service>,
+    service: Arc<SystemdReporter>,
     complaints: Complaints,
     /// There is something for the thread to see to.
-    alarm: Alarm,
+    notify: Notify,
 }
 
 /// What is left in the listener's queue.
@@ -67,9 +67,9 @@ enum Left {
 /// What is said when somebody is turned away.
 #[derive(Debug, Default)]
 struct Complaints {
-    no_files: Seldom,
-    too_many: Seldom,
-    too_many_of_one: Seldom,
+    no_files: LogLimiter,
+    too_many: LogLimiter,
+    too_many_of_one: LogLimiter,
 }
 
 impl Acceptor {
@@ -78,22 +78,22 @@ impl Acceptor {
     /// # Errors
     /// When the system has no memory left for it.
     pub(super) fn new(
-        (ctx, service): (&Arc<Context>, &Arc<Service>),
+        (ctx, service): (&Arc<Context>, &Arc<SystemdReporter>),
         waiter: &Arc<Waiter>,
-        (listener, holder): (TcpListener, Holder),
+        (listener, owner): (TcpListener, ListenerOwner),
         connections: &Arc<Permits>,
     ) -> io::Result<Arc<Self>> {
         waiter.watch_door(&listener)?;
         Ok(Arc::new(Self {
             ctx: Arc::clone(ctx),
             listener: RwLock::new(Some(listener)),
-            holder,
+            owner,
             waiter: Arc::clone(waiter),
             connections: Arc::clone(connections),
             clients: Arc::default(),
             service: Arc::clone(service),
             complaints: Complaints::default(),
-            alarm: ctx.stop.alarm(),
+            notify: ctx.stop.subscribe(),
         }))
     }
 
@@ -133,7 +133,7 @@ impl Acceptor {
         match self.accept(listener, BATCH, &mut welcome) {
             Left::Nothing => {}
             Left::Some => self.waiter.ring(),
-            Left::Stuck(_) => self.alarm.ring(),
+            Left::Stuck(_) => self.notify.notify_one(),
         }
     }
 
@@ -177,7 +177,7 @@ impl Acceptor {
                 Left::Some => pause = PAUSES.0,
                 Left::Nothing => {
                     pause = PAUSES.0;
-                    self.alarm.wait(wakes_every);
+                    self.notify.wait(wakes_every);
                 }
                 Left::Stuck(error) => {
                     self.make_way(listener, &error, &mut reserve);
@@ -192,14 +192,14 @@ impl Acceptor {
         self.waiter.forget_door(&listener);
         // What is in the queue already would get a reset when the listener closes. No more than fits into
         // it, or clients that keep coming would keep it open. Or else it stays for the next process.
-        if self.holder == Holder::Us {
+        if self.owner == ListenerOwner::ThisProcess {
             self.accept(&listener, BACKLOG, &mut welcome);
         }
     }
 
     /// There are no descriptors left: tells one client, with the one in `reserve`.
     fn make_way(&self, listener: &TcpListener, error: &io::Error, reserve: &mut Option<File>) {
-        if let Some(more) = self.complaints.no_files.says() {
+        if let Some(more) = self.complaints.no_files.allow() {
             log::error!(
                 "cannot accept connections: {error}; raise the limit of open files or lower \
                  limits.max_connections{more}"
@@ -218,7 +218,7 @@ impl Acceptor {
         self.ctx.metrics.accepted.increment();
         let Some(connection) = self.connections.take(1) else {
             self.ctx.metrics.refused.increment();
-            if let Some(more) = self.complaints.too_many.says() {
+            if let Some(more) = self.complaints.too_many.allow() {
                 log::warn!(
                     "{} connections are all there may be: {address} is refused; see \
                      limits.max_connections{more}",
@@ -239,7 +239,7 @@ impl Acceptor {
         };
         let Some(client) = self.clients.take(address.ip(), limit) else {
             self.ctx.metrics.refused_for_client.increment();
-            if let Some(more) = self.complaints.too_many_of_one.says() {
+            if let Some(more) = self.complaints.too_many_of_one.allow() {
                 log::warn!(
                     "{} has all the connections that one client may have: one more is refused; see \
                      limits.max_connections_per_client{more}",

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crate::net::permits::Permit;
-use crate::stop::Alarm;
+use crate::stop::Notify;
 
 use super::queue::{Queue, QueuedJob};
 
@@ -62,7 +62,7 @@ pub(super) struct Crew<T, A> {
 /// Who is to be woken.
 #[derive(Debug, Default)]
 pub(super) struct Calls {
-    pub(super) alarms: Vec<Alarm>,
+    pub(super) notifies: Vec<Notify>,
     /// Whoever watches, too.
     pub(super) watcher: bool,
 }
@@ -70,7 +70,7 @@ pub(super) struct Calls {
 impl Calls {
     /// Those since the last time; mostly there is nobody.
     pub(super) fn take(&mut self) -> Option<Self> {
-        let is_anybody = self.watcher || !self.alarms.is_empty();
+        let is_anybody = self.watcher || !self.notifies.is_empty();
         is_anybody.then(|| std::mem::take(self))
     }
 }
@@ -121,7 +121,7 @@ enum Served {
 #[derive(Debug, Default)]
 pub(super) struct WorkerSeat {
     /// There is a job, or the end.
-    pub(super) called: Alarm,
+    pub(super) called: Notify,
     /// When its task began.
     pub(super) begun: AtomicU64,
     /// When its exchange did, or began to wait for its next hop if it was set aside since.
@@ -459,7 +459,7 @@ impl<T, A> Crew<T, A> {
             };
             if let Some(post) = self.post(number) {
                 let called = post.seat.called.clone();
-                self.calls.alarms.push(called);
+                self.calls.notifies.push(called);
             }
         }
         count

@@ -16,8 +16,8 @@ mod checks;
 mod crew;
 mod pages;
 mod queue;
-mod service;
 mod signals;
+mod systemd;
 mod table;
 mod waiter;
 mod workers;
@@ -36,19 +36,19 @@ use crate::admin::{Admin, Load, RelayView};
 use crate::balance::state::Availability;
 use crate::config::checked::Config;
 use crate::config::listen::ListenAddress;
-use crate::net::notify::Manager;
-use crate::net::passed::{self, Holder, Passed};
+use crate::net::inherited::{self, InheritedSockets, ListenerOwner};
 use crate::net::permits::Permits;
 use crate::net::resolve::Resolver;
+use crate::net::systemd_notifier::SystemdNotifier;
 use crate::net::{socket, threads};
 use crate::relay::Context;
 use crate::reload::{self, Changes};
-use crate::stop::{Alarm, Stage, Woken};
+use crate::stop::{Notify, Stage, Woken};
 
-pub use signals::{Watch, may_read, run};
+pub use signals::{SignalWatcher, may_read, run};
 
 use acceptor::Acceptor;
-use service::{Follower, Seen, Service};
+use systemd::{Follower, ServerView, SystemdReporter};
 use waiter::Waiter;
 use workers::{Bounds, Workers};
 
@@ -70,10 +70,10 @@ pub struct Options {
     pub resolver: Resolver,
     /// The file the configuration came from; without one there is nothing to reload.
     pub file: Option<PathBuf>,
-    /// Who is told what goes on; nobody by default.
-    pub manager: Manager,
+    /// The service manager that is told what goes on; none by default.
+    pub notifier: SystemdNotifier,
     /// Sockets that are open already; none by default.
-    pub passed: Passed,
+    pub passed: InheritedSockets,
 }
 
 /// A running relay.
@@ -81,12 +81,12 @@ pub struct Options {
 pub struct Server {
     ctx: Arc<Context>,
     address: SocketAddr,
-    holder: Holder,
+    owner: ListenerOwner,
     waiter: Arc<Waiter>,
     workers: Arc<Workers>,
     connections: Arc<Permits>,
-    reload_alarm: Alarm,
-    service: Arc<Service>,
+    reload_notify: Notify,
+    service: Arc<SystemdReporter>,
     admin: Option<Admin>,
     threads: Mutex<Vec<JoinHandle<()>>>,
     acceptor: Mutex<Option<JoinHandle<()>>>,
@@ -182,17 +182,18 @@ impl Server {
     /// When the address cannot be bound (which, and why), the access log cannot be opened, or the
     /// system lacks descriptors or threads.
     pub fn start(config: Config, options: Options) -> io::Result<Self> {
-        let (listener, holder) = passed::or_listen(options.passed.proxy, "listen", &config.listen)?;
+        let (listener, owner) =
+            inherited::or_listen(options.passed.proxy, "listen", &config.listen)?;
         let admin = admin_listener(options.passed.admin, &config)?;
         Acceptor::prepare(&listener)?;
         let address = listener.local_addr()?;
         let access_log = config.access_log.clone();
         let ctx = Arc::new(Context::new(config, options.resolver)?);
         ctx.access_log.configure(access_log.as_ref())?;
-        let service = Arc::new(Service::new(options.manager));
+        let service = Arc::new(SystemdReporter::new(options.notifier));
         let waiter = Waiter::new(Arc::clone(&ctx), Arc::clone(&service))?;
         let connections = Permits::new(most_connections(&ctx));
-        let acceptor = Acceptor::new((&ctx, &service), &waiter, (listener, holder), &connections)?;
+        let acceptor = Acceptor::new((&ctx, &service), &waiter, (listener, owner), &connections)?;
         let workers = Workers::new(Arc::clone(&ctx), Arc::clone(&waiter), Arc::clone(&acceptor));
         let observed = Observed {
             ctx: Arc::clone(&ctx),
@@ -203,10 +204,10 @@ impl Server {
         let start = |(listener, listen)| Admin::start(listener, listen, Arc::new(observed));
         let server = Self {
             admin: admin.map(start).transpose()?,
-            reload_alarm: ctx.stop.alarm(),
+            reload_notify: ctx.stop.subscribe(),
             ctx,
             address,
-            holder,
+            owner,
             waiter,
             workers,
             connections,
@@ -225,17 +226,17 @@ impl Server {
         self.keep(self.essential("overseer", move || workers.oversee())?);
         let ctx = Arc::clone(&self.ctx);
         self.keep(self.essential("health", move || checks::run(ctx))?);
-        let (ctx, alarm) = (Arc::clone(&self.ctx), self.ctx.stop.alarm());
-        self.keep(self.essential("sweeper", move || sweep(&ctx, &alarm))?);
+        let (ctx, notify) = (Arc::clone(&self.ctx), self.ctx.stop.subscribe());
+        self.keep(self.essential("sweeper", move || sweep(&ctx, &notify))?);
         if let Some(file) = file {
-            let (ctx, alarm) = (Arc::clone(&self.ctx), self.reload_alarm.clone());
+            let (ctx, notify) = (Arc::clone(&self.ctx), self.reload_notify.clone());
             let follower = Follower {
                 ctx: Arc::clone(&self.ctx),
                 connections: Arc::clone(&self.connections),
                 workers: Arc::clone(&self.workers),
                 service: Arc::clone(&self.service),
             };
-            let reloader = move || reload::run(&file, &ctx, &alarm, &follower);
+            let reloader = move || reload::run(&file, &ctx, &notify, &follower);
             self.keep(self.essential("reload", reloader)?);
         }
         let workers = Arc::clone(&self.workers);
@@ -245,17 +246,17 @@ impl Server {
 
     /// Tells the service manager, if there is one, that this server serves, and keeps telling it.
     fn start_service(&self) -> io::Result<()> {
-        if !self.service.is_wanted() {
+        if !self.service.notifier.is_there() {
             return Ok(());
         }
         let service = Arc::clone(&self.service);
-        let seen = Seen {
+        let seen = ServerView {
             ctx: Arc::clone(&self.ctx),
             workers: Arc::clone(&self.workers),
             connections: Arc::clone(&self.connections),
         };
         self.keep(self.essential("service", move || service.run(&seen))?);
-        self.service.ready();
+        self.service.notifier.ready();
         Ok(())
     }
 
@@ -314,7 +315,7 @@ impl Server {
 
     /// Looks at the configuration file now.
     pub fn reload_now(&self) {
-        self.reload_alarm.ring();
+        self.reload_notify.notify_one();
     }
 
     /// Puts `config` in force, as a changed file would.
@@ -370,12 +371,12 @@ impl Server {
         let limit = self.ctx.snapshot().config.limits.shutdown_timeout;
         let deadline = Instant::now() + limit;
         self.ctx.stop.advance(Stage::Draining);
-        self.service.stopping();
+        self.service.notifier.stopping();
         let acceptor = self.acceptor.lock().take();
         if let Some(acceptor) = acceptor {
             join(acceptor);
         }
-        if self.holder == Holder::Manager {
+        if self.owner == ListenerOwner::ServiceManager {
             self.wait_for_first_bytes(deadline);
         }
         self.waiter.drain();
@@ -474,12 +475,12 @@ fn admin_listener(
     let listener = match (passed, &config.admin_listen) {
         (None, None) => return Ok(None),
         (Some(listener), None) => listener,
-        (passed, Some(listen)) => match passed::or_listen(passed, "admin_listen", listen)? {
-            (listener, Holder::Us) => return Ok(Some((listener, listen.clone()))),
-            (listener, Holder::Manager) => listener,
+        (passed, Some(listen)) => match inherited::or_listen(passed, "admin_listen", listen)? {
+            (listener, ListenerOwner::ThisProcess) => return Ok(Some((listener, listen.clone()))),
+            (listener, ListenerOwner::ServiceManager) => listener,
         },
     };
-    let address = passed::address_of(&listener)?;
+    let address = inherited::address_of(&listener)?;
     Ok(Some((listener, address)))
 }
 
@@ -528,8 +529,8 @@ fn most_connections(ctx: &Context) -> usize {
 }
 
 /// The thread that drops idle upstream connections which are too old, were closed, or lead nowhere now.
-fn sweep(ctx: &Context, alarm: &Alarm) {
-    while alarm.wait(Some(SWEEP_EVERY)) != Woken::Stopped {
+fn sweep(ctx: &Context, notify: &Notify) {
+    while notify.wait(Some(SWEEP_EVERY)) != Woken::Stopped {
         ctx.snapshot().sweep_idle_pools(&ctx.upstream_names);
     }
 }

@@ -28,7 +28,7 @@ use mio::{Events, Interest, Poll, Registry, Token};
 use parking_lot::{Mutex, MutexGuard};
 
 use crate::net::conn::{Conn, GiveBack, WatchedSlot};
-use crate::net::seldom::Seldom;
+use crate::net::log_limiter::LogLimiter;
 use crate::net::socket::{self, Received, Wait};
 use crate::protocol::answer::Refusal;
 use crate::relay::session::{self, Asked, Outcome};
@@ -36,7 +36,7 @@ use crate::relay::{Client, Context};
 use crate::stop::Stage;
 
 use super::crew::Ticket;
-use super::service::Service;
+use super::systemd::SystemdReporter;
 use super::table::{Parked, Slot, SlotTable, SocketEvent, Waits};
 
 /// How long a client may go on sending after its last answer.
@@ -63,13 +63,13 @@ const HOPS: usize = 1 << (usize::BITS - 2);
 const EVENTS: usize = 1024;
 
 /// What is said when the system cannot watch a connection.
-static NOT_WATCHED: Seldom = Seldom::new();
+static NOT_WATCHED: LogLimiter = LogLimiter::new();
 
 /// The waiting connections, shared by whoever parks one and whoever watches.
 #[derive(Debug)]
 pub(super) struct Waiter {
     ctx: Arc<Context>,
-    service: Arc<Service>,
+    service: Arc<SystemdReporter>,
     most_uncounted: usize,
     registry: Registry,
     waker: mio::Waker,
@@ -186,7 +186,7 @@ impl Waiter {
     ///
     /// # Errors
     /// When the process has no file descriptors left.
-    pub(super) fn new(ctx: Arc<Context>, service: Arc<Service>) -> io::Result<Arc<Self>> {
+    pub(super) fn new(ctx: Arc<Context>, service: Arc<SystemdReporter>) -> io::Result<Arc<Self>> {
         let poll = Poll::new()?;
         let files = socket::raise_file_limit();
         Ok(Arc::new(Self {
@@ -323,7 +323,7 @@ impl Waiter {
     }
 
     fn cannot_watch(&self, slot: Slot, error: &io::Error) -> Option<Slot> {
-        if let Some(more) = NOT_WATCHED.says() {
+        if let Some(more) = NOT_WATCHED.allow() {
             log::warn!("a connection is closed because it cannot be watched: {error}{more}");
         }
         self.leave(slot);
@@ -674,16 +674,20 @@ mod tests {
 
     use super::*;
     use crate::config;
-    use crate::net::notify::Manager;
     use crate::net::permits::{PerClient, Permits};
     use crate::net::resolve::Resolver;
     use crate::net::socket::TICK;
+    use crate::net::systemd_notifier::SystemdNotifier;
     use crate::relay::Arrival;
 
     fn waiter() -> Arc<Waiter> {
         let config = config::parse("listen: 127.0.0.1:0\nupstream: []\n", "c.yaml").unwrap();
         let ctx = Arc::new(Context::new(config, Resolver::default()).unwrap());
-        Waiter::new(ctx, Arc::new(Service::new(Manager::default()))).unwrap()
+        Waiter::new(
+            ctx,
+            Arc::new(SystemdReporter::new(SystemdNotifier::default())),
+        )
+        .unwrap()
     }
 
     /// A client whose head should have come long ago, and its own end.

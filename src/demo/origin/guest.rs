@@ -4,19 +4,22 @@
 //! send.
 
 use std::io::{self, IoSlice};
-use std::net::TcpStream;
+use std::net::{Shutdown, TcpStream};
 use std::sync::Arc;
+
+use parking_lot::Mutex;
 
 use crate::net::conn::{Conn, LookAround, SendError};
 use crate::net::socket::{Received, TICK, Wait};
 use crate::protocol::body::{BodyCoder, Sent};
+use crate::protocol::fields::Fields;
 use crate::protocol::framing::{self, Framing};
 use crate::protocol::head::{HeadLimits, HeadScanner, RequestHead};
 use crate::protocol::persistence::{self, Persistence};
-use crate::protocol::rewrite;
+use crate::protocol::rewrite::{self, Via};
+use crate::stop::Stop;
 
-use super::reply::{Content, Reply};
-use super::{Shared, hang_up};
+use super::reply::{Content, OriginReply};
 
 /// How many ticks a peer may do nothing.
 const PATIENCE: u32 = 60;
@@ -27,10 +30,31 @@ const LINE: &[u8; 32] = b"thirty-two bytes of the origin.\n";
 /// How many of them are sent at once.
 const LINES_AT_ONCE: usize = 2048;
 
+/// What all connections share.
+pub(super) struct OriginState {
+    pub(super) stop: Stop,
+    /// The upstreams by what they call themselves in `Via`.
+    pub(super) upstreams: Mutex<Vec<(Via, String)>>,
+}
+
+impl OriginState {
+    /// Says by way of which upstream the request came.
+    fn greeting(&self, fields: Fields<'_>) -> String {
+        let upstreams = self.upstreams.lock();
+        let by_way_of = upstreams.iter().find(|(via, _)| via.passes_through(fields));
+        match by_way_of {
+            Some((_, name)) => format!("Hello from the origin, by way of {name}.\n"),
+            None => "Hello from the origin. No upstream left its name, so this is a tunnel or a \
+                     direct visit.\n"
+                .to_owned(),
+        }
+    }
+}
+
 /// A connection.
 pub(super) struct Guest {
     conn: Conn,
-    shared: Arc<Shared>,
+    shared: Arc<OriginState>,
 }
 
 /// Where a request body goes.
@@ -41,8 +65,8 @@ enum Destination {
 }
 
 impl Guest {
-    /// Whoever is at the other end of `stream`.
-    pub(super) fn new(stream: TcpStream, shared: Arc<Shared>) -> io::Result<Self> {
+    /// The peer at the other end of `stream`.
+    pub(super) fn new(stream: TcpStream, shared: Arc<OriginState>) -> io::Result<Self> {
         let conn = Conn::new(stream, TICK)?;
         Ok(Self { conn, shared })
     }
@@ -62,7 +86,7 @@ impl Guest {
         let head = self.read_head()?;
         let body = framing::of_request(&head).map_err(io::Error::other)?;
         let persistence = persistence::of_request(&head);
-        let reply = Reply::to(head.method(), head.target(), || {
+        let reply = OriginReply::to(head.method(), head.target(), || {
             self.shared.greeting(head.fields())
         });
         if rewrite::expects_continue(&head) {
@@ -137,16 +161,14 @@ impl Guest {
     }
 
     fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.send_all(&mut [IoSlice::new(bytes)])
-    }
-
-    fn send_all(&mut self, parts: &mut [IoSlice<'_>]) -> io::Result<()> {
-        self.conn
-            .send_all(parts, TICK * PATIENCE, &mut || LookAround::GoOn)
-            .map_err(|error| match error {
-                SendError::Io(error) => error,
-                SendError::Stalled | SendError::Cut => io::ErrorKind::TimedOut.into(),
-            })
+        let mut parts = [IoSlice::new(bytes)];
+        let sent = self
+            .conn
+            .send_all(&mut parts, TICK * PATIENCE, &mut || LookAround::GoOn);
+        sent.map_err(|error| match error {
+            SendError::Io(error) => error,
+            SendError::Stalled | SendError::Cut => io::ErrorKind::TimedOut.into(),
+        })
     }
 
     fn send_bytes(&mut self, count: u64) -> io::Result<()> {
@@ -158,5 +180,12 @@ impl Guest {
             left -= now as u64;
         }
         Ok(())
+    }
+}
+
+/// Ends a connection in both directions.
+pub(super) fn hang_up(stream: &TcpStream) {
+    if let Err(error) = stream.shutdown(Shutdown::Both) {
+        log::trace!("origin: the peer was gone before: {error}");
     }
 }

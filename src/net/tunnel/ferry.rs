@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, RwLock};
 
+use crate::net::log_limiter::LogLimiter;
 use crate::net::readiness::Readiness;
-use crate::net::seldom::Seldom;
 use crate::net::socket;
 use crate::net::threads;
 
@@ -32,7 +32,7 @@ const LOOK_AT_ENDED: Duration = Duration::from_secs(2);
 const NO_THREAD_FOR: Duration = Duration::from_millis(100);
 
 /// What is said when there is no thread.
-static NO_THREAD: Seldom = Seldom::new();
+static NO_THREAD: LogLimiter = LogLimiter::new();
 
 /// The ferries of a server; started when the first tunnel is. None: the system has none, or could not
 /// give any yet.
@@ -211,7 +211,7 @@ impl Ferry {
         match threads::start("ferry", move || running.run()) {
             Ok(_ends_with_the_tunnels) => Some(ferry),
             Err(error) => {
-                if let Some(more) = NO_THREAD.says() {
+                if let Some(more) = NO_THREAD.allow() {
                     log::warn!("no thread for the ferry: {error}{more}");
                 }
                 None
@@ -296,7 +296,7 @@ impl Ferry {
                 self.let_go(number, &half);
                 if let Err((haul, error)) = half.haul(pending) {
                     *no_thread_since = Some(Instant::now());
-                    if let Some(more) = NO_THREAD.says() {
+                    if let Some(more) = NO_THREAD.allow() {
                         log::warn!(
                             "no thread for a busy tunnel, which is carried slowly: {error}{more}"
                         );

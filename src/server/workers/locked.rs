@@ -3,7 +3,7 @@
 //! Nobody is woken while the lock is held, and only who waits for the end does so on a condition variable
 //! of it: a thread that is woken there is queued for the lock, and now and then handed it before it runs.
 //! On a busy machine that is milliseconds later, and until then nobody serves anything. The others wait on
-//! alarms of their own.
+//! notifications of their own.
 
 use std::ops::{Deref, DerefMut};
 
@@ -83,8 +83,8 @@ impl Drop for Wakes<'_> {
         let Some(calls) = self.calls.take() else {
             return;
         };
-        for alarm in calls.alarms {
-            alarm.ring();
+        for notify in calls.notifies {
+            notify.notify_one();
         }
         if calls.watcher {
             self.waiter.wake();

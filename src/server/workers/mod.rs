@@ -31,14 +31,14 @@ use parking_lot::{Condvar, Mutex};
 
 use crate::config::limits::Limits;
 use crate::net::conn::Conn;
+use crate::net::log_limiter::LogLimiter;
 use crate::net::permits::one_client;
-use crate::net::seldom::Seldom;
 use crate::net::threads;
 use crate::protocol::answer::Refusal;
 use crate::protocol::persistence::CloseReason;
 use crate::relay::session::{self, Asked, Outcome, Turns, Worker};
 use crate::relay::{Client, Context, Scratch};
-use crate::stop::{Alarm, Woken};
+use crate::stop::{Notify, Woken};
 
 use super::acceptor::Acceptor;
 use super::crew::{Crew, SLOW, Ticket, WorkerSeat};
@@ -56,7 +56,7 @@ const LEAVE_AFTER: Duration = Duration::from_secs(10);
 const TURN: u64 = 20_000;
 
 /// What is said when there is no thread.
-static NO_THREAD: Seldom = Seldom::new();
+static NO_THREAD: LogLimiter = LogLimiter::new();
 
 /// The workers of a server.
 #[derive(Debug)]
@@ -67,7 +67,7 @@ pub(super) struct Workers {
     born: Instant,
     state: Mutex<WorkersState>,
     /// Something is at work, or the end.
-    alarm: Alarm,
+    notify: Notify,
     /// A thread left.
     left: Condvar,
 }
@@ -153,7 +153,7 @@ impl Workers {
                 overseer: Overseer::Looks,
                 closing: false,
             }),
-            alarm: Alarm::default(),
+            notify: Notify::default(),
             left: Condvar::new(),
         })
     }
@@ -253,7 +253,7 @@ impl Workers {
             if let Err(error) = thread {
                 state.crew.leave(number);
                 if state.crew.threads() == 0
-                    && let Some(more) = NO_THREAD.says()
+                    && let Some(more) = NO_THREAD.allow()
                 {
                     state.unlocked(|| {
                         log::error!("no thread to serve requests with: {error}{more}");
@@ -462,7 +462,7 @@ impl Workers {
         for waiting in &left {
             state.crew.give_up(waiting.ticket);
         }
-        state.crew.calls.alarms.push(self.alarm.clone());
+        state.crew.calls.notifies.push(self.notify.clone());
         drop(state);
         self.cut(left.into_iter().chain(answered));
     }
@@ -666,24 +666,24 @@ mod tests {
     use std::io::{Read as _, Write as _};
     use std::net::{IpAddr, TcpListener, TcpStream};
 
-    use super::super::service::Service;
+    use super::super::systemd::SystemdReporter;
     use super::*;
     use crate::config;
     use crate::net::conn::Conn;
-    use crate::net::notify::Manager;
-    use crate::net::passed::Holder;
+    use crate::net::inherited::ListenerOwner;
     use crate::net::permits::{PerClient, Permits};
     use crate::net::resolve::Resolver;
     use crate::net::socket::TICK;
+    use crate::net::systemd_notifier::SystemdNotifier;
     use crate::relay::Arrival;
 
     fn workers() -> Arc<Workers> {
         let config = config::parse("listen: 127.0.0.1:0\nupstream: []\n", "c.yaml").unwrap();
         let ctx = Arc::new(Context::new(config, Resolver::default()).unwrap());
-        let service = Arc::new(Service::new(Manager::default()));
+        let service = Arc::new(SystemdReporter::new(SystemdNotifier::default()));
         let waiter = Waiter::new(Arc::clone(&ctx), Arc::clone(&service)).unwrap();
         let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
-        let listener = (listener, Holder::Us);
+        let listener = (listener, ListenerOwner::ThisProcess);
         let acceptor =
             Acceptor::new((&ctx, &service), &waiter, listener, &Permits::new(1)).unwrap();
         Workers::new(ctx, waiter, acceptor)
@@ -821,22 +821,22 @@ mod tests {
         );
     }
 
-    fn has_rung(alarm: &Alarm) -> bool {
-        alarm.wait(Some(Duration::ZERO)) == Woken::Rung
+    fn is_notified(notify: &Notify) -> bool {
+        notify.wait(Some(Duration::ZERO)) == Woken::Notified
     }
 
     #[test]
     fn whoever_is_called_is_woken_once_the_lock_is_free() {
         let workers = workers();
-        let alarm = Alarm::default();
+        let notify = Notify::default();
         let mut state = workers.lock();
-        state.crew.calls.alarms.push(alarm.clone());
-        assert!(!has_rung(&alarm));
-        assert!(state.unlocked(|| has_rung(&alarm)));
-        state.crew.calls.alarms.push(alarm.clone());
-        assert!(!has_rung(&alarm));
+        state.crew.calls.notifies.push(notify.clone());
+        assert!(!is_notified(&notify));
+        assert!(state.unlocked(|| is_notified(&notify)));
+        state.crew.calls.notifies.push(notify.clone());
+        assert!(!is_notified(&notify));
         drop(state);
-        assert!(has_rung(&alarm));
+        assert!(is_notified(&notify));
     }
 
     #[test]
@@ -845,13 +845,13 @@ mod tests {
         workers.lock().overseer = Overseer::Rests;
         let served = || {
             workers.rouse(&mut workers.lock(), Overseer::Dozes);
-            has_rung(&workers.alarm)
+            is_notified(&workers.notify)
         };
         assert_eq!([served(), served()], [true, false]);
         // But whoever may block does.
         let left = || {
             workers.leave_watch(&mut workers.lock());
-            has_rung(&workers.alarm)
+            is_notified(&workers.notify)
         };
         assert_eq!([left(), left()], [true, false]);
         assert_eq!(workers.lock().overseer, Overseer::Relieves);
@@ -869,7 +869,7 @@ mod tests {
         }
         let replaced = || {
             bench.another_exchange();
-            has_rung(&workers.alarm)
+            is_notified(&workers.notify)
         };
         assert_eq!([replaced(), replaced()], [true, false]);
         assert_eq!(workers.lock().overseer, Overseer::Relieves);

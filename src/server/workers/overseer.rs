@@ -70,7 +70,7 @@ impl Workers {
     pub(super) fn rouse(&self, state: &mut WorkersState, what: Overseer) {
         if state.overseer < what {
             state.overseer = what;
-            state.crew.calls.alarms.push(self.alarm.clone());
+            state.crew.calls.notifies.push(self.notify.clone());
         }
     }
 
@@ -96,7 +96,7 @@ impl Workers {
                 // Nobody is needed yet, everybody has something else to do, or there is no thread for
                 // those who wait: then it is asked for again.
                 let limit = match (state.crew.has_work(), state.crew.threads()) {
-                    // It watches, and hears no alarm: whoever waits is not to wait for that.
+                    // It watches, and no notification reaches it: waiting workers must not wait for that.
                     (true, _) => Some(LOOK_EVERY),
                     (false, 0) => None,
                     (false, _) => Some(STAND_IN),
@@ -121,7 +121,7 @@ impl Workers {
                 state.overseer.limit()
             };
             let watches = self.waiter.watches();
-            let woken = state.unlocked(|| self.alarm.wait(limit));
+            let woken = state.unlocked(|| self.notify.wait(limit));
             seen = (woken == Woken::TimedOut).then_some(watches);
         }
         // What this one has seen last, when the workers may have left already.

@@ -9,13 +9,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use parking_lot::{Condvar, Mutex};
-
-use crate::net::notify::Manager;
 use crate::net::permits::Permits;
+use crate::net::systemd_notifier::SystemdNotifier;
 use crate::relay::Context;
 use crate::reload::Watcher;
-use crate::stop::Stage;
+use crate::stop::{Notify, Stage, Woken};
 
 use super::workers::Workers;
 
@@ -60,83 +58,65 @@ impl Pulse {
 /// The loops that a watchdog looks at.
 #[derive(Debug, Default)]
 pub(super) struct Pulses {
-    /// How often they must go round; `None`: nobody looks.
+    /// How often they must go round; `None`: there is no watchdog.
     pub(super) every: Option<Duration>,
     pub(super) acceptor: Pulse,
     pub(super) waiter: Pulse,
 }
 
-/// The service manager and its thread.
+/// Tells the service manager, on a thread of its own.
 #[derive(Debug)]
-pub(super) struct Service {
-    manager: Manager,
+pub(super) struct SystemdReporter {
+    pub(super) notifier: SystemdNotifier,
     pub(super) pulses: Pulses,
-    over: Mutex<bool>,
-    changed: Condvar,
+    over: Notify,
 }
 
 /// What the thread looks at.
 #[derive(Debug)]
-pub(super) struct Seen {
+pub(super) struct ServerView {
     pub(super) ctx: Arc<Context>,
     pub(super) workers: Arc<Workers>,
     pub(super) connections: Arc<Permits>,
 }
 
-impl Service {
-    pub(super) fn new(manager: Manager) -> Self {
+impl SystemdReporter {
+    pub(super) fn new(notifier: SystemdNotifier) -> Self {
         let pulses = Pulses {
-            every: manager.watchdog().map(|limit| limit / 4),
+            every: notifier.watchdog().map(|limit| limit / 4),
             ..Pulses::default()
         };
         Self {
-            manager,
+            notifier,
             pulses,
-            over: Mutex::default(),
-            changed: Condvar::new(),
+            over: Notify::default(),
         }
-    }
-
-    /// Whether there is anybody to tell.
-    pub(super) fn is_wanted(&self) -> bool {
-        self.manager.is_there()
-    }
-
-    /// The start is complete.
-    pub(super) fn ready(&self) {
-        self.manager.ready();
-    }
-
-    /// The end begins.
-    pub(super) fn stopping(&self) {
-        self.manager.stopping();
     }
 
     /// Ends the thread.
     pub(super) fn finish(&self) {
-        *self.over.lock() = true;
-        self.changed.notify_all();
+        self.over.notify_one();
     }
 
-    /// The thread: until [`Service::finish`].
-    pub(super) fn run(&self, seen: &Seen) {
-        let watchdog = self.manager.watchdog();
+    /// The thread: until [`SystemdReporter::finish`].
+    pub(super) fn run(&self, server: &ServerView) {
+        let watchdog = self.notifier.watchdog();
         let pause = watchdog.map_or(STATUS_EVERY, |limit| STATUS_EVERY.min(limit / 2));
         let mut told = String::new();
         let mut hangs = None;
         let mut stood_still = false;
-        while !*self.over.lock() {
-            let status = seen.status();
+        loop {
+            let status = server.status();
             if status != told {
-                self.manager.status(&status);
+                self.notifier.status(&status);
                 told = status;
             }
             if let Some(limit) = watchdog {
-                let trouble = seen.trouble(&self.pulses, limit);
+                let trouble = server.trouble(&self.pulses, limit);
                 // Then no loop went round, and none of them is to blame.
                 let trouble = trouble.filter(|_| !stood_still);
                 match trouble {
-                    None => self.manager.alive(),
+                    None => self.notifier.alive(),
                     Some(what) if hangs != trouble => {
                         log::error!("{what}: the service manager gets no sign of life");
                     }
@@ -144,17 +124,16 @@ impl Service {
                 }
                 hangs = trouble;
             }
-            let mut over = self.over.lock();
-            if !*over {
-                let begun = Instant::now();
-                self.changed.wait_for(&mut over, pause);
-                stood_still = begun.elapsed() > pause + SLACK;
+            let begun = Instant::now();
+            if self.over.wait(Some(pause)) != Woken::TimedOut {
+                return;
             }
+            stood_still = begun.elapsed() > pause + SLACK;
         }
     }
 }
 
-impl Seen {
+impl ServerView {
     /// `2/3 upstreams online, 14 tunnels`.
     fn status(&self) -> String {
         if self.ctx.stop.stage() != Stage::Running {
@@ -199,12 +178,12 @@ pub(super) struct Follower {
     pub(super) ctx: Arc<Context>,
     pub(super) workers: Arc<Workers>,
     pub(super) connections: Arc<Permits>,
-    pub(super) service: Arc<Service>,
+    pub(super) service: Arc<SystemdReporter>,
 }
 
 impl Watcher for Follower {
     fn begins(&self) {
-        self.service.manager.reloading();
+        self.service.notifier.reloading();
     }
 
     fn applied(&self) {
@@ -212,7 +191,7 @@ impl Watcher for Follower {
     }
 
     fn over(&self) {
-        self.service.manager.ready();
+        self.service.notifier.ready();
     }
 }
 
@@ -224,7 +203,7 @@ mod tests {
     use super::super::waiter::Waiter;
     use super::*;
     use crate::config;
-    use crate::net::passed::Holder;
+    use crate::net::inherited::ListenerOwner;
     use crate::net::resolve::Resolver;
 
     const LIMIT: Duration = Duration::from_secs(30);
@@ -236,16 +215,16 @@ mod tests {
         }
     }
 
-    fn seen() -> Seen {
+    fn view() -> ServerView {
         let config = config::parse("listen: 127.0.0.1:0\nupstream: []\n", "c.yaml").unwrap();
         let ctx = Arc::new(Context::new(config, Resolver::default()).unwrap());
-        let service = Arc::new(Service::new(Manager::default()));
+        let service = Arc::new(SystemdReporter::new(SystemdNotifier::default()));
         let waiter = Waiter::new(Arc::clone(&ctx), Arc::clone(&service)).unwrap();
         let connections = Permits::new(1);
         let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
-        let door = (listener, Holder::Us);
+        let door = (listener, ListenerOwner::ThisProcess);
         let acceptor = Acceptor::new((&ctx, &service), &waiter, door, &connections).unwrap();
-        Seen {
+        ServerView {
             workers: Workers::new(Arc::clone(&ctx), waiter, acceptor),
             ctx,
             connections,
@@ -254,17 +233,17 @@ mod tests {
 
     #[test]
     fn a_loop_that_does_not_go_round_is_trouble() {
-        let seen = seen();
+        let server = view();
         let check = |acceptor, waiter, wanted| {
             let pulses = Pulses {
                 every: None,
                 acceptor,
                 waiter,
             };
-            assert_eq!(seen.trouble(&pulses, LIMIT), wanted);
+            assert_eq!(server.trouble(&pulses, LIMIT), wanted);
             pulses.acceptor.beat();
             pulses.waiter.beat();
-            assert_eq!(seen.trouble(&pulses, LIMIT), None);
+            assert_eq!(server.trouble(&pulses, LIMIT), None);
         };
         check(Pulse::default(), Pulse::default(), None);
         check(
@@ -278,25 +257,25 @@ mod tests {
     /// The acceptor has ended by then, as it should.
     #[test]
     fn a_drain_is_no_trouble() {
-        let seen = seen();
+        let server = view();
         let pulses = Pulses {
             every: None,
             acceptor: old(),
             waiter: Pulse::default(),
         };
-        seen.ctx.stop.advance(Stage::Draining);
-        assert_eq!(seen.trouble(&pulses, LIMIT), None);
-        assert_eq!(seen.status(), "stopping, 0 connections left");
+        server.ctx.stop.advance(Stage::Draining);
+        assert_eq!(server.trouble(&pulses, LIMIT), None);
+        assert_eq!(server.status(), "stopping, 0 connections left");
     }
 
     #[test]
     fn the_status_is_one_line_and_names_a_failed_reload() {
-        let seen = seen();
-        assert_eq!(seen.status(), "0/0 upstreams online, 0 tunnels");
-        let last = &seen.ctx.metrics.last_reload;
+        let server = view();
+        assert_eq!(server.status(), "0/0 upstreams online, 0 tunnels");
+        let last = &server.ctx.metrics.last_reload;
         last.failed(1, "c.yaml:3: mode: what\nc.yaml:4: and more".to_owned());
         assert_eq!(
-            seen.status(),
+            server.status(),
             "0/0 upstreams online, 0 tunnels; reload failed: c.yaml:3: mode: what"
         );
     }
