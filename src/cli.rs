@@ -15,7 +15,7 @@ use log::LevelFilter;
 
 use crate::config;
 use crate::config::checked::Config;
-use crate::config::report::Report;
+use crate::config::report::CheckReport;
 use crate::health::survey;
 use crate::logging::{self, Level};
 use crate::net::passed::Passed;
@@ -215,7 +215,7 @@ fn check(path: &Path, how: How) -> ExitCode {
             } else {
                 0
             };
-            let report = Report {
+            let report = CheckReport {
                 config: &config,
                 file: &file,
             };

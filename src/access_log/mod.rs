@@ -20,7 +20,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use parking_lot::{Condvar, Mutex};
 
-use crate::config::checked::{AccessLog as Settings, AccessLogFormat};
+use crate::config::checked::{AccessLogFormat, AccessLogSettings as Settings};
 use crate::metrics::Metrics;
 use crate::net::sink::Sink;
 use crate::net::threads;

@@ -10,7 +10,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::time::{Duration, Instant};
 
-use crate::config::checked::AccessLog as Settings;
+use crate::config::checked::AccessLogSettings as Settings;
 use crate::net::sink::{self, Sink};
 
 use super::format::write_line;

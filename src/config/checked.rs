@@ -1,5 +1,6 @@
 //! The configuration as the program uses it: nothing here needs a second look.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,7 +23,7 @@ pub struct Config {
     pub listen: ListenAddress,
     /// Where the admin endpoints are. `None`: nowhere.
     pub admin_listen: Option<ListenAddress>,
-    /// What the admin endpoints want from who does more than look: visible
+    /// What the admin endpoints want from a client that does more than look: visible
     /// ASCII. `None`: reading is open, actions are refused.
     pub admin_token: Option<Secret>,
     /// How an upstream is chosen.
@@ -30,7 +31,7 @@ pub struct Config {
     /// How often the file is looked at. `None`: only on SIGHUP.
     pub reload_interval: Option<Duration>,
     /// One line per request, and where to. `None`: not written.
-    pub access_log: Option<AccessLog>,
+    pub access_log: Option<AccessLogSettings>,
     /// Whether messages carry `Via`, and loops are found by it.
     pub via: bool,
     /// Networks from which every connection must begin with a PROXY header;
@@ -48,6 +49,9 @@ pub struct Config {
     pub access: AccessRules,
     /// The pool; each with a name and an authority of its own.
     pub upstreams: Vec<UpstreamSpec>,
+    /// By their paths, in the words of `--check`, the values that need no more than their row in
+    /// [`super::keys`] to be told.
+    pub values: BTreeMap<&'static str, String>,
     /// What an operator should know. No [`Severity::Error`] among them.
     pub warnings: Vec<Notice>,
     /// Another number when the file, or a secret file it names, has another
@@ -67,7 +71,7 @@ impl Config {
 
 /// What the access log looks like, and where it goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct AccessLog {
+pub struct AccessLogSettings {
     /// The form of a line.
     pub format: AccessLogFormat,
     /// A file to append to. `None`: standard output.

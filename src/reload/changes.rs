@@ -120,12 +120,11 @@ fn keys(before: &Config, after: &Config) -> Vec<String> {
         .into_iter()
         .zip(values(after))
         .filter(|(old, new)| old != new)
-        .map(|(old, new)| {
-            let path = new.path();
-            if old.text.len().max(new.text.len()) > VALUE_MAX {
-                path
+        .map(|((path, was), (_, is))| {
+            if was.len().max(is.len()) > VALUE_MAX {
+                path.to_owned()
             } else {
-                format!("{path} {} -> {}", old.text, new.text)
+                format!("{path} {was} -> {is}")
             }
         })
         .collect();
