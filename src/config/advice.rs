@@ -80,7 +80,7 @@ fn about_next_hops(root: &KeyBlock<'_>, config: &Config) {
         let text = "every upstream has weight 0, so requests are answered with 503";
         root.place_of("upstream").advice(text);
     }
-    if config.policy.mode == PolicyMode::Off && config.policy.domains > 0 {
+    if config.rules.mode() == PolicyMode::Off && !config.rules.is_empty() {
         let text = "the domains have no effect while the mode is off";
         root.place_of("domain_policy").advice(text);
     }

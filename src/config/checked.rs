@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::balance::pick::BalanceMode;
 use crate::balance::upstream::UpstreamSpec;
-use crate::route::{PolicyMode, Rules};
+use crate::route::Rules;
 
 use super::access::{AccessRules, AddressList};
 use super::findings::{Notice, Severity};
@@ -41,8 +41,6 @@ pub struct Config {
     pub health: HealthCheck,
     /// How much and how long.
     pub limits: Limits,
-    /// `domain_policy` as it was written, for people.
-    pub policy: PolicySummary,
     /// The domain policy.
     pub rules: Arc<Rules>,
     /// Who may use this proxy, and for what.
@@ -70,7 +68,7 @@ impl Config {
 }
 
 /// What the access log looks like, and where it goes.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AccessLogSettings {
     /// The form of a line.
     pub format: AccessLogFormat,
@@ -88,13 +86,4 @@ pub enum AccessLogFormat {
     /// `key=value` pairs.
     #[default]
     Text,
-}
-
-/// The domain policy in short.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct PolicySummary {
-    /// What the list means.
-    pub mode: PolicyMode,
-    /// How many expressions it has.
-    pub domains: usize,
 }

@@ -83,13 +83,8 @@ pub struct ConfigErrors {
 
 impl fmt::Display for ConfigErrors {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (position, error) in self.errors.iter().enumerate() {
-            if position > 0 {
-                out.write_str("\n")?;
-            }
-            write!(out, "{error}")?;
-        }
-        Ok(())
+        let lines: Vec<_> = self.errors.iter().map(ToString::to_string).collect();
+        out.write_str(&lines.join("\n"))
     }
 }
 

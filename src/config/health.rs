@@ -104,39 +104,36 @@ fn parse_target(url: &str) -> Result<ProbeTarget, String> {
     if url == "none" {
         return Ok(ProbeTarget::Nothing);
     }
-    let parts = urls::split(url);
-    let is_https = match parts.scheme {
-        Some(scheme) if scheme.eq_ignore_ascii_case("http") => false,
-        Some(scheme) if scheme.eq_ignore_ascii_case("https") => true,
-        Some(scheme) => {
-            let scheme = quote(scheme);
-            return Err(format!(
-                "{scheme} cannot be probed, a probe is an HTTP request or a CONNECT: {example}"
-            ));
-        }
-        None => return Err(format!("the scheme is missing: {example}")),
-    };
-    let authority = urls::authority(parts.authority, if is_https { 443 } else { 80 })?;
+    let (scheme, authority, path) = urls::split(url);
+    let scheme = scheme.ok_or_else(|| format!("the scheme is missing: {example}"))?;
+    let is_https = scheme.eq_ignore_ascii_case("https");
+    if !is_https && !scheme.eq_ignore_ascii_case("http") {
+        return Err(format!(
+            "{} cannot be probed, a probe is an HTTP request or a CONNECT: {example}",
+            quote(scheme)
+        ));
+    }
+    let authority = urls::authority(authority, if is_https { 443 } else { 80 })?;
     if is_https {
-        return match parts.rest {
+        return match path {
             "" | "/" => Ok(ProbeTarget::Connect(authority)),
             _ => Err(
                 "a CONNECT asks for no path: write https://host or https://host:port".to_owned(),
             ),
         };
     }
-    if parts.rest.contains('#') {
+    if path.contains('#') {
         return Err("a fragment (`#`) is never sent: remove it".to_owned());
     }
-    if !parts.rest.bytes().all(|byte| byte.is_ascii_graphic()) {
+    if !path.bytes().all(|byte| byte.is_ascii_graphic()) {
         return Err(
             "the path has a space or a letter beyond ASCII: write it percent-encoded".to_owned(),
         );
     }
-    let slash = if parts.rest.starts_with('/') { "" } else { "/" };
+    let slash = if path.starts_with('/') { "" } else { "/" };
     Ok(ProbeTarget::Get {
         authority,
-        path_and_query: format!("{slash}{}", parts.rest),
+        path_and_query: format!("{slash}{path}"),
     })
 }
 

@@ -85,9 +85,11 @@ impl<'v> KeyBlock<'v> {
         T::default()
     }
 
-    /// Says what holds, for the report; elements of lists have one of their own.
-    fn hold(&self, row: &'static Key, value: String) {
-        if !self.path.ends_with("[]") {
+    /// Says what holds for `key`, for the report; elements of lists have one of their own.
+    pub(super) fn hold(&self, key: &str, value: String) {
+        if let Some(row) = keys::find(self.path, key)
+            && !self.path.ends_with("[]")
+        {
             self.place.findings.holds(row, value);
         }
     }
@@ -159,7 +161,7 @@ impl<'v> KeyBlock<'v> {
             .as_ref()
             .map_or(row.default, |written| written.value);
         if let Some(word) = words.iter().find(|word| keys::bare(word) == wanted) {
-            self.hold(row, (*word).to_owned());
+            self.hold(key, (*word).to_owned());
             return keys::bare(word);
         }
         let known: Vec<_> = words
@@ -196,7 +198,7 @@ impl<'v> KeyBlock<'v> {
                 ));
             }
         }
-        self.hold(row, is_on.to_string());
+        self.hold(key, is_on.to_string());
         is_on
     }
 
@@ -227,7 +229,7 @@ impl<'v> KeyBlock<'v> {
             None
         });
         let number = written.unwrap_or_else(|| row.default.parse().unwrap_or_default());
-        self.hold(row, row.in_words(number.into()));
+        self.hold(key, row.in_words(number.into()));
         number
     }
 
@@ -272,7 +274,7 @@ impl<'v> KeyBlock<'v> {
         });
         let default = || Duration::from_secs(row.default.parse().unwrap_or_default());
         let time = written.unwrap_or_else(default);
-        self.hold(row, row.in_words(time.as_secs_f64()));
+        self.hold(key, row.in_words(time.as_secs_f64()));
         time
     }
 

@@ -8,7 +8,7 @@ use std::fmt::{self, Display, Formatter};
 use crate::balance::upstream::UpstreamSpec;
 
 use super::access::AccessRules;
-use super::checked::{AccessLogFormat, AccessLogSettings, Config};
+use super::checked::Config;
 use super::findings::{Notice, Severity};
 use super::health::ProbeTarget;
 use super::keys::KEYS;
@@ -62,13 +62,26 @@ fn value(config: &Config, path: &str) -> Option<String> {
             None => "none (no admin endpoints)".to_owned(),
         },
         "admin_token" => there(config.admin_token.as_ref()).to_owned(),
-        "access_log" => access_log(config.access_log.as_ref()),
+        "access_log" => match &config.access_log {
+            Some(settings) => {
+                let format = config.values.get("access_log.format");
+                let format = format.map_or("text", String::as_str);
+                let file = settings
+                    .file
+                    .as_ref()
+                    .map(|file| file.display().to_string());
+                format!(
+                    "{format}, to {}",
+                    file.as_deref().unwrap_or("standard output")
+                )
+            }
+            None => "false".to_owned(),
+        },
         "access_log.format" => return None,
         "listen_proxy_protocol" => match &config.proxy_protocol {
             Some(from) => format!("true, from {from}"),
             None => "false".to_owned(),
         },
-        "domain_policy.domains" => format!("{} listed", config.policy.domains),
         "health_check.url" => match &config.health.target {
             ProbeTarget::Nothing => "none (upstreams need only answer for themselves)".to_owned(),
             target @ (ProbeTarget::Get { .. } | ProbeTarget::Connect(_)) => target.to_string(),
@@ -88,21 +101,6 @@ fn value(config: &Config, path: &str) -> Option<String> {
         "access.direct_deny" => access.direct_deny.to_string(),
         _ => return config.values.get(path).cloned(),
     })
-}
-
-fn access_log(settings: Option<&AccessLogSettings>) -> String {
-    let Some(settings) = settings else {
-        return "false".to_owned();
-    };
-    let format = match settings.format {
-        AccessLogFormat::Combined => "combined",
-        AccessLogFormat::Json => "json",
-        AccessLogFormat::Text => "text",
-    };
-    match &settings.file {
-        Some(file) => format!("{format}, to {}", file.display()),
-        None => format!("{format}, to standard output"),
-    }
 }
 
 fn connect_ports(access: &AccessRules) -> String {

@@ -9,7 +9,7 @@ use crate::route::{PolicyMode, Rules};
 
 use super::access::{AccessRules, AddressList};
 use super::advice;
-use super::checked::{AccessLogFormat, AccessLogSettings, Config, PolicySummary};
+use super::checked::{AccessLogFormat, AccessLogSettings, Config};
 use super::findings::{ConfigErrors, Findings, Notice, Severity, whole_file};
 use super::health::HealthCheck;
 use super::limits::{Limits, unless_zero};
@@ -78,7 +78,7 @@ fn read(files: &mut Files, root: &KeyBlock<'_>) -> Option<Config> {
     let via = root.switch("via");
     let health = HealthCheck::read(&root.block("health_check"));
     let limits = Limits::read(&root.block("limits"));
-    let (policy, rules) = read_policy(root);
+    let rules = read_rules(root);
     let block = root.block("access");
     let access = AccessRules::read(files, &block);
     let proxy_protocol = read_proxy_protocol(root, &block);
@@ -94,7 +94,6 @@ fn read(files: &mut Files, root: &KeyBlock<'_>) -> Option<Config> {
         proxy_protocol,
         health: health?,
         limits,
-        policy,
         rules: Arc::new(rules?),
         access,
         upstreams,
@@ -135,10 +134,7 @@ fn read_access_log(files: &Files, root: &KeyBlock<'_>) -> Option<AccessLogSettin
     let item = root.item("access_log")?;
     match item.value {
         YamlValue::Bool(false) => None,
-        YamlValue::Bool(true) => Some(AccessLogSettings {
-            format: AccessLogFormat::Text,
-            file: None,
-        }),
+        YamlValue::Bool(true) => Some(AccessLogSettings::default()),
         YamlValue::Map(_) => {
             let block = root.block("access_log");
             let format = match block.word("format") {
@@ -161,7 +157,7 @@ fn read_access_log(files: &Files, root: &KeyBlock<'_>) -> Option<AccessLogSettin
     }
 }
 
-fn read_policy(root: &KeyBlock<'_>) -> (PolicySummary, Option<Rules>) {
+fn read_rules(root: &KeyBlock<'_>) -> Option<Rules> {
     let block = root.block("domain_policy");
     let mode = match block.word("mode") {
         "blacklist" => PolicyMode::Blacklist,
@@ -178,12 +174,10 @@ fn read_policy(root: &KeyBlock<'_>) -> (PolicySummary, Option<Rules>) {
             }
         }
     }
-    let rules = Rules::compile(mode, &domains);
-    if let Err(error) = &rules {
-        block.place_of("domains").error(error.to_string());
-    }
-    let domains = domains.len();
-    (PolicySummary { mode, domains }, rules.ok())
+    block.hold("domains", format!("{} listed", domains.len()));
+    Rules::compile(mode, &domains)
+        .map_err(|error| block.place_of("domains").error(error.to_string()))
+        .ok()
 }
 
 fn read_proxy_protocol(root: &KeyBlock<'_>, access: &KeyBlock<'_>) -> Option<AddressList> {

@@ -96,27 +96,19 @@ fn read_url(block: &KeyBlock<'_>) -> Option<Authority> {
         return None;
     }
     let url = parse_url(block.text("url")?.value);
-    match url.map_err(|said| place.error(said)).ok()? {
-        Url::Whole(authority) => Some(authority),
-        Url::Schemeless(authority) => {
-            place.compatibility(format!(
-                "the scheme is missing, read as `http://{authority}`: write that"
-            ));
-            Some(authority)
-        }
+    let (scheme, authority) = url.map_err(|said| place.error(said)).ok()?;
+    if scheme.is_none() {
+        place.compatibility(format!(
+            "the scheme is missing, read as `http://{authority}`: write that"
+        ));
     }
+    Some(authority)
 }
 
-/// Where an upstream is, and how that was written.
-#[derive(Debug, PartialEq, Eq)]
-enum Url {
-    Whole(Authority),
-    Schemeless(Authority),
-}
-
-fn parse_url(url: &str) -> Result<Url, String> {
-    let parts = urls::split(url);
-    if let Some(scheme) = parts.scheme
+/// The scheme of an upstream, if it was written, and where it is.
+fn parse_url(url: &str) -> Result<(Option<&str>, Authority), String> {
+    let (scheme, authority, rest) = urls::split(url);
+    if let Some(scheme) = scheme
         && !scheme.eq_ignore_ascii_case("http")
     {
         return Err(format!(
@@ -124,16 +116,13 @@ fn parse_url(url: &str) -> Result<Url, String> {
             quote(scheme)
         ));
     }
-    let authority = urls::authority(parts.authority, PORT_DEFAULT)?;
-    if !matches!(parts.rest, "" | "/") {
+    let authority = urls::authority(authority, PORT_DEFAULT)?;
+    if !matches!(rest, "" | "/") {
         return Err(format!(
             "a path, query or fragment means nothing for an upstream: write `http://{authority}`"
         ));
     }
-    Ok(match parts.scheme {
-        Some(_) => Url::Whole(authority),
-        None => Url::Schemeless(authority),
-    })
+    Ok((scheme, authority))
 }
 
 fn read_name(block: &KeyBlock<'_>) -> Option<String> {
@@ -185,8 +174,8 @@ mod tests {
 
     fn check(url: &str, wanted: Result<&str, &str>) {
         match (parse_url(url), wanted) {
-            (Ok(Url::Whole(authority)), Ok(wanted)) => assert_eq!(authority.to_string(), wanted),
-            (Ok(Url::Schemeless(authority)), Ok(wanted)) => {
+            (Ok((Some(_), authority)), Ok(wanted)) => assert_eq!(authority.to_string(), wanted),
+            (Ok((None, authority)), Ok(wanted)) => {
                 assert_eq!(format!("schemeless {authority}"), wanted);
             }
             (Err(said), Err(part)) => assert!(said.contains(part), "{url}: {said}"),

@@ -142,14 +142,19 @@ impl Rules {
         })
     }
 
+    /// What the list means.
+    pub fn mode(&self) -> PolicyMode {
+        self.mode
+    }
+
+    /// Whether nothing is listed.
+    pub fn is_empty(&self) -> bool {
+        self.exact.is_empty() && self.suffixes.is_empty() && self.networks.is_empty()
+    }
+
     /// Whether any request can need an upstream. If not, an empty pool is fine.
     pub fn needs_upstream(&self) -> bool {
-        match self.mode {
-            PolicyMode::Off | PolicyMode::Blacklist => true,
-            PolicyMode::Whitelist => {
-                !(self.exact.is_empty() && self.suffixes.is_empty() && self.networks.is_empty())
-            }
-        }
+        self.mode != PolicyMode::Whitelist || !self.is_empty()
     }
 
     fn membership(&self, host: &Host) -> Membership {
