@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::balance::pick::BalanceMode;
-use crate::route::{PolicyMode, Rules};
+use crate::route::{PolicyMode, Rule, Rules};
 
 use super::access::{AccessRules, AddressList};
 use super::advice;
@@ -94,7 +94,7 @@ fn read(files: &mut Files, root: &KeyBlock<'_>) -> Option<Config> {
         proxy_protocol,
         health: health?,
         limits,
-        rules: Arc::new(rules?),
+        rules: Arc::new(rules),
         access,
         upstreams,
         values: BTreeMap::new(),
@@ -157,27 +157,28 @@ fn read_access_log(files: &Files, root: &KeyBlock<'_>) -> Option<AccessLogSettin
     }
 }
 
-fn read_rules(root: &KeyBlock<'_>) -> Option<Rules> {
+/// All expressions are read, also where the mode is off: a mistake shall not wait for the day on which
+/// the policy is switched on.
+fn read_rules(root: &KeyBlock<'_>) -> Rules {
     let block = root.block("domain_policy");
     let mode = match block.word("mode") {
         "blacklist" => PolicyMode::Blacklist,
         "whitelist" => PolicyMode::Whitelist,
         _ => PolicyMode::Off,
     };
-    let mut domains = Vec::new();
-    for Located { place, value } in block.texts("domains").unwrap_or_default() {
-        // The first release took anything and matched nothing by it.
-        match Rules::compile(PolicyMode::Off, &[value]) {
-            Ok(_) => domains.push(value),
-            Err(error) => {
-                place.compatibility(format!("{} is ignored: {}", quote(value), error.reason));
-            }
-        }
-    }
-    block.hold("domains", format!("{} listed", domains.len()));
-    Rules::compile(mode, &domains)
-        .map_err(|error| block.place_of("domains").error(error.to_string()))
-        .ok()
+    let domains = block.texts("domains").unwrap_or_default().into_iter();
+    let rules: Vec<_> = domains
+        .filter_map(|Located { place, value }| {
+            // The first release took anything and matched nothing by it.
+            Rule::parse(value)
+                .map_err(|error| {
+                    place.compatibility(format!("{} is ignored: {error}", quote(value)));
+                })
+                .ok()
+        })
+        .collect();
+    block.hold("domains", format!("{} listed", rules.len()));
+    Rules::new(mode, rules)
 }
 
 fn read_proxy_protocol(root: &KeyBlock<'_>, access: &KeyBlock<'_>) -> Option<AddressList> {
