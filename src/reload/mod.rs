@@ -75,7 +75,8 @@ struct Reloader<'a> {
     file: &'a Path,
     ctx: &'a Context,
     watcher: &'a dyn Watcher,
-    /// What the last look found, the fingerprint or the mistake, if another one must find the same before it counts.
+    /// What the last look found, the fingerprint or the mistake, if another one must find the same
+    /// before it counts.
     unsettled: Option<Result<u64, ConfigError>>,
     /// What was complained about last.
     complaint: Option<String>,
@@ -83,7 +84,8 @@ struct Reloader<'a> {
 
 impl Reloader<'_> {
     fn look(&mut self, occasion: Occasion) {
-        let is_fifo = is_fifo(self.file);
+        // a pipe, as in `--config <(command)`: looking at it again would wait for a writer
+        let is_fifo = fs::metadata(self.file).is_ok_and(|about| about.file_type().is_fifo());
         if occasion == Occasion::Asked {
             self.unsettled = None;
             self.watcher.begins();
@@ -162,11 +164,6 @@ impl Reloader<'_> {
     }
 }
 
-/// Whether it is a pipe, as in `--config <(command)`: looking at it again would wait for a writer.
-fn is_fifo(file: &Path) -> bool {
-    fs::metadata(file).is_ok_and(|about| about.file_type().is_fifo())
-}
-
 fn tell(changes: &Changes) {
     if changes.made.is_empty() && changes.waiting.is_empty() {
         log::info!("nothing that it means is new");
@@ -190,10 +187,8 @@ pub fn apply(ctx: &Context, mut config: Config) -> io::Result<Changes> {
         .map_err(|error| io::Error::new(error.kind(), format!("access_log: {error}")))?;
     let before = ctx.snapshot();
     let waiting = changes::keep_listeners(&before.config, &mut config);
-    let changes = Changes {
-        waiting,
-        ..changes::between(&before, &config)
-    };
+    let made = changes::between(&before, &config);
+    let changes = Changes { made, waiting };
     for notice in &config.warnings {
         log::warn!("{notice}");
     }
