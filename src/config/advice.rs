@@ -47,16 +47,17 @@ fn about_admin(root: &KeyBlock<'_>, config: &Config) {
         return;
     };
     if clashes(admin, &config.listen) {
-        let text = format!("`listen` is {} already: choose another port", config.listen);
-        place.error(text);
+        place.error(format!(
+            "`listen` is {} already: choose another port",
+            config.listen
+        ));
     }
     if !admin.is_loopback() && config.admin_token.is_none() {
-        let text = format!(
+        place.advice(format!(
             "anyone who can reach {admin} may read the state of this proxy: set \
              `admin_token_file`, or listen on 127.0.0.1:{}",
             admin.port
-        );
-        place.advice(text);
+        ));
     }
 }
 
@@ -77,12 +78,12 @@ fn about_next_hops(root: &KeyBlock<'_>, config: &Config) {
                     `- url: http://host:port`";
         root.place_of("upstream").advice(text);
     } else if config.upstreams.iter().all(|upstream| upstream.weight == 0) {
-        let text = "every upstream has weight 0, so requests are answered with 503";
-        root.place_of("upstream").advice(text);
+        root.place_of("upstream")
+            .advice("every upstream has weight 0, so requests are answered with 503");
     }
     if config.rules.mode() == PolicyMode::Off && !config.rules.is_empty() {
-        let text = "the domains have no effect while the mode is off";
-        root.place_of("domain_policy").advice(text);
+        root.place_of("domain_policy")
+            .advice("the domains have no effect while the mode is off");
     }
     for upstream in &config.upstreams {
         let authority = &upstream.authority;
@@ -96,8 +97,10 @@ fn about_next_hops(root: &KeyBlock<'_>, config: &Config) {
         };
         let local = there.is_loopback() && config.listen.is_unspecified();
         if there.port == config.listen.port && (local || there.host == config.listen.host) {
-            let text = format!("the upstream {} is this proxy itself", upstream.name);
-            root.place_of("upstream").advice(text);
+            root.place_of("upstream").advice(format!(
+                "the upstream {} is this proxy itself",
+                upstream.name
+            ));
         }
     }
 }

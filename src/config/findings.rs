@@ -10,7 +10,6 @@ use std::collections::BTreeMap;
 use std::error::Error;
 use std::fmt;
 
-use super::keys::Key;
 use super::locate;
 
 /// Messages beyond this many are counted, not shown: each costs a pass over
@@ -161,7 +160,7 @@ pub(super) struct Findings {
     /// Each with the steps to its place; file and line are not told yet.
     found: RefCell<Vec<(Vec<usize>, Notice)>>,
     /// By their paths, in the words of `--check`, the values that need no more than their row to be told.
-    values: RefCell<BTreeMap<&'static str, String>>,
+    pub(super) values: RefCell<BTreeMap<&'static str, String>>,
 }
 
 impl Findings {
@@ -172,16 +171,6 @@ impl Findings {
             steps: Vec::new(),
             name: String::new(),
         }
-    }
-
-    /// The value in force of a key.
-    pub(super) fn holds(&self, key: &'static Key, value: String) {
-        self.values.borrow_mut().insert(key.path, value);
-    }
-
-    /// What [`Self::holds`] was told.
-    pub(super) fn take_values(&self) -> BTreeMap<&'static str, String> {
-        self.values.take()
     }
 
     /// Whether the file is refused already.

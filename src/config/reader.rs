@@ -11,7 +11,7 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use super::findings::{KeyPlace, printable};
-use super::keys::{self, Key, Kind};
+use super::keys::{self, Kind};
 use super::raw::YamlValue;
 
 /// The longest time a `*_secs` may hold: ten years, which stands for "never"
@@ -85,19 +85,29 @@ impl<'v> KeyBlock<'v> {
         T::default()
     }
 
+    fn kind_of(&self, key: &str) -> Kind {
+        Kind::Block(self.path).below(key)
+    }
+
     /// Says what holds for `key`, for the report; elements of lists have one of their own.
     pub(super) fn hold(&self, key: &str, value: String) {
         if let Some(row) = keys::find(self.path, key)
             && !self.path.ends_with("[]")
         {
-            self.place.findings.holds(row, value);
+            let mut values = self.place.findings.values.borrow_mut();
+            values.insert(row.path, value);
+        }
+    }
+
+    fn hold_number(&self, key: &str, number: f64) {
+        if let Some(row) = keys::find(self.path, key) {
+            self.hold(key, row.in_words(number));
         }
     }
 
     /// The block below `key`; an empty one if it is absent.
     pub(super) fn block(&self, key: &str) -> Self {
-        let kind = Kind::Block(self.path).below(key);
-        let path = if let Kind::Block(path) | Kind::SwitchOrBlock(path) = kind {
+        let path = if let Kind::Block(path) | Kind::SwitchOrBlock(path) = self.kind_of(key) {
             path
         } else {
             self.misread(key)
@@ -119,15 +129,11 @@ impl<'v> KeyBlock<'v> {
             ));
             return None;
         };
-        let items = elements.iter().enumerate();
-        Some(
-            items
-                .map(|(i, value)| Located {
-                    place: place.element(i),
-                    value,
-                })
-                .collect(),
-        )
+        let located = |(position, value)| Located {
+            place: place.element(position),
+            value,
+        };
+        Some(elements.iter().enumerate().map(located).collect())
     }
 
     /// The texts of the list below `key`, if there is one; others are noted.
@@ -147,19 +153,13 @@ impl<'v> KeyBlock<'v> {
 
     /// One of the words of its row.
     pub(super) fn word(&self, key: &str) -> &'static str {
-        let Some(
-            row @ &Key {
-                kind: Kind::Word(words),
-                ..
-            },
-        ) = keys::find(self.path, key)
-        else {
+        let Kind::Word(words) = self.kind_of(key) else {
             return self.misread(key);
         };
         let written = self.text(key);
         let wanted = written
             .as_ref()
-            .map_or(row.default, |written| written.value);
+            .map_or(self.default_of(key), |written| written.value);
         if let Some(word) = words.iter().find(|word| keys::bare(word) == wanted) {
             self.hold(key, (*word).to_owned());
             return keys::bare(word);
@@ -174,20 +174,15 @@ impl<'v> KeyBlock<'v> {
         };
         self.place_of(key)
             .error(format!("{} is not known: write {known}", quote(wanted)));
-        row.default
+        self.default_of(key)
     }
 
     /// `true` or `false`.
     pub(super) fn switch(&self, key: &str) -> bool {
-        let Some(
-            row @ &Key {
-                kind: Kind::Switch, ..
-            },
-        ) = keys::find(self.path, key)
-        else {
+        if self.kind_of(key) != Kind::Switch {
             return self.misread(key);
-        };
-        let mut is_on = row.default == "true";
+        }
+        let mut is_on = self.default_of(key) == "true";
         if let Some(Located { place, value }) = self.item(key) {
             if let YamlValue::Bool(written) = value {
                 is_on = *written;
@@ -204,13 +199,7 @@ impl<'v> KeyBlock<'v> {
 
     /// A whole number within the range of its row.
     pub(super) fn number(&self, key: &str) -> u32 {
-        let Some(
-            row @ &Key {
-                kind: Kind::Number(least, most),
-                ..
-            },
-        ) = keys::find(self.path, key)
-        else {
+        let Kind::Number(least, most) = self.kind_of(key) else {
             return self.misread(key);
         };
         let written = self.item(key).and_then(|Located { place, value }| {
@@ -228,8 +217,8 @@ impl<'v> KeyBlock<'v> {
             });
             None
         });
-        let number = written.unwrap_or_else(|| row.default.parse().unwrap_or_default());
-        self.hold(key, row.in_words(number.into()));
+        let number = written.unwrap_or_else(|| self.default_of(key).parse().unwrap_or_default());
+        self.hold_number(key, number.into());
         number
     }
 
@@ -240,13 +229,7 @@ impl<'v> KeyBlock<'v> {
 
     /// A number of seconds, with or without a fraction.
     pub(super) fn seconds(&self, key: &str) -> Duration {
-        let Some(
-            row @ &Key {
-                kind: Kind::Seconds(least),
-                ..
-            },
-        ) = keys::find(self.path, key)
-        else {
+        let Kind::Seconds(least) = self.kind_of(key) else {
             return self.misread(key);
         };
         let written = self.item(key).and_then(|Located { place, value }| {
@@ -272,9 +255,9 @@ impl<'v> KeyBlock<'v> {
             place.error(unfit(value, &wanted));
             None
         });
-        let default = || Duration::from_secs(row.default.parse().unwrap_or_default());
-        let time = written.unwrap_or_else(default);
-        self.hold(key, row.in_words(time.as_secs_f64()));
+        let default = || self.default_of(key).parse().unwrap_or_default();
+        let time = written.unwrap_or_else(|| Duration::from_secs(default()));
+        self.hold_number(key, time.as_secs_f64());
         time
     }
 

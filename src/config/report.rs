@@ -62,21 +62,7 @@ fn value(config: &Config, path: &str) -> Option<String> {
             None => "none (no admin endpoints)".to_owned(),
         },
         "admin_token" => there(config.admin_token.as_ref()).to_owned(),
-        "access_log" => match &config.access_log {
-            Some(settings) => {
-                let format = config.values.get("access_log.format");
-                let format = format.map_or("text", String::as_str);
-                let file = settings
-                    .file
-                    .as_ref()
-                    .map(|file| file.display().to_string());
-                format!(
-                    "{format}, to {}",
-                    file.as_deref().unwrap_or("standard output")
-                )
-            }
-            None => "false".to_owned(),
-        },
+        "access_log" => access_log(config).unwrap_or_else(|| "false".to_owned()),
         "access_log.format" => return None,
         "listen_proxy_protocol" => match &config.proxy_protocol {
             Some(from) => format!("true, from {from}"),
@@ -100,6 +86,16 @@ fn value(config: &Config, path: &str) -> Option<String> {
         "access.direct_deny" if access.direct_deny.is_empty() => "nothing".to_owned(),
         "access.direct_deny" => access.direct_deny.to_string(),
         _ => return config.values.get(path).cloned(),
+    })
+}
+
+fn access_log(config: &Config) -> Option<String> {
+    let settings = config.access_log.as_ref()?;
+    let format = config.values.get("access_log.format");
+    let format = format.map_or("text", String::as_str);
+    Some(match &settings.file {
+        Some(file) => format!("{format}, to {}", file.display()),
+        None => format!("{format}, to standard output"),
     })
 }
 

@@ -49,7 +49,7 @@ pub(super) fn check(path: &Path, text: &str, mode: Option<u32>) -> Result<Config
     {
         findings.file().advice(advice);
     }
-    let values = findings.take_values();
+    let values = findings.values.take();
     let warnings = findings.conclude(&file, text)?;
     match config {
         Some(config) => Ok(Config {
