@@ -4,7 +4,7 @@
 
 use http_proxy_lb::config;
 use http_proxy_lb::config::checked::Config;
-use http_proxy_lb::config::keys::{KEYS, Kind};
+use http_proxy_lb::config::keys::{KEYS, KeyKind};
 use http_proxy_lb::config::report::CheckReport;
 
 const EXAMPLE: &str = include_str!("../config.example.yaml");
@@ -112,14 +112,14 @@ fn what_it_sets_is_the_default_of_the_row_of_the_key() {
     let set = set();
     let keys = KEYS
         .iter()
-        .filter(|key| !matches!(key.kind, Kind::Blocks(_)) && key.default != "required");
+        .filter(|key| !matches!(key.kind, KeyKind::Blocks(_)) && key.default != "required");
     let mut compared = 0;
     for key in keys {
         if let Some((_, value)) = set.iter().find(|(path, _)| path == key.path) {
             assert_eq!(value, key.default, "{}", key.path);
             compared += 1;
         } else {
-            let is_measured = matches!(key.kind, Kind::Number(..) | Kind::Seconds(_));
+            let is_measured = matches!(key.kind, KeyKind::Number(..) | KeyKind::Seconds(_));
             let in_list = key.path.contains("[]");
             assert!(in_list || !is_measured, "{} is not set", key.path);
         }
@@ -131,7 +131,7 @@ fn what_it_sets_is_the_default_of_the_row_of_the_key() {
 #[test]
 fn its_times_are_in_seconds() {
     for key in KEYS {
-        let is_time = matches!(key.kind, Kind::Seconds(_));
+        let is_time = matches!(key.kind, KeyKind::Seconds(_));
         assert_eq!(key.path.ends_with("_secs"), is_time, "{}", key.path);
         assert_eq!(key.unit == "s", is_time, "{}", key.path);
     }

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::Command;
 
 use http_proxy_lb::config;
-use http_proxy_lb::config::keys::{KEYS, Key, Kind};
+use http_proxy_lb::config::keys::{KEYS, Key, KeyKind};
 use http_proxy_lb::config::listen::ListenAddress;
 
 const COMMANDS: [&str; 2] = ["demo", "status"];
@@ -103,16 +103,16 @@ fn the_manual_explains_every_exit_code() {
 /// What the manual calls what a key may be.
 fn kind_in_manual(key: &Key) -> &'static str {
     match key.kind {
-        Kind::Text(what) => what,
-        Kind::Word(_) => "word",
-        Kind::Switch => "boolean",
-        Kind::SwitchOrBlock(_) => "boolean | block",
-        Kind::Number(..) if key.unit == "bytes" => "bytes",
-        Kind::Number(..) => "number",
-        Kind::Seconds(_) => "seconds",
-        Kind::Texts | Kind::Blocks(_) => "list",
-        Kind::Block(_) => "block",
-        Kind::Anything => panic!("{} may be anything", key.path),
+        KeyKind::Text(what) => what,
+        KeyKind::Word(_) => "word",
+        KeyKind::Switch => "boolean",
+        KeyKind::SwitchOrBlock(_) => "boolean | block",
+        KeyKind::Number(..) if key.unit == "bytes" => "bytes",
+        KeyKind::Number(..) => "number",
+        KeyKind::Seconds(_) => "seconds",
+        KeyKind::Texts | KeyKind::Blocks(_) => "list",
+        KeyKind::Block(_) => "block",
+        KeyKind::Anything => panic!("{} may be anything", key.path),
     }
 }
 
@@ -162,7 +162,7 @@ fn the_manual_says_the_range_of_every_number_and_what_0_means() {
         let said = explanation(key);
         let is_told = key.zero.is_empty() || said.contains("0 = ");
         assert!(is_told, "{}: {said}", key.path);
-        let Kind::Number(least, most) = key.kind else {
+        let KeyKind::Number(least, most) = key.kind else {
             continue;
         };
         let range = match (least, most) {
@@ -182,7 +182,7 @@ fn the_manual_says_which_keys_are_required_and_which_words_there_are() {
         let said = explanation(key);
         let is_required = key.default == "required";
         assert_eq!(said.starts_with("Required."), is_required, "{}", key.path);
-        if let Kind::Word(words) = key.kind {
+        if let KeyKind::Word(words) = key.kind {
             for word in words.iter().filter_map(|word| word.split(' ').next()) {
                 assert!(said.contains(word), "{}: {word}: {said}", key.path);
             }
@@ -225,7 +225,7 @@ fn the_readme_has_every_key_with_its_default_and_its_unit() {
         key.path.starts_with("access_log.")
             || key.path.starts_with("access.users[]")
             || key.path == "upstream"
-            || matches!(key.kind, Kind::Block(_))
+            || matches!(key.kind, KeyKind::Block(_))
     };
     let rows = rows_in_readme();
     let told: BTreeSet<&str> = rows.iter().map(|(key, ..)| key.as_str()).collect();

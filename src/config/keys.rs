@@ -5,7 +5,7 @@
 //! in which words to tell of a value; and tests compare the manual, the README and
 //! `config.example.yaml` with it. A new key is a row here, and a line where its value is read.
 
-use Kind::{Block, Blocks, Number, Seconds, Switch, SwitchOrBlock, Text, Texts, Word};
+use KeyKind::{Block, Blocks, Number, Seconds, Switch, SwitchOrBlock, Text, Texts, Word};
 
 /// One key of the file.
 #[derive(Debug)]
@@ -13,7 +13,7 @@ pub struct Key {
     /// With the keys it stands in: `upstream[].url`.
     pub path: &'static str,
     /// What its value may be.
-    pub kind: Kind,
+    pub kind: KeyKind,
     /// What holds where the key is absent: as it would be written, or in words. Empty for blocks.
     pub default: &'static str,
     /// What stands behind a number in the report of `--check`.
@@ -24,7 +24,7 @@ pub struct Key {
 
 /// What may stand at a place of the file.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Kind {
+pub enum KeyKind {
     /// A scalar that is taken letter by letter, and what the manual calls it.
     Text(&'static str),
     /// One of these words; behind some of them, in brackets, what they mean.
@@ -157,7 +157,7 @@ impl Key {
     }
 }
 
-impl Kind {
+impl KeyKind {
     /// The kind of the elements of this list.
     pub(super) fn element(self) -> Self {
         if let Blocks(block) = self {
@@ -178,7 +178,7 @@ impl Kind {
     }
 }
 
-/// The word itself of one of [`Kind::Word`].
+/// The word itself of one of [`KeyKind::Word`].
 pub(super) fn bare(word: &str) -> &str {
     word.split_once(' ').map_or(word, |(word, _meaning)| word)
 }
@@ -281,9 +281,13 @@ mod tests {
             .iter()
             .filter_map(|key| match key.kind {
                 Block(block) | SwitchOrBlock(block) | Blocks(block) => Some(block),
-                Text(_) | Word(_) | Switch | Number(..) | Seconds(_) | Texts | Kind::Anything => {
-                    None
-                }
+                Text(_)
+                | Word(_)
+                | Switch
+                | Number(..)
+                | Seconds(_)
+                | Texts
+                | KeyKind::Anything => None,
             })
             .collect();
         for key in KEYS {
@@ -311,7 +315,7 @@ mod tests {
                 Switch | SwitchOrBlock(_) => default.parse::<bool>().is_ok(),
                 Word(words) => words.iter().any(|word| bare(word) == *default),
                 Texts | Text(_) | Blocks(_) | Block(_) => true,
-                Kind::Anything => false,
+                KeyKind::Anything => false,
             };
             assert!(fits, "{path}: {default}");
         }

@@ -3,7 +3,7 @@
 //! A derived `Deserialize` stops at the first wrong key and reads `007` as a
 //! number where a password was meant. An operator with three typing errors
 //! wants to hear of three, so the file is read into a tree first, led by the
-//! [`Kind`] of each key: where a text is expected, a scalar keeps every
+//! [`KeyKind`] of each key: where a text is expected, a scalar keeps every
 //! character (`password: 1e5` is `1e5`), elsewhere YAML's own rules decide.
 //!
 //! What a value means, its range and its default are not here.
@@ -13,7 +13,7 @@ use std::fmt;
 
 use serde::de::{self, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 
-use super::keys::Kind;
+use super::keys::KeyKind;
 
 /// More values than this are refused: aliases could otherwise unfold a file of
 /// 1 MiB into more than the memory holds.
@@ -83,7 +83,7 @@ pub(super) fn parse(text: &str) -> Result<YamlValue, SyntaxError> {
     }
     let budget = Cell::new(VALUES_MAX);
     let node = Node {
-        kind: Kind::Block(""),
+        kind: KeyKind::Block(""),
         budget: &budget,
     };
     node.deserialize(serde_yaml::Deserializer::from_str(text))
@@ -147,7 +147,7 @@ fn line_of_too_many_brackets(text: &str) -> Option<usize> {
 /// Reads one value of a kind.
 #[derive(Clone, Copy)]
 struct Node<'b> {
-    kind: Kind,
+    kind: KeyKind,
     budget: &'b Cell<u32>,
 }
 
@@ -165,7 +165,7 @@ impl<'de> DeserializeSeed<'de> for Node<'_> {
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<YamlValue, D::Error> {
         self.spend()?;
-        if let Kind::Text(_) | Kind::Word(_) = self.kind {
+        if let KeyKind::Text(_) | KeyKind::Word(_) = self.kind {
             let text = deserializer.deserialize_option(Scalar)?;
             Ok(text.map_or(YamlValue::Null, YamlValue::Text))
         } else {

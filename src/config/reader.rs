@@ -11,7 +11,7 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use super::findings::{KeyPlace, printable};
-use super::keys::{self, Kind};
+use super::keys::{self, KeyKind};
 use super::raw::YamlValue;
 
 /// The longest time a `*_secs` may hold: ten years, which stands for "never"
@@ -85,8 +85,8 @@ impl<'v> KeyBlock<'v> {
         T::default()
     }
 
-    fn kind_of(&self, key: &str) -> Kind {
-        Kind::Block(self.path).below(key)
+    fn kind_of(&self, key: &str) -> KeyKind {
+        KeyKind::Block(self.path).below(key)
     }
 
     /// Says what holds for `key`, for the report; elements of lists have one of their own.
@@ -107,7 +107,7 @@ impl<'v> KeyBlock<'v> {
 
     /// The block below `key`; an empty one if it is absent.
     pub(super) fn block(&self, key: &str) -> Self {
-        let path = if let Kind::Block(path) | Kind::SwitchOrBlock(path) = self.kind_of(key) {
+        let path = if let KeyKind::Block(path) | KeyKind::SwitchOrBlock(path) = self.kind_of(key) {
             path
         } else {
             self.misread(key)
@@ -153,7 +153,7 @@ impl<'v> KeyBlock<'v> {
 
     /// One of the words of its row.
     pub(super) fn word(&self, key: &str) -> &'static str {
-        let Kind::Word(words) = self.kind_of(key) else {
+        let KeyKind::Word(words) = self.kind_of(key) else {
             return self.misread(key);
         };
         let written = self.text(key);
@@ -179,7 +179,7 @@ impl<'v> KeyBlock<'v> {
 
     /// `true` or `false`.
     pub(super) fn switch(&self, key: &str) -> bool {
-        if self.kind_of(key) != Kind::Switch {
+        if self.kind_of(key) != KeyKind::Switch {
             return self.misread(key);
         }
         let mut is_on = self.default_of(key) == "true";
@@ -199,7 +199,7 @@ impl<'v> KeyBlock<'v> {
 
     /// A whole number within the range of its row.
     pub(super) fn number(&self, key: &str) -> u32 {
-        let Kind::Number(least, most) = self.kind_of(key) else {
+        let KeyKind::Number(least, most) = self.kind_of(key) else {
             return self.misread(key);
         };
         let written = self.item(key).and_then(|Located { place, value }| {
@@ -229,7 +229,7 @@ impl<'v> KeyBlock<'v> {
 
     /// A number of seconds, with or without a fraction.
     pub(super) fn seconds(&self, key: &str) -> Duration {
-        let Kind::Seconds(least) = self.kind_of(key) else {
+        let KeyKind::Seconds(least) = self.kind_of(key) else {
             return self.misread(key);
         };
         let written = self.item(key).and_then(|Located { place, value }| {

@@ -205,10 +205,12 @@ fn read_proxy_protocol(root: &KeyBlock<'_>, access: &KeyBlock<'_>) -> Option<Add
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
     use std::path::PathBuf;
     use std::time::Duration;
 
     use super::*;
+    use crate::config::keys::{self, KEYS, Key, KeyKind};
     use crate::config::parse;
     use crate::protocol::credentials::Credentials;
 
@@ -498,6 +500,36 @@ mod tests {
             &with("access_log: {format: xml}"),
             &["c.yaml:3: access_log.format: `xml` is not known: write `text`, `json` or"],
         );
+    }
+
+    #[test]
+    fn every_word_of_the_table_has_a_meaning_of_its_own() {
+        let words_of = |key: &'static Key| {
+            let KeyKind::Word(words) = key.kind else {
+                return None;
+            };
+            Some((key.path, words))
+        };
+        let mut compared = 0;
+        for (path, words) in KEYS.iter().filter_map(words_of) {
+            let meanings = words.iter().map(|word| {
+                let word = keys::bare(word);
+                let line = match path.split_once('.') {
+                    Some((block, key)) => format!("{block}: {{{key}: {word}}}"),
+                    None => format!("{path}: {word}"),
+                };
+                let config = parse(&with(&line), "c.yaml").unwrap();
+                let policy = config.rules.mode();
+                format!("{:?} {:?} {policy:?}", config.mode, config.access_log)
+            });
+            assert_eq!(
+                meanings.collect::<HashSet<_>>().len(),
+                words.len(),
+                "{path}"
+            );
+            compared += words.len();
+        }
+        assert_eq!(compared, 9);
     }
 
     #[test]
