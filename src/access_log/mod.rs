@@ -20,7 +20,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use crate::config::checked::{AccessLog as Settings, AccessLogFormat};
+use crate::config::checked::{AccessLogFormat, AccessLogSettings as Settings};
 use crate::metrics::Metrics;
 use crate::net::sink::Sink;
 use crate::net::threads;

@@ -3,7 +3,7 @@
 use std::io;
 use std::time::Duration;
 
-use crate::config::checked::AccessLog as Settings;
+use crate::config::checked::AccessLogSettings as Settings;
 use crate::net::log_limiter::LogLimiter;
 use crate::net::sink::{self, LineBuffer, Sink};
 

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
-use crate::config::checked::AccessLog as Settings;
+use crate::config::checked::AccessLogSettings as Settings;
 use crate::metrics::Metrics;
 
 use super::entry::AccessEntry;

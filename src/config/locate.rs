@@ -37,6 +37,7 @@ impl<'de> DeserializeSeed<'de> for Walk<'_> {
     }
 }
 
+/// A scalar ends every way down: what is not visited here is an error at its place by itself.
 impl<'de> Visitor<'de> for Walk<'_> {
     type Value = ();
 
@@ -69,40 +70,6 @@ impl<'de> Visitor<'de> for Walk<'_> {
             entries.next_value_seed(Walk { steps: below })?;
         }
         Ok(())
-    }
-
-    // A scalar ends every way down, so what it holds does not matter.
-
-    fn visit_unit<E: de::Error>(self) -> Result<(), E> {
-        Err(found())
-    }
-
-    fn visit_bool<E: de::Error>(self, _: bool) -> Result<(), E> {
-        Err(found())
-    }
-
-    fn visit_i64<E: de::Error>(self, _: i64) -> Result<(), E> {
-        Err(found())
-    }
-
-    fn visit_u64<E: de::Error>(self, _: u64) -> Result<(), E> {
-        Err(found())
-    }
-
-    fn visit_i128<E: de::Error>(self, _: i128) -> Result<(), E> {
-        Err(found())
-    }
-
-    fn visit_u128<E: de::Error>(self, _: u128) -> Result<(), E> {
-        Err(found())
-    }
-
-    fn visit_f64<E: de::Error>(self, _: f64) -> Result<(), E> {
-        Err(found())
-    }
-
-    fn visit_str<E: de::Error>(self, _: &str) -> Result<(), E> {
-        Err(found())
     }
 }
 

@@ -3,7 +3,7 @@
 //! A derived `Deserialize` stops at the first wrong key and reads `007` as a
 //! number where a password was meant. An operator with three typing errors
 //! wants to hear of three, so the file is read into a tree first, led by the
-//! [`Shape`] of `keys.rs`: where a text is expected, a scalar keeps every
+//! [`KeyKind`] of each key: where a text is expected, a scalar keeps every
 //! character (`password: 1e5` is `1e5`), elsewhere YAML's own rules decide.
 //!
 //! What a value means, its range and its default are not here.
@@ -11,9 +11,9 @@
 use std::cell::Cell;
 use std::fmt;
 
-use serde::de::{self, Deserialize, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde::de::{self, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 
-use super::keys::Shape;
+use super::keys::KeyKind;
 
 /// More values than this are refused: aliases could otherwise unfold a file of
 /// 1 MiB into more than the memory holds.
@@ -25,7 +25,7 @@ const BRACKETS_MAX: usize = 1000;
 
 /// One value of the file.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum Value {
+pub(super) enum YamlValue {
     /// Nothing, `~` or `null`.
     Null,
     /// `true` or `false`.
@@ -37,12 +37,12 @@ pub(super) enum Value {
     /// Any other scalar; where a text is expected, every scalar.
     Text(String),
     /// A sequence.
-    List(Vec<Value>),
+    List(Vec<YamlValue>),
     /// A mapping, in the order of the file, duplicate keys included.
-    Map(Vec<(String, Value)>),
+    Map(Vec<(String, YamlValue)>),
 }
 
-impl Value {
+impl YamlValue {
     /// What the value is, for a sentence like "expected .., found ..". Never
     /// the content of a text: it may be a secret.
     pub(super) fn kind(&self) -> &'static str {
@@ -67,13 +67,13 @@ pub(super) struct SyntaxError {
     pub(super) text: String,
 }
 
-/// Reads `text` as one YAML document of the given shape.
+/// Reads `text` as one YAML document.
 ///
 /// # Errors
 ///
 /// [`SyntaxError`] for anything that is not YAML, two documents, nesting
 /// beyond 128 levels, and a list or block of keys in the place of a text.
-pub(super) fn parse(text: &str, shape: &'static Shape) -> Result<Value, SyntaxError> {
+pub(super) fn parse(text: &str) -> Result<YamlValue, SyntaxError> {
     if let Some(line) = line_of_too_many_brackets(text) {
         let text = format!("more than {BRACKETS_MAX} brackets are open: close them");
         return Err(SyntaxError {
@@ -83,7 +83,7 @@ pub(super) fn parse(text: &str, shape: &'static Shape) -> Result<Value, SyntaxEr
     }
     let budget = Cell::new(VALUES_MAX);
     let node = Node {
-        shape,
+        kind: KeyKind::Block(""),
         budget: &budget,
     };
     node.deserialize(serde_yaml::Deserializer::from_str(text))
@@ -144,10 +144,10 @@ fn line_of_too_many_brackets(text: &str) -> Option<usize> {
     None
 }
 
-/// Reads one value of a shape.
+/// Reads one value of a kind.
 #[derive(Clone, Copy)]
 struct Node<'b> {
-    shape: &'static Shape,
+    kind: KeyKind,
     budget: &'b Cell<u32>,
 }
 
@@ -161,137 +161,129 @@ impl Node<'_> {
 }
 
 impl<'de> DeserializeSeed<'de> for Node<'_> {
-    type Value = Value;
+    type Value = YamlValue;
 
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<YamlValue, D::Error> {
         self.spend()?;
-        match self.shape {
-            Shape::Text => deserializer.deserialize_option(TextVisitor),
-            Shape::Plain | Shape::List(_) | Shape::Map(_) => deserializer.deserialize_any(self),
+        if let KeyKind::Text(_) | KeyKind::Word(_) = self.kind {
+            let text = deserializer.deserialize_option(Scalar)?;
+            Ok(text.map_or(YamlValue::Null, YamlValue::Text))
+        } else {
+            deserializer.deserialize_any(self)
         }
     }
 }
 
 impl<'de> Visitor<'de> for Node<'_> {
-    type Value = Value;
+    type Value = YamlValue;
 
     fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.write_str("a YAML value")
     }
 
-    fn visit_none<E: de::Error>(self) -> Result<Value, E> {
-        Ok(Value::Null)
+    fn visit_none<E: de::Error>(self) -> Result<YamlValue, E> {
+        Ok(YamlValue::Null)
     }
 
-    fn visit_unit<E: de::Error>(self) -> Result<Value, E> {
-        Ok(Value::Null)
+    fn visit_unit<E: de::Error>(self) -> Result<YamlValue, E> {
+        Ok(YamlValue::Null)
     }
 
-    fn visit_bool<E: de::Error>(self, value: bool) -> Result<Value, E> {
-        Ok(Value::Bool(value))
+    fn visit_bool<E: de::Error>(self, value: bool) -> Result<YamlValue, E> {
+        Ok(YamlValue::Bool(value))
     }
 
-    fn visit_i64<E: de::Error>(self, value: i64) -> Result<Value, E> {
-        Ok(Value::Integer(value))
+    fn visit_i64<E: de::Error>(self, value: i64) -> Result<YamlValue, E> {
+        Ok(YamlValue::Integer(value))
     }
 
-    fn visit_u64<E: de::Error>(self, value: u64) -> Result<Value, E> {
-        Ok(i64::try_from(value).map_or(Value::Float(f64::INFINITY), Value::Integer))
+    fn visit_u64<E: de::Error>(self, value: u64) -> Result<YamlValue, E> {
+        Ok(i64::try_from(value).map_or(YamlValue::Float(f64::INFINITY), YamlValue::Integer))
     }
 
-    fn visit_u128<E: de::Error>(self, _: u128) -> Result<Value, E> {
-        Ok(Value::Float(f64::INFINITY))
+    fn visit_u128<E: de::Error>(self, _: u128) -> Result<YamlValue, E> {
+        Ok(YamlValue::Float(f64::INFINITY))
     }
 
-    fn visit_i128<E: de::Error>(self, _: i128) -> Result<Value, E> {
-        Ok(Value::Float(f64::NEG_INFINITY))
+    fn visit_i128<E: de::Error>(self, _: i128) -> Result<YamlValue, E> {
+        Ok(YamlValue::Float(f64::NEG_INFINITY))
     }
 
-    fn visit_f64<E: de::Error>(self, value: f64) -> Result<Value, E> {
-        Ok(Value::Float(value))
+    fn visit_f64<E: de::Error>(self, value: f64) -> Result<YamlValue, E> {
+        Ok(YamlValue::Float(value))
     }
 
-    fn visit_str<E: de::Error>(self, value: &str) -> Result<Value, E> {
-        Ok(Value::Text(value.to_owned()))
+    fn visit_str<E: de::Error>(self, value: &str) -> Result<YamlValue, E> {
+        Ok(YamlValue::Text(value.to_owned()))
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<Value, A::Error> {
-        let shape = self.shape.element();
+    fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<YamlValue, A::Error> {
+        let kind = self.kind.element();
         let mut list = Vec::new();
-        while let Some(value) = elements.next_element_seed(Node { shape, ..self })? {
+        while let Some(value) = elements.next_element_seed(Node { kind, ..self })? {
             list.push(value);
         }
-        Ok(Value::List(list))
+        Ok(YamlValue::List(list))
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Value, A::Error> {
+    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<YamlValue, A::Error> {
         let mut map = Vec::new();
-        while let Some(Key(key)) = entries.next_key()? {
-            let shape = self.shape.below(&key);
-            let value = entries.next_value_seed(Node { shape, ..self })?;
+        while let Some(key) = entries.next_key_seed(Scalar)? {
+            let key = key.unwrap_or_default();
+            let kind = self.kind.below(&key);
+            let value = entries.next_value_seed(Node { kind, ..self })?;
             map.push((key, value));
         }
-        Ok(Value::Map(map))
+        Ok(YamlValue::Map(map))
     }
 }
 
-/// A key, whatever YAML takes its scalar for.
-struct Key(String);
+/// A scalar with all its characters, whatever YAML takes it for, or nothing.
+struct Scalar;
 
-impl<'de> Deserialize<'de> for Key {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer
-            .deserialize_str(TextVisitor)
-            .map(|value| match value {
-                Value::Text(key) => Self(key),
-                Value::Null
-                | Value::Bool(_)
-                | Value::Integer(_)
-                | Value::Float(_)
-                | Value::List(_)
-                | Value::Map(_) => Self(String::new()),
-            })
+/// Of a key: nothing is a text, too.
+impl<'de> DeserializeSeed<'de> for Scalar {
+    type Value = Option<String>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_str(self)
     }
 }
 
-/// A scalar with all its characters, or nothing.
-struct TextVisitor;
-
-impl<'de> Visitor<'de> for TextVisitor {
-    type Value = Value;
+impl<'de> Visitor<'de> for Scalar {
+    type Value = Option<String>;
 
     fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.write_str("one word, or a text in quotes")
     }
 
-    fn visit_none<E: de::Error>(self) -> Result<Value, E> {
-        Ok(Value::Null)
+    fn visit_none<E: de::Error>(self) -> Result<Self::Value, E> {
+        Ok(None)
     }
 
-    fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
+    fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
         deserializer.deserialize_str(self)
     }
 
-    fn visit_str<E: de::Error>(self, text: &str) -> Result<Value, E> {
-        Ok(Value::Text(text.to_owned()))
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<Self::Value, E> {
+        Ok(Some(text.to_owned()))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::keys::ROOT;
 
-    fn entry(text: &str, key: &str) -> Value {
-        let tree = parse(text, &ROOT).unwrap();
-        let Value::Map(entries) = tree else {
+    fn entry(text: &str, key: &str) -> YamlValue {
+        let tree = parse(text).unwrap();
+        let YamlValue::Map(entries) = tree else {
             panic!("{tree:?} is no map")
         };
         entries.into_iter().find(|(name, _)| name == key).unwrap().1
     }
 
     fn check_error(text: &str, line: Option<usize>, said: &str) {
-        let error = parse(text, &ROOT).unwrap_err();
+        let error = parse(text).unwrap_err();
         assert_eq!(error.line, line, "{error:?}");
         assert!(error.text.contains(said), "{error:?}");
     }
@@ -300,18 +292,24 @@ mod tests {
     fn a_text_keeps_every_character_of_an_unquoted_scalar() {
         for text in ["007", "1e5", "0x1F", "1.10", "true", ".inf"] {
             let file = format!("admin_token: {text}\n");
-            assert_eq!(entry(&file, "admin_token"), Value::Text(text.to_owned()));
+            assert_eq!(
+                entry(&file, "admin_token"),
+                YamlValue::Text(text.to_owned())
+            );
         }
     }
 
     #[test]
     fn nothing_is_nothing_and_quoted_nothing_is_an_empty_text() {
-        assert_eq!(entry("listen:\n", "listen"), Value::Null);
-        assert_eq!(entry("listen: ~\n", "listen"), Value::Null);
-        assert_eq!(entry("listen: ''\n", "listen"), Value::Text(String::new()));
+        assert_eq!(entry("listen:\n", "listen"), YamlValue::Null);
+        assert_eq!(entry("listen: ~\n", "listen"), YamlValue::Null);
+        assert_eq!(
+            entry("listen: ''\n", "listen"),
+            YamlValue::Text(String::new())
+        );
         assert_eq!(
             entry("listen: '~'\n", "listen"),
-            Value::Text("~".to_owned())
+            YamlValue::Text("~".to_owned())
         );
     }
 
@@ -319,24 +317,24 @@ mod tests {
     fn numbers_and_booleans_are_read_by_the_rules_of_yaml() {
         assert_eq!(
             entry("reload_interval_secs: 5", "reload_interval_secs"),
-            Value::Integer(5)
+            YamlValue::Integer(5)
         );
         assert_eq!(
             entry("reload_interval_secs: 0.5", "reload_interval_secs"),
-            Value::Float(0.5)
+            YamlValue::Float(0.5)
         );
-        assert_eq!(entry("via: true", "via"), Value::Bool(true));
+        assert_eq!(entry("via: true", "via"), YamlValue::Bool(true));
         assert_eq!(
             entry("via: 99999999999999999999", "via"),
-            Value::Float(f64::INFINITY)
+            YamlValue::Float(f64::INFINITY)
         );
     }
 
     #[test]
     fn duplicate_keys_are_kept_for_the_check_that_names_them() {
-        let tree = parse("via: true\nvia: false\n", &ROOT).unwrap();
-        let via = |value| ("via".to_owned(), Value::Bool(value));
-        assert_eq!(tree, Value::Map(vec![via(true), via(false)]));
+        let tree = parse("via: true\nvia: false\n").unwrap();
+        let via = |value| ("via".to_owned(), YamlValue::Bool(value));
+        assert_eq!(tree, YamlValue::Map(vec![via(true), via(false)]));
     }
 
     #[test]
@@ -360,7 +358,7 @@ mod tests {
             ),
         };
         let bomb: String = (0..9).map(level).collect();
-        assert!(parse(&bomb, &ROOT).is_err());
+        assert!(parse(&bomb).is_err());
     }
 
     #[test]
