@@ -12,7 +12,7 @@ use crate::protocol::answer::Refusal;
 use crate::protocol::head::RequestHead;
 use crate::protocol::target::{Host, RequestTarget};
 
-use super::{Arrival, Client};
+use super::client::{Arrival, Client};
 
 /// Refuses what `access` does not allow.
 ///

@@ -9,19 +9,17 @@ use std::io::IoSlice;
 use std::time::{Duration, Instant};
 
 use crate::balance::failover::AttemptError;
-use crate::balance::upstream::Lease;
 use crate::net::conn::{Conn, LookAround, SendError};
-use crate::net::idle_pool::{Leftover, UseFor};
-use crate::net::socket::{self, HalfClose, Received, TICK, Wait, Want};
+use crate::net::socket::{self, Received, TICK, Wait, Want};
 use crate::protocol::answer::{HopFailure, Refusal};
 use crate::protocol::framing::Framing;
 use crate::protocol::head::{HeadError, HeadScanner, ResponseHead, Version};
 use crate::protocol::persistence::{CloseReason, Persistence};
 use crate::protocol::rewrite::{self, KeepAlive, ResponseRewrite, SentFraming};
-use crate::stop::Stage;
 
 use super::exchange::Exchange;
-use super::report;
+use super::failed::Failed;
+use super::hop::{Hop, Waiting, look_at};
 
 /// How long a body is held back for a `100 Continue` that does not come (RFC 9110 §10.1.1 leaves the
 /// time open; a client waits about as long before it sends unasked).
@@ -29,119 +27,6 @@ const AWAIT_CONTINUE: Duration = Duration::from_secs(1);
 
 /// Interim responses (1xx) to one request; more is not a server but an attack.
 const MOST_INTERIM: u32 = 32;
-
-/// A connection to a next hop, for one attempt.
-#[derive(Debug)]
-pub struct Hop {
-    /// The connection.
-    pub conn: Conn,
-    /// The upstream; `None`: the origin itself.
-    pub lease: Option<Lease>,
-    /// When the attempt began.
-    pub begun: Instant,
-    /// Whether the connection carried other exchanges before.
-    pub origin: HopOrigin,
-    /// Bytes sent and received that the upstream's vitals know of.
-    counted: (u64, u64),
-    /// Since it was asked.
-    waiting: Option<Waiting>,
-}
-
-impl Hop {
-    /// A hop whose attempt began at `begun`.
-    pub fn new(conn: Conn, lease: Option<Lease>, begun: Instant, origin: HopOrigin) -> Self {
-        let counted = (conn.sent(), conn.received());
-        Self {
-            conn,
-            lease,
-            begun,
-            origin,
-            counted,
-            waiting: None,
-        }
-    }
-
-    /// When somebody is to look whether there is still a point in waiting for its answer.
-    pub(super) fn until(&self) -> Instant {
-        let aside = self.waiting.as_ref().and_then(|waiting| waiting.aside);
-        aside.unwrap_or_else(Instant::now)
-    }
-
-    /// Whether it has the request, or what there is of it yet.
-    pub(super) fn is_asked(&self) -> bool {
-        self.waiting.is_some()
-    }
-
-    /// Adds what moved since the last time to the counts of the upstream.
-    pub(super) fn count_bytes(&mut self) {
-        let moved = (self.conn.sent(), self.conn.received());
-        let before = std::mem::replace(&mut self.counted, moved);
-        if let Some(lease) = &self.lease {
-            let (sent, received) = (moved.0 - before.0, moved.1 - before.1);
-            report::count_upstream_bytes(lease.upstream().vitals(), sent, received);
-        }
-    }
-}
-
-/// Where a connection to a next hop came from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum HopOrigin {
-    /// Dialed for this attempt.
-    Fresh,
-    /// Idle until now: it may have died unseen, or carry more of an exchange before.
-    Reused(Leftover),
-}
-
-/// A connection that belongs to one client connection (NTLM and Negotiate authenticate connections,
-/// not requests).
-#[derive(Debug)]
-pub struct Bound {
-    /// The connection, idle.
-    pub conn: Conn,
-    /// Where it leads.
-    pub to: BoundTo,
-    /// What it is good for.
-    pub use_for: UseFor,
-}
-
-/// Where a bound connection leads.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum BoundTo {
-    /// To this upstream.
-    Upstream(crate::balance::vitals::UpstreamId),
-    /// To this origin.
-    Origin(crate::protocol::target::Authority),
-}
-
-/// Why an attempt brought no response.
-#[derive(Debug)]
-pub enum Failed {
-    /// The next hop; another may do.
-    Hop(AttemptError),
-    /// The client's request cannot be completed.
-    Refused(Refusal),
-    /// There is nobody to answer.
-    Closed(CloseReason),
-}
-
-impl Failed {
-    pub(super) fn no_response(failure: HopFailure) -> Self {
-        Self::Hop(AttemptError::NoResponse(failure))
-    }
-}
-
-/// What has been seen while waiting for a response.
-#[derive(Debug, Default)]
-struct Waiting {
-    scanner: Option<HeadScanner>,
-    /// Since when the request is complete.
-    asked: Option<Instant>,
-    interim: u32,
-    /// When something other than the next hop was last looked at while that dripped.
-    looked: Option<Instant>,
-    /// It was set aside until then, and nobody has read since.
-    aside: Option<Instant>,
-}
 
 /// What came while the next head was read.
 enum Came {
@@ -362,15 +247,6 @@ impl Exchange<'_> {
         }
     }
 
-    /// Whether there is a point in going on. Also to be asked while bytes flow: peers that are never slow
-    /// must not keep a process alive.
-    pub(super) fn check_stage(&self) -> Result<(), Failed> {
-        match self.ctx.stop.stage() {
-            Stage::Running | Stage::Draining => Ok(()),
-            Stage::Ended => Err(Failed::Closed(CloseReason::Draining)),
-        }
-    }
-
     /// Waits until the next hop takes more or says something, or until somebody has to look what is wrong
     /// with it: it has taken nothing since `since`. No call that sends waits itself, as it could do so for
     /// longer than that.
@@ -517,15 +393,6 @@ impl Exchange<'_> {
         }
     }
 
-    pub(super) fn client_is_gone(&self) -> bool {
-        // A client that will not send another request may close its side while it waits.
-        let half_close = match self.course.persistence {
-            Persistence::Close(_) => HalfClose::Waits,
-            Persistence::KeepAlive => HalfClose::Gone,
-        };
-        socket::is_gone(self.client.conn.stream(), half_close)
-    }
-
     /// Passes a 1xx on (RFC 9110 §15.2), except to an HTTP/1.0 client, which does not know them.
     fn pass_interim(&mut self, head: &ResponseHead, waiting: &mut Waiting) -> Result<(), Failed> {
         waiting.interim += 1;
@@ -548,34 +415,6 @@ impl Exchange<'_> {
         };
         rewrite::response(head, &how, &mut bytes);
         self.send_to_client(&mut [IoSlice::new(&bytes)])
-    }
-
-    /// Sends to the client, who may be slow but not endlessly.
-    ///
-    /// # Errors
-    /// When the client is gone, stalls, or the process ends.
-    pub(super) fn send_to_client(&mut self, parts: &mut [IoSlice<'_>]) -> Result<(), Failed> {
-        let stop = &self.ctx.stop;
-        let patience = self.snapshot.config.limits.io_timeout;
-        let worker = self.worker;
-        let sent = self.client.conn.send_all(parts, patience, &mut || {
-            worker.may_block();
-            look_at(stop.stage())
-        });
-        sent.map_err(|error| {
-            Failed::Closed(match error {
-                SendError::Io(_) => CloseReason::ClientGone,
-                SendError::Stalled => CloseReason::ClientTooSlow,
-                SendError::Cut => CloseReason::Draining,
-            })
-        })
-    }
-}
-
-pub(super) fn look_at(stage: Stage) -> LookAround {
-    match stage {
-        Stage::Running | Stage::Draining => LookAround::GoOn,
-        Stage::Ended => LookAround::GiveUp,
     }
 }
 

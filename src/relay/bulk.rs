@@ -14,9 +14,9 @@ use crate::protocol::answer::{HopFailure, Refusal};
 use crate::protocol::body::BodyCoder;
 use crate::protocol::persistence::CloseReason;
 
-use super::attempt::{Failed, Hop};
 use super::exchange::Exchange;
-use super::respond::truncated;
+use super::failed::{Failed, truncated};
+use super::hop::Hop;
 
 /// When less than this is left of a body it is copied: 64 KiB.
 const WORTH_A_PIPE: u64 = 64 * 1024;

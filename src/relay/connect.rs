@@ -21,26 +21,22 @@ use crate::protocol::persistence::{CloseReason, Persistence};
 use crate::protocol::rewrite::{self, KeepAlive, ResponseRewrite, SentFraming, Switch};
 use crate::route::Route;
 
-use super::attempt::{Failed, Hop, HopOrigin};
-use super::exchange::{Done, Exchange, Start};
+use super::client::Client;
+use super::context::Context;
+use super::exchange::{Done, Exchange, TunnelAnswer};
+use super::failed::Failed;
+use super::hop::{Hop, HopOrigin};
 use super::next_hop::Reuse;
+use super::outcome::Outcome;
 use super::report::{Report, RouteTaken, TunnelMeter};
-use super::session::Outcome;
-use super::{Client, Context, Snapshot};
+use super::snapshot::Snapshot;
+use super::upstreams::Start;
 
 /// The longest wait for an upstream's answer to CONNECT, whatever `limits.response_timeout_secs` says.
 const MOST_PATIENCE: Duration = Duration::from_secs(60);
 
 /// What is said when there is no thread.
 static NO_THREAD: Seldom = Seldom::new();
-
-/// What an upstream says to CONNECT.
-#[derive(Debug)]
-pub(super) struct TunnelAnswer {
-    hop: Hop,
-    head: ResponseHead,
-    framing: Framing,
-}
 
 impl Exchange<'_> {
     /// Opens what CONNECT asks for.

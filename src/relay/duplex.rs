@@ -12,9 +12,9 @@ use crate::protocol::answer::HopFailure;
 use crate::protocol::body::BodyCoder;
 use crate::protocol::persistence::CloseReason;
 
-use super::attempt::{Failed, Hop};
 use super::exchange::Exchange;
-use super::respond::{truncated, unsent};
+use super::failed::{Failed, truncated, unsent};
+use super::hop::Hop;
 
 /// The most bytes waiting for the client before the next hop is read again.
 const WINDOW: usize = 64 * 1024;

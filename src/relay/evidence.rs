@@ -14,9 +14,9 @@ use crate::balance::upstream::Lease;
 use crate::net::socket::TICK;
 use crate::protocol::answer::HopFailure;
 
-use super::attempt::Failed;
+use super::context::unix_ms;
 use super::exchange::Exchange;
-use super::unix_ms;
+use super::failed::Failed;
 
 /// How often those who wait for a suspect look whether it is lost.
 const SOON: Duration = Duration::from_millis(100);

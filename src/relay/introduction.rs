@@ -12,7 +12,8 @@ use crate::net::socket::{Received, Wait};
 use crate::protocol::answer::Refusal;
 use crate::protocol::proxy_header::{self, ProxyHeader};
 
-use super::{Arrival, Client, Snapshot};
+use super::client::{Arrival, Client};
+use super::snapshot::Snapshot;
 
 /// What is said when a client has too many connections.
 static COMPLAINT: Seldom = Seldom::new();

@@ -25,9 +25,11 @@ use crate::protocol::head::ResponseHead;
 use crate::protocol::persistence::CloseReason;
 use crate::protocol::target::Authority;
 
-use super::Snapshot;
-use super::attempt::{Failed, Hop, HopOrigin, look_at};
-use super::exchange::{Exchange, OtherAddress, is_staleness};
+use super::access::{self, Asking};
+use super::exchange::{Exchange, OtherAddress};
+use super::failed::Failed;
+use super::hop::{Hop, HopOrigin, look_at};
+use super::snapshot::Snapshot;
 use super::{report, reuse};
 
 /// The most upstreams that are connected to at the same moment for one request.
@@ -281,6 +283,12 @@ impl<'a> Exchange<'a> {
         }
     }
 
+    /// Whether the direct route may go there for this client.
+    pub(super) fn may_reach(&self, address: IpAddr) -> bool {
+        let asker = access::Asker::new(Asking::of(self.client), self.head);
+        access::allows_origin(&self.snapshot.config.access, asker, address)
+    }
+
     /// Whether there is a point in waiting for a connection.
     fn look(&self) -> LookAround {
         if self.client_is_gone() {
@@ -344,5 +352,15 @@ impl<'a> Exchange<'a> {
             }
             (_, Ok(_) | Err(_)) => {}
         }
+    }
+}
+
+/// Whether the next hop has ended the connection without a word.
+fn is_staleness(error: &AttemptError) -> bool {
+    match error {
+        AttemptError::NotSent(failure) | AttemptError::NoResponse(failure) => {
+            matches!(failure, HopFailure::Closed | HopFailure::Reset)
+        }
+        AttemptError::Truncated(_) => false,
     }
 }

@@ -17,8 +17,8 @@ use crate::protocol::head::RequestHead;
 use crate::protocol::persistence::CloseReason;
 use crate::protocol::target::RequestTarget;
 
-use super::attempt::Failed;
-use super::{Context, unix_ms};
+use super::context::{Context, unix_ms};
+use super::failed::Failed;
 
 /// What happened in an exchange so far.
 #[derive(Debug)]

@@ -17,9 +17,10 @@ use crate::protocol::persistence::{CloseReason, Persistence};
 use crate::protocol::rewrite::{self, KeepAlive, ResponseRewrite, SentFraming, Switch};
 use crate::stop::Stage;
 
-use super::attempt::{Failed, Hop};
 use super::evidence;
 use super::exchange::{ClientEnd, Exchange};
+use super::failed::{Failed, truncated, unsent};
+use super::hop::Hop;
 use super::reuse::After;
 
 /// How the body of a response travels on.
@@ -233,17 +234,5 @@ impl Exchange<'_> {
             return Err(truncated(HopFailure::Stalled));
         }
         Ok(())
-    }
-}
-
-pub(super) fn truncated(failure: HopFailure) -> Failed {
-    Failed::Hop(AttemptError::Truncated(failure))
-}
-
-/// The same, but the client has nothing of the response yet: what came with its head was broken.
-pub(super) fn unsent(failed: Failed) -> Failed {
-    match failed {
-        Failed::Hop(AttemptError::Truncated(failure)) => Failed::no_response(failure),
-        Failed::Hop(_) | Failed::Refused(_) | Failed::Closed(_) => failed,
     }
 }

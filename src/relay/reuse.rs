@@ -11,18 +11,16 @@ use std::time::Instant;
 
 use crate::balance::failover::{self, AttemptError, Next, Replay};
 use crate::balance::upstream::{Lease, Upstream};
-use crate::config::limits::Limits;
 use crate::net::conn::Conn;
-use crate::net::idle_pool::{
-    IdlePool, LastUse, Leftover, REMEMBERED, Repeat, TakenConn, UseFor, Wanted,
-};
+use crate::net::idle_pool::{LastUse, Leftover, Repeat, TakenConn, UseFor, Wanted};
 use crate::net::socket::{self, Peeked, TICK};
 use crate::protocol::answer::HopFailure;
 use crate::protocol::head::ResponseHead;
 use crate::protocol::persistence::{self, NextHopPersistence};
 
-use super::attempt::{Bound, BoundTo, Hop, HopOrigin};
+use super::client::{Bound, BoundTo};
 use super::exchange::Exchange;
+use super::hop::{Hop, HopOrigin};
 
 /// What an answer leaves its connection good for.
 #[derive(Clone, Copy, Debug)]
@@ -107,9 +105,21 @@ impl Exchange<'_> {
                     conn.borrow_memory(&mut self.from_hop);
                     return Some((conn, rest));
                 }
-                TakenConn::Stray => strayed(upstream, idle),
+                TakenConn::Stray => self.snapshot.strayed(upstream),
                 TakenConn::Nothing => return None,
             }
+        }
+    }
+
+    /// A connection to the upstream of `lease` that is there already: the one bound to this client, or an
+    /// idle one; else the lease again.
+    pub(super) fn idle_connection(&mut self, lease: Lease, begun: Instant) -> Result<Hop, Lease> {
+        match self.reuse(&lease) {
+            Some((conn, rest)) => {
+                let origin = HopOrigin::Reused(rest);
+                Ok(Hop::new(conn, Some(lease), begun, origin))
+            }
+            None => Err(lease),
         }
     }
 
@@ -198,32 +208,9 @@ impl Exchange<'_> {
 
     /// A next hop sent a byte nobody asked for. Connections to origins are not shared anyway.
     fn strayed(&self, upstream: Option<&Upstream>) {
-        if let Some(upstream) = upstream
-            && let Some(idle) = self.snapshot.idle_pool(upstream)
-        {
-            strayed(upstream, idle);
+        if let Some(upstream) = upstream {
+            self.snapshot.strayed(upstream);
         }
-    }
-}
-
-/// Drops idle connections that are too old or closed.
-pub(super) fn sweep(upstream: &Upstream, idle_pool: &IdlePool, limits: &Limits) {
-    let most = limits.upstream_idle_connections;
-    if idle_pool.sweep(limits.upstream_idle, most, Instant::now()) {
-        strayed(upstream, idle_pool);
-    }
-}
-
-/// The upstream sent a byte nobody asked for.
-fn strayed(upstream: &Upstream, idle_pool: &IdlePool) {
-    count(&upstream.vitals().counters.strays);
-    if idle_pool.distrust(Instant::now()) {
-        log::warn!(
-            "upstream {} sent bytes nobody asked for: its connections are not shared between clients \
-             for {} minutes",
-            upstream.spec.name,
-            REMEMBERED.as_secs() / 60
-        );
     }
 }
 

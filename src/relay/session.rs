@@ -11,7 +11,6 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::net::conn::Conn;
 use crate::net::socket::{Received, TICK, Wait};
 use crate::protocol::answer::{self, AnswerContext, BodyWanted, Refusal};
 use crate::protocol::framing::{self, Framing};
@@ -22,100 +21,20 @@ use crate::protocol::target::RequestTarget;
 use crate::route::Route;
 use crate::stop::Stage;
 
-use super::access::Asking;
-use super::attempt::{Failed, Hop, look_at};
-use super::exchange::{ClientEnd, Course, Done, Exchange};
-use super::flow::Flow;
+use super::access::{self, Asking};
+use super::client::{Arrival, Client};
+use super::connect;
+use super::context::Context;
+use super::exchange::{ClientEnd, Course, Done, Exchange, Flow};
+use super::failed::Failed;
+use super::hop::{Hop, look_at};
 use super::introduction::{self, Introduction};
+use super::outcome::{Aside, Asked, Outcome};
 use super::report::{Report, RouteTaken};
+use super::scratch::Scratch;
+use super::snapshot::Snapshot;
 use super::upload::Upload;
-use super::{Arrival, Client, Context, Scratch, Snapshot, access, connect};
-
-/// What is to become of a connection.
-#[derive(Debug)]
-pub enum Outcome {
-    /// Idle, or its next head is incomplete: to the waiter.
-    Park(Box<Client>),
-    /// Its next request is here already, but it is the turn of others: to the end of the queue.
-    Yield(Box<Client>),
-    /// Answered for the last time; what the client still sends must be read away for a moment, or a
-    /// reset would destroy the answer on its way.
-    Linger(Box<Client>),
-    /// Closed.
-    Closed(CloseReason),
-    /// Handed to the threads of a tunnel.
-    Tunneled,
-    /// In the middle of an exchange: to the waiter until its next hop says something, then
-    /// [`go_on`].
-    Asked(Box<Asked>),
-}
-
-/// An exchange whose next hop has the request, and has not said anything yet.
-#[derive(Debug)]
-pub struct Asked {
-    snapshot: Arc<Snapshot>,
-    head: RequestHead,
-    aside: Box<Aside>,
-}
-
-/// What is left of a turn whose next hop has not answered yet.
-#[derive(Debug)]
-struct Aside {
-    client: Box<Client>,
-    report: Report,
-    course: Course,
-    hop: Hop,
-}
-
-impl Asked {
-    /// The connection to the next hop.
-    pub fn hop(&mut self) -> &mut Conn {
-        &mut self.aside.hop.conn
-    }
-
-    /// Since when it waits for an answer.
-    pub fn since(&self) -> Instant {
-        let done = self.aside.course.request_done;
-        done.unwrap_or_else(Instant::now)
-    }
-
-    /// When somebody is to look whether there is still a point in waiting.
-    pub fn until(&self) -> Instant {
-        self.aside.hop.until()
-    }
-}
-
-/// Whether a session may take its next request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Turns {
-    /// At once.
-    GoOn,
-    /// After those who wait: it has been served for a while.
-    MakeWay,
-}
-
-/// The worker that serves a session, as far as the session is concerned.
-pub trait Worker {
-    /// A further exchange would begin.
-    fn another_exchange(&self) -> Turns;
-
-    /// What `client` sends from now on is waited for elsewhere (in the middle of a body, by a tunnel):
-    /// nobody else is to be told of it.
-    fn takes_over(&self, client: &Client);
-
-    /// The same for what a next hop sends.
-    fn takes_over_hop(&self, conn: &mut Conn);
-
-    /// From here on the exchange at hand may wait for its peers: others who wait need another worker.
-    fn may_block(&self);
-
-    /// A connection is about to be made, which takes a moment or very long.
-    fn dials(&self);
-
-    /// Whether the exchange at hand may wait for its next hop without this worker; it has waited since
-    /// `since`, which says which exchange of the session it is, too.
-    fn may_set_aside(&self, since: Instant) -> bool;
-}
+use super::worker::{Turns, Worker};
 
 /// Empty lines between two requests that are overlooked; more begin a request that is refused.
 const EMPTY_LINES: u32 = 2;

@@ -7,7 +7,9 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use super::session::{self, Outcome, Turns, Worker};
+use super::outcome::Outcome;
+use super::session;
+use super::worker::{Turns, Worker};
 use super::{Arrival, Client, Context, Scratch};
 use crate::config;
 use crate::net::conn::Conn;

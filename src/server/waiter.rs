@@ -31,7 +31,8 @@ use crate::net::conn::{Conn, Watched};
 use crate::net::seldom::Seldom;
 use crate::net::socket::{self, Received, Wait};
 use crate::protocol::answer::Refusal;
-use crate::relay::session::{self, Asked, Outcome};
+use crate::relay::outcome::{Asked, Outcome};
+use crate::relay::session;
 use crate::relay::{Client, Context};
 use crate::stop::Stage;
 

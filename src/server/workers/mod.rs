@@ -36,7 +36,9 @@ use crate::net::seldom::Seldom;
 use crate::net::threads;
 use crate::protocol::answer::Refusal;
 use crate::protocol::persistence::CloseReason;
-use crate::relay::session::{self, Asked, Outcome, Turns, Worker};
+use crate::relay::outcome::{Asked, Outcome};
+use crate::relay::session;
+use crate::relay::worker::{Turns, Worker};
 use crate::relay::{Client, Context, Scratch};
 use crate::stop::{Alarm, Woken};
 

@@ -1,0 +1,68 @@
+//! What a session leaves: the connection, or an exchange that waits for its next hop.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::net::conn::Conn;
+use crate::protocol::head::RequestHead;
+use crate::protocol::persistence::CloseReason;
+
+use super::client::Client;
+use super::exchange::Course;
+use super::hop::Hop;
+use super::report::Report;
+use super::snapshot::Snapshot;
+
+/// What is to become of a connection.
+#[derive(Debug)]
+pub enum Outcome {
+    /// Idle, or its next head is incomplete: to the waiter.
+    Park(Box<Client>),
+    /// Its next request is here already, but it is the turn of others: to the end of the queue.
+    Yield(Box<Client>),
+    /// Answered for the last time; what the client still sends must be read away for a moment, or a
+    /// reset would destroy the answer on its way.
+    Linger(Box<Client>),
+    /// Closed.
+    Closed(CloseReason),
+    /// Handed to the threads of a tunnel.
+    Tunneled,
+    /// In the middle of an exchange: to the waiter until its next hop says something, then
+    /// [`super::session::go_on`].
+    Asked(Box<Asked>),
+}
+
+/// An exchange whose next hop has the request, and has not said anything yet.
+#[derive(Debug)]
+pub struct Asked {
+    pub(super) snapshot: Arc<Snapshot>,
+    pub(super) head: RequestHead,
+    pub(super) aside: Box<Aside>,
+}
+
+/// What is left of a turn whose next hop has not answered yet.
+#[derive(Debug)]
+pub(super) struct Aside {
+    pub(super) client: Box<Client>,
+    pub(super) report: Report,
+    pub(super) course: Course,
+    pub(super) hop: Hop,
+}
+
+impl Asked {
+    /// The connection to the next hop.
+    pub fn hop(&mut self) -> &mut Conn {
+        &mut self.aside.hop.conn
+    }
+
+    /// Since when it waits for an answer.
+    pub fn since(&self) -> Instant {
+        let done = self.aside.course.request_done;
+        done.unwrap_or_else(Instant::now)
+    }
+
+    /// When somebody is to look whether there is still a point in waiting.
+    pub fn until(&self) -> Instant {
+        self.aside.hop.until()
+    }
+}

@@ -1,0 +1,39 @@
+//! What a session asks of the worker that serves it.
+
+use std::time::Instant;
+
+use crate::net::conn::Conn;
+
+use super::client::Client;
+
+/// Whether a session may take its next request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Turns {
+    /// At once.
+    GoOn,
+    /// After those who wait: it has been served for a while.
+    MakeWay,
+}
+
+/// The worker that serves a session, as far as the session is concerned.
+pub trait Worker {
+    /// A further exchange would begin.
+    fn another_exchange(&self) -> Turns;
+
+    /// What `client` sends from now on is waited for elsewhere (in the middle of a body, by a tunnel):
+    /// nobody else is to be told of it.
+    fn takes_over(&self, client: &Client);
+
+    /// The same for what a next hop sends.
+    fn takes_over_hop(&self, conn: &mut Conn);
+
+    /// From here on the exchange at hand may wait for its peers: others who wait need another worker.
+    fn may_block(&self);
+
+    /// A connection is about to be made, which takes a moment or very long.
+    fn dials(&self);
+
+    /// Whether the exchange at hand may wait for its next hop without this worker; it has waited since
+    /// `since`, which says which exchange of the session it is, too.
+    fn may_set_aside(&self, since: Instant) -> bool;
+}
