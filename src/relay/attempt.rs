@@ -19,7 +19,7 @@ use crate::protocol::rewrite::{self, KeepAlive, ResponseRewrite, SentFraming};
 
 use super::exchange::Exchange;
 use super::failed::Failed;
-use super::hop::{Hop, Waiting, look_at};
+use super::hop::{Hop, ResponseWait, look_at};
 
 /// How long a body is held back for a `100 Continue` that does not come (RFC 9110 §10.1.1 leaves the
 /// time open; a client waits about as long before it sends unasked).
@@ -38,7 +38,7 @@ enum Came {
 }
 
 impl Exchange<'_> {
-    /// Sends the request whose head is in `self.out`, and what follows, if that was not done yet; returns
+    /// Sends the request whose head is in `scratch.out`, and what follows, if that was not done yet; returns
     /// the final response's head (or that of a 101) and the framing of its body. `limit` is the longest
     /// wait for it once the request is complete. `None`: it is to be waited for without a worker.
     ///
@@ -68,7 +68,7 @@ impl Exchange<'_> {
         } else {
             self.course.upload.resume();
             self.send_head(hop)?;
-            Waiting::default()
+            ResponseWait::default()
         };
         let answer = self.await_answer(hop, &mut waiting, limit);
         hop.waiting = Some(waiting);
@@ -78,11 +78,11 @@ impl Exchange<'_> {
     fn await_answer(
         &mut self,
         hop: &mut Hop,
-        waiting: &mut Waiting,
+        waiting: &mut ResponseWait,
         limit: Duration,
     ) -> Result<Option<ResponseHead>, Failed> {
         // Not anew whenever the next hop says a byte: that would be no progress of the body.
-        let mut progress = waiting.asked.unwrap_or_else(Instant::now);
+        let mut progress = waiting.sent_at.unwrap_or_else(Instant::now);
         loop {
             if self.course.upload.is_open() {
                 self.send_body(hop, &mut progress)?;
@@ -91,7 +91,7 @@ impl Exchange<'_> {
                 }
             }
             if !self.course.upload.is_open() {
-                waiting.asked.get_or_insert(progress);
+                waiting.sent_at.get_or_insert(progress);
                 self.course.request_done.get_or_insert(progress);
             }
             let head = match self.next_head(hop, waiting, limit)? {
@@ -113,7 +113,7 @@ impl Exchange<'_> {
                 100 | 102..=199 => self.pass_interim(&head, waiting)?,
                 _ => return Ok(Some(head)),
             }
-            self.scratch_response = head.into_memory();
+            self.scratch.response = head.into_memory();
         }
     }
 
@@ -132,7 +132,7 @@ impl Exchange<'_> {
     fn send_head(&mut self, hop: &mut Hop) -> Result<(), Failed> {
         let before = hop.conn.sent();
         let mut parts = [
-            IoSlice::new(&self.out),
+            IoSlice::new(&self.scratch.out),
             IoSlice::new(self.course.upload.kept()),
         ];
         let stop = &self.ctx.stop;
@@ -296,7 +296,7 @@ impl Exchange<'_> {
     fn next_head(
         &mut self,
         hop: &mut Hop,
-        waiting: &mut Waiting,
+        waiting: &mut ResponseWait,
         limit: Duration,
     ) -> Result<Came, Failed> {
         let limits = self.snapshot.head_limits();
@@ -307,7 +307,7 @@ impl Exchange<'_> {
                 .get_or_insert_with(HeadScanner::for_response);
             let end = scanner.scan(hop.conn.unread(), limits);
             if let Some(length) = end.map_err(|error| malformed(error, &hop.conn))? {
-                let mut memory = std::mem::take(&mut self.scratch_response);
+                let mut memory = std::mem::take(&mut self.scratch.response);
                 hop.conn.take_into(length, &mut memory.bytes);
                 let head = ResponseHead::scanned(memory, scanner);
                 waiting.scanner = None;
@@ -320,11 +320,11 @@ impl Exchange<'_> {
                 waiting.looked = None;
                 self.look_around(hop, waiting, limit)?;
             }
-            let was_aside = waiting.aside.take().is_some();
-            let wait = if was_aside || self.course.upload.is_open() {
+            let was_suspended = waiting.suspended_until.take().is_some();
+            let wait = if was_suspended || self.course.upload.is_open() {
                 Wait::No
-            } else if hop.conn.unread().is_empty() && self.may_set_aside() {
-                waiting.aside = Some(self.look_again(hop, waiting, limit));
+            } else if hop.conn.unread().is_empty() && self.may_suspend() {
+                waiting.suspended_until = Some(self.look_again(hop, waiting, limit));
                 return Ok(Came::Nothing);
             } else {
                 self.worker.may_block();
@@ -336,7 +336,7 @@ impl Exchange<'_> {
             match hop.conn.receive(wait) {
                 Ok(Received::Bytes(_)) => drips = true,
                 Ok(Received::End) => return Err(Failed::no_response(HopFailure::Closed)),
-                Ok(Received::Nothing) if wait == Wait::No && !was_aside => {
+                Ok(Received::Nothing) if wait == Wait::No && !was_suspended => {
                     return Ok(Came::BodyIsDue);
                 }
                 Ok(Received::Nothing) => self.look_around(hop, waiting, limit)?,
@@ -345,29 +345,29 @@ impl Exchange<'_> {
         }
     }
 
-    fn may_set_aside(&self) -> bool {
+    fn may_suspend(&self) -> bool {
         let since = self.course.request_done.unwrap_or_else(Instant::now);
-        self.worker.may_set_aside(since)
+        self.worker.may_suspend(since)
     }
 
     /// How much longer the response may take.
-    fn time_left(&self, waiting: &Waiting, limit: Duration) -> Duration {
+    fn time_left(&self, waiting: &ResponseWait, limit: Duration) -> Duration {
         self.last_moment(waiting, limit).map_or(limit, |until| {
             until.saturating_duration_since(Instant::now())
         })
     }
 
     /// When the response must have come.
-    fn last_moment(&self, waiting: &Waiting, limit: Duration) -> Option<Instant> {
-        let attempt = waiting.asked.map(|asked| asked + limit);
+    fn last_moment(&self, waiting: &ResponseWait, limit: Duration) -> Option<Instant> {
+        let attempt = waiting.sent_at.map(|sent_at| sent_at + limit);
         [attempt, self.deadline()].into_iter().flatten().min()
     }
 
     /// When to look around at the latest.
-    fn look_again(&self, hop: &Hop, waiting: &Waiting, limit: Duration) -> Instant {
+    fn look_again(&self, hop: &Hop, waiting: &ResponseWait, limit: Duration) -> Instant {
         let now = Instant::now();
-        let look = match (&hop.lease, waiting.asked) {
-            (Some(lease), Some(asked)) => self.next_look(lease, asked, now),
+        let look = match (&hop.lease, waiting.sent_at) {
+            (Some(lease), Some(sent_at)) => self.next_look(lease, sent_at, now),
             (None, _) | (_, None) => now + TICK,
         };
         let last = self.last_moment(waiting, limit).unwrap_or(now + limit);
@@ -375,7 +375,12 @@ impl Exchange<'_> {
     }
 
     /// Nothing came for a while: is there still a point in waiting?
-    fn look_around(&self, hop: &Hop, waiting: &Waiting, limit: Duration) -> Result<(), Failed> {
+    fn look_around(
+        &self,
+        hop: &Hop,
+        waiting: &ResponseWait,
+        limit: Duration,
+    ) -> Result<(), Failed> {
         self.check_stage()?;
         if self.client_is_gone() {
             return Err(Failed::Closed(CloseReason::ClientGone));
@@ -387,14 +392,18 @@ impl Exchange<'_> {
         if self.time_left(waiting, limit).is_zero() {
             return Err(Failed::no_response(HopFailure::ResponseTimeout));
         }
-        match waiting.asked {
-            Some(asked) => self.weigh_silence(hop.lease.as_ref(), asked),
+        match waiting.sent_at {
+            Some(sent_at) => self.weigh_silence(hop.lease.as_ref(), sent_at),
             None => Ok(()),
         }
     }
 
     /// Passes a 1xx on (RFC 9110 §15.2), except to an HTTP/1.0 client, which does not know them.
-    fn pass_interim(&mut self, head: &ResponseHead, waiting: &mut Waiting) -> Result<(), Failed> {
+    fn pass_interim(
+        &mut self,
+        head: &ResponseHead,
+        waiting: &mut ResponseWait,
+    ) -> Result<(), Failed> {
         waiting.interim += 1;
         if waiting.interim > MOST_INTERIM {
             return Err(Failed::no_response(HopFailure::TooManyInterim));

@@ -81,6 +81,15 @@ impl Client {
         }
     }
 
+    /// What the connection received for messages so far, and what it sent.
+    pub(super) fn totals(&self) -> (u64, u64) {
+        let unread = self.conn.unread().len() as u64;
+        (
+            self.conn.received().saturating_sub(unread),
+            self.conn.sent(),
+        )
+    }
+
     /// When the waiter must give up on what it waits for, counted from `now`.
     pub fn deadline(&self, snapshot: &Snapshot, now: Instant) -> Instant {
         let limits = &snapshot.config.limits;

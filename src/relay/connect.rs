@@ -4,7 +4,6 @@
 //! nothing but another try. Once the answer is 2xx, both connections, with whatever came early on
 //! either, become a tunnel, and the worker is free.
 
-use std::io::IoSlice;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -12,9 +11,8 @@ use parking_lot::Mutex;
 
 use crate::balance::state::is_gateway_error;
 use crate::net::seldom::Seldom;
-use crate::net::socket::Wait;
 use crate::net::tunnel::{OnEnd, Side};
-use crate::protocol::answer::{self, AnswerContext, BodyWanted, HopFailure, Refusal};
+use crate::protocol::answer::{self, HopFailure, Refusal};
 use crate::protocol::framing::Framing;
 use crate::protocol::head::ResponseHead;
 use crate::protocol::persistence::{CloseReason, Persistence};
@@ -27,10 +25,10 @@ use super::exchange::{Done, Exchange, TunnelAnswer};
 use super::failed::Failed;
 use super::hop::{Hop, HopOrigin};
 use super::next_hop::Reuse;
-use super::outcome::Outcome;
+use super::outcome::{Outcome, last_answer};
 use super::report::{Report, RouteTaken, TunnelMeter};
 use super::snapshot::Snapshot;
-use super::upstreams::Start;
+use super::upstreams::AttemptStart;
 
 /// The longest wait for an upstream's answer to CONNECT, whatever `limits.response_timeout_secs` says.
 const MOST_PATIENCE: Duration = Duration::from_secs(60);
@@ -45,7 +43,7 @@ impl Exchange<'_> {
     /// See [`Failed`].
     pub fn connect(&mut self) -> Result<Done, Failed> {
         self.course.request_done.get_or_insert_with(Instant::now);
-        match self.snapshot.config.rules.route(self.authority.host()) {
+        match self.course.destination.route {
             Route::Direct => self.connect_directly(),
             Route::ViaUpstream => {
                 let done = self.over_upstreams(&mut Self::connect_via);
@@ -61,15 +59,17 @@ impl Exchange<'_> {
         }
     }
 
-    fn connect_via(&mut self, start: Start) -> Result<Done, Failed> {
+    fn connect_via(&mut self, start: AttemptStart) -> Result<Done, Failed> {
         let mut hop = match start {
-            Start::Picked(lease) => self.dial_upstream(lease, Instant::now(), Reuse::Never)?,
-            Start::Asked(hop) => hop,
+            AttemptStart::Picked(lease) => {
+                self.dial_upstream(lease, Instant::now(), Reuse::Never)?
+            }
+            AttemptStart::Resumed(hop) => hop,
         };
         loop {
             let (head, framing) = match self.ask_for_tunnel(&mut hop) {
                 Ok(Some(answer)) => answer,
-                Ok(None) => return Ok(Done::Asked(hop)),
+                Ok(None) => return Ok(Done::Suspended(hop)),
                 Err(failed) => {
                     hop = self.after_failure(hop, failed)?;
                     continue;
@@ -77,7 +77,7 @@ impl Exchange<'_> {
             };
             let answer = TunnelAnswer { hop, head, framing };
             if is_success(answer.head.status()) {
-                self.scratch_response = answer.head.into_memory();
+                self.scratch.response = answer.head.into_memory();
                 return Ok(self.opened(answer.hop));
             }
             let refused = &mut self.course.refused;
@@ -111,15 +111,21 @@ impl Exchange<'_> {
 
     /// Sends CONNECT and reads the answer's head, as [`Exchange::ask`].
     fn ask_for_tunnel(&mut self, hop: &mut Hop) -> Result<Option<(ResponseHead, Framing)>, Failed> {
-        if !hop.is_asked() {
-            let mut out = std::mem::take(&mut self.out);
+        if !hop.has_request() {
+            let mut out = std::mem::take(&mut self.scratch.out);
             out.clear();
             let credentials = hop
                 .lease
                 .as_ref()
                 .and_then(|lease| lease.upstream().spec.credentials.as_ref());
-            rewrite::connect(self.head, self.authority, credentials, self.via(), &mut out);
-            self.out = out;
+            rewrite::connect(
+                self.head,
+                self.authority(),
+                credentials,
+                self.via(),
+                &mut out,
+            );
+            self.scratch.out = out;
         }
         let limit = self.snapshot.config.limits.response_timeout;
         let answer = self.ask(hop, limit.min(MOST_PATIENCE));
@@ -183,10 +189,9 @@ pub(super) fn start_tunnel(
 ) -> Outcome {
     let threads = ctx.long_threads.take_for_tunnel(client.address.ip());
     let Some((threads, share)) = threads else {
-        return no_thread(ctx, client, report);
+        return Outcome::refused(ctx, client, report, &Refusal::ThreadLimit);
     };
-    let received = client.conn.received() - client.conn.unread().len() as u64;
-    let sent = client.conn.sent();
+    let (received, sent) = client.totals();
     let Client { conn, permits, .. } = *client;
     hop.count_bytes();
     let Hop {
@@ -227,42 +232,13 @@ pub(super) fn start_tunnel(
             if let Some(more) = NO_THREAD.says() {
                 log::warn!("no thread for a tunnel: {}{more}", failed.error);
             }
-            let answer = thread_limit(ctx);
+            let answer = last_answer(ctx, &Refusal::ThreadLimit);
             failed.answer(&answer);
             if let Some(mut report) = report.lock().take() {
-                refused_for_threads(&mut report);
+                report.refused(&Refusal::ThreadLimit);
                 report.finish(ctx, (received, sent + answer.len() as u64));
             }
-            Outcome::Closed(CloseReason::ConnectRefused)
+            Outcome::Closed
         }
     }
-}
-
-/// The budget for tunnels is used up.
-fn no_thread(ctx: &Context, mut client: Box<Client>, mut report: Report) -> Outcome {
-    let answer = thread_limit(ctx);
-    if let Err(error) = client.conn.send(&[IoSlice::new(&answer)], Wait::No) {
-        log::debug!("the client left before its refusal: {error}");
-    }
-    client.conn.finish_sending();
-    refused_for_threads(&mut report);
-    report.finish(ctx, (client.conn.received(), client.conn.sent()));
-    Outcome::Linger(client)
-}
-
-fn refused_for_threads(report: &mut Report) {
-    report.cause = Some(Refusal::ThreadLimit.label());
-    report.status = Some(Refusal::ThreadLimit.status());
-}
-
-fn thread_limit(ctx: &Context) -> Vec<u8> {
-    let context = AnswerContext {
-        body: BodyWanted::Yes,
-        persistence: Persistence::Close(CloseReason::ConnectRefused),
-        next_hop: None,
-        server: ctx.via.pseudonym(),
-    };
-    let mut out = Vec::new();
-    answer::write(&Refusal::ThreadLimit, &context, &mut out);
-    out
 }

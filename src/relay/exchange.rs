@@ -10,13 +10,13 @@ use std::time::{Duration, Instant};
 use crate::balance::failover::AttemptError;
 use crate::balance::pool::Tried;
 use crate::net::conn::SendError;
-use crate::net::memory::Memory;
 use crate::net::socket::{self, HalfClose, Wait};
 use crate::protocol::framing::Framing;
-use crate::protocol::head::{HeadMemory, RequestHead, ResponseHead};
+use crate::protocol::head::{RequestHead, ResponseHead};
 use crate::protocol::persistence::{self, CloseReason, Persistence};
 use crate::protocol::rewrite::{self, Via};
-use crate::protocol::target::Authority;
+use crate::protocol::target::{Authority, RequestTarget};
+use crate::route::{Route, Rules};
 use crate::stop::Stage;
 
 use super::client::Client;
@@ -24,6 +24,7 @@ use super::context::Context;
 use super::failed::Failed;
 use super::hop::{Hop, look_at};
 use super::report::Report;
+use super::scratch::Scratch;
 use super::snapshot::Snapshot;
 use super::upload::Upload;
 use super::worker::Worker;
@@ -39,19 +40,13 @@ pub struct Exchange<'a> {
     pub(super) ctx: &'a Context,
     pub(super) snapshot: &'a Snapshot,
     pub(super) worker: &'a dyn Worker,
+    pub(super) scratch: &'a mut Scratch,
     pub(super) client: &'a mut Client,
     pub(super) head: &'a RequestHead,
-    pub(super) authority: &'a Authority,
     pub(super) course: Course,
-    /// The next hop that has the request already, and may have answered.
-    pub(super) asked: Option<Hop>,
+    /// The next hop of an exchange that was suspended: it has the request, and may have answered.
+    pub(super) resumed: Option<Hop>,
     pub(super) report: &'a mut Report,
-    /// What is about to be sent.
-    pub(super) out: Vec<u8>,
-    /// Memory for the next response head.
-    pub(super) scratch_response: HeadMemory,
-    /// Memory for what the next hop sends.
-    pub(super) from_hop: Memory,
     /// How the client's connection ends if the response breaks off.
     pub(super) client_end: ClientEnd,
     pub(super) flow: Flow,
@@ -60,6 +55,7 @@ pub struct Exchange<'a> {
 /// What an exchange has come to: all of it that outlives the worker at hand while it waits for an answer.
 #[derive(Debug)]
 pub(super) struct Course {
+    pub(super) destination: Destination,
     pub(super) upload: Upload,
     pub(super) persistence: Persistence,
     pub(super) upgrade: Option<Vec<u8>>,
@@ -85,6 +81,31 @@ pub(super) struct Course {
     pub(super) refused: Option<Box<TunnelAnswer>>,
 }
 
+/// Where a request leads: its target, parsed once, and the way there.
+#[derive(Debug)]
+pub(super) struct Destination {
+    pub(super) authority: Authority,
+    /// So many bytes at the end of the request's target are its path and query.
+    path_length: usize,
+    pub(super) route: Route,
+}
+
+impl Destination {
+    pub(super) fn of(target: RequestTarget<'_>, rules: &Rules) -> Self {
+        let (authority, path_length) = match target {
+            RequestTarget::Absolute(absolute) => {
+                (absolute.authority, absolute.path_and_query.len())
+            }
+            RequestTarget::Authority(authority) => (authority, 0),
+        };
+        Self {
+            route: rules.route(authority.host()),
+            authority,
+            path_length,
+        }
+    }
+}
+
 impl Course {
     /// Whether no upstream in service was there to be tried.
     pub(super) fn had_only_trials(&self) -> bool {
@@ -92,8 +113,9 @@ impl Course {
     }
 
     /// That of an exchange that begins.
-    pub(super) fn new(upload: Upload, head: &RequestHead) -> Self {
+    pub(super) fn new(upload: Upload, head: &RequestHead, destination: Destination) -> Self {
         Self {
+            destination,
             upload,
             persistence: persistence::of_request(head),
             upgrade: rewrite::requested_upgrade(head),
@@ -114,7 +136,7 @@ impl Course {
 impl std::fmt::Debug for Exchange<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Exchange")
-            .field("authority", &self.authority)
+            .field("destination", &self.course.destination)
             .field("report", &self.report)
             .finish_non_exhaustive()
     }
@@ -185,8 +207,8 @@ pub(super) struct TunnelAnswer {
 pub enum Done {
     /// With a response; whether the client's connection goes on.
     Answered(Persistence),
-    /// Not yet: this next hop was asked, and its answer is to be waited for without a worker.
-    Asked(Hop),
+    /// Not yet: the answer of this next hop is to be waited for without a worker.
+    Suspended(Hop),
     /// With a tunnel to this next hop; `first` goes to the client before anything else.
     Switched {
         /// The other end.
@@ -196,7 +218,7 @@ pub enum Done {
     },
 }
 
-impl Exchange<'_> {
+impl<'a> Exchange<'a> {
     /// When the response must have begun, all attempts together (`limits.request_timeout_secs`).
     pub(super) fn deadline(&self) -> Option<Instant> {
         let timeout = self.snapshot.config.limits.request_timeout?;
@@ -204,8 +226,20 @@ impl Exchange<'_> {
     }
 
     pub(super) fn target_hash(&self) -> u64 {
-        let hash = || self.ctx.target_hasher.hash_one(self.authority);
+        let hash = || self.ctx.target_hasher.hash_one(self.authority());
         *self.course.target_hash.get_or_init(hash)
+    }
+
+    /// Where the request leads.
+    pub(super) fn authority(&self) -> &Authority {
+        &self.course.destination.authority
+    }
+
+    /// The rest of its target, as received: may be empty or begin with `?`.
+    pub(super) fn path_and_query(&self) -> &'a [u8] {
+        let (head, length) = (self.head, self.course.destination.path_length);
+        let at = head.target().len().saturating_sub(length);
+        head.target().get(at..).unwrap_or_default()
     }
 
     /// Whether there is a point in going on. Also to be asked while bytes flow: peers that are never slow

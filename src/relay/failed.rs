@@ -1,8 +1,26 @@
-//! Why an attempt, or the exchange with it, brought no response.
+//! Why there is no request, and why an attempt, or the exchange with it, brought no response.
 
 use crate::balance::failover::AttemptError;
 use crate::protocol::answer::{HopFailure, Refusal};
+use crate::protocol::head::HeadError;
 use crate::protocol::persistence::CloseReason;
+
+/// Why a connection has brought no request.
+#[derive(Debug)]
+pub enum NoRequest {
+    /// The rest is still to come.
+    Incomplete,
+    /// The connection ended before.
+    Ended,
+    /// What came is none, or not from where it may come.
+    Refused(Refusal),
+}
+
+impl From<HeadError> for NoRequest {
+    fn from(error: HeadError) -> Self {
+        Self::Refused(error.into())
+    }
+}
 
 /// Why an attempt brought no response.
 #[derive(Debug)]

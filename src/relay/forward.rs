@@ -7,7 +7,6 @@ use crate::net::idle_pool::Leftover;
 use crate::protocol::answer::{HopFailure, Refusal};
 use crate::protocol::credentials::Credentials;
 use crate::protocol::rewrite::{self, Form, HopConnection, MaxForwards, RequestRewrite};
-use crate::protocol::target::AbsoluteForm;
 use crate::route::Route;
 
 use super::client::BoundTo;
@@ -17,22 +16,20 @@ use super::hop::{Hop, HopOrigin};
 use super::next_hop::Reuse;
 use super::report::RouteTaken;
 use super::reuse;
-use super::upstreams::Start;
+use super::upstreams::AttemptStart;
 
 impl Exchange<'_> {
     /// Relays an absolute-form request.
     ///
     /// # Errors
     /// See [`Failed`]; nothing of a final response was sent unless the error says so.
-    pub fn relay(&mut self, target: &AbsoluteForm<'_>) -> Result<Done, Failed> {
-        if self.asked.is_none() {
+    pub(super) fn relay(&mut self) -> Result<Done, Failed> {
+        if self.resumed.is_none() {
             self.take_in_body()?;
         }
-        match self.snapshot.config.rules.route(self.authority.host()) {
-            Route::Direct => self.relay_directly(target),
-            Route::ViaUpstream => {
-                self.over_upstreams(&mut |exchange, start| exchange.relay_via(target, start))
-            }
+        match self.course.destination.route {
+            Route::Direct => self.relay_directly(),
+            Route::ViaUpstream => self.over_upstreams(&mut Self::relay_via),
         }
     }
 
@@ -54,22 +51,22 @@ impl Exchange<'_> {
         Ok(())
     }
 
-    fn relay_via(&mut self, target: &AbsoluteForm<'_>, start: Start) -> Result<Done, Failed> {
+    fn relay_via(&mut self, start: AttemptStart) -> Result<Done, Failed> {
         let mut hop = match start {
-            Start::Picked(lease) => {
+            AttemptStart::Picked(lease) => {
                 let begun = match self.course.request_done {
                     Some(done) if self.report.attempts == 1 => done,
                     Some(_) | None => Instant::now(),
                 };
                 self.connect_upstream(lease, begun)?
             }
-            Start::Asked(hop) => hop,
+            AttemptStart::Resumed(hop) => hop,
         };
         let begun = hop.begun;
         loop {
-            if let (false, Some(lease)) = (hop.is_asked(), &hop.lease) {
+            if let (false, Some(lease)) = (hop.has_request(), &hop.lease) {
                 let credentials = lease.upstream().spec.credentials.as_ref();
-                self.write_request(target, Form::Absolute, credentials);
+                self.write_request(Form::Absolute, credentials);
             }
             let (failed, lease, origin) = match self.converse(hop) {
                 Ok(done) => return Ok(done),
@@ -94,14 +91,14 @@ impl Exchange<'_> {
         }
     }
 
-    fn relay_directly(&mut self, target: &AbsoluteForm<'_>) -> Result<Done, Failed> {
-        let begun = match self.asked.take() {
-            Some(hop) => return self.converse_directly(hop, target),
+    fn relay_directly(&mut self) -> Result<Done, Failed> {
+        let begun = match self.resumed.take() {
+            Some(hop) => return self.converse_directly(hop),
             None => Instant::now(),
         };
         self.report.route = RouteTaken::Direct;
         self.report.attempts += 1;
-        let to = BoundTo::Origin(target.authority.clone());
+        let to = BoundTo::Origin(self.authority().clone());
         let bound = self.take_bound(&to, None).filter(|bound| {
             // It was dialed for another request, and maybe under other rules.
             let there = bound.conn.stream().peer_addr();
@@ -111,17 +108,13 @@ impl Exchange<'_> {
             Some(bound) => (bound.conn, HopOrigin::Reused(Leftover::Nothing)),
             None => (self.dial_origin()?, HopOrigin::Fresh),
         };
-        self.converse_directly(Hop::new(conn, None, begun, origin), target)
+        self.converse_directly(Hop::new(conn, None, begun, origin))
     }
 
-    fn converse_directly(
-        &mut self,
-        mut hop: Hop,
-        target: &AbsoluteForm<'_>,
-    ) -> Result<Done, Failed> {
+    fn converse_directly(&mut self, mut hop: Hop) -> Result<Done, Failed> {
         loop {
-            if !hop.is_asked() {
-                self.write_request(target, Form::Origin, None);
+            if !hop.has_request() {
+                self.write_request(Form::Origin, None);
             }
             let begun = hop.begun;
             let (failed, _, origin) = match self.converse(hop) {
@@ -141,7 +134,7 @@ impl Exchange<'_> {
         }
     }
 
-    /// Sends the request in `self.out` over `hop` and passes the answer on. With an error come the
+    /// Sends the request in `scratch.out` over `hop` and passes the answer on. With an error come the
     /// lease and where the connection was from.
     fn converse(&mut self, mut hop: Hop) -> Result<Done, (Failed, Option<Lease>, HopOrigin)> {
         let limit = self.snapshot.config.limits.response_timeout;
@@ -153,7 +146,7 @@ impl Exchange<'_> {
                 return Err((failed, hop.lease, origin));
             }
             Ok(Some(answer)) => answer,
-            Ok(None) => return Ok(Done::Asked(hop)),
+            Ok(None) => return Ok(Done::Suspended(hop)),
             Err(failed) => {
                 hop.count_bytes();
                 return Err((failed, hop.lease, origin));
@@ -167,17 +160,13 @@ impl Exchange<'_> {
             .map_err(|(failed, lease)| (failed, lease, origin))
     }
 
-    fn write_request(
-        &mut self,
-        target: &AbsoluteForm<'_>,
-        form: Form,
-        credentials: Option<&Credentials>,
-    ) {
-        let mut out = std::mem::take(&mut self.out);
+    fn write_request(&mut self, form: Form, credentials: Option<&Credentials>) {
+        let mut out = std::mem::take(&mut self.scratch.out);
         out.clear();
         let how = RequestRewrite {
             form,
-            target,
+            authority: self.authority(),
+            path_and_query: self.path_and_query(),
             framing: self.course.upload.framing(),
             credentials,
             via: self.via(),
@@ -189,6 +178,6 @@ impl Exchange<'_> {
             connection: HopConnection::KeepAlive,
         };
         rewrite::request(self.head, &how, &mut out);
-        self.out = out;
+        self.scratch.out = out;
     }
 }

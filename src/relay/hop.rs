@@ -24,7 +24,7 @@ pub struct Hop {
     /// Bytes sent and received that the upstream's vitals know of.
     counted: (u64, u64),
     /// Since it was asked.
-    pub(super) waiting: Option<Waiting>,
+    pub(super) waiting: Option<ResponseWait>,
 }
 
 impl Hop {
@@ -41,14 +41,17 @@ impl Hop {
         }
     }
 
-    /// When somebody is to look whether there is still a point in waiting for its answer.
+    /// When to look whether there is still a point in waiting for its answer.
     pub(super) fn until(&self) -> Instant {
-        let aside = self.waiting.as_ref().and_then(|waiting| waiting.aside);
-        aside.unwrap_or_else(Instant::now)
+        let until = self
+            .waiting
+            .as_ref()
+            .and_then(|waiting| waiting.suspended_until);
+        until.unwrap_or_else(Instant::now)
     }
 
     /// Whether it has the request, or what there is of it yet.
-    pub(super) fn is_asked(&self) -> bool {
+    pub(super) fn has_request(&self) -> bool {
         self.waiting.is_some()
     }
 
@@ -74,15 +77,15 @@ pub enum HopOrigin {
 
 /// What has been seen while waiting for a response.
 #[derive(Debug, Default)]
-pub(super) struct Waiting {
+pub(super) struct ResponseWait {
     pub(super) scanner: Option<HeadScanner>,
-    /// Since when the request is complete.
-    pub(super) asked: Option<Instant>,
+    /// When all of the request was sent.
+    pub(super) sent_at: Option<Instant>,
     pub(super) interim: u32,
     /// When something other than the next hop was last looked at while that dripped.
     pub(super) looked: Option<Instant>,
-    /// It was set aside until then, and nobody has read since.
-    pub(super) aside: Option<Instant>,
+    /// It was suspended until then, and nothing was read since.
+    pub(super) suspended_until: Option<Instant>,
 }
 
 pub(super) fn look_at(stage: Stage) -> LookAround {

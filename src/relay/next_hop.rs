@@ -183,7 +183,7 @@ impl<'a> Exchange<'a> {
         let Contender { lease, begun, .. } = winner.goal;
         self.report.goes_to(&lease);
         report::count_connection(&lease);
-        conn.borrow_memory(&mut self.from_hop);
+        conn.borrow_memory(&mut self.scratch.from_hop);
         Hop::new(conn, Some(lease), begun, HopOrigin::Fresh)
     }
 
@@ -258,7 +258,7 @@ impl<'a> Exchange<'a> {
         let (begun, deadline) = (Instant::now(), self.connect_deadline());
         let dial = || {
             let origin = Origin {
-                authority: self.authority,
+                authority: self.authority(),
                 allows: &|address| self.may_reach(address),
             };
             let names = self.ctx.origin_names.asked_by(self.client.address.ip());

@@ -1,13 +1,17 @@
 //! What a session leaves: the connection, or an exchange that waits for its next hop.
 
+use std::io::IoSlice;
 use std::sync::Arc;
 use std::time::Instant;
 
 use crate::net::conn::Conn;
+use crate::net::socket::Wait;
+use crate::protocol::answer::{self, AnswerContext, BodyWanted, Refusal};
 use crate::protocol::head::RequestHead;
-use crate::protocol::persistence::CloseReason;
+use crate::protocol::persistence::{CloseReason, Persistence};
 
 use super::client::Client;
+use super::context::Context;
 use super::exchange::Course;
 use super::hop::Hop;
 use super::report::Report;
@@ -24,45 +28,79 @@ pub enum Outcome {
     /// reset would destroy the answer on its way.
     Linger(Box<Client>),
     /// Closed.
-    Closed(CloseReason),
+    Closed,
     /// Handed to the threads of a tunnel.
     Tunneled,
     /// In the middle of an exchange: to the waiter until its next hop says something, then
-    /// [`super::session::go_on`].
-    Asked(Box<Asked>),
+    /// [`super::session::resume`].
+    Suspended(Box<Suspended>),
+}
+
+impl Outcome {
+    /// That of a connection which ends with `refusal`: in the place of a tunnel, or when there was no request.
+    pub(super) fn refused(
+        ctx: &Context,
+        mut client: Box<Client>,
+        mut report: Report,
+        refusal: &Refusal,
+    ) -> Self {
+        let out = last_answer(ctx, refusal);
+        report.refused(refusal);
+        // What is not taken at once is not worth a thread's time.
+        if let Err(error) = client.conn.send(&[IoSlice::new(&out)], Wait::No) {
+            log::debug!("the client left before its refusal: {error}");
+        }
+        client.conn.finish_sending();
+        report.finish(ctx, (client.conn.received(), client.conn.sent()));
+        client.conn.forget_unread();
+        Self::Linger(client)
+    }
+}
+
+/// An answer behind which the connection is closed.
+pub(super) fn last_answer(ctx: &Context, refusal: &Refusal) -> Vec<u8> {
+    let context = AnswerContext {
+        body: BodyWanted::Yes,
+        persistence: Persistence::Close(CloseReason::RequestRefused),
+        next_hop: None,
+        server: ctx.via.pseudonym(),
+    };
+    let mut out = Vec::new();
+    answer::write(refusal, &context, &mut out);
+    out
+}
+
+/// A request, from its head to its report.
+#[derive(Debug)]
+pub(super) struct RequestScope {
+    /// The configuration it is relayed by.
+    pub(super) snapshot: Arc<Snapshot>,
+    pub(super) client: Box<Client>,
+    pub(super) head: RequestHead,
+    pub(super) report: Report,
 }
 
 /// An exchange whose next hop has the request, and has not said anything yet.
 #[derive(Debug)]
-pub struct Asked {
-    pub(super) snapshot: Arc<Snapshot>,
-    pub(super) head: RequestHead,
-    pub(super) aside: Box<Aside>,
-}
-
-/// What is left of a turn whose next hop has not answered yet.
-#[derive(Debug)]
-pub(super) struct Aside {
-    pub(super) client: Box<Client>,
-    pub(super) report: Report,
+pub struct Suspended {
+    pub(super) request: RequestScope,
     pub(super) course: Course,
     pub(super) hop: Hop,
 }
 
-impl Asked {
+impl Suspended {
     /// The connection to the next hop.
     pub fn hop(&mut self) -> &mut Conn {
-        &mut self.aside.hop.conn
+        &mut self.hop.conn
     }
 
     /// Since when it waits for an answer.
     pub fn since(&self) -> Instant {
-        let done = self.aside.course.request_done;
-        done.unwrap_or_else(Instant::now)
+        self.course.request_done.unwrap_or_else(Instant::now)
     }
 
-    /// When somebody is to look whether there is still a point in waiting.
+    /// When to look whether there is still a point in waiting.
     pub fn until(&self) -> Instant {
-        self.aside.hop.until()
+        self.hop.until()
     }
 }

@@ -12,6 +12,7 @@ use crate::balance::vitals::Vitals;
 use crate::metrics::Metrics;
 use crate::metrics::exchanges::{MethodClass, RELAYED_GATEWAY_ERROR, RouteClass, UNANSWERED};
 use crate::net::tunnel::{Age, Direction, Meter, TunnelEnd, TunnelTotals};
+use crate::protocol::answer::Refusal;
 use crate::protocol::fields::Fields;
 use crate::protocol::head::RequestHead;
 use crate::protocol::persistence::CloseReason;
@@ -117,6 +118,12 @@ impl Report {
         self.first_byte.get_or_insert_with(|| self.begun.elapsed());
     }
 
+    /// Notes the answer of this proxy's own that takes the place of a response.
+    pub fn refused(&mut self, refusal: &Refusal) {
+        self.cause = Some(refusal.label());
+        self.answered(refusal.status());
+    }
+
     /// Notes how its tunnel ended.
     pub fn tunneled(&mut self, totals: TunnelTotals) {
         self.cause = match totals.end {
@@ -134,7 +141,7 @@ impl Report {
     }
 
     /// The exchange is over; `after` as `before` in [`Report::begin`].
-    pub fn finish(self, ctx: &Context, after: (u64, u64)) {
+    pub fn finish(&mut self, ctx: &Context, after: (u64, u64)) {
         let received = after.0.saturating_sub(self.before.0);
         let sent = after.1.saturating_sub(self.before.1);
         self.count(&ctx.metrics, received, sent);
@@ -142,7 +149,7 @@ impl Report {
         let is_wanted = self.words.is_some() || self.kind == MethodClass::Unread;
         if ctx.access_log.is_on() && is_wanted {
             let cause = self.failure().or(self.cause);
-            let words = self.words.unwrap_or_default();
+            let words = self.words.take().unwrap_or_default();
             ctx.access_log.record(Entry {
                 time: SystemTime::now(),
                 id: self.id,
@@ -154,7 +161,7 @@ impl Report {
                 sent,
                 elapsed: self.begun.elapsed(),
                 first_byte: self.first_byte,
-                route: match self.route {
+                route: match &self.route {
                     RouteTaken::None => "-".to_owned(),
                     RouteTaken::Direct => "direct".to_owned(),
                     RouteTaken::Upstream(upstream) => upstream.spec.name.clone(),

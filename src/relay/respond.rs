@@ -109,7 +109,7 @@ impl Exchange<'_> {
             via: self.via(),
             upgrade: Switch::Stays,
         };
-        let mut out = std::mem::take(&mut self.out);
+        let mut out = std::mem::take(&mut self.scratch.out);
         out.clear();
         rewrite::response(&head, &how, &mut out);
         self.report.answered(head.status());
@@ -120,7 +120,7 @@ impl Exchange<'_> {
         } else {
             self.copy_response(&mut hop, &mut coder, &out)
         };
-        self.out = out;
+        self.scratch.out = out;
         hop.count_bytes();
         if let Err(error) = copied {
             if matches!(error, Failed::Hop(AttemptError::NoResponse(_))) {
@@ -133,7 +133,7 @@ impl Exchange<'_> {
         }
         self.course.binds |= rewrite::binds_connection(head.fields());
         let after = After::of(self.head.method(), &head);
-        self.scratch_response = head.into_memory();
+        self.scratch.response = head.into_memory();
         if framing != Framing::UntilClose && self.course.upload.is_delivered() {
             self.keep(hop, after);
         }

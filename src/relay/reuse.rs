@@ -102,7 +102,7 @@ impl Exchange<'_> {
             match idle.take(&wanted, Instant::now()) {
                 TakenConn::Idle(mut conn, rest) => {
                     count(&upstream.vitals().counters.connections_reused);
-                    conn.borrow_memory(&mut self.from_hop);
+                    conn.borrow_memory(&mut self.scratch.from_hop);
                     return Some((conn, rest));
                 }
                 TakenConn::Stray => self.snapshot.strayed(upstream),
@@ -141,7 +141,7 @@ impl Exchange<'_> {
         if self.client.binds {
             let to = match upstream {
                 Some(upstream) => BoundTo::Upstream(upstream.id()),
-                None => BoundTo::Origin(self.authority.clone()),
+                None => BoundTo::Origin(self.authority().clone()),
             };
             let conn = hop.conn;
             self.client.bound = Some(Box::new(Bound { conn, to, use_for }));
@@ -163,7 +163,7 @@ impl Exchange<'_> {
         let most = self.snapshot.config.limits.upstream_idle_connections;
         let mut conn = hop.conn;
         conn.limit_read(TICK);
-        conn.lay_aside(&mut self.from_hop);
+        conn.lay_aside(&mut self.scratch.from_hop);
         idle.keep(conn, last_use, most, Instant::now());
     }
 

@@ -19,11 +19,11 @@ const MOST_ATTEMPTS: usize = 3;
 
 /// Where an attempt begins.
 #[expect(clippy::large_enum_variant, reason = "one at a time, on the stack")]
-pub(super) enum Start {
+pub(super) enum AttemptStart {
     /// With an upstream that was picked.
     Picked(Lease),
     /// At the answer of this next hop, which was waited for without a worker.
-    Asked(Hop),
+    Resumed(Hop),
 }
 
 impl Exchange<'_> {
@@ -33,7 +33,7 @@ impl Exchange<'_> {
     /// The last failure, as an answer.
     pub(super) fn over_upstreams(
         &mut self,
-        attempt: &mut dyn FnMut(&mut Self, Start) -> Result<Done, Failed>,
+        attempt: &mut dyn FnMut(&mut Self, AttemptStart) -> Result<Done, Failed>,
     ) -> Result<Done, Failed> {
         let snapshot = self.snapshot;
         let pool = &snapshot.pool;
@@ -42,7 +42,7 @@ impl Exchange<'_> {
             let result = attempt(self, start);
             // It need not be the one it began with: another may have been connected to sooner.
             if let RouteTaken::Upstream(upstream) = &self.report.route
-                && !matches!(result, Ok(Done::Asked(_)))
+                && !matches!(result, Ok(Done::Suspended(_)))
             {
                 report::count_attempt(upstream.vitals(), &result);
             }
@@ -93,15 +93,15 @@ impl Exchange<'_> {
         is_refused(error) && self.course.last.as_ref().is_some_and(is_refused)
     }
 
-    /// The next hop that was asked already, or another upstream unless `most` were tried.
-    fn next_start(&mut self, most: usize) -> Option<Start> {
-        if let Some(hop) = self.asked.take() {
-            return Some(Start::Asked(hop));
+    /// The next hop of an exchange that was suspended, or another upstream unless `most` were tried.
+    fn next_start(&mut self, most: usize) -> Option<AttemptStart> {
+        if let Some(hop) = self.resumed.take() {
+            return Some(AttemptStart::Resumed(hop));
         }
         if self.course.attempts >= most {
             return None;
         }
-        self.another_upstream().map(Start::Picked)
+        self.another_upstream().map(AttemptStart::Picked)
     }
 
     /// An upstream that was not tried yet, which it is from now on.

@@ -31,7 +31,7 @@ use crate::net::conn::{Conn, Watched};
 use crate::net::seldom::Seldom;
 use crate::net::socket::{self, Received, Wait};
 use crate::protocol::answer::Refusal;
-use crate::relay::outcome::{Asked, Outcome};
+use crate::relay::outcome::{Outcome, Suspended};
 use crate::relay::session;
 use crate::relay::{Client, Context};
 use crate::stop::Stage;
@@ -118,7 +118,7 @@ pub(super) type Ready = (Box<Client>, Option<Place>);
 /// An exchange that waits for the answer of its next hop.
 #[derive(Debug)]
 pub(super) struct Waiting {
-    pub(super) asked: Box<Asked>,
+    pub(super) suspended: Box<Suspended>,
     /// That of its client.
     pub(super) place: Option<Place>,
     pub(super) ticket: Ticket,
@@ -236,9 +236,9 @@ impl Waiter {
 
     /// Holds an exchange until its next hop says something, or until it is time to see whether there is
     /// still a point in waiting.
-    pub(super) fn set_aside(&self, mut waiting: Waiting) -> Result<(), Back> {
-        let until = waiting.asked.until();
-        let Some(place) = self.place_of_hop(waiting.asked.hop()) else {
+    pub(super) fn suspend(&self, mut waiting: Waiting) -> Result<(), Back> {
+        let until = waiting.suspended.until();
+        let Some(place) = self.place_of_hop(waiting.suspended.hop()) else {
             return Err(Back::Unwatched(waiting));
         };
         let mut held = self.held.lock();
@@ -461,7 +461,7 @@ impl Waiter {
             Outcome::Park(client) | Outcome::Yield(client) | Outcome::Linger(client) => {
                 self.linger(client, place);
             }
-            Outcome::Closed(_) | Outcome::Tunneled | Outcome::Asked(_) => self.forget(place),
+            Outcome::Closed | Outcome::Tunneled | Outcome::Suspended(_) => self.forget(place),
         }
     }
 
