@@ -4,6 +4,7 @@
 use http_proxy_lb::net::pipe::Pipe;
 
 use super::harness::{Client, Hop, ProbeAnswer, Proxy, Talk, Upstream, pattern, wait_until};
+use super::threads::Pump;
 
 /// More than any buffer of the relay, and no round number.
 const LENGTH: usize = 700_001;
@@ -226,6 +227,46 @@ fn a_tunnel_that_was_busy_holds_no_pipe_when_it_is_quiet_and_goes_on() {
     hop.send("last words").half_close();
     client.expect_bytes("last words").expect_closed();
     proxy.expect_at_rest();
+}
+
+/// More than there are pipes.
+const MANY: usize = 40;
+
+#[test]
+fn clients_that_do_not_read_their_responses_leave_the_pipes_to_others() {
+    let upstream = Upstream::by_hand("a");
+    let proxy = Proxy::over([&upstream]);
+    let mut held: Vec<(Client, Hop)> = Vec::new();
+    for _ in 0..MANY {
+        let mut client = Client::connect_narrow(proxy.address());
+        client.send(GET);
+        let (mut hop, _) = upstream.accept_and_read_request();
+        hop.send(head(usize::MAX >> 8));
+        held.push((client, hop));
+    }
+    let pump = Pump::start(held.iter().map(|(_, hop)| hop.stream()).collect());
+    wait_until(|| pump.is_stuck());
+    wait_until(|| proxy.server().context().pipes.lent() == 0);
+    drop((pump, held));
+}
+
+#[test]
+fn upstreams_that_do_not_take_their_requests_leave_the_pipes_to_others() {
+    let upstream = Upstream::by_hand("a");
+    let proxy = Proxy::over([&upstream]);
+    let mut held: Vec<(Client, Hop)> = Vec::new();
+    for _ in 0..MANY {
+        let mut client = proxy.client();
+        client.send(post(usize::MAX >> 8));
+        let mut hop = upstream.accept();
+        hop.read_head();
+        held.push((client, hop));
+    }
+    let sockets = held.iter_mut().map(|(client, _)| client.socket().handle());
+    let pump = Pump::start(sockets.collect());
+    wait_until(|| pump.is_stuck());
+    wait_until(|| proxy.server().context().pipes.lent() == 0);
+    drop((pump, held));
 }
 
 fn asked() -> (Proxy, Upstream, Client, Hop) {

@@ -414,7 +414,8 @@ impl Half {
                 Err(_) => return Err(TunnelEnd::Reset),
             }
             while pipe.held() > 0 {
-                match pipe::drain(pipe, self.to(), Wait::Tick) {
+                match pipe::drain(pipe, self.to()) {
+                    Ok(0) if pipe::takes_soon(self.to()) => {}
                     Ok(0) => self.check_patience()?,
                     Ok(sent) => self.count(Age::Fresh, sent),
                     Err(_) => return Err(TunnelEnd::Reset),
