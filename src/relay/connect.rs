@@ -4,17 +4,12 @@
 //! nothing but another try. Once the answer is 2xx, both connections, with whatever came early on
 //! either, become a tunnel, and the worker is free.
 
-use std::io::IoSlice;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
-
 use crate::balance::state::is_gateway_error;
-use crate::net::seldom::Seldom;
-use crate::net::socket::Wait;
-use crate::net::tunnel::{OnEnd, Side};
-use crate::protocol::answer::{self, AnswerContext, BodyWanted, HopFailure, Refusal};
+use crate::net::tunnel::{Meter, OnEnd, Side};
+use crate::protocol::answer::{self, HopFailure};
 use crate::protocol::framing::Framing;
 use crate::protocol::head::ResponseHead;
 use crate::protocol::persistence::{CloseReason, Persistence};
@@ -30,9 +25,6 @@ use super::{Client, Context, Snapshot};
 
 /// The longest wait for an upstream's answer to CONNECT, whatever `limits.response_timeout_secs` says.
 const MOST_PATIENCE: Duration = Duration::from_secs(60);
-
-/// What is said when there is no thread.
-static NO_THREAD: Seldom = Seldom::new();
 
 /// What an upstream says to CONNECT.
 #[derive(Debug)]
@@ -183,90 +175,40 @@ pub(super) fn start_tunnel(
     (ctx, snapshot): (&Arc<Context>, &Snapshot),
     client: Box<Client>,
     (mut hop, mut first): (Hop, Vec<u8>),
-    report: Report,
+    mut report: Report,
 ) -> Outcome {
-    let threads = ctx.long_threads.take_for_tunnel(client.address.ip());
-    let Some((threads, share)) = threads else {
-        return no_thread(ctx, client, report);
-    };
     let received = client.conn.received() - client.conn.unread().len() as u64;
     let sent = client.conn.sent();
-    let Client { conn, permits, .. } = *client;
+    let Client {
+        conn,
+        permits,
+        address,
+        ..
+    } = *client;
     hop.count_bytes();
     let Hop {
         conn: hop, lease, ..
     } = hop;
     let meter = TunnelMeter::new(ctx, lease.as_ref());
-    let (client_stream, client_early) = conn.into_parts();
-    let (hop_stream, hop_early) = hop.into_parts();
-    first.extend_from_slice(&hop_early);
-    let sides = (
-        Side {
-            stream: client_stream,
-            early: client_early,
-        },
-        Side {
-            stream: hop_stream,
-            early: first,
-        },
-    );
-    // Whoever gets there tells: the tunnel when it is over, or this worker when there is none.
-    let report = Arc::new(Mutex::new(Some(report)));
-    let (told, told_to) = (Arc::clone(&report), Arc::clone(ctx));
-    let on_end: OnEnd = Box::new(move |totals| {
-        if let Some(mut report) = told.lock().take() {
-            report.tunneled(totals);
-            let after = (received + totals.to_hop, sent + totals.to_client);
-            report.finish(&told_to, after);
-        }
-        drop((lease, permits, share));
-    });
-    let idle_limit = snapshot.config.limits.tunnel_idle_timeout;
-    match ctx
-        .tunnels
-        .start(sides, (idle_limit, Arc::new(meter)), threads, on_end)
-    {
-        Ok(()) => Outcome::Tunneled,
-        Err(failed) => {
-            if let Some(more) = NO_THREAD.says() {
-                log::warn!("no thread for a tunnel: {}{more}", failed.error);
-            }
-            let answer = thread_limit(ctx);
-            failed.answer(&answer);
-            if let Some(mut report) = report.lock().take() {
-                refused_for_threads(&mut report);
-                report.finish(ctx, (received, sent + answer.len() as u64));
-            }
-            Outcome::Closed(CloseReason::ConnectRefused)
-        }
-    }
-}
-
-/// The budget for tunnels is used up.
-fn no_thread(ctx: &Context, mut client: Box<Client>, mut report: Report) -> Outcome {
-    let answer = thread_limit(ctx);
-    if let Err(error) = client.conn.send(&[IoSlice::new(&answer)], Wait::No) {
-        log::debug!("the client left before its refusal: {error}");
-    }
-    client.conn.finish_sending();
-    refused_for_threads(&mut report);
-    report.finish(ctx, (client.conn.received(), client.conn.sent()));
-    Outcome::Linger(client)
-}
-
-fn refused_for_threads(report: &mut Report) {
-    report.cause = Some(Refusal::ThreadLimit.label());
-    report.status = Some(Refusal::ThreadLimit.status());
-}
-
-fn thread_limit(ctx: &Context) -> Vec<u8> {
-    let context = AnswerContext {
-        body: BodyWanted::Yes,
-        persistence: Persistence::Close(CloseReason::ConnectRefused),
-        next_hop: None,
-        server: ctx.via.pseudonym(),
+    let (stream, early) = conn.into_parts();
+    let client = Side { stream, early };
+    let (stream, early) = hop.into_parts();
+    first.extend_from_slice(&early);
+    let hop = Side {
+        stream,
+        early: first,
     };
-    let mut out = Vec::new();
-    answer::write(&Refusal::ThreadLimit, &context, &mut out);
-    out
+    let told = Arc::clone(ctx);
+    let on_end: OnEnd = Box::new(move |totals| {
+        report.tunneled(totals);
+        let after = (received + totals.to_hop, sent + totals.to_client);
+        report.finish(&told, after);
+        drop((lease, permits));
+    });
+    let how = (
+        snapshot.config.limits.tunnel_idle_timeout,
+        Arc::new(meter) as Arc<dyn Meter>,
+    );
+    ctx.tunnels.start(address.ip(), (client, hop), how, on_end);
+    Outcome::Tunneled
 }

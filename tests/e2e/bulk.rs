@@ -235,7 +235,7 @@ const MANY: usize = 40;
 #[test]
 fn clients_that_do_not_read_their_responses_leave_the_pipes_to_others() {
     let upstream = Upstream::by_hand("a");
-    let proxy = Proxy::over([&upstream]);
+    let proxy = Proxy::with_yaml("limits: {io_timeout_secs: 60}", [&upstream]);
     let mut held: Vec<(Client, Hop)> = Vec::new();
     for _ in 0..MANY {
         let mut client = Client::connect_narrow(proxy.address());
@@ -253,7 +253,7 @@ fn clients_that_do_not_read_their_responses_leave_the_pipes_to_others() {
 #[test]
 fn upstreams_that_do_not_take_their_requests_leave_the_pipes_to_others() {
     let upstream = Upstream::by_hand("a");
-    let proxy = Proxy::over([&upstream]);
+    let proxy = Proxy::with_yaml("limits: {io_timeout_secs: 60}", [&upstream]);
     let mut held: Vec<(Client, Hop)> = Vec::new();
     for _ in 0..MANY {
         let mut client = proxy.client();
@@ -267,6 +267,32 @@ fn upstreams_that_do_not_take_their_requests_leave_the_pipes_to_others() {
     wait_until(|| pump.is_stuck());
     wait_until(|| proxy.server().context().pipes.lent() == 0);
     drop((pump, held));
+}
+
+#[test]
+fn tunnels_that_are_not_read_from_leave_pipes_and_threads_to_others() {
+    let upstream = Upstream::by_hand("a");
+    let proxy = Proxy::with_yaml("limits: {io_timeout_secs: 60}", [&upstream]);
+    let held: Vec<(Client, Hop)> = (0..MANY).map(|_| tunnel(&proxy, &upstream)).collect();
+    let pump = Pump::start(held.iter().map(|(_, hop)| hop.stream()).collect());
+    wait_until(|| pump.is_stuck());
+    wait_until(|| proxy.server().context().pipes.lent() == 0);
+    wait_until(|| proxy.server().context().long_threads.taken() == 0);
+    let (mut client, mut hop) = tunnel(&proxy, &upstream);
+    let bytes = pattern(4 * LENGTH);
+    let sender = hop.send_in_background(bytes.clone());
+    client.expect_bytes(&bytes);
+    sender.join().expect("the sender").expect("all is taken");
+    drop((pump, held));
+}
+
+fn tunnel(proxy: &Proxy, upstream: &Upstream) -> (Client, Hop) {
+    let mut client = Client::connect_narrow(proxy.address());
+    client.send("CONNECT o.test:443 HTTP/1.1\r\nHost: o.test:443\r\n\r\n");
+    let (mut hop, _) = upstream.accept_and_read_request();
+    hop.send("HTTP/1.1 200 OK\r\n\r\n");
+    client.expect_tunnel();
+    (client, hop)
 }
 
 fn asked() -> (Proxy, Upstream, Client, Hop) {
