@@ -3,7 +3,6 @@
 //! - [`socket`]: system calls with a time limit, and waiting for two sockets at once
 //! - [`addresses`]: which address of a name comes next
 //! - [`conn`]: a socket with the bytes read too far
-//! - [`crew`]: threads kept for the next job
 //! - [`folder`]: a private folder for Unix sockets
 //! - [`memory`]: memory for bytes on their way
 //! - [`notify`]: what the service manager is told
@@ -11,13 +10,14 @@
 //! - [`permits`]: how many of a thing may exist, as guards
 //! - [`pipe`]: bytes from socket to socket without a copy
 //! - [`process`]: what the system says about this process
-//! - [`readiness`]: which of many sockets can be read
+//! - [`readiness`]: which of many sockets are ready
 //! - [`resolve`]: names to addresses, off the workers, under a deadline
 //! - [`dial`]: an authority to a connected socket, several against each other
 //! - [`seldom`]: complaints that come once in a while
 //! - `shares`: who may ask for names, and in which order
 //! - [`idle_pool`]: idle connections to one upstream, kept for reuse
 //! - [`sink`]: files and pipes for lines, written to without being held up
+//! - [`thread_pool`]: threads kept for the next job
 //! - [`threads`]: named threads within the process's budget
 //! - [`tunnel`]: what follows a CONNECT or an Upgrade
 //!
@@ -26,7 +26,6 @@
 
 pub mod addresses;
 pub mod conn;
-pub mod crew;
 pub mod dial;
 pub mod folder;
 pub mod idle_pool;
@@ -42,5 +41,6 @@ pub mod seldom;
 mod shares;
 pub mod sink;
 pub mod socket;
+pub mod thread_pool;
 pub mod threads;
 pub mod tunnel;

@@ -2,23 +2,29 @@
 //!
 //! What a socket received is moved into the pipe by reference and from there into the other socket, so
 //! bulk costs a fraction of reading and writing. A pipe costs two descriptors and counts against a limit
-//! of pages per user; so there are few, lent to whoever moves much at the moment. Who gets none copies
-//! through a buffer: nothing here ever fails for want of a pipe. Elsewhere than on Linux there is none.
+//! of pages per user; so there are few, lent to a connection only while much moves on it. One that gets
+//! none copies through a buffer: nothing here ever fails for want of a pipe. Elsewhere than on Linux
+//! there is none.
 //!
 //! A pipe that is not empty belongs to its transfer alone and is closed, never lent again.
 
 use std::io;
+use std::net::TcpStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use super::socket::Wait;
+use super::memory::Memory;
+use super::socket::{self, Want};
 
 use system::Ends;
 
-pub use system::{drain, empty, fill};
+pub use system::{drain, fill, into_memory};
+
+/// How long a pipe is held while nothing comes or nothing is taken.
+pub const QUIET: Duration = Duration::from_millis(20);
 
 /// The most pipes at once. With what they hold, half of what Linux lets a user have by default.
 const MOST_PIPES: usize = 32;
@@ -26,13 +32,13 @@ const MOST_PIPES: usize = 32;
 const FILES_PER_PIPE: usize = 64;
 /// The most idle pipes.
 const SPARE_PIPES: usize = 8;
-/// What a pipe should hold, in bytes: as much as Linux lets anybody have by default. The fewer times a
+/// What a pipe should hold, in bytes: as much as Linux lets a user have by default. The fewer times a
 /// sender and a receiver are woken for the same bytes, the better.
 const PIPE_BYTES: usize = 1024 * 1024;
 /// What a pipe must hold: less is worse than a copy. Past its user's limit a new one holds a page or two.
 const LEAST: usize = 64 * 1024;
 
-/// How long nobody asks the system for another pipe after it refused one.
+/// How long the system is not asked for another pipe after it refused one.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
 
 /// The pipes of this process.
@@ -164,18 +170,23 @@ pub enum Filled {
     ReadInstead,
 }
 
+/// Waits until `to` can take more of what is in a pipe, for a moment at most. Says whether it can.
+pub fn takes_soon(to: &TcpStream) -> bool {
+    let waited = socket::wait_for((to, Want::Write), (to, Want::Nothing), QUIET);
+    waited.is_ok_and(|(to, _)| to.to_write())
+}
+
 #[cfg(target_os = "linux")]
 mod system {
     use std::net::TcpStream;
     use std::os::fd::OwnedFd;
 
-    use rustix::buffer::spare_capacity;
     use rustix::io::Errno;
     use rustix::pipe::{
         PipeFlags, SpliceFlags, fcntl_getpipe_size, fcntl_setpipe_size, pipe_with, splice,
     };
 
-    use super::{Filled, Pipe, Wait, io};
+    use super::{Filled, Memory, Pipe, io};
 
     #[derive(Debug)]
     pub(super) struct Ends {
@@ -230,25 +241,19 @@ mod system {
         }
     }
 
-    /// Moves what is in `pipe` on to `to`; `Ok(0)` means that nothing could be sent within the socket's
-    /// time limit, or without waiting.
+    /// Moves what `to` takes at once out of `pipe`; `Ok(0)` means that it takes nothing.
     ///
     /// # Errors
     /// When the connection is broken.
-    pub fn drain(pipe: &mut Pipe, to: &TcpStream, wait: Wait) -> io::Result<usize> {
-        match wait {
-            Wait::Tick => drain_within_limit(pipe, to),
-            // There is no flag for it: SPLICE_F_NONBLOCK is about the pipe.
-            Wait::No => {
-                to.set_nonblocking(true)?;
-                let sent = drain_within_limit(pipe, to);
-                to.set_nonblocking(false)?;
-                sent
-            }
-        }
+    pub fn drain(pipe: &mut Pipe, to: &TcpStream) -> io::Result<usize> {
+        // There is no flag for it: SPLICE_F_NONBLOCK is about the pipe.
+        to.set_nonblocking(true)?;
+        let sent = drain_nonblocking(pipe, to);
+        to.set_nonblocking(false)?;
+        sent
     }
 
-    fn drain_within_limit(pipe: &mut Pipe, to: &TcpStream) -> io::Result<usize> {
+    fn drain_nonblocking(pipe: &mut Pipe, to: &TcpStream) -> io::Result<usize> {
         let Some(ends) = pipe.ends.as_ref().filter(|_| pipe.held > 0) else {
             return Ok(0);
         };
@@ -265,20 +270,23 @@ mod system {
         }
     }
 
-    /// Reads what is in `pipe`, for whoever must keep it.
+    /// Reads what is in `pipe`, which others may have then.
     ///
     /// # Errors
-    /// When the system has no memory left; the pipe is not used again then.
-    pub fn empty(pipe: &mut Pipe) -> io::Result<Vec<u8>> {
-        let mut bytes = Vec::with_capacity(pipe.held);
+    /// When the system has no memory left.
+    pub fn into_memory(mut pipe: Pipe) -> io::Result<Memory> {
+        let mut memory = Memory::with_room(pipe.held);
         while let Some(ends) = pipe.ends.as_ref().filter(|_| pipe.held > 0) {
-            match rustix::io::read(&ends.read, spare_capacity(&mut bytes)) {
-                Ok(count) => pipe.held -= count.clamp(1, pipe.held),
+            match rustix::io::read(&ends.read, memory.room()) {
+                Ok(count) => {
+                    memory.extend(count);
+                    pipe.held -= count.clamp(1, pipe.held);
+                }
                 Err(Errno::INTR) => {}
                 Err(error) => return Err(error.into()),
             }
         }
-        Ok(bytes)
+        Ok(memory)
     }
 }
 
@@ -286,7 +294,7 @@ mod system {
 mod system {
     use std::net::TcpStream;
 
-    use super::{Filled, Pipe, Wait, io};
+    use super::{Filled, Memory, Pipe, io};
 
     /// There are none.
     #[derive(Debug)]
@@ -314,15 +322,15 @@ mod system {
     ///
     /// # Errors
     /// None.
-    pub fn empty(_pipe: &mut Pipe) -> io::Result<Vec<u8>> {
-        Ok(Vec::new())
+    pub fn into_memory(_pipe: Pipe) -> io::Result<Memory> {
+        Ok(Memory::default())
     }
 
     /// Nothing is in it.
     ///
     /// # Errors
     /// None.
-    pub fn drain(_pipe: &mut Pipe, _to: &TcpStream, _wait: Wait) -> io::Result<usize> {
+    pub fn drain(_pipe: &mut Pipe, _to: &TcpStream) -> io::Result<usize> {
         Ok(0)
     }
 }
@@ -331,7 +339,7 @@ mod system {
 #[cfg(target_os = "linux")]
 mod tests {
     use std::io::{Read, Write};
-    use std::net::{TcpListener, TcpStream};
+    use std::net::TcpListener;
 
     use rustix::net::sockopt;
 
@@ -356,7 +364,7 @@ mod tests {
         let ((from, mut sender), (to, mut receiver)) = (pair(), pair());
         sender.write_all(b"bodyNEXT").unwrap();
         assert_eq!(fill(&mut pipe, &from, 4).unwrap(), Filled::Bytes(4));
-        assert_eq!(drain(&mut pipe, &to, Wait::Tick).unwrap(), 4);
+        assert_eq!(drain(&mut pipe, &to).unwrap(), 4);
         drop(to);
         let mut got = String::new();
         receiver.read_to_string(&mut got).unwrap();
@@ -403,15 +411,16 @@ mod tests {
         let Filled::Bytes(held) = fill(&mut pipe, &from, BULK as u64).unwrap() else {
             panic!("nothing came");
         };
-        let sent = drain(&mut pipe, &to, Wait::No).unwrap();
+        let sent = drain(&mut pipe, &to).unwrap();
         assert!(sent < held && pipe.held() == held - sent);
         let reads = threads::start("test-receiver", move || {
             let mut all = Vec::new();
             receiver.read_to_end(&mut all).map(|_length| all)
         });
-        // It waits again now.
         while pipe.held() > 0 {
-            assert_ne!(drain(&mut pipe, &to, Wait::Tick).unwrap(), 0);
+            if drain(&mut pipe, &to).unwrap() == 0 {
+                takes_soon(&to);
+            }
         }
         drop(to);
         writes.unwrap().join().unwrap().unwrap();
@@ -443,8 +452,8 @@ mod tests {
         let (from, mut sender) = pair();
         sender.write_all(b"left over").unwrap();
         fill(&mut pipe, &from, 4).unwrap();
-        assert_eq!(empty(&mut pipe).unwrap(), b"left");
-        assert_eq!(pipe.held(), 0);
+        assert_eq!(into_memory(pipe).unwrap().bytes(), b"left");
+        assert_eq!(pipes.lent(), 0);
     }
 
     #[test]

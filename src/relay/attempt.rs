@@ -207,7 +207,7 @@ impl Exchange<'_> {
             if socket::is_readable(hop.conn.stream()) || !self.course.upload.is_open() {
                 return Ok(());
             }
-            if self.splice_request(hop, progress)? || self.read_body(hop, *progress)? {
+            if self.splice_request(hop)? || self.read_body(hop, *progress)? {
                 *progress = Instant::now();
             } else {
                 return Ok(());

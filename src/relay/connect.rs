@@ -7,12 +7,9 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
-
 use crate::balance::state::is_gateway_error;
-use crate::net::seldom::Seldom;
-use crate::net::tunnel::{OnEnd, Side};
-use crate::protocol::answer::{self, HopFailure, Refusal};
+use crate::net::tunnel::{Meter, OnEnd, Side};
+use crate::protocol::answer::{self, HopFailure};
 use crate::protocol::framing::Framing;
 use crate::protocol::head::ResponseHead;
 use crate::protocol::persistence::{CloseReason, Persistence};
@@ -25,16 +22,13 @@ use super::exchange::{Done, Exchange, TunnelAnswer};
 use super::failed::Failed;
 use super::hop::{Hop, HopOrigin};
 use super::next_hop::Reuse;
-use super::outcome::{Outcome, last_answer};
+use super::outcome::Outcome;
 use super::report::{Report, RouteTaken, TunnelMeter};
 use super::snapshot::Snapshot;
 use super::upstreams::AttemptStart;
 
 /// The longest wait for an upstream's answer to CONNECT, whatever `limits.response_timeout_secs` says.
 const MOST_PATIENCE: Duration = Duration::from_secs(60);
-
-/// What is said when there is no thread.
-static NO_THREAD: Seldom = Seldom::new();
 
 impl Exchange<'_> {
     /// Opens what CONNECT asks for.
@@ -185,60 +179,39 @@ pub(super) fn start_tunnel(
     (ctx, snapshot): (&Arc<Context>, &Snapshot),
     client: Box<Client>,
     (mut hop, mut first): (Hop, Vec<u8>),
-    report: Report,
+    mut report: Report,
 ) -> Outcome {
-    let threads = ctx.long_threads.take_for_tunnel(client.address.ip());
-    let Some((threads, share)) = threads else {
-        return Outcome::refused(ctx, client, report, &Refusal::ThreadLimit);
-    };
     let (received, sent) = client.totals();
-    let Client { conn, permits, .. } = *client;
+    let Client {
+        conn,
+        permits,
+        address,
+        ..
+    } = *client;
     hop.count_bytes();
     let Hop {
         conn: hop, lease, ..
     } = hop;
     let meter = TunnelMeter::new(ctx, lease.as_ref());
-    let (client_stream, client_early) = conn.into_parts();
-    let (hop_stream, hop_early) = hop.into_parts();
-    first.extend_from_slice(&hop_early);
-    let sides = (
-        Side {
-            stream: client_stream,
-            early: client_early,
-        },
-        Side {
-            stream: hop_stream,
-            early: first,
-        },
-    );
-    // Whoever gets there tells: the tunnel when it is over, or this worker when there is none.
-    let report = Arc::new(Mutex::new(Some(report)));
-    let (told, told_to) = (Arc::clone(&report), Arc::clone(ctx));
+    let (stream, early) = conn.into_parts();
+    let client = Side { stream, early };
+    let (stream, early) = hop.into_parts();
+    first.extend_from_slice(&early);
+    let hop = Side {
+        stream,
+        early: first,
+    };
+    let told = Arc::clone(ctx);
     let on_end: OnEnd = Box::new(move |totals| {
-        if let Some(mut report) = told.lock().take() {
-            report.tunneled(totals);
-            let after = (received + totals.to_hop, sent + totals.to_client);
-            report.finish(&told_to, after);
-        }
-        drop((lease, permits, share));
+        report.tunneled(totals);
+        let after = (received + totals.to_hop, sent + totals.to_client);
+        report.finish(&told, after);
+        drop((lease, permits));
     });
-    let idle_limit = snapshot.config.limits.tunnel_idle_timeout;
-    match ctx
-        .tunnels
-        .start(sides, (idle_limit, Arc::new(meter)), threads, on_end)
-    {
-        Ok(()) => Outcome::Tunneled,
-        Err(failed) => {
-            if let Some(more) = NO_THREAD.says() {
-                log::warn!("no thread for a tunnel: {}{more}", failed.error);
-            }
-            let answer = last_answer(ctx, &Refusal::ThreadLimit);
-            failed.answer(&answer);
-            if let Some(mut report) = report.lock().take() {
-                report.refused(&Refusal::ThreadLimit);
-                report.finish(ctx, (received, sent + answer.len() as u64));
-            }
-            Outcome::Closed
-        }
-    }
+    let how = (
+        snapshot.config.limits.tunnel_idle_timeout,
+        Arc::new(meter) as Arc<dyn Meter>,
+    );
+    ctx.tunnels.start(address.ip(), (client, hop), how, on_end);
+    Outcome::Tunneled
 }

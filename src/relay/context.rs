@@ -41,7 +41,7 @@ pub struct Context {
     pub pipes: Arc<Pipes>,
     /// All tunnels.
     pub tunnels: Arc<Tunnels>,
-    /// Threads for tunnels and long exchanges.
+    /// Threads for busy tunnels and long exchanges.
     pub long_threads: LongThreads,
     /// Wakes the health thread when an upstream is suspect or went offline.
     pub health_alarm: Alarm,
@@ -62,6 +62,7 @@ impl Context {
         let stop = Arc::new(Stop::new()?);
         let health_alarm = stop.alarm();
         let pipes = Pipes::for_files(socket::raise_file_limit());
+        let long_threads = LongThreads::within_system_limits();
         let upstream_names = resolver.apart();
         let snapshot = Snapshot::new(config, None);
         upstream_names.keep(snapshot.upstream_names());
@@ -73,9 +74,9 @@ impl Context {
             upstream_names,
             origin_names: resolver,
             via: Via::new(pseudonym()),
-            tunnels: Tunnels::new(Arc::clone(&pipes)),
+            tunnels: Tunnels::new(Arc::clone(&pipes), long_threads.clone())?,
             pipes,
-            long_threads: LongThreads::within_system_limits(),
+            long_threads,
             health_alarm,
             started: Instant::now(),
             target_hasher: RandomState::new(),

@@ -2,7 +2,8 @@
 //!
 //! Neither side may be waited for alone: a next hop that echoes stops reading once its answer is not
 //! taken, and a client that sends everything before it reads anything would wait for ever. So both
-//! directions move as far as their peers let them, on one thread.
+//! directions move as far as their peers let them, on one thread, until one of them is finished. The rest
+//! of a response is then copied as any other is.
 
 use std::io::{self, IoSlice};
 use std::time::{Duration, Instant};
@@ -25,7 +26,6 @@ struct Down<'a> {
     /// Bytes for the client, from `sent` on.
     out: &'a mut Vec<u8>,
     sent: usize,
-    ended: bool,
 }
 
 impl Down<'_> {
@@ -34,11 +34,11 @@ impl Down<'_> {
     }
 
     fn is_finished(&self) -> bool {
-        (self.coder.is_finished() || self.ended) && self.pending().is_empty()
+        self.coder.is_finished() && self.pending().is_empty()
     }
 
     fn wants_input(&self) -> bool {
-        !self.coder.is_finished() && !self.ended && self.pending().len() < WINDOW
+        !self.coder.is_finished() && self.pending().len() < WINDOW
     }
 
     /// Turns what the next hop sent into bytes for the client.
@@ -77,14 +77,14 @@ impl Down<'_> {
             .end_of_input()
             .map_err(|error| truncated(HopFailure::from(error)))?;
         self.out.extend_from_slice(self.coder.after());
-        self.ended = true;
         Ok(())
     }
 }
 
 impl Exchange<'_> {
-    /// Copies the response whose head is in `out` while the request body goes on, until the response is
-    /// complete. A request body that the next hop does not take is given up.
+    /// Copies the response whose head is in `out` while the request body goes on, until either is complete.
+    /// What the client has not taken yet is in `out` then. A request body that the next hop does not take
+    /// is given up.
     ///
     /// # Errors
     /// When the response cannot be completed.
@@ -100,7 +100,6 @@ impl Exchange<'_> {
             coder,
             out,
             sent: 0,
-            ended: false,
         };
         let mut progress = Instant::now();
         down.absorb(hop).map_err(unsent)?;
@@ -108,7 +107,8 @@ impl Exchange<'_> {
             self.check_stage()?;
             down.absorb(hop)?;
             self.absorb_upload()?;
-            if down.is_finished() {
+            if down.is_finished() || !self.course.upload.is_open() {
+                down.out.drain(..down.sent);
                 return Ok(());
             }
             let Ok((client, next)) = self.wait_for_both(hop, &down, TICK) else {
@@ -151,9 +151,10 @@ impl Exchange<'_> {
         down: &Down<'_>,
         limit: Duration,
     ) -> io::Result<(PollReady, PollReady)> {
-        let client = (self.client.conn.stream(), self.client_wants(down));
-        let next = (hop.conn.stream(), self.hop_wants(down));
-        socket::wait_for(client, next, limit)
+        let client = want(self.upload_wants_input(), !down.pending().is_empty());
+        let next = want(down.wants_input(), !self.course.upload.pending().is_empty());
+        let sockets = (self.client.conn.stream(), hop.conn.stream());
+        socket::wait_for((sockets.0, client), (sockets.1, next), limit)
     }
 
     fn can_go_on(&self, hop: &Hop, down: &Down<'_>) -> bool {
@@ -162,28 +163,7 @@ impl Exchange<'_> {
     }
 
     fn upload_wants_input(&self) -> bool {
-        self.course.upload.is_open()
-            && !self.course.upload.is_finished()
-            && self.course.upload.pending().is_empty()
-    }
-
-    fn client_wants(&self, down: &Down<'_>) -> Want {
-        match (self.upload_wants_input(), down.pending().is_empty()) {
-            (false, true) => Want::Nothing,
-            (true, true) => Want::Read,
-            (false, false) => Want::Write,
-            (true, false) => Want::ReadOrWrite,
-        }
-    }
-
-    fn hop_wants(&self, down: &Down<'_>) -> Want {
-        let writes = self.course.upload.is_open() && !self.course.upload.pending().is_empty();
-        match (down.wants_input(), writes) {
-            (false, false) => Want::Nothing,
-            (true, false) => Want::Read,
-            (false, true) => Want::Write,
-            (true, true) => Want::ReadOrWrite,
-        }
+        self.course.upload.is_open() && self.course.upload.pending().is_empty()
     }
 
     /// Moves what the client already sent towards the next hop. A broken framing ends the response,
@@ -230,6 +210,15 @@ impl Exchange<'_> {
     }
 }
 
+fn want(read: bool, write: bool) -> Want {
+    match (read, write) {
+        (false, false) => Want::Nothing,
+        (true, false) => Want::Read,
+        (false, true) => Want::Write,
+        (true, true) => Want::ReadOrWrite,
+    }
+}
+
 fn read_down(down: &mut Down<'_>, hop: &mut Hop) -> Result<bool, Failed> {
     match hop.conn.receive_bulk(Wait::No) {
         Ok(Received::Bytes(_)) => Ok(true),
@@ -254,7 +243,6 @@ mod tests {
             coder: &mut coder,
             out: &mut out,
             sent: 0,
-            ended: false,
         };
         for number in 0..10_000_u32 {
             while down.wants_input() {

@@ -115,11 +115,7 @@ impl Exchange<'_> {
         self.report.answered(head.status());
         let trailers = self.snapshot.config.limits.max_header_bytes;
         let mut coder = BodyCoder::new(passage.received, passage.sent, trailers);
-        let copied = if self.course.upload.is_open() {
-            self.copy_both_ways(&mut hop, &mut coder, &mut out)
-        } else {
-            self.copy_response(&mut hop, &mut coder, &out)
-        };
+        let copied = self.copy_response(&mut hop, &mut coder, &mut out);
         self.scratch.out = out;
         hop.count_bytes();
         if let Err(error) = copied {
@@ -160,35 +156,34 @@ impl Exchange<'_> {
         Persistence::KeepAlive
     }
 
-    /// Copies head and body; the head goes out together with what there is of the body.
+    /// Copies the head, which is in `out`, and the body; the head goes out together with what there is of
+    /// the body.
     fn copy_response(
         &mut self,
         hop: &mut Hop,
         coder: &mut BodyCoder,
-        head: &[u8],
+        out: &mut Vec<u8>,
     ) -> Result<(), Failed> {
-        let mut head = head;
+        let mut is_begun = self.course.upload.is_open();
+        if is_begun {
+            self.copy_both_ways(hop, coder, out)?;
+        }
+        let mut first = out.as_slice();
         loop {
             self.check_stage()?;
-            let passed = coder
-                .pass(hop.conn.unread_mut())
-                .map_err(|error| truncated(HopFailure::from(error)))
-                .map_err(|error| {
-                    if head.is_empty() {
-                        error
-                    } else {
-                        unsent(error)
-                    }
-                })?;
+            let passed = coder.pass(hop.conn.unread_mut()).map_err(|error| {
+                let failed = truncated(HopFailure::from(error));
+                if is_begun { failed } else { unsent(failed) }
+            })?;
             let data = hop.conn.unread().get(..passed.output).unwrap_or_default();
             let mut parts = [
-                IoSlice::new(head),
+                IoSlice::new(first),
                 IoSlice::new(if data.is_empty() { b"" } else { coder.before() }),
                 IoSlice::new(data),
                 IoSlice::new(coder.after()),
             ];
             self.send_to_client(&mut parts)?;
-            head = b"";
+            (first, is_begun) = (b"", true);
             hop.conn.consume(passed.taken);
             self.has_moved(passed.taken as u64);
             if !coder.is_finished() {
@@ -218,21 +213,17 @@ impl Exchange<'_> {
                 Ok(Received::Bytes(_)) => return Ok(true),
                 Ok(Received::End) => return Ok(false),
                 Ok(Received::Nothing) if self.begins_to_wait() => {}
-                Ok(Received::Nothing) => self.check_flow(hop, since)?,
+                Ok(Received::Nothing) => {
+                    self.check_stage()?;
+                    if self.client_is_gone() {
+                        return Err(Failed::Closed(CloseReason::ClientGone));
+                    }
+                    if self.is_stalled(since, || socket::is_readable(hop.conn.stream())) {
+                        return Err(truncated(HopFailure::Stalled));
+                    }
+                }
                 Err(_) => return Err(truncated(HopFailure::Truncated)),
             }
         }
-    }
-
-    /// Nothing of the body came for a while, or since `since`: is there still a point in waiting?
-    pub(super) fn check_flow(&self, hop: &Hop, since: Instant) -> Result<(), Failed> {
-        self.check_stage()?;
-        if self.client_is_gone() {
-            return Err(Failed::Closed(CloseReason::ClientGone));
-        }
-        if self.is_stalled(since, || socket::is_readable(hop.conn.stream())) {
-            return Err(truncated(HopFailure::Stalled));
-        }
-        Ok(())
     }
 }

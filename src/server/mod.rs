@@ -223,6 +223,9 @@ impl Server {
     fn start_threads(&self, acceptor: Arc<Acceptor>, file: Option<PathBuf>) -> io::Result<()> {
         let workers = Arc::clone(&self.workers);
         self.keep(self.essential("overseer", move || workers.oversee())?);
+        for event_loop in self.ctx.tunnels.event_loops() {
+            self.keep(self.essential("tunnels", event_loop)?);
+        }
         let ctx = Arc::clone(&self.ctx);
         self.keep(self.essential("health", move || checks::run(ctx))?);
         let (ctx, alarm) = (Arc::clone(&self.ctx), self.ctx.stop.alarm());
@@ -427,6 +430,7 @@ impl Server {
         let deadline = Instant::now() + CUT_TIME;
         self.workers.wait_until_over(deadline);
         self.ctx.tunnels.wait_until_over(deadline);
+        self.ctx.tunnels.finish();
         for thread in self.threads.lock().drain(..) {
             join(thread);
         }
