@@ -1,6 +1,5 @@
 //! Whether this instance can serve, and if not, why.
 
-use crate::balance::pool::Service;
 use crate::relay::{Context, Snapshot};
 use crate::stop::Stage;
 
@@ -26,12 +25,14 @@ impl Readiness {
             return Self::Draining;
         }
         let pool = &snapshot.pool;
-        match pool.service() {
-            Service::By(_) => Self::Ready,
-            Service::Nobody if !snapshot.config.rules.needs_upstream() => Self::Ready,
-            Service::Nobody if pool.upstreams().is_empty() => Self::NoUpstreamConfigured,
-            Service::Nobody if pool.online_count() > 0 => Self::AllDrained,
-            Service::Nobody => Self::NoUpstreamOnline,
+        if pool.serving().next().is_some() || !snapshot.config.rules.needs_upstream() {
+            Self::Ready
+        } else if pool.upstreams().is_empty() {
+            Self::NoUpstreamConfigured
+        } else if pool.online_count() > 0 {
+            Self::AllDrained
+        } else {
+            Self::NoUpstreamOnline
         }
     }
 

@@ -11,7 +11,7 @@ use super::*;
 use std::time::Instant;
 
 use crate::balance::reason::{Depth, OfflineReason};
-use crate::balance::state::{Thresholds, Verdict};
+use crate::balance::state::{CheckVerdict, Thresholds};
 use crate::config;
 use crate::net::resolve::Resolver;
 use crate::net::socket;
@@ -329,11 +329,11 @@ fn readiness_follows_the_upstreams_and_the_drain() {
             upstream.vitals().check_ended(began, verdict, once, at);
         }
     };
-    check_ends(Verdict::Fails(OfflineReason::ProbeUnanswered));
+    check_ends(CheckVerdict::Fails(OfflineReason::ProbeUnanswered));
     check("503", "\"reason\":\"no upstream is online\"");
     check("503", "\"reason\":\"probe: no answer\"");
     check("503", "\"since\":\"2023-11-14T22:13:20.000Z\"");
-    check_ends(Verdict::Works(Depth::Probe));
+    check_ends(CheckVerdict::Works(Depth::Probe));
     pool.belief()
         .doubt(Instant::now(), "a got 403", 1_700_000_000_000);
     check(

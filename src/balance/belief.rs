@@ -1,14 +1,14 @@
 //! Whether the target of the probe is believed.
 //!
 //! A probe asks a stranger. Where it passes through no upstream, the stranger (or the way to it) is at
-//! fault, and nothing it says is held against anybody for a while. The prober writes this, everybody may
-//! read it.
+//! fault, and nothing it says is held against an upstream for a while. The prober writes this, every thread
+//! may read it.
 
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-/// How long the target is not believed after a probe that passed through nobody.
+/// How long the target is not believed after a probe that passed through no upstream.
 pub const DISBELIEF: Duration = Duration::from_secs(30);
 
 /// Whether the target of the probe is believed. Starts believed.
@@ -64,7 +64,7 @@ impl Belief {
         }
     }
 
-    /// The probe passed through somebody, or its target is another one. Says whether that is new.
+    /// The probe passed through an upstream, or its target is another one. Says whether that is new.
     pub fn believe(&self) -> bool {
         self.doubted.lock().take().is_some()
     }

@@ -64,6 +64,74 @@ impl AttemptError {
     }
 }
 
+/// How far a request came before its attempt failed in this way, at most.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Reach {
+    /// There was no connection.
+    Nowhere,
+    /// It may be at the next hop, or beyond.
+    Sent,
+}
+
+/// Whether a request that was sent may be sent to another upstream.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Elsewhere {
+    /// Whatever its method is: nothing was processed.
+    Always,
+    /// If its method may be repeated.
+    IfRepeatable,
+    /// An origin can make every upstream fail so, or the time that all attempts share is used up.
+    Never,
+}
+
+/// Whether a failure may be due to what happened on the connection before, while it was idle.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Idleness {
+    /// Yes: it had ended, or what came belongs to an exchange before.
+    Explains,
+    /// The same, and it shows bytes that are the answer to nothing.
+    ExplainsStray,
+    /// No.
+    IsNoReason,
+}
+
+/// The table of all failures, one row each; the functions below read its columns.
+fn row(failure: &HopFailure) -> (Reach, Evidence, Elsewhere, Idleness) {
+    use Elsewhere::{Always, IfRepeatable, Never};
+    use Evidence::{CannotConnect, Doubtful, Nothing};
+    use HopFailure as Failure;
+    use Idleness::{Explains, ExplainsStray, IsNoReason};
+    use Reach::{Nowhere, Sent};
+    let refused = Doubtful(Doubt::Refused);
+    let proof = |words| (Nowhere, CannotConnect(words), IfRepeatable, IsNoReason);
+    match failure {
+        Failure::DnsError => proof("its name cannot be resolved"),
+        Failure::DnsTimeout => proof("its name was not resolved in time"),
+        Failure::ConnectRefused => proof("connection refused"),
+        Failure::ConnectTimeout => proof("no connection in time"),
+        Failure::ConnectUnreachable => proof("unreachable"),
+        Failure::ConnectFailed => proof("the connection could not be opened"),
+        Failure::LocalExhaustion => (Nowhere, Nothing, IfRepeatable, IsNoReason),
+        Failure::Closed => (Sent, Doubtful(Doubt::Closed), IfRepeatable, Explains),
+        Failure::Reset => (Sent, Doubtful(Doubt::Closed), IfRepeatable, Explains),
+        Failure::NotHttp => (Sent, Doubtful(Doubt::NotHttp), IfRepeatable, ExplainsStray),
+        Failure::Malformed(_) => (Sent, refused, Never, ExplainsStray),
+        Failure::Framing(_) => (Sent, refused, Never, ExplainsStray),
+        Failure::HeadTooLarge => (Sent, refused, Never, ExplainsStray),
+        Failure::BodyFramingTooLarge => (Sent, refused, Never, Explains),
+        Failure::TooManyInterim => (Sent, refused, Never, Explains),
+        Failure::SwitchUnasked => (Sent, refused, Never, Explains),
+        Failure::Truncated => (Sent, Doubtful(Doubt::Truncated), Never, Explains),
+        Failure::ResponseTimeout => (Sent, Doubtful(Doubt::Silent), Never, IsNoReason),
+        Failure::SendTimeout => (Sent, Doubtful(Doubt::Silent), IfRepeatable, IsNoReason),
+        Failure::AuthenticationRefused => (Sent, Doubtful(Doubt::Auth), Always, IsNoReason),
+        Failure::TunnelRefused => (Sent, Nothing, Always, IsNoReason),
+        // A stream that is silent for a while may just have nothing to say.
+        Failure::Stalled => (Sent, Nothing, IfRepeatable, IsNoReason),
+        Failure::WentOffline => (Sent, Nothing, IfRepeatable, IsNoReason),
+    }
+}
+
 /// What may follow a failed attempt. A request of which nothing was sent can go elsewhere. One that
 /// was sent can if it is idempotent (RFC 9110 §9.2.2) and still whole here; after a 407, which
 /// proves that nothing was processed, its method does not count. One that got no answer in time
@@ -73,113 +141,49 @@ pub fn next(error: &AttemptError, method: &str, body: Replay) -> Next {
         (AttemptError::NotSent(_), _) => Next::Failover,
         (AttemptError::Truncated(_), _) => Next::Close,
         (AttemptError::NoResponse(_), Replay::Gone) => Next::GiveUp,
-        (AttemptError::NoResponse(failure), Replay::Whole) => match failure {
-            HopFailure::AuthenticationRefused | HopFailure::TunnelRefused => Next::Failover,
-            HopFailure::ResponseTimeout => Next::GiveUp,
-            // An origin can make every upstream send these.
-            HopFailure::Malformed(_)
-            | HopFailure::Framing(_)
-            | HopFailure::HeadTooLarge
-            | HopFailure::BodyFramingTooLarge
-            | HopFailure::TooManyInterim
-            | HopFailure::SwitchUnasked
-            | HopFailure::Truncated => Next::GiveUp,
-            HopFailure::DnsError
-            | HopFailure::DnsTimeout
-            | HopFailure::ConnectRefused
-            | HopFailure::ConnectTimeout
-            | HopFailure::ConnectUnreachable
-            | HopFailure::ConnectFailed
-            | HopFailure::Closed
-            | HopFailure::Reset
-            | HopFailure::NotHttp
-            | HopFailure::WentOffline
-            | HopFailure::Stalled
-            | HopFailure::LocalExhaustion
-            | HopFailure::SendTimeout => {
-                if is_repeatable(method) {
-                    Next::Failover
-                } else {
-                    Next::GiveUp
-                }
-            }
+        (AttemptError::NoResponse(failure), Replay::Whole) => match row(failure) {
+            (_, _, Elsewhere::Always, _) => Next::Failover,
+            (_, _, Elsewhere::IfRepeatable, _) if is_repeatable(method) => Next::Failover,
+            (_, _, Elsewhere::IfRepeatable | Elsewhere::Never, _) => Next::GiveUp,
         },
     }
 }
 
-/// Whether the attempt came to no connection: then it is none that counts.
-pub fn is_unreached(error: &AttemptError) -> bool {
-    let AttemptError::NotSent(failure) = error else {
-        return false;
-    };
-    match failure {
-        HopFailure::DnsError
-        | HopFailure::DnsTimeout
-        | HopFailure::ConnectRefused
-        | HopFailure::ConnectTimeout
-        | HopFailure::ConnectUnreachable
-        | HopFailure::ConnectFailed
-        | HopFailure::LocalExhaustion => true,
-        HopFailure::Closed
-        | HopFailure::Reset
-        | HopFailure::AuthenticationRefused
-        | HopFailure::TunnelRefused
-        | HopFailure::ResponseTimeout
-        | HopFailure::NotHttp
-        | HopFailure::Malformed(_)
-        | HopFailure::Framing(_)
-        | HopFailure::HeadTooLarge
-        | HopFailure::BodyFramingTooLarge
-        | HopFailure::WentOffline
-        | HopFailure::Truncated
-        | HopFailure::Stalled
-        | HopFailure::TooManyInterim
-        | HopFailure::SwitchUnasked
-        | HopFailure::SendTimeout => false,
-    }
-}
-
 /// Whether a request of this method may be sent again although it may have arrived: an idempotent one,
-/// and CONNECT, of which nothing but an address has left this proxy before its answer.
+/// which has the same effect when it is made twice (RFC 9110 §9.2.2), and CONNECT, of which nothing but an
+/// address has left this proxy before its answer. An unknown method may not. Methods are case-sensitive.
 pub fn is_repeatable(method: &str) -> bool {
-    is_idempotent(method) || method == "CONNECT"
-}
-
-/// Whether a request of this method has the same effect when it is made twice (RFC 9110 §9.2.2).
-/// An unknown method has not. Methods are case-sensitive.
-pub fn is_idempotent(method: &str) -> bool {
     matches!(
         method,
-        "GET" | "HEAD" | "OPTIONS" | "TRACE" | "PUT" | "DELETE"
+        "GET" | "HEAD" | "OPTIONS" | "TRACE" | "PUT" | "DELETE" | "CONNECT"
     )
 }
 
 /// What a failure at an upstream tells about it.
 pub fn evidence(failure: &HopFailure) -> Evidence {
-    match failure {
-        HopFailure::DnsError => Evidence::CannotConnect("its name cannot be resolved"),
-        HopFailure::DnsTimeout => Evidence::CannotConnect("its name was not resolved in time"),
-        HopFailure::ConnectRefused => Evidence::CannotConnect("connection refused"),
-        HopFailure::ConnectTimeout => Evidence::CannotConnect("no connection in time"),
-        HopFailure::ConnectUnreachable => Evidence::CannotConnect("unreachable"),
-        HopFailure::ConnectFailed => Evidence::CannotConnect("the connection could not be opened"),
-        HopFailure::AuthenticationRefused => Evidence::Doubtful(Doubt::Auth),
-        HopFailure::Truncated => Evidence::Doubtful(Doubt::Truncated),
-        HopFailure::Closed | HopFailure::Reset => Evidence::Doubtful(Doubt::Closed),
-        HopFailure::NotHttp => Evidence::Doubtful(Doubt::NotHttp),
-        HopFailure::Malformed(_)
-        | HopFailure::Framing(_)
-        | HopFailure::HeadTooLarge
-        | HopFailure::BodyFramingTooLarge
-        | HopFailure::TooManyInterim
-        | HopFailure::SwitchUnasked => Evidence::Doubtful(Doubt::Refused),
-        HopFailure::ResponseTimeout | HopFailure::SendTimeout => Evidence::Doubtful(Doubt::Silent),
-        // A stream that is silent for a while may just have nothing to say.
-        HopFailure::Stalled
-        | HopFailure::WentOffline
-        | HopFailure::LocalExhaustion
-        | HopFailure::TunnelRefused => Evidence::Nothing,
+    let (_, evidence, ..) = row(failure);
+    evidence
+}
+
+/// Whether the attempt came to no connection: then it is none that counts.
+pub fn is_unreached(error: &AttemptError) -> bool {
+    matches!(error, AttemptError::NotSent(failure) if row(failure).0 == Reach::Nowhere)
+}
+
+/// Whether a failure may be due to what happened on the connection while it was idle: then the upstream is
+/// not to blame, and a fresh one may do.
+pub fn is_explained_by_idleness(error: &AttemptError) -> bool {
+    match error {
+        AttemptError::NotSent(failure) | AttemptError::NoResponse(failure) => {
+            row(failure).3 != Idleness::IsNoReason
+        }
+        AttemptError::Truncated(_) => false,
     }
+}
+
+/// Whether a failure on a connection that was idle shows bytes that are the answer to nothing.
+pub fn shows_stray_bytes(failure: &HopFailure) -> bool {
+    row(failure).3 == Idleness::ExplainsStray
 }
 
 #[cfg(test)]

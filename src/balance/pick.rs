@@ -11,9 +11,11 @@
 //! The best is the one with the lowest latency, load and share of errors. Errors are costs and not
 //! speed: else the upstream that fails fastest would get the most.
 //!
-//! Not here: who may be chosen ([`super::pool`] says so with [`Role`]).
+//! Not here: which ones may be chosen ([`super::pool`] says so with [`Candidate::availability`]).
 
 use std::fmt;
+
+use super::state::Availability;
 
 /// How an upstream is chosen.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
@@ -41,27 +43,19 @@ impl fmt::Display for BalanceMode {
 /// What one request in flight costs in `best`, in microseconds of latency.
 const ACTIVE_COST_US: u64 = 50_000;
 
-/// What a candidate may be used for.
+/// Which account of a member an attempt is charged to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Role {
-    /// It may be chosen.
-    Online,
-    /// It may be chosen if nobody is `Online`.
-    Suspect,
-    /// It may not be chosen.
-    Out,
-}
-
-/// Whether this exchange has tried another upstream before.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Turn {
+pub(super) enum Account {
+    /// The exchange has tried no other upstream before.
     First,
+    /// It has.
     Again,
 }
 
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Candidate {
-    pub(super) role: Role,
+    /// A suspect is chosen if none is online; one that counts as offline may not be chosen.
+    pub(super) availability: Availability,
     pub(super) weight: u32,
     pub(super) priority: u32,
     /// Average latency in microseconds; none: never measured.
@@ -73,30 +67,24 @@ pub(super) struct Candidate {
 
 /// A candidate and its accounts.
 #[derive(Debug)]
-struct Seat {
+struct Member {
     candidate: Candidate,
-    first: Account,
+    /// None: it is not in the set that shares.
+    first: Option<i64>,
     again: i64,
-}
-
-/// The account for first attempts: open while the candidate is a member of the set that shares.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Account {
-    Closed,
-    Open(i64),
 }
 
 /// Remembers what was chosen before. One per pool.
 #[derive(Debug)]
 pub(super) struct Chooser {
-    seats: Vec<Seat>,
+    members: Vec<Member>,
     /// Where the search for the best begins, so that ties rotate.
     next_best: usize,
 }
 
 impl Candidate {
     pub(super) const OUT: Self = Self {
-        role: Role::Out,
+        availability: Availability::Offline,
         weight: 0,
         priority: 0,
         latency_us: None,
@@ -114,19 +102,20 @@ impl Candidate {
 
     /// Whether it shares with the members of a group; no group: with all.
     fn is_in(&self, group: Option<u32>) -> bool {
-        self.role != Role::Out && group.is_none_or(|priority| self.priority == priority)
+        self.availability != Availability::Offline
+            && group.is_none_or(|priority| self.priority == priority)
     }
 }
 
 impl Chooser {
-    pub(super) fn new(seats: usize) -> Self {
-        let seat = || Seat {
+    pub(super) fn new(members: usize) -> Self {
+        let member = || Member {
             candidate: Candidate::OUT,
-            first: Account::Closed,
+            first: None,
             again: 0,
         };
         Self {
-            seats: std::iter::repeat_with(seat).take(seats).collect(),
+            members: std::iter::repeat_with(member).take(members).collect(),
             next_best: 0,
         }
     }
@@ -136,86 +125,77 @@ impl Chooser {
     pub(super) fn choose(
         &mut self,
         mode: BalanceMode,
-        turn: Turn,
+        account: Account,
         candidates: impl Iterator<Item = Candidate>,
     ) -> Option<usize> {
-        for (seat, candidate) in self.seats.iter_mut().zip(candidates) {
-            seat.candidate = candidate;
+        for (member, candidate) in self.members.iter_mut().zip(candidates) {
+            member.candidate = candidate;
         }
-        let role = self.best_role()?;
-        match (mode, turn) {
-            (BalanceMode::Best, _) => self.best(role),
-            (BalanceMode::RoundRobin, Turn::First) => self.first_in_turn(role, None),
-            (BalanceMode::RoundRobin, Turn::Again) => self.again_in_turn(role, None),
-            (BalanceMode::Priority, Turn::First) => {
-                self.first_in_turn(role, Some(self.preferred(role)?))
+        // Decided on the same look at the candidates as the choice itself, so that an upstream that changes
+        // right now cannot leave a request between the two.
+        let availabilities = self.candidates().map(|candidate| candidate.availability);
+        let best = availabilities
+            .filter(|availability| *availability != Availability::Offline)
+            .min()?;
+        let group = match mode {
+            BalanceMode::RoundRobin | BalanceMode::Best => None,
+            BalanceMode::Priority => Some(self.preferred(best)?),
+        };
+        match (mode, account) {
+            (BalanceMode::Best, _) => self.best(best),
+            (BalanceMode::RoundRobin | BalanceMode::Priority, Account::First) => {
+                self.first_in_turn(best, group)
             }
-            (BalanceMode::Priority, Turn::Again) => {
-                self.again_in_turn(role, Some(self.preferred(role)?))
+            (BalanceMode::RoundRobin | BalanceMode::Priority, Account::Again) => {
+                self.again_in_turn(best, group)
             }
         }
     }
 
-    /// The best role that anybody has. Decided on the same look at the candidates as the choice itself, so
-    /// that an upstream that changes right now cannot leave a request between the two.
-    fn best_role(&self) -> Option<Role> {
-        let has = |role| self.seats.iter().any(|seat| seat.candidate.role == role);
-        [Role::Online, Role::Suspect]
-            .into_iter()
-            .find(|role| has(*role))
+    fn candidates(&self) -> impl Iterator<Item = &Candidate> {
+        self.members.iter().map(|member| &member.candidate)
     }
 
-    fn with_role(&self, role: Role) -> impl Iterator<Item = &Candidate> {
-        self.seats
-            .iter()
-            .map(|seat| &seat.candidate)
-            .filter(move |candidate| candidate.role == role)
-    }
-
-    fn preferred(&self, role: Role) -> Option<u32> {
-        self.with_role(role)
+    fn preferred(&self, availability: Availability) -> Option<u32> {
+        self.candidates()
+            .filter(|candidate| candidate.availability == availability)
             .map(|candidate| candidate.priority)
             .min()
     }
 
-    fn first_in_turn(&mut self, role: Role, group: Option<u32>) -> Option<usize> {
-        let is_open = |seat: &Seat| seat.first != Account::Closed;
-        if self
-            .seats
-            .iter()
-            .any(|seat| is_open(seat) != seat.candidate.is_in(group))
-        {
-            for seat in &mut self.seats {
-                seat.first = if seat.candidate.is_in(group) {
-                    Account::Open(0)
-                } else {
-                    Account::Closed
-                };
+    fn first_in_turn(&mut self, availability: Availability, group: Option<u32>) -> Option<usize> {
+        let is_settled = |member: &Member| member.first.is_some() == member.candidate.is_in(group);
+        if !self.members.iter().all(is_settled) {
+            for member in &mut self.members {
+                member.first = member.candidate.is_in(group).then_some(0);
             }
         }
-        take_turn(self.seats.iter_mut().map(|seat| match &mut seat.first {
-            Account::Open(credit) if seat.candidate.role == role => {
-                Some((credit, seat.candidate.weight))
-            }
-            Account::Open(_) | Account::Closed => None,
+        take_turn(self.members.iter_mut().map(|member| {
+            let takes_part = member.candidate.availability == availability;
+            let credit = member.first.as_mut().filter(|_| takes_part)?;
+            Some((credit, member.candidate.weight))
         }))
     }
 
-    fn again_in_turn(&mut self, role: Role, group: Option<u32>) -> Option<usize> {
-        take_turn(self.seats.iter_mut().map(|seat| {
-            let takes_part = seat.candidate.role == role && seat.candidate.is_in(group);
-            takes_part.then_some((&mut seat.again, seat.candidate.weight))
+    fn again_in_turn(&mut self, availability: Availability, group: Option<u32>) -> Option<usize> {
+        take_turn(self.members.iter_mut().map(|member| {
+            let candidate = member.candidate;
+            let takes_part = candidate.availability == availability && candidate.is_in(group);
+            takes_part.then_some((&mut member.again, candidate.weight))
         }))
     }
 
-    fn best(&mut self, role: Role) -> Option<usize> {
-        let average = average(self.with_role(role).map(|candidate| candidate.latency_us));
-        let average = average.unwrap_or(0);
-        let (before, from) = self.seats.split_at(self.next_best.min(self.seats.len()));
+    fn best(&mut self, availability: Availability) -> Option<usize> {
+        let is_one = |candidate: &Candidate| candidate.availability == availability;
+        let those = self.candidates().filter(|candidate| is_one(candidate));
+        let average = average(those.map(|candidate| candidate.latency_us)).unwrap_or(0);
+        let (before, from) = self
+            .members
+            .split_at(self.next_best.min(self.members.len()));
         let places = (before.len()..).zip(from).chain((0..).zip(before));
         let (place, _) = places
-            .filter(|(_, seat)| seat.candidate.role == role)
-            .min_by_key(|(_, seat)| seat.candidate.cost_us(average))?;
+            .filter(|(_, member)| is_one(&member.candidate))
+            .min_by_key(|(_, member)| member.candidate.cost_us(average))?;
         self.next_best = place.saturating_add(1);
         Some(place)
     }
@@ -273,10 +253,10 @@ mod tests {
                         .ok()
                 };
                 Candidate {
-                    role: match word.chars().find(|c| "!?".contains(*c)) {
-                        Some('!') => Role::Out,
-                        Some(_) => Role::Suspect,
-                        None => Role::Online,
+                    availability: match word.chars().find(|c| "!?".contains(*c)) {
+                        Some('!') => Availability::Offline,
+                        Some(_) => Availability::Suspect,
+                        None => Availability::Online,
                     },
                     weight: number('*').unwrap_or(1).try_into().unwrap(),
                     priority: number('@').unwrap_or(100).try_into().unwrap(),
@@ -292,7 +272,7 @@ mod tests {
         let letter = |place: usize| char::from(b'a' + u8::try_from(place).unwrap());
         (0..count)
             .map(|_| {
-                let choice = chooser.choose(mode, Turn::First, candidates(text).into_iter());
+                let choice = chooser.choose(mode, Account::First, candidates(text).into_iter());
                 choice.map_or('-', letter)
             })
             .collect()
@@ -413,7 +393,7 @@ mod tests {
             let first = turns(&mut chooser, BalanceMode::RoundRobin, "a b*2 c*3", 1);
             if first == "a" {
                 let rest = candidates("a! b*2 c*3").into_iter();
-                let second = chooser.choose(BalanceMode::RoundRobin, Turn::Again, rest);
+                let second = chooser.choose(BalanceMode::RoundRobin, Account::Again, rest);
                 seconds.push(if second == Some(1) { 'b' } else { 'c' });
             }
             firsts.push_str(&first);

@@ -1,7 +1,7 @@
 //! All upstreams of one configuration.
 //!
 //! A pool never changes: a reload makes a new one, which takes over the vitals of the upstreams
-//! that stay. So nobody holds a place in a list that has changed meanwhile, and a lease taken from
+//! that stay. So no thread holds a place in a list that has changed meanwhile, and a lease taken from
 //! the old pool ends on the counter that the new one reads.
 
 use std::collections::{HashMap, HashSet};
@@ -11,8 +11,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use super::belief::Belief;
-use super::pick::{self, BalanceMode, Candidate, Chooser, Role, Turn};
-use super::state::Availability;
+use super::pick::{self, Account, BalanceMode, Candidate, Chooser};
 use super::upstream::{Lease, Upstream, UpstreamSpec};
 use super::vitals::{UpstreamId, Vitals};
 
@@ -37,19 +36,10 @@ pub struct Tried {
     rest: Option<Vec<Arc<Upstream>>>,
 }
 
-/// What a pool can do for a new request.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Service {
-    /// So many upstreams are in service.
-    By(usize),
-    /// None is: requests are answered with 503, trials left out.
-    Nobody,
-}
-
 impl Pool {
     /// A pool of which nothing is known yet: all upstreams are online.
     pub fn new(specs: Vec<UpstreamSpec>) -> Self {
-        Self::with(specs, Arc::default(), |_| Arc::new(Vitals::new()))
+        Self::with(specs, Arc::default(), |_| Arc::default())
     }
 
     /// The pool of a new configuration. Upstreams with an address known here keep their state and
@@ -69,7 +59,7 @@ impl Pool {
                 }
                 Arc::clone(before.vitals())
             }
-            None => Arc::new(Vitals::new()),
+            None => Arc::default(),
         })
     }
 
@@ -101,10 +91,10 @@ impl Pool {
         if tried.len() >= TRIED_ONE_BY_ONE {
             return self.pick_from_rest(mode, tried);
         }
-        let turn = if tried.is_empty() {
-            Turn::First
+        let account = if tried.is_empty() {
+            Account::First
         } else {
-            Turn::Again
+            Account::Again
         };
         let lease = {
             let mut chooser = self.chooser.lock();
@@ -112,7 +102,7 @@ impl Pool {
                 .upstreams
                 .iter()
                 .map(|upstream| candidate(upstream, tried));
-            let place = chooser.choose(mode, turn, candidates)?;
+            let place = chooser.choose(mode, account, candidates)?;
             self.upstreams.get(place).map(Lease::take)?
         };
         tried.insert(lease.upstream().id());
@@ -124,7 +114,7 @@ impl Pool {
             tried.rest = Some(self.rest(mode, tried));
         }
         while let Some(next) = tried.rest.as_mut()?.pop() {
-            if next.is_in_service() && !next.vitals().is_offline() {
+            if next.serves() {
                 tried.insert(next.id());
                 return Some(Lease::take(&next));
             }
@@ -135,10 +125,8 @@ impl Pool {
     /// Those in service that were not tried, the best last.
     fn rest(&self, mode: BalanceMode, tried: &Tried) -> Vec<Arc<Upstream>> {
         let were_tried: HashSet<_> = tried.ids().collect();
-        let mut rest: Vec<_> = self
-            .upstreams
-            .iter()
-            .filter(|upstream| upstream.is_in_service() && !upstream.vitals().is_offline())
+        let serving = self.serving();
+        let mut rest: Vec<_> = serving
             .filter(|upstream| !were_tried.contains(&upstream.id()))
             .collect();
         rest.sort_by_cached_key(|upstream| {
@@ -154,11 +142,11 @@ impl Pool {
 
     /// Picks an upstream that is offline, for want of one in service: one request at a time and one a
     /// second for each, the least bad reason first. None: there is one in service, tried or not, or it is
-    /// nobody's time.
+    /// too early for each.
     pub fn pick_trial(&self, tried: &mut Tried, now: Instant) -> Option<Lease> {
         // Trials of two requests at once must not go to the same one.
         let _chooser = self.chooser.lock();
-        if self.service() != Service::Nobody {
+        if self.serving().next().is_some() {
             return None;
         }
         let (_, _, upstream) = self
@@ -180,17 +168,15 @@ impl Pool {
     /// A lease of this very upstream, if it is in service.
     pub fn lease(&self, id: UpstreamId) -> Option<Lease> {
         let upstream = self.upstreams.iter().find(|upstream| upstream.id() == id)?;
-        (upstream.is_in_service() && !upstream.vitals().is_offline()).then(|| Lease::take(upstream))
+        upstream.serves().then(|| Lease::take(upstream))
     }
 
     /// The average latency of those in service that were measured.
     pub fn average_latency(&self) -> Option<Duration> {
-        let in_service = self
-            .upstreams
-            .iter()
-            .filter(|upstream| upstream.is_in_service() && !upstream.vitals().is_offline());
-        pick::average(in_service.map(|upstream| upstream.vitals().latency_us()))
-            .map(Duration::from_micros)
+        let latencies = self
+            .serving()
+            .map(|upstream| upstream.vitals().latency_us());
+        pick::average(latencies).map(Duration::from_micros)
     }
 
     /// Whether the target of the probe is believed.
@@ -218,16 +204,9 @@ impl Pool {
             .count()
     }
 
-    /// Whether requests can be served. A member that is drained, or has a weight of 0, serves none.
-    pub fn service(&self) -> Service {
-        let in_service = self
-            .upstreams
-            .iter()
-            .filter(|upstream| upstream.is_in_service() && !upstream.vitals().is_offline());
-        match in_service.count() {
-            0 => Service::Nobody,
-            count => Service::By(count),
-        }
+    /// The members that get requests now: with none of them, requests are answered with 503, trials left out.
+    pub fn serving(&self) -> impl Iterator<Item = &Arc<Upstream>> {
+        self.upstreams.iter().filter(|upstream| upstream.serves())
     }
 }
 
@@ -262,25 +241,17 @@ impl Tried {
 }
 
 fn candidate(upstream: &Upstream, tried: &Tried) -> Candidate {
+    if !upstream.is_in_service() || tried.contains(upstream.id()) {
+        return Candidate::OUT;
+    }
     let vitals = upstream.vitals();
     Candidate {
-        role: role(upstream, tried),
+        availability: vitals.availability(),
         weight: upstream.spec.weight,
         priority: upstream.spec.priority,
         latency_us: vitals.latency_us(),
         active: vitals.active(),
         errors: vitals.errors_millionths(),
-    }
-}
-
-fn role(upstream: &Upstream, tried: &Tried) -> Role {
-    if !upstream.is_in_service() || tried.contains(upstream.id()) {
-        return Role::Out;
-    }
-    match upstream.vitals().availability() {
-        Availability::Online => Role::Online,
-        Availability::Suspect => Role::Suspect,
-        Availability::Offline => Role::Out,
     }
 }
 
@@ -290,7 +261,7 @@ mod tests {
     use std::sync::atomic::{AtomicBool, Ordering};
 
     use crate::balance::reason::{Depth, Doubt, OfflineReason};
-    use crate::balance::state::{Thresholds, Verdict};
+    use crate::balance::state::{CheckVerdict, Thresholds};
     use crate::protocol::credentials::Credentials;
     use crate::protocol::target::Authority;
 
@@ -324,7 +295,7 @@ mod tests {
         for name in names.split_whitespace() {
             let vitals = pool.find(name).unwrap().vitals();
             let (began, _) = vitals.check_begins();
-            vitals.check_ended(began, Verdict::Fails(reason), ONCE, 0);
+            vitals.check_ended(began, CheckVerdict::Fails(reason), ONCE, 0);
         }
     }
 
@@ -338,7 +309,7 @@ mod tests {
     fn bring_back(pool: &Pool, name: &str) {
         let vitals = pool.find(name).unwrap().vitals();
         let (began, _) = vitals.check_begins();
-        vitals.check_ended(began, Verdict::Works(Depth::Probe), ONCE, 0);
+        vitals.check_ended(began, CheckVerdict::Works(Depth::Probe), ONCE, 0);
     }
 
     /// One exchange after the other, `expected.len()` in number; `-`: no pick.
@@ -436,7 +407,7 @@ mod tests {
         let pool = pool("a b");
         take_offline(&pool, "a b", CLOSED);
         check(&pool, BalanceMode::RoundRobin, "-");
-        assert_eq!(pool.service(), Service::Nobody);
+        assert_eq!(pool.serving().count(), 0);
         check(&Pool::new(Vec::new()), BalanceMode::Best, "-");
     }
 
@@ -448,7 +419,7 @@ mod tests {
         assert_eq!(attempts(&pool, BalanceMode::RoundRobin).pop(), Some('a'));
         suspect(&pool, "b c");
         check(&pool, BalanceMode::RoundRobin, "cab");
-        assert_eq!(pool.service(), Service::By(3));
+        assert_eq!(pool.serving().count(), 3);
     }
 
     #[test]
@@ -459,7 +430,7 @@ mod tests {
         check(&pool, BalanceMode::Best, "aaa");
         check(&pool, BalanceMode::Priority, "aaa");
         suspect(&pool, "a b c");
-        assert_eq!(pool.service(), Service::By(1));
+        assert_eq!(pool.serving().count(), 1);
         check(&pool, BalanceMode::RoundRobin, "aaa");
         pool.find("c").unwrap().vitals().enable();
         check(&pool, BalanceMode::RoundRobin, "acac");

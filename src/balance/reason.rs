@@ -2,7 +2,7 @@
 //!
 //! Two kinds, kept apart by their types. An [`OfflineReason`] is proof: only what was seen of the
 //! upstream itself. A [`Doubt`] may as well be the work of an origin, a client or the target of the
-//! probe; it asks for a check and takes nobody out of service.
+//! probe; it asks for a check and takes no upstream out of service.
 
 use std::fmt;
 
@@ -49,101 +49,101 @@ pub enum Doubt {
 }
 
 /// How much a check has to find out. Ordered: who knows the second, knows the first.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Debug)]
 pub enum Depth {
     /// Whether the upstream answers for itself.
+    #[default]
     Itself,
     /// Whether it passes the probe, too.
     Probe,
 }
 
 impl OfflineReason {
-    /// Short and stable, for metrics and JSON.
-    pub fn label(self) -> &'static str {
+    /// Label, badness, words.
+    fn row(self) -> (&'static str, u8, &'static str) {
         match self {
-            Self::CannotConnect(_) => "connect",
-            Self::Silent => "silent",
-            Self::Closes => "closed",
-            Self::NotHttp => "malformed",
-            Self::Auth => "auth",
-            Self::ProbeStatus(_) => "probe_status",
-            Self::ProbeUnanswered => "probe_timeout",
-            Self::Outlier => "outlier",
+            Self::Outlier => ("outlier", 0, "fails what others serve"),
+            Self::ProbeStatus(_) => ("probe_status", 1, "probe: got"),
+            Self::ProbeUnanswered => ("probe_timeout", 2, "probe: no answer"),
+            Self::CannotConnect(_) => ("connect", 3, "cannot connect:"),
+            Self::NotHttp => ("malformed", 4, "answers something that is not HTTP"),
+            Self::Closes => ("closed", 5, "closes connections without an answer"),
+            Self::Auth => ("auth", 6, "auth: refused the credentials configured for it"),
+            Self::Silent => ("silent", 7, "accepts connections and answers nothing"),
         }
     }
 
-    /// The order of trials while nobody is in service: the least bad reason first. One that refuses
+    /// Short and stable, for metrics and JSON.
+    pub fn label(self) -> &'static str {
+        self.row().0
+    }
+
+    /// The order of trials while no upstream is in service: the least bad reason first. One that refuses
     /// connections costs a trial nothing; one that answers nothing costs it the whole wait.
     pub(super) fn badness(self) -> u8 {
-        match self {
-            Self::Outlier => 0,
-            Self::ProbeStatus(_) => 1,
-            Self::ProbeUnanswered => 2,
-            Self::CannotConnect(_) => 3,
-            Self::NotHttp => 4,
-            Self::Closes => 5,
-            Self::Auth => 6,
-            Self::Silent => 7,
-        }
+        self.row().1
     }
 }
 
 impl Doubt {
+    /// Label, depth, words.
+    fn row(self) -> (&'static str, Depth, &'static str) {
+        use Depth::{Itself, Probe};
+        match self {
+            Self::Closed => ("closed", Itself, "closed a connection before a response"),
+            Self::NotHttp => ("malformed", Itself, "sent something that is not HTTP"),
+            Self::Refused => (
+                "refused",
+                Itself,
+                "sent a response that cannot be passed on",
+            ),
+            Self::Truncated => ("truncated", Itself, "a response was cut short"),
+            Self::CannotConnect => ("connect", Itself, "could not be connected to"),
+            Self::Silent => (
+                "silent",
+                Probe,
+                "silent for half of health_check.timeout_secs",
+            ),
+            Self::Auth => ("auth", Probe, "asked for credentials"),
+            Self::GatewayErrors => (
+                "gateway_errors",
+                Probe,
+                "answered 502, 503 or 504 three times in a row",
+            ),
+        }
+    }
+
     /// Short and stable, for metrics and JSON.
     pub fn label(self) -> &'static str {
-        match self {
-            Self::Closed => "closed",
-            Self::NotHttp => "malformed",
-            Self::Refused => "refused",
-            Self::Truncated => "truncated",
-            Self::Silent => "silent",
-            Self::Auth => "auth",
-            Self::GatewayErrors => "gateway_errors",
-            Self::CannotConnect => "connect",
-        }
+        self.row().0
     }
 
     /// What a check must find out to end it. A response that was cut, malformed or missing says
     /// nothing about what lies beyond the upstream, so a round trip to the upstream itself decides.
     pub fn depth(self) -> Depth {
-        match self {
-            Self::Closed
-            | Self::NotHttp
-            | Self::Refused
-            | Self::Truncated
-            | Self::CannotConnect => Depth::Itself,
-            Self::Silent | Self::Auth | Self::GatewayErrors => Depth::Probe,
-        }
+        self.row().1
     }
 }
 
 impl fmt::Display for OfflineReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (_, _, words) = self.row();
         match self {
-            Self::CannotConnect(what) => write!(f, "cannot connect: {what}"),
-            Self::Silent => f.write_str("accepts connections and answers nothing"),
-            Self::Closes => f.write_str("closes connections without an answer"),
-            Self::NotHttp => f.write_str("answers something that is not HTTP"),
-            Self::Auth => f.write_str("auth: refused the credentials configured for it"),
-            Self::ProbeStatus(status) => write!(f, "probe: got {status}"),
-            Self::ProbeUnanswered => f.write_str("probe: no answer"),
-            Self::Outlier => f.write_str("fails what others serve"),
+            Self::CannotConnect(what) => write!(f, "{words} {what}"),
+            Self::ProbeStatus(status) => write!(f, "{words} {status}"),
+            Self::Silent
+            | Self::Closes
+            | Self::NotHttp
+            | Self::Auth
+            | Self::ProbeUnanswered
+            | Self::Outlier => f.write_str(words),
         }
     }
 }
 
 impl fmt::Display for Doubt {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Closed => "closed a connection before a response",
-            Self::NotHttp => "sent something that is not HTTP",
-            Self::Refused => "sent a response that cannot be passed on",
-            Self::Truncated => "a response was cut short",
-            Self::Silent => "silent for half of health_check.timeout_secs",
-            Self::Auth => "asked for credentials",
-            Self::GatewayErrors => "answered 502, 503 or 504 three times in a row",
-            Self::CannotConnect => "could not be connected to",
-        })
+        f.write_str(self.row().2)
     }
 }
 

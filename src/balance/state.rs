@@ -20,9 +20,9 @@ const GATEWAY_ERRORS_IN_A_ROW: u32 = 3;
 pub enum Availability {
     /// It gets requests.
     Online,
-    /// It gets requests while nobody is online, until a check has decided.
+    /// It gets requests while no upstream is online, until a check has decided.
     Suspect,
-    /// It gets none; while nobody is online or suspect, trials.
+    /// It gets none; while none is online or suspect, trials.
     Offline,
 }
 
@@ -65,9 +65,10 @@ pub struct Change {
 }
 
 /// The state proper.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub enum Health {
     /// In service.
+    #[default]
     Online,
     /// In service, and to be checked.
     Suspect(Doubt),
@@ -88,7 +89,7 @@ impl Health {
 
 /// What a check has found.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Verdict {
+pub enum CheckVerdict {
     /// The upstream works, as far as this was looked into.
     Works(Depth),
     /// It does not.
@@ -106,7 +107,7 @@ pub struct Thresholds {
 
 /// A span of time in which an upstream was not offline, or was offline throughout. It begins in
 /// service, and each change begins the next one: so the even ones are in service.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Epoch(pub(super) u64);
 
 impl Epoch {
@@ -125,8 +126,9 @@ impl Epoch {
     }
 }
 
-#[derive(Debug)]
-pub(super) struct State {
+/// It starts online.
+#[derive(Default, Debug)]
+pub(super) struct StateMachine {
     health: Health,
     /// What a check must find out to end the suspicion: the most that any doubt since asked for.
     needed: Depth,
@@ -137,27 +139,26 @@ pub(super) struct State {
     check_failures: u32,
     check_successes: u32,
     gateway_errors: GatewayErrors,
-    check: Check,
-    settled: Settled,
+    /// The check under way, if there is one.
+    check: Option<CheckUnderWay>,
     was_checked: bool,
 }
 
-/// Whether a check is under way, and whether good evidence has come since it began.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Check {
-    None,
-    UnderWay,
-    /// Whatever it finds, the traffic knows better.
-    Outranked,
+/// What has happened since a check began.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+struct CheckUnderWay {
+    /// Good evidence has come: if it fails, the traffic knows better.
+    is_outranked: bool,
+    suspicion: Suspicion,
 }
 
-/// Which check can settle a suspicion.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Settled {
-    /// Any that ends.
-    ByAny,
-    /// None that was under way already when the suspicion began: what it asked first it asked before.
-    ByTheNext,
+/// When the suspicion began that a check may end.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+enum Suspicion {
+    #[default]
+    BeforeCheck,
+    /// The check cannot end it: what it asked first it asked before.
+    DuringCheck,
 }
 
 /// Gateway errors in a row.
@@ -165,33 +166,10 @@ enum Settled {
 struct GatewayErrors {
     count: u32,
     first_target: u64,
-    targets: Targets,
+    has_other_targets: bool,
 }
 
-#[derive(Default, Debug)]
-enum Targets {
-    #[default]
-    One,
-    Several,
-}
-
-impl State {
-    pub(super) fn new() -> Self {
-        Self {
-            health: Health::Online,
-            needed: Depth::Itself,
-            since_unix_ms: None,
-            epoch: Epoch::FIRST,
-            connect_failures: 0,
-            check_failures: 0,
-            check_successes: 0,
-            gateway_errors: GatewayErrors::default(),
-            check: Check::None,
-            settled: Settled::ByAny,
-            was_checked: false,
-        }
-    }
-
+impl StateMachine {
     pub(super) fn health(&self) -> Health {
         self.health
     }
@@ -210,7 +188,7 @@ impl State {
         self.health != Health::Online
             || self.failures() != 0
             || self.gateway_errors.count != 0
-            || self.check == Check::UnderWay
+            || self.check.is_some_and(|check| !check.is_outranked)
     }
 
     /// What a check of the upstream as it is now must find out.
@@ -222,16 +200,15 @@ impl State {
     }
 
     pub(super) fn shown(&self) -> UpstreamState {
+        let (reason, doubt) = match self.health {
+            Health::Online => (None, None),
+            Health::Suspect(doubt) => (None, Some(doubt)),
+            Health::Offline(reason) => (Some(reason), None),
+        };
         UpstreamState {
             availability: self.health.availability(),
-            reason: match self.health {
-                Health::Offline(reason) => Some(reason),
-                Health::Online | Health::Suspect(_) => None,
-            },
-            doubt: match self.health {
-                Health::Suspect(doubt) => Some(doubt),
-                Health::Online | Health::Offline(_) => None,
-            },
+            reason,
+            doubt,
             since_unix_ms: self.since_unix_ms,
             was_checked: self.was_checked,
         }
@@ -240,18 +217,14 @@ impl State {
     /// An exchange that began in `began` got what only a working upstream gives. One that began
     /// while the upstream was offline is a trial, and brings it back.
     pub(super) fn good(&mut self, began: Epoch, now_unix_ms: u64) -> Option<Change> {
-        if self.check == Check::UnderWay {
-            self.check = Check::Outranked;
+        if let Some(check) = &mut self.check {
+            check.is_outranked = true;
         }
         self.gateway_errors = GatewayErrors::default();
         match self.health {
             Health::Offline(_) if began != self.epoch => None,
             Health::Offline(_) => Some(self.go_online(now_unix_ms)),
-            Health::Online | Health::Suspect(_) => {
-                self.connect_failures = 0;
-                self.check_failures = 0;
-                self.become_online()
-            }
+            Health::Online | Health::Suspect(_) => self.become_online(),
         }
     }
 
@@ -295,10 +268,9 @@ impl State {
             }
             Health::Online => {
                 self.needed = doubt.depth();
-                self.settled = match self.check {
-                    Check::None => Settled::ByAny,
-                    Check::UnderWay | Check::Outranked => Settled::ByTheNext,
-                };
+                if let Some(check) = &mut self.check {
+                    check.suspicion = Suspicion::DuringCheck;
+                }
                 self.health = Health::Suspect(doubt);
                 Some(Change {
                     from: Availability::Online,
@@ -315,71 +287,65 @@ impl State {
         let row = &mut self.gateway_errors;
         if row.count == 0 {
             row.first_target = target;
-        } else if row.first_target != target {
-            row.targets = Targets::Several;
         }
+        row.has_other_targets |= row.first_target != target;
         row.count = row.count.saturating_add(1);
-        match row.targets {
-            Targets::Several if GATEWAY_ERRORS_IN_A_ROW <= row.count => {
-                *row = GatewayErrors::default();
-                self.doubt(began, Doubt::GatewayErrors)
-            }
-            Targets::Several | Targets::One => None,
+        if row.count < GATEWAY_ERRORS_IN_A_ROW || !row.has_other_targets {
+            return None;
         }
+        *row = GatewayErrors::default();
+        self.doubt(began, Doubt::GatewayErrors)
     }
 
-    /// A check begins; it ends with [`State::check_ended`] or [`State::check_abandoned`].
+    /// A check begins. It ends with [`StateMachine::check_ended`] or
+    /// [`StateMachine::check_abandoned`].
     pub(super) fn check_begins(&mut self) -> Epoch {
-        self.check = Check::UnderWay;
-        self.settled = Settled::ByAny;
+        self.check = Some(CheckUnderWay::default());
         self.epoch
     }
 
     /// It could not be carried out, for no fault of the upstream.
     pub(super) fn check_abandoned(&mut self) {
-        self.check = Check::None;
+        self.check = None;
     }
 
     /// The check that began in `began` has come to its end.
     pub(super) fn check_ended(
         &mut self,
         began: Epoch,
-        verdict: Verdict,
+        verdict: CheckVerdict,
         thresholds: Thresholds,
         now_unix_ms: u64,
     ) -> Option<Change> {
-        let check = std::mem::replace(&mut self.check, Check::None);
+        let check = self.check.take().unwrap_or_default();
         self.was_checked = true;
         if began != self.epoch {
             return None;
         }
         match (self.health, verdict) {
-            (Health::Offline(_), Verdict::Works(_)) => {
+            (Health::Offline(_), CheckVerdict::Works(_)) => {
                 self.check_successes = self.check_successes.saturating_add(1);
                 if self.check_successes < thresholds.rise {
                     return None;
                 }
                 Some(self.go_online(now_unix_ms))
             }
-            (Health::Offline(_), Verdict::Fails(reason)) => {
+            (Health::Offline(_), CheckVerdict::Fails(reason)) => {
                 self.check_successes = 0;
                 self.check_failures = self.check_failures.saturating_add(1);
                 self.health = Health::Offline(reason);
                 None
             }
-            (Health::Suspect(_), Verdict::Works(depth)) if depth < self.needed => None,
-            (Health::Suspect(_), Verdict::Works(_)) if self.settled == Settled::ByTheNext => None,
-            (Health::Online | Health::Suspect(_), Verdict::Works(_)) => {
-                self.connect_failures = 0;
-                self.check_failures = 0;
-                self.become_online()
-            }
-            (Health::Online | Health::Suspect(_), Verdict::Fails(_))
-                if check == Check::Outranked =>
+            (Health::Suspect(_), CheckVerdict::Works(depth))
+                if depth < self.needed || check.suspicion == Suspicion::DuringCheck =>
             {
                 None
             }
-            (Health::Online | Health::Suspect(_), Verdict::Fails(reason)) => {
+            (Health::Online | Health::Suspect(_), CheckVerdict::Works(_)) => self.become_online(),
+            (Health::Online | Health::Suspect(_), CheckVerdict::Fails(_)) if check.is_outranked => {
+                None
+            }
+            (Health::Online | Health::Suspect(_), CheckVerdict::Fails(reason)) => {
                 self.check_failures = self.check_failures.saturating_add(1);
                 if self.check_failures < thresholds.fall {
                     return None;
@@ -398,6 +364,8 @@ impl State {
     }
 
     fn become_online(&mut self) -> Option<Change> {
+        self.connect_failures = 0;
+        self.check_failures = 0;
         let from = self.health.availability();
         self.health = Health::Online;
         self.needed = Depth::Itself;
@@ -458,7 +426,7 @@ mod tests {
     /// | `G` `F` | that attempt gets good evidence, cannot connect |
     /// | `o` | it is an outlier |
     struct Driver {
-        state: State,
+        state: StateMachine,
         thresholds: Thresholds,
         begun: Epoch,
         check: Option<Epoch>,
@@ -468,7 +436,7 @@ mod tests {
     impl Driver {
         fn new(fall: u32, rise: u32) -> Self {
             Self {
-                state: State::new(),
+                state: StateMachine::default(),
                 thresholds: Thresholds { fall, rise },
                 begun: Epoch::FIRST,
                 check: None,
@@ -490,9 +458,9 @@ mod tests {
                     .cannot_connect(self.begun, REFUSED, self.thresholds.fall, now),
                 'd' => self.state.doubt(current, Doubt::Truncated),
                 'D' => self.state.doubt(current, Doubt::Silent),
-                'p' => self.ends(Verdict::Works(Depth::Probe)),
-                'i' => self.ends(Verdict::Works(Depth::Itself)),
-                'x' => self.ends(Verdict::Fails(OfflineReason::Silent)),
+                'p' => self.ends(CheckVerdict::Works(Depth::Probe)),
+                'i' => self.ends(CheckVerdict::Works(Depth::Itself)),
+                'x' => self.ends(CheckVerdict::Fails(OfflineReason::Silent)),
                 'o' => self.state.eject(current, now),
                 'b' => {
                     self.begun = current;
@@ -503,7 +471,7 @@ mod tests {
             }
         }
 
-        fn ends(&mut self, verdict: Verdict) -> Option<Change> {
+        fn ends(&mut self, verdict: CheckVerdict) -> Option<Change> {
             let began = match self.check.take() {
                 Some(began) => began,
                 None => self.state.check_begins(),
@@ -537,7 +505,7 @@ mod tests {
 
     #[test]
     fn it_starts_online_and_never_changed() {
-        let shown = State::new().shown();
+        let shown = StateMachine::default().shown();
         assert_eq!(shown.availability, Availability::Online);
         assert_eq!((shown.reason, shown.since_unix_ms), (None, None));
         assert!(!shown.was_checked);
@@ -663,7 +631,7 @@ mod tests {
 
     #[test]
     fn a_clock_that_goes_back_gives_no_nonsense() {
-        let mut state = State::new();
+        let mut state = StateMachine::default();
         state.cannot_connect(Epoch(0), REFUSED, 1, 5_000);
         let change = state.good(Epoch(1), 4_000).unwrap();
         assert_eq!(change.after, Some(Duration::ZERO));
@@ -699,8 +667,15 @@ mod tests {
         }
     }
 
+    /// Which check can settle a suspicion.
+    #[derive(PartialEq)]
+    enum Settled {
+        ByAny,
+        ByTheNext,
+    }
+
     /// The contract's table, kept as simply as a person would: counts in a row, and who knows better.
-    struct Table {
+    struct Contract {
         state: char,
         deep: bool,
         connects: u32,
@@ -712,7 +687,7 @@ mod tests {
         begun: u64,
     }
 
-    impl Table {
+    impl Contract {
         fn new() -> Self {
             Self {
                 state: '+',
@@ -827,18 +802,18 @@ mod tests {
     }
 
     fn replay(events: impl Iterator<Item = char>, (fall, rise): (u32, u32)) {
-        let (mut driver, mut table) = (Driver::new(fall, rise), Table::new());
+        let (mut driver, mut contract) = (Driver::new(fall, rise), Contract::new());
         let mut history = String::new();
         for letter in events {
             history.push(letter);
             let before = driver.sign();
             let change = driver.event(letter);
-            table.event(letter, (fall, rise));
+            contract.event(letter, (fall, rise));
             let now = driver.sign();
-            assert_eq!(now, table.state, "{history}, fall {fall}, rise {rise}");
+            assert_eq!(now, contract.state, "{history}, fall {fall}, rise {rise}");
             assert_eq!(change.is_some(), before != now, "{history}");
             assert_eq!(driver.state.epoch().is_offline(), now == '-', "{history}");
-            assert_eq!(driver.state.failures(), table.connects + table.fails);
+            assert_eq!(driver.state.failures(), contract.connects + contract.fails);
         }
     }
 
@@ -873,7 +848,7 @@ mod tests {
 
     /// Statuses and the target each was for, as `503a`; `!` = a suspicion is expected with this one.
     fn check_gateway(answers: &str) {
-        let mut state = State::new();
+        let mut state = StateMachine::default();
         for answer in answers.split_whitespace() {
             let status = answer.get(..3).unwrap().parse().unwrap();
             let change = if is_gateway_error(status) {

@@ -1,6 +1,5 @@
 //! One upstream: what the file says about it, and its vitals.
 
-use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -42,24 +41,8 @@ pub struct Lease {
     began: Epoch,
     /// [`Vitals::times_given_up`] when it began.
     given_up: u64,
-    kind: LeaseKind,
-}
-
-/// What a lease is for.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum LeaseKind {
-    /// A request to an upstream in service.
-    Service,
-    /// A request to one that is offline, to see whether it works.
-    Trial,
-}
-
-/// A change of state as one line for the log: [`Upstream::tell`].
-#[derive(Clone, Copy, Debug)]
-struct Told<'u> {
-    name: &'u str,
-    change: Change,
-    evidence: &'u str,
+    /// Whether it is a request to one that is offline, to see whether it works.
+    is_trial: bool,
 }
 
 impl Upstream {
@@ -78,7 +61,7 @@ impl Upstream {
         &self.url
     }
 
-    /// Who this is, over reloads.
+    /// Its identity, over reloads.
     pub fn id(&self) -> UpstreamId {
         self.vitals.id()
     }
@@ -89,42 +72,41 @@ impl Upstream {
         self.spec.weight != 0 && !self.vitals.is_drained()
     }
 
-    /// Logs a change of state and the evidence for it, which is kept for people to look at. Whoever gets
-    /// the change tells it, so that each is told one time.
+    /// Whether it gets requests now: in service, and not offline.
+    pub fn serves(&self) -> bool {
+        self.is_in_service() && !self.vitals.is_offline()
+    }
+
+    /// Logs a change of state and the evidence for it, which is kept for people to look at. The thread that
+    /// gets the change tells it, so that each is told one time.
     pub fn tell(&self, change: Change, evidence: &str) {
         self.vitals.set_evidence(evidence);
-        let told = Told {
-            name: &self.spec.name,
-            change,
-            evidence,
-        };
-        match change.to {
-            Health::Offline(_) => log::warn!("{told}"),
-            Health::Online if change.from == Availability::Offline => log::info!("{told}"),
+        let level = match change.to {
+            Health::Offline(_) => log::Level::Warn,
+            Health::Online if change.from == Availability::Offline => log::Level::Info,
             // Any client can bring about as many of these as it likes.
-            Health::Online | Health::Suspect(_) => log::debug!("{told}"),
-        }
+            Health::Online | Health::Suspect(_) => log::Level::Debug,
+        };
+        log::log!(level, "{}", sentence(&self.spec.name, change, evidence));
     }
 }
 
 impl Lease {
     pub(super) fn take(upstream: &Arc<Upstream>) -> Self {
-        Self::of(upstream, LeaseKind::Service)
-    }
-
-    /// The caller has noted that the trial begins.
-    pub(super) fn trial(upstream: &Arc<Upstream>) -> Self {
-        Self::of(upstream, LeaseKind::Trial)
-    }
-
-    fn of(upstream: &Arc<Upstream>, kind: LeaseKind) -> Self {
         upstream.vitals.begin();
         Self {
             upstream: Arc::clone(upstream),
             began: upstream.vitals.epoch(),
             given_up: upstream.vitals.times_given_up(),
-            kind,
+            is_trial: false,
         }
+    }
+
+    /// The caller has noted that the trial begins.
+    pub(super) fn trial(upstream: &Arc<Upstream>) -> Self {
+        let mut lease = Self::take(upstream);
+        lease.is_trial = true;
+        lease
     }
 
     /// The upstream that was picked.
@@ -137,7 +119,7 @@ impl Lease {
         self.began
     }
 
-    /// Whether a check has shown since the pick that nobody needs to wait for an answer: the upstream does
+    /// Whether a check has shown since the pick that an answer is waited for in vain: the upstream does
     /// not answer for itself, or passes nothing that others pass. What other exchanges met there does not
     /// count; that may be their own doing.
     pub fn is_lost(&self) -> bool {
@@ -149,53 +131,44 @@ impl Lease {
 impl Drop for Lease {
     fn drop(&mut self) {
         self.upstream.vitals.end();
-        if self.kind == LeaseKind::Trial {
+        if self.is_trial {
             self.upstream.vitals.trial_ends();
         }
     }
 }
 
-impl fmt::Display for Told<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let name = self.name;
-        // A suspicion is part of the time in service.
-        let from = match self.change.from {
-            Availability::Online | Availability::Suspect => "online",
-            Availability::Offline => "offline",
-        };
-        match self.change.to {
-            Health::Online if self.change.from == Availability::Offline => {
-                write!(f, "upstream {name} is online again")?;
-            }
-            Health::Online => write!(f, "upstream {name} is no longer a suspect")?,
-            Health::Suspect(doubt) => write!(f, "upstream {name} is a suspect: {doubt}")?,
-            Health::Offline(reason) => write!(f, "upstream {name} is offline: {reason}")?,
-        }
-        if !self.evidence.is_empty() {
-            write!(f, "; {}", self.evidence)?;
-        }
-        match (self.change.after, self.change.from, self.change.to) {
-            (Some(after), _, _) => write!(f, " (was {from} for {})", Spoken(after)),
-            (None, _, Health::Offline(_)) => write!(f, " (was {from} since the start)"),
-            (None, _, Health::Online | Health::Suspect(_)) => Ok(()),
-        }
-    }
+/// A change of state as one line for the log.
+fn sentence(name: &str, change: Change, evidence: &str) -> String {
+    // A suspicion is part of the time in service.
+    let was = match change.from {
+        Availability::Online | Availability::Suspect => "online",
+        Availability::Offline => "offline",
+    };
+    let is = match change.to {
+        Health::Online if change.from == Availability::Offline => "online again".to_owned(),
+        Health::Online => "no longer a suspect".to_owned(),
+        Health::Suspect(doubt) => format!("a suspect: {doubt}"),
+        Health::Offline(reason) => format!("offline: {reason}"),
+    };
+    let because = if evidence.is_empty() { "" } else { "; " };
+    let time = match (change.after, change.to) {
+        (Some(after), _) => format!(" (was {was} for {})", two_units(after)),
+        (None, Health::Offline(_)) => format!(" (was {was} since the start)"),
+        (None, Health::Online | Health::Suspect(_)) => String::new(),
+    };
+    format!("upstream {name} is {is}{because}{evidence}{time}")
 }
 
 /// A duration in its two largest units.
-struct Spoken(Duration);
-
-impl fmt::Display for Spoken {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let seconds = self.0.as_secs();
-        let (days, hours, minutes) = (seconds / 86_400, seconds / 3_600 % 24, seconds / 60 % 60);
-        match (days, hours, minutes) {
-            (0, 0, 0) if seconds < 10 => write!(f, "{:.1} s", self.0.as_secs_f64()),
-            (0, 0, 0) => write!(f, "{seconds} s"),
-            (0, 0, _) => write!(f, "{minutes} min {} s", seconds % 60),
-            (0, _, _) => write!(f, "{hours} h {minutes} min"),
-            (_, _, _) => write!(f, "{days} d {hours} h"),
-        }
+fn two_units(duration: Duration) -> String {
+    let seconds = duration.as_secs();
+    let (days, hours, minutes) = (seconds / 86_400, seconds / 3_600 % 24, seconds / 60 % 60);
+    match (days, hours, minutes) {
+        (0, 0, 0) if seconds < 10 => format!("{:.1} s", duration.as_secs_f64()),
+        (0, 0, 0) => format!("{seconds} s"),
+        (0, 0, _) => format!("{minutes} min {} s", seconds % 60),
+        (0, _, _) => format!("{hours} h {minutes} min"),
+        (_, _, _) => format!("{days} d {hours} h"),
     }
 }
 
@@ -203,7 +176,7 @@ impl fmt::Display for Spoken {
 mod tests {
     use super::*;
     use crate::balance::reason::{Doubt, OfflineReason};
-    use crate::balance::state::{Thresholds, Verdict};
+    use crate::balance::state::{CheckVerdict, Thresholds};
 
     fn upstream() -> Arc<Upstream> {
         let spec = UpstreamSpec {
@@ -213,18 +186,13 @@ mod tests {
             weight: 1,
             priority: 100,
         };
-        Arc::new(Upstream::new(spec, Arc::new(Vitals::new())))
+        Arc::new(Upstream::new(spec, Arc::new(Vitals::default())))
     }
 
     const ONCE: Thresholds = Thresholds { fall: 1, rise: 1 };
 
     fn check_line(change: Change, evidence: &str, line: &str) {
-        let told = Told {
-            name: "a",
-            change,
-            evidence,
-        };
-        assert_eq!(told.to_string(), line);
+        assert_eq!(sentence("a", change, evidence), line);
     }
 
     #[test]
@@ -255,7 +223,7 @@ mod tests {
 
     fn check_fails(upstream: &Upstream, reason: OfflineReason) {
         let (began, _) = upstream.vitals().check_begins();
-        let verdict = Verdict::Fails(reason);
+        let verdict = CheckVerdict::Fails(reason);
         upstream.vitals().check_ended(began, verdict, ONCE, 0);
     }
 
@@ -289,7 +257,7 @@ mod tests {
         check_fails(&upstream, OfflineReason::Silent);
         upstream.vitals().give_up_waiting();
         let (began, depth) = upstream.vitals().check_begins();
-        let verdict = Verdict::Works(depth);
+        let verdict = CheckVerdict::Works(depth);
         upstream.vitals().check_ended(began, verdict, ONCE, 0);
         assert!(!lease.is_lost());
     }

@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 
 use super::reason::{Depth, Doubt};
 use super::state::{
-    Availability, Change, Epoch, Health, State, Thresholds, UpstreamState, Verdict,
+    Availability, Change, CheckVerdict, Epoch, Health, StateMachine, Thresholds, UpstreamState,
     is_gateway_error,
 };
 
@@ -39,18 +39,18 @@ pub struct Vitals {
     id: UpstreamId,
     /// Epoch, availability and [`HEEDS`], written under the lock of `state`.
     published: AtomicU64,
-    /// [`State::failures`], written under the lock of `state`.
+    /// [`StateMachine::failures`], written under the lock of `state`.
     failures: AtomicU64,
     active: AtomicU64,
     /// In microseconds, or [`UNMEASURED`].
     latency: AtomicU64,
     /// The moving share of attempts that failed or were answered with an error, of [`ALL_ERRORS`].
     errors: AtomicU64,
-    /// How many checks have shown that nobody needs to wait for an answer any more.
+    /// How many checks have shown that an answer is waited for in vain.
     given_up: AtomicU64,
     wants_check: AtomicBool,
     drained: AtomicBool,
-    state: Mutex<State>,
+    state: Mutex<StateMachine>,
     /// The evidence for the state as it is, for people.
     evidence: Mutex<Box<str>>,
     trial: Mutex<Trial>,
@@ -72,7 +72,7 @@ struct Trial {
 pub struct UpstreamId(u64);
 
 /// Counts of one upstream since the start. Those that [`Vitals`] does not count itself are counted
-/// by whoever does the thing.
+/// by the module that does the thing.
 #[derive(Default, Debug)]
 pub struct Counters {
     /// Final response heads of any status.
@@ -104,7 +104,7 @@ pub struct Counters {
     pub connections_opened: AtomicU64,
     /// Attempts on a connection that was idle before (counted by the caller).
     pub connections_reused: AtomicU64,
-    /// Times it was seen to send bytes nobody had asked for (counted by the caller).
+    /// Times it was seen to send bytes that no request had asked for (counted by the caller).
     pub strays: AtomicU64,
     /// Attempts that failed on a connection that was idle before (counted by the caller).
     pub reuse_broken: AtomicU64,
@@ -114,17 +114,11 @@ pub struct Counters {
     pub bytes_received: AtomicU64,
 }
 
+/// An upstream of which nothing is known.
 impl Default for Vitals {
     fn default() -> Self {
-        Self::new()
-    }
-}
-
-impl Vitals {
-    /// An upstream of which nothing is known.
-    pub fn new() -> Self {
         static NEXT_ID: AtomicU64 = AtomicU64::new(0);
-        let state = State::new();
+        let state = StateMachine::default();
         Self {
             id: UpstreamId(NEXT_ID.fetch_add(1, Ordering::Relaxed)),
             published: AtomicU64::new(word(&state)),
@@ -143,8 +137,10 @@ impl Vitals {
             counters: Counters::default(),
         }
     }
+}
 
-    /// Who this is.
+impl Vitals {
+    /// Its identity.
     pub fn id(&self) -> UpstreamId {
         self.id
     }
@@ -252,7 +248,7 @@ impl Vitals {
     }
 
     /// An attempt that began in `began` could not connect; `fall` (from 1) of them in a row take the
-    /// upstream offline. Whoever sees a change wakes the prober.
+    /// upstream offline. The caller wakes the prober after a change.
     pub fn cannot_connect(
         &self,
         began: Epoch,
@@ -264,7 +260,7 @@ impl Vitals {
     }
 
     /// Something was seen in an exchange that began in `began` that may be the fault of the upstream: it is
-    /// a suspect until a check has decided. Whoever sees a change wakes the prober. Of one that is offline
+    /// a suspect until a check has decided. The caller wakes the prober after a change. Of one that is offline
     /// the next check is due at once, for its verdict ends the wait of a trial.
     pub fn doubt(&self, began: Epoch, doubt: Doubt) -> Option<Change> {
         if self.is_offline() && doubt == Doubt::Silent {
@@ -292,33 +288,25 @@ impl Vitals {
     /// A check begins: how deep it must go. It ends with [`Vitals::check_ended`] or
     /// [`Vitals::check_abandoned`].
     pub fn check_begins(&self) -> (Epoch, Depth) {
-        let mut begun = (Epoch::FIRST, Depth::Probe);
-        self.change(|state| {
-            begun = (state.check_begins(), state.needed());
-            None
-        });
-        begun
+        self.with_state(|state| (state.check_begins(), state.needed()))
     }
 
     /// It could not be carried out, for no fault of the upstream.
     pub fn check_abandoned(&self) {
-        self.change(|state| {
-            state.check_abandoned();
-            None
-        });
+        self.with_state(StateMachine::check_abandoned);
     }
 
     /// The check that began in `began` has come to its end. `now_unix_ms`: milliseconds since 1970.
     pub fn check_ended(
         &self,
         began: Epoch,
-        verdict: Verdict,
+        verdict: CheckVerdict,
         thresholds: Thresholds,
         now_unix_ms: u64,
     ) -> Option<Change> {
         count(match verdict {
-            Verdict::Works(_) => &self.counters.probes_ok,
-            Verdict::Fails(_) => &self.counters.probes_failed,
+            CheckVerdict::Works(_) => &self.counters.probes_ok,
+            CheckVerdict::Fails(_) => &self.counters.probes_failed,
         });
         self.change(|state| state.check_ended(began, verdict, thresholds, now_unix_ms))
     }
@@ -328,8 +316,7 @@ impl Vitals {
         *self.worked_at.lock() = Some(now);
     }
 
-    /// Since when it has not been heard of by somebody who waits since `since`: a check may have heard of it
-    /// later.
+    /// Since when a request that waits since `since` has not heard of it: a check may have heard of it later.
     pub fn silent_since(&self, since: Instant) -> Instant {
         self.worked_at.lock().map_or(since, |at| at.max(since))
     }
@@ -339,7 +326,7 @@ impl Vitals {
         self.change(|state| state.eject(began, now_unix_ms))
     }
 
-    /// Whoever waits for an answer of this upstream, which is offline, waits in vain:
+    /// Requests that wait for an answer of this upstream, if it is offline, wait in vain:
     /// [`super::upstream::Lease::is_lost`].
     pub fn give_up_waiting(&self) {
         if self.is_offline() {
@@ -398,13 +385,18 @@ impl Vitals {
         self.active.fetch_sub(1, Ordering::Relaxed);
     }
 
-    fn change(&self, event: impl FnOnce(&mut State) -> Option<Change>) -> Option<Change> {
+    /// Publishes what an event makes of the state.
+    fn with_state<T>(&self, event: impl FnOnce(&mut StateMachine) -> T) -> T {
         let mut state = self.state.lock();
-        let change = event(&mut state);
+        let result = event(&mut state);
         self.published.store(word(&state), Ordering::Release);
-        self.failures
-            .store(u64::from(state.failures()), Ordering::Relaxed);
-        drop(state);
+        let failures = u64::from(state.failures());
+        self.failures.store(failures, Ordering::Relaxed);
+        result
+    }
+
+    fn change(&self, event: impl FnOnce(&mut StateMachine) -> Option<Change>) -> Option<Change> {
+        let change = self.with_state(event);
         if let Some(change) = &change {
             match (change.from, change.to) {
                 (_, Health::Offline(_)) => count(&self.counters.went_offline),
@@ -445,12 +437,8 @@ fn count(counter: &AtomicU64) {
 }
 
 fn update(average: &AtomicU64, next: impl Fn(u64) -> u64) {
-    let mut known = average.load(Ordering::Relaxed);
-    while let Err(newer) =
-        average.compare_exchange_weak(known, next(known), Ordering::Relaxed, Ordering::Relaxed)
-    {
-        known = newer;
-    }
+    let always = |known| Some(next(known));
+    let _known = average.fetch_update(Ordering::Relaxed, Ordering::Relaxed, always);
 }
 
 /// Moves an average to the sample by a quarter of the way (α = 0.25).
@@ -465,17 +453,13 @@ fn micros(duration: Duration) -> u64 {
         .min(UNMEASURED - 1)
 }
 
-fn word(state: &State) -> u64 {
+fn word(state: &StateMachine) -> u64 {
     let availability = match state.health() {
         Health::Online => 0,
         Health::Suspect(_) => 1,
         Health::Offline(_) => 2,
     };
-    let heeds = if state.heeds_good_evidence() {
-        HEEDS
-    } else {
-        0
-    };
+    let heeds = u64::from(state.heeds_good_evidence()) * HEEDS;
     state.epoch().0 << STATE_BITS | heeds | availability
 }
 
@@ -502,12 +486,12 @@ mod tests {
 
     #[test]
     fn one_never_measured_has_no_latency() {
-        assert_eq!(Vitals::new().latency(), None);
+        assert_eq!(Vitals::default().latency(), None);
     }
 
     #[test]
     fn the_average_moves_by_a_quarter() {
-        let vitals = Vitals::new();
+        let vitals = Vitals::default();
         vitals.answered(ms(100), 200, || None);
         assert_eq!(latency_us(&vitals), Some(100_000));
         vitals.answered(ms(200), 404, || None);
@@ -518,14 +502,14 @@ mod tests {
 
     #[test]
     fn a_latency_of_nothing_is_a_measurement() {
-        let vitals = Vitals::new();
+        let vitals = Vitals::default();
         vitals.answered(Duration::ZERO, 200, || None);
         assert_eq!(vitals.latency(), Some(Duration::ZERO));
     }
 
     #[test]
     fn an_endless_latency_is_bounded() {
-        let vitals = Vitals::new();
+        let vitals = Vitals::default();
         vitals.answered(Duration::MAX, 200, || None);
         vitals.answered(Duration::MAX, 200, || None);
         assert_eq!(latency_us(&vitals), Some(u128::from(UNMEASURED - 1)));
@@ -534,20 +518,20 @@ mod tests {
     #[test]
     fn an_error_counts_as_its_time_or_that_of_the_pool_whichever_is_larger() {
         for status in [403, 407, 429, 500, 502, 599] {
-            let vitals = Vitals::new();
+            let vitals = Vitals::default();
             vitals.answered(ms(1), status, || Some(ms(100)));
             assert_eq!(latency_us(&vitals), Some(100_000), "{status}");
             vitals.answered(ms(500), status, || Some(ms(100)));
             assert_eq!(latency_us(&vitals), Some(200_000), "{status}");
         }
-        let vitals = Vitals::new();
+        let vitals = Vitals::default();
         vitals.failed(ms(7), || None);
         assert_eq!(latency_us(&vitals), Some(7_000));
     }
 
     #[test]
     fn the_share_of_errors_moves_by_a_quarter_and_comes_back_to_nothing() {
-        let vitals = Vitals::new();
+        let vitals = Vitals::default();
         vitals.answered(ms(1), 403, || None);
         assert_eq!(vitals.errors_millionths(), 250_000);
         vitals.failed(ms(1), || None);
@@ -564,7 +548,7 @@ mod tests {
 
     #[test]
     fn good_evidence_ends_a_row_of_failures() {
-        let vitals = Vitals::new();
+        let vitals = Vitals::default();
         assert!(
             fail(&vitals, 2)
                 .is_some_and(|change| change.to.availability() == Availability::Suspect)
@@ -578,13 +562,13 @@ mod tests {
 
     #[test]
     fn good_evidence_about_a_well_upstream_does_not_ask_for_the_time() {
-        let vitals = Vitals::new();
+        let vitals = Vitals::default();
         assert!(vitals.good(vitals.epoch(), || panic!("asked")).is_none());
     }
 
     #[test]
     fn a_new_upstream_wants_a_check_and_each_wish_is_taken_once() {
-        let vitals = Vitals::new();
+        let vitals = Vitals::default();
         assert!(vitals.take_wanted_check());
         assert!(!vitals.take_wanted_check());
         vitals.want_check();
@@ -595,7 +579,7 @@ mod tests {
 
     #[test]
     fn who_waits_has_heard_of_it_when_a_check_has() {
-        let (vitals, asked) = (Vitals::new(), Instant::now());
+        let (vitals, asked) = (Vitals::default(), Instant::now());
         assert_eq!(vitals.silent_since(asked), asked);
         vitals.works(asked + ms(5));
         assert_eq!(vitals.silent_since(asked), asked + ms(5));
@@ -604,20 +588,20 @@ mod tests {
 
     #[test]
     fn what_is_published_follows_the_state() {
-        let vitals = Vitals::new();
+        let vitals = Vitals::default();
         let began = vitals.epoch();
         assert_eq!(vitals.availability(), Availability::Online);
         vitals.doubt(began, Doubt::Silent);
         assert_eq!(vitals.availability(), Availability::Suspect);
         let (check, depth) = vitals.check_begins();
         assert_eq!((check, depth), (began, Depth::Probe));
-        vitals.check_ended(check, Verdict::Fails(OfflineReason::Silent), ONCE, 7);
+        vitals.check_ended(check, CheckVerdict::Fails(OfflineReason::Silent), ONCE, 7);
         assert!(vitals.is_offline());
         assert_ne!(vitals.epoch(), began);
         assert_eq!(vitals.state().reason, Some(OfflineReason::Silent));
         assert_eq!(vitals.state().since_unix_ms, Some(7));
         let (check, _) = vitals.check_begins();
-        vitals.check_ended(check, Verdict::Works(Depth::Probe), ONCE, 9);
+        vitals.check_ended(check, CheckVerdict::Works(Depth::Probe), ONCE, 9);
         assert_eq!(vitals.availability(), Availability::Online);
         let counters = &vitals.counters;
         let counted = [
@@ -633,7 +617,7 @@ mod tests {
 
     #[test]
     fn failures_of_many_threads_at_once_are_one_change() {
-        let vitals = Vitals::new();
+        let vitals = Vitals::default();
         let began = vitals.epoch();
         let changes = std::thread::scope(|scope| {
             let fail = || vitals.cannot_connect(began, REFUSED, 1, 0).is_some();
@@ -650,6 +634,6 @@ mod tests {
 
     #[test]
     fn two_upstreams_are_never_the_same() {
-        assert_ne!(Vitals::new().id(), Vitals::new().id());
+        assert_ne!(Vitals::default().id(), Vitals::default().id());
     }
 }

@@ -2,24 +2,23 @@
 //!
 //! A loop on a thread of its caller looks at the pool again and again, and has those checked that are due:
 //! suspects at once, the offline ones, those that are new, and, if configured, all. What a check asks, and
-//! what the answers mean, is decided by the [`examiner`] alone; this module carries questions out and
-//! answers back. Questions are asked side by side on a small pool of named threads which exists only while
-//! there is something to ask; each upstream has at most one check at a time, so a slow one delays nobody.
+//! what follows from the answers, is decided by the [`examiner`] and its [`rules`] alone; this module carries
+//! questions out and answers back. Questions are asked side by side on a small pool of named threads which
+//! exists only while there is something to ask; each upstream has at most one check at a time, so a slow one
+//! delays no other.
 //!
-//! Not here: what a verdict does to an upstream ([`crate::balance::state`]), resolving names, and who
-//! doubts an upstream (relay, by [`crate::balance::vitals::Vitals::doubt`]).
+//! Not here: what a verdict does to an upstream ([`crate::balance::state`]), resolving names, and
+//! what makes an upstream a suspect (relay, by [`crate::balance::vitals::Vitals::doubt`]).
 
 mod examiner;
 mod outliers;
 mod question;
+mod rules;
 mod schedule;
-#[cfg(test)]
-mod situations;
 pub mod survey;
 mod threads;
 mod transport;
 
-use std::fmt;
 use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::net::SocketAddr;
@@ -30,23 +29,25 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
 
-use crate::balance::pool::{Pool, Service};
-use crate::balance::state::Verdict;
-use crate::config::health::HealthCheck;
+use crate::balance::pool::Pool;
+use crate::balance::state::CheckVerdict;
+use crate::balance::upstream::UpstreamSpec;
+use crate::config::health::{HealthCheck, ProbeTarget};
 use crate::net::addresses::AddressBook;
 use crate::net::dial;
 use crate::net::resolve::Resolver;
 use crate::protocol::answer::HopFailure;
 use crate::protocol::target::Authority;
 
-use self::examiner::{Answer, Ask, Examiner, Moment};
+use self::examiner::{CheckContext, Examiner, Inquiry};
+use self::question::CheckAnswer;
 use self::threads::{MOST_THREADS, Threads};
 
 /// How long threads without a question are kept.
 const KEEP_THREADS: Duration = Duration::from_secs(10);
 
-/// What the prober needs of the rest of the program.
-pub trait Surroundings: Send + Sync + 'static {
+/// What the prober needs of the program that runs it.
+pub trait ProberHost: Send + Sync + 'static {
     /// The pool and the settings as they are now.
     fn current(&self) -> (Arc<Pool>, HealthCheck);
 
@@ -57,20 +58,17 @@ pub trait Surroundings: Send + Sync + 'static {
     fn resolve(&self, upstream: &Authority, deadline: Instant) -> io::Result<Vec<SocketAddr>>;
 
     /// A check has ended. For metrics.
-    fn checked(&self, verdict: Verdict);
+    fn checked(&self, verdict: CheckVerdict);
 
-    /// Ends the wait of [`Pause::wait`]. Called on probe threads.
+    /// Returns after `limit`, or earlier after [`ProberHost::wake`] and when a thread has doubted an upstream
+    /// ([`crate::balance::vitals::Vitals::doubt`]). `Break`: the program stops.
+    fn wait(&self, limit: Duration) -> ControlFlow<()>;
+
+    /// Ends that wait. Called on probe threads.
     fn wake(&self);
 }
 
-/// How the prober waits.
-pub trait Pause {
-    /// Returns after `limit`, or earlier when somebody rings, e.g. after
-    /// [`crate::balance::vitals::Vitals::doubt`]. `Break`: the program stops.
-    fn wait(&self, limit: Duration) -> ControlFlow<()>;
-}
-
-/// The addresses of an upstream, looked up by `names`, in the order of `book`: as [`Surroundings::resolve`]
+/// The addresses of an upstream, looked up by `names`, in the order of `book`: as [`ProberHost::resolve`]
 /// gives them.
 ///
 /// # Errors
@@ -91,13 +89,13 @@ pub fn addresses(
     }
 }
 
-/// Checks until `pause` says that the program stops. A question that is open at that moment comes to its
+/// Checks until `host` says that the program stops. A question that is open at that moment comes to its
 /// end by its time limit, and its answer is dropped.
-pub fn run(surroundings: Arc<dyn Surroundings>, pause: &dyn Pause) {
-    let mut prober = Prober::new(surroundings);
+pub fn run(host: Arc<dyn ProberHost>) {
+    let mut prober = Prober::new(host);
     loop {
         let limit = prober.round(Instant::now());
-        if pause.wait(limit).is_break() {
+        if prober.desk.host.wait(limit).is_break() {
             break;
         }
     }
@@ -106,97 +104,98 @@ pub fn run(surroundings: Arc<dyn Surroundings>, pause: &dyn Pause) {
 /// The state of the loop. It must not go away before the loop ends: what it leaves behind is
 /// stopped when it is dropped.
 struct Prober {
-    surroundings: Arc<dyn Surroundings>,
     examiner: Examiner,
     /// The one that the examiner knows.
     pool: Option<Arc<Pool>>,
-    answers: Arc<Mutex<Vec<(Ask, Answer)>>>,
+    desk: Arc<ProberDesk>,
     /// Questions that are not answered yet.
     open: usize,
     threads: Threads,
     /// Since when there was nothing to ask.
     idle_since: Option<Instant>,
-    service: Option<Service>,
-    stopped: Arc<AtomicBool>,
+    /// Whether an upstream was in service when it was last told.
+    serves: Option<bool>,
+}
+
+/// What the loop and the probe threads share.
+struct ProberDesk {
+    host: Arc<dyn ProberHost>,
+    answers: Mutex<Vec<(Inquiry, CheckAnswer)>>,
+    stopped: AtomicBool,
 }
 
 /// A question under way. When it is dropped, also by a panic, there is an answer.
 struct Errand {
-    ask: Option<Ask>,
-    answer: Answer,
-    answers: Arc<Mutex<Vec<(Ask, Answer)>>>,
-    surroundings: Arc<dyn Surroundings>,
-    stopped: Arc<AtomicBool>,
+    inquiry: Inquiry,
+    answer: CheckAnswer,
+    desk: Arc<ProberDesk>,
 }
 
 impl Prober {
-    fn new(surroundings: Arc<dyn Surroundings>) -> Self {
+    fn new(host: Arc<dyn ProberHost>) -> Self {
+        let desk = ProberDesk {
+            host,
+            answers: Mutex::default(),
+            stopped: AtomicBool::new(false),
+        };
         Self {
-            surroundings,
             examiner: Examiner::new(chance),
             pool: None,
-            answers: Arc::default(),
+            desk: Arc::new(desk),
             open: 0,
             threads: Threads::None,
             idle_since: None,
-            service: None,
-            stopped: Arc::new(AtomicBool::new(false)),
+            serves: None,
         }
     }
 
     /// Takes answers in and asks what is to be asked; gives the time until the next look.
     fn round(&mut self, now: Instant) -> Duration {
-        let (pool, health) = self.surroundings.current();
-        if !self
-            .pool
-            .as_ref()
-            .is_some_and(|known| Arc::ptr_eq(known, &pool))
-        {
+        let (pool, health) = self.desk.host.current();
+        let known = self.pool.replace(Arc::clone(&pool));
+        if known.is_none_or(|known| !Arc::ptr_eq(&known, &pool)) {
             self.examiner.follow_pool(&pool);
-            self.pool = Some(Arc::clone(&pool));
         }
-        let moment = Moment {
+        let ctx = CheckContext {
             pool: &pool,
             health: &health,
             now,
             unix_ms: unix_ms(),
         };
-        let answers = std::mem::take(&mut *self.answers.lock());
+        let answers = std::mem::take(&mut *self.desk.answers.lock());
         self.open -= answers.len();
-        for (ask, answer) in answers {
-            for next in self.examiner.answered(moment, &ask, answer) {
-                self.send(next, &health, pool.upstreams().len());
-            }
+        for (inquiry, answer) in answers {
+            let follow = self.examiner.answered(ctx, &inquiry, answer);
+            self.send(follow, ctx);
         }
         let room = MOST_THREADS.saturating_sub(self.open);
-        let round = self.examiner.look(moment, room);
-        for ask in round.asks {
-            self.send(ask, &health, pool.upstreams().len());
-        }
+        let (inquiries, pause) = self.examiner.look(ctx, room);
+        self.send(inquiries, ctx);
         for verdict in self.examiner.take_verdicts() {
-            self.surroundings.checked(verdict);
+            self.desk.host.checked(verdict);
         }
-        self.tell_service(pool.service());
+        self.tell_service(&pool);
         self.rest(now);
-        round.pause
+        pause
     }
 
-    fn send(&mut self, ask: Ask, health: &HealthCheck, upstreams: usize) {
-        self.open += 1;
-        let mut errand = Errand {
-            ask: Some(ask),
-            answer: Answer::NotAsked,
-            answers: Arc::clone(&self.answers),
-            surroundings: Arc::clone(&self.surroundings),
-            stopped: Arc::clone(&self.stopped),
-        };
-        let target = health.target.clone();
-        if let Some(threads) = self.threads.get(examiner::most_questions(upstreams)) {
-            threads.spawn(move || errand.run(&target));
+    fn send(&mut self, inquiries: Vec<Inquiry>, ctx: CheckContext<'_>) {
+        for inquiry in inquiries {
+            self.open += 1;
+            let mut errand = Errand {
+                inquiry,
+                answer: CheckAnswer::NotAsked,
+                desk: Arc::clone(&self.desk),
+            };
+            let target = ctx.health.target.clone();
+            let most = examiner::most_questions(ctx.pool.upstreams().len());
+            if let Some(threads) = self.threads.get(most) {
+                threads.spawn(move || errand.run(&target));
+            }
         }
     }
 
-    /// Lets threads go that nobody needs any more.
+    /// Lets threads go that have had nothing to do for a while.
     fn rest(&mut self, now: Instant) {
         if self.open > 0 || !self.examiner.is_idle() {
             self.idle_since = None;
@@ -206,73 +205,53 @@ impl Prober {
     }
 
     /// Tells when the pool as a whole begins or ceases to be of use.
-    fn tell_service(&mut self, service: Service) {
-        let before = self.service.replace(service);
-        let same = before.is_none_or(|before| is_some(before) == is_some(service));
-        match service {
-            _ if same => {}
-            Service::By(_) => log::info!("upstreams are in service again"),
-            Service::Nobody => log::warn!(
+    fn tell_service(&mut self, pool: &Pool) {
+        let serves = pool.serving().next().is_some();
+        match (self.serves.replace(serves), serves) {
+            (Some(false), true) => log::info!("upstreams are in service again"),
+            (Some(true), false) => log::warn!(
                 "no upstream is in service: requests that need one are answered with 503, but for \
                  one a second that tries each"
             ),
+            (_, _) => {}
         }
     }
 }
 
 impl Drop for Prober {
     fn drop(&mut self) {
-        self.stopped.store(true, Ordering::Relaxed);
-    }
-}
-
-impl fmt::Debug for Prober {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Prober")
-            .field("examiner", &self.examiner)
-            .finish_non_exhaustive()
+        self.desk.stopped.store(true, Ordering::Relaxed);
     }
 }
 
 impl Errand {
-    fn run(&mut self, target: &crate::config::health::ProbeTarget) {
-        let Some(ask) = &self.ask else {
-            return;
-        };
-        if self.stopped.load(Ordering::Relaxed) {
+    fn run(&mut self, target: &ProbeTarget) {
+        if self.desk.stopped.load(Ordering::Relaxed) {
             return;
         }
-        self.answer = question::ask(
-            &ask.upstream.spec,
-            (ask.question, target),
-            ask.limit,
-            &|spec, deadline| self.surroundings.resolve(&spec.authority, deadline),
-        );
-        log::debug!(
-            "{:?} of {}: it {}",
-            ask.question,
-            ask.upstream.spec.name,
-            self.answer
-        );
+        let Inquiry {
+            upstream,
+            question,
+            limit,
+            ..
+        } = &self.inquiry;
+        let resolve = |spec: &UpstreamSpec, until| self.desk.host.resolve(&spec.authority, until);
+        self.answer = question::ask(&upstream.spec, (*question, target), *limit, &resolve);
+        log::debug!("{question:?} of {}: it {}", upstream.spec.name, self.answer);
     }
 }
 
 impl Drop for Errand {
     fn drop(&mut self) {
-        if let Some(ask) = self.ask.take() {
-            self.answers.lock().push((ask, self.answer));
-            if !self.stopped.load(Ordering::Relaxed) {
-                self.surroundings.wake();
-            }
+        let answered = (self.inquiry.clone(), self.answer);
+        self.desk.answers.lock().push(answered);
+        if !self.desk.stopped.load(Ordering::Relaxed) {
+            self.desk.host.wake();
         }
     }
 }
 
-fn is_some(service: Service) -> bool {
-    service != Service::Nobody
-}
-
-/// A number nobody can foretell, from the seeds of the hash maps of std.
+/// A number that cannot be foretold, from the seeds of the hash maps of std.
 fn chance() -> u64 {
     RandomState::new().hash_one(())
 }

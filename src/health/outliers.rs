@@ -42,7 +42,7 @@ struct Counted {
 
 /// An upstream that is to be taken offline.
 #[derive(Debug)]
-pub(super) struct Found {
+pub(super) struct Outlier {
     pub(super) upstream: Arc<Upstream>,
     /// How long it stays so.
     pub(super) rest: Duration,
@@ -57,7 +57,7 @@ impl Outliers {
     }
 
     /// Looks at the counts, if it is time.
-    pub(super) fn look(&mut self, now: Instant, pool: &Pool) -> Vec<Found> {
+    pub(super) fn look(&mut self, now: Instant, pool: &Pool) -> Vec<Outlier> {
         if self.looked.is_some_and(|looked| now < looked + EVERY) {
             return Vec::new();
         }
@@ -87,11 +87,11 @@ impl Outliers {
             .collect()
     }
 
-    fn found(&mut self, share: u64, median: u64, upstream: &Arc<Upstream>) -> Found {
+    fn found(&mut self, share: u64, median: u64, upstream: &Arc<Upstream>) -> Outlier {
         let counted = self.counted.entry(upstream.id()).or_default();
         counted.looks.clear();
         counted.times_found = counted.times_found.saturating_add(1);
-        Found {
+        Outlier {
             upstream: Arc::clone(upstream),
             rest: REST.saturating_mul(counted.times_found),
             evidence: format!(

@@ -4,8 +4,9 @@
 //! has one deadline. The environment is ignored: a probe that goes through `http_proxy` would tell
 //! about that proxy.
 //!
-//! Not here: when to ask ([`super::schedule`]), what an answer means ([`super::examiner`]).
+//! Not here: when to ask ([`super::schedule`]), what follows from an answer ([`super::rules`]).
 
+use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -13,13 +14,10 @@ use std::time::{Duration, Instant};
 use ureq::unversioned::transport::{Connector, TcpConnector};
 
 use crate::balance::upstream::UpstreamSpec;
-use crate::config::health::ProbeTarget;
+use crate::config::health::{HealthCheck, ProbeTarget};
 use crate::net::dial;
-use crate::protocol::credentials::Credentials;
-use crate::protocol::target::Authority;
 
-use super::examiner::{Answer, Question};
-use super::transport::{Known, Prepared};
+use super::transport::{KnownAddresses, PreparedHead};
 
 /// What ureq is told to ask for. Nothing of it is sent.
 const PLACEHOLDER: &str = "http://probe.invalid/";
@@ -29,16 +27,49 @@ const USER_AGENT: &str = concat!("http-proxy-lb/", env!("CARGO_PKG_VERSION"));
 /// A failure that comes so late proves nothing: the whole process stood still meanwhile.
 const LATE: Duration = Duration::from_millis(250);
 
+const NO_NAME: &str = "its name cannot be resolved";
+
+/// What is asked of an upstream.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum CheckQuestion {
+    /// Whether it answers for itself.
+    Itself,
+    /// Whether the probe passes through it.
+    Probe,
+}
+
+/// What came back.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum CheckAnswer {
+    /// This status.
+    Status(u16),
+    /// No connection could be made, for the reason given.
+    CannotConnect(&'static str),
+    /// Nothing in time.
+    Unanswered,
+    /// The end of the connection.
+    Closed,
+    /// Something that is not HTTP.
+    NotHttp,
+    /// This process could not ask, which proves nothing.
+    NotAsked,
+}
+
 /// Finds the addresses of an upstream until the deadline.
 pub(super) type Resolve<'r> = &'r dyn Fn(&UpstreamSpec, Instant) -> io::Result<Vec<SocketAddr>>;
+
+/// How long an answer may take: each question gets half of the time of a check.
+pub(super) fn limit(health: &HealthCheck) -> Duration {
+    health.timeout / 2
+}
 
 /// Asks an upstream. Blocks for at most `limit`.
 pub(super) fn ask(
     spec: &UpstreamSpec,
-    (question, target): (Question, &ProbeTarget),
+    (question, target): (CheckQuestion, &ProbeTarget),
     limit: Duration,
     resolve: Resolve<'_>,
-) -> Answer {
+) -> CheckAnswer {
     let begun = Instant::now();
     let deadline = begun + limit;
     let answer = match resolve(spec, deadline) {
@@ -46,93 +77,51 @@ pub(super) fn ask(
             let left = deadline.saturating_duration_since(Instant::now());
             send(addresses, head(spec, question, target), left)
         }
-        Err(error) => name_failure(&error),
-    };
-    match answer {
-        Answer::Status(_) => answer,
-        // An answer may lie unread: this process did not run when it should have.
-        Answer::CannotConnect(_)
-        | Answer::Unanswered
-        | Answer::Closed
-        | Answer::NotHttp
-        | Answer::NotAsked => {
-            if begun.elapsed() > limit + LATE {
-                Answer::NotAsked
-            } else {
-                answer
-            }
+        Err(error) if error.kind() == io::ErrorKind::TimedOut => {
+            CheckAnswer::CannotConnect("its name was not resolved in time")
         }
+        Err(_) => CheckAnswer::CannotConnect(NO_NAME),
+    };
+    let has_answered = matches!(answer, CheckAnswer::Status(_));
+    if !has_answered && begun.elapsed() > limit + LATE {
+        // An answer may lie unread: this process did not run when it should have.
+        return CheckAnswer::NotAsked;
     }
+    answer
 }
 
 /// What is sent. To ask whether an upstream answers for itself, a request in origin-form to its own
 /// address, which no forward proxy passes on; for the probe, one in absolute-form, or a CONNECT.
-fn head(spec: &UpstreamSpec, question: Question, target: &ProbeTarget) -> Vec<u8> {
-    match (question, target) {
-        (Question::Itself, _) | (Question::Probe, ProbeTarget::Nothing) => {
-            request((b"GET /", &[], b""), (&spec.authority, 80), None)
+fn head(spec: &UpstreamSpec, question: CheckQuestion, target: &ProbeTarget) -> Vec<u8> {
+    let credentials = spec.credentials.as_ref();
+    let (line, authority, default_port, credentials) = match (question, target) {
+        (CheckQuestion::Itself, _) | (CheckQuestion::Probe, ProbeTarget::Nothing) => {
+            ("GET /".to_owned(), &spec.authority, 80, None)
         }
-        (
-            Question::Probe,
-            ProbeTarget::Get {
-                authority,
-                path_and_query,
-            },
-        ) => {
-            let mut host = Vec::new();
-            authority.write_as_host_field(80, &mut host);
-            request(
-                (b"GET http://", &host, path_and_query.as_bytes()),
-                (authority, 80),
-                spec.credentials.as_ref(),
-            )
+        (CheckQuestion::Probe, ProbeTarget::Get { authority, .. }) => {
+            (format!("GET {target}"), authority, 80, credentials)
         }
-        (Question::Probe, ProbeTarget::Connect(authority)) => {
-            let whole = authority.to_string();
-            request(
-                (b"CONNECT ", whole.as_bytes(), b""),
-                (authority, 443),
-                spec.credentials.as_ref(),
-            )
+        (CheckQuestion::Probe, ProbeTarget::Connect(authority)) => {
+            (format!("CONNECT {authority}"), authority, 443, credentials)
         }
-    }
-}
-
-fn request(
-    line: (&[u8], &[u8], &[u8]),
-    (authority, default_port): (&Authority, u16),
-    credentials: Option<&Credentials>,
-) -> Vec<u8> {
-    let mut host = Vec::new();
-    authority.write_as_host_field(default_port, &mut host);
-    let mut head = Vec::new();
-    for part in [
-        line.0,
-        line.1,
-        line.2,
-        b" HTTP/1.1\r\nHost: ",
-        &host[..],
-        b"\r\nUser-Agent: ",
-        USER_AGENT.as_bytes(),
-        b"\r\nAccept: */*\r\n",
-    ] {
-        head.extend_from_slice(part);
-    }
+    };
+    let mut head = format!("{line} HTTP/1.1\r\nHost: ").into_bytes();
+    authority.write_as_host_field(default_port, &mut head);
+    head.extend(format!("\r\nUser-Agent: {USER_AGENT}\r\nAccept: */*\r\n").bytes());
     if let Some(credentials) = credentials {
-        head.extend_from_slice(b"Proxy-Authorization: ");
-        head.extend_from_slice(credentials.authorization().as_bytes());
-        head.extend_from_slice(b"\r\n");
+        let value = credentials.authorization();
+        head.extend(format!("Proxy-Authorization: {value}\r\n").bytes());
     }
     head.extend_from_slice(b"Connection: close\r\n\r\n");
     head
 }
 
 /// Sends a head to the first address that takes it.
-fn send(addresses: Vec<SocketAddr>, head: Vec<u8>, left: Duration) -> Answer {
+fn send(addresses: Vec<SocketAddr>, head: Vec<u8>, left: Duration) -> CheckAnswer {
     if left.is_zero() {
-        return Answer::Unanswered;
+        return CheckAnswer::Unanswered;
     }
-    let prepared = Prepared::new(head);
+    let prepared = PreparedHead::new(head);
     let config = ureq::Agent::config_builder()
         .proxy(None)
         .timeout_global(Some(left))
@@ -143,60 +132,56 @@ fn send(addresses: Vec<SocketAddr>, head: Vec<u8>, left: Duration) -> Answer {
         .output_buffer_size(prepared.len().max(4096))
         .build();
     let connector = ().chain(TcpConnector::default()).chain(prepared.clone());
-    let agent = ureq::Agent::with_parts(config, connector, Known(addresses));
+    let agent = ureq::Agent::with_parts(config, connector, KnownAddresses(addresses));
     match agent.get(PLACEHOLDER).call() {
-        Ok(response) => Answer::Status(response.status().as_u16()),
-        Err(error) if is_interrupted(&error) => Answer::NotAsked,
+        Ok(response) => CheckAnswer::Status(response.status().as_u16()),
         Err(error) if prepared.is_connected() => no_answer(&error),
-        Err(ureq::Error::Io(error)) if dial::is_exhaustion(&error) => Answer::NotAsked,
         Err(error) => no_connection(&error),
     }
 }
 
-const TOO_LATE: &str = "no connection in time";
-const NAME_TOO_LATE: &str = "its name was not resolved in time";
-const NO_NAME: &str = "its name cannot be resolved";
-
-/// A call that was interrupted because the whole process was stopped.
-fn is_interrupted(error: &ureq::Error) -> bool {
-    matches!(error, ureq::Error::Io(error) if error.kind() == io::ErrorKind::Interrupted)
+fn no_answer(error: &ureq::Error) -> CheckAnswer {
+    match (error, io_kind(error)) {
+        // The whole process was stopped meanwhile.
+        (_, Some(io::ErrorKind::Interrupted)) => CheckAnswer::NotAsked,
+        (_, Some(_)) => CheckAnswer::Closed,
+        (ureq::Error::Timeout(_), None) => CheckAnswer::Unanswered,
+        (_, None) => CheckAnswer::NotHttp,
+    }
 }
 
-fn name_failure(error: &io::Error) -> Answer {
-    Answer::CannotConnect(if error.kind() == io::ErrorKind::TimedOut {
-        NAME_TOO_LATE
-    } else {
-        NO_NAME
+fn no_connection(error: &ureq::Error) -> CheckAnswer {
+    use io::ErrorKind::{ConnectionRefused, HostUnreachable, Interrupted, NetworkUnreachable};
+    CheckAnswer::CannotConnect(match (error, io_kind(error)) {
+        (_, Some(Interrupted)) => return CheckAnswer::NotAsked,
+        (ureq::Error::Io(error), _) if dial::is_exhaustion(error) => return CheckAnswer::NotAsked,
+        (_, Some(ConnectionRefused)) => "connection refused",
+        (_, Some(HostUnreachable | NetworkUnreachable)) => "unreachable",
+        (ureq::Error::Timeout(_), None) => "no connection in time",
+        (ureq::Error::HostNotFound, None) => NO_NAME,
+        (_, _) => "the connection could not be opened",
     })
 }
 
-fn no_connection(error: &ureq::Error) -> Answer {
-    use io::ErrorKind::{ConnectionRefused, HostUnreachable, NetworkUnreachable};
-    let kind = if let ureq::Error::Io(error) = error {
+fn io_kind(error: &ureq::Error) -> Option<io::ErrorKind> {
+    if let ureq::Error::Io(error) = error {
         Some(error.kind())
     } else {
         None
-    };
-    Answer::CannotConnect(if matches!(error, ureq::Error::Timeout(_)) {
-        TOO_LATE
-    } else if matches!(error, ureq::Error::HostNotFound) {
-        NO_NAME
-    } else if kind == Some(ConnectionRefused) {
-        "connection refused"
-    } else if matches!(kind, Some(HostUnreachable | NetworkUnreachable)) {
-        "unreachable"
-    } else {
-        "the connection could not be opened"
-    })
+    }
 }
 
-fn no_answer(error: &ureq::Error) -> Answer {
-    if matches!(error, ureq::Error::Timeout(_)) {
-        Answer::Unanswered
-    } else if matches!(error, ureq::Error::Io(_)) {
-        Answer::Closed
-    } else {
-        Answer::NotHttp
+/// What an upstream did with a question, behind its name.
+impl fmt::Display for CheckAnswer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Status(status) => write!(f, "got {status}"),
+            Self::CannotConnect(what) => write!(f, "cannot be connected to: {what}"),
+            Self::Unanswered => f.write_str("got no answer"),
+            Self::Closed => f.write_str("closed the connection"),
+            Self::NotHttp => f.write_str("got something that is not HTTP"),
+            Self::NotAsked => f.write_str("could not be asked"),
+        }
     }
 }
 
@@ -208,6 +193,7 @@ mod tests {
     use std::sync::mpsc;
     use std::thread::{self, JoinHandle};
 
+    use crate::protocol::credentials::Credentials;
     use crate::protocol::target::Authority;
 
     use super::*;
@@ -262,14 +248,14 @@ mod tests {
         (address, thread.unwrap())
     }
 
-    fn run(spec: &UpstreamSpec, target: &ProbeTarget, limit: Duration) -> Answer {
+    fn run(spec: &UpstreamSpec, target: &ProbeTarget, limit: Duration) -> CheckAnswer {
         let address = spec.authority.to_string().parse().unwrap();
-        ask(spec, (Question::Probe, target), limit, &|_, _| {
+        ask(spec, (CheckQuestion::Probe, target), limit, &|_, _| {
             Ok(vec![address])
         })
     }
 
-    fn check_answer(answer: &'static [u8], expected: Answer) {
+    fn check_answer(answer: &'static [u8], expected: CheckAnswer) {
         let (address, thread) = upstream(move |mut stream| stream.write_all(answer).unwrap());
         let result = run(
             &spec(address, None),
@@ -281,14 +267,14 @@ mod tests {
     }
 
     fn check_head(
-        (question, target): (Question, &ProbeTarget),
+        (question, target): (CheckQuestion, &ProbeTarget),
         credentials: Option<Credentials>,
         expected: &str,
     ) {
         let (address, thread) = upstream(|mut stream| stream.write_all(NO_CONTENT).unwrap());
         let spec = spec(address, credentials);
         let answer = ask(&spec, (question, target), AMPLE, &|_, _| Ok(vec![address]));
-        assert_eq!(answer, Answer::Status(204));
+        assert_eq!(answer, CheckAnswer::Status(204));
         let expected = expected
             .replace("VERSION", env!("CARGO_PKG_VERSION"))
             .replace("OWN", &address.to_string());
@@ -299,7 +285,7 @@ mod tests {
     #[test]
     fn the_question_for_the_upstream_itself_is_in_origin_form_and_without_credentials() {
         check_head(
-            (Question::Itself, &target("probe.test/")),
+            (CheckQuestion::Itself, &target("probe.test/")),
             Some(Credentials::basic("user", "p@ss")),
             "GET / HTTP/1.1\r\n\
              Host: OWN\r\n\
@@ -313,7 +299,7 @@ mod tests {
     fn a_probe_of_an_https_target_is_a_connect() {
         let authority = Authority::parse(b"probe.test:443", None).unwrap();
         check_head(
-            (Question::Probe, &ProbeTarget::Connect(authority)),
+            (CheckQuestion::Probe, &ProbeTarget::Connect(authority)),
             Some(Credentials::basic("user", "p@ss")),
             "CONNECT probe.test:443 HTTP/1.1\r\n\
              Host: probe.test\r\n\
@@ -328,7 +314,7 @@ mod tests {
     fn a_probe_is_a_get_in_absolute_form_with_the_credentials_of_the_upstream() {
         check_head(
             (
-                Question::Probe,
+                CheckQuestion::Probe,
                 &target("connectivity.test/generate_204?x=1"),
             ),
             Some(Credentials::basic("user", "p@ss")),
@@ -344,7 +330,7 @@ mod tests {
     #[test]
     fn without_credentials_none_are_sent_and_a_port_is_told() {
         check_head(
-            (Question::Probe, &target("[2001:db8::1]:8080/")),
+            (CheckQuestion::Probe, &target("[2001:db8::1]:8080/")),
             None,
             "GET http://[2001:db8::1]:8080/ HTTP/1.1\r\n\
              Host: [2001:db8::1]:8080\r\n\
@@ -360,7 +346,7 @@ mod tests {
         let (address, thread) = upstream(|mut stream| stream.write_all(NO_CONTENT).unwrap());
         let target = target(&format!("probe.test/{path}"));
         let answer = run(&spec(address, None), &target, AMPLE);
-        assert_eq!(answer, Answer::Status(204));
+        assert_eq!(answer, CheckAnswer::Status(204));
         assert!(
             thread
                 .join()
@@ -397,17 +383,17 @@ mod tests {
 
     #[test]
     fn the_status_is_told_in_any_version() {
-        check_answer(NO_CONTENT, Answer::Status(204));
-        check_answer(b"HTTP/1.0 204 OK\r\n\r\n", Answer::Status(204));
+        check_answer(NO_CONTENT, CheckAnswer::Status(204));
+        check_answer(b"HTTP/1.0 204 OK\r\n\r\n", CheckAnswer::Status(204));
         check_answer(
             b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 204 No Content\r\n\r\n",
-            Answer::Status(204),
+            CheckAnswer::Status(204),
         );
     }
 
     #[test]
     fn another_status_is_told_and_a_redirect_is_not_followed() {
-        let got = Answer::Status;
+        let got = CheckAnswer::Status;
         check_answer(
             b"HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:1/\r\n\r\n",
             got(302),
@@ -422,14 +408,14 @@ mod tests {
 
     #[test]
     fn what_is_not_http_is_malformed() {
-        check_answer(b"SSH-2.0-OpenSSH_9.9\r\n\r\n", Answer::NotHttp);
-        check_answer(b"HTTP/1.1 abc\r\n\r\n", Answer::NotHttp);
+        check_answer(b"SSH-2.0-OpenSSH_9.9\r\n\r\n", CheckAnswer::NotHttp);
+        check_answer(b"HTTP/1.1 abc\r\n\r\n", CheckAnswer::NotHttp);
     }
 
     #[test]
     fn an_end_before_the_whole_head_is_told() {
-        check_answer(b"", Answer::Closed);
-        check_answer(b"HTTP/1.1 204 No Cont", Answer::Closed);
+        check_answer(b"", CheckAnswer::Closed);
+        check_answer(b"HTTP/1.1 204 No Cont", CheckAnswer::Closed);
     }
 
     #[test]
@@ -440,7 +426,7 @@ mod tests {
             drop(stream);
         });
         let result = run(&spec(address, None), &target("probe.test/"), SHORT);
-        assert_eq!(result, Answer::Unanswered);
+        assert_eq!(result, CheckAnswer::Unanswered);
         drop(release);
         thread.join().unwrap();
     }
@@ -459,7 +445,7 @@ mod tests {
             }
         });
         let result = run(&spec(address, None), &target("probe.test/"), SHORT);
-        assert_eq!(result, Answer::Unanswered);
+        assert_eq!(result, CheckAnswer::Unanswered);
         drop(release);
         thread.join().unwrap();
     }
@@ -478,7 +464,7 @@ mod tests {
             &target("probe.test/generate_204"),
             AMPLE,
         );
-        assert_eq!(result, Answer::NotHttp);
+        assert_eq!(result, CheckAnswer::NotHttp);
         thread.join().unwrap();
     }
 
@@ -488,7 +474,7 @@ mod tests {
         let address = listener.local_addr().unwrap();
         drop(listener);
         let result = run(&spec(address, None), &target("probe.test/"), AMPLE);
-        assert_eq!(result, Answer::CannotConnect("connection refused"));
+        assert_eq!(result, CheckAnswer::CannotConnect("connection refused"));
     }
 
     #[test]
@@ -499,11 +485,11 @@ mod tests {
         drop(closed);
         let result = ask(
             &spec(address, None),
-            (Question::Probe, &target("probe.test/")),
+            (CheckQuestion::Probe, &target("probe.test/")),
             AMPLE,
             &|_, _| Ok(addresses.clone()),
         );
-        assert_eq!(result, Answer::Status(204));
+        assert_eq!(result, CheckAnswer::Status(204));
         thread.join().unwrap();
     }
 
@@ -512,9 +498,9 @@ mod tests {
         let spec = spec("192.0.2.1:80".parse().unwrap(), None);
         let target = target("probe.test/");
         let resolving =
-            |resolve: Resolve<'_>| ask(&spec, (Question::Probe, &target), AMPLE, resolve);
+            |resolve: Resolve<'_>| ask(&spec, (CheckQuestion::Probe, &target), AMPLE, resolve);
         let failed = |kind: io::ErrorKind| resolving(&|_, _| Err(kind.into()));
-        let told = Answer::CannotConnect;
+        let told = CheckAnswer::CannotConnect;
         assert_eq!(
             failed(io::ErrorKind::TimedOut),
             told("its name was not resolved in time")
@@ -533,11 +519,11 @@ mod tests {
         let target = target("probe.test/");
         let result = ask(
             &spec,
-            (Question::Probe, &target),
+            (CheckQuestion::Probe, &target),
             Duration::ZERO,
             &|_, _| Ok(vec!["192.0.2.1:80".parse().unwrap()]),
         );
-        assert_eq!(result, Answer::Unanswered);
+        assert_eq!(result, CheckAnswer::Unanswered);
     }
 
     /// The whole process may have been stopped meanwhile, with the answer in the socket.
@@ -549,13 +535,18 @@ mod tests {
             Err(io::ErrorKind::TimedOut.into())
         };
         let target = target("probe.test/");
-        let result = ask(&spec, (Question::Probe, &target), Duration::ZERO, &stopped);
-        assert_eq!(result, Answer::NotAsked);
+        let result = ask(
+            &spec,
+            (CheckQuestion::Probe, &target),
+            Duration::ZERO,
+            &stopped,
+        );
+        assert_eq!(result, CheckAnswer::NotAsked);
     }
 
     #[test]
     fn ureq_is_told_neither_target_nor_credentials() {
-        let prepared = Prepared::new(b"GET http://secret.test/ HTTP/1.1\r\n\r\n".to_vec());
+        let prepared = PreparedHead::new(b"GET http://secret.test/ HTTP/1.1\r\n\r\n".to_vec());
         assert!(!format!("{prepared:?}").contains("secret"));
         assert!(!PLACEHOLDER.contains("secret"));
     }

@@ -4,7 +4,7 @@
 //! A suspect is checked at once. An upstream that has just gone offline is checked soon, for most faults
 //! are short; then the pause doubles, so that a dead one is not bothered for ever. Pauses vary by a fifth,
 //! else upstreams that fell together would be checked together from then on. An online upstream is checked
-//! if the configuration says so, if somebody wants it, and while a row of failed checks is open.
+//! if the configuration says so, if a check is asked for, and while a row of failed checks is open.
 
 use std::time::{Duration, Instant};
 
@@ -35,7 +35,7 @@ pub(super) enum Due {
     Never,
 }
 
-/// Who is checked first where not all can be. Ordered.
+/// Which upstreams are checked first where not all can be. Ordered.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(super) enum Urgency {
     /// Requests wait for the verdict.
@@ -48,7 +48,7 @@ pub(super) enum Urgency {
 
 /// What came out of a check.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Outcome {
+pub(super) enum CheckOutcome {
     Passed,
     Failed,
     /// It could not be carried out.
@@ -69,7 +69,7 @@ pub(super) struct Plan {
     epoch: Option<Epoch>,
     /// By the pauses.
     due: Option<Instant>,
-    /// By somebody's wish.
+    /// As it was asked for.
     wanted: Option<Instant>,
     /// No check of a suspect before.
     not_before: Option<Instant>,
@@ -147,7 +147,7 @@ impl Plan {
         }
     }
 
-    /// Somebody wants a check at once.
+    /// A check is asked for, at once.
     pub(super) fn want(&mut self, now: Instant) {
         self.wanted = Some(self.not_before.map_or(now, |earliest| earliest.max(now)));
     }
@@ -172,33 +172,33 @@ impl Plan {
     pub(super) fn ended(
         &mut self,
         now: Instant,
-        outcome: Outcome,
+        outcome: CheckOutcome,
         availability: Availability,
         pace: Pace,
     ) {
         self.wanted = None;
         let pause = match (availability, outcome) {
-            (_, Outcome::NotAsked) => Some(SECOND_PAUSE),
-            (Availability::Offline, Outcome::Passed) => {
+            (_, CheckOutcome::NotAsked) => Some(SECOND_PAUSE),
+            (Availability::Offline, CheckOutcome::Passed) => {
                 self.failed = 0;
                 Some(pace.vary(SECOND_PAUSE, pace.interval))
             }
-            (Availability::Offline, Outcome::Failed) => {
+            (Availability::Offline, CheckOutcome::Failed) => {
                 let doubled = SECOND_PAUSE.saturating_mul(2_u32.saturating_pow(self.failed));
                 self.failed = self.failed.saturating_add(1);
                 Some(pace.vary(doubled, pace.interval))
             }
-            (Availability::Online | Availability::Suspect, Outcome::Failed) => {
+            (Availability::Online | Availability::Suspect, CheckOutcome::Failed) => {
                 Some(pace.vary(SECOND_PAUSE, pace.interval))
             }
-            (Availability::Online | Availability::Suspect, Outcome::Passed) => pace
+            (Availability::Online | Availability::Suspect, CheckOutcome::Passed) => pace
                 .online_interval
                 .map(|interval| pace.vary(interval, interval)),
         };
         self.due = pause.map(|pause| now + pause);
         self.not_before = Some(match outcome {
-            Outcome::Passed => now + SUSPECT_PAUSE,
-            Outcome::Failed | Outcome::NotAsked => now + SECOND_PAUSE,
+            CheckOutcome::Passed => now + SUSPECT_PAUSE,
+            CheckOutcome::Failed | CheckOutcome::NotAsked => now + SECOND_PAUSE,
         });
     }
 }
@@ -234,7 +234,7 @@ mod tests {
         plan: &mut Plan,
         state: (Epoch, Availability),
         pace: Pace,
-        outcomes: &[Outcome],
+        outcomes: &[CheckOutcome],
     ) -> Vec<f64> {
         let mut now = Instant::now();
         let mut pauses = Vec::new();
@@ -262,7 +262,7 @@ mod tests {
             &mut Plan::default(),
             offline(),
             pace(30.0, None),
-            &[Outcome::Failed; 9],
+            &[CheckOutcome::Failed; 9],
         );
         // The last ones vary downwards only: the interval is the longest pause.
         check(&got, &[0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 27.0, 27.0]);
@@ -270,7 +270,7 @@ mod tests {
 
     #[test]
     fn a_short_interval_is_the_longest_pause_but_makes_no_storm() {
-        let outcomes = [Outcome::Failed; 4];
+        let outcomes = [CheckOutcome::Failed; 4];
         let got = pauses(&mut Plan::default(), offline(), pace(0.2, None), &outcomes);
         check(&got, &[0.2, 0.18, 0.18, 0.18]);
         let got = pauses(
@@ -285,10 +285,10 @@ mod tests {
     #[test]
     fn where_one_more_result_decides_it_comes_soon() {
         let outcomes = [
-            Outcome::Failed,
-            Outcome::Failed,
-            Outcome::Passed,
-            Outcome::Passed,
+            CheckOutcome::Failed,
+            CheckOutcome::Failed,
+            CheckOutcome::Passed,
+            CheckOutcome::Passed,
         ];
         let got = pauses(&mut Plan::default(), offline(), pace(30.0, None), &outcomes);
         check(&got, &[0.25, 0.5, 1.0, 0.5]);
@@ -302,7 +302,7 @@ mod tests {
             &mut Plan::default(),
             ONLINE,
             pace(30.0, Some(10.0)),
-            &[Outcome::Passed; 3],
+            &[CheckOutcome::Passed; 3],
         );
         check(&got, &[9.0, 9.0, 9.0]);
     }
@@ -312,7 +312,7 @@ mod tests {
         let (mut plan, now) = (Plan::default(), Instant::now());
         let pace = pace(30.0, None);
         assert_eq!(plan.look(now, SUSPECT, pace), Due::Now(Urgency::Suspect));
-        plan.ended(now, Outcome::Passed, Availability::Online, pace);
+        plan.ended(now, CheckOutcome::Passed, Availability::Online, pace);
         assert_eq!(plan.look(now, ONLINE, pace), Due::Never);
         assert_eq!(plan.look(now, SUSPECT, pace), Due::At(now + SUSPECT_PAUSE));
     }
@@ -325,7 +325,7 @@ mod tests {
         plan.want(now);
         assert_eq!(plan.wanted_depth(), Depth::Probe);
         assert_eq!(plan.look(now, ONLINE, pace), Due::Now(Urgency::Routine));
-        plan.ended(now, Outcome::Passed, Availability::Online, pace);
+        plan.ended(now, CheckOutcome::Passed, Availability::Online, pace);
         assert_eq!(plan.look(now, ONLINE, pace), Due::Never);
     }
 
@@ -348,7 +348,7 @@ mod tests {
         for _ in 0..8 {
             plan.ended(
                 now,
-                Outcome::Failed,
+                CheckOutcome::Failed,
                 Availability::Offline,
                 pace(300.0, None),
             );

@@ -1,8 +1,8 @@
 //! `--check --probe`: every upstream is asked once, and told what a relay would make of the answers.
 //!
-//! The questions are those of a check ([`super::examiner`]). All upstreams are asked at the same time, so
+//! The questions and [`super::rules`] are those of a check. All upstreams are asked at the same time, so
 //! each is the control of the others: a probe that passes through one accuses those through which it does
-//! not pass; one that passes through nobody accuses its target.
+//! not pass; one that passes through none accuses its target.
 //!
 //! Not here: asking again, and anything that needs a running relay.
 
@@ -13,30 +13,32 @@ use std::time::Instant;
 
 use rayon::iter::{IntoParallelRefIterator, ParallelIterator};
 
-use crate::balance::reason::OfflineReason;
+use crate::balance::reason::{Depth, OfflineReason};
+use crate::balance::state::Availability;
 use crate::balance::upstream::UpstreamSpec;
 use crate::config::checked::Config;
 use crate::config::health::{HealthCheck, ProbeTarget};
 use crate::net::resolve::Resolver;
 
-use super::examiner::{Answer, Question, is_about_credentials, passes, question_limit};
+use super::addresses;
+use super::question::{self, CheckAnswer, CheckQuestion};
+use super::rules::{CheckStep, Premises, passes};
 use super::threads::Threads;
-use super::{addresses, question};
 
 /// What every upstream answered when it was asked once. Its `Display` tells it, and what it means.
 #[derive(Debug)]
 pub struct Survey {
     health: HealthCheck,
-    found: Vec<Found>,
+    found: Vec<Surveyed>,
 }
 
 /// What one upstream answered.
 #[derive(Debug)]
-struct Found {
+struct Surveyed {
     name: String,
-    itself: Answer,
+    itself: CheckAnswer,
     /// Not asked where the first answer was the end of the matter, or for a target of `none`.
-    probe: Option<Answer>,
+    probe: Option<CheckAnswer>,
     standing: Standing,
 }
 
@@ -45,19 +47,12 @@ struct Found {
 enum Standing {
     /// It has passed all that is asked.
     Passes,
-    /// Nothing is known against it: it accepts connections, and the probe passes through nobody.
+    /// Nothing is known against it: it accepts connections, and the probe passes through none.
     Serves,
     /// It would be offline.
     Fails(OfflineReason),
     /// This process could not ask.
     Unknown,
-}
-
-/// Whether the probe passes through anybody.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Target {
-    Reached,
-    Unreached,
 }
 
 /// Asks every upstream of a configuration, at most [`super::threads::MOST_THREADS`] at a time. Blocks for
@@ -81,60 +76,77 @@ fn answers(
     spec: &UpstreamSpec,
     health: &HealthCheck,
     resolve: &(dyn Fn(&UpstreamSpec, Instant) -> io::Result<Vec<SocketAddr>> + Sync),
-) -> (Answer, Option<Answer>) {
-    let limit = question_limit(health);
-    let target = &health.target;
-    let itself = question::ask(spec, (Question::Itself, target), limit, resolve);
-    let probe = goes_on(health, itself)
-        .then(|| question::ask(spec, (Question::Probe, target), limit, resolve));
+) -> (CheckAnswer, Option<CheckAnswer>) {
+    let ask = |question| {
+        let what = (question, &health.target);
+        question::ask(spec, what, question::limit(health), resolve)
+    };
+    let itself = ask(CheckQuestion::Itself);
+    let probe = goes_on(health, spec, itself).then(|| ask(CheckQuestion::Probe));
     (itself, probe)
 }
 
-/// Whether the first answer leaves the second question open.
-fn goes_on(health: &HealthCheck, itself: Answer) -> bool {
-    match itself {
-        Answer::Status(_) | Answer::Closed | Answer::NotHttp => {
-            health.target != ProbeTarget::Nothing
-        }
-        Answer::CannotConnect(_) | Answer::Unanswered | Answer::NotAsked => false,
+/// Those of a relay that has just started: it believes the target, and looks into everything.
+fn premises<'c>(health: &'c HealthCheck, spec: &'c UpstreamSpec) -> Premises<'c> {
+    Premises {
+        health,
+        spec,
+        availability: Availability::Online,
+        depth: Depth::Probe,
+        is_believed: true,
     }
 }
 
+/// Whether the first answer leaves the second question open.
+fn goes_on(health: &HealthCheck, spec: &UpstreamSpec, itself: CheckAnswer) -> bool {
+    premises(health, spec).after_itself(itself) == CheckStep::Probe
+}
+
 impl Survey {
-    fn new(health: &HealthCheck, answers: Vec<(&UpstreamSpec, (Answer, Option<Answer>))>) -> Self {
-        let has_passed = |probe: Option<Answer>| probe.is_some_and(|answer| passes(health, answer));
-        let target = if answers.iter().any(|(_, (_, probe))| has_passed(*probe)) {
-            Target::Reached
-        } else {
-            Target::Unreached
+    fn new(
+        health: &HealthCheck,
+        answers: Vec<(&UpstreamSpec, (CheckAnswer, Option<CheckAnswer>))>,
+    ) -> Self {
+        let passed = |probe: Option<_>| probe.is_some_and(|answer| passes(health, answer));
+        let is_reached = answers.iter().any(|(_, (_, probe))| passed(*probe));
+        let standing = |step, itself| match (step, itself) {
+            (CheckStep::Passes, _) => Standing::Passes,
+            // No more than this is asked.
+            (CheckStep::Works(..), CheckAnswer::Status(_)) => Standing::Passes,
+            (CheckStep::Compare(reason), _) if is_reached => Standing::Fails(reason),
+            (CheckStep::Compare(_) | CheckStep::Works(..) | CheckStep::Probe, _) => {
+                Standing::Serves
+            }
+            (CheckStep::Fails(reason), _) => Standing::Fails(reason),
+            (CheckStep::NotAsked, _) => Standing::Unknown,
         };
-        let found = answers
-            .into_iter()
-            .map(|(spec, (itself, probe))| Found {
+        let found = answers.into_iter().map(|(spec, (itself, probe))| {
+            let premises = premises(health, spec);
+            let step = match probe {
+                Some(answer) => premises.after_probe(itself, answer),
+                None => premises.after_itself(itself),
+            };
+            Surveyed {
                 name: spec.name.clone(),
                 itself,
                 probe,
-                standing: match probe {
-                    _ if has_passed(probe) => Standing::Passes,
-                    Some(answer) => by_probe(spec, answer, target),
-                    None => by_itself(itself),
-                },
-            })
-            .collect();
+                standing: standing(step, itself),
+            }
+        });
         Self {
             health: health.clone(),
-            found,
+            found: found.collect(),
         }
     }
 
     /// Whether at least one upstream has passed all that is asked.
     pub fn has_passed(&self) -> bool {
-        self.count(|standing| standing == Standing::Passes) > 0
+        self.count(Standing::Passes) > 0
     }
 
-    fn count(&self, is_meant: impl Fn(Standing) -> bool) -> usize {
-        let meant = |found: &&Found| is_meant(found.standing);
-        self.found.iter().filter(meant).count()
+    fn count(&self, standing: Standing) -> usize {
+        let stands = |found: &&Surveyed| found.standing == standing;
+        self.found.iter().filter(stands).count()
     }
 
     /// The status that the probe got through all that serve, if that is the same and good news elsewhere.
@@ -146,7 +158,7 @@ impl Survey {
             .map(|found| found.probe);
         let first = answers.next()?;
         match first {
-            Some(Answer::Status(status))
+            Some(CheckAnswer::Status(status))
                 if matches!(self.health.target, ProbeTarget::Get { .. })
                     && (200..300).contains(&status)
                     && answers.all(|answer| answer == first) =>
@@ -158,8 +170,8 @@ impl Survey {
     }
 
     fn sum_up(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let passed = self.count(|standing| standing == Standing::Passes);
-        let serving = self.count(|standing| standing == Standing::Serves);
+        let passed = self.count(Standing::Passes);
+        let serving = self.count(Standing::Serves);
         let all = of_upstreams(self.found.len());
         let url = &self.health.target;
         if *url == ProbeTarget::Nothing {
@@ -203,36 +215,6 @@ impl Survey {
     }
 }
 
-/// One that got further than the first question, and through which the probe has not passed.
-fn by_probe(spec: &UpstreamSpec, answer: Answer, target: Target) -> Standing {
-    match (answer, target) {
-        (Answer::NotAsked, _) => Standing::Unknown,
-        (Answer::CannotConnect(what), _) => Standing::Fails(OfflineReason::CannotConnect(what)),
-        (Answer::Status(status), _) if is_about_credentials(spec, status) => {
-            Standing::Fails(OfflineReason::Auth)
-        }
-        (_, Target::Unreached) => Standing::Serves,
-        (Answer::Status(status), Target::Reached) => {
-            Standing::Fails(OfflineReason::ProbeStatus(status))
-        }
-        (Answer::Closed, Target::Reached) => Standing::Fails(OfflineReason::Closes),
-        (Answer::NotHttp, Target::Reached) => Standing::Fails(OfflineReason::NotHttp),
-        (Answer::Unanswered, Target::Reached) => Standing::Fails(OfflineReason::ProbeUnanswered),
-    }
-}
-
-/// One of which nothing more is to be known.
-fn by_itself(itself: Answer) -> Standing {
-    match itself {
-        Answer::Status(_) => Standing::Passes,
-        Answer::CannotConnect(what) => Standing::Fails(OfflineReason::CannotConnect(what)),
-        Answer::Unanswered => Standing::Fails(OfflineReason::Silent),
-        // Some do so with whatever they do not expect, which is no proof.
-        Answer::Closed | Answer::NotHttp => Standing::Serves,
-        Answer::NotAsked => Standing::Unknown,
-    }
-}
-
 fn of_upstreams(count: usize) -> String {
     format!("{count} upstream{}", if count == 1 { "" } else { "s" })
 }
@@ -259,26 +241,28 @@ impl fmt::Display for Survey {
     }
 }
 
-impl fmt::Display for Found {
+impl fmt::Display for Surveyed {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(out, "{}: ", self.name)?;
         match self.standing {
-            Standing::Passes | Standing::Serves => write!(out, "online")?,
+            Standing::Passes | Standing::Serves => out.write_str("online"),
             // What the probe got is told below.
             Standing::Fails(OfflineReason::ProbeStatus(_) | OfflineReason::ProbeUnanswered) => {
-                write!(out, "offline")?;
+                out.write_str("offline")
             }
-            Standing::Fails(reason) => write!(out, "offline, {reason}")?,
-            Standing::Unknown => {
-                return write!(out, "could not be asked: try again");
-            }
-        }
+            Standing::Fails(reason) => write!(out, "offline, {reason}"),
+            Standing::Unknown => return out.write_str("could not be asked: try again"),
+        }?;
         match self.itself {
-            Answer::Status(status) => write!(out, "; answers for itself with {status}")?,
-            Answer::Closed | Answer::NotHttp => write!(out, "; does not answer for itself")?,
+            CheckAnswer::Status(status) => write!(out, "; answers for itself with {status}"),
+            CheckAnswer::Closed | CheckAnswer::NotHttp => {
+                out.write_str("; does not answer for itself")
+            }
             // The reason says it.
-            Answer::CannotConnect(_) | Answer::Unanswered | Answer::NotAsked => {}
-        }
+            CheckAnswer::CannotConnect(_) | CheckAnswer::Unanswered | CheckAnswer::NotAsked => {
+                Ok(())
+            }
+        }?;
         match self.probe {
             Some(answer) => write!(out, "; the probe {answer}"),
             None => Ok(()),
@@ -294,7 +278,7 @@ mod tests {
     use crate::protocol::credentials::Credentials;
     use crate::protocol::target::Authority;
 
-    use super::super::examiner::{Examiner, Moment};
+    use super::super::examiner::{CheckContext, Examiner};
     use super::*;
 
     const REFUSED: &str = "connection refused";
@@ -316,15 +300,15 @@ mod tests {
         crate::config::parse(&text, "config.yaml").unwrap().health
     }
 
-    fn told(target: &str, answers: &[(&str, Answer, Option<Answer>)]) -> (String, bool) {
+    fn told(target: &str, answers: &[(&str, CheckAnswer, Option<CheckAnswer>)]) -> (String, bool) {
         let specs: Vec<_> = answers.iter().map(|(name, ..)| spec(name)).collect();
         let answers = answers.iter().map(|(_, itself, probe)| (*itself, *probe));
         let survey = Survey::new(&health(target), specs.iter().zip(answers).collect());
         (survey.to_string(), survey.has_passed())
     }
 
-    fn got(status: u16) -> Answer {
-        Answer::Status(status)
+    fn got(status: u16) -> CheckAnswer {
+        CheckAnswer::Status(status)
     }
 
     #[test]
@@ -334,12 +318,12 @@ mod tests {
             &[
                 ("one", got(400), Some(got(204))),
                 ("two", got(400), Some(got(403))),
-                ("mute", got(400), Some(Answer::Unanswered)),
+                ("mute", got(400), Some(CheckAnswer::Unanswered)),
                 ("auth", got(400), Some(got(401))),
-                ("down", Answer::CannotConnect(REFUSED), None),
-                ("shut", Answer::Closed, Some(Answer::Closed)),
-                ("odd", Answer::Closed, Some(got(204))),
-                ("busy", Answer::NotAsked, None),
+                ("down", CheckAnswer::CannotConnect(REFUSED), None),
+                ("shut", CheckAnswer::Closed, Some(CheckAnswer::Closed)),
+                ("odd", CheckAnswer::Closed, Some(got(204))),
+                ("busy", CheckAnswer::NotAsked, None),
             ],
         );
         assert!(has_passed);
@@ -364,11 +348,11 @@ mod tests {
     /// Why a relay that has just started with these upstreams takes the first of them offline.
     fn reason_of_a_relay(
         health: &HealthCheck,
-        answers: &[(UpstreamSpec, (Answer, Option<Answer>))],
+        answers: &[(UpstreamSpec, (CheckAnswer, Option<CheckAnswer>))],
     ) -> Option<OfflineReason> {
         let specs = answers.iter().map(|(spec, _)| spec.clone()).collect();
         let pool = Pool::new(specs);
-        let moment = Moment {
+        let moment = CheckContext {
             pool: &pool,
             health,
             now: Instant::now(),
@@ -377,13 +361,13 @@ mod tests {
         let mut examiner = Examiner::new(|| 0);
         examiner.follow_pool(&pool);
         // Side by side, as the relay asks.
-        let mut asks = VecDeque::from(examiner.look(moment, answers.len()).asks);
+        let mut asks = VecDeque::from(examiner.look(moment, answers.len()).0);
         while let Some(ask) = asks.pop_front() {
             let named = |(spec, _): &&(UpstreamSpec, _)| spec.name == ask.upstream.spec.name;
             let (_, (itself, probe)) = answers.iter().find(named).unwrap();
             let answer = match ask.question {
-                Question::Itself => *itself,
-                Question::Probe => probe.unwrap(),
+                CheckQuestion::Itself => *itself,
+                CheckQuestion::Probe => probe.unwrap(),
             };
             asks.extend(examiner.answered(moment, &ask, answer));
         }
@@ -397,10 +381,10 @@ mod tests {
             got(400),
             got(401),
             got(407),
-            Answer::Closed,
-            Answer::NotHttp,
-            Answer::Unanswered,
-            Answer::CannotConnect(REFUSED),
+            CheckAnswer::Closed,
+            CheckAnswer::NotHttp,
+            CheckAnswer::Unanswered,
+            CheckAnswer::CannotConnect(REFUSED),
         ];
         for (name, target, others) in ["one", "auth"].into_iter().flat_map(|name| {
             ["http://p.test/", "none"]
@@ -418,7 +402,7 @@ mod tests {
                 ];
                 let wanted = reason_of_a_relay(&health, &answers);
                 let asked = answers.iter().map(|(spec, (itself, probe))| {
-                    let probe = probe.filter(|_| goes_on(&health, *itself));
+                    let probe = probe.filter(|_| goes_on(&health, spec, *itself));
                     (spec, (*itself, probe))
                 });
                 let told = Survey::new(&health, asked.collect()).found[0].standing;
@@ -440,8 +424,8 @@ mod tests {
             "https://p.test",
             &[
                 ("one", got(400), Some(got(403))),
-                ("two", got(400), Some(Answer::Unanswered)),
-                ("hung", Answer::Unanswered, None),
+                ("two", got(400), Some(CheckAnswer::Unanswered)),
+                ("hung", CheckAnswer::Unanswered, None),
             ],
         );
         assert!(!has_passed);
@@ -472,7 +456,7 @@ mod tests {
     fn without_a_target_the_first_question_is_all() {
         let (text, has_passed) = told(
             "none",
-            &[("one", got(400), None), ("two", Answer::NotHttp, None)],
+            &[("one", got(400), None), ("two", CheckAnswer::NotHttp, None)],
         );
         assert!(has_passed);
         assert_eq!(
@@ -489,7 +473,7 @@ mod tests {
     fn where_nobody_works_that_is_told() {
         let (text, has_passed) = told(
             "http://p.test/",
-            &[("one", Answer::CannotConnect(REFUSED), None)],
+            &[("one", CheckAnswer::CannotConnect(REFUSED), None)],
         );
         assert!(!has_passed);
         assert!(

@@ -31,12 +31,12 @@ enum Manner {
 struct Fake {
     authority: Authority,
     status: Arc<AtomicU16>,
-    probes: Arc<Bell>,
+    probes: Arc<CountingBell>,
 }
 
-/// Counts, and wakes who waits for a count.
+/// Counts, and wakes the thread that waits for a count.
 #[derive(Default)]
-struct Bell {
+struct CountingBell {
     count: Mutex<u64>,
     rung: Condvar,
 }
@@ -44,13 +44,13 @@ struct Bell {
 struct TestWorld {
     pool: Mutex<Arc<Pool>>,
     health: HealthCheck,
-    results: Bell,
+    results: CountingBell,
     woken: Mutex<bool>,
     rung: Condvar,
     stopped: AtomicBool,
 }
 
-impl Bell {
+impl CountingBell {
     fn ring(&self) {
         *self.count.lock() += 1;
         self.rung.notify_all();
@@ -80,7 +80,7 @@ impl Fake {
             Manner::Answer(status) => status,
             Manner::Hold => 0,
         }));
-        let probes = Arc::new(Bell::default());
+        let probes = Arc::new(CountingBell::default());
         let (served, rung) = (Arc::clone(&status), Arc::clone(&probes));
         let serve = move || {
             let mut held = Vec::new();
@@ -127,7 +127,7 @@ fn answer(mut stream: TcpStream, status: u16) -> bool {
     is_probe
 }
 
-impl Surroundings for TestWorld {
+impl ProberHost for TestWorld {
     fn current(&self) -> (Arc<Pool>, HealthCheck) {
         (Arc::clone(&self.pool.lock()), self.health.clone())
     }
@@ -137,7 +137,7 @@ impl Surroundings for TestWorld {
         Ok(vec![upstream.to_string().parse().unwrap()])
     }
 
-    fn checked(&self, _verdict: Verdict) {
+    fn checked(&self, _verdict: CheckVerdict) {
         self.results.ring();
     }
 
@@ -145,9 +145,7 @@ impl Surroundings for TestWorld {
         *self.woken.lock() = true;
         self.rung.notify_all();
     }
-}
 
-impl Pause for TestWorld {
     fn wait(&self, limit: Duration) -> ControlFlow<()> {
         let mut woken = self.woken.lock();
         if !*woken {
@@ -182,7 +180,7 @@ fn world(specs: Vec<UpstreamSpec>, health: HealthCheck) -> Arc<TestWorld> {
     Arc::new(TestWorld {
         pool,
         health,
-        results: Bell::default(),
+        results: CountingBell::default(),
         woken: Mutex::default(),
         rung: Condvar::new(),
         stopped: AtomicBool::new(false),
@@ -192,18 +190,18 @@ fn world(specs: Vec<UpstreamSpec>, health: HealthCheck) -> Arc<TestWorld> {
 /// Runs the prober while `test` runs.
 fn with_prober(world: &Arc<TestWorld>, test: impl FnOnce(&Pool)) {
     /// Stops the prober also when the test fails.
-    struct Stop<'p>(&'p TestWorld);
-    impl Drop for Stop<'_> {
+    struct StopAtEnd<'p>(&'p TestWorld);
+    impl Drop for StopAtEnd<'_> {
         fn drop(&mut self) {
             self.0.stopped.store(true, Ordering::Relaxed);
             self.0.wake();
         }
     }
     let pool = Arc::clone(&world.pool.lock());
-    let surroundings: Arc<dyn Surroundings> = Arc::<TestWorld>::clone(world);
+    let host: Arc<dyn ProberHost> = Arc::<TestWorld>::clone(world);
     thread::scope(|scope| {
-        scope.spawn(|| run(surroundings, &**world));
-        let _stop = Stop(world);
+        scope.spawn(|| run(host));
+        let _stop = StopAtEnd(world);
         test(&pool);
     });
 }
@@ -212,7 +210,7 @@ fn take_offline(pool: &Pool, name: &str) {
     let vitals = pool.find(name).unwrap().vitals();
     let (began, _) = vitals.check_begins();
     let once = Thresholds { fall: 1, rise: 1 };
-    vitals.check_ended(began, Verdict::Fails(WRONG), once, 0);
+    vitals.check_ended(began, CheckVerdict::Fails(WRONG), once, 0);
 }
 
 /// As the relay does it.
@@ -280,7 +278,7 @@ fn where_the_probe_passes_through_nobody_its_target_is_not_believed() {
             !pool.belief().is_believed(Instant::now())
         });
         world.results.wait_for(2);
-        assert_eq!(pool.service(), Service::By(2));
+        assert_eq!(pool.serving().count(), 2);
     });
 }
 
@@ -453,8 +451,8 @@ fn a_panic_costs_one_probe() {
 fn threads_exist_only_while_there_is_something_to_ask() {
     let upstream = Fake::new(Manner::Answer(204));
     let world = world(vec![upstream.spec("a")], health());
-    let surroundings: Arc<dyn Surroundings> = Arc::<TestWorld>::clone(&world);
-    let mut prober = Prober::new(surroundings);
+    let host: Arc<dyn ProberHost> = Arc::<TestWorld>::clone(&world);
+    let mut prober = Prober::new(host);
     assert!(matches!(prober.threads, Threads::None));
     prober.round(Instant::now());
     assert!(matches!(prober.threads, Threads::Some(_)));

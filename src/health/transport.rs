@@ -6,7 +6,7 @@
 //! write and read, and a response parser that is not the relay's own. It knows neither the target
 //! nor the credentials, so its log cannot tell them.
 //!
-//! Not here: what the head says and what an answer means ([`super::question`], [`super::examiner`]).
+//! Not here: what the head says and what an answer means ([`super::question`], [`super::rules`]).
 
 use std::fmt;
 use std::io;
@@ -21,27 +21,23 @@ use ureq::unversioned::transport::{Buffers, ConnectionDetails, Connector, NextTi
 
 /// What one probe sends, and whether it came to a connection.
 #[derive(Clone)]
-pub(super) struct Prepared {
+pub(super) struct PreparedHead {
     head: Arc<[u8]>,
     connected: Arc<AtomicBool>,
 }
 
 /// The addresses found before, whatever the URI says.
 #[derive(Debug)]
-pub(super) struct Known(pub(super) Vec<SocketAddr>);
+pub(super) struct KnownAddresses(pub(super) Vec<SocketAddr>);
 
 /// A connection on which the prepared head is sent.
 pub(super) struct PreparedTransport<T> {
     inner: T,
-    head: Head,
+    /// None: it is sent.
+    head: Option<Arc<[u8]>>,
 }
 
-enum Head {
-    Unsent(Arc<[u8]>),
-    Sent,
-}
-
-impl Prepared {
+impl PreparedHead {
     pub(super) fn new(head: Vec<u8>) -> Self {
         Self {
             head: head.into(),
@@ -59,7 +55,7 @@ impl Prepared {
     }
 }
 
-impl<In: Transport> Connector<In> for Prepared {
+impl<In: Transport> Connector<In> for PreparedHead {
     type Out = PreparedTransport<In>;
 
     fn connect(
@@ -68,28 +64,27 @@ impl<In: Transport> Connector<In> for Prepared {
         chained: Option<In>,
     ) -> Result<Option<Self::Out>, ureq::Error> {
         self.connected.store(chained.is_some(), Ordering::Relaxed);
-        let head = Head::Unsent(Arc::clone(&self.head));
+        let head = Some(Arc::clone(&self.head));
         Ok(chained.map(|inner| PreparedTransport { inner, head }))
     }
 }
 
-impl Resolver for Known {
+impl Resolver for KnownAddresses {
     fn resolve(
         &self,
         _uri: &Uri,
         _config: &Config,
         _timeout: NextTimeout,
     ) -> Result<ResolvedSocketAddrs, ureq::Error> {
+        if self.0.is_empty() {
+            return Err(ureq::Error::HostNotFound);
+        }
         let mut addresses = self.empty();
         // More than this many do not fit, and would not be tried in time either.
         for address in self.0.iter().take(16) {
             addresses.push(*address);
         }
-        if addresses.is_empty() {
-            Err(ureq::Error::HostNotFound)
-        } else {
-            Ok(addresses)
-        }
+        Ok(addresses)
     }
 }
 
@@ -101,7 +96,7 @@ impl<T: Transport> Transport for PreparedTransport<T> {
     /// Whatever ureq wrote is the head of a request without body, or the rest of one: the first
     /// time it is replaced, after that dropped.
     fn transmit_output(&mut self, _amount: usize, timeout: NextTimeout) -> Result<(), ureq::Error> {
-        let Head::Unsent(head) = std::mem::replace(&mut self.head, Head::Sent) else {
+        let Some(head) = self.head.take() else {
             return Ok(());
         };
         let output = self.inner.buffers().output();
@@ -121,9 +116,9 @@ impl<T: Transport> Transport for PreparedTransport<T> {
     }
 }
 
-impl fmt::Debug for Prepared {
+impl fmt::Debug for PreparedHead {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Prepared(..)")
+        f.write_str("PreparedHead(..)")
     }
 }
 

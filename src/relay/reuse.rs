@@ -217,48 +217,12 @@ impl Exchange<'_> {
 /// Whether a failure may be due to what happened on the connection before: then nobody is to blame, and a
 /// fresh one may do.
 pub(super) fn explains(origin: HopOrigin, error: &AttemptError) -> bool {
-    match (origin, error) {
-        (HopOrigin::Fresh, _) | (_, AttemptError::Truncated(_)) => false,
-        (
-            HopOrigin::Reused(_),
-            AttemptError::NotSent(failure) | AttemptError::NoResponse(failure),
-        ) => match failure {
-            HopFailure::Closed
-            | HopFailure::Reset
-            | HopFailure::NotHttp
-            | HopFailure::Malformed(_)
-            | HopFailure::Framing(_)
-            | HopFailure::HeadTooLarge
-            | HopFailure::BodyFramingTooLarge
-            | HopFailure::TooManyInterim
-            | HopFailure::SwitchUnasked
-            | HopFailure::Truncated => true,
-            HopFailure::DnsError
-            | HopFailure::DnsTimeout
-            | HopFailure::ConnectRefused
-            | HopFailure::ConnectTimeout
-            | HopFailure::ConnectUnreachable
-            | HopFailure::ConnectFailed
-            | HopFailure::ResponseTimeout
-            | HopFailure::SendTimeout
-            | HopFailure::Stalled
-            | HopFailure::WentOffline
-            | HopFailure::LocalExhaustion
-            | HopFailure::AuthenticationRefused
-            | HopFailure::TunnelRefused => false,
-        },
-    }
+    matches!(origin, HopOrigin::Reused(_)) && failover::is_explained_by_idleness(error)
 }
 
 /// Whether a failure on a reused connection shows bytes that are the answer to nothing.
 fn is_no_answer(failure: &HopFailure) -> bool {
-    matches!(
-        failure,
-        HopFailure::NotHttp
-            | HopFailure::Malformed(_)
-            | HopFailure::Framing(_)
-            | HopFailure::HeadTooLarge
-    )
+    failover::shows_stray_bytes(failure)
 }
 
 fn count(counter: &AtomicU64) {

@@ -7,22 +7,21 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::balance::pool::Pool;
-use crate::balance::state::Verdict;
+use crate::balance::state::CheckVerdict;
 use crate::config::health::HealthCheck;
-use crate::health::{self, Pause, Surroundings};
+use crate::health::{self, ProberHost};
 use crate::protocol::target::Authority;
 use crate::relay::Context;
-use crate::stop::{Alarm, Woken};
+use crate::stop::Woken;
 
 /// The health thread: until the stop signal.
 pub(super) fn run(ctx: Arc<Context>) {
-    let alarm = Bell(ctx.health_alarm.clone());
-    health::run(Arc::new(Seen(ctx)), &alarm);
+    health::run(Arc::new(Seen(ctx)));
 }
 
 struct Seen(Arc<Context>);
 
-impl Surroundings for Seen {
+impl ProberHost for Seen {
     fn current(&self) -> (Arc<Pool>, HealthCheck) {
         let snapshot = self.0.snapshot();
         (Arc::clone(&snapshot.pool), snapshot.config.health.clone())
@@ -38,26 +37,22 @@ impl Surroundings for Seen {
         health::addresses(upstream, names, book, deadline)
     }
 
-    fn checked(&self, verdict: Verdict) {
+    fn checked(&self, verdict: CheckVerdict) {
         self.0.metrics.probes.increment();
         match verdict {
-            Verdict::Works(_) => self.0.metrics.probes_succeeded.increment(),
-            Verdict::Fails(_) => {}
+            CheckVerdict::Works(_) => self.0.metrics.probes_succeeded.increment(),
+            CheckVerdict::Fails(_) => {}
+        }
+    }
+
+    fn wait(&self, limit: Duration) -> ControlFlow<()> {
+        match self.0.health_alarm.wait(Some(limit)) {
+            Woken::Stopped => ControlFlow::Break(()),
+            Woken::Rung | Woken::TimedOut => ControlFlow::Continue(()),
         }
     }
 
     fn wake(&self) {
         self.0.health_alarm.ring();
-    }
-}
-
-struct Bell(Alarm);
-
-impl Pause for Bell {
-    fn wait(&self, limit: Duration) -> ControlFlow<()> {
-        match self.0.wait(Some(limit)) {
-            Woken::Stopped => ControlFlow::Break(()),
-            Woken::Rung | Woken::TimedOut => ControlFlow::Continue(()),
-        }
     }
 }

@@ -1,7 +1,7 @@
 //! Networks in which nobody reaches the target of the probe: that is the target's fault, whatever
 //! becomes of the upstreams.
 //!
-//! What the health rules say of this is played in `src/health/situations.rs`; here the other ends are
+//! What the health rules say of this is played in `src/health/examiner/tests.rs`; here the other ends are
 //! Squid and tinyproxy in a network without a way out, and each of them is restarted.
 
 use std::io::Write as _;

@@ -18,14 +18,15 @@ use crate::balance::upstream::{Lease, UpstreamSpec};
 use crate::config::health::{HealthCheck, ProbeTarget};
 use crate::protocol::target::Authority;
 
-use super::examiner::{Answer, Ask, Examiner, Moment, Question};
+use super::super::question::{CheckAnswer, CheckQuestion};
+use super::{CheckContext, Examiner, Inquiry};
 
 /// `health_check.timeout_secs`.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What an upstream is like.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Manner {
+enum Behavior {
     Alive,
     /// Refuses connections.
     Dead,
@@ -45,7 +46,7 @@ enum Manner {
 
 /// What becomes of a probe behind a good upstream.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Target {
+enum ProbeFate {
     Passes,
     Dropped,
     Says(u16),
@@ -53,7 +54,7 @@ enum Target {
 
 /// What a client asks for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Kind {
+enum RequestKind {
     Get,
     /// Takes 9 s.
     Slow,
@@ -65,19 +66,19 @@ enum Kind {
     Auth,
 }
 
-type Manners = Box<dyn Fn(f64) -> Manner>;
+type Behaviors = Box<dyn Fn(f64) -> Behavior>;
 
-enum Event {
+enum Happening {
     Look,
-    Answered(Ask, Answer),
-    Request(Kind),
-    Waits(Box<Waiting>),
-    Responds(Box<Waiting>, u16),
+    Answered(Inquiry, CheckAnswer),
+    Request(RequestKind),
+    Waits(Box<OpenExchange>),
+    Responds(Box<OpenExchange>, u16),
 }
 
 /// An exchange at an upstream.
-struct Waiting {
-    kind: Kind,
+struct OpenExchange {
+    kind: RequestKind,
     lease: Lease,
     tried: Tried,
     attempts: usize,
@@ -85,16 +86,16 @@ struct Waiting {
     begun: Instant,
 }
 
-struct World {
+struct VirtualWorld {
     began: Instant,
     now: Instant,
     pool: Pool,
     health: HealthCheck,
     examiner: Examiner,
-    manners: Vec<Manners>,
-    target: Box<dyn Fn(f64) -> Target>,
+    manners: Vec<Behaviors>,
+    target: Box<dyn Fn(f64) -> ProbeFate>,
     queue: BinaryHeap<Reverse<(Instant, usize)>>,
-    events: Vec<Option<Event>>,
+    events: Vec<Option<Happening>>,
     dice: u64,
     lost: u32,
     served: u32,
@@ -120,8 +121,8 @@ fn roll(dice: u64) -> u64 {
         .wrapping_add(1_442_695_040_888_963_407)
 }
 
-impl World {
-    fn new(manners: Vec<Manners>, target: impl Fn(f64) -> Target + 'static) -> Self {
+impl VirtualWorld {
+    fn new(manners: Vec<Behaviors>, target: impl Fn(f64) -> ProbeFate + 'static) -> Self {
         CHANCE.set(7);
         let spec = |number| UpstreamSpec {
             name: format!("u{number}"),
@@ -160,7 +161,7 @@ impl World {
             online: Vec::new(),
         };
         world.examiner.follow_pool(&world.pool);
-        world.at(Duration::ZERO, Event::Look);
+        world.at(Duration::ZERO, Happening::Look);
         world
     }
 
@@ -168,7 +169,7 @@ impl World {
         self.now.duration_since(self.began).as_secs_f64()
     }
 
-    fn at(&mut self, later: Duration, event: Event) {
+    fn at(&mut self, later: Duration, event: Happening) {
         self.queue
             .push(Reverse((self.now + later, self.events.len())));
         self.events.push(Some(event));
@@ -179,15 +180,15 @@ impl World {
         f64::from(u32::try_from(self.dice >> 32).unwrap()) / f64::from(u32::MAX)
     }
 
-    /// So many requests a second, at moments that nobody could foretell.
-    fn load(&mut self, kind: Kind, a_second: f64, from: f64, to: f64) {
+    /// So many requests a second, at moments that cannot be foretold.
+    fn load(&mut self, kind: RequestKind, a_second: f64, from: f64, to: f64) {
         let mut at = from;
         loop {
             at -= (1.0 - self.random()).max(1e-9).ln() / a_second;
             if at >= to {
                 return;
             }
-            self.at(Duration::from_secs_f64(at), Event::Request(kind));
+            self.at(Duration::from_secs_f64(at), Happening::Request(kind));
         }
     }
 
@@ -212,13 +213,13 @@ impl World {
         }
     }
 
-    fn play(&mut self, event: Event) {
+    fn play(&mut self, event: Happening) {
         match event {
-            Event::Look => {
+            Happening::Look => {
                 let pause = self.look();
-                self.at(pause, Event::Look);
+                self.at(pause, Happening::Look);
             }
-            Event::Answered(ask, answer) => {
+            Happening::Answered(ask, answer) => {
                 let asks = {
                     let moment = moment(&self.pool, &self.health, (self.began, self.now));
                     self.examiner.answered(moment, &ask, answer)
@@ -226,56 +227,58 @@ impl World {
                 self.send(asks);
                 self.look();
             }
-            Event::Request(kind) => {
+            Happening::Request(kind) => {
                 let now = self.now;
                 self.attempt(kind, Tried::default(), 0, now);
             }
-            Event::Waits(waiting) => self.wait(waiting),
-            Event::Responds(waiting, status) => self.respond(&waiting, status),
+            Happening::Waits(waiting) => self.wait(waiting),
+            Happening::Responds(waiting, status) => self.respond(&waiting, status),
         }
     }
 
     /// Returns when to look again.
     fn look(&mut self) -> Duration {
         let moment = moment(&self.pool, &self.health, (self.began, self.now));
-        let round = self.examiner.look(moment, 32);
-        self.send(round.asks);
-        round.pause.max(Duration::from_millis(1))
+        let (inquiries, pause) = self.examiner.look(moment, 32);
+        self.send(inquiries);
+        pause.max(Duration::from_millis(1))
     }
 
-    fn send(&mut self, asks: Vec<Ask>) {
+    fn send(&mut self, asks: Vec<Inquiry>) {
         for ask in asks {
             let (after, answer) = self.answer(&ask);
-            self.at(after.min(ask.limit), Event::Answered(ask, answer));
+            self.at(after.min(ask.limit), Happening::Answered(ask, answer));
         }
     }
 
-    fn manner(&self, name: &str) -> Manner {
+    fn manner(&self, name: &str) -> Behavior {
         let number: usize = name.trim_start_matches('u').parse().unwrap();
         (self.manners[number])(self.seconds())
     }
 
-    fn answer(&self, ask: &Ask) -> (Duration, Answer) {
+    fn answer(&self, ask: &Inquiry) -> (Duration, CheckAnswer) {
         let ms = Duration::from_millis;
         match (self.manner(&ask.upstream.spec.name), ask.question) {
-            (Manner::Dead, _) => (ms(1), Answer::CannotConnect("connection refused")),
-            (Manner::Hung, _) => (ask.limit, Answer::Unanswered),
-            (Manner::Closing, _) | (Manner::Curt, Question::Itself) => (ms(2), Answer::Closed),
-            (_, Question::Itself) => (ms(2), Answer::Status(400)),
-            (Manner::Captive, Question::Probe) => (ms(20), Answer::Status(302)),
-            (Manner::NoUplink, Question::Probe) => (ms(20), Answer::Status(503)),
-            (Manner::Policy, Question::Probe) => (ms(20), Answer::Status(403)),
-            (Manner::Alive | Manner::Curt, Question::Probe) => {
+            (Behavior::Dead, _) => (ms(1), CheckAnswer::CannotConnect("connection refused")),
+            (Behavior::Hung, _) => (ask.limit, CheckAnswer::Unanswered),
+            (Behavior::Closing, _) | (Behavior::Curt, CheckQuestion::Itself) => {
+                (ms(2), CheckAnswer::Closed)
+            }
+            (_, CheckQuestion::Itself) => (ms(2), CheckAnswer::Status(400)),
+            (Behavior::Captive, CheckQuestion::Probe) => (ms(20), CheckAnswer::Status(302)),
+            (Behavior::NoUplink, CheckQuestion::Probe) => (ms(20), CheckAnswer::Status(503)),
+            (Behavior::Policy, CheckQuestion::Probe) => (ms(20), CheckAnswer::Status(403)),
+            (Behavior::Alive | Behavior::Curt, CheckQuestion::Probe) => {
                 match (self.target)(self.seconds()) {
-                    Target::Passes => (ms(50), Answer::Status(204)),
-                    Target::Dropped => (ask.limit, Answer::Unanswered),
-                    Target::Says(status) => (ms(50), Answer::Status(status)),
+                    ProbeFate::Passes => (ms(50), CheckAnswer::Status(204)),
+                    ProbeFate::Dropped => (ask.limit, CheckAnswer::Unanswered),
+                    ProbeFate::Says(status) => (ms(50), CheckAnswer::Status(status)),
                 }
             }
         }
     }
 
-    fn attempt(&mut self, kind: Kind, mut tried: Tried, attempts: usize, begun: Instant) {
+    fn attempt(&mut self, kind: RequestKind, mut tried: Tried, attempts: usize, begun: Instant) {
         if attempts >= self.pool.upstreams().len().min(3) {
             return self.over(kind, None, begun);
         }
@@ -287,7 +290,7 @@ impl World {
         let ms = Duration::from_millis;
         let manner = self.manner(&lease.upstream().spec.name);
         let waiting = |lease, asked| {
-            Box::new(Waiting {
+            Box::new(OpenExchange {
                 kind,
                 lease,
                 tried: tried.clone(),
@@ -297,7 +300,7 @@ impl World {
             })
         };
         match manner {
-            Manner::Dead => {
+            Behavior::Dead => {
                 let vitals = lease.upstream().vitals();
                 if let Some(change) = vitals.cannot_connect(lease.began(), "refused", 1, 0) {
                     lease.upstream().tell(change, "");
@@ -306,18 +309,18 @@ impl World {
                 self.attempt(kind, tried, attempts, begun);
                 self.look();
             }
-            Manner::Hung => {
+            Behavior::Hung => {
                 let waiting = waiting(lease, self.now);
-                self.at(ms(100), Event::Waits(waiting));
+                self.at(ms(100), Happening::Waits(waiting));
             }
-            Manner::Closing => {
+            Behavior::Closing => {
                 let waiting = waiting(lease, self.now);
                 self.doubt(&waiting.lease, Doubt::Closed);
                 self.attempt(kind, waiting.tried.clone(), waiting.attempts, begun);
             }
-            Manner::Captive => self.responds(waiting(lease, self.now), ms(20), 302),
-            Manner::NoUplink => self.responds(waiting(lease, self.now), ms(20), 503),
-            Manner::Alive | Manner::Policy | Manner::Curt => {
+            Behavior::Captive => self.responds(waiting(lease, self.now), ms(20), 302),
+            Behavior::NoUplink => self.responds(waiting(lease, self.now), ms(20), 503),
+            Behavior::Alive | Behavior::Policy | Behavior::Curt => {
                 let waiting = waiting(lease, self.now);
                 self.asked(waiting, attempts);
             }
@@ -325,20 +328,20 @@ impl World {
     }
 
     /// A good upstream was asked.
-    fn asked(&mut self, waiting: Box<Waiting>, attempts: usize) {
+    fn asked(&mut self, waiting: Box<OpenExchange>, attempts: usize) {
         let ms = Duration::from_millis;
         let doubt = match waiting.kind {
-            Kind::Get => return self.responds(waiting, ms(50), 200),
-            Kind::Slow => return self.at(ms(100), Event::Waits(waiting)),
-            Kind::Cut => Doubt::Truncated,
-            Kind::Auth => Doubt::Auth,
-            Kind::Closed => Doubt::Closed,
+            RequestKind::Get => return self.responds(waiting, ms(50), 200),
+            RequestKind::Slow => return self.at(ms(100), Happening::Waits(waiting)),
+            RequestKind::Cut => Doubt::Truncated,
+            RequestKind::Auth => Doubt::Auth,
+            RequestKind::Closed => Doubt::Closed,
         };
         self.doubt(&waiting.lease, doubt);
         let is_tried_elsewhere = match waiting.kind {
-            Kind::Get | Kind::Slow | Kind::Cut => false,
-            Kind::Auth => attempts == 0,
-            Kind::Closed => true,
+            RequestKind::Get | RequestKind::Slow | RequestKind::Cut => false,
+            RequestKind::Auth => attempts == 0,
+            RequestKind::Closed => true,
         };
         if is_tried_elsewhere {
             let tried = waiting.tried.clone();
@@ -346,13 +349,13 @@ impl World {
         }
     }
 
-    fn responds(&mut self, waiting: Box<Waiting>, after: Duration, status: u16) {
-        self.at(after, Event::Responds(waiting, status));
+    fn responds(&mut self, waiting: Box<OpenExchange>, after: Duration, status: u16) {
+        self.at(after, Happening::Responds(waiting, status));
     }
 
-    fn wait(&mut self, waiting: Box<Waiting>) {
+    fn wait(&mut self, waiting: Box<OpenExchange>) {
         let waited = self.now.duration_since(waiting.asked);
-        let is_hung = self.manner(&waiting.lease.upstream().spec.name) == Manner::Hung;
+        let is_hung = self.manner(&waiting.lease.upstream().spec.name) == Behavior::Hung;
         if waiting.lease.is_lost() {
             self.repeated += 1;
             return self.attempt(
@@ -362,10 +365,10 @@ impl World {
                 waiting.begun,
             );
         }
-        if waiting.kind == Kind::Slow && !is_hung && waited >= Duration::from_secs(9) {
+        if waiting.kind == RequestKind::Slow && !is_hung && waited >= Duration::from_secs(9) {
             return self.respond(&waiting, 200);
         }
-        if waiting.kind != Kind::Slow && !is_hung {
+        if waiting.kind != RequestKind::Slow && !is_hung {
             return self.respond(&waiting, 200);
         }
         let vitals = waiting.lease.upstream().vitals();
@@ -375,7 +378,7 @@ impl World {
         if waited >= Duration::from_secs(300) {
             return self.over(waiting.kind, None, waiting.begun);
         }
-        self.at(Duration::from_millis(100), Event::Waits(waiting));
+        self.at(Duration::from_millis(100), Happening::Waits(waiting));
     }
 
     fn doubt(&mut self, lease: &Lease, doubt: Doubt) {
@@ -386,7 +389,7 @@ impl World {
         self.look();
     }
 
-    fn respond(&mut self, waiting: &Waiting, status: u16) {
+    fn respond(&mut self, waiting: &OpenExchange, status: u16) {
         let upstream = waiting.lease.upstream();
         let vitals = upstream.vitals();
         vitals.answered(self.now.duration_since(waiting.asked), status, || None);
@@ -401,8 +404,8 @@ impl World {
     }
 
     /// `status`: that of the answer, if there was one.
-    fn over(&mut self, kind: Kind, status: Option<u16>, begun: Instant) {
-        if !matches!(kind, Kind::Get | Kind::Slow) {
+    fn over(&mut self, kind: RequestKind, status: Option<u16>, begun: Instant) {
+        if !matches!(kind, RequestKind::Get | RequestKind::Slow) {
             return;
         }
         if status == Some(200) {
@@ -410,7 +413,7 @@ impl World {
         } else {
             self.lost += 1;
         }
-        if kind == Kind::Get {
+        if kind == RequestKind::Get {
             self.slowest = self.slowest.max(self.now.duration_since(begun));
         }
     }
@@ -436,9 +439,9 @@ fn moment<'a>(
     pool: &'a Pool,
     health: &'a HealthCheck,
     (began, now): (Instant, Instant),
-) -> Moment<'a> {
+) -> CheckContext<'a> {
     let unix_ms = u64::try_from(now.duration_since(began).as_millis()).unwrap();
-    Moment {
+    CheckContext {
         pool,
         health,
         now,
@@ -446,46 +449,46 @@ fn moment<'a>(
     }
 }
 
-fn always(manner: Manner) -> Manners {
+fn always(manner: Behavior) -> Behaviors {
     Box::new(move |_| manner)
 }
 
-fn for_a_while(manner: Manner, from: f64, to: f64) -> Manners {
+fn for_a_while(manner: Behavior, from: f64, to: f64) -> Behaviors {
     Box::new(move |at| {
         if (from..to).contains(&at) {
             manner
         } else {
-            Manner::Alive
+            Behavior::Alive
         }
     })
 }
 
-fn all_alive(count: usize) -> Vec<Manners> {
-    (0..count).map(|_| always(Manner::Alive)).collect()
+fn all_alive(count: usize) -> Vec<Behaviors> {
+    (0..count).map(|_| always(Behavior::Alive)).collect()
 }
 
 /// Fifty requests a second for a minute, one in fifty of them slow.
-fn play(manners: Vec<Manners>, target: Target, also: &[(Kind, f64)]) -> World {
-    let mut world = World::new(manners, move |_| target);
+fn play(manners: Vec<Behaviors>, target: ProbeFate, also: &[(RequestKind, f64)]) -> VirtualWorld {
+    let mut world = VirtualWorld::new(manners, move |_| target);
     play_in(&mut world, also);
     world
 }
 
-fn play_in(world: &mut World, also: &[(Kind, f64)]) {
-    world.load(Kind::Get, 49.0, 1.0, 60.0);
-    world.load(Kind::Slow, 1.0, 1.0, 60.0);
+fn play_in(world: &mut VirtualWorld, also: &[(RequestKind, f64)]) {
+    world.load(RequestKind::Get, 49.0, 1.0, 60.0);
+    world.load(RequestKind::Slow, 1.0, 1.0, 60.0);
     for (kind, a_second) in also {
         world.load(*kind, *a_second, 5.0, 60.0);
     }
     world.run(400.0);
 }
 
-const TARGETS: [Target; 5] = [
-    Target::Passes,
-    Target::Dropped,
-    Target::Says(403),
-    Target::Says(302),
-    Target::Says(503),
+const TARGETS: [ProbeFate; 5] = [
+    ProbeFate::Passes,
+    ProbeFate::Dropped,
+    ProbeFate::Says(403),
+    ProbeFate::Says(302),
+    ProbeFate::Says(503),
 ];
 
 #[test]
@@ -504,7 +507,7 @@ fn whatever_becomes_of_the_probe_a_sound_pool_serves_everything_and_stays_online
 #[test]
 fn a_poisonous_client_keeps_nobody_out_of_service() {
     for target in TARGETS {
-        for kind in [Kind::Cut, Kind::Closed, Kind::Auth] {
+        for kind in [RequestKind::Cut, RequestKind::Closed, RequestKind::Auth] {
             for count in [1, 4] {
                 let world = play(all_alive(count), target, &[(kind, 10.0)]);
                 assert_eq!(world.lost, 0, "{kind:?}, {target:?}, {count}");
@@ -525,8 +528,8 @@ fn a_poisonous_client_keeps_nobody_out_of_service() {
 fn restarts_one_after_the_other_lose_nothing() {
     for target in TARGETS {
         let manners = vec![
-            for_a_while(Manner::Dead, 10.0, 12.0),
-            for_a_while(Manner::Dead, 20.0, 22.0),
+            for_a_while(Behavior::Dead, 10.0, 12.0),
+            for_a_while(Behavior::Dead, 20.0, 22.0),
         ];
         let world = play(manners, target, &[]);
         assert_eq!(world.lost, 0, "{target:?}");
@@ -539,7 +542,7 @@ fn restarts_one_after_the_other_lose_nothing() {
 fn a_pool_that_was_down_serves_again_within_a_second_whatever_becomes_of_the_probe() {
     for target in TARGETS {
         let manners = (0..3)
-            .map(|_| for_a_while(Manner::Dead, 10.0, 20.0))
+            .map(|_| for_a_while(Behavior::Dead, 10.0, 20.0))
             .collect();
         let world = play(manners, target, &[]);
         assert!(
@@ -555,9 +558,9 @@ fn a_pool_that_was_down_serves_again_within_a_second_whatever_becomes_of_the_pro
 fn one_that_hangs_is_found_out_within_the_time_of_a_check_and_its_requests_move_on() {
     for target in TARGETS {
         let manners = vec![
-            for_a_while(Manner::Hung, 10.0, 40.0),
-            always(Manner::Alive),
-            always(Manner::Alive),
+            for_a_while(Behavior::Hung, 10.0, 40.0),
+            always(Behavior::Alive),
+            always(Behavior::Alive),
         ];
         let world = play(manners, target, &[]);
         assert_eq!(world.lost, 0, "{target:?}");
@@ -571,8 +574,11 @@ fn one_that_hangs_is_found_out_within_the_time_of_a_check_and_its_requests_move_
 #[test]
 fn a_single_upstream_that_hung_serves_again() {
     for target in TARGETS {
-        let mut world = World::new(vec![for_a_while(Manner::Hung, 10.0, 20.0)], move |_| target);
-        world.load(Kind::Get, 5.0, 1.0, 60.0);
+        let mut world =
+            VirtualWorld::new(vec![for_a_while(Behavior::Hung, 10.0, 20.0)], move |_| {
+                target
+            });
+        world.load(RequestKind::Get, 5.0, 1.0, 60.0);
         world.run(400.0);
         let (lost, served) = (world.lost, world.served);
         assert!(served >= 230, "{served} served, {lost} lost, {target:?}");
@@ -583,11 +589,11 @@ fn a_single_upstream_that_hung_serves_again() {
 #[test]
 fn one_that_only_passes_what_it_likes_is_accused_by_a_control() {
     let manners = vec![
-        always(Manner::Captive),
-        always(Manner::Alive),
-        always(Manner::Alive),
+        always(Behavior::Captive),
+        always(Behavior::Alive),
+        always(Behavior::Alive),
     ];
-    let world = play(manners, Target::Passes, &[]);
+    let world = play(manners, ProbeFate::Passes, &[]);
     assert_eq!(world.lost, 0, "it was found out before the first request");
     let reason = world.pool.upstreams()[0].vitals().state().reason;
     assert_eq!(
@@ -606,11 +612,11 @@ fn one_that_only_passes_what_it_likes_is_accused_by_a_control() {
 fn one_that_refuses_the_probe_alone_costs_nobody_anything() {
     for target in TARGETS {
         let manners = vec![
-            always(Manner::Policy),
-            always(Manner::Alive),
-            always(Manner::Alive),
+            always(Behavior::Policy),
+            always(Behavior::Alive),
+            always(Behavior::Alive),
         ];
-        let world = play(manners, target, &[(Kind::Auth, 5.0)]);
+        let world = play(manners, target, &[(RequestKind::Auth, 5.0)]);
         assert_eq!(world.lost, 0, "{target:?}");
         assert!(world.went_offline() <= 1, "{target:?}");
     }
@@ -620,9 +626,9 @@ fn one_that_refuses_the_probe_alone_costs_nobody_anything() {
 fn one_without_uplink_is_found_out_by_the_probe_or_as_an_outlier() {
     for target in TARGETS {
         let manners = vec![
-            for_a_while(Manner::NoUplink, 10.0, 400.0),
-            always(Manner::Alive),
-            always(Manner::Alive),
+            for_a_while(Behavior::NoUplink, 10.0, 400.0),
+            always(Behavior::Alive),
+            always(Behavior::Alive),
         ];
         let world = play(manners, target, &[]);
         // Where no probe passes, the traffic of some seconds tells, and tells again after each rest.
@@ -638,15 +644,15 @@ fn one_without_uplink_is_found_out_by_the_probe_or_as_an_outlier() {
 
 #[test]
 fn one_that_closes_what_it_does_not_know_is_judged_by_the_probe() {
-    let manners = vec![always(Manner::Curt), always(Manner::Alive)];
-    let world = play(manners, Target::Passes, &[(Kind::Cut, 5.0)]);
+    let manners = vec![always(Behavior::Curt), always(Behavior::Alive)];
+    let world = play(manners, ProbeFate::Passes, &[(RequestKind::Cut, 5.0)]);
     assert_eq!((world.lost, world.went_offline()), (0, 0));
     for target in TARGETS {
-        // Where no probe passes, nothing is known against it until somebody asks for something.
-        let manners = vec![always(Manner::Curt), always(Manner::Curt)];
+        // Where no probe passes, nothing is known against it until a client asks for something.
+        let manners = vec![always(Behavior::Curt), always(Behavior::Curt)];
         let world = play(manners, target, &[]);
         assert_eq!((world.lost, world.went_offline()), (0, 0), "{target:?}");
-        let manners = vec![always(Manner::Closing), always(Manner::Alive)];
+        let manners = vec![always(Behavior::Closing), always(Behavior::Alive)];
         let world = play(manners, target, &[]);
         assert_eq!(
             (world.lost, world.pool.online_count()),
@@ -660,22 +666,22 @@ fn one_that_closes_what_it_does_not_know_is_judged_by_the_probe() {
 fn a_target_that_goes_away_or_flaps_takes_nobody_along() {
     let goes_away = |at: f64| {
         if at < 20.0 {
-            Target::Passes
+            ProbeFate::Passes
         } else {
-            Target::Dropped
+            ProbeFate::Dropped
         }
     };
     let flaps = |at: f64| {
         if at % 6.0 < 3.0 {
-            Target::Passes
+            ProbeFate::Passes
         } else {
-            Target::Dropped
+            ProbeFate::Dropped
         }
     };
     // One that came back between a probe and its control accuses an upstream, which the next check acquits.
-    for (target, most) in [(goes_away as fn(f64) -> Target, 0), (flaps, 3)] {
-        let mut world = World::new(all_alive(3), target);
-        play_in(&mut world, &[(Kind::Cut, 10.0)]);
+    for (target, most) in [(goes_away as fn(f64) -> ProbeFate, 0), (flaps, 3)] {
+        let mut world = VirtualWorld::new(all_alive(3), target);
+        play_in(&mut world, &[(RequestKind::Cut, 10.0)]);
         assert_eq!(world.lost, 0);
         assert!(world.went_offline() <= most, "{}", world.went_offline());
         assert!(world.mean_online() > 2.85, "{}", world.mean_online());
@@ -686,12 +692,12 @@ fn a_target_that_goes_away_or_flaps_takes_nobody_along() {
 fn the_target_is_believed_again_once_the_probe_passes() {
     let comes_back = |at: f64| {
         if at < 20.0 {
-            Target::Says(403)
+            ProbeFate::Says(403)
         } else {
-            Target::Passes
+            ProbeFate::Passes
         }
     };
-    let mut world = World::new(all_alive(2), comes_back);
+    let mut world = VirtualWorld::new(all_alive(2), comes_back);
     world.run(10.0);
     let disbelief = world
         .pool
@@ -699,7 +705,7 @@ fn the_target_is_believed_again_once_the_probe_passes() {
         .disbelief(world.now)
         .expect("it says 403");
     assert!(disbelief.seen.contains("got 403"), "{}", disbelief.seen);
-    world.at(Duration::from_secs(1), Event::Look);
+    world.at(Duration::from_secs(1), Happening::Look);
     world.run(60.0);
     assert!(world.pool.belief().is_believed(world.now));
     assert!(
