@@ -15,7 +15,7 @@ use crate::protocol::answer::{HopFailure, Refusal};
 use crate::protocol::framing::Framing;
 use crate::protocol::head::{HeadError, HeadScanner, ResponseHead, Version};
 use crate::protocol::persistence::{CloseReason, Persistence};
-use crate::protocol::rewrite::{self, KeepAlive, ResponseRewrite, SentFraming};
+use crate::protocol::rewrite::{self, KeepAlive, ResponseRewrite, SentFraming, Switch};
 
 use super::exchange::Exchange;
 use super::failed::Failed;
@@ -161,10 +161,7 @@ impl Exchange<'_> {
                 Ok(())
             }
             Err(SendError::Stalled) => Err(Failed::no_response(HopFailure::SendTimeout)),
-            Err(SendError::Cut) => {
-                self.check_stage()?;
-                Err(Failed::Closed(CloseReason::ClientGone))
-            }
+            Err(SendError::Cut) => Err(self.given_up()),
         }
     }
 
@@ -247,7 +244,7 @@ impl Exchange<'_> {
         }
     }
 
-    /// Waits until the next hop takes more or says something, or until somebody has to look what is wrong
+    /// Waits until the next hop takes more or says something, or until it is time to look what is wrong
     /// with it: it has taken nothing since `since`. No call that sends waits itself, as it could do so for
     /// longer than that.
     pub(super) fn wait_for_taker(&self, hop: &Hop, since: Instant) -> Result<(), Failed> {
@@ -350,13 +347,6 @@ impl Exchange<'_> {
         self.worker.may_suspend(since)
     }
 
-    /// How much longer the response may take.
-    fn time_left(&self, waiting: &ResponseWait, limit: Duration) -> Duration {
-        self.last_moment(waiting, limit).map_or(limit, |until| {
-            until.saturating_duration_since(Instant::now())
-        })
-    }
-
     /// When the response must have come.
     fn last_moment(&self, waiting: &ResponseWait, limit: Duration) -> Option<Instant> {
         let attempt = waiting.sent_at.map(|sent_at| sent_at + limit);
@@ -389,7 +379,8 @@ impl Exchange<'_> {
         if socket::is_readable(hop.conn.stream()) {
             return Ok(());
         }
-        if self.time_left(waiting, limit).is_zero() {
+        let last = self.last_moment(waiting, limit);
+        if last.is_some_and(|last| last <= Instant::now()) {
             return Err(Failed::no_response(HopFailure::ResponseTimeout));
         }
         match waiting.sent_at {
@@ -414,16 +405,22 @@ impl Exchange<'_> {
         if self.head.version() == Version::Http10 {
             return Ok(());
         }
+        let bytes = self.interim(head, Switch::Stays);
+        self.send_to_client(&mut [IoSlice::new(&bytes)])
+    }
+
+    /// What the client gets of a 1xx: it has no body, and says nothing of the connection.
+    pub(super) fn interim(&self, head: &ResponseHead, upgrade: Switch) -> Vec<u8> {
         let mut bytes = Vec::new();
         let how = ResponseRewrite {
             framing: SentFraming::None,
             persistence: Persistence::KeepAlive,
             keep_alive: KeepAlive::Implied,
             via: self.via(),
-            upgrade: rewrite::Switch::Stays,
+            upgrade,
         };
         rewrite::response(head, &how, &mut bytes);
-        self.send_to_client(&mut [IoSlice::new(&bytes)])
+        bytes
     }
 }
 

@@ -40,7 +40,7 @@ impl Exchange<'_> {
         };
         hop.conn.limit_read(QUIET);
         while let Some(left) = coder.remaining().filter(|left| *left > 0) {
-            if self.flow.wait() == Wait::No && !socket::is_readable(hop.conn.stream()) {
+            if self.wait == Wait::No && !socket::is_readable(hop.conn.stream()) {
                 self.begins_to_wait();
             }
             match pipe::fill(&mut pipe, hop.conn.stream(), left) {
@@ -87,7 +87,7 @@ impl Exchange<'_> {
             self.check_stage()?;
             let client = (self.client.conn.stream(), Want::Read);
             let next = (hop.conn.stream(), Want::Read);
-            let limit = match self.flow.wait() {
+            let limit = match self.wait {
                 Wait::Tick => QUIET,
                 Wait::No => Duration::ZERO,
             };

@@ -94,7 +94,7 @@ impl Client {
     pub fn deadline(&self, snapshot: &Snapshot, now: Instant) -> Instant {
         let limits = &snapshot.config.limits;
         match self.head_begun {
-            // Whoever asks for short requests does not want to wait longer for a head alone.
+            // A configuration with short requests does not want to wait longer for a head alone.
             Some(begun) => {
                 let whole = limits.request_timeout.unwrap_or(limits.header_timeout);
                 begun + limits.header_timeout.min(whole)

@@ -13,7 +13,7 @@ use crate::protocol::answer::{self, HopFailure};
 use crate::protocol::framing::Framing;
 use crate::protocol::head::ResponseHead;
 use crate::protocol::persistence::{CloseReason, Persistence};
-use crate::protocol::rewrite::{self, KeepAlive, ResponseRewrite, SentFraming, Switch};
+use crate::protocol::rewrite::{self, Switch};
 use crate::route::Route;
 
 use super::client::Client;
@@ -21,7 +21,6 @@ use super::context::Context;
 use super::exchange::{Done, Exchange, TunnelAnswer};
 use super::failed::Failed;
 use super::hop::{Hop, HopOrigin};
-use super::next_hop::Reuse;
 use super::outcome::Outcome;
 use super::report::{Report, RouteTaken, TunnelMeter};
 use super::snapshot::Snapshot;
@@ -35,7 +34,7 @@ impl Exchange<'_> {
     ///
     /// # Errors
     /// See [`Failed`].
-    pub fn connect(&mut self) -> Result<Done, Failed> {
+    pub(super) fn connect(&mut self) -> Result<Done, Failed> {
         self.course.request_done.get_or_insert_with(Instant::now);
         match self.course.destination.route {
             Route::Direct => self.connect_directly(),
@@ -44,7 +43,7 @@ impl Exchange<'_> {
                 if !matches!(done, Err(Failed::Refused(_))) {
                     return done;
                 }
-                // There was nobody else to ask, or nobody who answered: the one answer stands.
+                // There was no other upstream to ask, or none that answered: the one answer stands.
                 match self.course.refused.take() {
                     Some(answer) => self.pass_refusal(*answer),
                     None => done,
@@ -55,9 +54,7 @@ impl Exchange<'_> {
 
     fn connect_via(&mut self, start: AttemptStart) -> Result<Done, Failed> {
         let mut hop = match start {
-            AttemptStart::Picked(lease) => {
-                self.dial_upstream(lease, Instant::now(), Reuse::Never)?
-            }
+            AttemptStart::Picked(lease) => self.dial_upstream(lease, Instant::now())?,
             AttemptStart::Resumed(hop) => hop,
         };
         loop {
@@ -70,7 +67,7 @@ impl Exchange<'_> {
                 }
             };
             let answer = TunnelAnswer { hop, head, framing };
-            if is_success(answer.head.status()) {
+            if (200..300).contains(&answer.head.status()) {
                 self.scratch.response = answer.head.into_memory();
                 return Ok(self.opened(answer.hop));
             }
@@ -90,7 +87,7 @@ impl Exchange<'_> {
             return Err(failed);
         };
         if self.may_dial_again(&lease, hop.origin, error) {
-            return self.dial_upstream(lease, begun, Reuse::Never);
+            return self.dial_upstream(lease, begun);
         }
         self.blame(&lease, begun, error);
         Err(failed)
@@ -156,22 +153,10 @@ impl Exchange<'_> {
 
     /// The tunnel that follows a 101 (RFC 9110 §7.8).
     pub(super) fn switch(&mut self, hop: Hop, head: &ResponseHead) -> Done {
-        let mut first = Vec::new();
-        let how = ResponseRewrite {
-            framing: SentFraming::None,
-            persistence: Persistence::KeepAlive,
-            keep_alive: KeepAlive::Implied,
-            via: self.via(),
-            upgrade: Switch::Switches,
-        };
-        rewrite::response(head, &how, &mut first);
+        let first = self.interim(head, Switch::Switches);
         self.report.answered(101);
         Done::Switched { hop, first }
     }
-}
-
-fn is_success(status: u16) -> bool {
-    (200..300).contains(&status)
 }
 
 /// Makes a tunnel of both connections; `first` reaches the client before anything else.

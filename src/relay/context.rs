@@ -47,7 +47,7 @@ pub struct Context {
     pub health_alarm: Alarm,
     /// When this instance began.
     pub started: Instant,
-    /// Tells targets apart, in a way nobody outside can predict.
+    /// Tells targets apart, in a way that no client can predict.
     pub target_hasher: RandomState,
     next_exchange: AtomicU64,
 }

@@ -66,7 +66,7 @@ impl Exchange<'_> {
     /// either is doubted for it, after half of the time of a check.
     ///
     /// # Errors
-    /// When a check has found that nobody needs to wait for it.
+    /// When a check has found that there is no point in waiting for it.
     pub(super) fn weigh_silence(
         &self,
         lease: Option<&Lease>,

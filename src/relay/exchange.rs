@@ -36,7 +36,7 @@ const LONG: u64 = 1024 * 1024;
 const LEAST: u64 = 16 * 1024;
 
 /// One exchange under way.
-pub struct Exchange<'a> {
+pub(super) struct Exchange<'a> {
     pub(super) ctx: &'a Context,
     pub(super) snapshot: &'a Snapshot,
     pub(super) worker: &'a dyn Worker,
@@ -49,7 +49,10 @@ pub struct Exchange<'a> {
     pub(super) report: &'a mut Report,
     /// How the client's connection ends if the response breaks off.
     pub(super) client_end: ClientEnd,
-    pub(super) flow: Flow,
+    /// Whether the next read or write of a body may wait; see [`Exchange::begins_to_wait`].
+    pub(super) wait: Wait,
+    /// Bytes of bodies that went on since a worker took it up.
+    pub(super) moved: u64,
 }
 
 /// What an exchange has come to: all of it that outlives the worker at hand while it waits for an answer.
@@ -72,8 +75,8 @@ pub(super) struct Course {
     pub(super) trials: usize,
     /// How long it has waited in vain for connections.
     pub(super) dialled_in_vain: Duration,
-    /// Whether an address of an upstream was given up for another one of the same.
-    pub(super) other_address: OtherAddress,
+    /// Addresses of an upstream that were given up for another one of the same.
+    pub(super) given_up_addresses: u32,
     /// Why the last one failed.
     pub(super) last: Option<AttemptError>,
     /// What the first upstream said that could not open a tunnel. It may be the target's fault, so one more
@@ -126,27 +129,11 @@ impl Course {
             attempts: 0,
             trials: 0,
             dialled_in_vain: Duration::ZERO,
-            other_address: OtherAddress::Untried,
+            given_up_addresses: 0,
             last: None,
             refused: None,
         }
     }
-}
-
-impl std::fmt::Debug for Exchange<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Exchange")
-            .field("destination", &self.course.destination)
-            .field("report", &self.report)
-            .finish_non_exhaustive()
-    }
-}
-
-/// Whether a second address of one upstream was tried after a connection to the first came to nothing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum OtherAddress {
-    Untried,
-    Tried,
 }
 
 /// How a client learns that what it got is not all.
@@ -166,34 +153,6 @@ impl<'a> Exchange<'a> {
     }
 }
 
-/// How far an exchange has come with its bodies on the worker at hand, and so whether they are moved without
-/// waiting, or a worker waits for them.
-///
-/// To have another worker serve the others costs a thread's wake-up, which is more than most bodies do.
-/// So reads and writes of a body are first tried without waiting. Once that does not go on, or the body
-/// turns out to be long, the others get a worker of their own, and this one may wait as long as it likes.
-#[derive(Debug)]
-pub(super) struct Flow {
-    wait: Wait,
-    moved: u64,
-}
-
-impl Default for Flow {
-    fn default() -> Self {
-        Self {
-            wait: Wait::No,
-            moved: 0,
-        }
-    }
-}
-
-impl Flow {
-    /// Whether the next read or write of a body may wait.
-    pub(super) fn wait(&self) -> Wait {
-        self.wait
-    }
-}
-
 /// What an upstream says to CONNECT.
 #[derive(Debug)]
 pub(super) struct TunnelAnswer {
@@ -204,7 +163,7 @@ pub(super) struct TunnelAnswer {
 
 /// How an exchange ended well, or goes on elsewhere.
 #[derive(Debug)]
-pub enum Done {
+pub(super) enum Done {
     /// With a response; whether the client's connection goes on.
     Answered(Persistence),
     /// Not yet: the answer of this next hop is to be waited for without a worker.
@@ -251,6 +210,12 @@ impl<'a> Exchange<'a> {
         }
     }
 
+    /// Why a peer is not waited for any more: the process ends, or the client is gone.
+    pub(super) fn given_up(&self) -> Failed {
+        let ended = self.check_stage().err();
+        ended.unwrap_or(Failed::Closed(CloseReason::ClientGone))
+    }
+
     pub(super) fn client_is_gone(&self) -> bool {
         // A client that will not send another request may close its side while it waits.
         let half_close = match self.course.persistence {
@@ -282,10 +247,14 @@ impl<'a> Exchange<'a> {
     }
 
     /// A peer is to be waited for. Says whether that is new: what was tried is to be tried again then.
+    ///
+    /// To have another worker serve the others costs a thread's wake-up, which is more than most bodies do.
+    /// So reads and writes of a body are first tried without waiting. Once that does not go on, or the body
+    /// turns out to be long, the others get a worker of their own, and this one may wait as long as it likes.
     pub(super) fn begins_to_wait(&mut self) -> bool {
-        let is_new = self.flow.wait == Wait::No;
+        let is_new = self.wait == Wait::No;
         if is_new {
-            self.flow.wait = Wait::Tick;
+            self.wait = Wait::Tick;
             self.worker.may_block();
         }
         is_new
@@ -293,8 +262,8 @@ impl<'a> Exchange<'a> {
 
     /// A piece of so many bytes of a body went on.
     pub(super) fn has_moved(&mut self, bytes: u64) {
-        self.flow.moved = self.flow.moved.saturating_add(bytes.max(LEAST));
-        if self.flow.moved > LONG {
+        self.moved = self.moved.saturating_add(bytes.max(LEAST));
+        if self.moved > LONG {
             self.begins_to_wait();
         }
     }

@@ -29,7 +29,7 @@ pub enum Failed {
     Hop(AttemptError),
     /// The client's request cannot be completed.
     Refused(Refusal),
-    /// There is nobody to answer.
+    /// The client cannot be answered.
     Closed(CloseReason),
 }
 

@@ -13,7 +13,6 @@ use super::client::BoundTo;
 use super::exchange::{Done, Exchange};
 use super::failed::{Failed, refused};
 use super::hop::{Hop, HopOrigin};
-use super::next_hop::Reuse;
 use super::report::RouteTaken;
 use super::reuse;
 use super::upstreams::AttemptStart;
@@ -87,7 +86,7 @@ impl Exchange<'_> {
             }
             // The upstream has not failed: something had happened to the connection while it was idle, or it
             // has another address.
-            hop = self.dial_upstream(lease, begun, Reuse::Allowed)?;
+            hop = self.dial_upstream(lease, begun)?;
         }
     }
 
@@ -128,7 +127,7 @@ impl Exchange<'_> {
                     return Err(refused(failed));
                 }
             }
-            // Nobody failed: something had happened to the connection while it was idle.
+            // The origin has not failed: something had happened to the connection while it was idle.
             let conn = self.dial_origin()?;
             hop = Hop::new(conn, None, begun, HopOrigin::Fresh);
         }

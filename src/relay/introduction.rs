@@ -1,8 +1,8 @@
 //! The PROXY header at the beginning of a connection, where the configuration asks for one
 //! (`listen_proxy_protocol`): from then on the client is who the balancer in front says.
 //!
-//! It is believed from the networks of `access.proxy_protocol_from` alone; everybody else is refused,
-//! with or without a header. Nobody is a client on this host behind a balancer, whatever address it
+//! It is believed from the networks of `access.proxy_protocol_from` alone; other addresses are refused,
+//! with or without a header. No client behind a balancer is on this host, whatever address it
 //! names: `127.0.0.1` is the balancer's own host there.
 
 use std::time::Instant;

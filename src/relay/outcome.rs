@@ -1,17 +1,12 @@
 //! What a session leaves: the connection, or an exchange that waits for its next hop.
 
-use std::io::IoSlice;
 use std::sync::Arc;
 use std::time::Instant;
 
 use crate::net::conn::Conn;
-use crate::net::socket::Wait;
-use crate::protocol::answer::{self, AnswerContext, BodyWanted, Refusal};
 use crate::protocol::head::RequestHead;
-use crate::protocol::persistence::{CloseReason, Persistence};
 
 use super::client::Client;
-use super::context::Context;
 use super::exchange::Course;
 use super::hop::Hop;
 use super::report::Report;
@@ -34,40 +29,6 @@ pub enum Outcome {
     /// In the middle of an exchange: to the waiter until its next hop says something, then
     /// [`super::session::resume`].
     Suspended(Box<Suspended>),
-}
-
-impl Outcome {
-    /// That of a connection which ends with `refusal`: in the place of a tunnel, or when there was no request.
-    pub(super) fn refused(
-        ctx: &Context,
-        mut client: Box<Client>,
-        mut report: Report,
-        refusal: &Refusal,
-    ) -> Self {
-        let out = last_answer(ctx, refusal);
-        report.refused(refusal);
-        // What is not taken at once is not worth a thread's time.
-        if let Err(error) = client.conn.send(&[IoSlice::new(&out)], Wait::No) {
-            log::debug!("the client left before its refusal: {error}");
-        }
-        client.conn.finish_sending();
-        report.finish(ctx, (client.conn.received(), client.conn.sent()));
-        client.conn.forget_unread();
-        Self::Linger(client)
-    }
-}
-
-/// An answer behind which the connection is closed.
-pub(super) fn last_answer(ctx: &Context, refusal: &Refusal) -> Vec<u8> {
-    let context = AnswerContext {
-        body: BodyWanted::Yes,
-        persistence: Persistence::Close(CloseReason::RequestRefused),
-        next_hop: None,
-        server: ctx.via.pseudonym(),
-    };
-    let mut out = Vec::new();
-    answer::write(refusal, &context, &mut out);
-    out
 }
 
 /// A request, from its head to its report.

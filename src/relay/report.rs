@@ -135,11 +135,6 @@ impl Report {
         self.tunnel = Some(totals);
     }
 
-    /// How long the exchange has lasted.
-    pub fn elapsed(&self) -> Duration {
-        self.begun.elapsed()
-    }
-
     /// The exchange is over; `after` as `before` in [`Report::begin`].
     pub fn finish(&mut self, ctx: &Context, after: (u64, u64)) {
         let received = after.0.saturating_sub(self.before.0);
@@ -203,11 +198,11 @@ impl Report {
         // The bytes of a tunnel were counted while they flowed.
         let flowed = match self.tunnel {
             None => {
-                metrics.times.exchange.observe(self.elapsed());
+                metrics.times.exchange.observe(self.begun.elapsed());
                 (0, 0)
             }
             Some(totals) => {
-                metrics.times.tunnel.observe(self.elapsed());
+                metrics.times.tunnel.observe(self.begun.elapsed());
                 let ends = &metrics.tunnel_ends;
                 match totals.end {
                     TunnelEnd::Finished => ends.finished.increment(),
@@ -297,8 +292,8 @@ pub fn count_attempt<T>(vitals: &Vitals, result: &Result<T, Failed>) {
     count(counter, 1);
 }
 
-/// Counts an attempt whose connection was not waited for, because another was there sooner or nobody
-/// wanted it any more.
+/// Counts an attempt whose connection was not waited for, because another was there sooner or none was
+/// wanted any more.
 pub fn count_given_up(lease: &Lease) {
     count(&lease.upstream().vitals().counters.attempts_given_up, 1);
 }
@@ -313,7 +308,7 @@ pub fn dialled(ctx: &Context, begun: Instant) {
     ctx.metrics.times.connect.observe(begun.elapsed());
 }
 
-fn count(counter: &AtomicU64, more: u64) {
+pub(super) fn count(counter: &AtomicU64, more: u64) {
     if more > 0 {
         counter.fetch_add(more, Ordering::Relaxed);
     }

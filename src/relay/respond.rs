@@ -23,34 +23,19 @@ use super::failed::{Failed, truncated, unsent};
 use super::hop::Hop;
 use super::reuse::After;
 
-/// How the body of a response travels on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Passage {
-    pub(super) received: Framing,
-    pub(super) sent: Sent,
-    declared: SentFraming,
-}
-
-impl Passage {
-    /// Which framing the client gets (RFC 9112 §6): the same if it can have it, chunks for a body that
-    /// ends with the connection, and for an HTTP/1.0 client the other way round.
-    fn of(received: Framing, head: &ResponseHead, client: Version) -> Self {
-        let (sent, declared) = match (received, client) {
-            (Framing::Empty, _) if head.status() < 200 || head.status() == 204 => {
-                (Sent::AsReceived, SentFraming::None)
-            }
-            (Framing::Empty, _) => (Sent::AsReceived, SentFraming::AsDeclared),
-            (Framing::Length(length), _) => (Sent::AsReceived, SentFraming::Length(length)),
-            (Framing::Chunked, Version::Http11) => (Sent::AsReceived, SentFraming::Chunked),
-            (Framing::Chunked, Version::Http10) => (Sent::Decoded, SentFraming::UntilClose),
-            (Framing::UntilClose, Version::Http11) => (Sent::Chunked, SentFraming::Chunked),
-            (Framing::UntilClose, Version::Http10) => (Sent::AsReceived, SentFraming::UntilClose),
-        };
-        Self {
-            received,
-            sent,
-            declared,
+/// How the body of a response travels on, and which framing the client gets (RFC 9112 §6): the same if it can
+/// have it, chunks for a body that ends with the connection, and for an HTTP/1.0 client the other way round.
+fn body_plan(received: Framing, head: &ResponseHead, client: Version) -> (Sent, SentFraming) {
+    match (received, client) {
+        (Framing::Empty, _) if head.status() < 200 || head.status() == 204 => {
+            (Sent::AsReceived, SentFraming::None)
         }
+        (Framing::Empty, _) => (Sent::AsReceived, SentFraming::AsDeclared),
+        (Framing::Length(length), _) => (Sent::AsReceived, SentFraming::Length(length)),
+        (Framing::Chunked, Version::Http11) => (Sent::AsReceived, SentFraming::Chunked),
+        (Framing::Chunked, Version::Http10) => (Sent::Decoded, SentFraming::UntilClose),
+        (Framing::UntilClose, Version::Http11) => (Sent::Chunked, SentFraming::Chunked),
+        (Framing::UntilClose, Version::Http10) => (Sent::AsReceived, SentFraming::UntilClose),
     }
 }
 
@@ -78,12 +63,9 @@ impl Exchange<'_> {
     fn is_about_our_credentials(&self, hop: &Hop, status: u16) -> bool {
         match status {
             407 => true,
-            401 => {
-                self.head.method() == "CONNECT"
-                    && hop
-                        .lease
-                        .as_ref()
-                        .is_some_and(evidence::has_sent_credentials)
+            401 if self.head.method() == "CONNECT" => {
+                let lease = hop.lease.as_ref();
+                lease.is_some_and(evidence::has_sent_credentials)
             }
             _ => false,
         }
@@ -100,10 +82,10 @@ impl Exchange<'_> {
         head: ResponseHead,
         framing: Framing,
     ) -> Result<Persistence, (Failed, Option<Lease>)> {
-        let passage = Passage::of(framing, &head, self.head.version());
-        let persistence = self.persistence_after(passage);
+        let (sent, declared) = body_plan(framing, &head, self.head.version());
+        let persistence = self.persistence_after(declared);
         let how = ResponseRewrite {
-            framing: passage.declared,
+            framing: declared,
             persistence,
             keep_alive: KeepAlive::towards(self.head),
             via: self.via(),
@@ -114,14 +96,14 @@ impl Exchange<'_> {
         rewrite::response(&head, &how, &mut out);
         self.report.answered(head.status());
         let trailers = self.snapshot.config.limits.max_header_bytes;
-        let mut coder = BodyCoder::new(passage.received, passage.sent, trailers);
+        let mut coder = BodyCoder::new(framing, sent, trailers);
         let copied = self.copy_response(&mut hop, &mut coder, &mut out);
         self.scratch.out = out;
         hop.count_bytes();
         if let Err(error) = copied {
             if matches!(error, Failed::Hop(AttemptError::NoResponse(_))) {
                 self.report.status = None;
-            } else if passage.declared == SentFraming::UntilClose {
+            } else if declared == SentFraming::UntilClose {
                 // An orderly end would look like the end of the body.
                 self.client_end = ClientEnd::Reset;
             }
@@ -136,11 +118,11 @@ impl Exchange<'_> {
         Ok(persistence)
     }
 
-    fn persistence_after(&self, passage: Passage) -> Persistence {
+    fn persistence_after(&self, declared: SentFraming) -> Persistence {
         if let Persistence::Close(reason) = self.course.persistence {
             return Persistence::Close(reason);
         }
-        if passage.declared == SentFraming::UntilClose {
+        if declared == SentFraming::UntilClose {
             return Persistence::Close(CloseReason::BodyUntilClose);
         }
         if !self.course.upload.is_finished() {
@@ -209,7 +191,7 @@ impl Exchange<'_> {
         let since = Instant::now();
         hop.conn.limit_read(patience.min(TICK));
         loop {
-            match hop.conn.receive_bulk(self.flow.wait()) {
+            match hop.conn.receive_bulk(self.wait) {
                 Ok(Received::Bytes(_)) => return Ok(true),
                 Ok(Received::End) => return Ok(false),
                 Ok(Received::Nothing) if self.begins_to_wait() => {}

@@ -22,11 +22,11 @@ use crate::protocol::target::RequestTarget;
 use crate::route::Route;
 use crate::stop::Stage;
 
-use super::access::{self, Asking};
+use super::access::{self, Requester};
 use super::client::{Arrival, Client};
 use super::connect;
 use super::context::Context;
-use super::exchange::{ClientEnd, Course, Destination, Done, Exchange, Flow};
+use super::exchange::{ClientEnd, Course, Destination, Done, Exchange};
 use super::failed::{Failed, NoRequest};
 use super::hop::{Hop, look_at};
 use super::introduction;
@@ -107,10 +107,26 @@ pub fn resume(
 }
 
 /// Refuses a connection of which no request could be read: malformed, too many, too slow, no worker.
-pub fn refuse(ctx: &Context, client: Box<Client>, refusal: &Refusal) -> Outcome {
+pub fn refuse(ctx: &Context, mut client: Box<Client>, refusal: &Refusal) -> Outcome {
     let begun = client.head_begun.unwrap_or_else(Instant::now);
-    let report = Report::begin(ctx, client.address, begun, client.totals());
-    Outcome::refused(ctx, client, report, refusal)
+    let mut report = Report::begin(ctx, client.address, begun, client.totals());
+    let context = AnswerContext {
+        body: BodyWanted::Yes,
+        persistence: Persistence::Close(CloseReason::RequestRefused),
+        next_hop: None,
+        server: ctx.via.pseudonym(),
+    };
+    let mut out = Vec::new();
+    answer::write(refusal, &context, &mut out);
+    report.refused(refusal);
+    // What is not taken at once is not worth a thread's time.
+    if let Err(error) = client.conn.send(&[IoSlice::new(&out)], Wait::No) {
+        log::debug!("the client left before its refusal: {error}");
+    }
+    client.conn.finish_sending();
+    report.finish(ctx, (client.conn.received(), client.conn.sent()));
+    client.conn.forget_unread();
+    Outcome::Linger(client)
 }
 
 impl Session<'_> {
@@ -333,7 +349,8 @@ impl Session<'_> {
             resumed,
             report: &mut request.report,
             client_end: ClientEnd::Orderly,
-            flow: Flow::default(),
+            wait: Wait::No,
+            moved: 0,
         };
         let result = if is_connect {
             exchange.connect()
@@ -389,8 +406,8 @@ impl Session<'_> {
         let closing = Persistence::Close(CloseReason::RequestRefused);
         let target = target.map_err(|error| (error.into(), closing))?;
         let framing = framing::of_request(head).map_err(|error| (error.into(), closing))?;
-        let asking = Asking::of(&request.client);
-        let refusal = match access::check(&config.access, asking, head, &target) {
+        let requester = Requester::of(&request.client);
+        let refusal = match access::check(&config.access, requester, head, &target) {
             Ok(()) if config.via && self.ctx.via.passes_through(head.fields()) => Refusal::Loop,
             Ok(()) => return Ok((Destination::of(target, &config.rules), framing)),
             Err(refusal) => refusal,

@@ -105,7 +105,7 @@ impl Snapshot {
         }
     }
 
-    /// The upstream sent a byte nobody asked for: its connections are no longer shared.
+    /// The upstream sent a byte that was not asked for: its connections are no longer shared.
     pub(super) fn strayed(&self, upstream: &Upstream) {
         let Some(idle_pool) = self.idle_pool(upstream) else {
             return;

@@ -63,7 +63,7 @@ impl Exchange<'_> {
             }
         }
         Err(match self.course.last {
-            // Nobody was in service, and who was tried all the same could not be connected to.
+            // No upstream was in service, and those tried all the same could not be connected to.
             Some(error) if failover::is_unreached(&error) && self.course.had_only_trials() => {
                 Failed::Refused(Refusal::NoUpstream)
             }
@@ -74,7 +74,7 @@ impl Exchange<'_> {
     }
 
     /// Whether it has waited for connections as long as for those of all its attempts; `now`: in the race at
-    /// hand. They cost no attempt, but nobody waits for the whole of a large pool that takes none.
+    /// hand. They cost no attempt, but no client is to wait for the whole of a large pool that takes none.
     pub(super) fn has_dialled_enough(&self, now: Duration) -> bool {
         let most = u32::try_from(MOST_ATTEMPTS).unwrap_or(u32::MAX);
         self.snapshot
