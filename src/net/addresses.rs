@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 
 use super::resolve::Addresses;
 
@@ -39,18 +39,18 @@ struct Book {
     /// The name's addresses as they were told last.
     told: Option<Addresses>,
     /// The same, each once; whose turn is next comes first.
-    entries: Vec<Entry>,
+    entries: Vec<AddressEntry>,
 }
 
 #[derive(Debug)]
-struct Entry {
+struct AddressEntry {
     address: IpAddr,
-    rest: Option<Rest>,
+    rest: Option<RestPeriod>,
 }
 
 /// The rest of an address that failed.
 #[derive(Clone, Copy, Debug)]
-struct Rest {
+struct RestPeriod {
     length: Duration,
     until: Instant,
     /// When it failed.
@@ -60,61 +60,81 @@ struct Rest {
 impl AddressBook {
     /// The addresses in the order in which a new connection tries them; the first has had its turn now.
     pub fn take_turn(&self, addresses: &Addresses, now: Instant) -> Vec<IpAddr> {
-        self.with_book(addresses, |book| {
-            let order = book.order(now);
-            book.begin_with(order.first().copied(), now);
-            order
-        })
+        let mut book = self.updated(addresses);
+        let order = book.order(now);
+        book.begin_with(order.first().copied(), now);
+        order
     }
 
-    /// The same, but nobody's turn is over: for a probe.
+    /// The same, but no turn is over: for a probe.
     pub fn order(&self, addresses: &Addresses, now: Instant) -> Vec<IpAddr> {
-        self.with_book(addresses, |book| book.order(now))
+        self.updated(addresses).order(now)
     }
 
     /// Takes in which addresses the name has by now.
     pub fn learn(&self, addresses: &Addresses) {
-        self.with_book(addresses, |_book| ());
+        drop(self.updated(addresses));
     }
 
-    fn with_book<T>(&self, addresses: &Addresses, then: impl FnOnce(&mut Book) -> T) -> T {
+    fn updated(&self, addresses: &Addresses) -> MutexGuard<'_, Book> {
         let mut book = self.book.lock();
-        if book.learn(addresses) == Left::Some {
+        if book.learn(addresses) {
             self.changed.store(true, Ordering::Relaxed);
         }
-        then(&mut book)
+        book
     }
 
-    /// An attempt that began at `begun` found that nobody can be talked to at this address.
+    /// An attempt that began at `begun` found that this address does not answer. What began before its last
+    /// failure says nothing new.
     pub fn failed(&self, address: IpAddr, begun: Instant, now: Instant) {
         let mut book = self.book.lock();
-        book.failed(address, begun, now);
-        self.rests.store(book.has_rests(), Ordering::Relaxed);
+        let Some(entry) = book.entry(address) else {
+            return;
+        };
+        let length = match entry.rest {
+            Some(rest) if begun < rest.since => return,
+            Some(rest) => (rest.length * 2).min(LONGEST_REST),
+            None => FIRST_REST,
+        };
+        entry.rest = Some(RestPeriod {
+            length,
+            until: now + length,
+            since: now,
+        });
+        self.rests.store(true, Ordering::Relaxed);
     }
 
-    /// Somebody at this address has answered.
+    /// This address has answered.
     pub fn answered(&self, address: IpAddr) {
         if self.rests.load(Ordering::Relaxed) {
             let mut book = self.book.lock();
-            book.answered(address);
-            self.rests.store(book.has_rests(), Ordering::Relaxed);
+            if let Some(entry) = book.entry(address) {
+                entry.rest = None;
+            }
+            let rests = book.entries.iter().any(|entry| entry.rest.is_some());
+            self.rests.store(rests, Ordering::Relaxed);
         }
     }
 
     /// Whether there is an address that does not rest.
     pub fn has_awake(&self, now: Instant) -> bool {
-        self.book.lock().has_awake(now)
+        let is_awake = |entry: &AddressEntry| entry.rest.is_none_or(|rest| rest.until <= now);
+        self.book.lock().entries.iter().any(is_awake)
     }
 
     /// Whether the name does not lead to this address any more.
     pub fn has_left(&self, address: IpAddr) -> bool {
-        self.changed.load(Ordering::Relaxed) && self.book.lock().has_left(address)
+        let has_left = |book: &Book| {
+            let told = book.told.as_ref();
+            told.is_some_and(|told| !told.contains(&address))
+        };
+        self.changed.load(Ordering::Relaxed) && has_left(&self.book.lock())
     }
 
     /// A connection was made within this time.
     pub fn connected(&self, took: Duration) {
         let took = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
-        // Whoever gets in between is lost: it is an average.
+        // One that is noted at the same moment may be lost: it is an average.
         let usual = self.usual.load(Ordering::Relaxed);
         let average = usual - usual / 4 + took / 4;
         self.usual.store(average, Ordering::Relaxed);
@@ -126,55 +146,44 @@ impl AddressBook {
     }
 }
 
-/// Whether an address has left a name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Left {
-    None,
-    Some,
-}
-
 impl Book {
-    fn learn(&mut self, addresses: &Addresses) -> Left {
-        if let Some(told) = &self.told
-            && Arc::ptr_eq(told, addresses)
-        {
-            return Left::None;
+    /// Takes in which addresses the name has; says whether one has left it.
+    fn learn(&mut self, addresses: &Addresses) -> bool {
+        let told = self.told.replace(Arc::clone(addresses));
+        if told.is_some_and(|told| Arc::ptr_eq(&told, addresses)) {
+            return false;
         }
-        self.told = Some(Arc::clone(addresses));
         let before = self.entries.len();
         self.entries
             .retain(|entry| addresses.contains(&entry.address));
-        let left = before != self.entries.len();
-        for address in addresses.iter() {
-            if self.entry(*address).is_none() {
-                self.entries.push(Entry {
-                    address: *address,
-                    rest: None,
-                });
+        let has_left = before != self.entries.len();
+        for address in addresses.iter().copied() {
+            if self.entry(address).is_none() {
+                let rest = None;
+                self.entries.push(AddressEntry { address, rest });
             }
         }
-        if left { Left::Some } else { Left::None }
+        has_left
     }
 
-    /// Those that are awake in their turn, then the others: whose rest ends first comes first.
+    /// Those that are awake in their turn, then the others: the one whose rest ends first comes first.
     fn order(&self, now: Instant) -> Vec<IpAddr> {
-        let resting_until = |entry: &Entry| {
-            let rest = entry.rest.filter(|rest| rest.until > now);
-            rest.map(|rest| rest.until)
+        let resting_until = |entry: &&AddressEntry| {
+            let until = entry.rest.map(|rest| rest.until);
+            until.filter(|until| *until > now)
         };
         let mut order: Vec<_> = self.entries.iter().collect();
-        order.sort_by_key(|entry| resting_until(entry));
+        order.sort_by_key(resting_until);
         order.into_iter().map(|entry| entry.address).collect()
     }
 
-    /// The first is tried now. If its rest is over, it is a trial: nobody else joins in for as long as
-    /// the rest was.
+    /// The first is tried now. If its rest is over, it is a trial: no other connection joins in for as long
+    /// as the rest was.
     fn begin_with(&mut self, first: Option<IpAddr>, now: Instant) {
-        let place = self
-            .entries
-            .iter()
-            .position(|entry| Some(entry.address) == first);
-        let Some(place) = place else { return };
+        let mut entries = self.entries.iter();
+        let Some(place) = entries.position(|entry| Some(entry.address) == first) else {
+            return;
+        };
         let mut entry = self.entries.remove(place);
         if let Some(rest) = &mut entry.rest
             && rest.until <= now
@@ -184,47 +193,9 @@ impl Book {
         self.entries.push(entry);
     }
 
-    /// What began before the last failure says nothing new.
-    fn failed(&mut self, address: IpAddr, begun: Instant, now: Instant) {
-        let Some(entry) = self.entry(address) else {
-            return;
-        };
-        let length = match entry.rest {
-            Some(rest) if begun < rest.since => return,
-            Some(rest) => (rest.length * 2).min(LONGEST_REST),
-            None => FIRST_REST,
-        };
-        entry.rest = Some(Rest {
-            length,
-            until: now + length,
-            since: now,
-        });
-    }
-
-    fn answered(&mut self, address: IpAddr) {
-        if let Some(entry) = self.entry(address) {
-            entry.rest = None;
-        }
-    }
-
-    fn has_rests(&self) -> bool {
-        self.entries.iter().any(|entry| entry.rest.is_some())
-    }
-
-    fn has_awake(&self, now: Instant) -> bool {
-        let is_awake = |entry: &Entry| entry.rest.is_none_or(|rest| rest.until <= now);
-        self.entries.iter().any(is_awake)
-    }
-
-    fn has_left(&self, address: IpAddr) -> bool {
-        let told = self.told.as_ref();
-        told.is_some_and(|told| !told.contains(&address))
-    }
-
-    fn entry(&mut self, address: IpAddr) -> Option<&mut Entry> {
-        self.entries
-            .iter_mut()
-            .find(|entry| entry.address == address)
+    fn entry(&mut self, address: IpAddr) -> Option<&mut AddressEntry> {
+        let mut entries = self.entries.iter_mut();
+        entries.find(|entry| entry.address == address)
     }
 }
 

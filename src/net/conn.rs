@@ -1,11 +1,13 @@
 //! A socket with the bytes that were read too far.
 //!
 //! A head ends where its blank line is, but a read ends where the network pleases. What lies behind
-//! the head (a body, a pipelined request, a tunnel's first bytes) stays here and goes to whoever owns
-//! the connection next, so that no early byte is ever lost or given to the wrong message.
+//! the head (a body, a pipelined request, a tunnel's first bytes) stays here and goes to the next owner
+//! of the connection, so that no early byte is ever lost or given to the wrong message.
 
+use std::fmt::Debug;
 use std::io::{self, IoSlice};
 use std::net::{IpAddr, Shutdown, TcpStream};
+use std::sync::Weak;
 use std::time::{Duration, Instant};
 
 use super::memory::{LARGE, Memory, SMALL};
@@ -22,19 +24,38 @@ pub struct Conn {
     last: LastRead,
     received: u64,
     sent: u64,
-    /// Whether whoever watches connections is told of this one.
-    watched: Watched,
+    /// Where it is watched, if it is. Given back once the socket above is closed.
+    watched: Option<WatchedSlot>,
     /// The address that was dialled.
     dialled: Option<IpAddr>,
 }
 
-/// Whether whoever watches connections is told what happens on one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Watched {
-    /// Until it is closed, or told otherwise.
-    Yes,
-    /// Nobody is.
-    No,
+/// A numbered slot in a table of watched connections; given back when dropped.
+#[derive(Debug)]
+pub struct WatchedSlot {
+    number: usize,
+    table: Weak<dyn GiveBack>,
+}
+
+/// A table of watched connections.
+pub trait GiveBack: Debug + Send + Sync {
+    /// The connection in this slot is closed, or is watched no longer.
+    fn give_back(&self, number: usize);
+}
+
+impl WatchedSlot {
+    /// That of this `number` in `table`.
+    pub fn new(number: usize, table: Weak<dyn GiveBack>) -> Self {
+        Self { number, table }
+    }
+}
+
+impl Drop for WatchedSlot {
+    fn drop(&mut self) {
+        if let Some(table) = self.table.upgrade() {
+            table.give_back(self.number);
+        }
+    }
 }
 
 /// What the last read that brought something was like.
@@ -82,7 +103,7 @@ impl Conn {
             last: LastRead::TookAll,
             received: 0,
             sent: 0,
-            watched: Watched::No,
+            watched: None,
             dialled: None,
         }
     }
@@ -97,14 +118,14 @@ impl Conn {
         self.dialled = Some(address);
     }
 
-    /// Whether whoever watches connections is told of this one.
-    pub fn watched(&self) -> Watched {
-        self.watched
+    /// The number of the slot in which it is watched, if it is.
+    pub fn watched_as(&self) -> Option<usize> {
+        self.watched.as_ref().map(|slot| slot.number)
     }
 
-    /// Notes whether they are.
-    pub fn set_watched(&mut self, watched: Watched) {
-        self.watched = watched;
+    /// Notes where it is watched from now on, or that it is not.
+    pub fn set_watched(&mut self, slot: Option<WatchedSlot>) {
+        self.watched = slot;
     }
 
     /// The socket.
@@ -173,7 +194,7 @@ impl Conn {
         }
     }
 
-    /// Forgets the unread bytes: nobody will look at them.
+    /// Forgets the unread bytes: they are not needed any more.
     pub fn forget_unread(&mut self) {
         self.consume(usize::MAX);
         self.shrink();
@@ -247,14 +268,6 @@ impl Conn {
         self.receive(wait)
     }
 
-    /// More is coming at once.
-    fn is_bulk(&self) -> bool {
-        match self.last {
-            LastRead::FilledBuffer | LastRead::FilledBufferAndAll => true,
-            LastRead::TookAll | LastRead::End => false,
-        }
-    }
-
     fn make_room(&mut self, wanted: usize) {
         let unread = self.unread().len();
         let room = self.buffer.size() - unread;
@@ -270,7 +283,11 @@ impl Conn {
 
     /// Whether the last read filled the buffer, and nothing of it is left: more is coming at once.
     pub fn is_in_bulk(&self) -> bool {
-        self.is_bulk() && self.unread().is_empty()
+        let filled_buffer = match self.last {
+            LastRead::FilledBuffer | LastRead::FilledBufferAndAll => true,
+            LastRead::TookAll | LastRead::End => false,
+        };
+        filled_buffer && self.unread().is_empty()
     }
 
     /// Counts bytes that were received past the buffer.

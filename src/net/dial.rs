@@ -17,6 +17,8 @@ use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
+use rustix::io::Errno;
+
 use crate::protocol::answer::HopFailure;
 use crate::protocol::target::{Authority, Host};
 
@@ -87,9 +89,9 @@ pub fn dial<G: Goal>(
     let mut race = Race::new(resolver);
     race.enter(goal, deadline);
     match race.next(None, look) {
-        Event::Made(_, conn) => Ok(conn),
-        Event::Failed(_, error) => Err(error),
-        Event::Late | Event::GivenUp => Err(DialError::GivenUp),
+        RaceEvent::Made(_, conn) => Ok(conn),
+        RaceEvent::Failed(_, error) => Err(error),
+        RaceEvent::Late | RaceEvent::GivenUp => Err(DialError::GivenUp),
     }
 }
 
@@ -98,7 +100,7 @@ pub fn dial<G: Goal>(
 pub struct Race<'r, G> {
     names: &'r Resolver,
     runners: Vec<Runner<G>>,
-    /// When somebody last looked whether it is still wanted.
+    /// When it was last looked whether it is still wanted.
     looked: Instant,
 }
 
@@ -130,12 +132,12 @@ struct Attempt {
     begun: Instant,
     /// The time limit that the socket has.
     limit: Duration,
-    progress: Progress,
+    progress: AttemptProgress,
 }
 
 /// How far an attempt is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Progress {
+enum AttemptProgress {
     OnItsWay,
     /// It was made, or has failed.
     Settled,
@@ -144,19 +146,19 @@ enum Progress {
 
 /// What happened in a race.
 #[derive(Debug)]
-pub enum Event<G> {
+pub enum RaceEvent<G> {
     /// There is a connection.
     Made(Runner<G>, Conn),
     /// There will be none to this goal.
     Failed(Runner<G>, DialError),
-    /// The time that was given is over, or nobody runs any more.
+    /// The time that was given is over, or none takes part any more.
     Late,
-    /// Whoever looked around does not want to go on.
+    /// The caller looked around, and does not want to go on.
     GivenUp,
 }
 
 impl<'r, G: Goal> Race<'r, G> {
-    /// One that nobody takes part in yet. `names` knows the addresses.
+    /// One without a goal yet. `names` knows the addresses.
     pub fn new(names: &'r Resolver) -> Self {
         Self {
             names,
@@ -188,7 +190,7 @@ impl<'r, G: Goal> Race<'r, G> {
         self.runners.len()
     }
 
-    /// Whether nobody does.
+    /// Whether none does.
     pub fn is_empty(&self) -> bool {
         self.runners.is_empty()
     }
@@ -198,31 +200,31 @@ impl<'r, G: Goal> Race<'r, G> {
         self.runners.iter().map(|runner| &runner.goal)
     }
 
-    /// Waits until something happens, but not beyond `until`. Whoever arrives or fails takes part no
-    /// longer.
+    /// Waits until something happens, but not beyond `until`. A goal that is reached or fails takes part
+    /// no longer.
     pub fn next(
         &mut self,
         until: Option<Instant>,
         look: &mut dyn FnMut() -> LookAround,
-    ) -> Event<G> {
+    ) -> RaceEvent<G> {
         loop {
             if let Some(event) = self.advance(until) {
                 return event;
             }
             let now = Instant::now();
             if self.is_empty() || until.is_some_and(|until| until <= now) {
-                return Event::Late;
+                return RaceEvent::Late;
             }
             if now >= self.looked + TICK {
                 self.looked = now;
                 if look() == LookAround::GiveUp {
-                    return Event::GivenUp;
+                    return RaceEvent::GivenUp;
                 }
             }
             if let Err(error) = self.wait(now, until)
                 && let Some(runner) = self.runners.pop()
             {
-                return Event::Failed(runner, failed(&error).into());
+                return RaceEvent::Failed(runner, failed(&error).into());
             }
         }
     }
@@ -236,14 +238,13 @@ impl<'r, G: Goal> Race<'r, G> {
         if let Err(error) = self.watch_sockets(Duration::ZERO) {
             log::debug!("cannot see who arrived: {error}");
         }
-        let mut losers = Vec::with_capacity(self.runners.len());
         let now = Instant::now();
-        for mut runner in self.runners {
+        let settle = |mut runner: Runner<G>| {
             let conn = runner.arrived(now);
             runner.note_late(now);
-            losers.push((runner, conn));
-        }
-        losers
+            (runner, conn)
+        };
+        self.runners.into_iter().map(settle).collect()
     }
 
     fn on_their_way(&self) -> usize {
@@ -251,35 +252,34 @@ impl<'r, G: Goal> Race<'r, G> {
     }
 
     /// Begins what is due, and takes in what has come.
-    fn advance(&mut self, until: Option<Instant>) -> Option<Event<G>> {
+    fn advance(&mut self, until: Option<Instant>) -> Option<RaceEvent<G>> {
         for at in 0..self.runners.len() {
-            let room = self.room();
-            let beside = match self.runners.len() {
-                1 => Beside::Nobody(until),
-                _ => Beside::Others,
-            };
+            let beside = self.beside();
+            let is_alone = self.runners.len() == 1;
             let runner = self.runners.get_mut(at)?;
-            match runner.step(self.names, room, beside) {
+            let on_the_spot = is_alone.then(|| until.unwrap_or(runner.deadline));
+            match runner.step(self.names, beside, on_the_spot) {
                 Ok(None) => {}
-                Ok(Some(conn)) => return Some(Event::Made(self.runners.swap_remove(at), conn)),
-                Err(error) => return Some(Event::Failed(self.runners.swap_remove(at), error)),
+                Ok(Some(conn)) => return Some(RaceEvent::Made(self.runners.swap_remove(at), conn)),
+                Err(error) => return Some(RaceEvent::Failed(self.runners.swap_remove(at), error)),
             }
         }
         None
     }
 
-    fn room(&self) -> Room {
-        if self.runners.len() == 1 || self.on_their_way() < MOST_BESIDE {
-            Room::ForMore
-        } else {
-            Room::ForNone
+    /// How many connections a further address of a name would be tried beside; a goal that runs alone may
+    /// have as many as it has addresses.
+    fn beside(&self) -> usize {
+        match self.runners.len() {
+            1 => 0,
+            _ => self.on_their_way(),
         }
     }
 
     /// Waits until a connection is settled or a name is known, or something is due.
     fn wait(&mut self, now: Instant, until: Option<Instant>) -> io::Result<()> {
-        let room = self.room();
-        let dues = self.runners.iter().map(|runner| runner.due_at(room));
+        let beside = self.beside();
+        let dues = self.runners.iter().map(|runner| runner.due_at(beside));
         let next = dues.chain(until).min();
         let next = next.map_or(self.looked + TICK, |at| at.min(self.looked + TICK));
         let limit = next.saturating_duration_since(now);
@@ -287,7 +287,7 @@ impl<'r, G: Goal> Race<'r, G> {
         match (unknown.next(), unknown.next(), self.on_their_way()) {
             (None, _, _) => self.watch_sockets(limit),
             (Some(name), None, 0) => {
-                // Whoever knows it by now is asked again in his turn.
+                // If it is known by now, the runner asks for it in its turn.
                 drop(self.names.addresses_by(name, next));
                 Ok(())
             }
@@ -307,26 +307,11 @@ impl<'r, G: Goal> Race<'r, G> {
         let attempts = attempts.flat_map(|runner| &mut runner.running);
         for (attempt, ready) in attempts.zip(seen) {
             if ready.to_write() {
-                attempt.progress = Progress::Settled;
+                attempt.progress = AttemptProgress::Settled;
             }
         }
         Ok(())
     }
-}
-
-/// Whether a further address of a name may be tried beside others.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Room {
-    ForMore,
-    ForNone,
-}
-
-/// Who else takes part.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Beside {
-    Others,
-    /// One may wait, but not beyond this.
-    Nobody(Option<Instant>),
 }
 
 impl<G: Goal> Runner<G> {
@@ -335,13 +320,13 @@ impl<G: Goal> Runner<G> {
         self.begun.elapsed() >= self.patience
     }
 
-    /// Begins what is due, and takes in what has come. While nobody else runs, an attempt is waited for on the
-    /// spot, which spares system calls.
+    /// Begins what is due, and takes in what has come. While it runs alone, an attempt is waited for
+    /// `on_the_spot`, until then at most, which spares system calls.
     fn step(
         &mut self,
         names: &Resolver,
-        room: Room,
-        beside: Beside,
+        beside: usize,
+        on_the_spot: Option<Instant>,
     ) -> Result<Option<Conn>, DialError> {
         if self.waiting.is_none() && !self.look_up(names)? {
             return Ok(None);
@@ -355,7 +340,7 @@ impl<G: Goal> Runner<G> {
                 self.note_those(|_| true, now);
                 return Err(HopFailure::ConnectTimeout.into());
             }
-            let is_due = self.is_due(now, room);
+            let is_due = self.running.is_empty() || (beside < MOST_BESIDE && now >= self.next_at);
             let waiting = self.waiting.iter_mut();
             let next = waiting.filter(|_| is_due).find_map(VecDeque::pop_front);
             let Some(address) = next else {
@@ -365,7 +350,7 @@ impl<G: Goal> Runner<G> {
                     Ok(None)
                 };
             };
-            self.begin(address, now, beside);
+            self.begin(address, now, on_the_spot);
         }
     }
 
@@ -400,14 +385,10 @@ impl<G: Goal> Runner<G> {
         }
     }
 
-    fn is_due(&self, now: Instant, room: Room) -> bool {
-        self.running.is_empty() || (room == Room::ForMore && now >= self.next_at)
-    }
-
     /// When there is something to do, whatever happens.
-    fn due_at(&self, room: Room) -> Instant {
+    fn due_at(&self, beside: usize) -> Instant {
         let has_more = self.waiting.as_ref().is_some_and(|more| !more.is_empty());
-        if has_more && room == Room::ForMore {
+        if has_more && beside < MOST_BESIDE {
             self.next_at.min(self.deadline)
         } else {
             self.deadline
@@ -415,15 +396,14 @@ impl<G: Goal> Runner<G> {
     }
 
     /// Starts an attempt, which may be settled at once.
-    fn begin(&mut self, address: IpAddr, now: Instant, beside: Beside) {
+    fn begin(&mut self, address: IpAddr, now: Instant, on_the_spot: Option<Instant>) {
         self.next_at = now + self.patience;
-        let limit = match beside {
-            Beside::Nobody(until) if self.running.is_empty() => {
-                let due = self.due_at(Room::ForMore);
-                let due = until.map_or(due, |until| until.min(due));
+        let limit = match on_the_spot {
+            Some(until) if self.running.is_empty() => {
+                let due = self.due_at(0).min(until);
                 due.saturating_duration_since(now).min(TICK)
             }
-            Beside::Nobody(_) | Beside::Others => AT_ONCE,
+            Some(_) | None => AT_ONCE,
         };
         let to = SocketAddr::new(address, self.goal.authority().port());
         match socket::connect(to, limit) {
@@ -433,8 +413,8 @@ impl<G: Goal> Runner<G> {
                 begun: now,
                 limit,
                 progress: match connected {
-                    Connected::Yes => Progress::Made,
-                    Connected::NotYet => Progress::OnItsWay,
+                    Connected::Yes => AttemptProgress::Made,
+                    Connected::NotYet => AttemptProgress::OnItsWay,
                 },
             }),
             Err(error) => self.note_failure(address, now, &error),
@@ -443,7 +423,7 @@ impl<G: Goal> Runner<G> {
 
     /// The connection that was made first, if one was.
     fn arrived(&mut self, now: Instant) -> Option<Conn> {
-        let is_over = |attempt: &Attempt| attempt.progress != Progress::OnItsWay;
+        let is_over = |attempt: &Attempt| attempt.progress != AttemptProgress::OnItsWay;
         while let Some(at) = self.running.iter().position(is_over) {
             let attempt = self.running.swap_remove(at);
             let (address, begun) = (attempt.address.ip(), attempt.begun);
@@ -461,7 +441,7 @@ impl<G: Goal> Runner<G> {
         None
     }
 
-    /// An address failed. Nobody waits for one that has (RFC 8305 §5).
+    /// An address failed. The next one is not held up by it (RFC 8305 §5).
     fn note_failure(&mut self, address: IpAddr, begun: Instant, error: &io::Error) {
         let now = Instant::now();
         self.error = failed(error);
@@ -471,7 +451,7 @@ impl<G: Goal> Runner<G> {
         }
     }
 
-    /// It is over: whoever had his time and is not there is passed over for a while.
+    /// It is over: an address that had its time and is not connected to is passed over for a while.
     fn note_late(&self, now: Instant) {
         self.note_those(|attempt| attempt.begun + self.patience <= now, now);
     }
@@ -495,7 +475,7 @@ fn ready(attempt: Attempt) -> io::Result<Conn> {
         progress,
         begun: _,
     } = attempt;
-    if progress != Progress::Made
+    if progress != AttemptProgress::Made
         && let Some(error) = stream.take_error()?
     {
         return Err(error);
@@ -516,7 +496,7 @@ fn ready(attempt: Attempt) -> io::Result<Conn> {
     Ok(conn)
 }
 
-/// The addresses of `host`, without asking anybody where it is one, in the order of `book`.
+/// The addresses of `host`, without asking for any where it is one, in the order of `book`.
 ///
 /// # Errors
 /// When there is none, or none in time.
@@ -579,17 +559,8 @@ fn failed(error: &io::Error) -> HopFailure {
 
 /// Whether it is this process (or machine) that has nothing left: the next hop is not to blame.
 pub(crate) fn is_exhaustion(error: &io::Error) -> bool {
-    use rustix::io::Errno;
-    [
-        Errno::MFILE,
-        Errno::NFILE,
-        Errno::NOBUFS,
-        Errno::NOMEM,
-        Errno::ADDRNOTAVAIL,
-        Errno::AGAIN,
-    ]
-    .iter()
-    .any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
+    let errno = Errno::from_io_error(error);
+    socket::is_exhaustion(error) || matches!(errno, Some(Errno::ADDRNOTAVAIL | Errno::AGAIN))
 }
 
 #[cfg(test)]
@@ -668,9 +639,9 @@ mod tests {
     }
 
     /// An authority whose addresses are remembered.
-    struct Known<'b>(Authority, &'b AddressBook);
+    struct Remembered<'b>(Authority, &'b AddressBook);
 
-    impl Goal for Known<'_> {
+    impl Goal for Remembered<'_> {
         fn authority(&self) -> &Authority {
             &self.0
         }
@@ -685,14 +656,14 @@ mod tests {
         let mut holding = Vec::new();
         let (_silent, port) = silent_port(&mut holding);
         let _listener = TcpListener::bind(("127.0.0.1", port)).unwrap();
-        // Nobody listens at 127.0.0.8.
+        // No listener is at 127.0.0.8.
         let all: Addresses = [9, 8, 1].map(|last| IpAddr::from([127, 0, 0, last])).into();
         let answer = all.to_vec();
         let resolver = Resolver::asking(move |_| Ok(answer.clone()));
         let book = AddressBook::default();
         let name = authority(&format!("three.test:{port}"));
         for _ in 0..2 {
-            let goal = Known(name.clone(), &book);
+            let goal = Remembered(name.clone(), &book);
             let conn = dial(goal, &resolver, deadline(), &mut go_on).unwrap();
             assert_eq!(conn.dialled(), Some(all[2]));
         }
@@ -714,9 +685,12 @@ mod tests {
         let slower = authority(&format!("127.0.0.9:{never_port}"));
         race.enter(&slow, deadline());
         let late_at = race.enter(&slower, deadline());
-        assert!(matches!(race.next(Some(late_at), &mut go_on), Event::Late));
+        assert!(matches!(
+            race.next(Some(late_at), &mut go_on),
+            RaceEvent::Late
+        ));
         // There is room now, and the system asks for it again within a few seconds: the connection is made,
-        // and nobody has looked.
+        // and the race has not looked.
         silent.set_nonblocking(true).unwrap();
         let attempt = &race.runners[0].running[0];
         let asked = [(attempt.stream.as_fd(), Want::Write)];
@@ -728,7 +702,7 @@ mod tests {
         let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
         let quick = authority(&listener.local_addr().unwrap().to_string());
         race.enter(&quick, deadline());
-        let Event::Made(winner, _conn) = race.next(None, &mut go_on) else {
+        let RaceEvent::Made(winner, _conn) = race.next(None, &mut go_on) else {
             panic!("nobody won");
         };
         assert_eq!(*winner.goal, quick);
@@ -753,6 +727,24 @@ mod tests {
         assert_eq!(given_up.err(), Some(DialError::GivenUp));
     }
 
+    /// After the first second it was polled for until the deadline, and nothing else was looked at.
+    #[test]
+    fn whether_a_connection_is_still_wanted_is_asked_again_and_again_while_it_is_made() {
+        let mut holding = Vec::new();
+        let (_silent, port) = silent_port(&mut holding);
+        let target = authority(&format!("127.0.0.9:{port}"));
+        let mut looks = 0;
+        let far_off = Instant::now() + Duration::from_secs(3600);
+        let given_up = dial(&target, &Resolver::default(), far_off, &mut || {
+            looks += 1;
+            match looks {
+                2 => LookAround::GiveUp,
+                _ => LookAround::GoOn,
+            }
+        });
+        assert_eq!(given_up.err(), Some(DialError::GivenUp));
+    }
+
     #[test]
     fn a_name_that_is_not_found_in_time_keeps_nobody_from_overtaking() {
         let (release, hold) = std::sync::mpsc::channel::<()>();
@@ -764,11 +756,14 @@ mod tests {
         let mut race = Race::new(&resolver);
         let hangs = authority("hangs.test:1");
         let late_at = race.enter(&hangs, deadline());
-        assert!(matches!(race.next(Some(late_at), &mut go_on), Event::Late));
+        assert!(matches!(
+            race.next(Some(late_at), &mut go_on),
+            RaceEvent::Late
+        ));
         let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
         let quick = authority(&listener.local_addr().unwrap().to_string());
         race.enter(&quick, deadline());
-        assert!(matches!(race.next(None, &mut go_on), Event::Made(..)));
+        assert!(matches!(race.next(None, &mut go_on), RaceEvent::Made(..)));
         drop(release);
     }
 
@@ -782,10 +777,10 @@ mod tests {
         let mut race = Race::new(&resolver);
         let target = authority("127.0.0.1:1");
         let after = |late_at: Instant| late_at.saturating_duration_since(Instant::now());
-        let usual = after(race.enter(Known(target.clone(), &book), deadline()));
+        let usual = after(race.enter(Remembered(target.clone(), &book), deadline()));
         assert!(usual > Duration::from_millis(1500), "{usual:?}");
         let unknown = AddressBook::default();
-        let usual = after(race.enter(Known(target, &unknown), deadline()));
+        let usual = after(race.enter(Remembered(target, &unknown), deadline()));
         assert!(usual <= STAGGER, "{usual:?}");
     }
 

@@ -2,10 +2,10 @@
 //!
 //! Nothing in HTTP/1.1 says which request an answer belongs to but its place on the connection. A byte
 //! that comes late (a body behind an answer that has none, a second answer) is taken for the beginning
-//! of the answer to whatever is asked next, by whomever; and as the real answer is then a stray one in
+//! of the answer to whatever is asked next, by any client; and as the real answer is then a stray one in
 //! its turn, every client of the connection gets the page of the one before it. So a connection goes
 //! from one client to another only if nothing is to be expected on it, and an upstream that was seen to
-//! send what nobody asked for has each connection serve one client only, for a while.
+//! send bytes without a request has each connection serve one client only, for a while.
 //!
 //! The newest comes first: it is the least likely to have been closed meanwhile, and the oldest get the
 //! chance to expire. Count and age are limited by `limits.upstream_idle_connections` and
@@ -36,24 +36,24 @@ pub const REMEMBERED: Duration = Duration::from_secs(600);
 /// Idle connections to one upstream.
 #[derive(Debug, Default)]
 pub struct IdlePool {
-    state: Mutex<State>,
-    /// Whether there ever was a stray byte: spares whoever asks the lock.
+    state: Mutex<PoolState>,
+    /// Whether there ever was a stray byte: until then requests are spared the lock.
     has_strayed: AtomicBool,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct PoolState {
     /// The oldest first.
-    idle: VecDeque<Idle>,
+    idle: VecDeque<IdleConn>,
     distrust: Option<Distrust>,
     /// When a reused connection last broke under a request.
     broke: Option<Instant>,
 }
 
 #[derive(Debug)]
-struct Idle {
+struct IdleConn {
     conn: Conn,
-    past: LastUse,
+    last_use: LastUse,
     since: Instant,
 }
 
@@ -81,12 +81,12 @@ impl ClientId {
 pub struct LastUse {
     /// What it is good for.
     pub use_for: UseFor,
-    /// Who used it last.
+    /// The client that used it last.
     pub client: ClientId,
     /// When that exchange began.
     pub begun: Instant,
     /// Whether more may come on it.
-    pub rest: Leftover,
+    pub leftover: Leftover,
 }
 
 /// What an idle connection is good for.
@@ -126,17 +126,8 @@ pub struct Wanted {
     pub client: ClientId,
     /// How long the connection may have been idle.
     pub within: Duration,
-    /// What happens if the connection breaks under it.
-    pub repeat: Repeat,
-}
-
-/// Whether a request can be sent once more if its connection breaks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Repeat {
-    /// It can.
-    Possible,
-    /// It cannot, and is lost.
-    Never,
+    /// Whether it can be sent once more if the connection breaks under it; else it is lost.
+    pub is_repeatable: bool,
 }
 
 /// What was found for a request.
@@ -144,7 +135,7 @@ pub enum Repeat {
 pub enum TakenConn {
     /// A connection on which nothing has happened since.
     Idle(Conn, Leftover),
-    /// Bytes nobody asked for, on one that is closed now: the caller calls [`IdlePool::distrust`].
+    /// Stray bytes, on one that is closed now: the caller calls [`IdlePool::distrust`].
     Stray,
     /// No connection that it may use.
     Nothing,
@@ -152,25 +143,25 @@ pub enum TakenConn {
 
 impl IdlePool {
     /// Keeps a connection on which nothing is under way. If there are `most` already, the oldest leaves.
-    pub fn keep(&self, conn: Conn, past: LastUse, most: usize, now: Instant) {
-        let idle = Idle {
+    pub fn keep(&self, conn: Conn, last_use: LastUse, most: usize, now: Instant) {
+        let idle = IdleConn {
             conn,
-            past,
+            last_use,
             since: now,
         };
         // Closed when the lock has been given back.
-        let _surplus = self.state.lock().place(idle, most, now);
+        let _evicted = self.state.lock().put(idle, most, now);
     }
 
     /// The connection used last of those that are good for the request. Those found closed are dropped
     /// on the way.
     pub fn take(&self, wanted: &Wanted, now: Instant) -> TakenConn {
         loop {
-            let Some((idle, rest)) = self.state.lock().newest(wanted, now) else {
+            let Some((idle, leftover)) = self.state.lock().newest(wanted, now) else {
                 return TakenConn::Nothing;
             };
             match socket::peek(idle.conn.stream()) {
-                Peeked::Quiet => return TakenConn::Idle(idle.conn, rest),
+                Peeked::Quiet => return TakenConn::Idle(idle.conn, leftover),
                 Peeked::Bytes => return TakenConn::Stray,
                 Peeked::Ended => {}
             }
@@ -178,7 +169,7 @@ impl IdlePool {
     }
 
     /// Drops what is older than `within`, was closed by the upstream, or is more than `most`. Says whether
-    /// bytes nobody asked for were among it: the caller calls [`IdlePool::distrust`].
+    /// there were stray bytes on one of them: the caller calls [`IdlePool::distrust`].
     pub fn sweep(&self, within: Duration, most: usize, now: Instant) -> bool {
         let mut dropped = Vec::new();
         let mut strays = false;
@@ -186,7 +177,7 @@ impl IdlePool {
             let mut state = self.state.lock();
             for idle in std::mem::take(&mut state.idle) {
                 let is_old = now.saturating_duration_since(idle.since) >= within;
-                // A look does not wait, and whoever comes meanwhile would find none of them.
+                // A look does not wait, and a request that comes meanwhile would find none of them.
                 let seen = socket::peek(idle.conn.stream());
                 strays |= seen == Peeked::Bytes;
                 if is_old || seen != Peeked::Quiet {
@@ -204,11 +195,10 @@ impl IdlePool {
     /// Drops what leads elsewhere than to one of these addresses.
     pub fn keep_only(&self, addresses: &[IpAddr]) {
         let leads_there =
-            |idle: &Idle| idle.conn.dialled().is_none_or(|at| addresses.contains(&at));
+            |idle: &IdleConn| idle.conn.dialled().is_none_or(|at| addresses.contains(&at));
         let mut state = self.state.lock();
-        let idle = std::mem::take(&mut state.idle);
         let (there, elsewhere): (VecDeque<_>, VecDeque<_>) =
-            idle.into_iter().partition(leads_there);
+            state.idle.drain(..).partition(leads_there);
         state.idle = there;
         // They are closed outside of the lock.
         drop(state);
@@ -230,35 +220,36 @@ impl IdlePool {
         self.len() == 0
     }
 
-    /// A byte came that nobody asked for. The first one ends all connections, also those at work once
+    /// A stray byte came. The first one ends all connections, also those at work once
     /// their exchange is over; from then on until [`REMEMBERED`] after the last one each serves one client.
+    /// Says whether it is the first one.
     pub fn distrust(&self, now: Instant) -> bool {
-        let dropped = {
-            let mut state = self.state.lock();
-            self.has_strayed.store(true, Ordering::Release);
-            let until = now + REMEMBERED;
-            if let Some(distrust) = state.distrust_at(now) {
-                state.distrust = Some(Distrust { until, ..distrust });
-                return false;
-            }
-            state.distrust = Some(Distrust { since: now, until });
-            std::mem::take(&mut state.idle)
-        };
-        drop(dropped);
+        let mut state = self.state.lock();
+        self.has_strayed.store(true, Ordering::Release);
+        let before = state.distrust_at(now);
+        state.distrust = Some(Distrust {
+            since: before.map_or(now, |distrust| distrust.since),
+            until: now + REMEMBERED,
+        });
+        if before.is_some() {
+            return false;
+        }
+        let evicted = std::mem::take(&mut state.idle);
+        // They are closed outside of the lock.
+        drop(state);
+        drop(evicted);
         true
     }
 
     /// Until when each connection serves one client, if that is so.
     pub fn distrusted_until(&self, now: Instant) -> Option<Instant> {
-        if !self.has_strayed.load(Ordering::Acquire) {
-            return None;
-        }
-        let distrust = self.state.lock().distrust_at(now);
+        let has_strayed = self.has_strayed.load(Ordering::Acquire);
+        let distrust = has_strayed.then(|| self.state.lock().distrust_at(now))?;
         distrust.map(|distrust| distrust.until)
     }
 
     /// Whether the upstream lost its trust during an exchange that began at `begun`: what comes on its
-    /// connection may be meant for somebody else.
+    /// connection may be meant for another client.
     pub fn lost_trust_since(&self, begun: Instant, now: Instant) -> bool {
         self.has_strayed.load(Ordering::Acquire) && self.state.lock().lost_trust_since(begun, now)
     }
@@ -270,41 +261,40 @@ impl IdlePool {
     }
 }
 
-impl State {
-    /// Returns what is to be closed.
-    fn place(&mut self, idle: Idle, most: usize, now: Instant) -> Option<Idle> {
-        if most == 0 || self.lost_trust_since(idle.past.begun, now) {
+impl PoolState {
+    /// Keeps a connection, and evicts the oldest if there are more than `most`; returns what is to be closed.
+    fn put(&mut self, idle: IdleConn, most: usize, now: Instant) -> Option<IdleConn> {
+        if most == 0 || self.lost_trust_since(idle.last_use.begun, now) {
             return Some(idle);
         }
-        let surplus = if self.idle.len() >= most {
-            self.idle.pop_front()
-        } else {
-            None
-        };
         self.idle.push_back(idle);
-        surplus
+        let is_full = self.idle.len() > most;
+        is_full.then(|| self.idle.pop_front())?
     }
 
     /// The newest that is good for `wanted`, and whether more may come on it.
-    fn newest(&mut self, wanted: &Wanted, now: Instant) -> Option<(Idle, Leftover)> {
+    fn newest(&mut self, wanted: &Wanted, now: Instant) -> Option<(IdleConn, Leftover)> {
         let broke = self.broke.is_some_and(|at| is_within(REMEMBERED, at, now));
-        let within = match wanted.repeat {
-            Repeat::Possible => wanted.within,
-            Repeat::Never if broke => return None,
-            Repeat::Never => wanted.within.min(TRUSTED_IDLE),
+        if broke && !wanted.is_repeatable {
+            return None;
+        }
+        let within = if wanted.is_repeatable {
+            wanted.within
+        } else {
+            wanted.within.min(TRUSTED_IDLE)
         };
         let is_shared = self.distrust_at(now).is_none();
         let index = self.idle.iter().rposition(|idle| {
-            idle.past.use_for.admits(wanted.target)
-                && (idle.past.client == wanted.client
-                    || is_shared && idle.rest_at(now) == Leftover::Nothing)
+            idle.last_use.use_for.admits(wanted.target)
+                && (idle.last_use.client == wanted.client
+                    || is_shared && idle.leftover_at(now) == Leftover::Nothing)
         })?;
         let found = self.idle.get(index)?;
         if !is_within(within, found.since, now) {
             return None; // Every other one is older still; the next sweep has them.
         }
-        let rest = found.rest_at(now);
-        Some((self.idle.remove(index)?, rest))
+        let leftover = found.leftover_at(now);
+        Some((self.idle.remove(index)?, leftover))
     }
 
     fn distrust_at(&self, now: Instant) -> Option<Distrust> {
@@ -317,10 +307,10 @@ impl State {
     }
 }
 
-impl Idle {
+impl IdleConn {
     /// Whether more may come, if nothing did until now.
-    fn rest_at(&self, now: Instant) -> Leftover {
-        match self.past.rest {
+    fn leftover_at(&self, now: Instant) -> Leftover {
+        match self.last_use.leftover {
             Leftover::Possible if is_within(QUIET, self.since, now) => Leftover::Possible,
             Leftover::Possible | Leftover::Nothing => Leftover::Nothing,
         }
@@ -364,7 +354,7 @@ mod tests {
             target: 0,
             client,
             within: LONG,
-            repeat: Repeat::Possible,
+            is_repeatable: true,
         }
     }
 
@@ -377,25 +367,25 @@ mod tests {
             }
         }
 
-        fn past(&self, client: ClientId, rest: Leftover) -> LastUse {
+        fn last_use(&self, client: ClientId, leftover: Leftover) -> LastUse {
             LastUse {
                 use_for: UseFor::Anything,
                 client,
                 begun: self.now,
-                rest,
+                leftover,
             }
         }
 
         /// Keeps a new connection; returns its number.
-        fn keep(&mut self, past: LastUse, most: usize) -> usize {
+        fn keep(&mut self, last_use: LastUse, most: usize) -> usize {
             let (near, far) = pair();
             self.far.push(far);
-            self.pool.keep(near, past, most, self.now);
+            self.pool.keep(near, last_use, most, self.now);
             self.far.len() - 1
         }
 
-        fn keep_of(&mut self, client: ClientId, rest: Leftover) -> usize {
-            self.keep(self.past(client, rest), 64)
+        fn keep_of(&mut self, client: ClientId, leftover: Leftover) -> usize {
+            self.keep(self.last_use(client, leftover), 64)
         }
 
         /// The number of the connection that is taken.
@@ -406,7 +396,7 @@ mod tests {
                     let mut peers = self.far.iter().map(|far| far.peer_addr().unwrap());
                     peers.position(|peer| peer == name)
                 }
-                TakenConn::Stray => panic!("bytes nobody asked for"),
+                TakenConn::Stray => panic!("stray bytes"),
                 TakenConn::Nothing => None,
             }
         }
@@ -439,7 +429,7 @@ mod tests {
         let client = ClientId::next();
         let last_use = LastUse {
             use_for: UseFor::Target(1),
-            ..fixture.past(client, Leftover::Nothing)
+            ..fixture.last_use(client, Leftover::Nothing)
         };
         fixture.keep(last_use, 64);
         let of_target = |target| Wanted {
@@ -456,8 +446,8 @@ mod tests {
         let client = ClientId::next();
         let first = fixture.keep_of(client, Leftover::Nothing);
         let (near, far) = pair();
-        let past = fixture.past(client, Leftover::Nothing);
-        fixture.pool.keep(near, past, 64, fixture.now);
+        let last_use = fixture.last_use(client, Leftover::Nothing);
+        fixture.pool.keep(near, last_use, 64, fixture.now);
         drop(far);
         assert_eq!(fixture.take(&wanted(client)), Some(first));
         assert!(fixture.pool.is_empty());
@@ -491,14 +481,14 @@ mod tests {
     fn when_there_are_too_many_the_oldest_leaves() {
         let mut fixture = Fixture::new();
         let client = ClientId::next();
-        let past = fixture.past(client, Leftover::Nothing);
+        let last_use = fixture.last_use(client, Leftover::Nothing);
         for _ in 0..3 {
-            fixture.keep(past, 2);
+            fixture.keep(last_use, 2);
         }
         assert_eq!(fixture.pool.len(), 2);
         assert_eq!(fixture.take(&wanted(client)), Some(2));
         assert_eq!(fixture.take(&wanted(client)), Some(1));
-        fixture.keep(past, 0);
+        fixture.keep(last_use, 0);
         assert!(fixture.pool.is_empty());
     }
 
@@ -574,7 +564,7 @@ mod tests {
         let mut fixture = Fixture::new();
         let client = ClientId::next();
         let once = Wanted {
-            repeat: Repeat::Never,
+            is_repeatable: false,
             ..wanted(client)
         };
         fixture.keep_of(client, Leftover::Nothing);
@@ -595,7 +585,7 @@ mod tests {
     fn the_first_stray_byte_ends_all_connections_those_at_work_included() {
         let mut fixture = Fixture::new();
         let client = ClientId::next();
-        let at_work = fixture.past(client, Leftover::Nothing);
+        let at_work = fixture.last_use(client, Leftover::Nothing);
         fixture.keep_of(client, Leftover::Nothing);
         assert!(fixture.pool.distrust(fixture.now));
         assert!(fixture.pool.is_empty());

@@ -3,7 +3,9 @@
 //! - [`socket`]: system calls with a time limit, and waiting for two sockets at once
 //! - [`addresses`]: which address of a name comes next
 //! - [`conn`]: a socket with the bytes read too far
+//! - [`dial`]: an authority to a connected socket, several against each other
 //! - [`folder`]: a private folder for Unix sockets
+//! - [`idle_pool`]: idle connections to one upstream, kept for reuse
 //! - [`memory`]: memory for bytes on their way
 //! - [`notify`]: what the service manager is told
 //! - [`passed`]: sockets that the service manager opened
@@ -12,10 +14,8 @@
 //! - [`process`]: what the system says about this process
 //! - [`readiness`]: which of many sockets are ready
 //! - [`resolve`]: names to addresses, off the workers, under a deadline
-//! - [`dial`]: an authority to a connected socket, several against each other
 //! - [`seldom`]: complaints that come once in a while
 //! - `shares`: who may ask for names, and in which order
-//! - [`idle_pool`]: idle connections to one upstream, kept for reuse
 //! - [`sink`]: files and pipes for lines, written to without being held up
 //! - [`thread_pool`]: threads kept for the next job
 //! - [`threads`]: named threads within the process's budget

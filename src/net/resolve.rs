@@ -3,17 +3,17 @@
 //! The system's resolver blocks for as long as it likes and cannot be told to stop. So threads of their own
 //! ask it, a worker waits for the answer only until its connect deadline, and answers are
 //! kept for a fixed time: 30 s when there are addresses, 2 s when there are none. Addresses that are
-//! older, but not older than 10 minutes, are used while they are asked for anew, and when nobody
-//! answers: a name server that is down for a while takes nothing else down. Names that are sure to be
-//! asked for again ([`Resolver::keep`]) are renewed before their time is over, so nobody waits for them.
+//! older, but not older than 10 minutes, are used while they are asked for anew, and when there
+//! is no answer: a name server that is down for a while takes nothing else down. Names that are sure to be
+//! asked for again ([`Resolver::keep`]) are renewed before their time is over, so no request waits for them.
 //!
 //! Clients choose names, and may know some whose name servers say nothing. So there are as many threads as
 //! there are look-ups under way, up to a limit, of which each client and each domain may have a share
-//! ([`super::shares`]). A look-up that has an answer neither way after 5 s is *silent*: nobody waits for it
-//! any more, and it moves to as many places again, by the same shares, where it takes up nobody's. While it
-//! hangs, and for a while after that, whoever asks for that name is told at once.
+//! ([`super::shares`]). A look-up that has an answer neither way after 5 s is *silent*: it is not
+//! waited for any more, and moves to as many places again, by the same shares, where it takes none from
+//! others. While it hangs, and for a while after that, who asks for that name is told at once.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::net::{IpAddr, ToSocketAddrs};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -24,10 +24,10 @@ use parking_lot::{Condvar, Mutex};
 
 use super::permits::one_client;
 use super::seldom::Seldom;
-use super::shares::{Asker, Lines, Name, Shares, Turn};
+use super::shares::{ClientOrSelf, HostName, LineTurn, Shares, WaitingNames};
 use super::threads;
 
-/// How long a look-up may take before nobody waits for it any more.
+/// How long a look-up may take before it is not waited for any more.
 const SILENT_AFTER: Duration = Duration::from_secs(5);
 /// How much later than it should a wait may end; later, the whole process stood still meanwhile.
 const SLACK: Duration = Duration::from_millis(250);
@@ -46,7 +46,7 @@ const RENEW_AFTER: Duration = Duration::from_secs(25);
 const DOUBLINGS: u32 = 4;
 /// Names remembered; beyond this, expired ones are dropped, then all.
 const MOST_NAMES: usize = 4096;
-/// Addresses used of one name; whoever answers for a name may list thousands.
+/// Addresses used of one name; a name server may list thousands.
 const MOST_ADDRESSES: usize = 32;
 /// How long a thread waits for another name before it leaves.
 const LEAVE_AFTER: Duration = Duration::from_secs(10);
@@ -61,35 +61,35 @@ static NO_THREAD: Seldom = Seldom::new();
 pub enum ResolveError {
     /// The system says that there is none (or that it cannot ask).
     NoAddress,
-    /// No answer before the deadline, or none for so long that nobody waits for it.
+    /// No answer before the deadline, or none for so long that it is not waited for.
     TimedOut,
 }
 
-/// The addresses of a name, shared by everybody who asks for it.
+/// The addresses of a name, shared by all who ask for it.
 pub type Addresses = Arc<[IpAddr]>;
 
 /// The look-up, as a function so that tests can hang it.
-type Ask = dyn Fn(&str) -> io::Result<Vec<IpAddr>> + Send + Sync;
+type LookUpFn = dyn Fn(&str) -> io::Result<Vec<IpAddr>> + Send + Sync;
 
 /// The resolver: a cache and the threads behind it.
 #[derive(Clone)]
 pub struct Resolver {
-    shared: Arc<Shared>,
-    asker: Asker,
+    shared: Arc<ResolverState>,
+    asker: ClientOrSelf,
 }
 
-struct Shared {
-    ask: Arc<Ask>,
+struct ResolverState {
+    ask: Arc<LookUpFn>,
     /// How old a kept name gets.
     renew_after: Duration,
-    table: Mutex<Table>,
+    table: Mutex<NameTable>,
     wanted: Condvar,
 }
 
 #[derive(Default)]
-struct Table {
-    names: HashMap<Name, Entry>,
-    lines: Lines,
+struct NameTable {
+    names: HashMap<HostName, NameEntry>,
+    lines: WaitingNames,
     /// In the order in which they began; each has a thread.
     under_way: Vec<LookUp>,
     threads: usize,
@@ -98,13 +98,13 @@ struct Table {
 
 /// A name that the system is asked for.
 struct LookUp {
-    asker: Asker,
-    name: Name,
+    asker: ClientOrSelf,
+    name: HostName,
     begun: Instant,
 }
 
 impl LookUp {
-    /// When nobody waits for it any more.
+    /// From when on it is not waited for any more.
     fn silent_at(&self) -> Instant {
         self.begun + SILENT_AFTER
     }
@@ -112,50 +112,51 @@ impl LookUp {
 
 /// A name: what is known of it, and whether it is being asked for.
 #[derive(Default)]
-struct Entry {
-    known: Option<Known>,
-    asking: Asking,
+struct NameEntry {
+    known: Option<KnownAnswer>,
+    /// It is being asked for, or stands in a line; where its answer is waited for.
+    asked: Option<Arc<Condvar>>,
+    /// A thread asks.
+    is_under_way: bool,
     /// In a row.
     failures: u32,
-    kept: Kept,
+    /// When it is asked for again though no client wants it; `None`: it is not.
+    renew_at: Option<Instant>,
 }
 
-/// Whether a name is being asked for, and where its answer is waited for.
-#[derive(Clone, Default)]
-enum Asking {
-    #[default]
-    No,
-    /// It stands in a line.
-    Waits(Arc<Condvar>),
-    /// A thread asks.
-    UnderWay(Arc<Condvar>),
-}
-
-/// Whether a name is asked for without being wanted by anybody.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Kept {
-    #[default]
-    No,
-    /// From then on.
-    RenewAt(Instant),
-}
-
-struct Known {
-    answer: Answer,
+struct KnownAnswer {
+    answer: LookUpAnswer,
     fresh_until: Instant,
     usable_until: Instant,
 }
 
-type Answer = Result<Addresses, ResolveError>;
+/// Why a name is not asked for.
+enum NotAsked {
+    /// It would not be answered in time.
+    NoAnswer,
+    NoThread(io::Error),
+}
+
+impl NotAsked {
+    /// What the caller is told. Says so in the log, too, which may take its time: not under the lock.
+    fn report(self) -> ResolveError {
+        match self {
+            Self::NoAnswer => ResolveError::TimedOut,
+            Self::NoThread(error) => {
+                if let Some(more) = NO_THREAD.says() {
+                    log::warn!("no thread to resolve names with: {error}{more}");
+                }
+                ResolveError::NoAddress
+            }
+        }
+    }
+}
+
+type LookUpAnswer = Result<Addresses, ResolveError>;
 
 impl std::fmt::Debug for Resolver {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let table = self.shared.table.lock();
-        f.debug_struct("Resolver")
-            .field("names", &table.names.len())
-            .field("waiting", &table.lines.len())
-            .field("threads", &table.threads)
-            .finish_non_exhaustive()
+        f.debug_struct("Resolver").finish_non_exhaustive()
     }
 }
 
@@ -174,8 +175,8 @@ impl Resolver {
         Self::sharing(Arc::new(ask), RENEW_AFTER)
     }
 
-    /// One that asks the same, with a table and threads of its own: whoever fills up this one cannot
-    /// keep that one from answering.
+    /// One that asks the same, with a table and threads of its own: who fills up this one cannot keep
+    /// that one from answering.
     #[must_use = "this one is not changed"]
     pub fn apart(&self) -> Self {
         Self::sharing(Arc::clone(&self.shared.ask), self.shared.renew_after)
@@ -196,9 +197,9 @@ impl Resolver {
         Self::sharing(Arc::clone(&self.shared.ask), pause)
     }
 
-    fn sharing(ask: Arc<Ask>, renew_after: Duration) -> Self {
+    fn sharing(ask: Arc<LookUpFn>, renew_after: Duration) -> Self {
         Self {
-            shared: Arc::new(Shared {
+            shared: Arc::new(ResolverState {
                 ask,
                 renew_after,
                 table: Mutex::default(),
@@ -211,13 +212,13 @@ impl Resolver {
     /// The addresses of `name`, in the system's order (RFC 6724); never empty.
     ///
     /// # Errors
-    /// [`ResolveError::TimedOut`] when `deadline` passes first, or nobody has answered for long.
+    /// [`ResolveError::TimedOut`] when `deadline` passes first, or there was no answer for long.
     pub fn addresses(&self, name: &str, deadline: Instant) -> Result<Addresses, ResolveError> {
-        let answer = self.addresses_by(name, deadline);
-        answer.unwrap_or(Err(ResolveError::TimedOut))
+        let no_answer = Err(ResolveError::TimedOut);
+        self.addresses_by(name, deadline).unwrap_or(no_answer)
     }
 
-    /// The same for whoever has something else to do from `until` on. `None`: there is no answer yet.
+    /// The same for a caller that has something else to do from `until` on. `None`: there is no answer yet.
     pub fn addresses_by(
         &self,
         name: &str,
@@ -228,18 +229,18 @@ impl Resolver {
             let now = Instant::now();
             let known = table.names.get(name).and_then(|entry| entry.known.as_ref());
             let usable = known.filter(|known| known.usable_until > now);
-            let answer = match usable {
-                Some(known) if known.fresh_until > now => return Some(known.answer.clone()),
-                Some(known) => Some(known.answer.clone()),
-                None => None,
-            };
-            let asked = self.have_asked(&mut table, name, now);
-            if answer.is_some() {
+            let answer = usable.map(|known| known.answer.clone());
+            if usable.is_some_and(|known| known.fresh_until > now) {
                 return answer;
             }
-            let (answered, silent_at) = match asked {
-                Ok(asked) => asked,
-                Err(error) => return Some(Err(error)),
+            let asked = self.have_asked(&mut table, name, now);
+            let (answered, silent_at) = match (answer, asked) {
+                (None, Ok(asked)) => asked,
+                (answer, asked) => {
+                    drop(table);
+                    let failure = asked.err().map(|why| Err(why.report()));
+                    return answer.or(failure);
+                }
             };
             if until <= now {
                 return None;
@@ -248,14 +249,14 @@ impl Resolver {
             answered.wait_until(&mut table, wait_until);
             let now = Instant::now();
             if now > wait_until + SLACK {
-                // Whoever asks stood still, too, and what was answered meanwhile is about to be read.
+                // The threads that ask stood still, too, and are about to read what was answered meanwhile.
                 table.begin_anew(now);
                 until = until.max(now + AFTER_STANDSTILL);
             }
         }
     }
 
-    /// The addresses of `name`, if they are known and can be used; nobody is asked.
+    /// The addresses of `name`, if they are known and can be used; the system is not asked.
     pub fn known(&self, name: &str) -> Option<Addresses> {
         let table = self.shared.table.lock();
         let known = table.names.get(name)?.known.as_ref()?;
@@ -267,16 +268,19 @@ impl Resolver {
     pub fn keep<N: AsRef<str>>(&self, names: impl IntoIterator<Item = N>) {
         let mut table = self.shared.table.lock();
         for entry in table.names.values_mut() {
-            entry.kept = Kept::No;
+            entry.renew_at = None;
         }
         for name in names {
             let entry = table.names.entry(name.as_ref().into()).or_default();
-            entry.kept = Kept::RenewAt(Instant::now());
+            entry.renew_at = Some(Instant::now());
         }
-        if table.next_renewal().is_some()
-            && let Err(error) = self.shared.call(&mut table)
-        {
-            log::debug!("nobody renews names: {error:?}");
+        if table.next_renewal().is_some() {
+            let called = self.shared.call(&mut table);
+            drop(table);
+            if let Err(error) = called {
+                log::debug!("no thread renews names: {error}");
+                NotAsked::NoThread(error).report();
+            }
         }
     }
 
@@ -284,74 +288,70 @@ impl Resolver {
     /// looked at again.
     fn have_asked(
         &self,
-        table: &mut Table,
+        table: &mut NameTable,
         name: &str,
         now: Instant,
-    ) -> Result<(Arc<Condvar>, Instant), ResolveError> {
-        let asking = table.names.get(name).map(|entry| entry.asking.clone());
-        let answered = match asking.unwrap_or_default() {
-            Asking::UnderWay(answered) => {
-                let silent_at = table.silent_at(name).unwrap_or(now);
-                if silent_at <= now {
-                    return Err(ResolveError::TimedOut);
-                }
-                return Ok((answered, silent_at));
+    ) -> Result<(Arc<Condvar>, Instant), NotAsked> {
+        let entry = table.names.get(name);
+        let asked = entry.and_then(|entry| entry.asked.clone());
+        let answered = match asked {
+            Some(answered) if entry.is_some_and(|entry| entry.is_under_way) => {
+                let silent_at = table.silent_at(name).filter(|at| *at > now);
+                return Ok((answered, silent_at.ok_or(NotAsked::NoAnswer)?));
             }
-            // Whoever has it in line may not have a share left.
-            Asking::Waits(answered) => answered,
-            Asking::No => Arc::default(),
+            // The client that has it in line may not have a share left.
+            Some(answered) => answered,
+            None => Arc::default(),
         };
         table.line_up(self.asker, name, &answered)?;
-        self.shared.call(table)?;
+        self.shared.call(table).map_err(NotAsked::NoThread)?;
         Ok((answered, now + SILENT_AFTER))
     }
 }
 
-impl Table {
+impl NameTable {
     /// Has a name wait for a thread.
     fn line_up(
         &mut self,
-        asker: Asker,
+        asker: ClientOrSelf,
         name: &str,
         answered: &Arc<Condvar>,
-    ) -> Result<(), ResolveError> {
+    ) -> Result<(), NotAsked> {
         if !self.lines.has_room(asker, name) {
             let names = &mut self.names;
             self.lines.take(|_, name| {
                 if is_wanted(names, name) {
-                    Turn::Later
+                    LineTurn::Later
                 } else {
-                    Turn::Never
+                    LineTurn::Never
                 }
             });
             if !self.lines.has_room(asker, name) {
-                return Err(ResolveError::TimedOut);
+                return Err(NotAsked::NoAnswer);
             }
         }
         if self.names.len() >= MOST_NAMES {
             self.forget_some();
         }
-        let name = Name::from(name);
+        let name = HostName::from(name);
         self.lines.push(asker, &name);
         let entry = self.names.entry(name).or_default();
-        entry.asking = Asking::Waits(Arc::clone(answered));
+        entry.asked = Some(Arc::clone(answered));
         Ok(())
     }
 
     /// Takes the next name out of the lines, if a look-up may begin.
-    fn begin(&mut self, now: Instant) -> Option<Name> {
+    fn begin(&mut self, now: Instant) -> Option<HostName> {
         let names = &mut self.names;
         let shares = shares(&self.under_way, now);
         let next = self.lines.take(|asker, name| match is_wanted(names, name) {
-            true if shares.admits(asker, name) => Turn::Now,
-            true => Turn::Later,
-            false => Turn::Never,
+            true if shares.admits(asker, name) => LineTurn::Now,
+            true => LineTurn::Later,
+            false => LineTurn::Never,
         });
         let (asker, name) = next?;
         let entry = self.names.get_mut(&name)?;
-        if let Asking::Waits(answered) = std::mem::take(&mut entry.asking) {
-            entry.asking = Asking::UnderWay(answered);
-        }
+        entry.is_under_way = true;
         self.under_way.push(LookUp {
             asker,
             name: Arc::clone(&name),
@@ -361,19 +361,21 @@ impl Table {
     }
 
     /// A thread has asked.
-    fn end(&mut self, name: &Name, answer: Answer, renew_after: Duration) {
+    fn end(&mut self, name: &HostName, answer: LookUpAnswer, renew_after: Duration) {
         let now = Instant::now();
         let is_silent = self.silent_at(name).is_some_and(|at| at <= now);
         self.under_way.retain(|look_up| look_up.name != *name);
         let entry = self.names.entry(Arc::clone(name)).or_default();
-        match (answer, is_silent) {
-            (Err(_), true) => entry.learn(Err(ResolveError::TimedOut), now),
-            (answer, _) => entry.learn(answer, now),
-        }
+        let answer = if is_silent {
+            answer.or(Err(ResolveError::TimedOut))
+        } else {
+            answer
+        };
+        entry.learn(answer, now);
         entry.renew_after(renew_after, now);
-        match std::mem::take(&mut entry.asking) {
-            Asking::Waits(answered) | Asking::UnderWay(answered) => drop(answered.notify_all()),
-            Asking::No => {}
+        entry.is_under_way = false;
+        if let Some(answered) = entry.asked.take() {
+            answered.notify_all();
         }
     }
 
@@ -395,11 +397,11 @@ impl Table {
         }
     }
 
-    /// Makes room for names: expired ones are dropped, then all that nobody asks for at the moment.
+    /// Makes room for names: expired ones are dropped, then all that are not asked for at the moment.
     fn forget_some(&mut self) {
         let now = Instant::now();
-        let is_fresh = |known: &Known| known.fresh_until > now;
-        let is_needed = |entry: &Entry| entry.asking.is_asked() || entry.kept != Kept::No;
+        let is_fresh = |known: &KnownAnswer| known.fresh_until > now;
+        let is_needed = |entry: &NameEntry| entry.asked.is_some() || entry.renew_at.is_some();
         self.names
             .retain(|_, entry| is_needed(entry) || entry.known.as_ref().is_some_and(is_fresh));
         if self.names.len() >= MOST_NAMES {
@@ -409,38 +411,34 @@ impl Table {
 
     /// When the next kept name is to be asked for.
     fn next_renewal(&self) -> Option<Instant> {
-        let entries = self.names.values().filter(|entry| !entry.asking.is_asked());
-        let at = entries.filter_map(|entry| match entry.kept {
-            Kept::No => None,
-            Kept::RenewAt(at) => Some(at),
-        });
-        at.min()
+        let entries = self.names.values().filter(|entry| entry.asked.is_none());
+        entries.filter_map(|entry| entry.renew_at).min()
     }
 
     /// Lines up the kept names whose time has come.
     fn renew(&mut self, now: Instant) {
         for (name, entry) in &mut self.names {
-            if matches!(entry.kept, Kept::RenewAt(at) if at <= now) && !entry.asking.is_asked() {
-                entry.asking = Asking::Waits(Arc::default());
+            if entry.renew_at.is_some_and(|at| at <= now) && entry.asked.is_none() {
+                entry.asked = Some(Arc::default());
                 self.lines.push(None, name);
             }
         }
     }
 }
 
-/// Whether a name that stands in a line is still to be asked for: nobody may wait for it any more, or a
+/// Whether a name that stands in a line is still to be asked for: it may not be waited for any more, or a
 /// thread may ask already because it stood in another line, too.
-fn is_wanted(names: &mut HashMap<Name, Entry>, name: &str) -> bool {
+fn is_wanted(names: &mut HashMap<HostName, NameEntry>, name: &str) -> bool {
     let Some(entry) = names.get_mut(name) else {
         return false;
     };
-    let Asking::Waits(answered) = &entry.asking else {
+    let Some(answered) = entry.asked.as_ref().filter(|_| !entry.is_under_way) else {
         return false;
     };
     let is_renewed = matches!(&entry.known, Some(known) if known.answer.is_ok());
-    let is_wanted = is_renewed || entry.kept != Kept::No || Arc::strong_count(answered) > 1;
+    let is_wanted = is_renewed || entry.renew_at.is_some() || Arc::strong_count(answered) > 1;
     if !is_wanted {
-        entry.asking = Asking::No;
+        entry.asked = None;
     }
     is_wanted
 }
@@ -457,9 +455,9 @@ fn shares(under_way: &[LookUp], now: Instant) -> Shares<'_> {
     shares
 }
 
-impl Shared {
-    /// Has somebody look at what is to be asked for.
-    fn call(self: &Arc<Self>, table: &mut Table) -> Result<(), ResolveError> {
+impl ResolverState {
+    /// Has a thread look at what is to be asked for. An error: there is none at all.
+    fn call(self: &Arc<Self>, table: &mut NameTable) -> io::Result<()> {
         if table.idle > 0 {
             self.wanted.notify_one();
             return Ok(());
@@ -470,12 +468,7 @@ impl Shared {
         let shared = Arc::clone(self);
         match threads::start_with_stack(LOOK_UP_STACK, "resolver", move || shared.run()) {
             Ok(_detached) => table.threads += 1,
-            Err(error) if table.threads == 0 => {
-                if let Some(more) = NO_THREAD.says() {
-                    log::warn!("no thread to resolve names with: {error}{more}");
-                }
-                return Err(ResolveError::NoAddress);
-            }
+            Err(error) if table.threads == 0 => return Err(error),
             Err(_) => {} // The ones there are will do it.
         }
         Ok(())
@@ -489,10 +482,9 @@ impl Shared {
         loop {
             let now = Instant::now();
             if let Some(name) = table.begin(now) {
-                if !table.lines.is_empty()
-                    && let Err(error) = self.call(&mut table)
-                {
-                    log::debug!("names wait for a thread: {error:?}");
+                if !table.lines.is_empty() {
+                    // This thread is one, so there is no error.
+                    drop(self.call(&mut table));
                 }
                 drop(table);
                 let answer = self.ask(&name);
@@ -525,7 +517,7 @@ impl Shared {
         }
     }
 
-    fn ask(&self, name: &str) -> Answer {
+    fn ask(&self, name: &str) -> LookUpAnswer {
         // A thread that is gone would be waited for.
         let asked = catch_unwind(AssertUnwindSafe(|| (self.ask)(name)));
         match asked.unwrap_or_else(|_panic| Err(io::Error::other("the look-up panicked"))) {
@@ -539,43 +531,27 @@ impl Shared {
     }
 }
 
-impl Asking {
-    fn is_asked(&self) -> bool {
-        match self {
-            Self::No => false,
-            Self::Waits(_) | Self::UnderWay(_) => true,
-        }
-    }
-}
-
-impl Entry {
+impl NameEntry {
     /// Takes an answer in. A failure does not replace addresses that can still be used.
-    fn learn(&mut self, answer: Answer, now: Instant) {
+    fn learn(&mut self, answer: LookUpAnswer, now: Instant) {
         self.failures = match &answer {
             Ok(_) => 0,
             Err(_) => self.failures.saturating_add(1),
         };
-        let again = match &answer {
-            Ok(_) => now + KEEP,
-            Err(ResolveError::NoAddress) => now + KEEP_FAILURE,
-            Err(ResolveError::TimedOut) => now + self.growing_pause(),
+        let (fresh, usable) = match &answer {
+            Ok(_) => (KEEP, KEEP_STALE),
+            Err(ResolveError::NoAddress) => (KEEP_FAILURE, KEEP_FAILURE),
+            Err(ResolveError::TimedOut) => (self.growing_pause(), self.growing_pause()),
         };
-        match (&mut self.known, answer) {
-            (Some(known), Err(_)) if known.answer.is_ok() && known.usable_until > now => {
-                known.fresh_until = again;
-            }
-            (known, Ok(addresses)) => {
-                *known = Some(Known {
-                    answer: Ok(addresses),
-                    fresh_until: again,
-                    usable_until: now + KEEP_STALE,
-                });
-            }
-            (known, failure @ Err(_)) => {
-                *known = Some(Known {
-                    answer: failure,
-                    fresh_until: again,
-                    usable_until: again,
+        let fresh_until = now + fresh;
+        let is_usable = |known: &KnownAnswer| known.answer.is_ok() && known.usable_until > now;
+        match &mut self.known {
+            Some(known) if answer.is_err() && is_usable(known) => known.fresh_until = fresh_until,
+            known => {
+                *known = Some(KnownAnswer {
+                    answer,
+                    fresh_until,
+                    usable_until: now + usable,
                 });
             }
         }
@@ -584,15 +560,11 @@ impl Entry {
     /// Notes when a kept name is asked for again: after `pause`, or, if there was no address, sooner and
     /// less and less often.
     fn renew_after(&mut self, pause: Duration, now: Instant) {
-        if self.kept == Kept::No {
-            return;
-        }
-        let pause = if self.failures == 0 {
-            pause
-        } else {
-            self.growing_pause()
+        let pause = match self.failures {
+            0 => pause,
+            _ => self.growing_pause(),
         };
-        self.kept = Kept::RenewAt(now + pause);
+        self.renew_at = self.renew_at.map(|_| now + pause);
     }
 
     /// Longer after each failure.
@@ -603,16 +575,11 @@ impl Entry {
 
 /// The first addresses, each once: the system lists one for each type of socket.
 fn distinct(addresses: Vec<IpAddr>) -> Addresses {
-    let mut seen = Vec::new();
-    for address in addresses {
-        if seen.len() == MOST_ADDRESSES {
-            break;
-        }
-        if !seen.contains(&address) {
-            seen.push(address);
-        }
-    }
-    seen.into()
+    let mut seen = HashSet::new();
+    let distinct = addresses
+        .into_iter()
+        .filter(|address| seen.insert(*address));
+    distinct.take(MOST_ADDRESSES).collect()
 }
 
 #[cfg(test)]
@@ -665,17 +632,15 @@ mod tests {
 
     #[test]
     fn a_kept_name_without_an_address_is_asked_for_less_and_less_often() {
-        let mut entry = Entry {
-            kept: Kept::RenewAt(Instant::now()),
-            ..Entry::default()
+        let mut entry = NameEntry {
+            renew_at: Some(Instant::now()),
+            ..NameEntry::default()
         };
         let mut last = Instant::now();
         for _ in 0..5 {
             entry.learn(Err(ResolveError::NoAddress), Instant::now());
             entry.renew_after(KEEP, Instant::now());
-            let Kept::RenewAt(at) = entry.kept else {
-                panic!("it is kept");
-            };
+            let at = entry.renew_at.expect("it is kept");
             assert!(at > last + KEEP_FAILURE / 2);
             last = at;
         }
@@ -685,16 +650,16 @@ mod tests {
 
     #[test]
     fn kept_names_stay_when_the_table_is_full() {
-        let mut table = Table::default();
-        let kept = Entry {
-            kept: Kept::RenewAt(Instant::now()),
-            ..Entry::default()
+        let mut table = NameTable::default();
+        let kept = NameEntry {
+            renew_at: Some(Instant::now()),
+            ..NameEntry::default()
         };
         table.names.insert("kept.test".into(), kept);
         for number in 0..MOST_NAMES {
             table
                 .names
-                .insert(format!("{number}.test").into(), Entry::default());
+                .insert(format!("{number}.test").into(), NameEntry::default());
         }
         table.forget_some();
         assert_eq!(table.names.len(), 1);
@@ -721,9 +686,22 @@ mod tests {
         assert!(resolver.addresses("hangs.test", soon()).is_ok());
     }
 
+    /// With one for all, each answer woke everyone who waited, whatever for.
+    #[test]
+    fn those_who_wait_for_a_name_are_woken_by_its_answer_only() {
+        let (resolver, _release) = hanging();
+        let mut table = resolver.shared.table.lock();
+        let [one, other, again] = ["hangs1.test", "hangs2.test", "hangs1.test"].map(|name| {
+            let asked = resolver.have_asked(&mut table, name, Instant::now());
+            asked.ok().unwrap().0
+        });
+        assert!(Arc::ptr_eq(&one, &again));
+        assert!(!Arc::ptr_eq(&one, &other));
+    }
+
     #[test]
     fn known_addresses_outlive_a_name_server_that_fails() {
-        let mut entry = Entry::default();
+        let mut entry = NameEntry::default();
         let addresses: Addresses = vec![IpAddr::from([192, 0, 2, 1])].into();
         let now = Instant::now();
         entry.learn(Ok(Arc::clone(&addresses)), now);
@@ -781,7 +759,7 @@ mod tests {
     fn look_ups_beyond_the_limit_fail_at_once() {
         let (resolver, release) = hanging();
         let greedy = resolver.asked_by(client(1));
-        // Somebody waits for each.
+        // Each is waited for.
         let answered = Arc::<Condvar>::default();
         let mut table = resolver.shared.table.lock();
         for number in 0..2000 {
@@ -862,7 +840,7 @@ mod tests {
 
     #[test]
     fn a_name_whose_server_is_silent_is_asked_for_less_and_less_often() {
-        let (mut entry, now) = (Entry::default(), Instant::now());
+        let (mut entry, now) = (NameEntry::default(), Instant::now());
         let pauses = [2, 4, 8, 16, 32, 32].map(|expected| {
             entry.learn(Err(ResolveError::TimedOut), now);
             let known = entry.known.as_ref().unwrap();

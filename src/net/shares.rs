@@ -1,8 +1,8 @@
 //! Who may ask the system for names, and in which order: shares of what is limited, and lines.
 //!
-//! Clients choose names, and a name server that says nothing holds whoever asks it for as long as it likes.
-//! So nobody may have all of the threads, nor all places in the queue: each who asks, and each domain, may
-//! have only as much as leaves some for the next ([`admits`]). Whoever waits stands in a line of its own,
+//! Clients choose names, and a name server that says nothing holds the thread that asks it for as long as it likes.
+//! So no client may have all of the threads, nor all places in the queue: each who asks, and each domain, may
+//! have only as much as leaves some for the next ([`admits`]). Each client has a line of its own,
 //! and the lines take turns.
 //!
 //! Not here: threads, clocks, and what became of a look-up ([`super::resolve`]).
@@ -19,12 +19,12 @@ const MOST_WAITING: usize = 1024;
 const DOMAIN_SHARE: usize = 3;
 
 /// Who asks, by [`super::permits::one_client`]; `None`: this program itself.
-pub(super) type Asker = Option<IpAddr>;
+pub(super) type ClientOrSelf = Option<IpAddr>;
 
 /// A name, shared by all who know it.
-pub(super) type Name = Arc<str>;
+pub(super) type HostName = Arc<str>;
 
-/// Whether somebody who has `of_asker` of `most`, for a domain that has `of_domain`, may have one more when
+/// Whether a client that has `of_asker` of `most`, for a domain that has `of_domain`, may have one more when
 /// all together have `held`. What one has is never more than what is left free, so alone one gets half, two
 /// get a third each, and there is always something left for the next; a domain gets a quarter.
 fn admits(most: usize, held: usize, (of_asker, of_domain): (usize, usize)) -> bool {
@@ -44,20 +44,20 @@ fn domain(name: &str) -> &str {
 #[derive(Debug, Default)]
 pub(super) struct Shares<'n> {
     held: usize,
-    of_askers: HashMap<Asker, usize>,
+    of_askers: HashMap<ClientOrSelf, usize>,
     of_domains: HashMap<&'n str, usize>,
 }
 
 impl<'n> Shares<'n> {
     /// Whether one more may begin.
-    pub(super) fn admits(&self, asker: Asker, name: &str) -> bool {
+    pub(super) fn admits(&self, asker: ClientOrSelf, name: &str) -> bool {
         let of_asker = self.of_askers.get(&asker).copied().unwrap_or(0);
         let of_domain = self.of_domains.get(domain(name)).copied().unwrap_or(0);
         admits(MOST_LOOK_UPS, self.held, (of_asker, of_domain))
     }
 
     /// Counts one.
-    pub(super) fn add(&mut self, asker: Asker, name: &'n str) {
+    pub(super) fn add(&mut self, asker: ClientOrSelf, name: &'n str) {
         self.held += 1;
         *self.of_askers.entry(asker).or_insert(0) += 1;
         *self.of_domains.entry(domain(name)).or_insert(0) += 1;
@@ -66,60 +66,52 @@ impl<'n> Shares<'n> {
 
 /// The names that wait, in a line for each who asks. A name may stand in several.
 #[derive(Debug, Default)]
-pub(super) struct Lines {
+pub(super) struct WaitingNames {
     /// None of them is empty. The first has its turn next.
-    lines: VecDeque<Line>,
-}
-
-#[derive(Debug)]
-struct Line {
-    asker: Asker,
-    names: VecDeque<Name>,
+    lines: Vec<(ClientOrSelf, VecDeque<HostName>)>,
 }
 
 /// What is to become of a name that waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Turn {
+pub(super) enum LineTurn {
     /// It is its turn.
     Now,
     /// Others are to be first.
     Later,
-    /// Nobody wants to know it any more.
+    /// It is not wanted any more.
     Never,
 }
 
-impl Lines {
+impl WaitingNames {
     /// How many wait.
     pub(super) fn len(&self) -> usize {
-        self.lines.iter().map(|line| line.names.len()).sum()
+        self.lines.iter().map(|(_, names)| names.len()).sum()
     }
 
-    /// Whether nobody waits.
+    /// Whether no name waits.
     pub(super) fn is_empty(&self) -> bool {
         self.lines.is_empty()
     }
 
     /// Whether `asker` may have another name wait. Our own names are as many as the file says.
-    pub(super) fn has_room(&self, asker: Asker, name: &str) -> bool {
+    pub(super) fn has_room(&self, asker: ClientOrSelf, name: &str) -> bool {
         if asker.is_none() {
             return true;
         }
-        let of_asker = self.line(asker).map_or(0, |line| line.names.len());
-        let waiting = self.lines.iter().flat_map(|line| &line.names);
+        let line = self.lines.iter().find(|(other, _)| *other == asker);
+        let of_asker = line.map_or(0, |(_, names)| names.len());
+        let waiting = self.lines.iter().flat_map(|(_, names)| names);
         let of_domain = waiting.filter(|other| domain(other) == domain(name));
         admits(MOST_WAITING, self.len(), (of_asker, of_domain.count()))
     }
 
     /// Puts a name at the end of the line of `asker`, if it does not stand there.
-    pub(super) fn push(&mut self, asker: Asker, name: &Name) {
-        let at = self.lines.iter().position(|line| line.asker == asker);
-        match at.and_then(|at| self.lines.get_mut(at)) {
-            Some(line) if line.names.contains(name) => {}
-            Some(line) => line.names.push_back(Arc::clone(name)),
-            None => self.lines.push_back(Line {
-                asker,
-                names: VecDeque::from([Arc::clone(name)]),
-            }),
+    pub(super) fn push(&mut self, asker: ClientOrSelf, name: &HostName) {
+        let name = Arc::clone(name);
+        match self.lines.iter_mut().find(|(other, _)| *other == asker) {
+            Some((_, names)) if names.contains(&name) => {}
+            Some((_, names)) => names.push_back(name),
+            None => self.lines.push((asker, VecDeque::from([name]))),
         }
     }
 
@@ -127,34 +119,28 @@ impl Lines {
     /// turn will never come are dropped on the way.
     pub(super) fn take(
         &mut self,
-        mut turn: impl FnMut(Asker, &str) -> Turn,
-    ) -> Option<(Asker, Name)> {
+        mut turn: impl FnMut(ClientOrSelf, &str) -> LineTurn,
+    ) -> Option<(ClientOrSelf, HostName)> {
         let mut taken = None;
-        for line in &mut self.lines {
-            let mut at = 0;
-            while let (None, Some(name)) = (&taken, line.names.get(at)) {
-                match turn(line.asker, name) {
-                    Turn::Later => at += 1,
-                    Turn::Never => drop(line.names.remove(at)),
-                    Turn::Now => taken = line.names.remove(at).map(|name| (line.asker, name)),
+        for (asker, names) in &mut self.lines {
+            names.retain(|name| {
+                let turn = if taken.is_none() {
+                    turn(*asker, name)
+                } else {
+                    LineTurn::Later
+                };
+                if turn == LineTurn::Now {
+                    taken = Some((*asker, Arc::clone(name)));
                 }
-            }
-            if taken.is_some() {
-                break;
-            }
+                turn == LineTurn::Later
+            });
         }
-        if let Some((asker, _)) = &taken
-            && let Some(at) = self.lines.iter().position(|line| line.asker == *asker)
-            && let Some(line) = self.lines.remove(at)
-        {
-            self.lines.push_back(line);
+        self.lines.retain(|(_, names)| !names.is_empty());
+        if let Some((served, _)) = &taken {
+            // That line is the last now; the order of the others stays.
+            self.lines.sort_by_key(|(asker, _)| asker == served);
         }
-        self.lines.retain(|line| !line.names.is_empty());
         taken
-    }
-
-    fn line(&self, asker: Asker) -> Option<&Line> {
-        self.lines.iter().find(|line| line.asker == asker)
     }
 }
 
@@ -167,7 +153,7 @@ mod tests {
     }
 
     /// How many look-ups begin of as many as `askers` want, each in a domain of its own or all in one.
-    fn begun(askers: &[Asker], zone: Option<&str>) -> usize {
+    fn begun(askers: &[ClientOrSelf], zone: Option<&str>) -> usize {
         let names: Vec<String> = (0..1000)
             .map(|number| match zone {
                 Some(zone) => format!("n{number}.{zone}"),
@@ -188,14 +174,14 @@ mod tests {
     fn one_who_asks_gets_half_and_there_is_always_something_left_for_the_next() {
         assert_eq!(begun(&[Some(address(1))], None), 32);
         assert_eq!(begun(&[Some(address(1)), Some(address(2))], None), 43);
-        let many: Vec<Asker> = (0..20).map(|last| Some(address(last))).collect();
+        let many: Vec<ClientOrSelf> = (0..20).map(|last| Some(address(last))).collect();
         assert_eq!(begun(&many, None), 61);
     }
 
     #[test]
     fn one_domain_gets_a_quarter_however_many_ask() {
         assert_eq!(begun(&[Some(address(1))], Some("silent.test")), 16);
-        let many: Vec<Asker> = (0..200).map(|last| Some(address(last))).collect();
+        let many: Vec<ClientOrSelf> = (0..200).map(|last| Some(address(last))).collect();
         assert_eq!(begun(&many, Some("a.silent.test")), 16);
     }
 
@@ -211,15 +197,18 @@ mod tests {
         }
     }
 
-    fn lines(waiting: &[(u8, &str)]) -> Lines {
-        let mut lines = Lines::default();
+    fn lines(waiting: &[(u8, &str)]) -> WaitingNames {
+        let mut lines = WaitingNames::default();
         for (asker, name) in waiting {
-            lines.push(Some(address(*asker)), &Name::from(*name));
+            lines.push(Some(address(*asker)), &HostName::from(*name));
         }
         lines
     }
 
-    fn take_all(lines: &mut Lines, mut turn: impl FnMut(Asker, &str) -> Turn) -> Vec<String> {
+    fn take_all(
+        lines: &mut WaitingNames,
+        mut turn: impl FnMut(ClientOrSelf, &str) -> LineTurn,
+    ) -> Vec<String> {
         let taken = std::iter::from_fn(|| lines.take(&mut turn));
         taken.map(|(_, name)| name.to_string()).collect()
     }
@@ -228,7 +217,7 @@ mod tests {
     fn the_lines_take_turns_however_long_they_are() {
         let mut lines = lines(&[(1, "a1"), (1, "a2"), (1, "a3"), (2, "b1"), (3, "c1")]);
         assert_eq!(
-            take_all(&mut lines, |_, _| Turn::Now),
+            take_all(&mut lines, |_, _| LineTurn::Now),
             ["a1", "b1", "c1", "a2", "a3"]
         );
         assert!(lines.is_empty());
@@ -238,8 +227,8 @@ mod tests {
     fn whoever_has_a_share_waits_and_holds_nobody_up() {
         let mut lines = lines(&[(1, "a1"), (2, "hangs"), (2, "b2")]);
         let turn = |asker, name: &str| match (asker == Some(address(1)), name) {
-            (true, _) | (_, "hangs") => Turn::Later,
-            (false, _) => Turn::Now,
+            (true, _) | (_, "hangs") => LineTurn::Later,
+            (false, _) => LineTurn::Now,
         };
         assert_eq!(take_all(&mut lines, turn), ["b2"]);
         assert_eq!(lines.len(), 2);
@@ -248,7 +237,7 @@ mod tests {
     #[test]
     fn what_nobody_wants_any_more_takes_no_place() {
         let mut lines = lines(&[(1, "a1"), (1, "a2"), (2, "b1")]);
-        assert_eq!(take_all(&mut lines, |_, _| Turn::Never), [""; 0]);
+        assert_eq!(take_all(&mut lines, |_, _| LineTurn::Never), [""; 0]);
         assert_eq!(lines.len(), 0);
     }
 
@@ -260,11 +249,11 @@ mod tests {
     #[test]
     fn nobody_has_all_places_in_the_queue() {
         let fill = |askers: u8, name: &dyn Fn(usize) -> String| {
-            let mut lines = Lines::default();
+            let mut lines = WaitingNames::default();
             for number in 0..2 * MOST_WAITING {
                 let last = (number % usize::from(askers)).to_le_bytes()[0];
                 let asker = Some(address(last));
-                let name = Name::from(name(number));
+                let name = HostName::from(name(number));
                 if lines.has_room(asker, &name) {
                     lines.push(asker, &name);
                 }

@@ -6,8 +6,8 @@
 //! other peer is still there, and calls again.
 //!
 //! A deadline that has passed says little by itself: the whole process may have stood still (stopped, its
-//! container paused, its machine suspended), and what peers sent meanwhile lies in the sockets. So nobody is
-//! given up before a look that was taken after the clock was read: [`is_overdue`].
+//! container paused, its machine suspended), and what peers sent meanwhile lies in the sockets. So no
+//! connection is given up before a look that was taken after the clock was read: [`is_overdue`].
 
 use std::io::{self, IoSlice};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use rustix::buffer::spare_capacity;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::io::Errno;
+use rustix::io::{Errno, retry_on_intr};
 use rustix::net::{
     AddressFamily, RecvFlags, SendAncillaryBuffer, SendFlags, SocketType, recv, sendmsg, sockopt,
 };
@@ -68,12 +68,8 @@ pub fn receive(stream: &TcpStream, buffer: &mut Vec<u8>, wait: Wait) -> io::Resu
         buffer.len() < buffer.capacity(),
         "a full buffer reads as end"
     );
-    loop {
-        let got = recv(stream, spare_capacity(buffer), wait.flags());
-        if let Some(received) = received(got.map(|(_, count)| count)) {
-            return received;
-        }
-    }
+    let got = retry_on_intr(|| recv(stream, spare_capacity(buffer), wait.flags()));
+    received(got.map(|(_, count)| count))
 }
 
 /// Writes what arrives to the beginning of `room`, of which there must be some.
@@ -82,22 +78,16 @@ pub fn receive(stream: &TcpStream, buffer: &mut Vec<u8>, wait: Wait) -> io::Resu
 /// As for [`receive`].
 pub fn receive_into(stream: &TcpStream, room: &mut [u8], wait: Wait) -> io::Result<Received> {
     debug_assert!(!room.is_empty(), "no room reads as end");
-    loop {
-        let got = recv(stream, &mut *room, wait.flags());
-        if let Some(received) = received(got.map(|(_, count)| count)) {
-            return received;
-        }
-    }
+    let got = retry_on_intr(|| recv(stream, &mut *room, wait.flags()));
+    received(got.map(|(_, count)| count))
 }
 
-/// `None`: interrupted.
-fn received(got: Result<usize, Errno>) -> Option<io::Result<Received>> {
+fn received(got: Result<usize, Errno>) -> io::Result<Received> {
     match got {
-        Ok(0) => Some(Ok(Received::End)),
-        Ok(count) => Some(Ok(Received::Bytes(count))),
-        Err(Errno::INTR) => None,
-        Err(Errno::AGAIN) => Some(Ok(Received::Nothing)),
-        Err(error) => Some(Err(error.into())),
+        Ok(0) => Ok(Received::End),
+        Ok(count) => Ok(Received::Bytes(count)),
+        Err(Errno::AGAIN) => Ok(Received::Nothing),
+        Err(error) => Err(error.into()),
     }
 }
 
@@ -112,18 +102,15 @@ pub fn send(stream: &TcpStream, parts: &[IoSlice<'_>], wait: Wait) -> io::Result
     }
     let mut filled = parts.iter().filter(|part| !part.is_empty());
     let only = filled.next().filter(|_| filled.next().is_none());
-    loop {
-        let sent = match only {
-            // What is in one piece costs less so.
-            Some(part) => rustix::net::send(stream, part, flags),
-            None => sendmsg(stream, parts, &mut SendAncillaryBuffer::default(), flags),
-        };
-        return match sent {
-            Ok(count) => Ok(count),
-            Err(Errno::INTR) => continue,
-            Err(Errno::AGAIN) => Ok(0),
-            Err(error) => Err(error.into()),
-        };
+    let sent = retry_on_intr(|| match only {
+        // What is in one piece costs less so.
+        Some(part) => rustix::net::send(stream, part, flags),
+        None => sendmsg(stream, parts, &mut SendAncillaryBuffer::default(), flags),
+    });
+    match sent {
+        Ok(count) => Ok(count),
+        Err(Errno::AGAIN) => Ok(0),
+        Err(error) => Err(error.into()),
     }
 }
 
@@ -132,7 +119,7 @@ pub fn send(stream: &TcpStream, parts: &[IoSlice<'_>], wait: Wait) -> io::Result
 pub enum Peeked {
     /// Nothing.
     Quiet,
-    /// Bytes nobody asked for.
+    /// Bytes that were not asked for.
     Bytes,
     /// The peer has closed or reset it.
     Ended,
@@ -142,13 +129,10 @@ pub enum Peeked {
 pub fn peek(stream: &TcpStream) -> Peeked {
     let mut byte = [0_u8; 1];
     let flags = RecvFlags::PEEK.union(RecvFlags::DONTWAIT);
-    loop {
-        return match recv(stream, &mut byte, flags) {
-            Err(Errno::INTR) => continue,
-            Err(Errno::AGAIN) => Peeked::Quiet,
-            Ok((_, 0)) | Err(_) => Peeked::Ended,
-            Ok(_) => Peeked::Bytes,
-        };
+    match retry_on_intr(|| recv(stream, &mut byte, flags)) {
+        Err(Errno::AGAIN) => Peeked::Quiet,
+        Ok((_, 0)) | Err(_) => Peeked::Ended,
+        Ok(_) => Peeked::Bytes,
     }
 }
 
@@ -166,23 +150,33 @@ pub enum Want {
 }
 
 /// What a socket is ready for. An error counts as both: the next call reports it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct PollReady {
-    events: u8,
-}
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PollReady(PollFlags);
 
 impl PollReady {
-    const READ: u8 = 1;
-    const WRITE: u8 = 2;
+    fn of(fd: &PollFd<'_>) -> Self {
+        Self(fd.revents())
+    }
+
+    fn has(self, events: PollFlags) -> bool {
+        let broken = PollFlags::ERR | PollFlags::NVAL;
+        self.0.intersects(events | broken)
+    }
 
     /// A read will not wait.
     pub fn to_read(self) -> bool {
-        self.events & Self::READ != 0
+        self.has(PollFlags::IN | PollFlags::HUP)
     }
 
     /// A write will not wait.
     pub fn to_write(self) -> bool {
-        self.events & Self::WRITE != 0
+        self.has(PollFlags::OUT)
+    }
+}
+
+impl Default for PollReady {
+    fn default() -> Self {
+        Self(PollFlags::empty())
     }
 }
 
@@ -207,8 +201,8 @@ pub fn wait_for(
         (_, _) => &mut fds[..],
     };
     poll_within(wanted, Some(limit))?;
-    let [first, second] = fds;
-    Ok((ready(&first), ready(&second)))
+    let [first, second] = &fds;
+    Ok((PollReady::of(first), PollReady::of(second)))
 }
 
 /// Waits until any of many sockets is ready, at most `limit`; says of each what it is ready for.
@@ -221,7 +215,7 @@ pub fn wait_any(asked: &[(BorrowedFd<'_>, Want)], limit: Duration) -> io::Result
         .map(|(fd, want)| PollFd::from_borrowed_fd(*fd, flags(*want)))
         .collect();
     poll_within(&mut fds, Some(limit))?;
-    Ok(fds.iter().map(ready).collect())
+    Ok(fds.iter().map(PollReady::of).collect())
 }
 
 /// Waits until `fd` or `wake` is readable, at most `limit` (`None`: without an end).
@@ -234,30 +228,27 @@ pub fn wait_readable(
     wake: BorrowedFd<'_>,
     limit: Option<Duration>,
 ) -> io::Result<PollReady> {
-    let fd = fd.as_fd();
-    let mut fds = [
-        PollFd::from_borrowed_fd(fd, PollFlags::IN),
-        PollFd::from_borrowed_fd(wake, PollFlags::IN),
-    ];
+    let mut fds = [fd.as_fd(), wake].map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN));
     poll_within(&mut fds, limit)?;
-    let [first, _] = fds;
-    Ok(ready(&first))
+    Ok(PollReady::of(&fds[0]))
 }
 
 /// Whether a read would bring something (data, end or error) now.
 pub fn is_readable(stream: &TcpStream) -> bool {
-    is_ready(stream, Want::Read)
+    !poll_now(stream, PollFlags::IN).is_empty()
 }
 
 /// Whether a peer has room for more, or is gone, so that a write would not wait now.
 pub fn is_writable(stream: &TcpStream) -> bool {
-    is_ready(stream, Want::Write)
+    !poll_now(stream, PollFlags::OUT).is_empty()
 }
 
-fn is_ready(stream: &TcpStream, want: Want) -> bool {
-    let mut fds = [PollFd::new(stream, flags(want))];
-    let looked = poll_within(&mut fds, Some(Duration::ZERO));
-    looked.is_ok() && ready(&fds[0]) != PollReady::default()
+fn poll_now(stream: &TcpStream, wanted: PollFlags) -> PollFlags {
+    let mut fds = [PollFd::new(stream, wanted)];
+    match poll_within(&mut fds, Some(Duration::ZERO)) {
+        Ok(()) => fds[0].revents(),
+        Err(_) => PollFlags::empty(),
+    }
 }
 
 /// Whether nothing has happened for `limit` since `since`, and `can_go_on`, a look at the sockets that is
@@ -285,18 +276,13 @@ pub fn is_gone(stream: &TcpStream, half_close: HalfClose) -> bool {
         #[cfg(not(target_os = "linux"))]
         HalfClose::Gone => PollFlags::HUP,
     };
-    let mut fds = [PollFd::new(stream, gone)];
-    poll_within(&mut fds, Some(Duration::ZERO)).is_ok()
-        && fds[0]
-            .revents()
-            .intersects(gone | PollFlags::HUP | PollFlags::ERR)
+    poll_now(stream, gone).intersects(gone | PollFlags::HUP | PollFlags::ERR)
 }
 
 /// Whether the connection is broken: reset by the peer, or the peer vanished. An orderly end, of one side
 /// or of both, is none.
 pub fn is_broken(stream: &TcpStream) -> bool {
-    let mut fds = [PollFd::new(stream, PollFlags::empty())];
-    poll_within(&mut fds, Some(Duration::ZERO)).is_ok() && fds[0].revents().contains(PollFlags::ERR)
+    poll_now(stream, PollFlags::empty()).contains(PollFlags::ERR)
 }
 
 /// What every connection of a relay wants: no Nagle delay (a head and its body may be two segments),
@@ -304,11 +290,7 @@ pub fn is_broken(stream: &TcpStream) -> bool {
 ///
 /// # Errors
 /// When the socket is already dead.
-pub fn prepare(stream: &TcpStream) -> io::Result<()> {
-    keep_alive(stream)
-}
-
-fn keep_alive(socket: impl AsFd) -> io::Result<()> {
+pub fn prepare(socket: impl AsFd) -> io::Result<()> {
     let socket = socket.as_fd();
     sockopt::set_tcp_nodelay(socket, true)?;
     sockopt::set_socket_keepalive(socket, true)?;
@@ -321,12 +303,9 @@ fn keep_alive(socket: impl AsFd) -> io::Result<()> {
 /// Changes how long one call on `stream` waits. Never less than a millisecond. A dead socket shows at
 /// the next call.
 pub fn limit(stream: &TcpStream, limit: Duration) {
-    let limit = Some(limit.max(Duration::from_millis(1)));
-    let set = stream
-        .set_read_timeout(limit)
-        .and_then(|()| stream.set_write_timeout(limit));
-    if let Err(error) = set {
-        log::trace!("cannot set time limits: {error}");
+    limit_read(stream, limit);
+    if let Err(error) = stream.set_write_timeout(Some(limit.max(Duration::from_millis(1)))) {
+        log::trace!("cannot set a time limit: {error}");
     }
 }
 
@@ -346,7 +325,7 @@ pub fn limit_read(stream: &TcpStream, limit: Duration) {
 pub fn prepare_listener(listener: &TcpListener, read: Duration, write: Duration) -> io::Result<()> {
     sockopt::set_socket_timeout(listener, sockopt::Timeout::Recv, Some(read))?;
     sockopt::set_socket_timeout(listener, sockopt::Timeout::Send, Some(write))?;
-    keep_alive(listener)
+    prepare(listener)
 }
 
 /// Whether a socket is connected.
@@ -409,7 +388,7 @@ fn connect_within(stream: &TcpStream, address: SocketAddr, limit: Duration) -> R
         Err(Errno::INPROGRESS) => {
             let mut fds = [PollFd::new(stream, PollFlags::OUT)];
             match poll_within(&mut fds, Some(limit)) {
-                Ok(()) if ready(&fds[0]).to_write() => sockopt::socket_error(stream)?,
+                Ok(()) if PollReady::of(&fds[0]).to_write() => sockopt::socket_error(stream)?,
                 Ok(()) | Err(_) => begun,
             }
         }
@@ -472,9 +451,10 @@ pub fn addresses(listen: &ListenAddress) -> io::Result<Vec<SocketAddr>> {
 
 /// Whether the error says that this process, or the system, has no descriptors or memory left.
 pub fn is_exhaustion(error: &io::Error) -> bool {
-    [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM]
-        .iter()
-        .any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
+    matches!(
+        Errno::from_io_error(error),
+        Some(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM)
+    )
 }
 
 /// Makes the coming close a reset: the peer must learn that what it got is not all.
@@ -493,24 +473,9 @@ fn flags(want: Want) -> PollFlags {
     }
 }
 
-fn ready(fd: &PollFd<'_>) -> PollReady {
-    let revents = fd.revents();
-    let broken = revents.intersects(PollFlags::ERR | PollFlags::NVAL);
-    let mut events = 0;
-    if broken || revents.intersects(PollFlags::IN | PollFlags::HUP) {
-        events |= PollReady::READ;
-    }
-    if broken || revents.intersects(PollFlags::OUT) {
-        events |= PollReady::WRITE;
-    }
-    PollReady { events }
-}
-
 fn poll_within(fds: &mut [PollFd<'_>], limit: Option<Duration>) -> io::Result<()> {
-    let limit = limit.map(|limit| Timespec {
-        tv_sec: i64::try_from(limit.as_secs()).unwrap_or(i64::MAX),
-        tv_nsec: i64::from(limit.subsec_nanos()),
-    });
+    // One that is too long for the system is without an end.
+    let limit = limit.and_then(|limit| Timespec::try_from(limit).ok());
     match poll(fds, limit.as_ref()) {
         Ok(_) | Err(Errno::INTR) => Ok(()),
         Err(error) => Err(error.into()),
@@ -526,7 +491,7 @@ mod tests {
         let since = Instant::now();
         assert!(is_overdue(since, Duration::ZERO, || false));
         assert!(!is_overdue(since, Duration::ZERO, || true));
-        // Nobody looks before it is time.
+        // There is no look before it is time.
         assert!(!is_overdue(since, Duration::MAX, || panic!("looked")));
     }
 }

@@ -18,7 +18,7 @@ use crate::balance::reason::Doubt;
 use crate::balance::upstream::Lease;
 use crate::net::addresses::AddressBook;
 use crate::net::conn::{Conn, LookAround};
-use crate::net::dial::{self, DialError, Event, Goal, Race, Runner, STAGGER};
+use crate::net::dial::{self, DialError, Goal, Race, RaceEvent, Runner, STAGGER};
 use crate::net::idle_pool::{LastUse, Leftover, UseFor};
 use crate::protocol::answer::{HopFailure, Refusal};
 use crate::protocol::head::ResponseHead;
@@ -93,8 +93,8 @@ impl<'a> Exchange<'a> {
                 && !self.has_dialled_enough(dialling.elapsed());
             let until = may_join.then_some(join_at);
             match race.next(until, &mut || self.look()) {
-                Event::Made(winner, conn) => return Ok(self.win(race, winner, conn)),
-                Event::Late => match self.another_upstream() {
+                RaceEvent::Made(winner, conn) => return Ok(self.win(race, winner, conn)),
+                RaceEvent::Late => match self.another_upstream() {
                     Some(lease) => match self.join(&mut race, lease) {
                         ControlFlow::Continue(late_at) => join_at = late_at,
                         ControlFlow::Break(hop) => {
@@ -104,15 +104,15 @@ impl<'a> Exchange<'a> {
                     },
                     None => join_at = Instant::now() + STAGGER,
                 },
-                Event::Failed(loser, DialError::Failed(HopFailure::LocalExhaustion))
+                RaceEvent::Failed(loser, DialError::Failed(HopFailure::LocalExhaustion))
                     if race.is_empty() && !has_cleared =>
                 {
                     // The descriptors of idle connections are needed.
                     has_cleared = true;
-                    self.snapshot.clear_shelves();
+                    self.snapshot.clear_idle_pools();
                     race.enter(loser.goal, loser.deadline);
                 }
-                Event::Failed(loser, error) => {
+                RaceEvent::Failed(loser, error) => {
                     let failed = self.lose(&loser, error);
                     if race.is_empty() {
                         self.course.dialled_in_vain += dialling.elapsed();
@@ -122,7 +122,7 @@ impl<'a> Exchange<'a> {
                     report::count_attempt::<()>(loser.goal.lease.upstream().vitals(), &Err(failed));
                     join_at = Instant::now();
                 }
-                Event::GivenUp => {
+                RaceEvent::GivenUp => {
                     self.leave(&race);
                     return Err(self.given_up());
                 }
@@ -196,7 +196,7 @@ impl<'a> Exchange<'a> {
                 use_for: UseFor::Anything,
                 client: self.client.id,
                 begun: now,
-                rest: Leftover::Nothing,
+                leftover: Leftover::Nothing,
             };
             idle_pool.keep(conn, last_use, most, now);
         }
@@ -248,7 +248,7 @@ impl<'a> Exchange<'a> {
         };
         let mut dialled = dial();
         if matches!(dialled, Err(DialError::Failed(HopFailure::LocalExhaustion))) {
-            self.snapshot.clear_shelves();
+            self.snapshot.clear_idle_pools();
             dialled = dial();
         }
         match dialled {

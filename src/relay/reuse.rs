@@ -11,7 +11,7 @@ use std::time::Instant;
 use crate::balance::failover::{self, AttemptError, Next, Replay};
 use crate::balance::upstream::{Lease, Upstream};
 use crate::net::conn::Conn;
-use crate::net::idle_pool::{LastUse, Leftover, Repeat, TakenConn, UseFor, Wanted};
+use crate::net::idle_pool::{LastUse, Leftover, TakenConn, UseFor, Wanted};
 use crate::net::socket::{self, Peeked, TICK};
 use crate::protocol::answer::HopFailure;
 use crate::protocol::head::ResponseHead;
@@ -92,11 +92,7 @@ impl Exchange<'_> {
             target: self.target_hash(),
             client: self.client.id,
             within: self.snapshot.config.limits.upstream_idle,
-            repeat: if is_repeatable {
-                Repeat::Possible
-            } else {
-                Repeat::Never
-            },
+            is_repeatable,
         };
         loop {
             match idle.take(&wanted, Instant::now()) {
@@ -161,7 +157,7 @@ impl Exchange<'_> {
             use_for,
             client: self.client.id,
             begun: hop.begun,
-            rest: after.rest(hop.origin),
+            leftover: after.rest(hop.origin),
         };
         let most = self.snapshot.config.limits.upstream_idle_connections;
         let mut conn = hop.conn;

@@ -74,7 +74,7 @@ impl Snapshot {
     }
 
     /// Drops all idle connections: their file descriptors are needed.
-    pub fn clear_shelves(&self) {
+    pub fn clear_idle_pools(&self) {
         for ways in self.ways.values() {
             ways.idle_pool.clear();
         }
@@ -82,7 +82,7 @@ impl Snapshot {
 
     /// Drops idle connections that are too old, closed, or lead to an upstream that gets no requests or
     /// to an address that `names` does not know for it any more.
-    pub fn sweep_shelves(&self, names: &Resolver) {
+    pub fn sweep_idle_pools(&self, names: &Resolver) {
         for upstream in self.pool.upstreams() {
             if let Some(ways) = self.ways.get(&upstream.id())
                 && let Host::Name(name) = upstream.spec.authority.host()

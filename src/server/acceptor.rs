@@ -28,7 +28,7 @@ use crate::relay::{Arrival, Client, Context};
 use crate::stop::{Alarm, Stage};
 
 use super::service::Service;
-use super::waiter::{Ready, Waiter};
+use super::waiter::{ReadyClient, Waiter};
 use super::workers::Workers;
 
 /// Connections that may wait to be accepted; the system may allow fewer.
@@ -113,7 +113,7 @@ impl Acceptor {
     }
 
     /// Takes in who has come; adds those who have said something already to `ready`.
-    pub(super) fn take_in(&self, ready: &mut Vec<Ready>) {
+    pub(super) fn take_in(&self, ready: &mut Vec<ReadyClient>) {
         // Held until all are parked: whoever closes the listener can rely on that.
         let listener = self.listener.read();
         let (Some(listener), Stage::Running) = (&*listener, self.ctx.stop.stage()) else {

@@ -19,7 +19,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::net::permits::Permit;
 use crate::stop::Alarm;
 
-use super::queue::{Job, Queue};
+use super::queue::{Queue, QueuedJob};
 
 /// After so many microseconds an exchange is one that waits: 1 ms.
 pub(super) const SLOW: u64 = 1_000;
@@ -41,7 +41,7 @@ pub(super) struct Crew<T, A> {
     answers: VecDeque<(u64, Ticket, A)>,
     posts: Vec<Option<Post>>,
     /// Exchanges without a worker.
-    asides: Vec<Option<Aside>>,
+    asides: Vec<Option<Unstaffed>>,
     vacant_asides: Vec<usize>,
     /// How many of them count.
     aside: usize,
@@ -81,7 +81,7 @@ pub(super) struct Ticket(usize);
 
 /// What the crew knows of an exchange that was set aside.
 #[derive(Debug)]
-struct Aside {
+struct Unstaffed {
     client: IpAddr,
     /// When it began to wait for its next hop, however often somebody has looked at it since.
     since: u64,
@@ -91,7 +91,7 @@ struct Aside {
     lasting: Option<Permit>,
 }
 
-impl Aside {
+impl Unstaffed {
     /// Whether it takes the place of a worker.
     fn counts(&self) -> bool {
         !self.is_answered && self.lasting.is_none()
@@ -101,7 +101,7 @@ impl Aside {
 /// What the crew knows of one worker.
 #[derive(Debug)]
 struct Post {
-    seat: Arc<Seat>,
+    seat: Arc<WorkerSeat>,
     serving: Option<IpAddr>,
     /// It stopped counting as a worker, and uses a thread of the budget for what lasts.
     lasting: Option<Permit>,
@@ -119,7 +119,7 @@ enum Served {
 
 /// What a worker and the others share without a lock.
 #[derive(Debug, Default)]
-pub(super) struct Seat {
+pub(super) struct WorkerSeat {
     /// There is a job, or the end.
     pub(super) called: Alarm,
     /// When its task began.
@@ -153,7 +153,7 @@ impl<T, A> Default for Crew<T, A> {
 
 impl<T, A> Crew<T, A> {
     /// Adds a job to the end of the queue.
-    pub(super) fn queue(&mut self, job: Job<T>) {
+    pub(super) fn queue(&mut self, job: QueuedJob<T>) {
         self.jobs.push(job);
     }
 
@@ -183,7 +183,7 @@ impl<T, A> Crew<T, A> {
     }
 
     /// The job that came first if it has waited for more than `patience`.
-    pub(super) fn overdue(&mut self, now: u64, patience: u64) -> Option<Job<T>> {
+    pub(super) fn overdue(&mut self, now: u64, patience: u64) -> Option<QueuedJob<T>> {
         let is_late = |since| now.saturating_sub(since) > patience;
         self.jobs
             .oldest()
@@ -209,7 +209,7 @@ impl<T, A> Crew<T, A> {
             self.workers += 1;
             self.aside += 1;
         }
-        let aside = Aside {
+        let aside = Unstaffed {
             client,
             since,
             is_answered: false,
@@ -305,7 +305,7 @@ impl<T, A> Crew<T, A> {
         }
     }
 
-    fn remove(&mut self, ticket: Ticket) -> Option<Aside> {
+    fn remove(&mut self, ticket: Ticket) -> Option<Unstaffed> {
         let aside = self.asides.get_mut(ticket.0)?.take()?;
         self.vacant_asides.push(ticket.0);
         if aside.counts() {
@@ -317,8 +317,8 @@ impl<T, A> Crew<T, A> {
     }
 
     /// A new worker.
-    pub(super) fn join(&mut self) -> (usize, Arc<Seat>) {
-        let seat = Arc::<Seat>::default();
+    pub(super) fn join(&mut self) -> (usize, Arc<WorkerSeat>) {
+        let seat = Arc::<WorkerSeat>::default();
         let post = Post {
             seat: Arc::clone(&seat),
             serving: None,
@@ -347,7 +347,7 @@ impl<T, A> Crew<T, A> {
 
     /// Gives worker `number` the job that has waited longest, but one of a client that has `fair` workers
     /// already only when nobody else waits.
-    pub(super) fn take(&mut self, number: usize, fair: usize) -> Option<Job<T>> {
+    pub(super) fn take(&mut self, number: usize, fair: usize) -> Option<QueuedJob<T>> {
         let job = if self.busy < fair || fair == 0 {
             // Nobody can have so many, or everybody has.
             self.jobs.pop()?
@@ -645,7 +645,7 @@ mod tests {
     }
 
     fn queue(crew: &mut Crew<u32, u32>, client: u8, what: u32) {
-        crew.queue(Job {
+        crew.queue(QueuedJob {
             what,
             client: ip(client),
             since: 0,

@@ -374,14 +374,15 @@ impl Server {
         let deadline = Instant::now() + limit;
         self.ctx.stop.advance(Stage::Draining);
         self.service.stopping();
-        if let Some(acceptor) = self.acceptor.lock().take() {
+        let acceptor = self.acceptor.lock().take();
+        if let Some(acceptor) = acceptor {
             join(acceptor);
         }
         if self.holder == Holder::Manager {
             self.wait_for_first_bytes(deadline);
         }
         self.waiter.drain();
-        self.workers.stir();
+        self.workers.ensure_watched();
         let drained = self.wait_until_quiet(deadline);
         self.end();
         drained
@@ -431,9 +432,8 @@ impl Server {
         self.workers.wait_until_over(deadline);
         self.ctx.tunnels.wait_until_over(deadline);
         self.ctx.tunnels.finish();
-        for thread in self.threads.lock().drain(..) {
-            join(thread);
-        }
+        let threads = std::mem::take(&mut *self.threads.lock());
+        threads.into_iter().for_each(join);
         self.close_admin();
         self.ctx.access_log.finish(Duration::from_secs(1));
     }
@@ -534,6 +534,6 @@ fn most_connections(ctx: &Context) -> usize {
 /// The thread that drops idle upstream connections which are too old, were closed, or lead nowhere now.
 fn sweep(ctx: &Context, alarm: &Alarm) {
     while alarm.wait(Some(SWEEP_EVERY)) != Woken::Stopped {
-        ctx.snapshot().sweep_shelves(&ctx.upstream_names);
+        ctx.snapshot().sweep_idle_pools(&ctx.upstream_names);
     }
 }

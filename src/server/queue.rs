@@ -9,7 +9,7 @@ use std::net::IpAddr;
 
 /// Something to serve.
 #[derive(Debug)]
-pub(super) struct Job<T> {
+pub(super) struct QueuedJob<T> {
     pub(super) what: T,
     pub(super) client: IpAddr,
     /// When it came.
@@ -19,10 +19,10 @@ pub(super) struct Job<T> {
 /// The queue.
 #[derive(Debug)]
 pub(super) struct Queue<T> {
-    jobs: VecDeque<Job<T>>,
+    jobs: VecDeque<QueuedJob<T>>,
     /// What was passed over, by client; none of them is empty. They are older than `jobs` of the same
     /// client. Only a few clients can have their share at once, so there are only a few.
-    aside: Vec<VecDeque<Job<T>>>,
+    aside: Vec<VecDeque<QueuedJob<T>>>,
     length: usize,
 }
 
@@ -38,7 +38,7 @@ impl<T> Default for Queue<T> {
 
 impl<T> Queue<T> {
     /// Adds a job to the end.
-    pub(super) fn push(&mut self, job: Job<T>) {
+    pub(super) fn push(&mut self, job: QueuedJob<T>) {
         self.length += 1;
         self.jobs.push_back(job);
     }
@@ -63,8 +63,8 @@ impl<T> Queue<T> {
     }
 
     /// The one that has waited longest.
-    pub(super) fn pop(&mut self) -> Option<Job<T>> {
-        let since = |line: &VecDeque<Job<T>>| line.front().map_or(u64::MAX, |job| job.since);
+    pub(super) fn pop(&mut self) -> Option<QueuedJob<T>> {
+        let since = |line: &VecDeque<QueuedJob<T>>| line.front().map_or(u64::MAX, |job| job.since);
         let lines = self.aside.iter().enumerate();
         let aside = lines.min_by_key(|(_, line)| since(line));
         match aside.map(|(index, line)| (index, since(line))) {
@@ -79,8 +79,8 @@ impl<T> Queue<T> {
 
     /// The one of a client that `may` have another worker which has waited longest; if all have their
     /// share, the one that has waited longest.
-    pub(super) fn pop_fairly(&mut self, may: impl Fn(IpAddr) -> bool) -> Option<Job<T>> {
-        let of = |line: &VecDeque<Job<T>>| line.front().map(|job| job.client);
+    pub(super) fn pop_fairly(&mut self, may: impl Fn(IpAddr) -> bool) -> Option<QueuedJob<T>> {
+        let of = |line: &VecDeque<QueuedJob<T>>| line.front().map(|job| job.client);
         let free = self
             .aside
             .iter()
@@ -106,7 +106,7 @@ impl<T> Queue<T> {
         self.pop()
     }
 
-    fn pop_aside(&mut self, index: usize) -> Option<Job<T>> {
+    fn pop_aside(&mut self, index: usize) -> Option<QueuedJob<T>> {
         let line = self.aside.get_mut(index)?;
         let job = line.pop_front()?;
         if line.is_empty() {
@@ -138,7 +138,7 @@ mod tests {
     fn queue(clients: &[u8]) -> Queue<usize> {
         let mut queue = Queue::default();
         for (number, client) in clients.iter().enumerate() {
-            queue.push(Job {
+            queue.push(QueuedJob {
                 what: number,
                 client: ip(*client),
                 since: number as u64,
@@ -196,7 +196,7 @@ mod tests {
         let mut queue = queue(&[1; FLOOD]);
         let looks = Cell::new(0);
         for number in 0..FLOOD {
-            queue.push(Job {
+            queue.push(QueuedJob {
                 what: FLOOD + number,
                 client: ip(2),
                 since: 0,

@@ -1,13 +1,13 @@
-//! The connections that are watched, each at its place, and their deadlines.
+//! The connections that are watched, each at its slot, and their deadlines.
 //!
-//! A connection keeps its place, and its registration with the system, while a worker serves it: a
+//! A connection keeps its slot, and its registration with the system, while a worker serves it: a
 //! request costs two visits to this table and no system call. What the system says of a connection
-//! that is being served is remembered as `State::Away` until it comes back.
+//! that is being served is remembered as `EntryState::Away` until it comes back.
 //!
 //! A deadline is entered once and looked at when it passes: mostly the connection was busy since, and
 //! has a later one. So a request does not touch the order of the deadlines.
 //!
-//! The lowest vacant place is given away first, so that the table gets short again, and gives its memory
+//! The lowest vacant slot is given away first, so that the table gets short again, and gives its memory
 //! back, once a crowd has left.
 
 use std::cmp::Reverse;
@@ -19,16 +19,16 @@ use crate::relay::Client;
 
 use super::pages::Pages;
 
-/// Room for more vacant places than this, and for four times as many as there are places, is given back.
+/// Room for more vacant slots than this, and for four times as many as there are slots, is given back.
 const ROOM: usize = 1024;
 
 /// Where a connection stands in the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Place(pub(super) usize);
+pub(super) struct Slot(pub(super) usize);
 
 /// A connection from which nothing can be read yet.
 #[derive(Debug)]
-pub(super) enum What {
+pub(super) enum Parked {
     /// Idle, or its next head is incomplete.
     Client(Box<Client>),
     /// Answered for the last time.
@@ -37,7 +37,7 @@ pub(super) enum What {
     Uncounted { conn: Box<Conn>, left: u64 },
 }
 
-impl What {
+impl Parked {
     /// Its connection.
     pub(super) fn conn(&self) -> &Conn {
         match self {
@@ -65,18 +65,18 @@ impl What {
 
 /// What an event says beside that there is something to read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Told {
+pub(super) enum SocketEvent {
     /// Nothing.
-    Data,
+    Readable,
     /// The peer will send nothing more: no event follows, so whoever reads must read to the end.
-    End,
+    ReadClosed,
 }
 
 #[derive(Debug)]
-enum State<W> {
+enum EntryState<W> {
     Vacant,
     /// Somebody else has the connection.
-    Away(Meanwhile),
+    Away(PendingEvent),
     Waiting {
         what: W,
         until: Instant,
@@ -85,28 +85,28 @@ enum State<W> {
 
 /// What happened on a connection while it was away.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Meanwhile {
-    Nothing,
-    Something,
+enum PendingEvent {
+    None,
+    Readable,
     /// More came, and the client has ended: who takes the one has not seen the other.
-    Ended,
+    ReadClosed,
 }
 
 #[derive(Debug)]
-struct Entry<W> {
-    state: State<W>,
+struct TableEntry<W> {
+    state: EntryState<W>,
     /// Its entry among the deadlines; never later than the true one.
     alarm: Option<Instant>,
 }
 
 /// The table.
 #[derive(Debug)]
-pub(super) struct Table<W> {
+pub(super) struct SlotTable<W> {
     /// The last one is not vacant.
-    entries: Pages<Entry<W>>,
+    entries: Pages<TableEntry<W>>,
     /// Those before the end of `entries`, and some beyond it.
     vacant: BinaryHeap<Reverse<usize>>,
-    deadlines: BTreeSet<(Instant, Place)>,
+    deadlines: BTreeSet<(Instant, Slot)>,
     uncounted: usize,
 }
 
@@ -116,7 +116,7 @@ pub(super) trait Waits {
     fn is_uncounted(&self) -> bool;
 }
 
-impl<W> Default for Table<W> {
+impl<W> Default for SlotTable<W> {
     fn default() -> Self {
         Self {
             entries: Pages::default(),
@@ -127,11 +127,11 @@ impl<W> Default for Table<W> {
     }
 }
 
-impl<W: Waits> Table<W> {
-    /// A place for a connection that is about to be watched; it is away until it waits.
-    pub(super) fn admit(&mut self) -> Place {
-        let entry = Entry {
-            state: State::Away(Meanwhile::Nothing),
+impl<W: Waits> SlotTable<W> {
+    /// A slot for a connection that is about to be watched; it is away until it waits.
+    pub(super) fn admit(&mut self) -> Slot {
+        let entry = TableEntry {
+            state: EntryState::Away(PendingEvent::None),
             alarm: None,
         };
         let lowest = self.vacant.pop().map(|Reverse(index)| index);
@@ -145,82 +145,70 @@ impl<W: Waits> Table<W> {
         } else {
             self.entries.push(entry);
         }
-        Place(index)
+        Slot(index)
     }
 
-    /// The place of a connection that has it by nature; what happens there is noted from now on.
-    pub(super) fn open(&mut self, place: Place) {
-        while self.entries.len() <= place.0 {
-            self.entries.push(Entry {
-                state: State::Away(Meanwhile::Nothing),
-                alarm: None,
-            });
-        }
-        if let Some(entry) = self.entries.get_mut(place.0) {
-            // Another connection had it before.
-            entry.state = State::Away(Meanwhile::Nothing);
-        }
-    }
-
-    /// The connection comes back to its place and waits, until something happens or `until`.
+    /// The connection comes back to its slot and waits, until something happens or `until`.
     ///
     /// # Errors
     /// It does not wait: something has happened already.
-    pub(super) fn wait(&mut self, place: Place, what: W, until: Instant) -> Result<(), W> {
-        let Some(entry) = self.entries.get_mut(place.0) else {
+    pub(super) fn wait(&mut self, slot: Slot, what: W, until: Instant) -> Result<(), W> {
+        let Some(entry) = self.entries.get_mut(slot.0) else {
             return Err(what);
         };
         let left = match entry.state {
-            State::Away(Meanwhile::Ended) => Some(Meanwhile::Something),
-            State::Away(Meanwhile::Something) => Some(Meanwhile::Nothing),
-            State::Away(Meanwhile::Nothing) | State::Vacant | State::Waiting { .. } => None,
+            EntryState::Away(PendingEvent::ReadClosed) => Some(PendingEvent::Readable),
+            EntryState::Away(PendingEvent::Readable) => Some(PendingEvent::None),
+            EntryState::Away(PendingEvent::None)
+            | EntryState::Vacant
+            | EntryState::Waiting { .. } => None,
         };
         if let Some(left) = left {
-            entry.state = State::Away(left);
+            entry.state = EntryState::Away(left);
             return Err(what);
         }
         self.uncounted += usize::from(what.is_uncounted());
-        entry.state = State::Waiting { what, until };
+        entry.state = EntryState::Waiting { what, until };
         if entry.alarm.is_none_or(|at| until < at) {
             if let Some(at) = entry.alarm.replace(until) {
-                self.deadlines.remove(&(at, place));
+                self.deadlines.remove(&(at, slot));
             }
-            self.deadlines.insert((until, place));
+            self.deadlines.insert((until, slot));
         }
         Ok(())
     }
 
     /// Something happened on a connection: it is returned if it was waiting.
-    pub(super) fn stir(&mut self, place: Place, told: Told) -> Option<(W, Instant)> {
-        let entry = self.entries.get_mut(place.0)?;
+    pub(super) fn on_event(&mut self, slot: Slot, event: SocketEvent) -> Option<(W, Instant)> {
+        let entry = self.entries.get_mut(slot.0)?;
         match &mut entry.state {
-            State::Vacant => None,
-            State::Away(meanwhile) => {
-                match told {
-                    Told::End => *meanwhile = Meanwhile::Ended,
-                    Told::Data if *meanwhile == Meanwhile::Ended => {}
-                    Told::Data => *meanwhile = Meanwhile::Something,
+            EntryState::Vacant => None,
+            EntryState::Away(pending) => {
+                match event {
+                    SocketEvent::ReadClosed => *pending = PendingEvent::ReadClosed,
+                    SocketEvent::Readable if *pending == PendingEvent::ReadClosed => {}
+                    SocketEvent::Readable => *pending = PendingEvent::Readable,
                 }
                 None
             }
-            State::Waiting { .. } => self.take(
-                place,
-                match told {
-                    Told::Data => Meanwhile::Nothing,
-                    Told::End => Meanwhile::Something,
+            EntryState::Waiting { .. } => self.take(
+                slot,
+                match event {
+                    SocketEvent::Readable => PendingEvent::None,
+                    SocketEvent::ReadClosed => PendingEvent::Readable,
                 },
             ),
         }
     }
 
-    fn take(&mut self, place: Place, meanwhile: Meanwhile) -> Option<(W, Instant)> {
-        let entry = self.entries.get_mut(place.0)?;
-        match std::mem::replace(&mut entry.state, State::Away(meanwhile)) {
-            State::Waiting { what, until } => {
+    fn take(&mut self, slot: Slot, pending: PendingEvent) -> Option<(W, Instant)> {
+        let entry = self.entries.get_mut(slot.0)?;
+        match std::mem::replace(&mut entry.state, EntryState::Away(pending)) {
+            EntryState::Waiting { what, until } => {
                 self.uncounted -= usize::from(what.is_uncounted());
                 Some((what, until))
             }
-            other @ (State::Vacant | State::Away(_)) => {
+            other @ (EntryState::Vacant | EntryState::Away(_)) => {
                 entry.state = other;
                 None
             }
@@ -228,23 +216,23 @@ impl<W: Waits> Table<W> {
     }
 
     /// The connection will not come back.
-    pub(super) fn leave(&mut self, place: Place) -> Option<W> {
-        let waited = self.take(place, Meanwhile::Nothing);
-        let entry = self.entries.get_mut(place.0)?;
+    pub(super) fn leave(&mut self, slot: Slot) -> Option<W> {
+        let waited = self.take(slot, PendingEvent::None);
+        let entry = self.entries.get_mut(slot.0)?;
         if let Some(at) = entry.alarm.take() {
-            self.deadlines.remove(&(at, place));
+            self.deadlines.remove(&(at, slot));
         }
-        if !matches!(entry.state, State::Vacant) {
-            entry.state = State::Vacant;
-            self.vacant.push(Reverse(place.0));
+        if !matches!(entry.state, EntryState::Vacant) {
+            entry.state = EntryState::Vacant;
+            self.vacant.push(Reverse(slot.0));
             self.shorten();
         }
         waited.map(|(what, _)| what)
     }
 
-    /// Gives back the memory of places at the end that are vacant.
+    /// Gives back the memory of slots at the end that are vacant.
     fn shorten(&mut self) {
-        let is_vacant = |entry: &Entry<W>| matches!(entry.state, State::Vacant);
+        let is_vacant = |entry: &TableEntry<W>| matches!(entry.state, EntryState::Vacant);
         while self.entries.pop_if(|entry| is_vacant(entry)).is_some() {}
         let held = self.entries.len();
         let room = self.vacant.capacity();
@@ -254,49 +242,49 @@ impl<W: Waits> Table<W> {
         }
     }
 
-    /// One whose deadline has passed at `now`; its place still is its own.
-    pub(super) fn late(&mut self, now: Instant) -> Option<(W, Place)> {
-        while let Some((at, place)) = self.deadlines.first().copied() {
+    /// One whose deadline has passed at `now`; its slot still is its own.
+    pub(super) fn late(&mut self, now: Instant) -> Option<(W, Slot)> {
+        while let Some((at, slot)) = self.deadlines.first().copied() {
             if at > now {
                 return None;
             }
             self.deadlines.pop_first();
-            let Some(entry) = self.entries.get_mut(place.0) else {
+            let Some(entry) = self.entries.get_mut(slot.0) else {
                 continue;
             };
             entry.alarm = None;
             match entry.state {
-                State::Waiting { until, .. } if until <= now => {
+                EntryState::Waiting { until, .. } if until <= now => {
                     return self
-                        .take(place, Meanwhile::Nothing)
-                        .map(|(what, _)| (what, place));
+                        .take(slot, PendingEvent::None)
+                        .map(|(what, _)| (what, slot));
                 }
-                State::Waiting { until, .. } => {
+                EntryState::Waiting { until, .. } => {
                     entry.alarm = Some(until);
-                    self.deadlines.insert((until, place));
+                    self.deadlines.insert((until, slot));
                 }
                 // It gets another when it comes back.
-                State::Away(_) | State::Vacant => {}
+                EntryState::Away(_) | EntryState::Vacant => {}
             }
         }
         None
     }
 
     /// Those that are `chosen` wait until `last` at most.
-    pub(super) fn hasten(&mut self, chosen: impl Fn(&W) -> bool, last: Instant) {
+    pub(super) fn shorten_deadlines(&mut self, chosen: impl Fn(&W) -> bool, last: Instant) {
         for (index, entry) in self.entries.iter_mut().enumerate() {
-            let State::Waiting { what, until } = &mut entry.state else {
+            let EntryState::Waiting { what, until } = &mut entry.state else {
                 continue;
             };
             if !chosen(what) {
                 continue;
             }
             *until = last.min(*until);
-            let place = Place(index);
+            let slot = Slot(index);
             if let Some(at) = entry.alarm.replace(*until) {
-                self.deadlines.remove(&(at, place));
+                self.deadlines.remove(&(at, slot));
             }
-            self.deadlines.insert((*until, place));
+            self.deadlines.insert((*until, slot));
         }
     }
 
@@ -307,22 +295,28 @@ impl<W: Waits> Table<W> {
 
     /// Takes out all that wait and are `chosen`.
     pub(super) fn take_all(&mut self, chosen: impl Fn(&W) -> bool) -> Vec<W> {
-        let places: Vec<Place> = self
+        let slots: Vec<Slot> = self
             .waiting()
             .filter(|(_, what)| chosen(what))
-            .map(|(place, _)| place)
+            .map(|(slot, _)| slot)
             .collect();
-        let taken = places.into_iter().filter_map(|place| self.leave(place));
+        let taken = slots.into_iter().filter_map(|slot| self.leave(slot));
         taken.collect()
     }
 
     /// All that wait.
-    pub(super) fn waiting(&self) -> impl Iterator<Item = (Place, &W)> {
+    pub(super) fn waiting(&self) -> impl Iterator<Item = (Slot, &W)> {
         let all = self.entries.iter().enumerate();
         all.filter_map(|(index, entry)| match &entry.state {
-            State::Waiting { what, .. } => Some((Place(index), what)),
-            State::Vacant | State::Away(_) => None,
+            EntryState::Waiting { what, .. } => Some((Slot(index), what)),
+            EntryState::Vacant | EntryState::Away(_) => None,
         })
+    }
+
+    /// How many slots there are, vacant ones included.
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.entries.len()
     }
 
     /// How many wait that hold no permit.
@@ -331,7 +325,7 @@ impl<W: Waits> Table<W> {
     }
 }
 
-impl Waits for What {
+impl Waits for Parked {
     fn is_uncounted(&self) -> bool {
         match self {
             Self::Client(_) | Self::Lingering { .. } => false,
@@ -348,53 +342,53 @@ mod tests {
     use super::*;
     use crate::net::socket::TICK;
 
-    fn what() -> What {
+    fn what() -> Parked {
         let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
         let address = listener.local_addr().unwrap();
         let stream = TcpStream::connect_timeout(&address, Duration::from_secs(10)).unwrap();
         let conn = Box::new(Conn::prepared(stream, TICK));
-        What::Uncounted { conn, left: 1 }
+        Parked::Uncounted { conn, left: 1 }
     }
 
     #[test]
     fn what_happens_while_a_connection_is_away_is_not_lost() {
-        let (mut table, now) = (Table::default(), Instant::now());
-        let place = table.admit();
-        assert!(table.stir(place, Told::Data).is_none());
-        let back = table.wait(place, what(), now).unwrap_err();
-        assert!(table.wait(place, back, now).is_ok(), "told once");
-        assert!(table.stir(place, Told::Data).is_some());
+        let (mut table, now) = (SlotTable::default(), Instant::now());
+        let slot = table.admit();
+        assert!(table.on_event(slot, SocketEvent::Readable).is_none());
+        let back = table.wait(slot, what(), now).unwrap_err();
+        assert!(table.wait(slot, back, now).is_ok(), "event once");
+        assert!(table.on_event(slot, SocketEvent::Readable).is_some());
     }
 
     #[test]
     fn an_end_that_came_with_data_is_told_again_when_the_connection_comes_back() {
-        let (mut table, now) = (Table::default(), Instant::now());
-        let place = table.admit();
-        assert!(table.wait(place, what(), now).is_ok());
-        let (what, _) = table.stir(place, Told::End).unwrap();
-        assert!(table.wait(place, what, now).is_err());
+        let (mut table, now) = (SlotTable::default(), Instant::now());
+        let slot = table.admit();
+        assert!(table.wait(slot, what(), now).is_ok());
+        let (what, _) = table.on_event(slot, SocketEvent::ReadClosed).unwrap();
+        assert!(table.wait(slot, what, now).is_err());
     }
 
     #[test]
     fn an_end_that_came_with_data_while_the_connection_was_away_is_told_twice() {
-        let (mut table, now) = (Table::default(), Instant::now());
-        let place = table.admit();
-        assert!(table.stir(place, Told::End).is_none());
-        assert!(table.stir(place, Told::Data).is_none());
-        let for_data = table.wait(place, what(), now).unwrap_err();
-        let for_end = table.wait(place, for_data, now).unwrap_err();
-        assert!(table.wait(place, for_end, now).is_ok());
+        let (mut table, now) = (SlotTable::default(), Instant::now());
+        let slot = table.admit();
+        assert!(table.on_event(slot, SocketEvent::ReadClosed).is_none());
+        assert!(table.on_event(slot, SocketEvent::Readable).is_none());
+        let for_data = table.wait(slot, what(), now).unwrap_err();
+        let for_end = table.wait(slot, for_data, now).unwrap_err();
+        assert!(table.wait(slot, for_end, now).is_ok());
     }
 
     #[test]
     fn a_deadline_moves_with_every_wait_and_counts_only_while_waiting() {
-        let (mut table, start) = (Table::default(), Instant::now());
+        let (mut table, start) = (SlotTable::default(), Instant::now());
         let at = |second| start + Duration::from_secs(second);
-        let place = table.admit();
-        assert!(table.wait(place, what(), at(10)).is_ok());
-        let (away, _) = table.stir(place, Told::Data).unwrap();
+        let slot = table.admit();
+        assert!(table.wait(slot, what(), at(10)).is_ok());
+        let (away, _) = table.on_event(slot, SocketEvent::Readable).unwrap();
         assert!(table.late(at(11)).is_none(), "it is being served");
-        assert!(table.wait(place, away, at(20)).is_ok());
+        assert!(table.wait(slot, away, at(20)).is_ok());
         assert_eq!(table.first_deadline(), Some(at(20)));
         assert!(table.late(at(19)).is_none());
         assert!(table.late(at(20)).is_some());
@@ -404,56 +398,59 @@ mod tests {
 
     #[test]
     fn an_earlier_deadline_replaces_a_later_one() {
-        let (mut table, start) = (Table::default(), Instant::now());
+        let (mut table, start) = (SlotTable::default(), Instant::now());
         let at = |second| start + Duration::from_secs(second);
-        let place = table.admit();
-        assert!(table.wait(place, what(), at(60)).is_ok());
-        let (away, _) = table.stir(place, Told::Data).unwrap();
-        assert!(table.wait(place, away, at(15)).is_ok());
+        let slot = table.admit();
+        assert!(table.wait(slot, what(), at(60)).is_ok());
+        let (away, _) = table.on_event(slot, SocketEvent::Readable).unwrap();
+        assert!(table.wait(slot, away, at(15)).is_ok());
         assert!(table.late(at(15)).is_some());
         assert_eq!(table.first_deadline(), None);
     }
 
     #[test]
     fn what_waits_can_be_told_to_wait_no_longer_than_so_long() {
-        let (mut table, start) = (Table::default(), Instant::now());
+        let (mut table, start) = (SlotTable::default(), Instant::now());
         let at = |second| start + Duration::from_secs(second);
-        let places = [60, 3].map(|until| {
-            let place = table.admit();
-            assert!(table.wait(place, what(), at(until)).is_ok());
-            place
+        let slots = [60, 3].map(|until| {
+            let slot = table.admit();
+            assert!(table.wait(slot, what(), at(until)).is_ok());
+            slot
         });
-        table.hasten(|_| true, at(5));
-        let late = |table: &mut Table<What>, now| table.late(now).map(|(_, place)| place);
-        assert_eq!(late(&mut table, at(4)), Some(places[1]));
+        table.shorten_deadlines(|_| true, at(5));
+        let late = |table: &mut SlotTable<Parked>, now| table.late(now).map(|(_, slot)| slot);
+        assert_eq!(late(&mut table, at(4)), Some(slots[1]));
         assert_eq!(late(&mut table, at(4)), None);
-        assert_eq!(late(&mut table, at(5)), Some(places[0]));
+        assert_eq!(late(&mut table, at(5)), Some(slots[0]));
         assert_eq!(table.first_deadline(), None);
     }
 
     #[test]
     fn a_place_that_was_left_is_given_to_the_next() {
-        let (mut table, now) = (Table::default(), Instant::now());
-        let place = table.admit();
-        assert!(table.wait(place, what(), now).is_ok());
-        assert!(table.leave(place).is_some());
-        assert!(table.stir(place, Told::Data).is_none(), "a late event");
+        let (mut table, now) = (SlotTable::default(), Instant::now());
+        let slot = table.admit();
+        assert!(table.wait(slot, what(), now).is_ok());
+        assert!(table.leave(slot).is_some());
+        assert!(
+            table.on_event(slot, SocketEvent::Readable).is_none(),
+            "a late event"
+        );
         assert_eq!(table.first_deadline(), None);
-        assert_eq!(table.admit(), place);
+        assert_eq!(table.admit(), slot);
     }
 
     #[test]
     fn a_table_gets_short_again_when_a_crowd_has_left() {
-        let mut table = Table::<What>::default();
-        let places: Vec<Place> = (0..10_000).map(|_| table.admit()).collect();
-        let (stay, leave) = places.split_at(10);
-        for place in leave {
-            assert!(table.leave(*place).is_none());
+        let mut table = SlotTable::<Parked>::default();
+        let slots: Vec<Slot> = (0..10_000).map(|_| table.admit()).collect();
+        let (stay, leave) = slots.split_at(10);
+        for slot in leave {
+            assert!(table.leave(*slot).is_none());
         }
         assert_eq!(table.entries.len(), 10);
         assert!(table.vacant.capacity() <= ROOM);
         table.leave(stay[3]);
         assert_eq!(table.admit(), stay[3], "the lowest");
-        assert_eq!([table.admit(), table.admit()], [Place(10), Place(11)]);
+        assert_eq!([table.admit(), table.admit()], [Slot(10), Slot(11)]);
     }
 }

@@ -2,10 +2,10 @@
 //!
 //! A new connection may wait here for its first byte, a kept-alive one for its next request, one whose
 //! head is incomplete for the rest of it, and one that was answered for the last time until its client
-//! is done sending. An exchange whose next hop was asked and has not answered waits here, too, by the
-//! descriptor of that connection. Each has a deadline.
+//! is done sending. An exchange whose next hop was asked and has not answered waits here, too, in the slot
+//! of that connection. Each has a deadline.
 //!
-//! It has no thread of its own: whoever has nothing better to do keeps the [`Watch`], mostly a worker
+//! It has no thread of its own: whoever has nothing better to do keeps the [`WatchGuard`], mostly a worker
 //! without a request (see [`super::workers`]), which then serves what it found ready without any other
 //! thread having been woken.
 //!
@@ -19,15 +19,15 @@
 use std::io;
 use std::os::fd::AsRawFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Registry, Token};
 use parking_lot::{Mutex, MutexGuard};
 
-use crate::net::conn::{Conn, Watched};
+use crate::net::conn::{Conn, GiveBack, WatchedSlot};
 use crate::net::seldom::Seldom;
 use crate::net::socket::{self, Received, Wait};
 use crate::protocol::answer::Refusal;
@@ -38,7 +38,7 @@ use crate::stop::Stage;
 
 use super::crew::Ticket;
 use super::service::Service;
-use super::table::{Place, Table, Told, Waits, What};
+use super::table::{Parked, Slot, SlotTable, SocketEvent, Waits};
 
 /// How long a client may go on sending after its last answer.
 const LINGER: Duration = Duration::from_secs(5);
@@ -56,9 +56,9 @@ const UNCOUNTED_SHARE: usize = 16;
 const WAKE: Token = Token(0);
 /// The token of the listener.
 const DOOR: Token = Token(1);
-/// The token of the connection at the first place.
+/// The token of the connection at the first slot.
 const FIRST: usize = 2;
-/// The token of the connection to a next hop whose descriptor is the first.
+/// The token of the connection to a next hop at the first slot.
 const HOPS: usize = 1 << (usize::BITS - 2);
 /// Events taken from the system at once.
 const EVENTS: usize = 1024;
@@ -74,7 +74,7 @@ pub(super) struct Waiter {
     most_uncounted: usize,
     registry: Registry,
     waker: mio::Waker,
-    source: Mutex<Source>,
+    source: Mutex<EventSource>,
     /// How often somebody has begun to watch.
     watches: AtomicUsize,
     /// Somebody may have come, and nobody has looked since.
@@ -84,9 +84,10 @@ pub(super) struct Waiter {
 
 #[derive(Debug)]
 struct Held {
-    table: Table<What>,
-    /// Exchanges whose next hops have not answered yet, by the descriptors of those.
-    hops: Table<Waiting>,
+    table: SlotTable<Parked>,
+    /// Exchanges whose next hops have not answered yet. A slot belongs to the connection to the next hop,
+    /// and is kept from one exchange to the next.
+    hops: SlotTable<AwaitingAnswer>,
     /// When the watch in progress ends by itself; `None`: it does not.
     wakes_at: Option<Instant>,
     stage: WaiterStage,
@@ -107,24 +108,31 @@ enum WaiterStage {
 
 /// Where events come from.
 #[derive(Debug)]
-struct Source {
+struct EventSource {
     poll: Poll,
     events: Events,
 }
 
-/// A client that may have something to say, with its place.
-pub(super) type Ready = (Box<Client>, Option<Place>);
+/// A client that may have something to say, with its slot.
+pub(super) type ReadyClient = (Box<Client>, Option<Slot>);
 
 /// An exchange that waits for the answer of its next hop.
 #[derive(Debug)]
-pub(super) struct Waiting {
+pub(super) struct AwaitingAnswer {
     pub(super) suspended: Box<Suspended>,
     /// That of its client.
-    pub(super) place: Option<Place>,
+    pub(super) slot: Option<Slot>,
     pub(super) ticket: Ticket,
 }
 
-impl Waits for Waiting {
+impl GiveBack for Waiter {
+    fn give_back(&self, number: usize) {
+        let left = self.held.lock().hops.leave(Slot(number));
+        drop(left);
+    }
+}
+
+impl Waits for AwaitingAnswer {
     fn is_uncounted(&self) -> bool {
         false
     }
@@ -134,22 +142,22 @@ impl Waits for Waiting {
 #[derive(Debug)]
 pub(super) enum Back {
     /// Something has happened already.
-    Stirred(Waiting),
+    Ready(AwaitingAnswer),
     /// The system cannot watch its next hop.
-    Unwatched(Waiting),
+    Unwatched(AwaitingAnswer),
 }
 
 /// What a watch has found.
 #[derive(Debug, Default)]
-pub(super) struct Found {
+pub(super) struct ReadyWork {
     /// Clients that may have something to say.
-    pub(super) clients: Vec<Ready>,
+    pub(super) clients: Vec<ReadyClient>,
     /// Exchanges that may go on.
-    pub(super) answers: Vec<Waiting>,
+    pub(super) answers: Vec<AwaitingAnswer>,
 }
 
 /// What is read away and when that ends.
-type Stirred = (What, Instant, Place);
+type ReadAway = (Parked, Instant, Slot);
 
 /// Whether a connection is still to be read away.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -160,9 +168,9 @@ enum Linger {
 
 /// The right to wait for events; one thread has it at a time.
 #[derive(Debug)]
-pub(super) struct Watch<'a> {
+pub(super) struct WatchGuard<'a> {
     waiter: &'a Waiter,
-    source: MutexGuard<'a, Source>,
+    source: MutexGuard<'a, EventSource>,
 }
 
 /// Numbers for people.
@@ -188,15 +196,15 @@ impl Waiter {
             most_uncounted: (files / UNCOUNTED_SHARE).min(MOST_UNCOUNTED),
             registry: poll.registry().try_clone()?,
             waker: mio::Waker::new(poll.registry(), WAKE)?,
-            source: Mutex::new(Source {
+            source: Mutex::new(EventSource {
                 poll,
                 events: Events::with_capacity(EVENTS),
             }),
             watches: AtomicUsize::new(0),
             rings: AtomicBool::new(false),
             held: Mutex::new(Held {
-                table: Table::default(),
-                hops: Table::default(),
+                table: SlotTable::default(),
+                hops: SlotTable::default(),
                 wakes_at: None,
                 stage: WaiterStage::Running,
             }),
@@ -204,25 +212,25 @@ impl Waiter {
     }
 
     /// Holds a client until it says something. It is given back when it has done so already.
-    pub(super) fn park(&self, mut client: Box<Client>, place: Option<Place>) -> Option<Ready> {
+    pub(super) fn park(&self, mut client: Box<Client>, slot: Option<Slot>) -> Option<ReadyClient> {
         client.conn.shrink();
         let until = client.deadline(&self.ctx.snapshot(), Instant::now());
-        let place = self.place(&client.conn, place)?;
+        let slot = self.slot(&client.conn, slot)?;
         // No event tells of what was there before the last read and was not taken by it.
         if client.conn.may_have_more() {
-            return Some((client, Some(place)));
+            return Some((client, Some(slot)));
         }
-        match self.add(What::Client(client), until, place)? {
-            What::Client(client) => Some((client, Some(place))),
-            What::Lingering { .. } | What::Uncounted { .. } => None,
+        match self.add(Parked::Client(client), until, slot)? {
+            Parked::Client(client) => Some((client, Some(slot))),
+            Parked::Lingering { .. } | Parked::Uncounted { .. } => None,
         }
     }
 
     /// Holds a client that was answered for the last time until it is done sending.
-    pub(super) fn linger(&self, client: Box<Client>, place: Option<Place>) {
+    pub(super) fn linger(&self, client: Box<Client>, slot: Option<Slot>) {
         let left = LINGER_BYTES;
         let until = Instant::now() + LINGER;
-        self.read_away(What::Lingering { client, left }, until, place);
+        self.read_away(Parked::Lingering { client, left }, until, slot);
     }
 
     /// The same for a connection that was refused without a permit.
@@ -230,60 +238,61 @@ impl Waiter {
         if self.held.lock().table.uncounted() < self.most_uncounted {
             let until = Instant::now() + LINGER;
             let (conn, left) = (Box::new(conn), LINGER_BYTES);
-            self.read_away(What::Uncounted { conn, left }, until, None);
+            self.read_away(Parked::Uncounted { conn, left }, until, None);
         }
     }
 
     /// Holds an exchange until its next hop says something, or until it is time to see whether there is
     /// still a point in waiting.
-    pub(super) fn suspend(&self, mut waiting: Waiting) -> Result<(), Back> {
+    pub(super) fn suspend(self: &Arc<Self>, mut waiting: AwaitingAnswer) -> Result<(), Back> {
         let until = waiting.suspended.until();
-        let Some(place) = self.place_of_hop(waiting.suspended.hop()) else {
+        let Some(slot) = self.slot_of_hop(waiting.suspended.hop()) else {
             return Err(Back::Unwatched(waiting));
         };
         let mut held = self.held.lock();
         if held.stage == WaiterStage::Ended {
             return Err(Back::Unwatched(waiting));
         }
-        if let Err(waiting) = held.hops.wait(place, waiting, until) {
-            return Err(Back::Stirred(waiting));
+        if let Err(waiting) = held.hops.wait(slot, waiting, until) {
+            return Err(Back::Ready(waiting));
         }
         self.wake_at(held, until);
         Ok(())
     }
 
-    /// Where a next hop has its place; it is watched from now on.
-    fn place_of_hop(&self, conn: &mut Conn) -> Option<Place> {
-        let fd = conn.stream().as_raw_fd();
-        let place = Place(usize::try_from(fd).ok()?);
-        if conn.watched() == Watched::No {
-            self.held.lock().hops.open(place);
-            let token = Token(HOPS + place.0);
-            let registered = self
-                .registry
-                .register(&mut SourceFd(&fd), token, Interest::READABLE);
-            if let Err(error) = registered {
-                log::debug!("a next hop cannot be watched: {error}");
-                return None;
-            }
-            conn.set_watched(Watched::Yes);
+    /// The slot of a next hop, which is watched from now on until its connection is closed.
+    fn slot_of_hop(self: &Arc<Self>, conn: &mut Conn) -> Option<Slot> {
+        if let Some(number) = conn.watched_as() {
+            return Some(Slot(number));
         }
-        Some(place)
+        let slot = self.held.lock().hops.admit();
+        let waiter: Weak<Self> = Arc::downgrade(self);
+        let watched = WatchedSlot::new(slot.0, waiter);
+        let fd = conn.stream().as_raw_fd();
+        let token = Token(HOPS + slot.0);
+        let registered = self
+            .registry
+            .register(&mut SourceFd(&fd), token, Interest::READABLE);
+        if let Err(error) = registered {
+            log::debug!("a next hop cannot be watched: {error}");
+            return None;
+        }
+        conn.set_watched(Some(watched));
+        Some(slot)
     }
 
-    /// From now on events of a next hop are somebody else's business.
+    /// From now on the watch has nothing to do with the events of a next hop.
     pub(super) fn dismiss_hop(&self, conn: &mut Conn) {
-        if conn.watched() == Watched::No {
-            return;
+        if conn.watched_as().is_some() {
+            self.unwatch(conn);
+            conn.set_watched(None);
         }
-        self.unwatch(conn);
-        conn.set_watched(Watched::No);
     }
 
     /// From now on events of `client` are somebody else's business.
-    pub(super) fn dismiss(&self, client: &Client, place: Place) {
+    pub(super) fn dismiss(&self, client: &Client, slot: Slot) {
         self.unwatch(&client.conn);
-        self.leave(place);
+        self.leave(slot);
     }
 
     fn unwatch(&self, conn: &Conn) {
@@ -293,74 +302,77 @@ impl Waiter {
         }
     }
 
-    /// The connection of this place is closed.
-    pub(super) fn leave(&self, place: Place) {
-        let left = self.held.lock().table.leave(place);
+    /// The connection of this slot is closed.
+    pub(super) fn leave(&self, slot: Slot) {
+        let left = self.held.lock().table.leave(slot);
         drop(left);
     }
 
-    /// As [`Waiter::place`]; what is there already is reported, too.
-    fn place_anew(&self, conn: &Conn, place: Option<Place>) -> Option<Place> {
-        let Some(place) = place else {
-            return self.place(conn, None);
+    /// As [`Waiter::slot`]; what is there already is reported, too.
+    fn slot_anew(&self, conn: &Conn, slot: Option<Slot>) -> Option<Slot> {
+        let Some(slot) = slot else {
+            return self.slot(conn, None);
         };
-        let (fd, token) = (conn.stream().as_raw_fd(), Token(place.0 + FIRST));
+        let (fd, token) = (conn.stream().as_raw_fd(), Token(slot.0 + FIRST));
         let again = self
             .registry
             .reregister(&mut SourceFd(&fd), token, Interest::READABLE);
         if let Err(error) = again {
-            return self.cannot_watch(place, &error);
+            return self.cannot_watch(slot, &error);
         }
-        Some(place)
+        Some(slot)
     }
 
-    fn cannot_watch(&self, place: Place, error: &io::Error) -> Option<Place> {
+    fn cannot_watch(&self, slot: Slot, error: &io::Error) -> Option<Slot> {
         if let Some(more) = NOT_WATCHED.says() {
             log::warn!("a connection is closed because it cannot be watched: {error}{more}");
         }
-        self.leave(place);
+        self.leave(slot);
         None
     }
 
-    fn forget(&self, place: Option<Place>) {
-        if let Some(place) = place {
-            self.leave(place);
+    fn forget(&self, slot: Option<Slot>) {
+        if let Some(slot) = slot {
+            self.leave(slot);
         }
     }
 
-    /// The place of `conn`, which is watched from now on if it was not yet. None: it cannot be.
-    fn place(&self, conn: &Conn, place: Option<Place>) -> Option<Place> {
-        if place.is_some() {
-            return place;
+    /// The slot of `conn`, which is watched from now on if it was not yet. None: it cannot be.
+    fn slot(&self, conn: &Conn, slot: Option<Slot>) -> Option<Slot> {
+        if slot.is_some() {
+            return slot;
         }
-        // First a place, so that no event comes too early.
-        let place = self.held.lock().table.admit();
+        // First a slot, so that no event comes too early.
+        let slot = self.held.lock().table.admit();
         let fd = conn.stream().as_raw_fd();
         let registered = self.registry.register(
             &mut SourceFd(&fd),
-            Token(place.0 + FIRST),
+            Token(slot.0 + FIRST),
             Interest::READABLE,
         );
         if let Err(error) = registered {
-            return self.cannot_watch(place, &error);
+            return self.cannot_watch(slot, &error);
         }
-        Some(place)
+        Some(slot)
     }
 
     /// Lets a connection wait, or closes it when it is too late for that. It is given back when
     /// something has happened on it meanwhile.
-    fn add(&self, what: What, until: Instant, place: Place) -> Option<What> {
+    fn add(&self, what: Parked, until: Instant, slot: Slot) -> Option<Parked> {
         let mut held = self.held.lock();
         let until = match held.stage {
             WaiterStage::Running => until,
             WaiterStage::Draining { until: last, .. } if what.is_unfinished() => until.min(last),
             WaiterStage::Draining { .. } if !what.is_idle() => until,
             WaiterStage::Draining { .. } | WaiterStage::Ended => {
-                held.table.leave(place);
+                let left = held.table.leave(slot);
+                // What is dropped may give back a slot, too.
+                drop(held);
+                drop(left);
                 return None;
             }
         };
-        if let Err(what) = held.table.wait(place, what, until) {
+        if let Err(what) = held.table.wait(slot, what, until) {
             return Some(what);
         }
         self.wake_at(held, until);
@@ -414,10 +426,10 @@ impl Waiter {
     }
 
     /// Begins to watch, if nobody does.
-    pub(super) fn try_watch(&self) -> Option<Watch<'_>> {
+    pub(super) fn try_watch(&self) -> Option<WatchGuard<'_>> {
         let source = self.source.try_lock()?;
         self.watches.fetch_add(1, Ordering::Relaxed);
-        Some(Watch {
+        Some(WatchGuard {
             waiter: self,
             source,
         })
@@ -441,46 +453,48 @@ impl Waiter {
     }
 
     /// A deadline has passed.
-    fn give_up(&self, what: What, place: Place) {
+    fn give_up(&self, what: Parked, slot: Slot) {
         match what {
-            What::Client(client) if client.head_begun.is_some() => {
+            Parked::Client(client) if client.head_begun.is_some() => {
                 let refusal = match self.ctx.stop.stage() {
                     Stage::Running => Refusal::HeadTimeout,
                     Stage::Draining | Stage::Ended => Refusal::Draining,
                 };
-                self.refuse(client, Some(place), &refusal);
+                self.refuse(client, Some(slot), &refusal);
             }
             // Idle for too long, or lingered enough: closed without a word.
-            What::Client(_) | What::Lingering { .. } | What::Uncounted { .. } => self.leave(place),
+            Parked::Client(_) | Parked::Lingering { .. } | Parked::Uncounted { .. } => {
+                self.leave(slot);
+            }
         }
     }
 
     /// Refuses a connection of which no request could be read.
-    pub(super) fn refuse(&self, client: Box<Client>, place: Option<Place>, refusal: &Refusal) {
+    pub(super) fn refuse(&self, client: Box<Client>, slot: Option<Slot>, refusal: &Refusal) {
         match session::refuse(&self.ctx, client, refusal) {
             Outcome::Park(client) | Outcome::Yield(client) | Outcome::Linger(client) => {
-                self.linger(client, place);
+                self.linger(client, slot);
             }
-            Outcome::Closed | Outcome::Tunneled | Outcome::Suspended(_) => self.forget(place),
+            Outcome::Closed | Outcome::Tunneled | Outcome::Suspended(_) => self.forget(slot),
         }
     }
 
     /// Reads away what a client sends after its last answer, so that no reset overtakes the answer, and
     /// lets it wait for more.
-    fn read_away(&self, mut what: What, until: Instant, mut place: Option<Place>) {
+    fn read_away(&self, mut what: Parked, until: Instant, mut slot: Option<Slot>) {
         while read_once(&mut what) == Linger::GoesOn {
             // What is left unread is reported again, however often it was before.
-            let Some(held) = self.place_anew(what.conn(), place) else {
+            let Some(held) = self.slot_anew(what.conn(), slot) else {
                 return;
             };
             match self.add(what, until, held) {
                 None => return,
                 Some(stirred) => what = stirred,
             }
-            place = Some(held);
+            slot = Some(held);
         }
         drop(what);
-        self.forget(place);
+        self.forget(slot);
     }
 
     /// Closes idle connections from now on. What already sent something is still served.
@@ -491,13 +505,13 @@ impl Waiter {
             swept: false,
             until,
         };
-        held.table.hasten(What::is_unfinished, until);
+        held.table.shorten_deadlines(Parked::is_unfinished, until);
         drop(held);
         self.wake();
     }
 
     /// Closes everything; nobody needs to watch any more. Returns exchanges that still wait.
-    pub(super) fn end(&self) -> Vec<Waiting> {
+    pub(super) fn end(&self) -> Vec<AwaitingAnswer> {
         let mut held = self.held.lock();
         held.stage = WaiterStage::Ended;
         let closed = held.table.take_all(|_| true);
@@ -514,24 +528,24 @@ impl Waiter {
         let mut counts = WaiterCounts::default();
         for (_, what) in held.table.waiting() {
             match what {
-                What::Client(_) => counts.parked += 1,
-                What::Lingering { .. } => counts.lingering += 1,
-                What::Uncounted { .. } => {}
+                Parked::Client(_) => counts.parked += 1,
+                Parked::Lingering { .. } => counts.lingering += 1,
+                Parked::Uncounted { .. } => {}
             }
         }
         counts
     }
 }
 
-impl Watch<'_> {
+impl WatchGuard<'_> {
     /// Waits until something happens, at most `limit`; adds what is to be served to `found`.
-    pub(super) fn wait(mut self, limit: Option<Duration>, found: &mut Found) {
+    pub(super) fn wait(mut self, limit: Option<Duration>, found: &mut ReadyWork) {
         let waiter = self.waiter;
         waiter.service.pulses.waiter.beat();
         let Some((timeout, sweeps)) = self.timeout(limit) else {
             return;
         };
-        let Source { poll, events } = &mut *self.source;
+        let EventSource { poll, events } = &mut *self.source;
         match poll.poll(events, timeout) {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::Interrupted => return,
@@ -543,18 +557,18 @@ impl Watch<'_> {
         // A full batch: there may be more that is no longer idle.
         let all_seen = events.iter().count() < EVENTS;
         let (mut away, late) = self.collect(found);
-        for (what, until, place) in late {
+        for (what, until, slot) in late {
             // What came while the whole process stood still is looked at first: see `socket::is_overdue`.
             if !socket::is_readable(what.conn().stream()) {
-                waiter.guarded(|| waiter.give_up(what, place));
-            } else if let What::Client(client) = what {
-                found.clients.push((client, Some(place)));
+                waiter.guarded(|| waiter.give_up(what, slot));
+            } else if let Parked::Client(client) = what {
+                found.clients.push((client, Some(slot)));
             } else {
-                away.push((what, until, place));
+                away.push((what, until, slot));
             }
         }
-        for (what, until, place) in away {
-            waiter.guarded(|| waiter.read_away(what, until, Some(place)));
+        for (what, until, slot) in away {
+            waiter.guarded(|| waiter.read_away(what, until, Some(slot)));
         }
         if sweeps && all_seen {
             waiter.drop_idle();
@@ -581,17 +595,17 @@ impl Watch<'_> {
     }
 
     /// Takes what is ready, and what is late, out of the tables.
-    fn collect(&self, found: &mut Found) -> (Vec<Stirred>, Vec<Stirred>) {
+    fn collect(&self, found: &mut ReadyWork) -> (Vec<ReadAway>, Vec<ReadAway>) {
         let (mut away, mut late) = (Vec::new(), Vec::new());
         let mut held = self.waiter.held.lock();
         for event in &self.source.events {
-            let told = if event.is_read_closed() {
-                Told::End
+            let what_happened = if event.is_read_closed() {
+                SocketEvent::ReadClosed
             } else {
-                Told::Data
+                SocketEvent::Readable
             };
-            if let Some(fd) = event.token().0.checked_sub(HOPS) {
-                let stirred = held.hops.stir(Place(fd), told);
+            if let Some(index) = event.token().0.checked_sub(HOPS) {
+                let stirred = held.hops.on_event(Slot(index), what_happened);
                 found.answers.extend(stirred.map(|(waiting, _)| waiting));
                 continue;
             }
@@ -601,16 +615,16 @@ impl Watch<'_> {
                 }
                 continue;
             };
-            let place = Place(index);
-            match held.table.stir(place, told) {
-                Some((What::Client(client), _)) => found.clients.push((client, Some(place))),
-                Some((what, until)) => away.push((what, until, place)),
+            let slot = Slot(index);
+            match held.table.on_event(slot, what_happened) {
+                Some((Parked::Client(client), _)) => found.clients.push((client, Some(slot))),
+                Some((what, until)) => away.push((what, until, slot)),
                 None => {}
             }
         }
         let now = Instant::now();
-        while let Some((what, place)) = held.table.late(now) {
-            late.push((what, now, place));
+        while let Some((what, slot)) = held.table.late(now) {
+            late.push((what, now, slot));
         }
         while let Some((waiting, _)) = held.hops.late(now) {
             found.answers.push(waiting);
@@ -626,18 +640,18 @@ impl Waiter {
         if let WaiterStage::Draining { swept, .. } = &mut held.stage {
             *swept = true;
         }
-        let dropped = held.table.take_all(What::is_idle);
+        let dropped = held.table.take_all(Parked::is_idle);
         drop(held);
         drop(dropped);
     }
 }
 
 /// Reads away a piece of what a client sends after its last answer.
-fn read_once(what: &mut What) -> Linger {
+fn read_once(what: &mut Parked) -> Linger {
     let (conn, left) = match what {
-        What::Client(_) => return Linger::Over,
-        What::Lingering { client, left } => (&mut client.conn, left),
-        What::Uncounted { conn, left } => (&mut **conn, left),
+        Parked::Client(_) => return Linger::Over,
+        Parked::Lingering { client, left } => (&mut client.conn, left),
+        Parked::Uncounted { conn, left } => (&mut **conn, left),
     };
     conn.consume(usize::MAX);
     match conn.receive_bulk(Wait::No) {
@@ -656,7 +670,8 @@ fn read_once(what: &mut What) -> Linger {
 #[cfg(test)]
 mod tests {
     use std::io::Write as _;
-    use std::net::{IpAddr, TcpListener, TcpStream};
+    use std::net::{IpAddr, TcpListener, TcpStream, UdpSocket};
+    use std::os::fd::OwnedFd;
 
     use super::*;
     use crate::config;
@@ -695,11 +710,11 @@ mod tests {
         assert!(waiter.park(client, None).is_none());
         far.write_all(b"\r\n").unwrap();
         let mut watch = waiter.try_watch().unwrap();
-        let Source { poll, events } = &mut *watch.source;
+        let EventSource { poll, events } = &mut *watch.source;
         while !events.iter().any(|event| event.token() == Token(FIRST)) {
             poll.poll(events, None).unwrap();
         }
-        let mut found = Found::default();
+        let mut found = ReadyWork::default();
         watch.wait(Some(Duration::ZERO), &mut found);
         assert_eq!(found.clients.len(), 1);
     }
@@ -709,10 +724,26 @@ mod tests {
         let waiter = waiter();
         let (client, _far) = late_client();
         assert!(waiter.park(client, None).is_none());
-        let mut found = Found::default();
+        let mut found = ReadyWork::default();
         let watch = waiter.try_watch().unwrap();
         watch.wait(Some(Duration::ZERO), &mut found);
         assert!(found.clients.is_empty());
         assert_eq!(waiter.counts().lingering, 1);
+    }
+
+    #[test]
+    fn the_table_of_next_hops_is_short_again_when_a_crowd_of_them_is_closed() {
+        let waiter = waiter();
+        // Any socket does.
+        let socket = || UdpSocket::bind(("127.0.0.1", 0)).unwrap();
+        let hop = || Conn::prepared(OwnedFd::from(socket()).into(), TICK);
+        let mut crowd: Vec<Conn> = (0..5000).map(|_| hop()).collect();
+        for conn in &mut crowd {
+            waiter.slot_of_hop(conn).unwrap();
+        }
+        let mut last = crowd.pop().unwrap();
+        drop(crowd);
+        waiter.dismiss_hop(&mut last);
+        assert_eq!(waiter.held.lock().hops.len(), 0);
     }
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use http_proxy_lb::net::conn::Conn;
 use http_proxy_lb::net::idle_pool::{
-    ClientId, IdlePool, LastUse, Leftover, Repeat, TakenConn, UseFor, Wanted,
+    ClientId, IdlePool, LastUse, Leftover, TakenConn, UseFor, Wanted,
 };
 use http_proxy_lb::net::socket::TICK;
 
@@ -77,7 +77,7 @@ impl World {
             target,
             client: self.client,
             within: LONG,
-            repeat: Repeat::Possible,
+            is_repeatable: true,
         };
         self.owned[thread] = match self.idle_pool.take(&wanted, self.now) {
             TakenConn::Idle(conn, _) => Some(conn),
@@ -105,7 +105,7 @@ impl World {
             use_for,
             client: self.client,
             begun: self.now,
-            rest: Leftover::Nothing,
+            leftover: Leftover::Nothing,
         };
         self.idle_pool.keep(conn, last_use, self.most, self.now);
     }

@@ -51,9 +51,9 @@ enum End {
 
 /// What an event says beside that there is something to read.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-enum Told {
-    Data,
-    End,
+enum SocketEvent {
+    Readable,
+    ReadClosed,
 }
 
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -67,7 +67,7 @@ struct State {
     events: u8,
     place: Place,
     /// The event that the watcher has taken, and not yet looked up in the table.
-    taken: Option<Told>,
+    taken: Option<SocketEvent>,
     /// Connections that were taken out and wait for a worker.
     queued: u8,
     workers: [Worker; 2],
@@ -126,15 +126,15 @@ impl State {
                 s.events = 0;
                 // It says what is so when it is taken, not when it came.
                 s.taken = Some(match s.end {
-                    End::ToCome => Told::Data,
-                    End::Sent | End::Read => Told::End,
+                    End::ToCome => SocketEvent::Readable,
+                    End::Sent | End::Read => SocketEvent::ReadClosed,
                 });
             });
         }
-        if let Some(told) = self.taken {
+        if let Some(event) = self.taken {
             step(&|s| {
                 s.taken = None;
-                s.stir(told, protocol);
+                s.on_event(event, protocol);
             });
         }
         for worker in 0..self.workers.len() {
@@ -155,8 +155,8 @@ impl State {
         !matches!(self.place, Place::Vacant | Place::Unwatched)
     }
 
-    fn stir(&mut self, told: Told, protocol: Protocol) {
-        let further = u8::from(told == Told::End && protocol != Protocol::Endless);
+    fn on_event(&mut self, event: SocketEvent, protocol: Protocol) {
+        let further = u8::from(event == SocketEvent::ReadClosed && protocol != Protocol::Endless);
         match self.place {
             Place::Vacant | Place::Unwatched => {}
             Place::Away { .. } if protocol == Protocol::Forgetful => {}

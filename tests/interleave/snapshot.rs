@@ -1,4 +1,4 @@
-//! The snapshot: pool, limits and shelves of an exchange are of one configuration, and what it took from
+//! The snapshot: pool, limits and idle pools of an exchange are of one configuration, and what it took from
 //! an old one is given back to where the new one finds it.
 
 use std::net::{TcpListener, TcpStream};
@@ -82,7 +82,7 @@ impl World {
                 use_for: UseFor::Anything,
                 client: ClientId::next(),
                 begun: now,
-                rest: Leftover::Nothing,
+                leftover: Leftover::Nothing,
             };
             idle_pool.keep(Conn::prepared(stream, TICK), last_use, 64, now);
             self.kept += usize::from(lease.upstream().url() == IN_BOTH);

@@ -11,13 +11,13 @@ use parking_lot::{Mutex, MutexGuard};
 
 use super::super::crew::Calls;
 use super::super::waiter::Waiter;
-use super::State;
+use super::WorkersState;
 
 /// The state under its lock; when that ends, those who were called meanwhile are woken.
 #[derive(Debug)]
 pub(super) struct Locked<'a> {
     // In this order: first it is let go of.
-    guard: MutexGuard<'a, State>,
+    guard: MutexGuard<'a, WorkersState>,
     wakes: Wakes<'a>,
 }
 
@@ -30,7 +30,7 @@ struct Wakes<'a> {
 
 impl<'a> Locked<'a> {
     /// Waits for the lock. Whoever watches does so at `waiter`.
-    pub(super) fn new(state: &'a Mutex<State>, waiter: &'a Waiter) -> Self {
+    pub(super) fn new(state: &'a Mutex<WorkersState>, waiter: &'a Waiter) -> Self {
         Self {
             guard: state.lock(),
             wakes: Wakes {
@@ -53,21 +53,21 @@ impl<'a> Locked<'a> {
     }
 
     /// The lock itself, for who waits until nothing is left.
-    pub(super) fn guard(&mut self) -> &mut MutexGuard<'a, State> {
+    pub(super) fn guard(&mut self) -> &mut MutexGuard<'a, WorkersState> {
         &mut self.guard
     }
 }
 
 impl Deref for Locked<'_> {
-    type Target = State;
+    type Target = WorkersState;
 
-    fn deref(&self) -> &State {
+    fn deref(&self) -> &WorkersState {
         &self.guard
     }
 }
 
 impl DerefMut for Locked<'_> {
-    fn deref_mut(&mut self) -> &mut State {
+    fn deref_mut(&mut self) -> &mut WorkersState {
         &mut self.guard
     }
 }

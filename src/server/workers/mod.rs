@@ -42,10 +42,10 @@ use crate::relay::{Client, Context, Scratch};
 use crate::stop::{Alarm, Woken};
 
 use super::acceptor::Acceptor;
-use super::crew::{Crew, SLOW, Seat, Ticket};
-use super::queue::Job;
-use super::table::Place;
-use super::waiter::{Back, Found, Ready, Waiter, Waiting, Watch};
+use super::crew::{Crew, SLOW, Ticket, WorkerSeat};
+use super::queue::QueuedJob;
+use super::table::Slot;
+use super::waiter::{AwaitingAnswer, Back, ReadyClient, ReadyWork, Waiter, WatchGuard};
 
 use self::locked::Locked;
 use self::overseer::Overseer;
@@ -66,7 +66,7 @@ pub(super) struct Workers {
     waiter: Arc<Waiter>,
     acceptor: Arc<Acceptor>,
     born: Instant,
-    state: Mutex<State>,
+    state: Mutex<WorkersState>,
     /// Something is at work, or the end.
     alarm: Alarm,
     /// A thread left.
@@ -74,14 +74,14 @@ pub(super) struct Workers {
 }
 
 #[derive(Debug)]
-struct State {
-    crew: Crew<Ready, Waiting>,
+struct WorkersState {
+    crew: Crew<ReadyClient, AwaitingAnswer>,
     bounds: Bounds,
     overseer: Overseer,
     closing: bool,
 }
 
-impl State {
+impl WorkersState {
     /// How many more workers there may be. An exchange that lasts brings its own thread, which it had not
     /// needed so far; and without any worker nobody would make room.
     fn room(&self) -> usize {
@@ -148,7 +148,7 @@ impl Workers {
             waiter,
             acceptor,
             born: Instant::now(),
-            state: Mutex::new(State {
+            state: Mutex::new(WorkersState {
                 crew: Crew::default(),
                 bounds,
                 overseer: Overseer::Looks,
@@ -177,8 +177,8 @@ impl Workers {
     }
 
     /// Has a client served as soon as a worker is free; refuses it when too many wait already.
-    pub(super) fn submit(&self, ready: Ready) {
-        let mut found = Found {
+    pub(super) fn submit(&self, ready: ReadyClient) {
+        let mut found = ReadyWork {
             clients: vec![ready],
             answers: Vec::new(),
         };
@@ -189,15 +189,20 @@ impl Workers {
     }
 
     /// As [`Workers::offer`], for who serves nothing of it himself: somebody else is to know of it.
-    fn leave_to_others(&self, state: &mut State, found: &mut Found, now: u64) -> Vec<Ready> {
+    fn leave_to_others(
+        &self,
+        state: &mut WorkersState,
+        found: &mut ReadyWork,
+        now: u64,
+    ) -> Vec<ReadyClient> {
         let refused = self.offer(state, found, now);
         self.alert(state);
         refused
     }
 
     /// Queues what was found and calls workers for it. Clients that find no room are returned.
-    fn offer(&self, state: &mut State, found: &mut Found, now: u64) -> Vec<Ready> {
-        let Found { clients, answers } = found;
+    fn offer(&self, state: &mut WorkersState, found: &mut ReadyWork, now: u64) -> Vec<ReadyClient> {
+        let ReadyWork { clients, answers } = found;
         if clients.is_empty() && answers.is_empty() {
             return Vec::new();
         }
@@ -214,21 +219,21 @@ impl Workers {
     }
 
     /// Calls workers for what waits; where there are none to be called, the overseer starts some.
-    fn reinforce(&self, state: &mut State, now: u64) {
+    fn reinforce(&self, state: &mut WorkersState, now: u64) {
         let missing = state.crew.reinforce(now, state.bounds.at_once);
         if missing > 0 && !state.crew.is_active(now) {
             self.rouse(state, Overseer::Looks);
         }
     }
 
-    fn refuse(&self, clients: Vec<Ready>, refusal: &Refusal) {
-        for (client, place) in clients {
-            self.waiter.refuse(client, place, refusal);
+    fn refuse(&self, clients: Vec<ReadyClient>, refusal: &Refusal) {
+        for (client, slot) in clients {
+            self.waiter.refuse(client, slot, refusal);
         }
     }
 
     /// Waits until something happens, at most `limit`; adds what is to be served to `found`.
-    fn watch(&self, watch: Watch<'_>, limit: Option<Duration>, found: &mut Found) {
+    fn watch(&self, watch: WatchGuard<'_>, limit: Option<Duration>, found: &mut ReadyWork) {
         watch.wait(limit, found);
         if self.waiter.has_rung() {
             self.acceptor.take_in(&mut found.clients);
@@ -251,7 +256,9 @@ impl Workers {
                 if state.crew.threads() == 0
                     && let Some(more) = NO_THREAD.says()
                 {
-                    log::error!("no thread to serve requests with: {error}{more}");
+                    state.unlocked(|| {
+                        log::error!("no thread to serve requests with: {error}{more}");
+                    });
                 }
                 return started;
             }
@@ -260,9 +267,9 @@ impl Workers {
     }
 
     /// One worker: serves jobs until there has been none for a while, or its exchange lasted.
-    fn run(self: Arc<Self>, number: usize, seat: &Seat) {
+    fn run(self: Arc<Self>, number: usize, seat: &WorkerSeat) {
         let mut scratch = Scratch::default();
-        let mut found = Found::default();
+        let mut found = ReadyWork::default();
         // However it ends: a worker that is gone and still counts would be waited for for ever.
         let _leaves = Leaves {
             workers: &self,
@@ -296,8 +303,8 @@ impl Workers {
     fn next_task(
         &self,
         state: &mut Locked<'_>,
-        (number, seat): (usize, &Seat),
-        found: &mut Found,
+        (number, seat): (usize, &WorkerSeat),
+        found: &mut ReadyWork,
         now: &mut u64,
     ) -> Option<Task> {
         loop {
@@ -339,24 +346,24 @@ impl Workers {
     fn serve(
         &self,
         task: Task,
-        (number, seat): (usize, &Seat),
+        (number, seat): (usize, &WorkerSeat),
         scratch: &mut Scratch,
-    ) -> Option<Ready> {
+    ) -> Option<ReadyClient> {
         let bench = Bench::new(self, number, seat);
         let mut task = task;
         loop {
             let outcome = self.try_to_serve(task, &bench, scratch);
-            let place = bench.place.get();
+            let slot = bench.slot.get();
             match outcome {
-                Outcome::Park(client) => return self.waiter.park(client, place),
-                Outcome::Yield(client) => return Some((client, place)),
+                Outcome::Park(client) => return self.waiter.park(client, slot),
+                Outcome::Yield(client) => return Some((client, slot)),
                 Outcome::Linger(client) => {
-                    self.waiter.linger(client, place);
+                    self.waiter.linger(client, slot);
                     return None;
                 }
                 Outcome::Closed | Outcome::Tunneled => {
-                    if let Some(place) = place {
-                        self.waiter.leave(place);
+                    if let Some(slot) = slot {
+                        self.waiter.leave(slot);
                     }
                     return None;
                 }
@@ -369,19 +376,19 @@ impl Workers {
     }
 
     /// Lets an exchange wait without this worker, or returns it because that goes on with it at once.
-    fn suspend(&self, suspended: Box<Suspended>, bench: &Bench<'_>) -> Option<Waiting> {
+    fn suspend(&self, suspended: Box<Suspended>, bench: &Bench<'_>) -> Option<AwaitingAnswer> {
         let Leave::Taken(ticket) = bench.leave.replace(Leave::Allowed) else {
             return None; // It was not asked for.
         };
-        let place = bench.place.get();
-        let back = self.waiter.suspend(Waiting {
+        let slot = bench.slot.get();
+        let back = self.waiter.suspend(AwaitingAnswer {
             suspended,
-            place,
+            slot,
             ticket,
         });
         let waiting = match back {
             Ok(()) => return None,
-            Err(Back::Stirred(waiting)) => waiting,
+            Err(Back::Ready(waiting)) => waiting,
             Err(Back::Unwatched(waiting)) => {
                 bench.leave.set(Leave::Forbidden);
                 waiting
@@ -401,14 +408,14 @@ impl Workers {
         bench.seat.since.store(since, Ordering::Relaxed);
         let served = match task {
             Task::Begin(job) => {
-                let (client, place) = job.what;
-                bench.place.set(place);
+                let (client, slot) = job.what;
+                bench.slot.set(slot);
                 catch_unwind(AssertUnwindSafe(|| {
                     session::serve(&self.ctx, scratch, client, bench)
                 }))
             }
             Task::GoOn(waiting) => {
-                bench.place.set(waiting.place);
+                bench.slot.set(waiting.slot);
                 catch_unwind(AssertUnwindSafe(|| {
                     session::resume(&self.ctx, scratch, *waiting.suspended, bench)
                 }))
@@ -443,12 +450,12 @@ impl Workers {
     }
 
     /// Has the overseer see to it that somebody watches.
-    pub(super) fn stir(&self) {
+    pub(super) fn ensure_watched(&self) {
         self.leave_watch(&mut self.lock());
     }
 
     /// Lets the threads go once their work is done; ends what was `left` waiting for its next hop.
-    pub(super) fn close(&self, left: Vec<Waiting>) {
+    pub(super) fn close(&self, left: Vec<AwaitingAnswer>) {
         let mut state = self.lock();
         state.closing = true;
         state.crew.call(usize::MAX);
@@ -462,7 +469,7 @@ impl Workers {
     }
 
     /// Ends exchanges for which no worker is left.
-    fn cut(&self, left: impl IntoIterator<Item = Waiting>) {
+    fn cut(&self, left: impl IntoIterator<Item = AwaitingAnswer>) {
         let mut scratch = Scratch::default();
         for waiting in left {
             let ended = catch_unwind(AssertUnwindSafe(|| {
@@ -514,8 +521,8 @@ impl Drop for Leaves<'_> {
 struct Bench<'a> {
     workers: &'a Workers,
     number: usize,
-    seat: &'a Seat,
-    place: Cell<Option<Place>>,
+    seat: &'a WorkerSeat,
+    slot: Cell<Option<Slot>>,
     /// When the first of its exchanges began.
     begun: u64,
     /// They have lasted for so long that somebody else was to watch meanwhile.
@@ -537,13 +544,13 @@ enum Leave {
 
 impl<'a> Bench<'a> {
     /// That of a task which begins now.
-    fn new(workers: &'a Workers, number: usize, seat: &'a Seat) -> Self {
+    fn new(workers: &'a Workers, number: usize, seat: &'a WorkerSeat) -> Self {
         let begun = seat.begun.load(Ordering::Relaxed);
         Self {
             workers,
             number,
             seat,
-            place: Cell::new(None),
+            slot: Cell::new(None),
             begun,
             is_replaced: Cell::new(false),
             looked: Cell::new(begun),
@@ -569,8 +576,8 @@ impl Worker for Bench<'_> {
     }
 
     fn takes_over(&self, client: &Client) {
-        if let Some(place) = self.place.take() {
-            self.workers.waiter.dismiss(client, place);
+        if let Some(slot) = self.slot.take() {
+            self.workers.waiter.dismiss(client, slot);
         }
     }
 
@@ -635,13 +642,13 @@ impl Worker for Last {
 /// What a worker is to do.
 #[derive(Debug)]
 enum Task {
-    Begin(Job<Ready>),
-    GoOn(Waiting),
+    Begin(QueuedJob<ReadyClient>),
+    GoOn(AwaitingAnswer),
 }
 
 /// Who waits to be served since `since`, as the crew counts clients.
-fn waiting(what: Ready, since: u64) -> Job<Ready> {
-    Job {
+fn waiting(what: ReadyClient, since: u64) -> QueuedJob<ReadyClient> {
+    QueuedJob {
         client: one_client(what.0.address.ip()),
         what,
         since,
@@ -766,7 +773,7 @@ mod tests {
         let workers = workers();
         let (client, mut far) = client();
         assert!(workers.waiter.park(client, None).is_none());
-        let nobody = &mut Found::default();
+        let nobody = &mut ReadyWork::default();
         // Whoever watches first is told of the deadline of that.
         let watch = workers.waiter.try_watch().unwrap();
         watch.wait(Some(Duration::ZERO), nobody);
@@ -852,7 +859,7 @@ mod tests {
     fn a_client_whose_next_request_is_always_there_does_not_keep_the_watch() {
         let workers = workers();
         workers.lock().overseer = Overseer::Rests;
-        let seat = Seat::default();
+        let seat = WorkerSeat::default();
         seat.begun.store(workers.now(), Ordering::Relaxed);
         let bench = Bench::new(&workers, 0, &seat);
         while workers.now() < bench.begun + SLOW {

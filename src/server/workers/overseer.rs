@@ -12,8 +12,8 @@ use crate::protocol::answer::Refusal;
 use crate::stop::Woken;
 
 use super::super::crew::{DIAL, SLOW};
-use super::super::waiter::Found;
-use super::{Locked, State, Workers, micros};
+use super::super::waiter::ReadyWork;
+use super::{Locked, Workers, WorkersState, micros};
 
 /// How often the overseer looks while anybody waits or may block.
 const LOOK_EVERY: Duration = Duration::from_millis(1);
@@ -52,7 +52,7 @@ impl Overseer {
 impl Workers {
     /// Has the overseer look from now on, while anybody waits; and whoever watches, who counts as coming
     /// but does not know what others have queued meanwhile.
-    pub(super) fn alert(&self, state: &mut State) {
+    pub(super) fn alert(&self, state: &mut WorkersState) {
         if state.crew.has_work() && self.waiter.is_watched() {
             state.crew.calls.watcher = true;
         }
@@ -60,14 +60,14 @@ impl Workers {
     }
 
     /// The same when a worker may block: until it is done, another is to watch.
-    pub(super) fn leave_watch(&self, state: &mut State) {
+    pub(super) fn leave_watch(&self, state: &mut WorkersState) {
         if state.overseer < Overseer::Looks {
             self.rouse(state, Overseer::Relieves);
         }
     }
 
     /// Has the overseer do more than it does.
-    pub(super) fn rouse(&self, state: &mut State, what: Overseer) {
+    pub(super) fn rouse(&self, state: &mut WorkersState, what: Overseer) {
         if state.overseer < what {
             state.overseer = what;
             state.crew.calls.alarms.push(self.alarm.clone());
@@ -77,7 +77,7 @@ impl Workers {
     /// The overseer: has somebody watch, makes room for those who wait, and tells those who waited too
     /// long.
     pub(in crate::server) fn oversee(self: &Arc<Self>) {
-        let mut found = Found::default();
+        let mut found = ReadyWork::default();
         // How often somebody had begun to watch when it was last looked, if that is as long ago as it should.
         let mut seen = None;
         let mut looked = self.now();
@@ -131,7 +131,12 @@ impl Workers {
     }
 
     /// Watches for at most `limit`; whatever is found is for others. `false`: somebody else watches.
-    fn stand_in(&self, state: &mut Locked<'_>, limit: Option<Duration>, found: &mut Found) -> bool {
+    fn stand_in(
+        &self,
+        state: &mut Locked<'_>,
+        limit: Option<Duration>,
+        found: &mut ReadyWork,
+    ) -> bool {
         let Some(watch) = self.waiter.try_watch() else {
             return false;
         };
@@ -142,7 +147,7 @@ impl Workers {
     }
 
     /// Whether some wait behind workers that make connections, of whom only so many begin at a time.
-    fn is_held_up(&self, state: &State) -> bool {
+    fn is_held_up(&self, state: &WorkersState) -> bool {
         state.crew.has_work() && state.crew.dials(self.now())
     }
 
