@@ -537,3 +537,24 @@ fn sweep(ctx: &Context, alarm: &Alarm) {
         ctx.snapshot().sweep_shelves(&ctx.upstream_names);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+    use crate::config;
+
+    #[test]
+    fn an_event_loop_of_tunnels_that_ends_ends_the_program() {
+        let config = config::parse("listen: 127.0.0.1:0\nupstream: []\n", "c.yaml").unwrap();
+        let server = Server::start(config, Options::default()).unwrap();
+        let (said, heard) = mpsc::channel();
+        let told = Box::new(move || said.send(()).unwrap());
+        assert!(server.failure.told.set(told).is_ok());
+        server.ctx.tunnels.break_down();
+        assert_eq!(heard.recv_timeout(Duration::from_secs(30)), Ok(()));
+        assert_eq!(server.failure.thread.get(), Some(&"tunnels"));
+        server.drain();
+    }
+}

@@ -85,6 +85,8 @@ pub(super) struct EventLoop {
     /// Milliseconds after `built` at which the next tunnel may have been idle for too long.
     look_at: AtomicU64,
     is_over: AtomicBool,
+    #[cfg(test)]
+    breaks: AtomicBool,
 }
 
 impl EventLoop {
@@ -100,6 +102,8 @@ impl EventLoop {
             built: Instant::now(),
             look_at: AtomicU64::new(u64::MAX),
             is_over: AtomicBool::new(false),
+            #[cfg(test)]
+            breaks: AtomicBool::new(false),
         }))
     }
 
@@ -158,8 +162,14 @@ impl EventLoop {
                 resume_unwind(Box::new(error));
             }
             for number in ready.drain(..) {
-                self.serve(number, &mut buffer, &mut no_thread_since);
+                // Dropped by a panic, a direction takes its tunnel with it, and no other.
+                let serve = || self.serve(number, &mut buffer, &mut no_thread_since);
+                if catch_unwind(AssertUnwindSafe(serve)).is_err() {
+                    self.note(LOOK_AT_UNREAD);
+                }
             }
+            #[cfg(test)]
+            assert!(!self.breaks.load(Ordering::Acquire), "on purpose");
             if self.time_to_look().is_some_and(|left| left.is_zero()) {
                 self.look();
             }
@@ -184,8 +194,7 @@ impl EventLoop {
         };
         let wanted = transfer.wants();
         buffer.clear();
-        let step = catch_unwind(AssertUnwindSafe(|| transfer.advance(buffer)))
-            .unwrap_or(Err(TunnelEnd::Reset));
+        let step = transfer.advance(buffer);
         let has_none = |since: &Instant| since.elapsed() < NO_THREAD_FOR;
         let stays = match step {
             Ok(Step::Wait) => transfer.wants() == wanted,
@@ -260,6 +269,13 @@ impl EventLoop {
         if next < Duration::MAX {
             self.note(next.max(LOOK_EVERY));
         }
+    }
+
+    /// Has [`EventLoop::run`] panic.
+    #[cfg(test)]
+    pub(super) fn break_down(&self) {
+        self.breaks.store(true, Ordering::Release);
+        self.readiness.wake();
     }
 
     /// The directions that can go on right now.

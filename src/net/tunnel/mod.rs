@@ -150,6 +150,14 @@ impl Tunnels {
         }
     }
 
+    /// Has the event loops panic.
+    #[cfg(test)]
+    pub(crate) fn break_down(&self) {
+        for event_loop in &self.event_loops {
+            event_loop.break_down();
+        }
+    }
+
     fn forget(&self, id: u64) {
         let mut table = self.table.lock();
         let gone = table.remove(&id);
