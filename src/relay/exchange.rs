@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use crate::balance::failover::{self, AttemptError, Next};
 use crate::balance::pool::Tried;
 use crate::balance::upstream::Lease;
-use crate::net::memory::Memory;
+use crate::net::buffer::Buffer;
 use crate::net::shelf::Rest;
 use crate::protocol::answer::{HopFailure, Refusal};
 use crate::protocol::credentials::Credentials;
@@ -52,7 +52,7 @@ pub struct Exchange<'a> {
     /// Memory for the next response head.
     pub(super) scratch_response: HeadMemory,
     /// Memory for what the next hop sends.
-    pub(super) from_hop: Memory,
+    pub(super) from_hop: Buffer,
     /// How the client's connection ends if the response breaks off.
     pub(super) client_end: ClientEnd,
     pub(super) flow: Flow,

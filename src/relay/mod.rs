@@ -56,8 +56,8 @@ use crate::balance::vitals::UpstreamId;
 use crate::config::checked::Config;
 use crate::metrics::Metrics;
 use crate::net::addresses::AddressBook;
+use crate::net::buffer::Buffer;
 use crate::net::conn::Conn;
-use crate::net::memory::Memory;
 use crate::net::permits::{ClientPermit, Permit};
 use crate::net::pipe::Pipes;
 use crate::net::resolve::Resolver;
@@ -349,11 +349,11 @@ pub struct Scratch {
     /// What is about to be sent.
     pub out: Vec<u8>,
     /// For what is read from the client.
-    pub from_client: Memory,
+    pub from_client: Buffer,
     /// For the body of a request.
     pub body: Vec<u8>,
     /// For what is read from the next hop.
-    pub from_hop: Memory,
+    pub from_hop: Buffer,
 }
 
 impl Scratch {

@@ -151,7 +151,7 @@ impl Exchange<'_> {
         let most = self.snapshot.config.limits.upstream_idle_connections;
         let mut conn = hop.conn;
         conn.limit_read(TICK);
-        conn.lay_aside(&mut self.from_hop);
+        conn.release(&mut self.from_hop);
         idle.keep(conn, past, most, Instant::now());
     }
 

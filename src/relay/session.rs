@@ -177,10 +177,10 @@ pub fn go_on(
 /// Who waits needs no memory for what has not come yet.
 fn lay_aside(scratch: &mut Scratch, mut outcome: Outcome) -> Outcome {
     match &mut outcome {
-        Outcome::Park(client) => client.conn.lay_aside(&mut scratch.from_client),
+        Outcome::Park(client) => client.conn.release(&mut scratch.from_client),
         Outcome::Asked(asked) => {
-            asked.aside.client.conn.lay_aside(&mut scratch.from_client);
-            asked.aside.hop.conn.lay_aside(&mut scratch.from_hop);
+            asked.aside.client.conn.release(&mut scratch.from_client);
+            asked.aside.hop.conn.release(&mut scratch.from_hop);
         }
         Outcome::Yield(_) | Outcome::Linger(_) | Outcome::Closed(_) | Outcome::Tunneled => {}
     }

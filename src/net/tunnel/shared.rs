@@ -253,6 +253,15 @@ impl Tunnel {
     }
 }
 
+/// Counts nothing.
+#[cfg(test)]
+pub(super) struct Uncounted;
+
+#[cfg(test)]
+impl Meter for Uncounted {
+    fn moved(&self, _direction: Direction, _age: Age, _bytes: u64) {}
+}
+
 #[cfg(test)]
 mod tests {
     use std::io::{IoSlice, Write as _};
@@ -260,12 +269,6 @@ mod tests {
 
     use super::*;
     use crate::net::socket::Wait;
-
-    struct Uncounted;
-
-    impl Meter for Uncounted {
-        fn moved(&self, _direction: Direction, _age: Age, _bytes: u64) {}
-    }
 
     #[expect(clippy::disallowed_methods, reason = "loopback answers at once")]
     fn pair() -> (TcpStream, TcpStream) {
