@@ -371,7 +371,7 @@ impl Exchange<'_> {
         }
     }
 
-    /// Waits until the next hop takes more or says something, or until somebody has to look what is wrong
+    /// Waits until the next hop takes more or says something, or until it is to be looked at what is wrong
     /// with it: it has taken nothing since `since`. No call that sends waits itself, as it could do so for
     /// longer than that.
     pub(super) fn wait_for_taker(&self, hop: &Hop, since: Instant) -> Result<(), Failed> {

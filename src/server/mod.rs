@@ -4,7 +4,7 @@
 //!  main ── Server::start ── waits for signals ── drain ── join
 //!  acceptor     accept ─ permit ─▶ [waiter] ─ readable ─▶ [bounded queue] ─▶ worker xN ─ session::serve
 //!                                     ▲ watched by an idle worker  full: 503     │ Park       │ Tunnel
-//!                                     └──────────────────────────────────────────┘            └▶ tunnel x2
+//!                                     └──────────────────────────────────────────┘            └▶ tunnels
 //!  overseer x1  calls and starts workers   health x1   reload x1   sweeper x1   service x0..1
 //! ```
 //!
