@@ -109,22 +109,23 @@ impl EventLoop {
 
     /// Carries `transfer` from now on.
     pub(super) fn take(&self, transfer: Transfer) {
-        let (tunnel, number) = (Arc::clone(transfer.tunnel()), transfer.number());
-        let (direction, want) = (transfer.direction(), transfer.wants());
+        let (tunnel, direction) = (Arc::clone(transfer.tunnel()), transfer.direction());
+        let (number, want) = (transfer.number(), transfer.wants());
         self.transfers.lock().insert(number, transfer);
         // Not before it is there, or a look in between would forget it.
+        let left = tunnel.patience_left();
         self.look_within(match want {
-            Want::Write => tunnel.patience_left().min(LOOK_AT_UNREAD),
-            Want::Nothing | Want::Read | Want::ReadOrWrite => tunnel.patience_left(),
+            Want::Write => left.min(LOOK_AT_UNREAD),
+            Want::Nothing | Want::Read | Want::ReadOrWrite => left,
         });
-        let socket = match want {
-            Want::Write => tunnel.to(direction),
-            Want::Nothing | Want::Read | Want::ReadOrWrite => tunnel.from(direction),
-        };
         // From here on it may be served already, or even be over.
-        if let Err(error) = self.readiness.watch(socket, want, number) {
+        let watched = self
+            .readiness
+            .watch(tunnel.socket(direction, want), want, number);
+        if let Err(error) = watched {
             log::debug!("cannot wait for a tunnel: {error}");
-            drop(self.transfers.lock().remove(&number));
+            let ended = self.transfers.lock().remove(&number);
+            drop(ended);
         }
     }
 

@@ -151,6 +151,14 @@ impl Tunnel {
         self.from(direction.other())
     }
 
+    /// The socket on which a direction waits for `want`.
+    pub(super) fn socket(&self, direction: Direction, want: Want) -> &TcpStream {
+        match want {
+            Want::Write => self.to(direction),
+            Want::Nothing | Want::Read | Want::ReadOrWrite => self.from(direction),
+        }
+    }
+
     fn way(&self, direction: Direction) -> &Way {
         match direction {
             Direction::ToHop => &self.to_hop,

@@ -66,7 +66,7 @@ impl Transfer {
         self.tunnel.id << 1 | u64::from(self.direction == Direction::ToClient)
     }
 
-    /// What it waits for, and on which socket.
+    /// What it waits for: to read or to write.
     pub(super) fn wants(&self) -> Want {
         if self.pending.bytes().is_empty() {
             Want::Read
@@ -77,10 +77,7 @@ impl Transfer {
 
     /// The socket on which it waits for it.
     pub(super) fn socket(&self, want: Want) -> &TcpStream {
-        match want {
-            Want::Write => self.to(),
-            Want::Nothing | Want::Read | Want::ReadOrWrite => self.from(),
-        }
+        self.tunnel.socket(self.direction, want)
     }
 
     fn from(&self) -> &TcpStream {
@@ -181,9 +178,14 @@ impl Transfer {
     }
 
     fn send_now(&self, bytes: &[u8]) -> Result<usize, TunnelEnd> {
+        if bytes.is_empty() {
+            return Ok(0);
+        }
         let sent = socket::send(self.to(), &[IoSlice::new(bytes)], Wait::No);
         let sent = sent.map_err(|_broken| TunnelEnd::Reset)?;
-        self.tunnel.count(self.direction, self.age, sent);
+        if sent > 0 {
+            self.tunnel.count(self.direction, self.age, sent);
+        }
         Ok(sent)
     }
 
