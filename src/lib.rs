@@ -44,7 +44,7 @@
 //!  main ── Server::start ── waits for signals ── drain ── join
 //!  acceptor x1  accept ─ permit ─▶ waiter ─ readable ─▶ [bounded queue] ─▶ worker xN ─ session::serve
 //!                                    ▲ an idle worker      full: 503          │ Park       │ Tunnel
-//!                                    │ watches (mio)                          │ Asked      └▶ ferry x1 per 2 cores
+//!                                    │ watches (mio)                          │ Asked      └▶ tunnels x1 per 2 cores
 //!                                    └────────────────────────────────────────┘
 //!  tunnel x0..2 each, while it is busy
 //!  overseer x1   health x1 (+ probe x0..32)   reload x1   sweeper x1   access-log x1   resolver x0..64 (more while they hang)
@@ -61,7 +61,7 @@
 //!
 //! Workers start when requests wait, up to `limits.workers`, and leave when idle. An exchange that lasts
 //! longer than a second gives its worker's place up as soon as others wait for one: it goes on in its
-//! thread, which then counts against the same budget as the threads of tunnels.
+//! thread, which then counts against the same budget as the threads of busy tunnels.
 //!
 //! # A request walks
 //!
@@ -88,7 +88,7 @@
 //!    parked, closed or lingers.
 //!
 //! `CONNECT origin.test:443`: as 1 to 3; [`relay::connect`] dials or asks an upstream, and both
-//! connections, with every byte read too far, become a [`net::tunnel`]: the ferry carries it while little
+//! connections, with every byte read too far, become a [`net::tunnel`]: an event loop carries it while little
 //! moves, and each direction that is busy has a thread until it is quiet again.
 //!
 //! # An upstream is judged

@@ -68,7 +68,7 @@ const HOMES: [(&str, &[&str]); 19] = [
     ("dlmalloc", &["main.rs"]),
     ("httparse", &["protocol/head.rs"]),
     ("log", &[]),
-    ("memmap2", &["net/memory.rs"]),
+    ("memmap2", &["net/buffer.rs"]),
     ("mio", &["server/waiter.rs"]),
     ("parking_lot", &[]),
     ("rayon", &["health"]),

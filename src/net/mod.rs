@@ -2,11 +2,11 @@
 //!
 //! - [`socket`]: system calls with a time limit, and waiting for two sockets at once
 //! - [`addresses`]: which address of a name comes next
+//! - [`buffer`]: memory for bytes on their way
 //! - [`conn`]: a socket with the bytes read too far
 //! - [`dial`]: an authority to a connected socket, several against each other
 //! - [`folder`]: a private folder for Unix sockets
 //! - [`idle_pool`]: idle connections to one upstream, kept for reuse
-//! - [`memory`]: memory for bytes on their way
 //! - [`notify`]: what the service manager is told
 //! - [`passed`]: sockets that the service manager opened
 //! - [`permits`]: how many of a thing may exist, as guards
@@ -25,11 +25,11 @@
 //! watched at once. Nothing here knows HTTP.
 
 pub mod addresses;
+pub mod buffer;
 pub mod conn;
 pub mod dial;
 pub mod folder;
 pub mod idle_pool;
-pub mod memory;
 pub mod notify;
 pub mod passed;
 pub mod permits;

@@ -16,12 +16,12 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use super::memory::Memory;
+use super::buffer::{self, Buffer, LARGE};
 use super::socket::{self, Want};
 
-use system::Ends;
+use system::PipeEnds;
 
-pub use system::{drain, fill, into_memory};
+pub use system::{drain, fill, into_buffer};
 
 /// How long a pipe is held while nothing comes or nothing is taken.
 pub const QUIET: Duration = Duration::from_millis(20);
@@ -46,7 +46,7 @@ const ASK_AGAIN: Duration = Duration::from_secs(1);
 pub struct Pipes {
     most: usize,
     open: AtomicUsize,
-    spare: Mutex<Vec<Ends>>,
+    spare: Mutex<Vec<PipeEnds>>,
     /// When there was none to be had.
     refused: Mutex<Option<Instant>>,
 }
@@ -81,7 +81,7 @@ impl Pipes {
         })
     }
 
-    fn open(&self) -> Option<Ends> {
+    fn open(&self) -> Option<PipeEnds> {
         if self
             .refused
             .lock()
@@ -93,14 +93,12 @@ impl Pipes {
         self.open
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, below)
             .ok()?;
-        match Ends::open(PIPE_BYTES) {
-            Ok(ends) if ends.capacity() >= LEAST => Some(ends),
-            Ok(_) | Err(_) => {
-                self.open.fetch_sub(1, Ordering::Relaxed);
-                *self.refused.lock() = Some(Instant::now());
-                None
-            }
+        let opened = system::open();
+        if opened.is_none() {
+            self.open.fetch_sub(1, Ordering::Relaxed);
+            *self.refused.lock() = Some(Instant::now());
         }
+        opened
     }
 
     /// Pipes open now, lent or spare.
@@ -114,7 +112,7 @@ impl Pipes {
         self.count().saturating_sub(spare)
     }
 
-    fn take_back(&self, ends: Ends) {
+    fn take_back(&self, ends: PipeEnds) {
         let mut spare = self.spare.lock();
         if spare.len() < SPARE_PIPES {
             spare.push(ends);
@@ -124,7 +122,7 @@ impl Pipes {
         }
     }
 
-    fn close(&self, ends: Ends) {
+    fn close(&self, ends: PipeEnds) {
         drop(ends);
         self.open.fetch_sub(1, Ordering::Relaxed);
     }
@@ -133,7 +131,7 @@ impl Pipes {
 /// A pipe on loan; goes back when dropped, if it is empty.
 #[derive(Debug)]
 pub struct Pipe {
-    ends: Option<Ends>,
+    ends: Option<PipeEnds>,
     /// Bytes in it.
     held: usize,
     owner: Arc<Pipes>,
@@ -186,32 +184,27 @@ mod system {
         PipeFlags, SpliceFlags, fcntl_getpipe_size, fcntl_setpipe_size, pipe_with, splice,
     };
 
-    use super::{Filled, Memory, Pipe, io};
+    use super::{Buffer, Filled, LARGE, LEAST, PIPE_BYTES, Pipe, buffer, io};
 
     #[derive(Debug)]
-    pub(super) struct Ends {
+    pub(super) struct PipeEnds {
         read: OwnedFd,
         write: OwnedFd,
         capacity: usize,
     }
 
-    impl Ends {
-        pub(super) fn open(wanted: usize) -> io::Result<Self> {
-            let (read, write) = pipe_with(PipeFlags::CLOEXEC)?;
-            let capacity = match fcntl_setpipe_size(&write, wanted) {
-                Ok(capacity) => capacity,
-                Err(_limited) => fcntl_getpipe_size(&write)?,
-            };
-            Ok(Self {
-                read,
-                write,
-                capacity,
-            })
-        }
-
-        pub(super) fn capacity(&self) -> usize {
-            self.capacity
-        }
+    /// Opens a pipe, if it can be a large one.
+    pub(super) fn open() -> Option<PipeEnds> {
+        let (read, write) = pipe_with(PipeFlags::CLOEXEC).ok()?;
+        let capacity = fcntl_setpipe_size(&write, PIPE_BYTES)
+            .or_else(|_limited| fcntl_getpipe_size(&write))
+            .ok()?;
+        let ends = PipeEnds {
+            read,
+            write,
+            capacity,
+        };
+        (capacity >= LEAST).then_some(ends)
     }
 
     /// Moves at most `most` bytes that `from` received into the empty `pipe`, waiting for them up to
@@ -223,9 +216,12 @@ mod system {
         let Some(ends) = pipe.ends.as_ref().filter(|_| pipe.held == 0) else {
             return Ok(Filled::ReadInstead);
         };
-        let most = usize::try_from(most)
-            .unwrap_or(usize::MAX)
-            .min(ends.capacity);
+        let room = if buffer::may_be_long() {
+            ends.capacity
+        } else {
+            LARGE
+        };
+        let most = usize::try_from(most).unwrap_or(usize::MAX).min(room);
         loop {
             return match splice(from, None, &ends.write, None, most, SpliceFlags::MOVE) {
                 Ok(0) => Ok(Filled::ReadInstead),
@@ -274,19 +270,19 @@ mod system {
     ///
     /// # Errors
     /// When the system has no memory left.
-    pub fn into_memory(mut pipe: Pipe) -> io::Result<Memory> {
-        let mut memory = Memory::with_room(pipe.held);
+    pub fn into_buffer(mut pipe: Pipe) -> io::Result<Buffer> {
+        let mut buffer = Buffer::with_room(pipe.held);
         while let Some(ends) = pipe.ends.as_ref().filter(|_| pipe.held > 0) {
-            match rustix::io::read(&ends.read, memory.room()) {
+            match rustix::io::read(&ends.read, buffer.room()) {
                 Ok(count) => {
-                    memory.extend(count);
+                    buffer.extend(count);
                     pipe.held -= count.clamp(1, pipe.held);
                 }
                 Err(Errno::INTR) => {}
                 Err(error) => return Err(error.into()),
             }
         }
-        Ok(memory)
+        Ok(buffer)
     }
 }
 
@@ -294,20 +290,14 @@ mod system {
 mod system {
     use std::net::TcpStream;
 
-    use super::{Filled, Memory, Pipe, io};
+    use super::{Buffer, Filled, Pipe, io};
 
     /// There are none.
-    #[derive(Debug)]
-    pub(super) enum Ends {}
+    pub(super) type PipeEnds = std::convert::Infallible;
 
-    impl Ends {
-        pub(super) fn open(_wanted: usize) -> io::Result<Self> {
-            Err(io::ErrorKind::Unsupported.into())
-        }
-
-        pub(super) fn capacity(&self) -> usize {
-            match *self {}
-        }
+    /// Opens none.
+    pub(super) fn open() -> Option<PipeEnds> {
+        None
     }
 
     /// Nothing can be moved: read instead.
@@ -322,8 +312,8 @@ mod system {
     ///
     /// # Errors
     /// None.
-    pub fn into_memory(_pipe: Pipe) -> io::Result<Memory> {
-        Ok(Memory::default())
+    pub fn into_buffer(_pipe: Pipe) -> io::Result<Buffer> {
+        Ok(Buffer::default())
     }
 
     /// Nothing is in it.
@@ -452,12 +442,37 @@ mod tests {
         let (from, mut sender) = pair();
         sender.write_all(b"left over").unwrap();
         fill(&mut pipe, &from, 4).unwrap();
-        assert_eq!(into_memory(pipe).unwrap().bytes(), b"left");
+        assert_eq!(into_buffer(pipe).unwrap().bytes(), b"left");
         assert_eq!(pipes.lent(), 0);
     }
 
     #[test]
-    fn nobody_fails_where_no_pipe_may_be_had() {
+    fn while_much_waits_for_receivers_less_is_moved_at_a_time() {
+        let pipes = Pipes::at_most(1);
+        let mut pipe = pipes.lend().unwrap();
+        let waiting: Vec<Buffer> = std::iter::repeat_with(|| Buffer::with_room(LARGE + 1))
+            .take(buffer::MOST_LONG)
+            .collect();
+        let (from, mut sender) = pair();
+        let writes = threads::start("test-sender", move || {
+            sender.write_all(&vec![b'x'; 1 << 20])
+        });
+        let mut left = 1 << 20;
+        while left > 0 {
+            let Filled::Bytes(held) = fill(&mut pipe, &from, u64::MAX).unwrap() else {
+                panic!("nothing came");
+            };
+            assert!(held <= LARGE, "{held}");
+            left -= held;
+            drop(into_buffer(pipe).unwrap());
+            pipe = pipes.lend().unwrap();
+        }
+        writes.unwrap().join().unwrap().unwrap();
+        drop(waiting);
+    }
+
+    #[test]
+    fn where_no_pipe_may_be_had_none_is_lent() {
         assert!(Pipes::at_most(0).lend().is_none());
         assert!(Pipes::for_files(63).lend().is_none());
         assert!(Pipes::for_files(64).lend().is_some());

@@ -65,7 +65,8 @@ pub enum Refusal {
     QueueFull,
     /// The request waited too long for a worker. 503.
     QueueTimeout,
-    /// No threads can be had for a tunnel. 503.
+    /// No threads can be had for a tunnel. 503. Not given any more: the event loops carry a tunnel for which
+    /// there is none. Its label stays for those who watch it.
     ThreadLimit,
     /// This proxy is shutting down. 503.
     Draining,

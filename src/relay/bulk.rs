@@ -58,7 +58,7 @@ impl Exchange<'_> {
                     Ok(0) if self.begins_to_wait() => {}
                     Ok(0) if pipe::takes_soon(self.client.conn.stream()) => {}
                     Ok(0) => {
-                        let rest = pipe::into_memory(pipe)
+                        let rest = pipe::into_buffer(pipe)
                             .map_err(|_no_memory| truncated(HopFailure::LocalExhaustion))?;
                         return self.send_to_client(&mut [IoSlice::new(rest.bytes())]);
                     }
@@ -104,7 +104,7 @@ impl Exchange<'_> {
                     moved = true;
                     self.drain_to_hop(&mut pipe, hop);
                     if pipe.held() > 0 {
-                        let rest = pipe::into_memory(pipe)
+                        let rest = pipe::into_buffer(pipe)
                             .map_err(|_no_memory| Failed::Refused(Refusal::Internal))?;
                         self.course.upload.skip(count as u64, rest.bytes());
                         return Ok(true);

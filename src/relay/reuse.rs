@@ -162,7 +162,7 @@ impl Exchange<'_> {
         let most = self.snapshot.config.limits.upstream_idle_connections;
         let mut conn = hop.conn;
         conn.limit_read(TICK);
-        conn.lay_aside(&mut self.scratch.from_hop);
+        conn.release(&mut self.scratch.from_hop);
         idle.keep(conn, last_use, most, Instant::now());
     }
 

@@ -168,12 +168,12 @@ impl Session<'_> {
     /// A connection that waits needs no memory for what has not come yet.
     fn release_memory(&mut self, mut outcome: Outcome) -> Outcome {
         match &mut outcome {
-            Outcome::Park(client) => client.conn.lay_aside(&mut self.scratch.from_client),
+            Outcome::Park(client) => client.conn.release(&mut self.scratch.from_client),
             Outcome::Suspended(suspended) => {
                 let Suspended { request, hop, .. } = &mut **suspended;
                 let conn = &mut request.client.conn;
-                conn.lay_aside(&mut self.scratch.from_client);
-                hop.conn.lay_aside(&mut self.scratch.from_hop);
+                conn.release(&mut self.scratch.from_client);
+                hop.conn.release(&mut self.scratch.from_hop);
             }
             Outcome::Yield(_) | Outcome::Linger(_) | Outcome::Closed | Outcome::Tunneled => {}
         }

@@ -85,6 +85,8 @@ pub(super) struct EventLoop {
     /// Milliseconds after `built` at which the next tunnel may have been idle for too long.
     look_at: AtomicU64,
     is_over: AtomicBool,
+    #[cfg(test)]
+    breaks: AtomicBool,
 }
 
 impl EventLoop {
@@ -100,27 +102,30 @@ impl EventLoop {
             built: Instant::now(),
             look_at: AtomicU64::new(u64::MAX),
             is_over: AtomicBool::new(false),
+            #[cfg(test)]
+            breaks: AtomicBool::new(false),
         }))
     }
 
     /// Carries `transfer` from now on.
     pub(super) fn take(&self, transfer: Transfer) {
-        let (tunnel, number) = (Arc::clone(transfer.tunnel()), transfer.number());
-        let (direction, want) = (transfer.direction(), transfer.wants());
+        let (tunnel, direction) = (Arc::clone(transfer.tunnel()), transfer.direction());
+        let (number, want) = (transfer.number(), transfer.wants());
         self.transfers.lock().insert(number, transfer);
         // Not before it is there, or a look in between would forget it.
+        let left = tunnel.patience_left();
         self.look_within(match want {
-            Want::Write => tunnel.patience_left().min(LOOK_AT_UNREAD),
-            Want::Nothing | Want::Read | Want::ReadOrWrite => tunnel.patience_left(),
+            Want::Write => left.min(LOOK_AT_UNREAD),
+            Want::Nothing | Want::Read | Want::ReadOrWrite => left,
         });
-        let socket = match want {
-            Want::Write => tunnel.to(direction),
-            Want::Nothing | Want::Read | Want::ReadOrWrite => tunnel.from(direction),
-        };
         // From here on it may be served already, or even be over.
-        if let Err(error) = self.readiness.watch(socket, want, number) {
+        let watched = self
+            .readiness
+            .watch(tunnel.socket(direction, want), want, number);
+        if let Err(error) = watched {
             log::debug!("cannot wait for a tunnel: {error}");
-            drop(self.transfers.lock().remove(&number));
+            let ended = self.transfers.lock().remove(&number);
+            drop(ended);
         }
     }
 
@@ -158,8 +163,14 @@ impl EventLoop {
                 resume_unwind(Box::new(error));
             }
             for number in ready.drain(..) {
-                self.serve(number, &mut buffer, &mut no_thread_since);
+                // Dropped by a panic, a direction takes its tunnel with it, and no other.
+                let serve = || self.serve(number, &mut buffer, &mut no_thread_since);
+                if catch_unwind(AssertUnwindSafe(serve)).is_err() {
+                    self.note(LOOK_AT_UNREAD);
+                }
             }
+            #[cfg(test)]
+            assert!(!self.breaks.load(Ordering::Acquire), "on purpose");
             if self.time_to_look().is_some_and(|left| left.is_zero()) {
                 self.look();
             }
@@ -184,8 +195,7 @@ impl EventLoop {
         };
         let wanted = transfer.wants();
         buffer.clear();
-        let step = catch_unwind(AssertUnwindSafe(|| transfer.advance(buffer)))
-            .unwrap_or(Err(TunnelEnd::Reset));
+        let step = transfer.advance(buffer);
         let has_none = |since: &Instant| since.elapsed() < NO_THREAD_FOR;
         let stays = match step {
             Ok(Step::Wait) => transfer.wants() == wanted,
@@ -260,6 +270,13 @@ impl EventLoop {
         if next < Duration::MAX {
             self.note(next.max(LOOK_EVERY));
         }
+    }
+
+    /// Has [`EventLoop::run`] panic.
+    #[cfg(test)]
+    pub(super) fn break_down(&self) {
+        self.breaks.store(true, Ordering::Release);
+        self.readiness.wake();
     }
 
     /// The directions that can go on right now.

@@ -150,6 +150,14 @@ impl Tunnels {
         }
     }
 
+    /// Has the event loops panic.
+    #[cfg(test)]
+    pub(crate) fn break_down(&self) {
+        for event_loop in &self.event_loops {
+            event_loop.break_down();
+        }
+    }
+
     fn forget(&self, id: u64) {
         let mut table = self.table.lock();
         let gone = table.remove(&id);
@@ -167,18 +175,12 @@ mod tests {
     use std::net::TcpListener;
     use std::sync::mpsc;
 
+    use super::shared::Uncounted;
     use super::*;
     use crate::net::threads;
 
     /// Longer than anything here takes on a busy machine.
     const PATIENCE: Duration = Duration::from_secs(30);
-
-    /// Counts nothing.
-    struct Uncounted;
-
-    impl Meter for Uncounted {
-        fn moved(&self, _direction: Direction, _age: Age, _bytes: u64) {}
-    }
 
     /// Tunnels that may use so many threads besides those of the event loops.
     fn with_threads(threads: usize) -> Arc<Tunnels> {

@@ -151,6 +151,14 @@ impl Tunnel {
         self.from(direction.other())
     }
 
+    /// The socket on which a direction waits for `want`.
+    pub(super) fn socket(&self, direction: Direction, want: Want) -> &TcpStream {
+        match want {
+            Want::Write => self.to(direction),
+            Want::Nothing | Want::Read | Want::ReadOrWrite => self.from(direction),
+        }
+    }
+
     fn way(&self, direction: Direction) -> &Way {
         match direction {
             Direction::ToHop => &self.to_hop,
@@ -253,6 +261,15 @@ impl Tunnel {
     }
 }
 
+/// Counts nothing.
+#[cfg(test)]
+pub(super) struct Uncounted;
+
+#[cfg(test)]
+impl Meter for Uncounted {
+    fn moved(&self, _direction: Direction, _age: Age, _bytes: u64) {}
+}
+
 #[cfg(test)]
 mod tests {
     use std::io::{IoSlice, Write as _};
@@ -260,12 +277,6 @@ mod tests {
 
     use super::*;
     use crate::net::socket::Wait;
-
-    struct Uncounted;
-
-    impl Meter for Uncounted {
-        fn moved(&self, _direction: Direction, _age: Age, _bytes: u64) {}
-    }
 
     #[expect(clippy::disallowed_methods, reason = "loopback answers at once")]
     fn pair() -> (TcpStream, TcpStream) {

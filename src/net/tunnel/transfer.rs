@@ -8,7 +8,7 @@ use std::io::IoSlice;
 use std::net::TcpStream;
 use std::sync::Arc;
 
-use crate::net::memory::{LARGE, Memory};
+use crate::net::buffer::{Buffer, LARGE};
 use crate::net::pipe::{self, Filled, Pipe, Pipes, QUIET};
 use crate::net::socket::{self, Received, Wait, Want};
 
@@ -31,7 +31,7 @@ pub(super) struct Transfer {
     tunnel: Arc<Tunnel>,
     direction: Direction,
     /// Bytes read and not delivered yet.
-    pending: Memory,
+    pending: Buffer,
     /// When they were.
     age: Age,
     result: Result<(), TunnelEnd>,
@@ -43,11 +43,11 @@ impl Transfer {
         let mut transfer = Self {
             tunnel: Arc::clone(tunnel),
             direction,
-            pending: Memory::default(),
+            pending: Buffer::default(),
             age: Age::Early,
             result: Err(TunnelEnd::Reset),
         };
-        transfer.set_pending(Memory::holding(early));
+        transfer.set_pending(Buffer::holding(early));
         transfer
     }
 
@@ -66,7 +66,7 @@ impl Transfer {
         self.tunnel.id << 1 | u64::from(self.direction == Direction::ToClient)
     }
 
-    /// What it waits for, and on which socket.
+    /// What it waits for: to read or to write.
     pub(super) fn wants(&self) -> Want {
         if self.pending.bytes().is_empty() {
             Want::Read
@@ -77,10 +77,7 @@ impl Transfer {
 
     /// The socket on which it waits for it.
     pub(super) fn socket(&self, want: Want) -> &TcpStream {
-        match want {
-            Want::Write => self.to(),
-            Want::Nothing | Want::Read | Want::ReadOrWrite => self.from(),
-        }
+        self.tunnel.socket(self.direction, want)
     }
 
     fn from(&self) -> &TcpStream {
@@ -91,7 +88,7 @@ impl Transfer {
         self.tunnel.to(self.direction)
     }
 
-    fn set_pending(&mut self, pending: Memory) {
+    fn set_pending(&mut self, pending: Buffer) {
         let is_loaded = !pending.bytes().is_empty();
         self.tunnel.set_loaded(self.direction, is_loaded);
         self.pending = pending;
@@ -102,7 +99,7 @@ impl Transfer {
         let sent = self.send_now(self.pending.bytes())?;
         self.pending.forget(sent);
         if self.pending.bytes().is_empty() {
-            self.set_pending(Memory::default());
+            self.set_pending(Buffer::default());
             self.age = Age::Fresh;
         }
         Ok(())
@@ -121,7 +118,7 @@ impl Transfer {
                 let sent = self.send_now(buffer)?;
                 let rest = buffer.get(sent..).unwrap_or_default();
                 if !rest.is_empty() {
-                    self.set_pending(Memory::holding(rest));
+                    self.set_pending(Buffer::holding(rest));
                     return Ok(Step::Wait);
                 }
                 // A full buffer says that there is more where it came from.
@@ -137,24 +134,24 @@ impl Transfer {
         socket::limit_read(self.from(), QUIET);
         let left = match pipes.lend() {
             Some(pipe) => self.copy_through(pipe)?,
-            None => self.copy_with(Memory::with_room(LARGE))?,
+            None => self.copy_with(Buffer::with_room(LARGE))?,
         };
         self.set_pending(left);
         Ok(())
     }
 
     /// Returns what is not taken.
-    fn copy_through(&self, mut pipe: Pipe) -> Result<Memory, TunnelEnd> {
+    fn copy_through(&self, mut pipe: Pipe) -> Result<Buffer, TunnelEnd> {
         loop {
             match pipe::fill(&mut pipe, self.from(), u64::MAX).map_err(|_| TunnelEnd::Reset)? {
                 Filled::Bytes(_) => {}
                 // The event loop finds out what there is to read.
-                Filled::Nothing | Filled::ReadInstead => return Ok(Memory::default()),
+                Filled::Nothing | Filled::ReadInstead => return Ok(Buffer::default()),
             }
             while pipe.held() > 0 {
                 match pipe::drain(&mut pipe, self.to()).map_err(|_| TunnelEnd::Reset)? {
                     0 if pipe::takes_soon(self.to()) => {}
-                    0 => return pipe::into_memory(pipe).map_err(|_no_memory| TunnelEnd::Reset),
+                    0 => return pipe::into_buffer(pipe).map_err(|_no_memory| TunnelEnd::Reset),
                     sent => self.tunnel.count(self.direction, self.age, sent),
                 }
             }
@@ -162,18 +159,18 @@ impl Transfer {
     }
 
     /// The same without a pipe.
-    fn copy_with(&self, mut buffer: Memory) -> Result<Memory, TunnelEnd> {
+    fn copy_with(&self, mut buffer: Buffer) -> Result<Buffer, TunnelEnd> {
         loop {
             let received = socket::receive_into(self.from(), buffer.room(), Wait::Tick);
             match received.map_err(|_| TunnelEnd::Reset)? {
                 Received::Bytes(count) => buffer.extend(count),
                 // An end is there to be read again.
-                Received::Nothing | Received::End => return Ok(Memory::default()),
+                Received::Nothing | Received::End => return Ok(Buffer::default()),
             }
             while !buffer.bytes().is_empty() {
                 match self.send_now(buffer.bytes())? {
                     0 if pipe::takes_soon(self.to()) => {}
-                    0 => return Ok(Memory::holding(buffer.bytes())),
+                    0 => return Ok(Buffer::holding(buffer.bytes())),
                     sent => buffer.forget(sent),
                 }
             }
@@ -181,9 +178,14 @@ impl Transfer {
     }
 
     fn send_now(&self, bytes: &[u8]) -> Result<usize, TunnelEnd> {
+        if bytes.is_empty() {
+            return Ok(0);
+        }
         let sent = socket::send(self.to(), &[IoSlice::new(bytes)], Wait::No);
         let sent = sent.map_err(|_broken| TunnelEnd::Reset)?;
-        self.tunnel.count(self.direction, self.age, sent);
+        if sent > 0 {
+            self.tunnel.count(self.direction, self.age, sent);
+        }
         Ok(sent)
     }
 
