@@ -78,8 +78,8 @@
 //!    from [`net::idle_pool`] or dials one ([`net::dial`]); if that is not there soon, the next upstream is
 //!    dialled beside it (`relay/next_hop.rs`), and its lease may be the one that counts.
 //! 5. [`relay::attempt`] sends the head written by [`protocol::rewrite`] and the body
-//!    ([`relay::upload`]). Until the next hop answers, the exchange is set aside
-//!    ([`relay::outcome::Asked`]); then a worker goes on with it ([`relay::session::go_on`]) and reads the
+//!    ([`relay::upload`]). Until the next hop answers, the exchange is suspended
+//!    ([`relay::outcome::Suspended`]); then a worker goes on with it ([`relay::session::resume`]) and reads the
 //!    head of the final response.
 //! 6. [`relay::respond`] passes it and its body on ([`protocol::body`]). If the attempt failed before
 //!    that, [`balance::failover`] says whether another upstream is tried.

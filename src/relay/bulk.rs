@@ -77,12 +77,12 @@ impl Exchange<'_> {
     /// As for a copied body.
     pub(super) fn splice_request(&mut self, hop: &mut Hop) -> Result<bool, Failed> {
         let mut moved = false;
-        let left = self.course.upload.unseen();
+        let left = self.state.upload.unseen();
         let Some(mut pipe) = self.pipe_for(&self.client.conn, left) else {
             return Ok(moved);
         };
-        while self.course.upload.is_open()
-            && let Some(left) = self.course.upload.unseen().filter(|left| *left > 0)
+        while self.state.upload.is_open()
+            && let Some(left) = self.state.upload.unseen().filter(|left| *left > 0)
         {
             self.check_stage()?;
             let client = (self.client.conn.stream(), Want::Read);
@@ -106,10 +106,10 @@ impl Exchange<'_> {
                     if pipe.held() > 0 {
                         let rest = pipe::into_buffer(pipe)
                             .map_err(|_no_memory| Failed::Refused(Refusal::Internal))?;
-                        self.course.upload.skip(count as u64, rest.bytes());
+                        self.state.upload.skip(count as u64, rest.bytes());
                         return Ok(true);
                     }
-                    self.course.upload.skip(count as u64, b"");
+                    self.state.upload.skip(count as u64, b"");
                 }
                 Ok(Filled::ReadInstead | Filled::Nothing) => return Ok(moved),
                 Err(_) => return Err(Failed::Closed(CloseReason::ClientGone)),
@@ -126,7 +126,7 @@ impl Exchange<'_> {
                 Ok(0) if pipe::takes_soon(hop.conn.stream()) => {}
                 Ok(0) => return,
                 Ok(sent) => hop.conn.count_sent(sent as u64),
-                Err(_) => return self.course.upload.abandon(),
+                Err(_) => return self.state.upload.abandon(),
             }
         }
     }
