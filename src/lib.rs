@@ -74,8 +74,8 @@
 //! 3. The session reads the head; [`protocol::head`] parses it once, [`protocol::target`] and
 //!    [`protocol::framing`] say where it leads and where its body ends, [`relay::access`] whether it may.
 //!    Every error is a [`protocol::answer::Refusal`].
-//! 4. [`relay::exchange`] asks [`route`], then [`balance::pool`] for a lease, takes an idle connection
-//!    from [`net::idle_pool`] or dials one ([`net::dial`]); if that is not there soon, the next upstream is
+//! 4. The session asks [`route`] once; `relay/forward.rs` asks [`balance::pool`] for a lease
+//!    (`relay/upstreams.rs`), takes an idle connection from [`net::idle_pool`] or dials one ([`net::dial`]); if that is not there soon, the next upstream is
 //!    dialled beside it (`relay/next_hop.rs`), and its lease may be the one that counts.
 //! 5. [`relay::attempt`] sends the head written by [`protocol::rewrite`] and the body
 //!    ([`relay::upload`]). Until the next hop answers, the exchange is suspended
