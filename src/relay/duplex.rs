@@ -151,8 +151,9 @@ impl Exchange<'_> {
         down: &Down<'_>,
         limit: Duration,
     ) -> io::Result<(PollReady, PollReady)> {
-        let client = want(self.upload_wants_input(), !down.pending().is_empty());
-        let next = want(down.wants_input(), !self.state.upload.pending().is_empty());
+        let client = want((self.upload_wants_input(), !down.pending().is_empty()));
+        let has_pending = !self.state.upload.pending().is_empty();
+        let next = want((down.wants_input(), has_pending));
         let sockets = (self.client.conn.stream(), hop.conn.stream());
         socket::wait_for((sockets.0, client), (sockets.1, next), limit)
     }
@@ -210,8 +211,8 @@ impl Exchange<'_> {
     }
 }
 
-fn want(read: bool, write: bool) -> Want {
-    match (read, write) {
+fn want(to_read_and_write: (bool, bool)) -> Want {
+    match to_read_and_write {
         (false, false) => Want::Nothing,
         (true, false) => Want::Read,
         (false, true) => Want::Write,

@@ -1,5 +1,6 @@
 //! What both directions of one tunnel share.
 
+use std::io;
 use std::net::{IpAddr, Shutdown, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -20,6 +21,13 @@ pub enum TunnelEnd {
     Idle,
     /// The process ends.
     Cut,
+}
+
+/// What a call on a socket fails with says that the connection is broken.
+impl From<io::Error> for TunnelEnd {
+    fn from(_broken: io::Error) -> Self {
+        Self::Reset
+    }
 }
 
 /// What a tunnel did, told once when both of its directions are over.
@@ -176,10 +184,9 @@ impl Tunnel {
         self.moved.fetch_max(now, Ordering::Relaxed);
     }
 
-    /// Notes whether bytes of this direction may have been read that are not delivered yet.
-    pub(super) fn set_loaded(&self, direction: Direction, is_loaded: bool) {
-        let way = self.way(direction);
-        way.is_loaded.store(is_loaded, Ordering::Relaxed);
+    /// Whether bytes of this direction may have been read that are not delivered yet.
+    pub(super) fn is_loaded(&self, direction: Direction) -> &AtomicBool {
+        &self.way(direction).is_loaded
     }
 
     /// How much longer nothing may move; zero when the tunnel is to be closed.
@@ -203,7 +210,7 @@ impl Tunnel {
             return false;
         };
         let moves = |from: PollReady, to: PollReady, direction| {
-            if self.way(direction).is_loaded.load(Ordering::Relaxed) {
+            if self.is_loaded(direction).load(Ordering::Relaxed) {
                 to.to_write()
             } else {
                 from.to_read()

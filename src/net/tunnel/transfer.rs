@@ -7,6 +7,7 @@
 use std::io::IoSlice;
 use std::net::TcpStream;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use crate::net::buffer::{Buffer, LARGE};
 use crate::net::pipe::{self, Filled, Pipe, Pipes, QUIET};
@@ -90,7 +91,8 @@ impl Transfer {
 
     fn set_pending(&mut self, pending: Buffer) {
         let is_loaded = !pending.bytes().is_empty();
-        self.tunnel.set_loaded(self.direction, is_loaded);
+        let known = self.tunnel.is_loaded(self.direction);
+        known.store(is_loaded, Ordering::Relaxed);
         self.pending = pending;
     }
 
@@ -111,7 +113,7 @@ impl Transfer {
             self.send_pending()?;
             return Ok(Step::Wait);
         }
-        match socket::receive(self.from(), buffer, Wait::No).map_err(|_| TunnelEnd::Reset)? {
+        match socket::receive(self.from(), buffer, Wait::No)? {
             Received::Nothing => Ok(Step::Wait),
             Received::End => Ok(Step::End),
             Received::Bytes(_) => {
@@ -130,7 +132,8 @@ impl Transfer {
 
     /// Moves bytes, with a thread's time to wait, until none comes or none is taken for a moment.
     pub(super) fn copy(&mut self, pipes: &Arc<Pipes>) -> Result<(), TunnelEnd> {
-        self.tunnel.set_loaded(self.direction, true);
+        let is_loaded = self.tunnel.is_loaded(self.direction);
+        is_loaded.store(true, Ordering::Relaxed);
         socket::limit_read(self.from(), QUIET);
         let left = match pipes.lend() {
             Some(pipe) => self.copy_through(pipe)?,
@@ -143,15 +146,15 @@ impl Transfer {
     /// Returns what is not taken.
     fn copy_through(&self, mut pipe: Pipe) -> Result<Buffer, TunnelEnd> {
         loop {
-            match pipe::fill(&mut pipe, self.from(), u64::MAX).map_err(|_| TunnelEnd::Reset)? {
+            match pipe::fill(&mut pipe, self.from(), u64::MAX)? {
                 Filled::Bytes(_) => {}
                 // The event loop finds out what there is to read.
                 Filled::Nothing | Filled::ReadInstead => return Ok(Buffer::default()),
             }
             while pipe.held() > 0 {
-                match pipe::drain(&mut pipe, self.to()).map_err(|_| TunnelEnd::Reset)? {
+                match pipe::drain(&mut pipe, self.to())? {
                     0 if pipe::takes_soon(self.to()) => {}
-                    0 => return pipe::into_buffer(pipe).map_err(|_no_memory| TunnelEnd::Reset),
+                    0 => return Ok(pipe::into_buffer(pipe)?),
                     sent => self.tunnel.count(self.direction, self.age, sent),
                 }
             }
@@ -161,8 +164,7 @@ impl Transfer {
     /// The same without a pipe.
     fn copy_with(&self, mut buffer: Buffer) -> Result<Buffer, TunnelEnd> {
         loop {
-            let received = socket::receive_into(self.from(), buffer.room(), Wait::Tick);
-            match received.map_err(|_| TunnelEnd::Reset)? {
+            match socket::receive_into(self.from(), buffer.room(), Wait::Tick)? {
                 Received::Bytes(count) => buffer.extend(count),
                 // An end is there to be read again.
                 Received::Nothing | Received::End => return Ok(Buffer::default()),
@@ -181,8 +183,7 @@ impl Transfer {
         if bytes.is_empty() {
             return Ok(0);
         }
-        let sent = socket::send(self.to(), &[IoSlice::new(bytes)], Wait::No);
-        let sent = sent.map_err(|_broken| TunnelEnd::Reset)?;
+        let sent = socket::send(self.to(), &[IoSlice::new(bytes)], Wait::No)?;
         if sent > 0 {
             self.tunnel.count(self.direction, self.age, sent);
         }
