@@ -30,8 +30,8 @@
 //! | how long they wait | 5 s | `limits.queue_timeout_secs` | 503 | `a_request_that_waits_too_long_for_a_worker_is_refused` |
 //! | requests at work, with a worker or waiting for their next hop | 64 a core, between 512 and 1024 | `limits.workers`, at most 16384 | the request waits | `never_more_workers_are_started_than_the_file_says`, `requests_that_wait_for_an_upstream_count_as_workers` |
 //! | workers of one address | half of them, while others wait | | the others go first | `one_address_cannot_take_all_workers` |
-//! | threads for what lasts | three quarters of what the system allows, at most 16384 | `MOST_LONG_THREADS` | exchanges keep their workers, tunnels get 503 | `endless_streams_and_stalled_readers_do_not_use_up_the_workers`, `with_forty_threads_it_answers_and_recovers` |
-//! | those of one address | the last eighth is for whoever has less than half of them | | tunnels get 503 | `one_client_cannot_take_all_threads_for_tunnels` |
+//! | threads for what lasts | three quarters of what the system allows, at most 16384 | `MOST_LONG_THREADS` | exchanges keep their workers, busy tunnels are carried by the event loops | `endless_streams_and_stalled_readers_do_not_use_up_the_workers`, `with_forty_threads_it_answers_and_recovers` |
+//! | those of tunnels of one address | the last eighth is for clients that have less than half of them | | the event loops carry them | `one_client_cannot_take_all_threads_for_tunnels` |
 //! | the stack of a thread | 1 MiB; half of that to look names up | `STACK`, `LOOK_UP_STACK` | | `the_deepest_request_needs_less_than_an_eighth_of_a_stack` |
 //! | a body without progress | 60 s | `limits.io_timeout_secs` | 408, or the end of the connection | `a_body_that_stops_is_told_408_and_blamed_on_no_upstream`, `an_upstream_that_drips_does_not_keep_a_stopped_upload_alive` |
 //! | a reader without progress | 60 s | `limits.io_timeout_secs` | the end of the connection | `a_client_that_does_not_read_is_cut_and_blamed_alone` |
@@ -72,8 +72,10 @@
 //! | connections that break under a request | one | `REMEMBERED` | for 10 minutes a request that cannot be repeated gets a fresh one | `of_requests_that_cannot_be_repeated_one_is_lost_to_an_upstream_that_closes_under_them` |
 //! | pipes | 32, or one for 64 descriptors | `MOST_PIPES`, `FILES_PER_PIPE` | bytes are copied | `a_large_response_arrives_whole_where_no_pipe_can_be_had`, `a_tunnel_carries_megabytes_where_no_pipe_can_be_had` |
 //! | pipes kept | 8 | `SPARE_PIPES` | closed | `an_empty_pipe_is_lent_again_and_one_with_bytes_in_it_never` |
-//! | mappings for reads, and for what is held | 16384 | `MOST_PIECES` | the heap is used | |
-//! | buffers kept for reads | 8 of 20 KiB, 4 of 128 KiB | `SPARE_SMALL`, `SPARE_LARGE` | given back | `no_more_pieces_are_kept_than_are_worth_it` |
+//! | mappings for reads, and for what is held | 16384 | `MOST_MAPPINGS` | the heap is used | |
+//! | buffers of more than 128 KiB, for what receivers do not take at once | 64 | `MOST_LONG` | no more than 128 KiB is moved at a time | `while_much_waits_for_receivers_less_is_moved_at_a_time` |
+//! | pipes held while nothing moves | 20 ms | `QUIET` | given back | `clients_that_do_not_read_their_responses_leave_the_pipes_to_others`, `upstreams_that_do_not_take_their_requests_leave_the_pipes_to_others`, `tunnels_that_are_not_read_from_leave_pipes_and_threads_to_others` |
+//! | buffers kept for reads | 8 of 20 KiB, 4 of 128 KiB | `SPARE_SMALL`, `SPARE_LARGE` | given back | `no_more_mappings_are_kept_than_are_worth_it` |
 //! | a question of a check | 2.5 s; its answer's head 64 KiB | half of `health_check.timeout_secs` | failed | `an_upstream_that_drips_has_the_timeout_and_no_more`, `an_endless_head_of_an_answer_fails_the_probe` |
 //! | questions at a time | 32 | `MOST_THREADS` | they wait for each other | `silent_upstreams_do_not_delay_the_probes_of_others` |
 //!

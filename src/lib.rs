@@ -44,7 +44,7 @@
 //!  main ── Server::start ── waits for signals ── drain ── join
 //!  acceptor x1  accept ─ permit ─▶ waiter ─ readable ─▶ [bounded queue] ─▶ worker xN ─ session::serve
 //!                                    ▲ an idle worker      full: 503          │ Park       │ Tunnel
-//!                                    │ watches (mio)                          │ Asked      └▶ ferry x1 per 2 cores
+//!                                    │ watches (mio)                          │ Asked      └▶ tunnels x1 per 2 cores
 //!                                    └────────────────────────────────────────┘
 //!  tunnel x0..2 each, while it is busy
 //!  overseer x1   health x1 (+ probe x0..32)   reload x1   sweeper x1   access-log x1   resolver x0..64 (more while they hang)
@@ -61,7 +61,7 @@
 //!
 //! Workers start when requests wait, up to `limits.workers`, and leave when idle. An exchange that lasts
 //! longer than a second gives its worker's place up as soon as others wait for one: it goes on in its
-//! thread, which then counts against the same budget as the threads of tunnels.
+//! thread, which then counts against the same budget as the threads of busy tunnels.
 //!
 //! # A request walks
 //!
@@ -74,12 +74,12 @@
 //! 3. The session reads the head; [`protocol::head`] parses it once, [`protocol::target`] and
 //!    [`protocol::framing`] say where it leads and where its body ends, [`relay::access`] whether it may.
 //!    Every error is a [`protocol::answer::Refusal`].
-//! 4. [`relay::exchange`] asks [`route`], then [`balance::pool`] for a lease, takes an idle connection
-//!    from [`net::idle_pool`] or dials one ([`net::dial`]); if that is not there soon, the next upstream is
+//! 4. The session asks [`route`] once; `relay/forward.rs` asks [`balance::pool`] for a lease
+//!    (`relay/upstreams.rs`), takes an idle connection from [`net::idle_pool`] or dials one ([`net::dial`]); if that is not there soon, the next upstream is
 //!    dialled beside it (`relay/next_hop.rs`), and its lease may be the one that counts.
 //! 5. [`relay::attempt`] sends the head written by [`protocol::rewrite`] and the body
-//!    ([`relay::upload`]). Until the next hop answers, the exchange is set aside
-//!    ([`relay::session::Asked`]); then a worker goes on with it ([`relay::session::go_on`]) and reads the
+//!    ([`relay::upload`]). Until the next hop answers, the exchange is suspended
+//!    ([`relay::outcome::Suspended`]); then a worker goes on with it ([`relay::session::resume`]) and reads the
 //!    head of the final response.
 //! 6. [`relay::respond`] passes it and its body on ([`protocol::body`]). If the attempt failed before
 //!    that, [`balance::failover`] says whether another upstream is tried.
@@ -88,7 +88,7 @@
 //!    parked, closed or lingers.
 //!
 //! `CONNECT origin.test:443`: as 1 to 3; [`relay::connect`] dials or asks an upstream, and both
-//! connections, with every byte read too far, become a [`net::tunnel`]: the ferry carries it while little
+//! connections, with every byte read too far, become a [`net::tunnel`]: an event loop carries it while little
 //! moves, and each direction that is busy has a thread until it is quiet again.
 //!
 //! # An upstream is judged

@@ -69,7 +69,7 @@ const HOMES: [(&str, &[&str]); 20] = [
     ("dlmalloc", &["main.rs"]),
     ("httparse", &["protocol/head.rs"]),
     ("log", &[]),
-    ("memmap2", &["net/memory.rs"]),
+    ("memmap2", &["net/buffer.rs"]),
     ("mio", &["server/waiter.rs"]),
     ("parking_lot", &[]),
     ("percent_encoding", &["admin"]),

@@ -10,14 +10,14 @@ use std::net::{IpAddr, Shutdown, TcpStream};
 use std::sync::Weak;
 use std::time::{Duration, Instant};
 
-use super::memory::{LARGE, Memory, SMALL};
+use super::buffer::{Buffer, LARGE, SMALL};
 use super::socket::{self, Received, TICK, Wait};
 
 /// A connection and its unread bytes.
 #[derive(Debug)]
 pub struct Conn {
     stream: TcpStream,
-    buffer: Memory,
+    buffer: Buffer,
     /// Bytes of `buffer` before this one are consumed. At most as many as there are.
     start: usize,
     read_limit: Duration,
@@ -97,7 +97,7 @@ impl Conn {
     pub fn prepared(stream: TcpStream, read_limit: Duration) -> Self {
         Self {
             stream,
-            buffer: Memory::default(),
+            buffer: Buffer::default(),
             start: 0,
             read_limit,
             last: LastRead::TookAll,
@@ -189,7 +189,7 @@ impl Conn {
     /// long, and an idle one is a socket and this struct.
     pub fn shrink(&mut self) {
         if self.buffer.size() > self.unread().len() {
-            self.buffer = Memory::holding(self.unread());
+            self.buffer = Buffer::holding(self.unread());
             self.start = 0;
         }
     }
@@ -201,7 +201,7 @@ impl Conn {
     }
 
     /// Reads into `spare` from now on, if it is room for what is unread and for more.
-    pub fn borrow_memory(&mut self, spare: &mut Memory) {
+    pub fn borrow_memory(&mut self, spare: &mut Buffer) {
         let unread = self.unread();
         if self.buffer.size() < spare.size() && unread.len() <= spare.size() / 2 {
             let mut memory = std::mem::take(spare);
@@ -213,9 +213,9 @@ impl Conn {
     }
 
     /// Gives the memory back; what is unread keeps no more than it needs.
-    pub fn lay_aside(&mut self, spare: &mut Memory) {
+    pub fn release(&mut self, spare: &mut Buffer) {
         if self.buffer.size() == SMALL {
-            let unread = Memory::holding(self.unread());
+            let unread = Buffer::holding(self.unread());
             *spare = std::mem::replace(&mut self.buffer, unread);
             self.start = 0;
         }
@@ -272,7 +272,7 @@ impl Conn {
         let unread = self.unread().len();
         let room = self.buffer.size() - unread;
         if room < wanted.min(SMALL) / 4 || self.buffer.size() < wanted {
-            let mut larger = Memory::with_room(unread + wanted);
+            let mut larger = Buffer::with_room(unread + wanted);
             larger.append(self.unread());
             self.buffer = larger;
         } else if self.start > 0 {
@@ -434,13 +434,13 @@ mod tests {
         far.write_all(b"GET htt").unwrap();
         receive_all(&mut conn, 7);
         conn.shrink();
-        let mut spare = Memory::with_room(SMALL);
+        let mut spare = Buffer::with_room(SMALL);
         conn.borrow_memory(&mut spare);
         assert_eq!((spare.size(), conn.buffer.size()), (0, SMALL));
         far.write_all(b"p://").unwrap();
         receive_all(&mut conn, 11);
         conn.consume(4);
-        conn.lay_aside(&mut spare);
+        conn.release(&mut spare);
         assert_eq!((spare.size(), conn.buffer.size()), (SMALL, 7));
         assert_eq!(conn.unread(), b"http://");
     }
@@ -451,7 +451,7 @@ mod tests {
         far.write_all(&vec![b'x'; SMALL]).unwrap();
         receive_all(&mut conn, SMALL);
         conn.shrink();
-        let mut spare = Memory::with_room(SMALL);
+        let mut spare = Buffer::with_room(SMALL);
         conn.borrow_memory(&mut spare);
         assert_eq!((spare.size(), conn.unread().len()), (SMALL, SMALL));
         far.write_all(b"y").unwrap();

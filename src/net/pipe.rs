@@ -2,23 +2,29 @@
 //!
 //! What a socket received is moved into the pipe by reference and from there into the other socket, so
 //! bulk costs a fraction of reading and writing. A pipe costs two descriptors and counts against a limit
-//! of pages per user; so there are few, lent to whoever moves much at the moment. Who gets none copies
-//! through a buffer: nothing here ever fails for want of a pipe. Elsewhere than on Linux there is none.
+//! of pages per user; so there are few, lent to a connection only while much moves on it. One that gets
+//! none copies through a buffer: nothing here ever fails for want of a pipe. Elsewhere than on Linux
+//! there is none.
 //!
 //! A pipe that is not empty belongs to its transfer alone and is closed, never lent again.
 
 use std::io;
+use std::net::TcpStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use super::socket::Wait;
+use super::buffer::{self, Buffer, LARGE};
+use super::socket::{self, Want};
 
-use system::Ends;
+use system::PipeEnds;
 
-pub use system::{drain, empty, fill};
+pub use system::{drain, fill, into_buffer};
+
+/// How long a pipe is held while nothing comes or nothing is taken.
+pub const QUIET: Duration = Duration::from_millis(20);
 
 /// The most pipes at once. With what they hold, half of what Linux lets a user have by default.
 const MOST_PIPES: usize = 32;
@@ -26,13 +32,13 @@ const MOST_PIPES: usize = 32;
 const FILES_PER_PIPE: usize = 64;
 /// The most idle pipes.
 const SPARE_PIPES: usize = 8;
-/// What a pipe should hold, in bytes: as much as Linux lets anybody have by default. The fewer times a
+/// What a pipe should hold, in bytes: as much as Linux lets a user have by default. The fewer times a
 /// sender and a receiver are woken for the same bytes, the better.
 const PIPE_BYTES: usize = 1024 * 1024;
 /// What a pipe must hold: less is worse than a copy. Past its user's limit a new one holds a page or two.
 const LEAST: usize = 64 * 1024;
 
-/// How long nobody asks the system for another pipe after it refused one.
+/// How long the system is not asked for another pipe after it refused one.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
 
 /// The pipes of this process.
@@ -40,7 +46,7 @@ const ASK_AGAIN: Duration = Duration::from_secs(1);
 pub struct Pipes {
     most: usize,
     open: AtomicUsize,
-    spare: Mutex<Vec<Ends>>,
+    spare: Mutex<Vec<PipeEnds>>,
     /// When there was none to be had.
     refused: Mutex<Option<Instant>>,
 }
@@ -75,7 +81,7 @@ impl Pipes {
         })
     }
 
-    fn open(&self) -> Option<Ends> {
+    fn open(&self) -> Option<PipeEnds> {
         if self
             .refused
             .lock()
@@ -87,14 +93,12 @@ impl Pipes {
         self.open
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, below)
             .ok()?;
-        match Ends::open(PIPE_BYTES) {
-            Ok(ends) if ends.capacity() >= LEAST => Some(ends),
-            Ok(_) | Err(_) => {
-                self.open.fetch_sub(1, Ordering::Relaxed);
-                *self.refused.lock() = Some(Instant::now());
-                None
-            }
+        let opened = system::open();
+        if opened.is_none() {
+            self.open.fetch_sub(1, Ordering::Relaxed);
+            *self.refused.lock() = Some(Instant::now());
         }
+        opened
     }
 
     /// Pipes open now, lent or spare.
@@ -108,7 +112,7 @@ impl Pipes {
         self.count().saturating_sub(spare)
     }
 
-    fn take_back(&self, ends: Ends) {
+    fn take_back(&self, ends: PipeEnds) {
         let mut spare = self.spare.lock();
         if spare.len() < SPARE_PIPES {
             spare.push(ends);
@@ -118,7 +122,7 @@ impl Pipes {
         }
     }
 
-    fn close(&self, ends: Ends) {
+    fn close(&self, ends: PipeEnds) {
         drop(ends);
         self.open.fetch_sub(1, Ordering::Relaxed);
     }
@@ -127,7 +131,7 @@ impl Pipes {
 /// A pipe on loan; goes back when dropped, if it is empty.
 #[derive(Debug)]
 pub struct Pipe {
-    ends: Option<Ends>,
+    ends: Option<PipeEnds>,
     /// Bytes in it.
     held: usize,
     owner: Arc<Pipes>,
@@ -164,43 +168,43 @@ pub enum Filled {
     ReadInstead,
 }
 
+/// Waits until `to` can take more of what is in a pipe, for a moment at most. Says whether it can.
+pub fn takes_soon(to: &TcpStream) -> bool {
+    let waited = socket::wait_for((to, Want::Write), (to, Want::Nothing), QUIET);
+    waited.is_ok_and(|(to, _)| to.to_write())
+}
+
 #[cfg(target_os = "linux")]
 mod system {
     use std::net::TcpStream;
     use std::os::fd::OwnedFd;
 
-    use rustix::buffer::spare_capacity;
     use rustix::io::Errno;
     use rustix::pipe::{
         PipeFlags, SpliceFlags, fcntl_getpipe_size, fcntl_setpipe_size, pipe_with, splice,
     };
 
-    use super::{Filled, Pipe, Wait, io};
+    use super::{Buffer, Filled, LARGE, LEAST, PIPE_BYTES, Pipe, buffer, io};
 
     #[derive(Debug)]
-    pub(super) struct Ends {
+    pub(super) struct PipeEnds {
         read: OwnedFd,
         write: OwnedFd,
         capacity: usize,
     }
 
-    impl Ends {
-        pub(super) fn open(wanted: usize) -> io::Result<Self> {
-            let (read, write) = pipe_with(PipeFlags::CLOEXEC)?;
-            let capacity = match fcntl_setpipe_size(&write, wanted) {
-                Ok(capacity) => capacity,
-                Err(_limited) => fcntl_getpipe_size(&write)?,
-            };
-            Ok(Self {
-                read,
-                write,
-                capacity,
-            })
-        }
-
-        pub(super) fn capacity(&self) -> usize {
-            self.capacity
-        }
+    /// Opens a pipe, if it can be a large one.
+    pub(super) fn open() -> Option<PipeEnds> {
+        let (read, write) = pipe_with(PipeFlags::CLOEXEC).ok()?;
+        let capacity = fcntl_setpipe_size(&write, PIPE_BYTES)
+            .or_else(|_limited| fcntl_getpipe_size(&write))
+            .ok()?;
+        let ends = PipeEnds {
+            read,
+            write,
+            capacity,
+        };
+        (capacity >= LEAST).then_some(ends)
     }
 
     /// Moves at most `most` bytes that `from` received into the empty `pipe`, waiting for them up to
@@ -212,9 +216,12 @@ mod system {
         let Some(ends) = pipe.ends.as_ref().filter(|_| pipe.held == 0) else {
             return Ok(Filled::ReadInstead);
         };
-        let most = usize::try_from(most)
-            .unwrap_or(usize::MAX)
-            .min(ends.capacity);
+        let room = if buffer::may_be_long() {
+            ends.capacity
+        } else {
+            LARGE
+        };
+        let most = usize::try_from(most).unwrap_or(usize::MAX).min(room);
         loop {
             return match splice(from, None, &ends.write, None, most, SpliceFlags::MOVE) {
                 Ok(0) => Ok(Filled::ReadInstead),
@@ -230,25 +237,19 @@ mod system {
         }
     }
 
-    /// Moves what is in `pipe` on to `to`; `Ok(0)` means that nothing could be sent within the socket's
-    /// time limit, or without waiting.
+    /// Moves what `to` takes at once out of `pipe`; `Ok(0)` means that it takes nothing.
     ///
     /// # Errors
     /// When the connection is broken.
-    pub fn drain(pipe: &mut Pipe, to: &TcpStream, wait: Wait) -> io::Result<usize> {
-        match wait {
-            Wait::Tick => drain_within_limit(pipe, to),
-            // There is no flag for it: SPLICE_F_NONBLOCK is about the pipe.
-            Wait::No => {
-                to.set_nonblocking(true)?;
-                let sent = drain_within_limit(pipe, to);
-                to.set_nonblocking(false)?;
-                sent
-            }
-        }
+    pub fn drain(pipe: &mut Pipe, to: &TcpStream) -> io::Result<usize> {
+        // There is no flag for it: SPLICE_F_NONBLOCK is about the pipe.
+        to.set_nonblocking(true)?;
+        let sent = drain_nonblocking(pipe, to);
+        to.set_nonblocking(false)?;
+        sent
     }
 
-    fn drain_within_limit(pipe: &mut Pipe, to: &TcpStream) -> io::Result<usize> {
+    fn drain_nonblocking(pipe: &mut Pipe, to: &TcpStream) -> io::Result<usize> {
         let Some(ends) = pipe.ends.as_ref().filter(|_| pipe.held > 0) else {
             return Ok(0);
         };
@@ -265,20 +266,23 @@ mod system {
         }
     }
 
-    /// Reads what is in `pipe`, for whoever must keep it.
+    /// Reads what is in `pipe`, which others may have then.
     ///
     /// # Errors
-    /// When the system has no memory left; the pipe is not used again then.
-    pub fn empty(pipe: &mut Pipe) -> io::Result<Vec<u8>> {
-        let mut bytes = Vec::with_capacity(pipe.held);
+    /// When the system has no memory left.
+    pub fn into_buffer(mut pipe: Pipe) -> io::Result<Buffer> {
+        let mut buffer = Buffer::with_room(pipe.held);
         while let Some(ends) = pipe.ends.as_ref().filter(|_| pipe.held > 0) {
-            match rustix::io::read(&ends.read, spare_capacity(&mut bytes)) {
-                Ok(count) => pipe.held -= count.clamp(1, pipe.held),
+            match rustix::io::read(&ends.read, buffer.room()) {
+                Ok(count) => {
+                    buffer.extend(count);
+                    pipe.held -= count.clamp(1, pipe.held);
+                }
                 Err(Errno::INTR) => {}
                 Err(error) => return Err(error.into()),
             }
         }
-        Ok(bytes)
+        Ok(buffer)
     }
 }
 
@@ -286,20 +290,14 @@ mod system {
 mod system {
     use std::net::TcpStream;
 
-    use super::{Filled, Pipe, Wait, io};
+    use super::{Buffer, Filled, Pipe, io};
 
     /// There are none.
-    #[derive(Debug)]
-    pub(super) enum Ends {}
+    pub(super) type PipeEnds = std::convert::Infallible;
 
-    impl Ends {
-        pub(super) fn open(_wanted: usize) -> io::Result<Self> {
-            Err(io::ErrorKind::Unsupported.into())
-        }
-
-        pub(super) fn capacity(&self) -> usize {
-            match *self {}
-        }
+    /// Opens none.
+    pub(super) fn open() -> Option<PipeEnds> {
+        None
     }
 
     /// Nothing can be moved: read instead.
@@ -314,15 +312,15 @@ mod system {
     ///
     /// # Errors
     /// None.
-    pub fn empty(_pipe: &mut Pipe) -> io::Result<Vec<u8>> {
-        Ok(Vec::new())
+    pub fn into_buffer(_pipe: Pipe) -> io::Result<Buffer> {
+        Ok(Buffer::default())
     }
 
     /// Nothing is in it.
     ///
     /// # Errors
     /// None.
-    pub fn drain(_pipe: &mut Pipe, _to: &TcpStream, _wait: Wait) -> io::Result<usize> {
+    pub fn drain(_pipe: &mut Pipe, _to: &TcpStream) -> io::Result<usize> {
         Ok(0)
     }
 }
@@ -331,7 +329,7 @@ mod system {
 #[cfg(target_os = "linux")]
 mod tests {
     use std::io::{Read, Write};
-    use std::net::{TcpListener, TcpStream};
+    use std::net::TcpListener;
 
     use rustix::net::sockopt;
 
@@ -356,7 +354,7 @@ mod tests {
         let ((from, mut sender), (to, mut receiver)) = (pair(), pair());
         sender.write_all(b"bodyNEXT").unwrap();
         assert_eq!(fill(&mut pipe, &from, 4).unwrap(), Filled::Bytes(4));
-        assert_eq!(drain(&mut pipe, &to, Wait::Tick).unwrap(), 4);
+        assert_eq!(drain(&mut pipe, &to).unwrap(), 4);
         drop(to);
         let mut got = String::new();
         receiver.read_to_string(&mut got).unwrap();
@@ -403,15 +401,16 @@ mod tests {
         let Filled::Bytes(held) = fill(&mut pipe, &from, BULK as u64).unwrap() else {
             panic!("nothing came");
         };
-        let sent = drain(&mut pipe, &to, Wait::No).unwrap();
+        let sent = drain(&mut pipe, &to).unwrap();
         assert!(sent < held && pipe.held() == held - sent);
         let reads = threads::start("test-receiver", move || {
             let mut all = Vec::new();
             receiver.read_to_end(&mut all).map(|_length| all)
         });
-        // It waits again now.
         while pipe.held() > 0 {
-            assert_ne!(drain(&mut pipe, &to, Wait::Tick).unwrap(), 0);
+            if drain(&mut pipe, &to).unwrap() == 0 {
+                takes_soon(&to);
+            }
         }
         drop(to);
         writes.unwrap().join().unwrap().unwrap();
@@ -443,12 +442,37 @@ mod tests {
         let (from, mut sender) = pair();
         sender.write_all(b"left over").unwrap();
         fill(&mut pipe, &from, 4).unwrap();
-        assert_eq!(empty(&mut pipe).unwrap(), b"left");
-        assert_eq!(pipe.held(), 0);
+        assert_eq!(into_buffer(pipe).unwrap().bytes(), b"left");
+        assert_eq!(pipes.lent(), 0);
     }
 
     #[test]
-    fn nobody_fails_where_no_pipe_may_be_had() {
+    fn while_much_waits_for_receivers_less_is_moved_at_a_time() {
+        let pipes = Pipes::at_most(1);
+        let mut pipe = pipes.lend().unwrap();
+        let waiting: Vec<Buffer> = std::iter::repeat_with(|| Buffer::with_room(LARGE + 1))
+            .take(buffer::MOST_LONG)
+            .collect();
+        let (from, mut sender) = pair();
+        let writes = threads::start("test-sender", move || {
+            sender.write_all(&vec![b'x'; 1 << 20])
+        });
+        let mut left = 1 << 20;
+        while left > 0 {
+            let Filled::Bytes(held) = fill(&mut pipe, &from, u64::MAX).unwrap() else {
+                panic!("nothing came");
+            };
+            assert!(held <= LARGE, "{held}");
+            left -= held;
+            drop(into_buffer(pipe).unwrap());
+            pipe = pipes.lend().unwrap();
+        }
+        writes.unwrap().join().unwrap().unwrap();
+        drop(waiting);
+    }
+
+    #[test]
+    fn where_no_pipe_may_be_had_none_is_lent() {
         assert!(Pipes::at_most(0).lend().is_none());
         assert!(Pipes::for_files(63).lend().is_none());
         assert!(Pipes::for_files(64).lend().is_some());

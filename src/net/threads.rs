@@ -1,7 +1,7 @@
 //! Named threads within the process's budget.
 //!
-//! A thread that cannot be had is an answer to give (503), not a panic. Tunnels and long exchanges
-//! come and go with their peers, so they share one [`Permits`] budget; the threads of the server itself
+//! A thread that cannot be had is no reason to panic. Those of busy tunnels and of long exchanges come and
+//! go with their peers, so they share one [`Permits`] budget; the threads of the server itself
 //! do not count.
 
 use std::io;
@@ -49,11 +49,11 @@ pub(super) fn start_with_stack<T: Send + 'static>(
         .spawn(run)
 }
 
-/// Threads for what lasts: two a tunnel, one a long exchange.
+/// Threads for what lasts: one for each busy direction of a tunnel, one for a long exchange.
 #[derive(Clone, Debug)]
 pub struct LongThreads {
     permits: Arc<Permits>,
-    tunnels: Arc<PerClient>,
+    shares: Arc<PerClient>,
 }
 
 impl LongThreads {
@@ -65,24 +65,24 @@ impl LongThreads {
         Self::of(budget.min(MOST_LONG_THREADS))
     }
 
-    fn of(budget: usize) -> Self {
+    /// A budget of so many.
+    pub(super) fn of(budget: usize) -> Self {
         Self {
             permits: Permits::new(budget),
-            tunnels: Arc::default(),
+            shares: Arc::default(),
         }
     }
 
-    /// Takes the two threads of a tunnel of `client` out of the budget, unless too few are left: the last
-    /// eighth is for clients that have less than half of it.
-    pub fn take_for_tunnel(&self, client: IpAddr) -> Option<(Permit, ClientPermit)> {
-        let threads = self.permits.take(2)?;
+    /// Counts one more thread that works for `client`, unless too few are left: the last eighth is for
+    /// clients that have less than half of the budget.
+    pub fn share(&self, client: IpAddr) -> Option<ClientPermit> {
         let budget = self.permits.limit();
-        let most = if self.permits.taken() > budget - budget / 8 {
-            NonZeroUsize::new(budget / 4)
+        let most = if self.permits.taken() >= budget - budget / 8 {
+            NonZeroUsize::new(budget / 2)
         } else {
             None
         };
-        Some((threads, self.tunnels.take(client, most)?))
+        self.shares.take(client, most)
     }
 
     /// Takes `count` threads out of the budget, or none.
@@ -112,12 +112,13 @@ mod tests {
     fn one_client_cannot_take_all_threads_for_tunnels() {
         let threads = LongThreads::of(32);
         let (greedy, other) = (IpAddr::from([10, 0, 0, 1]), IpAddr::from([10, 0, 0, 2]));
-        let all =
-            |client| -> Vec<_> { std::iter::from_fn(|| threads.take_for_tunnel(client)).collect() };
+        let all = |client| -> Vec<_> {
+            std::iter::from_fn(|| Some((threads.share(client)?, threads.take(1)?))).collect()
+        };
         let many = all(greedy);
-        assert_eq!((many.len(), threads.taken()), (14, 28));
+        assert_eq!((many.len(), threads.taken()), (28, 28));
         let few = all(other);
-        assert_eq!((few.len(), threads.taken()), (2, 32));
+        assert_eq!((few.len(), threads.taken()), (4, 32));
         drop((many, few));
         assert_eq!(threads.taken(), 0);
     }

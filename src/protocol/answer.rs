@@ -85,6 +85,7 @@ causes! {
         "too many requests are waiting at this proxy", IN_A_FEW_SECONDS;
     QueueTimeout = 503, "queue_timeout", "proxy_internal_response",
         "the request waited too long at this proxy", IN_A_FEW_SECONDS;
+    /// Not given since tunnels need no thread of their own; the label stays for those who watch it.
     ThreadLimit = 503, "thread_limit", "proxy_internal_response",
         "this proxy has no resources left for a tunnel", IN_A_FEW_SECONDS;
     Draining = 503, "draining", "proxy_internal_response",

@@ -15,7 +15,7 @@ use super::fields::{Field, Fields, NameList, write_field};
 use super::framing::{Framing, declared_length};
 use super::head::{RequestHead, ResponseHead, Version};
 use super::persistence::Persistence;
-use super::target::{AbsoluteForm, Authority};
+use super::target::Authority;
 
 pub use super::hop::{
     MaxForwards, binds_connection, expects_continue, max_forwards, requested_upgrade,
@@ -81,8 +81,10 @@ pub enum Form {
 pub struct RequestRewrite<'a> {
     /// Depends on who the next hop is.
     pub form: Form,
-    /// The target of this request; also what `Host` will say.
-    pub target: &'a AbsoluteForm<'a>,
+    /// Where this request leads; also what `Host` will say.
+    pub authority: &'a Authority,
+    /// The rest of its target, from [`AbsoluteForm::path_and_query`](super::target::AbsoluteForm).
+    pub path_and_query: &'a [u8],
     /// The framing the body is sent with.
     pub framing: Framing,
     /// For the upstream; never the client's.
@@ -99,9 +101,9 @@ pub struct RequestRewrite<'a> {
 pub fn request(head: &RequestHead, how: &RequestRewrite<'_>, out: &mut Vec<u8>) {
     out.extend_from_slice(head.method().as_bytes());
     out.push(b' ');
-    write_target(head.method(), how.form, how.target, out);
+    write_target(head.method(), how, out);
     out.extend_from_slice(b" HTTP/1.1\r\nHost: ");
-    how.target.authority.write_as_host_field(HTTP_PORT, out);
+    how.authority.write_as_host_field(HTTP_PORT, out);
     out.extend_from_slice(b"\r\n");
     let kept = |field: &Field<'_>| {
         !(REWRITTEN.has(field.name)
@@ -270,13 +272,13 @@ fn write_sent_framing(framing: SentFraming, head: &ResponseHead, out: &mut Vec<u
     }
 }
 
-fn write_target(method: &str, form: Form, target: &AbsoluteForm<'_>, out: &mut Vec<u8>) {
-    let path = target.path_and_query;
-    if form == Form::Absolute {
+fn write_target(method: &str, how: &RequestRewrite<'_>, out: &mut Vec<u8>) {
+    let path = how.path_and_query;
+    if how.form == Form::Absolute {
         out.extend_from_slice(b"http://");
-        target.authority.write_as_host_field(HTTP_PORT, out);
+        how.authority.write_as_host_field(HTTP_PORT, out);
     }
-    match (path, form) {
+    match (path, how.form) {
         // "If a proxy receives an OPTIONS request with an absolute-form of
         // request-target in which the URI has an empty path and no query
         // component, then the last proxy on the request chain MUST send a
@@ -328,7 +330,7 @@ fn write_hop(
 #[cfg(test)]
 mod tests {
     use super::super::persistence::CloseReason;
-    use super::super::target::RequestTarget;
+    use super::super::target::{AbsoluteForm, RequestTarget};
     use super::*;
 
     fn request_head(text: &[u8]) -> RequestHead {
@@ -345,7 +347,8 @@ mod tests {
     fn plain<'a>(target: &'a AbsoluteForm<'a>, form: Form) -> RequestRewrite<'a> {
         RequestRewrite {
             form,
-            target,
+            authority: &target.authority,
+            path_and_query: target.path_and_query,
             framing: Framing::Empty,
             credentials: None,
             via: None,

@@ -12,7 +12,7 @@ use crate::protocol::answer::Refusal;
 use crate::protocol::head::RequestHead;
 use crate::protocol::target::{Host, RequestTarget};
 
-use super::{Arrival, Client};
+use super::client::{Arrival, Client};
 
 /// Refuses what `access` does not allow.
 ///
@@ -20,7 +20,7 @@ use super::{Arrival, Client};
 /// The answer for the client.
 pub fn check(
     access: &AccessRules,
-    client: Asking,
+    client: Requester,
     head: &RequestHead,
     target: &RequestTarget<'_>,
 ) -> Result<(), Refusal> {
@@ -48,7 +48,7 @@ pub fn check(
             authority
         }
     };
-    if is_literal_loopback(authority.host()) && Asker::new(client, head) == Asker::Remote {
+    if is_literal_loopback(authority.host()) && !client.is_local(head) {
         return Err(Refusal::TargetForbidden);
     }
     Ok(())
@@ -56,14 +56,14 @@ pub fn check(
 
 /// The client as far as it matters here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Asking {
+pub struct Requester {
     /// Its address.
     pub ip: IpAddr,
     /// How it came here.
     pub arrival: Arrival,
 }
 
-impl Asking {
+impl Requester {
     /// What is known of `client`.
     pub fn of(client: &Client) -> Self {
         Self {
@@ -72,38 +72,26 @@ impl Asking {
         }
     }
 
-    /// A loopback address that a balancer names is on the balancer's host.
-    fn is_on_this_host(self) -> bool {
-        self.arrival == Arrival::Direct && self.ip.to_canonical().is_loopback()
-    }
-}
-
-/// On whose behalf an origin is dialed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Asker {
-    /// A client on this host, itself.
-    Local,
-    /// Anybody else, or somebody behind another relay on this host.
-    Remote,
-}
-
-impl Asker {
-    /// Whoever is behind `client`.
-    pub fn new(client: Asking, head: &RequestHead) -> Self {
+    /// Whether the client is on this host, and asks for itself: a loopback address that a balancer names is
+    /// on the balancer's host, and a request that came through another relay is from elsewhere.
+    pub fn is_local(self, head: &RequestHead) -> bool {
         let fields = head.fields();
-        let relayed = fields.contains("Via") || fields.contains("Forwarded");
-        if client.is_on_this_host() && !relayed {
-            Self::Local
-        } else {
-            Self::Remote
-        }
+        self.arrival == Arrival::Direct
+            && self.ip.to_canonical().is_loopback()
+            && !fields.contains("Via")
+            && !fields.contains("Forwarded")
     }
 }
 
-/// Whether the direct route may connect to `address`.
-pub fn allows_origin(access: &AccessRules, asker: Asker, address: IpAddr) -> bool {
+/// Whether the direct route may connect to `address` for this request of `client`.
+pub fn allows_origin(
+    access: &AccessRules,
+    client: Requester,
+    head: &RequestHead,
+    address: IpAddr,
+) -> bool {
     let reached: Vec<IpAddr> = reached(address).collect();
-    if asker != Asker::Local && reached.iter().copied().any(is_this_host) {
+    if !client.is_local(head) && reached.iter().copied().any(is_this_host) {
         return false;
     }
     // A rule may be about either spelling: `64:ff9b::/96` denies a whole translator.
@@ -120,10 +108,10 @@ fn is_this_host(address: IpAddr) -> bool {
 /// `localhost` and what is below it (RFC 6761 §6.3), 127/8, `::1`, the unspecified addresses, and
 /// IPv4 in IPv6 clothes. Number spellings like `0x7f.1` are no valid host in the first place.
 fn is_literal_loopback(host: &Host) -> bool {
-    let is_local = |ip: IpAddr| reached(ip).any(is_this_host);
+    let is_loopback = |ip: IpAddr| reached(ip).any(is_this_host);
     match host {
-        Host::V4(ip) => is_local(IpAddr::V4(*ip)),
-        Host::V6(ip) => is_local(IpAddr::V6(*ip)),
+        Host::V4(ip) => is_loopback(IpAddr::V4(*ip)),
+        Host::V6(ip) => is_loopback(IpAddr::V6(*ip)),
         Host::Name(name) => {
             let name = name.as_bytes();
             let name = name.strip_suffix(b".").unwrap_or(name);
@@ -133,8 +121,8 @@ fn is_literal_loopback(host: &Host) -> bool {
 }
 
 /// Whatever a connection to `address` may reach: itself, or the IPv4 address that it carries and that
-/// a translator or tunnel on the way connects to. For targets alone: whoever comes from such an
-/// address is not at the one it carries.
+/// a translator or tunnel on the way connects to. For targets alone: a client that comes from such
+/// an address is not at the one it carries.
 fn reached(address: IpAddr) -> impl Iterator<Item = IpAddr> {
     let carried = match address {
         IpAddr::V6(v6) if !is_this_host(address) => carried(v6),
@@ -193,8 +181,8 @@ mod tests {
         config::parse(&text, "test.yaml").unwrap().access
     }
 
-    fn directly(client: &str) -> Asking {
-        Asking {
+    fn directly(client: &str) -> Requester {
+        Requester {
             ip: client.parse().unwrap(),
             arrival: Arrival::Direct,
         }
@@ -216,6 +204,15 @@ mod tests {
         check(&rules(yaml), directly(client), &head, &target)
             .err()
             .map(|refusal| refusal.status())
+    }
+
+    const LOCAL: &str = "127.0.0.1";
+    const REMOTE: &str = "10.0.0.1";
+
+    /// Whether the direct route may go there for a client that asks for itself.
+    fn may_reach(rules: &AccessRules, client: &str, ip: &str) -> bool {
+        let head = request("http://a.test/", "");
+        allows_origin(rules, directly(client), &head, ip.parse().unwrap())
     }
 
     #[test]
@@ -259,10 +256,10 @@ mod tests {
             assert_eq!(refused, Some(403), "{client}");
         }
         let plain = request("http://a.test/", "");
-        let carried = Asker::new(directly("2002:7f00:1::1"), &plain);
-        assert_eq!(carried, Asker::Remote);
-        let mapped = Asker::new(directly("::ffff:127.0.0.1"), &plain);
-        assert_eq!(mapped, Asker::Local);
+        let carried = directly("2002:7f00:1::1").is_local(&plain);
+        assert!(!carried);
+        let mapped = directly("::ffff:127.0.0.1").is_local(&plain);
+        assert!(mapped);
     }
 
     #[test]
@@ -323,7 +320,7 @@ mod tests {
     #[test]
     fn the_direct_route_never_reaches_metadata_and_reaches_loopback_only_for_its_own_host() {
         let rules = rules("");
-        let allows = |asker, ip: &str| allows_origin(&rules, asker, ip.parse().unwrap());
+        let allows = |client, ip| may_reach(&rules, client, ip);
         for ip in [
             "169.254.169.254",
             "fe80::1",
@@ -340,7 +337,7 @@ mod tests {
             "2001:0:4136:e378:8000:63bf:5601:5601",
             "fe80::5efe:a9fe:a9fe",
         ] {
-            assert!(!allows(Asker::Local, ip), "{ip}");
+            assert!(!allows(LOCAL, ip), "{ip}");
         }
         for ip in [
             "127.0.0.1",
@@ -353,8 +350,8 @@ mod tests {
             "64:ff9b:1::127.0.0.1",
             "64:ff9b:1:7f00:0:100::",
         ] {
-            assert!(allows(Asker::Local, ip), "{ip}");
-            assert!(!allows(Asker::Remote, ip), "{ip}");
+            assert!(allows(LOCAL, ip), "{ip}");
+            assert!(!allows(REMOTE, ip), "{ip}");
         }
         for ip in [
             "10.0.0.1",
@@ -364,7 +361,7 @@ mod tests {
             "64:ff9b:1:1234::192.0.2.1",
             "2001:0:4136:e378:8000:63bf:3fff:fdd2",
         ] {
-            assert!(allows(Asker::Remote, ip), "{ip}");
+            assert!(allows(REMOTE, ip), "{ip}");
         }
     }
 
@@ -372,7 +369,7 @@ mod tests {
     fn loopback_can_be_denied_to_everybody() {
         let rules = rules("access:\n  direct_deny: ['127.0.0.0/8']\n");
         for ip in ["127.0.0.1", "::ffff:127.0.0.1", "64:ff9b::7f00:1"] {
-            let allowed = allows_origin(&rules, Asker::Local, ip.parse().unwrap());
+            let allowed = may_reach(&rules, LOCAL, ip);
             assert!(!allowed, "{ip}");
         }
     }
@@ -381,16 +378,9 @@ mod tests {
     fn a_denied_network_is_denied_also_where_its_addresses_carry_others() {
         let rules = rules("access:\n  direct_deny: ['64:ff9b::/96', '2002::/16']\n");
         for ip in ["64:ff9b::c000:201", "2002:c000:201::1"] {
-            assert!(
-                !allows_origin(&rules, Asker::Local, ip.parse().unwrap()),
-                "{ip}"
-            );
+            assert!(!may_reach(&rules, LOCAL, ip), "{ip}");
         }
-        assert!(allows_origin(
-            &rules,
-            Asker::Local,
-            "192.0.2.1".parse().unwrap()
-        ));
+        assert!(may_reach(&rules, LOCAL, "192.0.2.1"));
     }
 
     #[test]
@@ -398,8 +388,8 @@ mod tests {
         let local = directly("127.0.0.1");
         let plain = request("http://a.test/", "");
         let relayed = request("http://a.test/", "Via: 1.1 other\r\n");
-        assert_eq!(Asker::new(local, &plain), Asker::Local);
-        assert_eq!(Asker::new(local, &relayed), Asker::Remote);
+        assert!(local.is_local(&plain));
+        assert!(!local.is_local(&relayed));
     }
 
     /// An upstream on this host would take it for one of this host, too.
@@ -416,14 +406,11 @@ mod tests {
     /// The loopback address is that of the balancer, or the balancer itself.
     #[test]
     fn nobody_behind_a_balancer_is_on_this_host() {
-        let behind = Asking {
+        let behind = Requester {
             arrival: Arrival::ThroughBalancer,
             ..directly("127.0.0.1")
         };
-        assert_eq!(
-            Asker::new(behind, &request("http://a.test/", "")),
-            Asker::Remote
-        );
+        assert!(!behind.is_local(&request("http://a.test/", "")));
         let head = request("http://localhost/", "");
         let target = RequestTarget::parse(head.method(), head.target()).unwrap();
         let refused = check(&rules(""), behind, &head, &target);

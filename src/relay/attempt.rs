@@ -9,19 +9,17 @@ use std::io::IoSlice;
 use std::time::{Duration, Instant};
 
 use crate::balance::failover::AttemptError;
-use crate::balance::upstream::Lease;
 use crate::net::conn::{Conn, LookAround, SendError};
-use crate::net::idle_pool::{Leftover, UseFor};
-use crate::net::socket::{self, HalfClose, Received, TICK, Wait, Want};
+use crate::net::socket::{self, Received, TICK, Wait, Want};
 use crate::protocol::answer::{HopFailure, Refusal};
 use crate::protocol::framing::Framing;
 use crate::protocol::head::{HeadError, HeadScanner, ResponseHead, Version};
 use crate::protocol::persistence::{CloseReason, Persistence};
-use crate::protocol::rewrite::{self, KeepAlive, ResponseRewrite, SentFraming};
-use crate::stop::Stage;
+use crate::protocol::rewrite::{self, KeepAlive, ResponseRewrite, SentFraming, Switch};
 
 use super::exchange::Exchange;
-use super::report;
+use super::failed::Failed;
+use super::hop::{Hop, ResponseWait, look_at};
 
 /// How long a body is held back for a `100 Continue` that does not come (RFC 9110 §10.1.1 leaves the
 /// time open; a client waits about as long before it sends unasked).
@@ -29,119 +27,6 @@ const AWAIT_CONTINUE: Duration = Duration::from_secs(1);
 
 /// Interim responses (1xx) to one request; more is not a server but an attack.
 const MOST_INTERIM: u32 = 32;
-
-/// A connection to a next hop, for one attempt.
-#[derive(Debug)]
-pub struct Hop {
-    /// The connection.
-    pub conn: Conn,
-    /// The upstream; `None`: the origin itself.
-    pub lease: Option<Lease>,
-    /// When the attempt began.
-    pub begun: Instant,
-    /// Whether the connection carried other exchanges before.
-    pub origin: HopOrigin,
-    /// Bytes sent and received that the upstream's vitals know of.
-    counted: (u64, u64),
-    /// Since it was asked.
-    waiting: Option<Waiting>,
-}
-
-impl Hop {
-    /// A hop whose attempt began at `begun`.
-    pub fn new(conn: Conn, lease: Option<Lease>, begun: Instant, origin: HopOrigin) -> Self {
-        let counted = (conn.sent(), conn.received());
-        Self {
-            conn,
-            lease,
-            begun,
-            origin,
-            counted,
-            waiting: None,
-        }
-    }
-
-    /// When somebody is to look whether there is still a point in waiting for its answer.
-    pub(super) fn until(&self) -> Instant {
-        let aside = self.waiting.as_ref().and_then(|waiting| waiting.aside);
-        aside.unwrap_or_else(Instant::now)
-    }
-
-    /// Whether it has the request, or what there is of it yet.
-    pub(super) fn is_asked(&self) -> bool {
-        self.waiting.is_some()
-    }
-
-    /// Adds what moved since the last time to the counts of the upstream.
-    pub(super) fn count_bytes(&mut self) {
-        let moved = (self.conn.sent(), self.conn.received());
-        let before = std::mem::replace(&mut self.counted, moved);
-        if let Some(lease) = &self.lease {
-            let (sent, received) = (moved.0 - before.0, moved.1 - before.1);
-            report::count_upstream_bytes(lease.upstream().vitals(), sent, received);
-        }
-    }
-}
-
-/// Where a connection to a next hop came from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum HopOrigin {
-    /// Dialed for this attempt.
-    Fresh,
-    /// Idle until now: it may have died unseen, or carry more of an exchange before.
-    Reused(Leftover),
-}
-
-/// A connection that belongs to one client connection (NTLM and Negotiate authenticate connections,
-/// not requests).
-#[derive(Debug)]
-pub struct Bound {
-    /// The connection, idle.
-    pub conn: Conn,
-    /// Where it leads.
-    pub to: BoundTo,
-    /// What it is good for.
-    pub use_for: UseFor,
-}
-
-/// Where a bound connection leads.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum BoundTo {
-    /// To this upstream.
-    Upstream(crate::balance::vitals::UpstreamId),
-    /// To this origin.
-    Origin(crate::protocol::target::Authority),
-}
-
-/// Why an attempt brought no response.
-#[derive(Debug)]
-pub enum Failed {
-    /// The next hop; another may do.
-    Hop(AttemptError),
-    /// The client's request cannot be completed.
-    Refused(Refusal),
-    /// There is nobody to answer.
-    Closed(CloseReason),
-}
-
-impl Failed {
-    pub(super) fn no_response(failure: HopFailure) -> Self {
-        Self::Hop(AttemptError::NoResponse(failure))
-    }
-}
-
-/// What has been seen while waiting for a response.
-#[derive(Debug, Default)]
-struct Waiting {
-    scanner: Option<HeadScanner>,
-    /// Since when the request is complete.
-    asked: Option<Instant>,
-    interim: u32,
-    /// When something other than the next hop was last looked at while that dripped.
-    looked: Option<Instant>,
-    /// It was set aside until then, and nobody has read since.
-    aside: Option<Instant>,
-}
 
 /// What came while the next head was read.
 enum Came {
@@ -153,7 +38,7 @@ enum Came {
 }
 
 impl Exchange<'_> {
-    /// Sends the request whose head is in `self.out`, and what follows, if that was not done yet; returns
+    /// Sends the request whose head is in `scratch.out`, and what follows, if that was not done yet; returns
     /// the final response's head (or that of a 101) and the framing of its body. `limit` is the longest
     /// wait for it once the request is complete. `None`: it is to be waited for without a worker.
     ///
@@ -181,9 +66,9 @@ impl Exchange<'_> {
         let mut waiting = if let Some(waiting) = hop.waiting.take() {
             waiting
         } else {
-            self.course.upload.resume();
+            self.state.upload.resume();
             self.send_head(hop)?;
-            Waiting::default()
+            ResponseWait::default()
         };
         let answer = self.await_answer(hop, &mut waiting, limit);
         hop.waiting = Some(waiting);
@@ -193,27 +78,27 @@ impl Exchange<'_> {
     fn await_answer(
         &mut self,
         hop: &mut Hop,
-        waiting: &mut Waiting,
+        waiting: &mut ResponseWait,
         limit: Duration,
     ) -> Result<Option<ResponseHead>, Failed> {
         // Not anew whenever the next hop says a byte: that would be no progress of the body.
-        let mut progress = waiting.asked.unwrap_or_else(Instant::now);
+        let mut progress = waiting.sent_at.unwrap_or_else(Instant::now);
         loop {
-            if self.course.upload.is_open() {
+            if self.state.upload.is_open() {
                 self.send_body(hop, &mut progress)?;
-                if !self.course.upload.is_open() {
+                if !self.state.upload.is_open() {
                     progress = Instant::now();
                 }
             }
-            if !self.course.upload.is_open() {
-                waiting.asked.get_or_insert(progress);
-                self.course.request_done.get_or_insert(progress);
+            if !self.state.upload.is_open() {
+                waiting.sent_at.get_or_insert(progress);
+                self.state.request_done.get_or_insert(progress);
             }
             let head = match self.next_head(hop, waiting, limit)? {
                 Came::Head(head) => head,
                 Came::Nothing => return Ok(None),
                 Came::BodyIsDue => {
-                    if self.course.upload.pending().is_empty() {
+                    if self.state.upload.pending().is_empty() {
                         self.check_client_sends(progress)?;
                     } else {
                         self.check_hop_takes(hop, progress)?;
@@ -222,20 +107,20 @@ impl Exchange<'_> {
                 }
             };
             match head.status() {
-                101 if self.course.upload.is_open() || !self.asked_to_switch(&head) => {
+                101 if self.state.upload.is_open() || !self.asked_to_switch(&head) => {
                     return Err(Failed::no_response(HopFailure::SwitchUnasked));
                 }
                 100 | 102..=199 => self.pass_interim(&head, waiting)?,
                 _ => return Ok(Some(head)),
             }
-            self.scratch_response = head.into_memory();
+            self.scratch.response = head.into_memory();
         }
     }
 
     /// Whether a 101 switches to a protocol that was asked for: "a server MUST NOT switch to a protocol
     /// that was not indicated by the client" (RFC 9110 §7.8).
     fn asked_to_switch(&self, head: &ResponseHead) -> bool {
-        let asked = self.course.upgrade.as_deref().unwrap_or_default();
+        let asked = self.state.upgrade.as_deref().unwrap_or_default();
         let is_asked = |protocol: &[u8]| {
             let mut members = asked.split(|byte| *byte == b',');
             members.any(|member| member.trim_ascii().eq_ignore_ascii_case(protocol))
@@ -247,8 +132,8 @@ impl Exchange<'_> {
     fn send_head(&mut self, hop: &mut Hop) -> Result<(), Failed> {
         let before = hop.conn.sent();
         let mut parts = [
-            IoSlice::new(&self.out),
-            IoSlice::new(self.course.upload.kept()),
+            IoSlice::new(&self.scratch.out),
+            IoSlice::new(self.state.upload.kept()),
         ];
         let stop = &self.ctx.stop;
         let patience = self.snapshot.config.limits.io_timeout;
@@ -272,22 +157,19 @@ impl Exchange<'_> {
             }
             // It may have said why before it left.
             Err(SendError::Io(_)) => {
-                self.course.upload.abandon();
+                self.state.upload.abandon();
                 Ok(())
             }
             Err(SendError::Stalled) => Err(Failed::no_response(HopFailure::SendTimeout)),
-            Err(SendError::Cut) => {
-                self.check_stage()?;
-                Err(Failed::Closed(CloseReason::ClientGone))
-            }
+            Err(SendError::Cut) => Err(self.given_up()),
         }
     }
 
     /// Sends the body until it is finished, or until the next hop says something or takes no more.
     /// `progress` is when a piece of it last got on.
     fn send_body(&mut self, hop: &mut Hop, progress: &mut Instant) -> Result<(), Failed> {
-        let waits = self.course.upload.expects_continue
-            && self.course.upload.pending().is_empty()
+        let waits = self.state.upload.expects_continue
+            && self.state.upload.pending().is_empty()
             && self.client.conn.unread().is_empty();
         if waits {
             self.begins_to_wait();
@@ -299,30 +181,30 @@ impl Exchange<'_> {
                 return Ok(());
             }
         }
-        self.course.upload.expects_continue = false;
-        while self.course.upload.is_open() {
+        self.state.upload.expects_continue = false;
+        while self.state.upload.is_open() {
             self.check_stage()?;
-            while !self.course.upload.pending().is_empty() {
-                let pending = [IoSlice::new(self.course.upload.pending())];
+            while !self.state.upload.pending().is_empty() {
+                let pending = [IoSlice::new(self.state.upload.pending())];
                 match hop.conn.send(&pending, Wait::No) {
                     Ok(0) if self.begins_to_wait() => {}
                     Ok(0) if socket::is_readable(hop.conn.stream()) => return Ok(()),
                     Ok(0) => self.wait_for_taker(hop, *progress)?,
                     Ok(count) => {
-                        self.course.upload.advance(count);
+                        self.state.upload.advance(count);
                         self.has_moved(count as u64);
                         *progress = Instant::now();
                     }
                     Err(_) => {
-                        self.course.upload.abandon();
+                        self.state.upload.abandon();
                         return Ok(());
                     }
                 }
             }
-            if socket::is_readable(hop.conn.stream()) || !self.course.upload.is_open() {
+            if socket::is_readable(hop.conn.stream()) || !self.state.upload.is_open() {
                 return Ok(());
             }
-            if self.splice_request(hop, progress)? || self.read_body(hop, *progress)? {
+            if self.splice_request(hop)? || self.read_body(hop, *progress)? {
                 *progress = Instant::now();
             } else {
                 return Ok(());
@@ -335,7 +217,7 @@ impl Exchange<'_> {
     fn read_body(&mut self, hop: &mut Hop, progress: Instant) -> Result<bool, Failed> {
         loop {
             if !self.client.conn.unread().is_empty() {
-                self.course
+                self.state
                     .upload
                     .read(&mut self.client.conn)
                     .map_err(|error| Failed::Refused(Refusal::from(error)))?;
@@ -362,16 +244,7 @@ impl Exchange<'_> {
         }
     }
 
-    /// Whether there is a point in going on. Also to be asked while bytes flow: peers that are never slow
-    /// must not keep a process alive.
-    pub(super) fn check_stage(&self) -> Result<(), Failed> {
-        match self.ctx.stop.stage() {
-            Stage::Running | Stage::Draining => Ok(()),
-            Stage::Ended => Err(Failed::Closed(CloseReason::Draining)),
-        }
-    }
-
-    /// Waits until the next hop takes more or says something, or until somebody has to look what is wrong
+    /// Waits until the next hop takes more or says something, or until it is time to look what is wrong
     /// with it: it has taken nothing since `since`. No call that sends waits itself, as it could do so for
     /// longer than that.
     pub(super) fn wait_for_taker(&self, hop: &Hop, since: Instant) -> Result<(), Failed> {
@@ -420,7 +293,7 @@ impl Exchange<'_> {
     fn next_head(
         &mut self,
         hop: &mut Hop,
-        waiting: &mut Waiting,
+        waiting: &mut ResponseWait,
         limit: Duration,
     ) -> Result<Came, Failed> {
         let limits = self.snapshot.head_limits();
@@ -431,7 +304,7 @@ impl Exchange<'_> {
                 .get_or_insert_with(HeadScanner::for_response);
             let end = scanner.scan(hop.conn.unread(), limits);
             if let Some(length) = end.map_err(|error| malformed(error, &hop.conn))? {
-                let mut memory = std::mem::take(&mut self.scratch_response);
+                let mut memory = std::mem::take(&mut self.scratch.response);
                 hop.conn.take_into(length, &mut memory.bytes);
                 let head = ResponseHead::scanned(memory, scanner);
                 waiting.scanner = None;
@@ -444,11 +317,11 @@ impl Exchange<'_> {
                 waiting.looked = None;
                 self.look_around(hop, waiting, limit)?;
             }
-            let was_aside = waiting.aside.take().is_some();
-            let wait = if was_aside || self.course.upload.is_open() {
+            let was_suspended = waiting.suspended_until.take().is_some();
+            let wait = if was_suspended || self.state.upload.is_open() {
                 Wait::No
-            } else if hop.conn.unread().is_empty() && self.may_set_aside() {
-                waiting.aside = Some(self.look_again(hop, waiting, limit));
+            } else if hop.conn.unread().is_empty() && self.may_suspend() {
+                waiting.suspended_until = Some(self.look_again(hop, waiting, limit));
                 return Ok(Came::Nothing);
             } else {
                 self.worker.may_block();
@@ -460,7 +333,7 @@ impl Exchange<'_> {
             match hop.conn.receive(wait) {
                 Ok(Received::Bytes(_)) => drips = true,
                 Ok(Received::End) => return Err(Failed::no_response(HopFailure::Closed)),
-                Ok(Received::Nothing) if wait == Wait::No && !was_aside => {
+                Ok(Received::Nothing) if wait == Wait::No && !was_suspended => {
                     return Ok(Came::BodyIsDue);
                 }
                 Ok(Received::Nothing) => self.look_around(hop, waiting, limit)?,
@@ -469,29 +342,22 @@ impl Exchange<'_> {
         }
     }
 
-    fn may_set_aside(&self) -> bool {
-        let since = self.course.request_done.unwrap_or_else(Instant::now);
-        self.worker.may_set_aside(since)
-    }
-
-    /// How much longer the response may take.
-    fn time_left(&self, waiting: &Waiting, limit: Duration) -> Duration {
-        self.last_moment(waiting, limit).map_or(limit, |until| {
-            until.saturating_duration_since(Instant::now())
-        })
+    fn may_suspend(&self) -> bool {
+        let since = self.state.request_done.unwrap_or_else(Instant::now);
+        self.worker.may_suspend(since)
     }
 
     /// When the response must have come.
-    fn last_moment(&self, waiting: &Waiting, limit: Duration) -> Option<Instant> {
-        let attempt = waiting.asked.map(|asked| asked + limit);
+    fn last_moment(&self, waiting: &ResponseWait, limit: Duration) -> Option<Instant> {
+        let attempt = waiting.sent_at.map(|sent_at| sent_at + limit);
         [attempt, self.deadline()].into_iter().flatten().min()
     }
 
     /// When to look around at the latest.
-    fn look_again(&self, hop: &Hop, waiting: &Waiting, limit: Duration) -> Instant {
+    fn look_again(&self, hop: &Hop, waiting: &ResponseWait, limit: Duration) -> Instant {
         let now = Instant::now();
-        let look = match (&hop.lease, waiting.asked) {
-            (Some(lease), Some(asked)) => self.next_look(lease, asked, now),
+        let look = match (&hop.lease, waiting.sent_at) {
+            (Some(lease), Some(sent_at)) => self.next_look(lease, sent_at, now),
             (None, _) | (_, None) => now + TICK,
         };
         let last = self.last_moment(waiting, limit).unwrap_or(now + limit);
@@ -499,7 +365,12 @@ impl Exchange<'_> {
     }
 
     /// Nothing came for a while: is there still a point in waiting?
-    fn look_around(&self, hop: &Hop, waiting: &Waiting, limit: Duration) -> Result<(), Failed> {
+    fn look_around(
+        &self,
+        hop: &Hop,
+        waiting: &ResponseWait,
+        limit: Duration,
+    ) -> Result<(), Failed> {
         self.check_stage()?;
         if self.client_is_gone() {
             return Err(Failed::Closed(CloseReason::ClientGone));
@@ -508,74 +379,48 @@ impl Exchange<'_> {
         if socket::is_readable(hop.conn.stream()) {
             return Ok(());
         }
-        if self.time_left(waiting, limit).is_zero() {
+        let last = self.last_moment(waiting, limit);
+        if last.is_some_and(|last| last <= Instant::now()) {
             return Err(Failed::no_response(HopFailure::ResponseTimeout));
         }
-        match waiting.asked {
-            Some(asked) => self.weigh_silence(hop.lease.as_ref(), asked),
+        match waiting.sent_at {
+            Some(sent_at) => self.weigh_silence(hop.lease.as_ref(), sent_at),
             None => Ok(()),
         }
     }
 
-    pub(super) fn client_is_gone(&self) -> bool {
-        // A client that will not send another request may close its side while it waits.
-        let half_close = match self.course.persistence {
-            Persistence::Close(_) => HalfClose::Waits,
-            Persistence::KeepAlive => HalfClose::Gone,
-        };
-        socket::is_gone(self.client.conn.stream(), half_close)
-    }
-
     /// Passes a 1xx on (RFC 9110 §15.2), except to an HTTP/1.0 client, which does not know them.
-    fn pass_interim(&mut self, head: &ResponseHead, waiting: &mut Waiting) -> Result<(), Failed> {
+    fn pass_interim(
+        &mut self,
+        head: &ResponseHead,
+        waiting: &mut ResponseWait,
+    ) -> Result<(), Failed> {
         waiting.interim += 1;
         if waiting.interim > MOST_INTERIM {
             return Err(Failed::no_response(HopFailure::TooManyInterim));
         }
         if head.status() == 100 {
-            self.course.upload.expects_continue = false;
+            self.state.upload.expects_continue = false;
         }
         if self.head.version() == Version::Http10 {
             return Ok(());
         }
+        let bytes = self.interim(head, Switch::Stays);
+        self.send_to_client(&mut [IoSlice::new(&bytes)])
+    }
+
+    /// What the client gets of a 1xx: it has no body, and says nothing of the connection.
+    pub(super) fn interim(&self, head: &ResponseHead, upgrade: Switch) -> Vec<u8> {
         let mut bytes = Vec::new();
         let how = ResponseRewrite {
             framing: SentFraming::None,
             persistence: Persistence::KeepAlive,
             keep_alive: KeepAlive::Implied,
             via: self.via(),
-            upgrade: rewrite::Switch::Stays,
+            upgrade,
         };
         rewrite::response(head, &how, &mut bytes);
-        self.send_to_client(&mut [IoSlice::new(&bytes)])
-    }
-
-    /// Sends to the client, who may be slow but not endlessly.
-    ///
-    /// # Errors
-    /// When the client is gone, stalls, or the process ends.
-    pub(super) fn send_to_client(&mut self, parts: &mut [IoSlice<'_>]) -> Result<(), Failed> {
-        let stop = &self.ctx.stop;
-        let patience = self.snapshot.config.limits.io_timeout;
-        let worker = self.worker;
-        let sent = self.client.conn.send_all(parts, patience, &mut || {
-            worker.may_block();
-            look_at(stop.stage())
-        });
-        sent.map_err(|error| {
-            Failed::Closed(match error {
-                SendError::Io(_) => CloseReason::ClientGone,
-                SendError::Stalled => CloseReason::ClientTooSlow,
-                SendError::Cut => CloseReason::Draining,
-            })
-        })
-    }
-}
-
-pub(super) fn look_at(stage: Stage) -> LookAround {
-    match stage {
-        Stage::Running | Stage::Draining => LookAround::GoOn,
-        Stage::Ended => LookAround::GiveUp,
+        bytes
     }
 }
 

@@ -4,60 +4,47 @@
 //! nothing but another try. Once the answer is 2xx, both connections, with whatever came early on
 //! either, become a tunnel, and the worker is free.
 
-use std::io::IoSlice;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
-
 use crate::balance::state::is_gateway_error;
-use crate::net::log_limiter::LogLimiter;
-use crate::net::socket::Wait;
-use crate::net::tunnel::{OnEnd, Side};
-use crate::protocol::answer::{self, AnswerContext, BodyWanted, HopFailure, Refusal};
+use crate::net::tunnel::{Meter, OnEnd, Side};
+use crate::protocol::answer::{self, HopFailure};
 use crate::protocol::framing::Framing;
 use crate::protocol::head::ResponseHead;
 use crate::protocol::persistence::{CloseReason, Persistence};
-use crate::protocol::rewrite::{self, KeepAlive, ResponseRewrite, SentFraming, Switch};
+use crate::protocol::rewrite::{self, Switch};
 use crate::route::Route;
 
-use super::attempt::{Failed, Hop, HopOrigin};
-use super::exchange::{Done, Exchange, Start};
-use super::next_hop::Reuse;
+use super::client::Client;
+use super::context::Context;
+use super::exchange::{Done, Exchange, TunnelAnswer};
+use super::failed::Failed;
+use super::hop::{Hop, HopOrigin};
+use super::outcome::Outcome;
 use super::report::{Report, RouteTaken, TunnelMeter};
-use super::session::Outcome;
-use super::{Client, Context, Snapshot};
+use super::snapshot::Snapshot;
+use super::upstreams::AttemptStart;
 
 /// The longest wait for an upstream's answer to CONNECT, whatever `limits.response_timeout_secs` says.
 const MOST_PATIENCE: Duration = Duration::from_secs(60);
-
-/// What is said when there is no thread.
-static NO_THREAD: LogLimiter = LogLimiter::new();
-
-/// What an upstream says to CONNECT.
-#[derive(Debug)]
-pub(super) struct TunnelAnswer {
-    hop: Hop,
-    head: ResponseHead,
-    framing: Framing,
-}
 
 impl Exchange<'_> {
     /// Opens what CONNECT asks for.
     ///
     /// # Errors
     /// See [`Failed`].
-    pub fn connect(&mut self) -> Result<Done, Failed> {
-        self.course.request_done.get_or_insert_with(Instant::now);
-        match self.snapshot.config.rules.route(self.authority.host()) {
+    pub(super) fn connect(&mut self) -> Result<Done, Failed> {
+        self.state.request_done.get_or_insert_with(Instant::now);
+        match self.state.destination.route {
             Route::Direct => self.connect_directly(),
             Route::ViaUpstream => {
                 let done = self.over_upstreams(&mut Self::connect_via);
                 if !matches!(done, Err(Failed::Refused(_))) {
                     return done;
                 }
-                // There was nobody else to ask, or nobody who answered: the one answer stands.
-                match self.course.refused.take() {
+                // There was no other upstream to ask, or none that answered: the one answer stands.
+                match self.state.refused.take() {
                     Some(answer) => self.pass_refusal(*answer),
                     None => done,
                 }
@@ -65,26 +52,26 @@ impl Exchange<'_> {
         }
     }
 
-    fn connect_via(&mut self, start: Start) -> Result<Done, Failed> {
+    fn connect_via(&mut self, start: AttemptStart) -> Result<Done, Failed> {
         let mut hop = match start {
-            Start::Picked(lease) => self.dial_upstream(lease, Instant::now(), Reuse::Never)?,
-            Start::Asked(hop) => hop,
+            AttemptStart::Picked(lease) => self.dial_upstream(lease, Instant::now())?,
+            AttemptStart::Resumed(hop) => hop,
         };
         loop {
             let (head, framing) = match self.ask_for_tunnel(&mut hop) {
                 Ok(Some(answer)) => answer,
-                Ok(None) => return Ok(Done::Asked(hop)),
+                Ok(None) => return Ok(Done::Suspended(hop)),
                 Err(failed) => {
                     hop = self.after_failure(hop, failed)?;
                     continue;
                 }
             };
             let answer = TunnelAnswer { hop, head, framing };
-            if is_success(answer.head.status()) {
-                self.scratch_response = answer.head.into_memory();
+            if (200..300).contains(&answer.head.status()) {
+                self.scratch.response = answer.head.into_memory();
                 return Ok(self.opened(answer.hop));
             }
-            let refused = &mut self.course.refused;
+            let refused = &mut self.state.refused;
             if !is_gateway_error(answer.head.status()) || refused.is_some() {
                 return self.pass_refusal(answer);
             }
@@ -100,7 +87,7 @@ impl Exchange<'_> {
             return Err(failed);
         };
         if self.may_dial_again(&lease, hop.origin, error) {
-            return self.dial_upstream(lease, begun, Reuse::Never);
+            return self.dial_upstream(lease, begun);
         }
         self.blame(&lease, begun, error);
         Err(failed)
@@ -115,15 +102,21 @@ impl Exchange<'_> {
 
     /// Sends CONNECT and reads the answer's head, as [`Exchange::ask`].
     fn ask_for_tunnel(&mut self, hop: &mut Hop) -> Result<Option<(ResponseHead, Framing)>, Failed> {
-        if !hop.is_asked() {
-            let mut out = std::mem::take(&mut self.out);
+        if !hop.has_request() {
+            let mut out = std::mem::take(&mut self.scratch.out);
             out.clear();
             let credentials = hop
                 .lease
                 .as_ref()
                 .and_then(|lease| lease.upstream().spec.credentials.as_ref());
-            rewrite::connect(self.head, self.authority, credentials, self.via(), &mut out);
-            self.out = out;
+            rewrite::connect(
+                self.head,
+                self.authority(),
+                credentials,
+                self.via(),
+                &mut out,
+            );
+            self.scratch.out = out;
         }
         let limit = self.snapshot.config.limits.response_timeout;
         let answer = self.ask(hop, limit.min(MOST_PATIENCE));
@@ -145,7 +138,7 @@ impl Exchange<'_> {
         if let Some(lease) = &hop.lease {
             self.report.route = RouteTaken::Upstream(Arc::clone(lease.upstream()));
         }
-        self.course.persistence = Persistence::Close(CloseReason::ConnectRefused);
+        self.state.persistence = Persistence::Close(CloseReason::ConnectRefused);
         let begun = hop.begun;
         match self.respond(hop, head, framing) {
             Ok(persistence) => Ok(Done::Answered(persistence)),
@@ -160,22 +153,10 @@ impl Exchange<'_> {
 
     /// The tunnel that follows a 101 (RFC 9110 §7.8).
     pub(super) fn switch(&mut self, hop: Hop, head: &ResponseHead) -> Done {
-        let mut first = Vec::new();
-        let how = ResponseRewrite {
-            framing: SentFraming::None,
-            persistence: Persistence::KeepAlive,
-            keep_alive: KeepAlive::Implied,
-            via: self.via(),
-            upgrade: Switch::Switches,
-        };
-        rewrite::response(head, &how, &mut first);
+        let first = self.interim(head, Switch::Switches);
         self.report.answered(101);
         Done::Switched { hop, first }
     }
-}
-
-fn is_success(status: u16) -> bool {
-    (200..300).contains(&status)
 }
 
 /// Makes a tunnel of both connections; `first` reaches the client before anything else.
@@ -183,90 +164,39 @@ pub(super) fn start_tunnel(
     (ctx, snapshot): (&Arc<Context>, &Snapshot),
     client: Box<Client>,
     (mut hop, mut first): (Hop, Vec<u8>),
-    report: Report,
+    mut report: Report,
 ) -> Outcome {
-    let threads = ctx.long_threads.take_for_tunnel(client.address.ip());
-    let Some((threads, share)) = threads else {
-        return no_thread(ctx, client, report);
-    };
-    let received = client.conn.received() - client.conn.unread().len() as u64;
-    let sent = client.conn.sent();
-    let Client { conn, permits, .. } = *client;
+    let (received, sent) = client.totals();
+    let Client {
+        conn,
+        permits,
+        address,
+        ..
+    } = *client;
     hop.count_bytes();
     let Hop {
         conn: hop, lease, ..
     } = hop;
     let meter = TunnelMeter::new(ctx, lease.as_ref());
-    let (client_stream, client_early) = conn.into_parts();
-    let (hop_stream, hop_early) = hop.into_parts();
-    first.extend_from_slice(&hop_early);
-    let sides = (
-        Side {
-            stream: client_stream,
-            early: client_early,
-        },
-        Side {
-            stream: hop_stream,
-            early: first,
-        },
-    );
-    // Whoever gets there tells: the tunnel when it is over, or this worker when there is none.
-    let report = Arc::new(Mutex::new(Some(report)));
-    let (told, told_to) = (Arc::clone(&report), Arc::clone(ctx));
-    let on_end: OnEnd = Box::new(move |totals| {
-        if let Some(mut report) = told.lock().take() {
-            report.tunneled(totals);
-            let after = (received + totals.to_hop, sent + totals.to_client);
-            report.finish(&told_to, after);
-        }
-        drop((lease, permits, share));
-    });
-    let idle_limit = snapshot.config.limits.tunnel_idle_timeout;
-    match ctx
-        .tunnels
-        .start(sides, (idle_limit, Arc::new(meter)), threads, on_end)
-    {
-        Ok(()) => Outcome::Tunneled,
-        Err(failed) => {
-            if let Some(more) = NO_THREAD.allow() {
-                log::warn!("no thread for a tunnel: {}{more}", failed.error);
-            }
-            let answer = thread_limit(ctx);
-            failed.answer(&answer);
-            if let Some(mut report) = report.lock().take() {
-                refused_for_threads(&mut report);
-                report.finish(ctx, (received, sent + answer.len() as u64));
-            }
-            Outcome::Closed(CloseReason::ConnectRefused)
-        }
-    }
-}
-
-/// The budget for tunnels is used up.
-fn no_thread(ctx: &Context, mut client: Box<Client>, mut report: Report) -> Outcome {
-    let answer = thread_limit(ctx);
-    if let Err(error) = client.conn.send(&[IoSlice::new(&answer)], Wait::No) {
-        log::debug!("the client left before its refusal: {error}");
-    }
-    client.conn.finish_sending();
-    refused_for_threads(&mut report);
-    report.finish(ctx, (client.conn.received(), client.conn.sent()));
-    Outcome::Linger(client)
-}
-
-fn refused_for_threads(report: &mut Report) {
-    report.cause = Some(Refusal::ThreadLimit.label());
-    report.status = Some(Refusal::ThreadLimit.status());
-}
-
-fn thread_limit(ctx: &Context) -> Vec<u8> {
-    let context = AnswerContext {
-        body: BodyWanted::Yes,
-        persistence: Persistence::Close(CloseReason::ConnectRefused),
-        next_hop: None,
-        server: ctx.via.pseudonym(),
+    let (stream, early) = conn.into_parts();
+    let client = Side { stream, early };
+    let (stream, early) = hop.into_parts();
+    first.extend_from_slice(&early);
+    let hop = Side {
+        stream,
+        early: first,
     };
-    let mut out = Vec::new();
-    answer::write(&Refusal::ThreadLimit, &context, &mut out);
-    out
+    let told = Arc::clone(ctx);
+    let on_end: OnEnd = Box::new(move |totals| {
+        report.tunneled(totals);
+        let after = (received + totals.to_hop, sent + totals.to_client);
+        report.finish(&told, after);
+        drop((lease, permits));
+    });
+    let how = (
+        snapshot.config.limits.tunnel_idle_timeout,
+        Arc::new(meter) as Arc<dyn Meter>,
+    );
+    ctx.tunnels.start(address.ip(), (client, hop), how, on_end);
+    Outcome::Tunneled
 }

@@ -2,7 +2,8 @@
 //!
 //! Neither side may be waited for alone: a next hop that echoes stops reading once its answer is not
 //! taken, and a client that sends everything before it reads anything would wait for ever. So both
-//! directions move as far as their peers let them, on one thread.
+//! directions move as far as their peers let them, on one thread, until one of them is finished. The rest
+//! of a response is then copied as any other is.
 
 use std::io::{self, IoSlice};
 use std::time::{Duration, Instant};
@@ -12,9 +13,9 @@ use crate::protocol::answer::HopFailure;
 use crate::protocol::body::BodyCoder;
 use crate::protocol::persistence::CloseReason;
 
-use super::attempt::{Failed, Hop};
 use super::exchange::Exchange;
-use super::respond::{truncated, unsent};
+use super::failed::{Failed, truncated, unsent};
+use super::hop::Hop;
 
 /// The most bytes waiting for the client before the next hop is read again.
 const WINDOW: usize = 64 * 1024;
@@ -25,7 +26,6 @@ struct Down<'a> {
     /// Bytes for the client, from `sent` on.
     out: &'a mut Vec<u8>,
     sent: usize,
-    ended: bool,
 }
 
 impl Down<'_> {
@@ -34,11 +34,11 @@ impl Down<'_> {
     }
 
     fn is_finished(&self) -> bool {
-        (self.coder.is_finished() || self.ended) && self.pending().is_empty()
+        self.coder.is_finished() && self.pending().is_empty()
     }
 
     fn wants_input(&self) -> bool {
-        !self.coder.is_finished() && !self.ended && self.pending().len() < WINDOW
+        !self.coder.is_finished() && self.pending().len() < WINDOW
     }
 
     /// Turns what the next hop sent into bytes for the client.
@@ -77,14 +77,14 @@ impl Down<'_> {
             .end_of_input()
             .map_err(|error| truncated(HopFailure::from(error)))?;
         self.out.extend_from_slice(self.coder.after());
-        self.ended = true;
         Ok(())
     }
 }
 
 impl Exchange<'_> {
-    /// Copies the response whose head is in `out` while the request body goes on, until the response is
-    /// complete. A request body that the next hop does not take is given up.
+    /// Copies the response whose head is in `out` while the request body goes on, until either is complete.
+    /// What the client has not taken yet is in `out` then. A request body that the next hop does not take
+    /// is given up.
     ///
     /// # Errors
     /// When the response cannot be completed.
@@ -100,7 +100,6 @@ impl Exchange<'_> {
             coder,
             out,
             sent: 0,
-            ended: false,
         };
         let mut progress = Instant::now();
         down.absorb(hop).map_err(unsent)?;
@@ -108,7 +107,8 @@ impl Exchange<'_> {
             self.check_stage()?;
             down.absorb(hop)?;
             self.absorb_upload()?;
-            if down.is_finished() {
+            if down.is_finished() || !self.state.upload.is_open() {
+                down.out.drain(..down.sent);
                 return Ok(());
             }
             let Ok((client, next)) = self.wait_for_both(hop, &down, TICK) else {
@@ -125,7 +125,7 @@ impl Exchange<'_> {
             if client.to_read() && self.upload_wants_input() {
                 moved |= self.read_up();
             }
-            if next.to_write() && !self.course.upload.pending().is_empty() {
+            if next.to_write() && !self.state.upload.pending().is_empty() {
                 moved |= self.write_up(hop);
             }
             if moved {
@@ -151,9 +151,11 @@ impl Exchange<'_> {
         down: &Down<'_>,
         limit: Duration,
     ) -> io::Result<(PollReady, PollReady)> {
-        let client = (self.client.conn.stream(), self.client_wants(down));
-        let next = (hop.conn.stream(), self.hop_wants(down));
-        socket::wait_for(client, next, limit)
+        let client = want((self.upload_wants_input(), !down.pending().is_empty()));
+        let has_pending = !self.state.upload.pending().is_empty();
+        let next = want((down.wants_input(), has_pending));
+        let sockets = (self.client.conn.stream(), hop.conn.stream());
+        socket::wait_for((sockets.0, client), (sockets.1, next), limit)
     }
 
     fn can_go_on(&self, hop: &Hop, down: &Down<'_>) -> bool {
@@ -162,35 +164,14 @@ impl Exchange<'_> {
     }
 
     fn upload_wants_input(&self) -> bool {
-        self.course.upload.is_open()
-            && !self.course.upload.is_finished()
-            && self.course.upload.pending().is_empty()
-    }
-
-    fn client_wants(&self, down: &Down<'_>) -> Want {
-        match (self.upload_wants_input(), down.pending().is_empty()) {
-            (false, true) => Want::Nothing,
-            (true, true) => Want::Read,
-            (false, false) => Want::Write,
-            (true, false) => Want::ReadOrWrite,
-        }
-    }
-
-    fn hop_wants(&self, down: &Down<'_>) -> Want {
-        let writes = self.course.upload.is_open() && !self.course.upload.pending().is_empty();
-        match (down.wants_input(), writes) {
-            (false, false) => Want::Nothing,
-            (true, false) => Want::Read,
-            (false, true) => Want::Write,
-            (true, true) => Want::ReadOrWrite,
-        }
+        self.state.upload.is_open() && self.state.upload.pending().is_empty()
     }
 
     /// Moves what the client already sent towards the next hop. A broken framing ends the response,
     /// too: it may depend on bytes that cannot be told.
     fn absorb_upload(&mut self) -> Result<(), Failed> {
         if self.upload_wants_input() && !self.client.conn.unread().is_empty() {
-            let read = self.course.upload.read(&mut self.client.conn);
+            let read = self.state.upload.read(&mut self.client.conn);
             read.map_err(|_broken| Failed::Closed(CloseReason::RequestRefused))?;
         }
         Ok(())
@@ -202,19 +183,19 @@ impl Exchange<'_> {
             Ok(Received::Nothing) => false,
             // The body will not be complete; the response may still be wanted.
             Ok(Received::End) | Err(_) => {
-                self.course.upload.abandon();
+                self.state.upload.abandon();
                 true
             }
         }
     }
 
     fn write_up(&mut self, hop: &mut Hop) -> bool {
-        let pending = [IoSlice::new(self.course.upload.pending())];
+        let pending = [IoSlice::new(self.state.upload.pending())];
         if let Ok(count) = hop.conn.send(&pending, Wait::No) {
-            self.course.upload.advance(count);
+            self.state.upload.advance(count);
             count > 0
         } else {
-            self.course.upload.abandon();
+            self.state.upload.abandon();
             true
         }
     }
@@ -227,6 +208,15 @@ impl Exchange<'_> {
             .map_err(|_gone| Failed::Closed(CloseReason::ClientGone))?;
         down.advance(sent);
         Ok(sent > 0)
+    }
+}
+
+fn want(to_read_and_write: (bool, bool)) -> Want {
+    match to_read_and_write {
+        (false, false) => Want::Nothing,
+        (true, false) => Want::Read,
+        (false, true) => Want::Write,
+        (true, true) => Want::ReadOrWrite,
     }
 }
 
@@ -254,7 +244,6 @@ mod tests {
             coder: &mut coder,
             out: &mut out,
             sent: 0,
-            ended: false,
         };
         for number in 0..10_000_u32 {
             while down.wants_input() {

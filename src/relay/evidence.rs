@@ -14,9 +14,9 @@ use crate::balance::upstream::Lease;
 use crate::net::socket::TICK;
 use crate::protocol::answer::HopFailure;
 
-use super::attempt::Failed;
+use super::context::unix_ms;
 use super::exchange::Exchange;
-use super::unix_ms;
+use super::failed::Failed;
 
 /// How often those who wait for a suspect look whether it is lost.
 const SOON: Duration = Duration::from_millis(100);
@@ -66,7 +66,7 @@ impl Exchange<'_> {
     /// either is doubted for it, after half of the time of a check.
     ///
     /// # Errors
-    /// When a check has found that nobody needs to wait for it.
+    /// When a check has found that there is no point in waiting for it.
     pub(super) fn weigh_silence(
         &self,
         lease: Option<&Lease>,

@@ -1,8 +1,8 @@
 //! The PROXY header at the beginning of a connection, where the configuration asks for one
 //! (`listen_proxy_protocol`): from then on the client is who the balancer in front says.
 //!
-//! It is believed from the networks of `access.proxy_protocol_from` alone; everybody else is refused,
-//! with or without a header. Nobody is a client on this host behind a balancer, whatever address it
+//! It is believed from the networks of `access.proxy_protocol_from` alone; other addresses are refused,
+//! with or without a header. No client behind a balancer is on this host, whatever address it
 //! names: `127.0.0.1` is the balancer's own host there.
 
 use std::time::Instant;
@@ -12,32 +12,18 @@ use crate::net::socket::{Received, Wait};
 use crate::protocol::answer::Refusal;
 use crate::protocol::proxy_header::{self, ProxyHeader};
 
-use super::{Arrival, Client, Snapshot};
+use super::client::{Arrival, Client};
+use super::failed::NoRequest;
+use super::snapshot::Snapshot;
 
 /// What is said when a client has too many connections.
 static COMPLAINT: LogLimiter = LogLimiter::new();
 
-/// How far an introduction is.
-#[derive(Debug)]
-pub(super) enum Introduction {
-    /// The client is known, or needs no introduction.
-    Done,
-    /// The rest of the header is still to come.
-    Incomplete,
-    /// The connection ended before.
-    Ended,
-    /// It may not, or does not, say who the client is.
-    Refused(Refusal),
-}
-
-/// Reads the header of `client`, if it has to have one. Never waits.
-pub(super) fn read(client: &mut Client, snapshot: &Snapshot) -> Introduction {
-    if client.arrival != Arrival::Unannounced {
-        return Introduction::Done;
-    }
+/// Reads the header of `client`, which has to have one. Never waits.
+pub(super) fn read(client: &mut Client, snapshot: &Snapshot) -> Result<(), NoRequest> {
     let trusted = snapshot.config.proxy_protocol.as_ref();
     if !trusted.is_some_and(|networks| networks.contains(client.address.ip())) {
-        return Introduction::Refused(Refusal::Forbidden);
+        return Err(NoRequest::Refused(Refusal::Forbidden));
     }
     loop {
         if !client.conn.unread().is_empty() {
@@ -46,17 +32,17 @@ pub(super) fn read(client: &mut Client, snapshot: &Snapshot) -> Introduction {
         match proxy_header::parse(client.conn.unread()) {
             Ok(Some(header)) => return accept(client, snapshot, header),
             Ok(None) => {}
-            Err(error) => return Introduction::Refused(Refusal::MalformedHead(error.0)),
+            Err(error) => return Err(NoRequest::Refused(Refusal::MalformedHead(error.0))),
         }
         match client.conn.receive(Wait::No) {
             Ok(Received::Bytes(_)) => {}
-            Ok(Received::Nothing) => return Introduction::Incomplete,
-            Ok(Received::End) | Err(_) => return Introduction::Ended,
+            Ok(Received::Nothing) => return Err(NoRequest::Incomplete),
+            Ok(Received::End) | Err(_) => return Err(NoRequest::Ended),
         }
     }
 }
 
-fn accept(client: &mut Client, snapshot: &Snapshot, header: ProxyHeader) -> Introduction {
+fn accept(client: &mut Client, snapshot: &Snapshot, header: ProxyHeader) -> Result<(), NoRequest> {
     client.conn.consume(header.length);
     client.arrival = Arrival::ThroughBalancer;
     if client.conn.unread().is_empty() {
@@ -64,12 +50,12 @@ fn accept(client: &mut Client, snapshot: &Snapshot, header: ProxyHeader) -> Intr
         client.head_begun = None;
     }
     let Some(address) = header.client else {
-        return Introduction::Done;
+        return Ok(());
     };
     client.address = address;
     let limit = snapshot.config.limits.max_connections_per_client;
     if client.counts_for(address.ip(), limit) {
-        Introduction::Done
+        Ok(())
     } else {
         if let Some(more) = COMPLAINT.allow() {
             log::warn!(
@@ -78,6 +64,6 @@ fn accept(client: &mut Client, snapshot: &Snapshot, header: ProxyHeader) -> Intr
                 address.ip()
             );
         }
-        Introduction::Refused(Refusal::ClientConnectionLimit)
+        Err(NoRequest::Refused(Refusal::ClientConnectionLimit))
     }
 }

@@ -1,10 +1,10 @@
 //! Connections to where a request goes.
 //!
 //! A connection that is not there soon is raced by one to the next upstream, and so on, all of them unused
-//! until one is made: the request goes to whoever can be talked to first, and an upstream that swallows
+//! until one is made: the request goes to the upstream that can be talked to first, and one that swallows
 //! connections costs a moment, not the time limit of a connection. Nothing of the request has been sent by
 //! then, so this holds for every method. Who loses is kept idle if it arrived, and else looked into if it
-//! took longer than usual; only a connection that failed is blamed on anybody.
+//! took longer than usual; only a connection that failed is held against its upstream.
 //!
 //! Not here: what of several addresses of one name is tried ([`crate::net::dial`]), and which idle
 //! connection a request may take ([`super::exchange`]).
@@ -22,23 +22,17 @@ use crate::net::dial::{self, DialError, Goal, Race, RaceEvent, Runner, STAGGER};
 use crate::net::idle_pool::{LastUse, Leftover, UseFor};
 use crate::protocol::answer::{HopFailure, Refusal};
 use crate::protocol::head::ResponseHead;
-use crate::protocol::persistence::CloseReason;
 use crate::protocol::target::Authority;
 
-use super::Snapshot;
-use super::attempt::{Failed, Hop, HopOrigin, look_at};
-use super::exchange::{Exchange, OtherAddress, is_staleness};
+use super::access::{self, Requester};
+use super::exchange::Exchange;
+use super::failed::Failed;
+use super::hop::{Hop, HopOrigin, look_at};
+use super::snapshot::Snapshot;
 use super::{report, reuse};
 
 /// The most upstreams that are connected to at the same moment for one request.
 const MOST_RACING: usize = 4;
-
-/// Whether an idle connection will do where a new one takes its time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Reuse {
-    Allowed,
-    Never,
-}
 
 /// An upstream that is connected to.
 struct Contender<'a> {
@@ -80,18 +74,13 @@ impl<'a> Exchange<'a> {
     pub(super) fn connect_upstream(&mut self, lease: Lease, begun: Instant) -> Result<Hop, Failed> {
         match self.idle_connection(lease, begun) {
             Ok(hop) => Ok(hop),
-            Err(lease) => self.dial_upstream(lease, begun, Reuse::Allowed),
+            Err(lease) => self.dial_upstream(lease, begun),
         }
     }
 
     /// A new connection to the upstream of `lease`, or one to another upstream that is there sooner. Those
     /// to which there is none are blamed.
-    pub(super) fn dial_upstream(
-        &mut self,
-        lease: Lease,
-        begun: Instant,
-        reuse: Reuse,
-    ) -> Result<Hop, Failed> {
+    pub(super) fn dial_upstream(&mut self, lease: Lease, begun: Instant) -> Result<Hop, Failed> {
         self.worker.dials();
         let dialling = Instant::now();
         let mut race = Race::new(&self.ctx.upstream_names);
@@ -106,7 +95,7 @@ impl<'a> Exchange<'a> {
             match race.next(until, &mut || self.look()) {
                 RaceEvent::Made(winner, conn) => return Ok(self.win(race, winner, conn)),
                 RaceEvent::Late => match self.another_upstream() {
-                    Some(lease) => match self.join(&mut race, lease, reuse) {
+                    Some(lease) => match self.join(&mut race, lease) {
                         ControlFlow::Continue(late_at) => join_at = late_at,
                         ControlFlow::Break(hop) => {
                             self.settle(race);
@@ -126,7 +115,7 @@ impl<'a> Exchange<'a> {
                 RaceEvent::Failed(loser, error) => {
                     let failed = self.lose(&loser, error);
                     if race.is_empty() {
-                        self.course.dialled_in_vain += dialling.elapsed();
+                        self.state.dialled_in_vain += dialling.elapsed();
                         self.report.goes_to(&loser.goal.lease);
                         return Err(failed);
                     }
@@ -156,17 +145,12 @@ impl<'a> Exchange<'a> {
         &mut self,
         race: &mut Race<'_, Contender<'a>>,
         lease: Lease,
-        reuse: Reuse,
     ) -> ControlFlow<Hop, Instant> {
         let begun = Instant::now();
-        let lease = match reuse {
-            Reuse::Never => lease,
-            Reuse::Allowed => match self.idle_connection(lease, begun) {
-                Ok(hop) => return ControlFlow::Break(hop),
-                Err(lease) => lease,
-            },
-        };
-        ControlFlow::Continue(self.enter(race, lease, begun))
+        match self.idle_connection(lease, begun) {
+            Ok(hop) => ControlFlow::Break(hop),
+            Err(lease) => ControlFlow::Continue(self.enter(race, lease, begun)),
+        }
     }
 
     /// The hop over the connection that was made first.
@@ -181,7 +165,7 @@ impl<'a> Exchange<'a> {
         let Contender { lease, begun, .. } = winner.goal;
         self.report.goes_to(&lease);
         report::count_connection(&lease);
-        conn.borrow_memory(&mut self.from_hop);
+        conn.borrow_memory(&mut self.scratch.from_hop);
         Hop::new(conn, Some(lease), begun, HopOrigin::Fresh)
     }
 
@@ -199,7 +183,7 @@ impl<'a> Exchange<'a> {
         }
     }
 
-    /// Keeps a connection that nobody needed.
+    /// Keeps a connection that was not needed.
     fn keep_unused(&self, lease: &Lease, conn: Conn) {
         report::count_connection(lease);
         let most = self.snapshot.config.limits.upstream_idle_connections;
@@ -239,7 +223,7 @@ impl<'a> Exchange<'a> {
         Failed::Hop(error)
     }
 
-    /// Nobody waits any more, and that is the fault of none of them.
+    /// The client or the process waits no more, and that is the fault of none of them.
     fn leave(&mut self, race: &Race<'_, Contender<'a>>) {
         let mut leases = race.goals().map(|contender| &contender.lease);
         if let Some(lease) = leases.next() {
@@ -256,7 +240,7 @@ impl<'a> Exchange<'a> {
         let (begun, deadline) = (Instant::now(), self.connect_deadline());
         let dial = || {
             let origin = Origin {
-                authority: self.authority,
+                authority: self.authority(),
                 allows: &|address| self.may_reach(address),
             };
             let names = self.ctx.origin_names.asked_by(self.client.address.ip());
@@ -281,6 +265,12 @@ impl<'a> Exchange<'a> {
         }
     }
 
+    /// Whether the direct route may go there for this client.
+    pub(super) fn may_reach(&self, address: IpAddr) -> bool {
+        let rules = &self.snapshot.config.access;
+        access::allows_origin(rules, Requester::of(self.client), self.head, address)
+    }
+
     /// Whether there is a point in waiting for a connection.
     fn look(&self) -> LookAround {
         if self.client_is_gone() {
@@ -290,41 +280,32 @@ impl<'a> Exchange<'a> {
         }
     }
 
-    /// Why there was none.
-    fn given_up(&self) -> Failed {
-        match self.check_stage() {
-            Err(failed) => failed,
-            Ok(()) => Failed::Closed(CloseReason::ClientGone),
-        }
-    }
-
     fn connect_deadline(&self) -> Instant {
         let own = Instant::now() + self.snapshot.config.limits.connect_timeout;
         self.deadline().map_or(own, |whole| whole.min(own))
     }
 
     /// Whether the upstream has not failed although this connection has: it had died while it was idle, or
-    /// the name has another address that may do. Of the latter one is enough, or a request that nobody can
-    /// serve would go to all.
+    /// the name has another address that may do. Of the latter one is enough, or a request that no upstream
+    /// can serve would go to all.
     pub(super) fn may_dial_again(
         &mut self,
         lease: &Lease,
         origin: HopOrigin,
         error: &AttemptError,
     ) -> bool {
-        match (origin, self.course.other_address) {
-            (HopOrigin::Reused(_), _) => reuse::explains(origin, error),
-            (HopOrigin::Fresh, _) if !is_staleness(error) => false,
-            (HopOrigin::Fresh, OtherAddress::Tried) => false,
-            (HopOrigin::Fresh, OtherAddress::Untried) => {
-                self.course.other_address = OtherAddress::Tried;
-                let book = self.snapshot.addresses(lease.upstream());
-                book.is_some_and(|book| book.has_awake(Instant::now()))
-            }
+        if let HopOrigin::Reused(_) = origin {
+            return reuse::explains(origin, error);
         }
+        if !is_staleness(error) || self.state.given_up_addresses > 0 {
+            return false;
+        }
+        self.state.given_up_addresses += 1;
+        let book = self.snapshot.addresses(lease.upstream());
+        book.is_some_and(|book| book.has_awake(Instant::now()))
     }
 
-    /// Notes whether somebody at the address of a new connection can be talked to.
+    /// Notes whether an upstream can be talked to at the address of a new connection.
     pub(super) fn learn_of_address(
         &self,
         hop: &Hop,
@@ -344,5 +325,15 @@ impl<'a> Exchange<'a> {
             }
             (_, Ok(_) | Err(_)) => {}
         }
+    }
+}
+
+/// Whether the next hop has ended the connection without a word.
+fn is_staleness(error: &AttemptError) -> bool {
+    match error {
+        AttemptError::NotSent(failure) | AttemptError::NoResponse(failure) => {
+            matches!(failure, HopFailure::Closed | HopFailure::Reset)
+        }
+        AttemptError::Truncated(_) => false,
     }
 }

@@ -12,13 +12,14 @@ use crate::balance::vitals::Vitals;
 use crate::metrics::Metrics;
 use crate::metrics::exchanges::{MethodClass, RELAYED_GATEWAY_ERROR, RouteClass, UNANSWERED};
 use crate::net::tunnel::{Age, Direction, Meter, TunnelEnd, TunnelTotals};
+use crate::protocol::answer::Refusal;
 use crate::protocol::fields::Fields;
 use crate::protocol::head::RequestHead;
 use crate::protocol::persistence::CloseReason;
 use crate::protocol::target::RequestTarget;
 
-use super::attempt::Failed;
-use super::{Context, unix_ms};
+use super::context::{Context, unix_ms};
+use super::failed::Failed;
 
 /// What happened in an exchange so far.
 #[derive(Debug)]
@@ -117,6 +118,12 @@ impl Report {
         self.first_byte.get_or_insert_with(|| self.begun.elapsed());
     }
 
+    /// Notes the answer of this proxy's own that takes the place of a response.
+    pub fn refused(&mut self, refusal: &Refusal) {
+        self.cause = Some(refusal.label());
+        self.answered(refusal.status());
+    }
+
     /// Notes how its tunnel ended.
     pub fn tunneled(&mut self, totals: TunnelTotals) {
         self.cause = match totals.end {
@@ -128,13 +135,8 @@ impl Report {
         self.tunnel = Some(totals);
     }
 
-    /// How long the exchange has lasted.
-    pub fn elapsed(&self) -> Duration {
-        self.begun.elapsed()
-    }
-
     /// The exchange is over; `after` as `before` in [`Report::begin`].
-    pub fn finish(self, ctx: &Context, after: (u64, u64)) {
+    pub fn finish(&mut self, ctx: &Context, after: (u64, u64)) {
         let received = after.0.saturating_sub(self.before.0);
         let sent = after.1.saturating_sub(self.before.1);
         self.count(&ctx.metrics, received, sent);
@@ -142,7 +144,7 @@ impl Report {
         let is_wanted = self.words.is_some() || self.kind == MethodClass::Unread;
         if ctx.access_log.is_on() && is_wanted {
             let cause = self.failure().or(self.cause);
-            let words = self.words.unwrap_or_default();
+            let words = self.words.take().unwrap_or_default();
             ctx.access_log.record(AccessEntry {
                 time: SystemTime::now(),
                 id: self.id,
@@ -154,7 +156,7 @@ impl Report {
                 sent,
                 elapsed: self.begun.elapsed(),
                 first_byte: self.first_byte,
-                route: match self.route {
+                route: match &self.route {
                     RouteTaken::None => "-".to_owned(),
                     RouteTaken::Direct => "direct".to_owned(),
                     RouteTaken::Upstream(upstream) => upstream.spec.name.clone(),
@@ -196,11 +198,11 @@ impl Report {
         // The bytes of a tunnel were counted while they flowed.
         let flowed = match self.tunnel {
             None => {
-                metrics.times.exchange.observe(self.elapsed());
+                metrics.times.exchange.observe(self.begun.elapsed());
                 (0, 0)
             }
             Some(totals) => {
-                metrics.times.tunnel.observe(self.elapsed());
+                metrics.times.tunnel.observe(self.begun.elapsed());
                 let ends = &metrics.tunnel_ends;
                 match totals.end {
                     TunnelEnd::Finished => ends.finished.increment(),
@@ -290,8 +292,8 @@ pub fn count_attempt<T>(vitals: &Vitals, result: &Result<T, Failed>) {
     count(counter, 1);
 }
 
-/// Counts an attempt whose connection was not waited for, because another was there sooner or nobody
-/// wanted it any more.
+/// Counts an attempt whose connection was not waited for, because another was there sooner or none was
+/// wanted any more.
 pub fn count_given_up(lease: &Lease) {
     count(&lease.upstream().vitals().counters.attempts_given_up, 1);
 }
@@ -306,7 +308,7 @@ pub fn dialled(ctx: &Context, begun: Instant) {
     ctx.metrics.times.connect.observe(begun.elapsed());
 }
 
-fn count(counter: &AtomicU64, more: u64) {
+pub(super) fn count(counter: &AtomicU64, more: u64) {
     if more > 0 {
         counter.fetch_add(more, Ordering::Relaxed);
     }

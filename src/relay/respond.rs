@@ -17,39 +17,25 @@ use crate::protocol::persistence::{CloseReason, Persistence};
 use crate::protocol::rewrite::{self, KeepAlive, ResponseRewrite, SentFraming, Switch};
 use crate::stop::Stage;
 
-use super::attempt::{Failed, Hop};
 use super::evidence;
 use super::exchange::{ClientEnd, Exchange};
+use super::failed::{Failed, truncated, unsent};
+use super::hop::Hop;
 use super::reuse::After;
 
-/// How the body of a response travels on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Passage {
-    pub(super) received: Framing,
-    pub(super) sent: Sent,
-    declared: SentFraming,
-}
-
-impl Passage {
-    /// Which framing the client gets (RFC 9112 §6): the same if it can have it, chunks for a body that
-    /// ends with the connection, and for an HTTP/1.0 client the other way round.
-    fn of(received: Framing, head: &ResponseHead, client: Version) -> Self {
-        let (sent, declared) = match (received, client) {
-            (Framing::Empty, _) if head.status() < 200 || head.status() == 204 => {
-                (Sent::AsReceived, SentFraming::None)
-            }
-            (Framing::Empty, _) => (Sent::AsReceived, SentFraming::AsDeclared),
-            (Framing::Length(length), _) => (Sent::AsReceived, SentFraming::Length(length)),
-            (Framing::Chunked, Version::Http11) => (Sent::AsReceived, SentFraming::Chunked),
-            (Framing::Chunked, Version::Http10) => (Sent::Decoded, SentFraming::UntilClose),
-            (Framing::UntilClose, Version::Http11) => (Sent::Chunked, SentFraming::Chunked),
-            (Framing::UntilClose, Version::Http10) => (Sent::AsReceived, SentFraming::UntilClose),
-        };
-        Self {
-            received,
-            sent,
-            declared,
+/// How the body of a response travels on, and which framing the client gets (RFC 9112 §6): the same if it can
+/// have it, chunks for a body that ends with the connection, and for an HTTP/1.0 client the other way round.
+fn body_plan(received: Framing, head: &ResponseHead, client: Version) -> (Sent, SentFraming) {
+    match (received, client) {
+        (Framing::Empty, _) if head.status() < 200 || head.status() == 204 => {
+            (Sent::AsReceived, SentFraming::None)
         }
+        (Framing::Empty, _) => (Sent::AsReceived, SentFraming::AsDeclared),
+        (Framing::Length(length), _) => (Sent::AsReceived, SentFraming::Length(length)),
+        (Framing::Chunked, Version::Http11) => (Sent::AsReceived, SentFraming::Chunked),
+        (Framing::Chunked, Version::Http10) => (Sent::Decoded, SentFraming::UntilClose),
+        (Framing::UntilClose, Version::Http11) => (Sent::Chunked, SentFraming::Chunked),
+        (Framing::UntilClose, Version::Http10) => (Sent::AsReceived, SentFraming::UntilClose),
     }
 }
 
@@ -77,12 +63,9 @@ impl Exchange<'_> {
     fn is_about_our_credentials(&self, hop: &Hop, status: u16) -> bool {
         match status {
             407 => true,
-            401 => {
-                self.head.method() == "CONNECT"
-                    && hop
-                        .lease
-                        .as_ref()
-                        .is_some_and(evidence::has_sent_credentials)
+            401 if self.head.method() == "CONNECT" => {
+                let lease = hop.lease.as_ref();
+                lease.is_some_and(evidence::has_sent_credentials)
             }
             _ => false,
         }
@@ -99,57 +82,53 @@ impl Exchange<'_> {
         head: ResponseHead,
         framing: Framing,
     ) -> Result<Persistence, (Failed, Option<Lease>)> {
-        let passage = Passage::of(framing, &head, self.head.version());
-        let persistence = self.persistence_after(passage);
+        let (sent, declared) = body_plan(framing, &head, self.head.version());
+        let persistence = self.persistence_after(declared);
         let how = ResponseRewrite {
-            framing: passage.declared,
+            framing: declared,
             persistence,
             keep_alive: KeepAlive::towards(self.head),
             via: self.via(),
             upgrade: Switch::Stays,
         };
-        let mut out = std::mem::take(&mut self.out);
+        let mut out = std::mem::take(&mut self.scratch.out);
         out.clear();
         rewrite::response(&head, &how, &mut out);
         self.report.answered(head.status());
         let trailers = self.snapshot.config.limits.max_header_bytes;
-        let mut coder = BodyCoder::new(passage.received, passage.sent, trailers);
-        let copied = if self.course.upload.is_open() {
-            self.copy_both_ways(&mut hop, &mut coder, &mut out)
-        } else {
-            self.copy_response(&mut hop, &mut coder, &out)
-        };
-        self.out = out;
+        let mut coder = BodyCoder::new(framing, sent, trailers);
+        let copied = self.copy_response(&mut hop, &mut coder, &mut out);
+        self.scratch.out = out;
         hop.count_bytes();
         if let Err(error) = copied {
             if matches!(error, Failed::Hop(AttemptError::NoResponse(_))) {
                 self.report.status = None;
-            } else if passage.declared == SentFraming::UntilClose {
+            } else if declared == SentFraming::UntilClose {
                 // An orderly end would look like the end of the body.
                 self.client_end = ClientEnd::Reset;
             }
             return Err((error, hop.lease));
         }
-        self.course.binds |= rewrite::binds_connection(head.fields());
+        self.state.binds |= rewrite::binds_connection(head.fields());
         let after = After::of(self.head.method(), &head);
-        self.scratch_response = head.into_memory();
-        if framing != Framing::UntilClose && self.course.upload.is_delivered() {
+        self.scratch.response = head.into_memory();
+        if framing != Framing::UntilClose && self.state.upload.is_delivered() {
             self.keep(hop, after);
         }
         Ok(persistence)
     }
 
-    fn persistence_after(&self, passage: Passage) -> Persistence {
-        if let Persistence::Close(reason) = self.course.persistence {
+    fn persistence_after(&self, declared: SentFraming) -> Persistence {
+        if let Persistence::Close(reason) = self.state.persistence {
             return Persistence::Close(reason);
         }
-        if passage.declared == SentFraming::UntilClose {
+        if declared == SentFraming::UntilClose {
             return Persistence::Close(CloseReason::BodyUntilClose);
         }
-        if !self.course.upload.is_finished() {
+        if !self.state.upload.is_finished() {
             return Persistence::Close(CloseReason::RequestUnread);
         }
-        if self.course.upgrade.is_some() {
+        if self.state.upgrade.is_some() {
             // What the client sent behind the refused Upgrade may be another protocol (RFC 9931).
             return Persistence::Close(CloseReason::UpgradeRefused);
         }
@@ -159,35 +138,34 @@ impl Exchange<'_> {
         Persistence::KeepAlive
     }
 
-    /// Copies head and body; the head goes out together with what there is of the body.
+    /// Copies the head, which is in `out`, and the body; the head goes out together with what there is of
+    /// the body.
     fn copy_response(
         &mut self,
         hop: &mut Hop,
         coder: &mut BodyCoder,
-        head: &[u8],
+        out: &mut Vec<u8>,
     ) -> Result<(), Failed> {
-        let mut head = head;
+        let mut is_begun = self.state.upload.is_open();
+        if is_begun {
+            self.copy_both_ways(hop, coder, out)?;
+        }
+        let mut first = out.as_slice();
         loop {
             self.check_stage()?;
-            let passed = coder
-                .pass(hop.conn.unread_mut())
-                .map_err(|error| truncated(HopFailure::from(error)))
-                .map_err(|error| {
-                    if head.is_empty() {
-                        error
-                    } else {
-                        unsent(error)
-                    }
-                })?;
+            let passed = coder.pass(hop.conn.unread_mut()).map_err(|error| {
+                let failed = truncated(HopFailure::from(error));
+                if is_begun { failed } else { unsent(failed) }
+            })?;
             let data = hop.conn.unread().get(..passed.output).unwrap_or_default();
             let mut parts = [
-                IoSlice::new(head),
+                IoSlice::new(first),
                 IoSlice::new(if data.is_empty() { b"" } else { coder.before() }),
                 IoSlice::new(data),
                 IoSlice::new(coder.after()),
             ];
             self.send_to_client(&mut parts)?;
-            head = b"";
+            (first, is_begun) = (b"", true);
             hop.conn.consume(passed.taken);
             self.has_moved(passed.taken as u64);
             if !coder.is_finished() {
@@ -213,37 +191,21 @@ impl Exchange<'_> {
         let since = Instant::now();
         hop.conn.limit_read(patience.min(TICK));
         loop {
-            match hop.conn.receive_bulk(self.flow.wait()) {
+            match hop.conn.receive_bulk(self.wait) {
                 Ok(Received::Bytes(_)) => return Ok(true),
                 Ok(Received::End) => return Ok(false),
                 Ok(Received::Nothing) if self.begins_to_wait() => {}
-                Ok(Received::Nothing) => self.check_flow(hop, since)?,
+                Ok(Received::Nothing) => {
+                    self.check_stage()?;
+                    if self.client_is_gone() {
+                        return Err(Failed::Closed(CloseReason::ClientGone));
+                    }
+                    if self.is_stalled(since, || socket::is_readable(hop.conn.stream())) {
+                        return Err(truncated(HopFailure::Stalled));
+                    }
+                }
                 Err(_) => return Err(truncated(HopFailure::Truncated)),
             }
         }
-    }
-
-    /// Nothing of the body came for a while, or since `since`: is there still a point in waiting?
-    pub(super) fn check_flow(&self, hop: &Hop, since: Instant) -> Result<(), Failed> {
-        self.check_stage()?;
-        if self.client_is_gone() {
-            return Err(Failed::Closed(CloseReason::ClientGone));
-        }
-        if self.is_stalled(since, || socket::is_readable(hop.conn.stream())) {
-            return Err(truncated(HopFailure::Stalled));
-        }
-        Ok(())
-    }
-}
-
-pub(super) fn truncated(failure: HopFailure) -> Failed {
-    Failed::Hop(AttemptError::Truncated(failure))
-}
-
-/// The same, but the client has nothing of the response yet: what came with its head was broken.
-pub(super) fn unsent(failed: Failed) -> Failed {
-    match failed {
-        Failed::Hop(AttemptError::Truncated(failure)) => Failed::no_response(failure),
-        Failed::Hop(_) | Failed::Refused(_) | Failed::Closed(_) => failed,
     }
 }

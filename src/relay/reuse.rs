@@ -2,25 +2,25 @@
 //!
 //! A connection that was idle may have been closed in the same moment, or carry what is left of an exchange
 //! before. Neither says anything about the upstream, so a request that fails on one is sent once more over
-//! a fresh connection, if it may be sent twice at all. Bytes nobody asked for are another matter: whoever
-//! got the connection next would take them for the answer, so the upstream's connections are no longer
+//! a fresh connection, if it may be sent twice at all. Bytes that were not asked for are another matter:
+//! the client that got the connection next would take them for its answer, so the upstream's connections are no longer
 //! shared ([`crate::net::idle_pool`]).
 
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use crate::balance::failover::{self, AttemptError, Next, Replay};
 use crate::balance::upstream::{Lease, Upstream};
-use crate::config::limits::Limits;
 use crate::net::conn::Conn;
-use crate::net::idle_pool::{IdlePool, LastUse, Leftover, REMEMBERED, TakenConn, UseFor, Wanted};
+use crate::net::idle_pool::{LastUse, Leftover, TakenConn, UseFor, Wanted};
 use crate::net::socket::{self, Peeked, TICK};
 use crate::protocol::answer::HopFailure;
 use crate::protocol::head::ResponseHead;
 use crate::protocol::persistence::{self, NextHopPersistence};
 
-use super::attempt::{Bound, BoundTo, Hop, HopOrigin};
+use super::client::{Bound, BoundTo};
 use super::exchange::Exchange;
+use super::hop::{Hop, HopOrigin};
+use super::report;
 
 /// What an answer leaves its connection good for.
 #[derive(Clone, Copy, Debug)]
@@ -78,7 +78,7 @@ impl Exchange<'_> {
 
     /// A connection to the upstream of `lease` that was idle: the one bound to this client, or one that is
     /// kept for all.
-    pub(super) fn reuse(&mut self, lease: &Lease) -> Option<(Conn, Leftover)> {
+    fn reuse(&mut self, lease: &Lease) -> Option<(Conn, Leftover)> {
         let upstream = lease.upstream();
         let to = BoundTo::Upstream(upstream.id());
         if let Some(bound) = self.take_bound(&to, Some(upstream)) {
@@ -86,8 +86,8 @@ impl Exchange<'_> {
         }
         let idle = self.snapshot.idle_pool(upstream)?;
         let is_repeatable = failover::is_repeatable(self.head.method())
-            && self.course.upload.is_finished()
-            && self.course.upload.replay() == Replay::Whole;
+            && self.state.upload.is_finished()
+            && self.state.upload.replay() == Replay::Whole;
         let wanted = Wanted {
             target: self.target_hash(),
             client: self.client.id,
@@ -97,13 +97,28 @@ impl Exchange<'_> {
         loop {
             match idle.take(&wanted, Instant::now()) {
                 TakenConn::Idle(mut conn, rest) => {
-                    count(&upstream.vitals().counters.connections_reused);
-                    conn.borrow_memory(&mut self.from_hop);
+                    report::count(&upstream.vitals().counters.connections_reused, 1);
+                    conn.borrow_memory(&mut self.scratch.from_hop);
                     return Some((conn, rest));
                 }
-                TakenConn::Stray => strayed(upstream, idle),
+                TakenConn::Stray => self.snapshot.strayed(upstream),
                 TakenConn::Nothing => return None,
             }
+        }
+    }
+
+    /// A connection to the upstream of `lease` that is there already: the one bound to this client, or an
+    /// idle one; else the lease again.
+    pub(super) fn idle_connection(&mut self, lease: Lease, begun: Instant) -> Result<Hop, Lease> {
+        if self.head.method() == "CONNECT" {
+            return Err(lease); // A tunnel gets a connection of its own.
+        }
+        let reused = self
+            .reuse(&lease)
+            .map(|(conn, rest)| (conn, HopOrigin::Reused(rest)));
+        match reused {
+            Some((conn, origin)) => Ok(Hop::new(conn, Some(lease), begun, origin)),
+            None => Err(lease),
         }
     }
 
@@ -121,11 +136,11 @@ impl Exchange<'_> {
         if !hop.conn.unread().is_empty() {
             return self.strayed(upstream.map(AsRef::as_ref));
         }
-        self.client.binds |= self.course.binds;
+        self.client.binds |= self.state.binds;
         if self.client.binds {
             let to = match upstream {
                 Some(upstream) => BoundTo::Upstream(upstream.id()),
-                None => BoundTo::Origin(self.authority.clone()),
+                None => BoundTo::Origin(self.authority().clone()),
             };
             let conn = hop.conn;
             self.client.bound = Some(Box::new(Bound { conn, to, use_for }));
@@ -147,18 +162,18 @@ impl Exchange<'_> {
         let most = self.snapshot.config.limits.upstream_idle_connections;
         let mut conn = hop.conn;
         conn.limit_read(TICK);
-        conn.lay_aside(&mut self.from_hop);
+        conn.release(&mut self.scratch.from_hop);
         idle.keep(conn, last_use, most, Instant::now());
     }
 
-    /// Whether an answer may be meant for somebody else, and this request can still be sent once more: its
-    /// connection was used before, by whomever, and the upstream was seen to send stray bytes meanwhile.
+    /// Whether an answer may be meant for another client, and this request can still be sent once more: its
+    /// connection was used before, and the upstream was seen to send stray bytes meanwhile.
     pub(super) fn may_be_anothers(&self, hop: &Hop) -> bool {
         let (HopOrigin::Reused(_), Some(lease)) = (hop.origin, &hop.lease) else {
             return false;
         };
         if self.client.binds {
-            return false; // Nobody else's.
+            return false; // No other client has used it.
         }
         let idle = self.snapshot.idle_pool(lease.upstream());
         idle.is_some_and(|idle| idle.lost_trust_since(hop.begun, Instant::now()))
@@ -181,59 +196,27 @@ impl Exchange<'_> {
     /// A reused connection to the upstream of `lease` has failed; see [`explains`].
     pub(super) fn broke(&self, lease: &Lease, error: &AttemptError) {
         let upstream = lease.upstream();
-        count(&upstream.vitals().counters.reuse_broken);
+        report::count(&upstream.vitals().counters.reuse_broken, 1);
         if let Some(idle) = self.snapshot.idle_pool(upstream) {
             idle.broke(Instant::now());
         }
-        if is_no_answer(error.failure()) {
+        if failover::shows_stray_bytes(error.failure()) {
             self.strayed(Some(upstream));
         }
     }
 
-    /// A next hop sent a byte nobody asked for. Connections to origins are not shared anyway.
+    /// A next hop sent a byte that was not asked for. Connections to origins are not shared anyway.
     fn strayed(&self, upstream: Option<&Upstream>) {
-        if let Some(upstream) = upstream
-            && let Some(idle) = self.snapshot.idle_pool(upstream)
-        {
-            strayed(upstream, idle);
+        if let Some(upstream) = upstream {
+            self.snapshot.strayed(upstream);
         }
     }
 }
 
-/// Drops idle connections that are too old or closed.
-pub(super) fn sweep(upstream: &Upstream, idle_pool: &IdlePool, limits: &Limits) {
-    let most = limits.upstream_idle_connections;
-    if idle_pool.sweep(limits.upstream_idle, most, Instant::now()) {
-        strayed(upstream, idle_pool);
-    }
-}
-
-/// The upstream sent a byte nobody asked for.
-fn strayed(upstream: &Upstream, idle_pool: &IdlePool) {
-    count(&upstream.vitals().counters.strays);
-    if idle_pool.distrust(Instant::now()) {
-        log::warn!(
-            "upstream {} sent bytes nobody asked for: its connections are not shared between clients \
-             for {} minutes",
-            upstream.spec.name,
-            REMEMBERED.as_secs() / 60
-        );
-    }
-}
-
-/// Whether a failure may be due to what happened on the connection before: then nobody is to blame, and a
-/// fresh one may do.
+/// Whether a failure may be due to what happened on the connection before: then the upstream is
+/// not to blame, and a fresh one may do.
 pub(super) fn explains(origin: HopOrigin, error: &AttemptError) -> bool {
     matches!(origin, HopOrigin::Reused(_)) && failover::is_explained_by_idleness(error)
-}
-
-/// Whether a failure on a reused connection shows bytes that are the answer to nothing.
-fn is_no_answer(failure: &HopFailure) -> bool {
-    failover::shows_stray_bytes(failure)
-}
-
-fn count(counter: &AtomicU64) {
-    counter.fetch_add(1, Ordering::Relaxed);
 }
 
 #[cfg(test)]

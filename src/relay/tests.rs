@@ -3,12 +3,18 @@
 use std::cell::{Cell, RefCell};
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use super::session::{self, Outcome, Turns, Worker};
+use parking_lot::Mutex;
+
+use super::outcome::Outcome;
+use super::session;
+use super::worker::Worker;
 use super::{Arrival, Client, Context, Scratch};
+use crate::access_log::AccessEntry;
 use crate::config;
 use crate::net::conn::Conn;
 use crate::net::permits::{PerClient, Permits};
@@ -19,12 +25,12 @@ use crate::net::threads::{self, STACK};
 const PATIENCE: Duration = Duration::from_secs(20);
 const TRAILER: &str = "X-Last: x\r\n\r\n";
 
-/// A worker that says when it is told that it may have to wait.
+/// A worker that says when it is told that it may have to wait, be it for a connection.
 struct Alone<'a>(&'a dyn Fn());
 
 impl Worker for Alone<'_> {
-    fn another_exchange(&self) -> Turns {
-        Turns::GoOn
+    fn may_go_on(&self) -> bool {
+        true
     }
 
     fn takes_over(&self, _client: &Client) {}
@@ -35,9 +41,11 @@ impl Worker for Alone<'_> {
         self.0();
     }
 
-    fn dials(&self) {}
+    fn dials(&self) {
+        self.0();
+    }
 
-    fn may_set_aside(&self, _since: std::time::Instant) -> bool {
+    fn may_suspend(&self, _since: std::time::Instant) -> bool {
         true
     }
 }
@@ -73,20 +81,24 @@ fn read_to(stream: &mut TcpStream, end: &str) -> Vec<u8> {
 }
 
 /// Serves what the client says until nothing can follow.
-fn serve(ctx: &Arc<Context>, mut client: Box<Client>) {
+fn serve(ctx: &Arc<Context>, client: Box<Client>) {
+    serve_with(ctx, client, &Alone(&|| {}));
+}
+
+fn serve_with(ctx: &Arc<Context>, mut client: Box<Client>, worker: &dyn Worker) {
     let mut scratch = Scratch::default();
     loop {
-        let mut outcome = session::serve(ctx, &mut scratch, client, &Alone(&|| {}));
-        while let Outcome::Asked(asked) = outcome {
-            outcome = session::go_on(ctx, &mut scratch, *asked, &Alone(&|| {}));
+        let mut outcome = session::serve(ctx, &mut scratch, client, worker);
+        while let Outcome::Suspended(suspended) = outcome {
+            outcome = session::resume(ctx, &mut scratch, *suspended, worker);
         }
         client = match outcome {
             Outcome::Park(client) | Outcome::Yield(client) => client,
-            Outcome::Linger(_) | Outcome::Closed(_) | Outcome::Tunneled | Outcome::Asked(_) => {
+            Outcome::Linger(_) | Outcome::Closed | Outcome::Tunneled | Outcome::Suspended(_) => {
                 return;
             }
         };
-        // Nothing for a while is as good: it is asked again.
+        // Nothing for a while is as good: it is suspended again.
         drop(client.conn.stream().peek(&mut [0]));
     }
 }
@@ -157,8 +169,8 @@ fn waits_for_a_body_of_which_are_there(first: usize) -> usize {
         .unwrap();
     let mut scratch = Scratch::default();
     let begun = session::serve(&ctx, &mut scratch, client, &Alone(&|| {}));
-    let Outcome::Asked(mut asked) = begun else {
-        panic!("not asked, but {begun:?}");
+    let Outcome::Suspended(mut suspended) = begun else {
+        panic!("not suspended, but {begun:?}");
     };
     let (mut upstream, _) = listener.accept().unwrap();
     let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {BODY}\r\n\r\n");
@@ -166,7 +178,7 @@ fn waits_for_a_body_of_which_are_there(first: usize) -> usize {
     let answer = [head.as_bytes(), &body.as_bytes()[..first]].concat();
     upstream.write_all(&answer).unwrap();
     let mut there = vec![0; BODY * 2];
-    while asked.hop().stream().peek(&mut there).unwrap() < answer.len() {
+    while suspended.hop().stream().peek(&mut there).unwrap() < answer.len() {
         thread::yield_now();
     }
     let waits = Cell::new(0);
@@ -176,7 +188,7 @@ fn waits_for_a_body_of_which_are_there(first: usize) -> usize {
         let rest = &body.as_bytes()[first..];
         upstream.borrow_mut().write_all(rest).unwrap();
     };
-    let outcome = session::go_on(&ctx, &mut scratch, *asked, &Alone(&tells));
+    let outcome = session::resume(&ctx, &mut scratch, *suspended, &Alone(&tells));
     assert!(matches!(outcome, Outcome::Park(_)), "{outcome:?}");
     let answer = read_to(&mut near, &body);
     assert!(answer.starts_with(b"HTTP/1.1 200 OK\r\n"));
@@ -192,4 +204,29 @@ fn a_body_that_is_there_is_passed_on_without_a_word() {
 fn whoever_waits_for_the_rest_of_a_body_says_so_once_and_before() {
     assert_eq!(waits_for_a_body_of_which_are_there(BODY - 1), 1);
     assert_eq!(waits_for_a_body_of_which_are_there(1), 1);
+}
+
+#[test]
+fn a_request_whose_worker_panics_is_counted_and_logged_as_panicked() {
+    static LOGGED: Mutex<Vec<AccessEntry>> = Mutex::new(Vec::new());
+    const REQUEST: &str = "GET http://o.test/ HTTP/1.1\r\nHost: o.test\r\n\r\n";
+    let ctx = context("listen: '127.0.0.1:0'\nupstream: [{url: 'http://127.0.0.1:1'}]");
+    ctx.access_log
+        .hand_to(|entry| LOGGED.lock().push(entry.clone()))
+        .unwrap();
+    let (mut near, client) = client();
+    near.write_all(REQUEST.as_bytes()).unwrap();
+    let clumsy = Alone(&|| panic!("a test wants this worker to panic"));
+    let served = panic::catch_unwind(AssertUnwindSafe(|| serve_with(&ctx, client, &clumsy)));
+    assert!(served.is_err());
+    ctx.access_log.finish(PATIENCE);
+    let [entry] = &LOGGED.lock()[..] else {
+        panic!("not one entry");
+    };
+    assert_eq!(entry.cause, Some("panicked"));
+    assert_eq!(entry.target, "http://o.test/");
+    assert_eq!(entry.received, REQUEST.len() as u64);
+    assert_eq!(ctx.metrics.requests.value(), 1);
+    let mut failures = ctx.metrics.failures.all();
+    assert!(failures.any(|failure| failure == ("panicked", 1)));
 }

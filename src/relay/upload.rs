@@ -154,12 +154,9 @@ impl Upload {
     }
 
     /// How many bytes of the body may go to the next hop without being looked at: its end is found by
-    /// counting, nothing waits before them, and with the `next` ones they are too many to be kept.
-    pub fn unseen(&self, next: usize) -> Option<u64> {
-        let is_kept = match self.replay {
-            Replay::Gone => false,
-            Replay::Whole => self.buffer.len().saturating_add(next) <= REPLAYABLE,
-        };
+    /// counting, nothing waits before them, and there are too many to be kept.
+    pub fn unseen(&self) -> Option<u64> {
+        let is_kept = self.replay == Replay::Whole && self.buffer.len() <= REPLAYABLE;
         if is_kept || !self.pending().is_empty() {
             return None;
         }

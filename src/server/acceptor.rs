@@ -16,10 +16,10 @@ use std::time::Duration;
 
 use parking_lot::RwLock;
 
+use crate::net::buffer::Buffer;
 use crate::net::conn::Conn;
 use crate::net::inherited::ListenerOwner;
 use crate::net::log_limiter::LogLimiter;
-use crate::net::memory::Memory;
 use crate::net::permits::{PerClient, Permits};
 use crate::net::socket::{self, Received, TICK, Wait};
 use crate::protocol::answer::{self, AnswerContext, BodyWanted, Refusal};
@@ -119,11 +119,11 @@ impl Acceptor {
         let (Some(listener), Stage::Running) = (&*listener, self.ctx.stop.stage()) else {
             return; // What is left is for the thread, or for the next process.
         };
-        let mut memory = Memory::default();
+        let mut memory = Buffer::default();
         let mut welcome = |mut client: Box<Client>| {
             client.conn.borrow_memory(&mut memory);
             let said = client.conn.receive(Wait::No);
-            client.conn.lay_aside(&mut memory);
+            client.conn.release(&mut memory);
             match said {
                 Ok(Received::Nothing) => ready.extend(self.waiter.park(client, None)),
                 // What has ended shows again.

@@ -4,7 +4,7 @@
 //!  main ── Server::start ── waits for signals ── drain ── join
 //!  acceptor     accept ─ permit ─▶ [waiter] ─ readable ─▶ [bounded queue] ─▶ worker xN ─ session::serve
 //!                                     ▲ watched by an idle worker  full: 503     │ Park       │ Tunnel
-//!                                     └──────────────────────────────────────────┘            └▶ tunnel x2
+//!                                     └──────────────────────────────────────────┘            └▶ tunnels
 //!  overseer x1  calls and starts workers   health x1   reload x1   sweeper x1   service x0..1
 //! ```
 //!
@@ -224,6 +224,9 @@ impl Server {
     fn start_threads(&self, acceptor: Arc<Acceptor>, file: Option<PathBuf>) -> io::Result<()> {
         let workers = Arc::clone(&self.workers);
         self.keep(self.essential("overseer", move || workers.oversee())?);
+        for event_loop in self.ctx.tunnels.event_loops() {
+            self.keep(self.essential("tunnels", event_loop)?);
+        }
         let ctx = Arc::clone(&self.ctx);
         self.keep(self.essential("health", move || checks::run(ctx))?);
         let (ctx, notify) = (Arc::clone(&self.ctx), self.ctx.stop.subscribe());
@@ -429,6 +432,7 @@ impl Server {
         let deadline = Instant::now() + CUT_TIME;
         self.workers.wait_until_over(deadline);
         self.ctx.tunnels.wait_until_over(deadline);
+        self.ctx.tunnels.finish();
         let threads = std::mem::take(&mut *self.threads.lock());
         threads.into_iter().for_each(join);
         self.close_admin();
@@ -532,5 +536,26 @@ fn most_connections(ctx: &Context) -> usize {
 fn sweep(ctx: &Context, notify: &Notify) {
     while notify.wait(Some(SWEEP_EVERY)) != Woken::Stopped {
         ctx.snapshot().sweep_idle_pools(&ctx.upstream_names);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+    use crate::config;
+
+    #[test]
+    fn an_event_loop_of_tunnels_that_ends_ends_the_program() {
+        let config = config::parse("listen: 127.0.0.1:0\nupstream: []\n", "c.yaml").unwrap();
+        let server = Server::start(config, Options::default()).unwrap();
+        let (said, heard) = mpsc::channel();
+        let told = Box::new(move || said.send(()).unwrap());
+        assert!(server.failure.told.set(told).is_ok());
+        server.ctx.tunnels.break_down();
+        assert_eq!(heard.recv_timeout(Duration::from_secs(30)), Ok(()));
+        assert_eq!(server.failure.thread.get(), Some(&"tunnels"));
+        server.drain();
     }
 }

@@ -31,7 +31,8 @@ use crate::net::conn::{Conn, GiveBack, WatchedSlot};
 use crate::net::log_limiter::LogLimiter;
 use crate::net::socket::{self, Received, Wait};
 use crate::protocol::answer::Refusal;
-use crate::relay::session::{self, Asked, Outcome};
+use crate::relay::outcome::{Outcome, Suspended};
+use crate::relay::session;
 use crate::relay::{Client, Context};
 use crate::stop::Stage;
 
@@ -118,7 +119,7 @@ pub(super) type ReadyClient = (Box<Client>, Option<Slot>);
 /// An exchange that waits for the answer of its next hop.
 #[derive(Debug)]
 pub(super) struct AwaitingAnswer {
-    pub(super) asked: Box<Asked>,
+    pub(super) suspended: Box<Suspended>,
     /// That of its client.
     pub(super) slot: Option<Slot>,
     pub(super) ticket: Ticket,
@@ -243,9 +244,9 @@ impl Waiter {
 
     /// Holds an exchange until its next hop says something, or until it is time to see whether there is
     /// still a point in waiting.
-    pub(super) fn set_aside(self: &Arc<Self>, mut waiting: AwaitingAnswer) -> Result<(), Back> {
-        let until = waiting.asked.until();
-        let Some(slot) = self.slot_of_hop(waiting.asked.hop()) else {
+    pub(super) fn suspend(self: &Arc<Self>, mut waiting: AwaitingAnswer) -> Result<(), Back> {
+        let until = waiting.suspended.until();
+        let Some(slot) = self.slot_of_hop(waiting.suspended.hop()) else {
             return Err(Back::Unwatched(waiting));
         };
         let mut held = self.held.lock();
@@ -474,7 +475,7 @@ impl Waiter {
             Outcome::Park(client) | Outcome::Yield(client) | Outcome::Linger(client) => {
                 self.linger(client, slot);
             }
-            Outcome::Closed(_) | Outcome::Tunneled | Outcome::Asked(_) => self.forget(slot),
+            Outcome::Closed | Outcome::Tunneled | Outcome::Suspended(_) => self.forget(slot),
         }
     }
 

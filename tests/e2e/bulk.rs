@@ -4,6 +4,7 @@
 use http_proxy_lb::net::pipe::Pipe;
 
 use super::harness::{Client, Hop, ProbeAnswer, Proxy, Talk, Upstream, pattern, wait_until};
+use super::threads::Pump;
 
 /// More than any buffer of the relay, and no round number.
 const LENGTH: usize = 700_001;
@@ -226,6 +227,72 @@ fn a_tunnel_that_was_busy_holds_no_pipe_when_it_is_quiet_and_goes_on() {
     hop.send("last words").half_close();
     client.expect_bytes("last words").expect_closed();
     proxy.expect_at_rest();
+}
+
+/// More than there are pipes.
+const MANY: usize = 40;
+
+#[test]
+fn clients_that_do_not_read_their_responses_leave_the_pipes_to_others() {
+    let upstream = Upstream::by_hand("a");
+    let proxy = Proxy::with_yaml("limits: {io_timeout_secs: 60}", [&upstream]);
+    let mut held: Vec<(Client, Hop)> = Vec::new();
+    for _ in 0..MANY {
+        let mut client = Client::connect_narrow(proxy.address());
+        client.send(GET);
+        let (mut hop, _) = upstream.accept_and_read_request();
+        hop.send(head(usize::MAX >> 8));
+        held.push((client, hop));
+    }
+    let pump = Pump::start(held.iter().map(|(_, hop)| hop.stream()).collect());
+    wait_until(|| pump.is_stuck());
+    wait_until(|| proxy.server().context().pipes.lent() == 0);
+    drop((pump, held));
+}
+
+#[test]
+fn upstreams_that_do_not_take_their_requests_leave_the_pipes_to_others() {
+    let upstream = Upstream::by_hand("a");
+    let proxy = Proxy::with_yaml("limits: {io_timeout_secs: 60}", [&upstream]);
+    let mut held: Vec<(Client, Hop)> = Vec::new();
+    for _ in 0..MANY {
+        let mut client = proxy.client();
+        client.send(post(usize::MAX >> 8));
+        let mut hop = upstream.accept();
+        hop.read_head();
+        held.push((client, hop));
+    }
+    let sockets = held.iter_mut().map(|(client, _)| client.socket().handle());
+    let pump = Pump::start(sockets.collect());
+    wait_until(|| pump.is_stuck());
+    wait_until(|| proxy.server().context().pipes.lent() == 0);
+    drop((pump, held));
+}
+
+#[test]
+fn tunnels_that_are_not_read_from_leave_pipes_and_threads_to_others() {
+    let upstream = Upstream::by_hand("a");
+    let proxy = Proxy::with_yaml("limits: {io_timeout_secs: 60}", [&upstream]);
+    let held: Vec<(Client, Hop)> = (0..MANY).map(|_| tunnel(&proxy, &upstream)).collect();
+    let pump = Pump::start(held.iter().map(|(_, hop)| hop.stream()).collect());
+    wait_until(|| pump.is_stuck());
+    wait_until(|| proxy.server().context().pipes.lent() == 0);
+    wait_until(|| proxy.server().context().long_threads.taken() == 0);
+    let (mut client, mut hop) = tunnel(&proxy, &upstream);
+    let bytes = pattern(4 * LENGTH);
+    let sender = hop.send_in_background(bytes.clone());
+    client.expect_bytes(&bytes);
+    sender.join().expect("the sender").expect("all is taken");
+    drop((pump, held));
+}
+
+fn tunnel(proxy: &Proxy, upstream: &Upstream) -> (Client, Hop) {
+    let mut client = Client::connect_narrow(proxy.address());
+    client.send("CONNECT o.test:443 HTTP/1.1\r\nHost: o.test:443\r\n\r\n");
+    let (mut hop, _) = upstream.accept_and_read_request();
+    hop.send("HTTP/1.1 200 OK\r\n\r\n");
+    client.expect_tunnel();
+    (client, hop)
 }
 
 fn asked() -> (Proxy, Upstream, Client, Hop) {

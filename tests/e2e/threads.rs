@@ -85,7 +85,7 @@ fn endless_streams_and_stalled_readers_do_not_use_up_the_workers() {
         client.expect_head(200).expect_bytes("5\r\nhello\r\n");
     }
     let stalled = hops.split_off(STREAMS);
-    let pump = Pump::start(&stalled);
+    let pump = Pump::start(stalled.iter().map(Hop::stream).collect());
     wait_until(|| pump.is_stuck());
     // A normal request, of the same client and of another, is answered by the other upstream.
     proxy.reload(extra, [a.with("priority: 2"), b.with("priority: 1")]);
@@ -106,14 +106,13 @@ fn endless_streams_and_stalled_readers_do_not_use_up_the_workers() {
 }
 
 /// Writes chunks to all of them as long as anybody takes any.
-struct Pump {
+pub(super) struct Pump {
     stuck: Arc<AtomicBool>,
     over: Arc<AtomicBool>,
 }
 
 impl Pump {
-    fn start(hops: &[Hop]) -> Self {
-        let streams: Vec<_> = hops.iter().map(Hop::stream).collect();
+    pub(super) fn start(streams: Vec<Arc<TcpStream>>) -> Self {
         let (stuck, over) = (Arc::<AtomicBool>::default(), Arc::<AtomicBool>::default());
         let (is_stuck, is_over) = (Arc::clone(&stuck), Arc::clone(&over));
         drop(spawn("pump", move || {
@@ -136,7 +135,7 @@ impl Pump {
         Self { stuck, over }
     }
 
-    fn is_stuck(&self) -> bool {
+    pub(super) fn is_stuck(&self) -> bool {
         self.stuck.load(Ordering::Relaxed)
     }
 }

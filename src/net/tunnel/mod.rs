@@ -1,35 +1,36 @@
 //! Tunnels: what follows a CONNECT or an Upgrade, two directions of bytes that mean nothing to us.
 //!
-//! A direction that is silent or carries small messages costs no thread: it lies with the ferry, which
-//! waits for all of them at once and carries what one read takes and one write sends. A direction that
-//! has more is given to a thread of its own for as long as it is busy ([`half`]): that one moves bytes
-//! in bulk, by reference where the system can. So an idle tunnel is two sockets and a small struct, and
-//! a busy one holds nobody up. Where the system has no thread for it, the ferry goes on carrying it,
-//! slower.
+//! A direction that is silent, carries small messages, or waits for its receiver costs no thread: it is with
+//! an event loop ([`event_loop`]), which waits for all of them at once. A direction that has more to carry is
+//! given to a thread of its own for as long as it is busy ([`transfer`]): that one moves bytes in bulk, by
+//! reference where the system can. So an idle tunnel is two sockets and a small struct, and a busy one holds
+//! up no other. Where there is no thread for it, the event loop goes on carrying it, slower.
 //!
-//! A half that ends passes its end on and the other goes on; a reset of one side resets the other; a
+//! A direction that ends passes its end on and the other goes on; a reset of one side resets the other; a
 //! tunnel in which nothing moves in either direction for the idle limit is closed.
 
-mod ferry;
-mod half;
-mod stuck;
+mod event_loop;
+mod shared;
+mod transfer;
 
 use std::collections::HashMap;
-use std::io::{self, IoSlice};
-use std::net::TcpStream;
+use std::io;
+use std::net::{IpAddr, TcpStream};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
-use super::crew::Crew;
-use super::permits::Permit;
 use super::pipe::Pipes;
-use super::socket::{self, Wait};
+use super::threads::LongThreads;
 
-use ferry::Ferries;
-use half::{Closing, Half, Haul, Pending, Tunnel, Way};
+use event_loop::{EventLoop, Resources};
+use shared::Tunnel;
+use transfer::Transfer;
+
+pub use shared::{Age, Direction, Meter, OnEnd, TunnelEnd, TunnelTotals};
 
 /// One side of a tunnel: its socket, and what it sent before the tunnel stood.
 #[derive(Debug)]
@@ -40,63 +41,6 @@ pub struct Side {
     pub early: Vec<u8>,
 }
 
-/// How a tunnel ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TunnelEnd {
-    /// Both sides finished.
-    Finished,
-    /// One side reset the connection or vanished.
-    Reset,
-    /// Nothing moved for the idle limit.
-    Idle,
-    /// The process ends.
-    Cut,
-}
-
-/// What a tunnel did, told once when both of its halves are over.
-#[derive(Clone, Copy, Debug)]
-pub struct TunnelTotals {
-    /// Bytes delivered from the client to the next hop.
-    pub to_hop: u64,
-    /// Bytes delivered from the next hop to the client.
-    pub to_client: u64,
-    /// How it ended.
-    pub end: TunnelEnd,
-}
-
-/// Which way bytes of a tunnel go.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Direction {
-    /// From the client.
-    ToHop,
-    /// From the next hop.
-    ToClient,
-}
-
-impl Direction {
-    fn other(self) -> Self {
-        match self {
-            Self::ToHop => Self::ToClient,
-            Self::ToClient => Self::ToHop,
-        }
-    }
-}
-
-/// When bytes of a tunnel were read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Age {
-    /// Before the tunnel stood.
-    Early,
-    /// By the tunnel itself.
-    Fresh,
-}
-
-/// Is told of the bytes of a tunnel as they are delivered, so that a long one is seen while it lasts.
-pub trait Meter: Send + Sync {
-    /// So many more were delivered.
-    fn moved(&self, direction: Direction, age: Age, bytes: u64);
-}
-
 /// All tunnels of a server: counted, and cut together at the end.
 #[derive(Debug)]
 pub struct Tunnels {
@@ -104,97 +48,75 @@ pub struct Tunnels {
     all_over: Condvar,
     next: AtomicU64,
     is_cut: AtomicBool,
-    ferries: Ferries,
-    crew: Crew<Haul>,
-    pipes: Arc<Pipes>,
-}
-
-/// Says how a tunnel ended; dropped afterwards with all it holds (leases, permits).
-pub type OnEnd = Box<dyn FnOnce(TunnelTotals) + Send>;
-
-/// A tunnel that nobody could be found for.
-#[derive(Debug)]
-pub struct NotStarted {
-    half: Half,
-    /// What the system said.
-    pub error: io::Error,
-}
-
-impl NotStarted {
-    /// Tells the client, as far as it listens.
-    pub fn answer(self, bytes: &[u8]) {
-        let client = self.half.from();
-        if let Err(error) = socket::send(client, &[IoSlice::new(bytes)], Wait::Tick) {
-            log::debug!("the client left before its refusal: {error}");
-        }
-        self.half.disown();
-    }
+    event_loops: Vec<Arc<EventLoop>>,
 }
 
 impl Tunnels {
-    /// No tunnels yet; those to come move bulk through `pipes`.
-    pub fn new(pipes: Arc<Pipes>) -> Arc<Self> {
-        Self::with(pipes, Crew::new("tunnel"))
-    }
-
-    fn with(pipes: Arc<Pipes>, crew: Crew<Haul>) -> Arc<Self> {
-        Arc::new(Self {
+    /// No tunnels yet; those to come move bulk through `pipes`, on threads out of the budget `threads`.
+    ///
+    /// # Errors
+    /// When the process has no file descriptors left.
+    pub fn new(pipes: Arc<Pipes>, threads: LongThreads) -> io::Result<Arc<Self>> {
+        let resources = Arc::new(Resources::new(threads, pipes));
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let event_loops = (0..cores.div_ceil(2)).map(|_| EventLoop::new(Arc::clone(&resources)));
+        Ok(Arc::new(Self {
             table: Mutex::default(),
             all_over: Condvar::new(),
             next: AtomicU64::new(0),
             is_cut: AtomicBool::new(false),
-            ferries: Ferries::default(),
-            crew,
-            pipes,
-        })
+            event_loops: event_loops.collect::<io::Result<_>>()?,
+        }))
     }
 
-    /// Starts a tunnel. `permit` is for the two threads it may need; `on_end` is called once.
-    ///
-    /// # Errors
-    /// When nobody can be found to carry it: the client can still be told, `on_end` is not called.
+    /// What must run, each on a thread of its own, for tunnels to be carried; until [`Tunnels::finish`]. They
+    /// panic when they cannot go on.
+    pub fn event_loops(&self) -> impl Iterator<Item = impl FnOnce() + Send + 'static> {
+        let event_loops = self.event_loops.clone().into_iter();
+        event_loops.map(|event_loop| move || event_loop.run())
+    }
+
+    /// Starts a tunnel that belongs to the client at `owner`; `on_end` is called once.
     pub fn start(
         self: &Arc<Self>,
+        owner: IpAddr,
         (client, hop): (Side, Side),
-        (idle_limit, meter): (Duration, Arc<dyn Meter>),
-        permit: Permit,
+        how: (Duration, Arc<dyn Meter>),
         on_end: OnEnd,
-    ) -> Result<(), NotStarted> {
-        let tunnel = Arc::new(Tunnel {
-            id: self.next.fetch_add(1, Ordering::Relaxed),
-            client: client.stream,
-            hop: hop.stream,
-            begun: Instant::now(),
-            idle_limit,
-            meter,
-            moved: AtomicU64::new(0),
-            to_hop: Way::default(),
-            to_client: Way::default(),
-            halves: AtomicUsize::new(2),
-            closing: Mutex::new(Closing {
-                end: TunnelEnd::Finished,
-                on_end: Some(on_end),
-                _threads: permit,
-            }),
+    ) {
+        let id = self.next.fetch_add(1, Ordering::Relaxed);
+        let tunnels = Arc::clone(self);
+        let on_end = Box::new(move |totals| {
+            // This may be the drop that a panic began, and a second one would end the process.
+            if catch_unwind(AssertUnwindSafe(|| on_end(totals))).is_err() {
+                log::error!("the end of a tunnel could not be told");
+            }
+            tunnels.forget(id);
         });
-        tunnel.prepare();
-        self.table.lock().insert(tunnel.id, Arc::clone(&tunnel));
-        let up = Half::new(self, &tunnel, Direction::ToHop);
-        let down = Half::new(self, &tunnel, Direction::ToClient);
-        // Nothing may reach the client before what is in `hop.early`; the other way there is no answer
-        // of ours to wait for. So this is the one that can still fail.
-        if let Err((half, error)) = up.launch(Pending::early(client.early)) {
-            down.disown();
-            return Err(NotStarted { half, error });
-        }
-        if let Err((half, error)) = down.launch(Pending::early(hop.early)) {
-            log::warn!("no thread for a tunnel: {error}");
-            half.end(Err(TunnelEnd::Reset));
+        let tunnel = Tunnel::new((id, owner), (client.stream, hop.stream), how, on_end);
+        self.table.lock().insert(id, Arc::clone(&tunnel));
+        let early = [
+            (Direction::ToHop, client.early),
+            (Direction::ToClient, hop.early),
+        ];
+        for (direction, early) in early {
+            let mut transfer = Transfer::new(&tunnel, direction, &early);
+            match (transfer.send_pending(), self.event_loop_of(id)) {
+                (Ok(()), Some(event_loop)) => event_loop.take(transfer),
+                (Ok(()), None) => transfer.end(Err(TunnelEnd::Reset)),
+                (Err(end), _) => transfer.end(Err(end)),
+            }
         }
         if self.is_cut.load(Ordering::Acquire) {
             tunnel.stop(TunnelEnd::Cut);
         }
-        Ok(())
+    }
+
+    /// Both directions of a tunnel have the same one.
+    fn event_loop_of(&self, id: u64) -> Option<&Arc<EventLoop>> {
+        let count = self.event_loops.len().max(1);
+        self.event_loops
+            .get(usize::try_from(id).unwrap_or(0) % count)
     }
 
     /// Tunnels open now.
@@ -213,11 +135,26 @@ impl Tunnels {
         true
     }
 
-    /// Cuts all of them; their halves end by themselves.
+    /// Cuts all of them; their directions end by themselves.
     pub fn cut(&self) {
         self.is_cut.store(true, Ordering::Release);
         for tunnel in self.table.lock().values() {
             tunnel.stop(TunnelEnd::Cut);
+        }
+    }
+
+    /// Ends the event loops: from now on no tunnel is carried.
+    pub fn finish(&self) {
+        for event_loop in &self.event_loops {
+            event_loop.finish();
+        }
+    }
+
+    /// Has the event loops panic.
+    #[cfg(test)]
+    pub(crate) fn break_down(&self) {
+        for event_loop in &self.event_loops {
+            event_loop.break_down();
         }
     }
 
@@ -238,17 +175,20 @@ mod tests {
     use std::net::TcpListener;
     use std::sync::mpsc;
 
-    use super::super::permits::Permits;
+    use super::shared::Uncounted;
     use super::*;
+    use crate::net::threads;
 
     /// Longer than anything here takes on a busy machine.
     const PATIENCE: Duration = Duration::from_secs(30);
 
-    /// Counts nothing.
-    struct Nobody;
-
-    impl Meter for Nobody {
-        fn moved(&self, _direction: Direction, _age: Age, _bytes: u64) {}
+    /// Tunnels that may use so many threads besides those of the event loops.
+    fn with_threads(threads: usize) -> Arc<Tunnels> {
+        let tunnels = Tunnels::new(Pipes::at_most(1), LongThreads::of(threads)).unwrap();
+        for event_loop in tunnels.event_loops() {
+            drop(threads::start("tunnels", event_loop).unwrap());
+        }
+        tunnels
     }
 
     /// The end of a peer, and the side of a tunnel that leads there.
@@ -268,16 +208,15 @@ mod tests {
     fn start_with(tunnels: &Arc<Tunnels>, early: Vec<u8>, on_end: OnEnd) -> (TcpStream, TcpStream) {
         let ((client, mut client_side), (hop, hop_side)) = (side(), side());
         client_side.early = early;
-        let permit = Permits::new(2).take(2).unwrap();
-        let how: (Duration, Arc<dyn Meter>) = (PATIENCE, Arc::new(Nobody));
-        let started = tunnels.start((client_side, hop_side), how, permit, on_end);
-        assert!(started.is_ok());
+        let how: (Duration, Arc<dyn Meter>) = (PATIENCE, Arc::new(Uncounted));
+        let owner = IpAddr::from([127, 0, 0, 1]);
+        tunnels.start(owner, (client_side, hop_side), how, on_end);
         (client, hop)
     }
 
     #[test]
     fn a_panic_of_who_is_told_of_the_end_leaves_no_tunnel_behind() {
-        let tunnels = Tunnels::new(Pipes::at_most(1));
+        let tunnels = with_threads(2);
         let (said, heard) = mpsc::channel();
         for _ in 0..2 {
             let said = said.clone();
@@ -297,37 +236,29 @@ mod tests {
     }
 
     #[test]
-    #[cfg(target_os = "linux")]
-    fn a_tunnel_that_is_over_stirs_nobody_however_long_somebody_still_knows_it() {
-        let tunnels = Tunnels::new(Pipes::at_most(1));
+    fn a_tunnel_that_is_over_wakes_no_event_loop_however_long_it_is_still_known() {
+        let tunnels = with_threads(2);
         let (client, hop) = start(&tunnels, Box::new(|_totals| {}));
         let known: Vec<Arc<Tunnel>> = tunnels.table.lock().values().cloned().collect();
         drop((client, hop));
         assert!(tunnels.wait_until_over(Instant::now() + PATIENCE));
-        assert_eq!(tunnels.ferries.stirred(), [] as [u64; 0]);
+        for event_loop in &tunnels.event_loops {
+            assert_eq!(event_loop.ready(), [] as [u64; 0]);
+        }
         assert_eq!(known.len(), 1);
     }
 
     /// More than all buffers of two connections take.
-    #[cfg(target_os = "linux")]
     const BULK: usize = 16 * 1024 * 1024;
 
-    #[cfg(target_os = "linux")]
     fn pattern(length: usize) -> Vec<u8> {
         (0..=250).cycle().take(length).collect()
     }
 
-    /// Tunnels without any thread but the ferry's.
-    #[cfg(target_os = "linux")]
-    fn without_threads() -> Arc<Tunnels> {
-        Tunnels::with(Pipes::at_most(1), Crew::of_nobody("tunnel"))
-    }
-
     #[test]
-    #[cfg(target_os = "linux")]
-    fn a_busy_tunnel_without_a_thread_is_carried_by_the_ferry() {
+    fn a_busy_tunnel_without_a_thread_is_carried_by_the_event_loop() {
         use std::io::Read;
-        let tunnels = without_threads();
+        let tunnels = with_threads(0);
         let (said, heard) = mpsc::channel();
         let on_end = Box::new(move |totals: TunnelTotals| said.send(totals).unwrap());
         let (early, rest) = (pattern(BULK / 2), pattern(BULK));
@@ -352,10 +283,9 @@ mod tests {
     }
 
     #[test]
-    #[cfg(target_os = "linux")]
     fn a_tunnel_whose_receiver_takes_nothing_can_be_cut_and_holds_no_other_up() {
         use std::io::Read;
-        let tunnels = without_threads();
+        let tunnels = with_threads(0);
         let (said, heard) = mpsc::channel();
         let ends = |said: &mpsc::Sender<TunnelEnd>| -> OnEnd {
             let said = said.clone();

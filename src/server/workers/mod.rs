@@ -35,8 +35,9 @@ use crate::net::log_limiter::LogLimiter;
 use crate::net::permits::one_client;
 use crate::net::threads;
 use crate::protocol::answer::Refusal;
-use crate::protocol::persistence::CloseReason;
-use crate::relay::session::{self, Asked, Outcome, Turns, Worker};
+use crate::relay::outcome::{Outcome, Suspended};
+use crate::relay::session;
+use crate::relay::worker::Worker;
 use crate::relay::{Client, Context, Scratch};
 use crate::stop::{Notify, Woken};
 
@@ -360,13 +361,13 @@ impl Workers {
                     self.waiter.linger(client, slot);
                     return None;
                 }
-                Outcome::Closed(_) | Outcome::Tunneled => {
+                Outcome::Closed | Outcome::Tunneled => {
                     if let Some(slot) = slot {
                         self.waiter.leave(slot);
                     }
                     return None;
                 }
-                Outcome::Asked(asked) => match self.set_aside(asked, &bench) {
+                Outcome::Suspended(suspended) => match self.suspend(suspended, &bench) {
                     Some(waiting) => task = Task::GoOn(waiting),
                     None => return None,
                 },
@@ -375,13 +376,13 @@ impl Workers {
     }
 
     /// Lets an exchange wait without this worker, or returns it because that goes on with it at once.
-    fn set_aside(&self, asked: Box<Asked>, bench: &Bench<'_>) -> Option<AwaitingAnswer> {
+    fn suspend(&self, suspended: Box<Suspended>, bench: &Bench<'_>) -> Option<AwaitingAnswer> {
         let Leave::Taken(ticket) = bench.leave.replace(Leave::Allowed) else {
             return None; // It was not asked for.
         };
         let slot = bench.slot.get();
-        let back = self.waiter.set_aside(AwaitingAnswer {
-            asked,
+        let back = self.waiter.suspend(AwaitingAnswer {
+            suspended,
             slot,
             ticket,
         });
@@ -402,7 +403,7 @@ impl Workers {
         let now = bench.seat.begun.load(Ordering::Relaxed);
         let since = match &task {
             Task::Begin(_) => now,
-            Task::GoOn(waiting) => self.at(waiting.asked.since()),
+            Task::GoOn(waiting) => self.at(waiting.suspended.since()),
         };
         bench.seat.since.store(since, Ordering::Relaxed);
         let served = match task {
@@ -416,7 +417,7 @@ impl Workers {
             Task::GoOn(waiting) => {
                 bench.slot.set(waiting.slot);
                 catch_unwind(AssertUnwindSafe(|| {
-                    session::go_on(&self.ctx, scratch, *waiting.asked, bench)
+                    session::resume(&self.ctx, scratch, *waiting.suspended, bench)
                 }))
             }
         };
@@ -425,7 +426,7 @@ impl Workers {
             if let Leave::Taken(ticket) = bench.leave.replace(Leave::Allowed) {
                 self.lock().crew.give_up(ticket);
             }
-            Outcome::Closed(CloseReason::ResponseTruncated)
+            Outcome::Closed
         })
     }
 
@@ -472,7 +473,7 @@ impl Workers {
         let mut scratch = Scratch::default();
         for waiting in left {
             let ended = catch_unwind(AssertUnwindSafe(|| {
-                session::go_on(&self.ctx, &mut scratch, *waiting.asked, &Last)
+                session::resume(&self.ctx, &mut scratch, *waiting.suspended, &Last)
             }));
             drop(ended);
         }
@@ -559,7 +560,7 @@ impl<'a> Bench<'a> {
 }
 
 impl Worker for Bench<'_> {
-    fn another_exchange(&self) -> Turns {
+    fn may_go_on(&self) -> bool {
         let now = self.workers.now();
         self.seat.begun.store(now, Ordering::Relaxed);
         self.seat.since.store(now, Ordering::Relaxed);
@@ -568,13 +569,10 @@ impl Worker for Bench<'_> {
             self.workers.leave_watch(&mut self.workers.lock());
         }
         if now.saturating_sub(self.looked.get()) < TURN {
-            return Turns::GoOn;
+            return true;
         }
         self.looked.set(now);
-        if self.workers.lock().crew.has_work() {
-            return Turns::MakeWay;
-        }
-        Turns::GoOn
+        !self.workers.lock().crew.has_work()
     }
 
     fn takes_over(&self, client: &Client) {
@@ -604,7 +602,7 @@ impl Worker for Bench<'_> {
         self.workers.leave_watch(&mut self.workers.lock());
     }
 
-    fn may_set_aside(&self, since: Instant) -> bool {
+    fn may_suspend(&self, since: Instant) -> bool {
         match self.leave.get() {
             Leave::Allowed => {}
             Leave::Taken(_) | Leave::Forbidden => return false,
@@ -624,8 +622,8 @@ impl Worker for Bench<'_> {
 struct Last;
 
 impl Worker for Last {
-    fn another_exchange(&self) -> Turns {
-        Turns::MakeWay
+    fn may_go_on(&self) -> bool {
+        false
     }
 
     fn takes_over(&self, _client: &Client) {}
@@ -636,7 +634,7 @@ impl Worker for Last {
 
     fn dials(&self) {}
 
-    fn may_set_aside(&self, _since: Instant) -> bool {
+    fn may_suspend(&self, _since: Instant) -> bool {
         false
     }
 }
@@ -868,7 +866,7 @@ mod tests {
             std::thread::yield_now();
         }
         let replaced = || {
-            bench.another_exchange();
+            bench.may_go_on();
             is_notified(&workers.notify)
         };
         assert_eq!([replaced(), replaced()], [true, false]);

@@ -174,7 +174,8 @@ fn forward_request(flow: &mut Flow<'_>) -> Result<bool, Refusal> {
         RequestTarget::Absolute(target) => {
             let how = RequestRewrite {
                 form: Form::Absolute,
-                target,
+                authority: &target.authority,
+                path_and_query: target.path_and_query,
                 framing,
                 credentials: None,
                 via: None,

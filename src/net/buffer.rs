@@ -1,14 +1,14 @@
-//! Memory for bytes on their way, from the system itself and at once back to it.
+//! Buffers for bytes on their way, from the system itself and at once back to it.
 //!
 //! A crowd that makes many threads copy at once needs many large buffers for a moment. An allocator that
-//! has cut them out of a heap can hardly give them back: behind them there is some small piece that stays.
-//! So each is a mapping of its own, and gone when it is dropped; a few are kept, or every exchange would
-//! have the system clear pages. Only what was once written to is resident.
+//! has cut them out of a heap can hardly give them back: behind them there is some small block that stays.
+//! So each is a mapping of its own, and gone when it is dropped; a few are kept in a pool, or every exchange
+//! would have the system clear pages. Only what was once written to is resident.
 //!
 //! The system gives a process 65530 mappings, and a stack is one, too. So there are not too many of them;
 //! what is beyond comes from the heap.
 //!
-//! What is short is held in a piece of the heap, exactly as long: a mapping is never less than a page.
+//! What is short is held in the heap, exactly as long: a mapping is never less than a page.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -22,32 +22,35 @@ pub const LARGE: usize = 128 * 1024;
 /// From here on bytes are not held in the heap.
 const MAPPED: usize = 16 * 1024;
 /// Mappings that are in use or kept at the same time.
-const MOST_PIECES: usize = 16 * 1024;
-/// Small pieces kept for the next thread or connection.
+const MOST_MAPPINGS: usize = 16 * 1024;
+/// Buffers of more than [`LARGE`] in use, beyond which less is moved at a time: what receivers do not take at
+/// once is held in them.
+pub(super) const MOST_LONG: usize = 64;
+/// Small buffers kept for the next thread or connection.
 const SPARE_SMALL: usize = 8;
-/// Large pieces kept for the next bytes in bulk.
+/// Large buffers kept for the next bytes in bulk.
 const SPARE_LARGE: usize = 4;
 
-static SPARES: [Spares; 2] = [
-    Spares::new(SMALL, SPARE_SMALL),
-    Spares::new(LARGE, SPARE_LARGE),
+static POOLS: [BufferPool; 2] = [
+    BufferPool::new(SMALL, SPARE_SMALL),
+    BufferPool::new(LARGE, SPARE_LARGE),
 ];
 
 /// Bytes, and room for more behind them.
 #[derive(Debug, Default)]
-pub struct Memory {
-    place: Place,
+pub struct Buffer {
+    storage: Storage,
     /// How much of it is bytes. At most as much as there is.
     filled: usize,
 }
 
 #[derive(Debug)]
-enum Place {
+enum Storage {
     Heap(Vec<u8>),
-    System(Piece),
+    Mapped(Mapping),
 }
 
-impl Default for Place {
+impl Default for Storage {
     fn default() -> Self {
         Self::Heap(Vec::new())
     }
@@ -55,68 +58,79 @@ impl Default for Place {
 
 /// A mapping, counted.
 #[derive(Debug)]
-struct Piece(MmapMut);
+struct Mapping(MmapMut);
 
-static PIECES: AtomicUsize = AtomicUsize::new(0);
+static MAPPINGS: AtomicUsize = AtomicUsize::new(0);
+/// Those of more than [`LARGE`].
+static LONG: AtomicUsize = AtomicUsize::new(0);
 
-impl Piece {
+/// Whether there may be another buffer of more than [`LARGE`].
+pub(super) fn may_be_long() -> bool {
+    LONG.load(Ordering::Relaxed) < MOST_LONG
+}
+
+impl Mapping {
     /// One of so many bytes, all zero. `None`: there are too many, or no memory is left.
     fn of(size: usize) -> Option<Self> {
-        let below = |count: usize| (count < MOST_PIECES).then_some(count + 1);
-        PIECES
+        let below = |count: usize| (count < MOST_MAPPINGS).then_some(count + 1);
+        MAPPINGS
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, below)
             .ok()?;
         match MmapMut::map_anon(size) {
-            Ok(mapping) => Some(Self(mapping)),
+            Ok(mapping) => {
+                LONG.fetch_add(usize::from(size > LARGE), Ordering::Relaxed);
+                Some(Self(mapping))
+            }
             Err(_no_memory) => {
-                PIECES.fetch_sub(1, Ordering::Relaxed);
+                MAPPINGS.fetch_sub(1, Ordering::Relaxed);
                 None
             }
         }
     }
 }
 
-impl Drop for Piece {
+impl Drop for Mapping {
     fn drop(&mut self) {
-        PIECES.fetch_sub(1, Ordering::Relaxed);
+        MAPPINGS.fetch_sub(1, Ordering::Relaxed);
+        LONG.fetch_sub(usize::from(self.0.len() > LARGE), Ordering::Relaxed);
     }
 }
 
-/// Pieces of one size that nobody uses.
+/// Mappings of one size that are not in use.
 #[derive(Debug)]
-struct Spares {
+struct BufferPool {
     size: usize,
     most: usize,
-    pieces: Mutex<Vec<Piece>>,
+    spare: Mutex<Vec<Mapping>>,
 }
 
-impl Spares {
+impl BufferPool {
     const fn new(size: usize, most: usize) -> Self {
         Self {
             size,
             most,
-            pieces: Mutex::new(Vec::new()),
+            spare: Mutex::new(Vec::new()),
         }
     }
 
-    fn keep(&self, piece: Piece) {
-        let mut pieces = self.pieces.lock();
-        if pieces.len() < self.most {
-            pieces.push(piece);
+    fn keep(&self, mapping: Mapping) {
+        let mut spare = self.spare.lock();
+        if spare.len() < self.most {
+            spare.push(mapping);
         }
     }
 }
 
-impl Memory {
+impl Buffer {
     /// Room for at least so many bytes; for as many as a read asks for, if that is more.
     pub fn with_room(bytes: usize) -> Self {
-        let spares = SPARES.iter().find(|spares| bytes <= spares.size);
-        let spare = spares.and_then(|spares| spares.pieces.lock().pop());
-        let place = match spare {
-            Some(piece) => Place::System(piece),
-            None => Place::of(spares.map_or(bytes, |spares| spares.size)),
+        let pool = POOLS.iter().find(|pool| bytes <= pool.size);
+        let spare = pool.and_then(|pool| pool.spare.lock().pop());
+        let storage = match spare {
+            Some(mapping) => Storage::Mapped(mapping),
+            None => Storage::of(pool.map_or(bytes, |pool| pool.size)),
         };
-        Self { place, filled: 0 }
+        Self { storage, filled: 0 }
     }
 
     /// A copy of `bytes`, with no room behind them unless they are many.
@@ -124,31 +138,31 @@ impl Memory {
         if bytes.len() < MAPPED {
             return Self {
                 filled: bytes.len(),
-                place: Place::Heap(bytes.to_vec()),
+                storage: Storage::Heap(bytes.to_vec()),
             };
         }
-        let mut memory = Self {
-            place: Place::of(bytes.len()),
+        let mut buffer = Self {
+            storage: Storage::of(bytes.len()),
             filled: 0,
         };
-        memory.append(bytes);
-        memory
+        buffer.append(bytes);
+        buffer
     }
 
     /// The bytes.
     pub fn bytes(&self) -> &[u8] {
-        self.place.whole().get(..self.filled).unwrap_or_default()
+        self.storage.whole().get(..self.filled).unwrap_or_default()
     }
 
     /// The same, to be changed in place.
     pub fn bytes_mut(&mut self) -> &mut [u8] {
-        let whole = self.place.whole_mut();
+        let whole = self.storage.whole_mut();
         whole.get_mut(..self.filled).unwrap_or_default()
     }
 
-    /// What can be written behind the bytes. They are what [`Memory::extend`] says.
+    /// What can be written behind the bytes. They are what [`Buffer::extend`] says.
     pub fn room(&mut self) -> &mut [u8] {
-        let whole = self.place.whole_mut();
+        let whole = self.storage.whole_mut();
         whole.get_mut(self.filled..).unwrap_or_default()
     }
 
@@ -169,7 +183,7 @@ impl Memory {
 
     /// How many bytes there is memory for.
     pub fn size(&self) -> usize {
-        self.place.whole().len()
+        self.storage.whole().len()
     }
 
     /// Forgets the first `count` bytes; the others move to the front.
@@ -185,36 +199,36 @@ impl Memory {
     }
 }
 
-impl Drop for Memory {
+impl Drop for Buffer {
     fn drop(&mut self) {
-        if let Place::System(piece) = std::mem::take(&mut self.place)
-            && let Some(spares) = SPARES.iter().find(|spares| spares.size == piece.0.len())
+        if let Storage::Mapped(mapping) = std::mem::take(&mut self.storage)
+            && let Some(pool) = POOLS.iter().find(|pool| pool.size == mapping.0.len())
         {
-            spares.keep(piece);
+            pool.keep(mapping);
         }
     }
 }
 
-impl Place {
+impl Storage {
     /// So many bytes; of the heap if there is no mapping to be had.
     fn of(size: usize) -> Self {
-        match Piece::of(size) {
-            Some(piece) => Self::System(piece),
+        match Mapping::of(size) {
+            Some(mapping) => Self::Mapped(mapping),
             None => Self::Heap(vec![0; size]),
         }
     }
 
     fn whole(&self) -> &[u8] {
         match self {
-            Self::Heap(piece) => piece,
-            Self::System(Piece(piece)) => piece,
+            Self::Heap(bytes) => bytes,
+            Self::Mapped(Mapping(bytes)) => bytes,
         }
     }
 
     fn whole_mut(&mut self) -> &mut [u8] {
         match self {
-            Self::Heap(piece) => piece,
-            Self::System(Piece(piece)) => piece,
+            Self::Heap(bytes) => bytes,
+            Self::Mapped(Mapping(bytes)) => bytes,
         }
     }
 }
@@ -225,16 +239,16 @@ mod tests {
 
     #[test]
     fn what_is_appended_is_there_and_what_is_forgotten_is_not() {
-        let mut memory = Memory::with_room(1);
-        assert_eq!((memory.bytes(), memory.size()), (&b""[..], SMALL));
-        memory.append(b"head|body");
-        memory.forget(5);
-        assert_eq!(memory.bytes(), b"body");
-        memory.room()[..2].copy_from_slice(b"!?");
-        memory.extend(1);
-        assert_eq!(memory.bytes(), b"body!");
-        memory.forget(usize::MAX);
-        assert_eq!((memory.bytes().len(), memory.room().len()), (0, SMALL));
+        let mut buffer = Buffer::with_room(1);
+        assert_eq!((buffer.bytes(), buffer.size()), (&b""[..], SMALL));
+        buffer.append(b"head|body");
+        buffer.forget(5);
+        assert_eq!(buffer.bytes(), b"body");
+        buffer.room()[..2].copy_from_slice(b"!?");
+        buffer.extend(1);
+        assert_eq!(buffer.bytes(), b"body!");
+        buffer.forget(usize::MAX);
+        assert_eq!((buffer.bytes().len(), buffer.room().len()), (0, SMALL));
     }
 
     #[test]
@@ -245,7 +259,7 @@ mod tests {
             (SMALL + 1, LARGE),
             (LARGE + 1, LARGE + 1),
         ] {
-            assert_eq!(Memory::with_room(wanted).room().len(), size);
+            assert_eq!(Buffer::with_room(wanted).room().len(), size);
         }
     }
 
@@ -253,25 +267,25 @@ mod tests {
     fn what_is_held_takes_no_more_memory_than_it_needs() {
         for length in [0, 1, MAPPED - 1, MAPPED, LARGE + 7] {
             let bytes = vec![b'x'; length];
-            let memory = Memory::holding(&bytes);
-            assert_eq!((memory.bytes(), memory.size()), (&bytes[..], length));
+            let buffer = Buffer::holding(&bytes);
+            assert_eq!((buffer.bytes(), buffer.size()), (&bytes[..], length));
         }
     }
 
     #[test]
     fn more_than_there_is_room_for_is_not_written() {
-        let mut memory = Memory::holding(b"full");
-        memory.append(b"!");
-        memory.extend(1);
-        assert_eq!(memory.bytes(), b"full");
+        let mut buffer = Buffer::holding(b"full");
+        buffer.append(b"!");
+        buffer.extend(1);
+        assert_eq!(buffer.bytes(), b"full");
     }
 
     #[test]
-    fn no_more_pieces_are_kept_than_are_worth_it() {
-        let spares = Spares::new(4096, 2);
+    fn no_more_mappings_are_kept_than_are_worth_it() {
+        let pool = BufferPool::new(4096, 2);
         for _ in 0..3 {
-            spares.keep(Piece::of(4096).unwrap());
+            pool.keep(Mapping::of(4096).unwrap());
         }
-        assert_eq!(spares.pieces.lock().len(), 2);
+        assert_eq!(pool.spare.lock().len(), 2);
     }
 }

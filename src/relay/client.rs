@@ -1,0 +1,126 @@
+//! One client, between and during its exchanges.
+
+use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroUsize;
+use std::time::Instant;
+
+use crate::balance::vitals::UpstreamId;
+use crate::net::conn::Conn;
+use crate::net::idle_pool::{ClientId, UseFor};
+use crate::net::permits::{ClientPermit, Permit};
+use crate::protocol::head::HeadScanner;
+use crate::protocol::target::Authority;
+
+use super::snapshot::Snapshot;
+
+/// One client's connection between and during its exchanges.
+#[derive(Debug)]
+pub struct Client {
+    /// Which connection this is.
+    pub id: ClientId,
+    /// The socket and its unread bytes.
+    pub conn: Conn,
+    /// Who it is.
+    pub address: SocketAddr,
+    /// How it came here.
+    pub arrival: Arrival,
+    /// How far the head that is coming in has been looked at.
+    pub scanner: HeadScanner,
+    /// When the first byte of that head came.
+    pub head_begun: Option<Instant>,
+    /// Exchanges so far.
+    pub served: u64,
+    /// A connection to a next hop that belongs to this client alone (NTLM, Negotiate). Boxed, because few
+    /// have one, and thousands of clients wait.
+    pub bound: Option<Box<Bound>>,
+    /// Whether it has ever used such a scheme: then its connections are never shared again.
+    pub binds: bool,
+    pub(super) permits: (Permit, ClientPermit),
+}
+
+/// How a client came here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Arrival {
+    /// By itself; its address is that of the connection.
+    Direct,
+    /// Its connection must begin with a PROXY header that says who it is.
+    Unannounced,
+    /// Through a balancer that has said who it is.
+    ThroughBalancer,
+}
+
+impl Client {
+    /// A new connection that counts for `permits`.
+    pub fn new(
+        conn: Conn,
+        (address, arrival): (SocketAddr, Arrival),
+        permits: (Permit, ClientPermit),
+    ) -> Self {
+        Self {
+            id: ClientId::next(),
+            conn,
+            address,
+            arrival,
+            scanner: HeadScanner::default(),
+            head_begun: None,
+            served: 0,
+            bound: None,
+            binds: false,
+            permits,
+        }
+    }
+
+    /// Lets the connection count for `address` from now on. `false`: that has `limit` already.
+    pub(super) fn counts_for(&mut self, address: IpAddr, limit: Option<NonZeroUsize>) -> bool {
+        match self.permits.1.of_another(address, limit) {
+            Some(permit) => {
+                self.permits.1 = permit;
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// What the connection received for messages so far, and what it sent.
+    pub(super) fn totals(&self) -> (u64, u64) {
+        let unread = self.conn.unread().len() as u64;
+        (
+            self.conn.received().saturating_sub(unread),
+            self.conn.sent(),
+        )
+    }
+
+    /// When the waiter must give up on what it waits for, counted from `now`.
+    pub fn deadline(&self, snapshot: &Snapshot, now: Instant) -> Instant {
+        let limits = &snapshot.config.limits;
+        match self.head_begun {
+            // A configuration with short requests does not want to wait longer for a head alone.
+            Some(begun) => {
+                let whole = limits.request_timeout.unwrap_or(limits.header_timeout);
+                begun + limits.header_timeout.min(whole)
+            }
+            None => now + limits.idle_timeout,
+        }
+    }
+}
+
+/// A connection that belongs to one client connection (NTLM and Negotiate authenticate connections,
+/// not requests).
+#[derive(Debug)]
+pub struct Bound {
+    /// The connection, idle.
+    pub conn: Conn,
+    /// Where it leads.
+    pub to: BoundTo,
+    /// What it is good for.
+    pub use_for: UseFor,
+}
+
+/// Where a bound connection leads.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum BoundTo {
+    /// To this upstream.
+    Upstream(UpstreamId),
+    /// To this origin.
+    Origin(Authority),
+}

@@ -1,0 +1,118 @@
+//! What all exchanges share, however long each of them lasts.
+
+use std::hash::{BuildHasher, RandomState};
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use parking_lot::RwLock;
+
+use crate::access_log::AccessLogger;
+use crate::config::checked::Config;
+use crate::metrics::Metrics;
+use crate::net::pipe::Pipes;
+use crate::net::resolve::Resolver;
+use crate::net::socket;
+use crate::net::threads::LongThreads;
+use crate::net::tunnel::Tunnels;
+use crate::protocol::rewrite::Via;
+use crate::stop::{Notify, Stop};
+
+use super::snapshot::Snapshot;
+
+/// What every worker shares.
+#[derive(Debug)]
+pub struct Context {
+    snapshot: RwLock<Arc<Snapshot>>,
+    /// Counters.
+    pub metrics: Arc<Metrics>,
+    /// One line per exchange.
+    pub access_log: AccessLogger,
+    /// The way out.
+    pub stop: Arc<Stop>,
+    /// Addresses of upstreams.
+    pub upstream_names: Resolver,
+    /// Addresses of origins, which clients choose.
+    pub origin_names: Resolver,
+    /// This instance's name in `Via`.
+    pub via: Via,
+    /// Ways for bulk.
+    pub pipes: Arc<Pipes>,
+    /// All tunnels.
+    pub tunnels: Arc<Tunnels>,
+    /// Threads for busy tunnels and long exchanges.
+    pub long_threads: LongThreads,
+    /// Wakes the health thread when an upstream is suspect or went offline.
+    pub health_notify: Notify,
+    /// When this instance began.
+    pub started: Instant,
+    /// Tells targets apart, in a way that no client can predict.
+    pub target_hasher: RandomState,
+    next_exchange: AtomicU64,
+}
+
+impl Context {
+    /// A context that relays by `config`.
+    ///
+    /// # Errors
+    /// When the process has no file descriptors left.
+    pub fn new(config: Config, resolver: Resolver) -> io::Result<Self> {
+        let metrics = Arc::<Metrics>::default();
+        let stop = Arc::new(Stop::new()?);
+        let health_notify = stop.subscribe();
+        let pipes = Pipes::for_files(socket::raise_file_limit());
+        let long_threads = LongThreads::within_system_limits();
+        let upstream_names = resolver.apart();
+        let snapshot = Snapshot::new(config, None);
+        upstream_names.keep(snapshot.upstream_names());
+        Ok(Self {
+            access_log: AccessLogger::new(Arc::clone(&metrics)),
+            snapshot: RwLock::new(Arc::new(snapshot)),
+            metrics,
+            stop,
+            upstream_names,
+            origin_names: resolver,
+            via: Via::new(pseudonym()),
+            tunnels: Tunnels::new(Arc::clone(&pipes), long_threads.clone())?,
+            pipes,
+            long_threads,
+            health_notify,
+            started: Instant::now(),
+            target_hasher: RandomState::new(),
+            next_exchange: AtomicU64::new(1),
+        })
+    }
+
+    /// The configuration in force. Taken once per exchange, so that pool, rules and limits change
+    /// together or not at all.
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        Arc::clone(&self.snapshot.read())
+    }
+
+    /// Puts `config` in force for every exchange that begins from now on. Upstreams matched by URL keep
+    /// their state, statistics and idle connections.
+    pub fn replace(&self, config: Config) {
+        let mut current = self.snapshot.write();
+        *current = Arc::new(Snapshot::new(config, Some(&current)));
+        self.upstream_names.keep(current.upstream_names());
+    }
+
+    pub(super) fn next_exchange_id(&self) -> u64 {
+        self.next_exchange.fetch_add(1, Ordering::Relaxed)
+    }
+}
+
+/// Milliseconds since 1970, for what people see.
+pub fn unix_ms() -> u64 {
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or(Duration::ZERO);
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// `hplb-<8 hex>`, random per start, so that a request that comes back is known.
+fn pseudonym() -> String {
+    let random = RandomState::new().hash_one(unix_ms());
+    format!("hplb-{:08x}", random & 0xffff_ffff)
+}

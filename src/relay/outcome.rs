@@ -1,0 +1,67 @@
+//! What a session leaves: the connection, or an exchange that waits for its next hop.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::net::conn::Conn;
+use crate::protocol::head::RequestHead;
+
+use super::client::Client;
+use super::exchange::ExchangeState;
+use super::hop::Hop;
+use super::report::Report;
+use super::snapshot::Snapshot;
+
+/// What is to become of a connection.
+#[derive(Debug)]
+pub enum Outcome {
+    /// Idle, or its next head is incomplete: to the waiter.
+    Park(Box<Client>),
+    /// Its next request is here already, but it is the turn of others: to the end of the queue.
+    Yield(Box<Client>),
+    /// Answered for the last time; what the client still sends must be read away for a moment, or a
+    /// reset would destroy the answer on its way.
+    Linger(Box<Client>),
+    /// Closed.
+    Closed,
+    /// Handed to the threads of a tunnel.
+    Tunneled,
+    /// In the middle of an exchange: to the waiter until its next hop says something, then
+    /// [`super::session::resume`].
+    Suspended(Box<Suspended>),
+}
+
+/// A request, from its head to its report.
+#[derive(Debug)]
+pub(super) struct RequestScope {
+    /// The configuration it is relayed by.
+    pub(super) snapshot: Arc<Snapshot>,
+    pub(super) client: Box<Client>,
+    pub(super) head: RequestHead,
+    pub(super) report: Report,
+}
+
+/// An exchange whose next hop has the request, and has not said anything yet.
+#[derive(Debug)]
+pub struct Suspended {
+    pub(super) request: RequestScope,
+    pub(super) state: ExchangeState,
+    pub(super) hop: Hop,
+}
+
+impl Suspended {
+    /// The connection to the next hop.
+    pub fn hop(&mut self) -> &mut Conn {
+        &mut self.hop.conn
+    }
+
+    /// Since when it waits for an answer.
+    pub fn since(&self) -> Instant {
+        self.state.request_done.unwrap_or_else(Instant::now)
+    }
+
+    /// When to look whether there is still a point in waiting.
+    pub fn until(&self) -> Instant {
+        self.hop.until()
+    }
+}

@@ -1,0 +1,35 @@
+//! Buffers that a worker uses again and again.
+
+use crate::net::buffer::Buffer;
+use crate::protocol::head::HeadMemory;
+
+/// Memory for so many heads is kept by a worker.
+const SPARE_HEADS: usize = 32;
+/// What most heads fit into, in bytes.
+const USUAL_HEAD: usize = 4096;
+
+/// Buffers a worker uses again and again.
+#[derive(Debug, Default)]
+pub struct Scratch {
+    /// For heads of requests: more than one while exchanges are set aside.
+    pub requests: Vec<HeadMemory>,
+    /// The head of the response at hand.
+    pub response: HeadMemory,
+    /// What is about to be sent.
+    pub out: Vec<u8>,
+    /// For what is read from the client.
+    pub from_client: Buffer,
+    /// For the body of a request.
+    pub body: Vec<u8>,
+    /// For what is read from the next hop.
+    pub from_hop: Buffer,
+}
+
+impl Scratch {
+    /// Keeps memory for the head of another request, if it is of a usual size.
+    pub(super) fn keep(&mut self, memory: HeadMemory) {
+        if self.requests.len() < SPARE_HEADS && memory.bytes.capacity() <= USUAL_HEAD {
+            self.requests.push(memory);
+        }
+    }
+}

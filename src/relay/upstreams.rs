@@ -1,0 +1,143 @@
+//! Upstream after upstream: which is tried next, and when that is enough.
+//!
+//! The rules of failover are pure functions of [`AttemptError`] (`balance/failover.rs`); here they are applied.
+
+use std::time::{Duration, Instant};
+
+use crate::balance::failover::{self, AttemptError, Next};
+use crate::balance::upstream::Lease;
+use crate::protocol::answer::{HopFailure, Refusal};
+
+use super::client::BoundTo;
+use super::exchange::{Done, Exchange};
+use super::failed::{Failed, refused};
+use super::hop::Hop;
+use super::report::{self, RouteTaken};
+
+/// The most upstreams one request is tried at.
+const MOST_ATTEMPTS: usize = 3;
+
+/// Where an attempt begins.
+#[expect(clippy::large_enum_variant, reason = "one at a time, on the stack")]
+pub(super) enum AttemptStart {
+    /// With an upstream that was picked.
+    Picked(Lease),
+    /// At the answer of this next hop, which was waited for without a worker.
+    Resumed(Hop),
+}
+
+impl Exchange<'_> {
+    /// Tries one upstream after the other until `attempt` succeeds or the rules say stop.
+    ///
+    /// # Errors
+    /// The last failure, as an answer.
+    pub(super) fn over_upstreams(
+        &mut self,
+        attempt: &mut dyn FnMut(&mut Self, AttemptStart) -> Result<Done, Failed>,
+    ) -> Result<Done, Failed> {
+        let snapshot = self.snapshot;
+        let pool = &snapshot.pool;
+        let most = pool.upstreams().len().min(MOST_ATTEMPTS);
+        while let Some(start) = self.next_start(most) {
+            let result = attempt(self, start);
+            // It need not be the one it began with: another may have been connected to sooner.
+            if let RouteTaken::Upstream(upstream) = &self.report.route
+                && !matches!(result, Ok(Done::Suspended(_)))
+            {
+                report::count_attempt(upstream.vitals(), &result);
+            }
+            let error = match result {
+                Err(Failed::Hop(error)) => error,
+                done_or_over => return done_or_over,
+            };
+            if !failover::is_unreached(&error) {
+                self.state.attempts += 1;
+            }
+            let is_over = self.deadline().is_some_and(|at| at <= Instant::now())
+                || self.has_dialled_enough(Duration::ZERO)
+                || self.is_refused_twice(&error);
+            match self.next_after(&error) {
+                Next::Failover if !is_over => self.state.last = Some(error),
+                Next::Failover | Next::GiveUp => return Err(refused(Failed::Hop(error))),
+                Next::Close => return Err(Failed::Hop(error)),
+            }
+        }
+        Err(match self.state.last {
+            // No upstream was in service, and those tried all the same could not be connected to.
+            Some(error) if failover::is_unreached(&error) && self.state.had_only_trials() => {
+                Failed::Refused(Refusal::NoUpstream)
+            }
+            Some(error) => refused(Failed::Hop(error)),
+            None if pool.upstreams().is_empty() => Failed::Refused(Refusal::NoUpstreamConfigured),
+            None => Failed::Refused(Refusal::NoUpstream),
+        })
+    }
+
+    /// Whether it has waited for connections as long as for those of all its attempts; `now`: in the race at
+    /// hand. They cost no attempt, but no client is to wait for the whole of a large pool that takes none.
+    pub(super) fn has_dialled_enough(&self, now: Duration) -> bool {
+        let most = u32::try_from(MOST_ATTEMPTS).unwrap_or(u32::MAX);
+        self.snapshot
+            .config
+            .limits
+            .connect_timeout
+            .saturating_mul(most)
+            <= self.state.dialled_in_vain + now
+    }
+
+    /// Whether a second upstream asks for credentials: then it is the origin that does, or the operator's
+    /// mistake, and a third would not know better.
+    fn is_refused_twice(&self, error: &AttemptError) -> bool {
+        let is_refused =
+            |error: &AttemptError| matches!(error.failure(), HopFailure::AuthenticationRefused);
+        is_refused(error) && self.state.last.as_ref().is_some_and(is_refused)
+    }
+
+    /// The next hop of an exchange that was suspended, or another upstream unless `most` were tried.
+    fn next_start(&mut self, most: usize) -> Option<AttemptStart> {
+        if let Some(hop) = self.resumed.take() {
+            return Some(AttemptStart::Resumed(hop));
+        }
+        if self.state.attempts >= most {
+            return None;
+        }
+        self.another_upstream().map(AttemptStart::Picked)
+    }
+
+    /// An upstream that was not tried yet, which it is from now on.
+    pub(super) fn another_upstream(&mut self) -> Option<Lease> {
+        let lease = self.next_upstream()?;
+        self.report.tries(&lease);
+        Some(lease)
+    }
+
+    /// The upstream this client is bound to, if it still can be used, else the one the mode picks; while
+    /// none is in service, one that is offline, to see whether it works.
+    fn next_upstream(&mut self) -> Option<Lease> {
+        let tried = &mut self.state.tried;
+        if let Some(bound) = &self.client.bound {
+            if let BoundTo::Upstream(id) = bound.to
+                && !tried.contains(id)
+                && let Some(lease) = self.snapshot.pool.lease(id)
+            {
+                tried.insert(id);
+                return Some(lease);
+            }
+            self.client.bound = None;
+        }
+        let pool = &self.snapshot.pool;
+        if let Some(lease) = pool.pick(self.snapshot.config.mode, tried) {
+            return Some(lease);
+        }
+        if self.state.trials >= MOST_ATTEMPTS {
+            return None;
+        }
+        let lease = pool.pick_trial(tried, Instant::now())?;
+        self.state.trials += 1;
+        Some(lease)
+    }
+
+    pub(super) fn next_after(&self, error: &AttemptError) -> Next {
+        failover::next(error, self.head.method(), self.state.upload.replay())
+    }
+}

@@ -1,0 +1,31 @@
+//! What a session asks of the worker that serves it.
+
+use std::time::Instant;
+
+use crate::net::conn::Conn;
+
+use super::client::Client;
+
+/// The worker that serves a session, as far as the session is concerned.
+pub trait Worker {
+    /// A further exchange would begin: whether it may at once. If not, the session has been served for a
+    /// while, and those who wait are next.
+    fn may_go_on(&self) -> bool;
+
+    /// What `client` sends from now on is waited for elsewhere (in the middle of a body, by a tunnel):
+    /// no other worker is to be told of it.
+    fn takes_over(&self, client: &Client);
+
+    /// The same for what a next hop sends.
+    fn takes_over_hop(&self, conn: &mut Conn);
+
+    /// From here on the exchange at hand may wait for its peers: other clients need another worker.
+    fn may_block(&self);
+
+    /// A connection is about to be made, which takes a moment or very long.
+    fn dials(&self);
+
+    /// Whether the exchange at hand may wait for its next hop without this worker; it has waited since
+    /// `since`, which says which exchange of the session it is, too.
+    fn may_suspend(&self, since: Instant) -> bool;
+}
