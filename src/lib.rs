@@ -7,7 +7,7 @@
 //!
 //! | word | meaning |
 //! |---|---|
-//! | client | who connects to us |
+//! | client | the program that connects to us |
 //! | upstream | one proxy of the pool |
 //! | origin | the server named by the target, when we go there directly |
 //! | next hop | the upstream or origin of *this* request |
@@ -17,7 +17,7 @@
 //! | attempt | one try at one next hop within an exchange |
 //! | session | all exchanges of one client connection |
 //! | parked | held by the waiter: idle, or its next head is incomplete |
-//! | set aside | held by the waiter: the next hop was asked and has not answered yet |
+//! | suspended | an exchange held by the waiter: the next hop was asked and has not answered yet |
 //! | lasting | an exchange whose thread no longer counts as a worker |
 //! | tunnel | bytes after a successful CONNECT or a 101 |
 //! | refusal | an answer this proxy makes itself |
@@ -25,14 +25,15 @@
 //!
 //! # Layers
 //!
-//! A module imports only from rows above it, or from inside its own folder (`tests/tidy.rs` checks it).
+//! A module imports only from rows above it, or from inside its own folder, and no files import each other
+//! in a circle (`tests/tidy.rs` checks both; the files of `server` are the one exception left).
 //!
 //! | layer | modules | does |
 //! |---|---|---|
 //! | 0 | [`protocol`] | HTTP/1.x as pure functions: bytes and values in, bytes and values out |
 //! | 1 | [`route`], [`balance`] | which way, which upstream; no IO, no clock |
 //! | 2 | [`config`], [`metrics`] | the file, the counters |
-//! | 3 | [`stop`], [`net`], [`access_log`], [`logging`], [`json`] | sockets, threads, time limits, files |
+//! | 3 | [`stop`], [`net`], [`access_log`], [`logging`], [`json`] | sockets, threads, time limits, files, JSON |
 //! | 4 | [`relay`] | the only place where protocol, balancing and sockets meet |
 //! | 5 | [`health`], [`reload`], [`admin`] | checks of upstreams; the file again; what operators ask |
 //! | 6 | [`server`] | which threads there are, who starts and joins them |
@@ -44,7 +45,7 @@
 //!  main ── Server::start ── waits for signals ── drain ── join
 //!  acceptor x1  accept ─ permit ─▶ waiter ─ readable ─▶ [bounded queue] ─▶ worker xN ─ session::serve
 //!                                    ▲ an idle worker      full: 503          │ Park       │ Tunnel
-//!                                    │ watches (mio)                          │ Asked      └▶ tunnels x1 per 2 cores
+//!                                    │ watches (mio)                          │ Suspended  └▶ tunnels x1 per 2 cores
 //!                                    └────────────────────────────────────────┘
 //!  tunnel x0..2 each, while it is busy
 //!  overseer x1   health x1 (+ probe x0..32)   reload x1   sweeper x1   access-log x1   resolver x0..64 (more while they hang)
@@ -54,8 +55,8 @@
 //! A worker without a request watches the listener and the parked connections, takes in who comes, and
 //! serves the first that says something itself; so a lone request wakes one thread, be its connection new
 //! or not. The acceptor's thread sees to what cannot be done in passing: no descriptors left, the end.
-//! An exchange whose next hop has not answered is set aside: whoever watches is told when it does, and
-//! goes on with it. So a worker only ever blocks on a body, a connection that is being made, or a peer that
+//! An exchange whose next hop has not answered is suspended: the worker that watches sees the answer come,
+//! and resumes it. So a worker only ever blocks on a body, a connection that is being made, or a peer that
 //! does not take what it is sent; and as many run as there is work for (`server/crew.rs`). The overseer
 //! sees to that, and watches while every worker is busy.
 //!
@@ -69,21 +70,22 @@
 //!
 //! 1. The worker that watches sees a connection come; `server/acceptor.rs` accepts it, takes a permit
 //!    (else 503), and parks it if it says nothing yet.
-//! 2. Who watches (`server/waiter.rs`) sees its first byte and queues it; `server/workers/mod.rs` hands it to
-//!    [`relay::session::serve`].
+//! 2. The worker that watches (`server/waiter.rs`) sees its first byte and queues it; `server/workers/mod.rs`
+//!    hands it to [`relay::session::serve`].
 //! 3. The session reads the head; [`protocol::head`] parses it once, [`protocol::target`] and
 //!    [`protocol::framing`] say where it leads and where its body ends, [`relay::access`] whether it may.
 //!    Every error is a [`protocol::answer::Refusal`].
-//! 4. The session asks [`route`] once; `relay/forward.rs` asks [`balance::pool`] for a lease
-//!    (`relay/upstreams.rs`), takes an idle connection from [`net::idle_pool`] or dials one ([`net::dial`]); if that is not there soon, the next upstream is
-//!    dialled beside it (`relay/next_hop.rs`), and its lease may be the one that counts.
+//! 4. The session asks [`route`] once. `relay/forward.rs` gets an upstream from `relay/upstreams.rs`, which
+//!    asks [`balance::pool`] for a lease, and its connection from [`net::idle_pool`] (`relay/reuse.rs`) or
+//!    [`net::dial`] (`relay/next_hop.rs`). If that is not there soon, the next upstream is dialled beside
+//!    it, and its lease may be the one that counts.
 //! 5. [`relay::attempt`] sends the head written by [`protocol::rewrite`] and the body
 //!    ([`relay::upload`]). Until the next hop answers, the exchange is suspended
 //!    ([`relay::outcome::Suspended`]); then a worker goes on with it ([`relay::session::resume`]) and reads the
 //!    head of the final response.
 //! 6. [`relay::respond`] passes it and its body on ([`protocol::body`]). If the attempt failed before
 //!    that, [`balance::failover`] says whether another upstream is tried.
-//! 7. [`relay::report`] writes metrics and access log, and nobody else does.
+//! 7. [`relay::report`] writes metrics and access log; nothing else does.
 //! 8. The session goes on with the next request, or makes way for others that wait, or the connection is
 //!    parked, closed or lingers.
 //!
@@ -100,7 +102,16 @@
 //!    question is asked of whom, and what the answers mean.
 //! 3. The verdict goes to the state machine of the upstream ([`balance::state`]). An answer that came in the
 //!    meantime, from traffic, is better evidence and outranks it.
-//! 4. A probe that passes through nobody accuses its target: [`balance::belief`].
+//! 4. A probe that passes through no upstream at all accuses its target: [`balance::belief`].
+//!
+//! # One row each
+//!
+//! | new | row in | and |
+//! |---|---|---|
+//! | key of the file | [`config::keys`] | the line that reads it |
+//! | cause of a refusal, failure of a next hop | [`protocol::answer`] | for a failure what it means: [`balance::failover`] |
+//! | number in `/status` and `/metrics` | `admin/rows.rs` | the counter it reads |
+//! | thing a peer can make grow | [`bounds`] | the test that its row names |
 //!
 //! # Limits
 //!
@@ -127,11 +138,11 @@
 //!    together or not at all.*
 //! 9. [`balance::vitals::Vitals`] outlive a reload. *A lease taken before ends on the same counter.*
 //! 10. What must be given back is a guard: leases, permits. *No early return can leak a count.*
-//! 11. A panic costs one connection: it is caught and counted where a worker serves. *So the release
-//!     profile keeps unwinding.*
-//! 12. Nobody is given up by the clock before a look at the sockets that was taken after the clock was read
+//! 11. A panic costs one connection: it is caught where a worker serves, and its request is counted and
+//!     logged as `panicked`. *So the release profile keeps unwinding.*
+//! 12. No peer is given up by the clock before a look at the sockets that was taken after the clock was read
 //!     ([`net::socket::is_overdue`]). *So the whole process may stand still (stopped, its container paused,
-//!     its machine suspended) and nobody pays for it.*
+//!     its machine suspended) and no request pays for it.*
 
 pub mod protocol;
 
