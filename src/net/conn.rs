@@ -237,7 +237,7 @@ impl Conn {
     /// When the connection is broken.
     pub fn receive(&mut self, wait: Wait) -> io::Result<Received> {
         self.make_room(SMALL);
-        let received = socket::receive_into(&self.stream, self.buffer.room(), wait)?;
+        let received = socket::receive(&self.stream, self.buffer.room(), wait)?;
         match received {
             Received::Bytes(count) => {
                 self.buffer.extend(count);

@@ -14,7 +14,7 @@
 //! - [`process`]: what the system says about this process
 //! - [`readiness`]: which of many sockets are ready
 //! - [`resolve`]: names to addresses, off the workers, under a deadline
-//! - `shares`: who may ask for names, and in which order
+//! - `shares`: which clients may ask for names, and in which order
 //! - [`sink`]: files and pipes for lines, written to without being held up
 //! - [`systemd_notifier`]: what the service manager is told
 //! - [`thread_pool`]: threads kept for the next job

@@ -15,9 +15,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
+use rustix::event::PollFlags;
 
 use super::buffer::{self, Buffer, LARGE};
-use super::socket::{self, Want};
+use super::socket;
 
 use system::PipeEnds;
 
@@ -170,8 +171,7 @@ pub enum Filled {
 
 /// Waits until `to` can take more of what is in a pipe, for a moment at most. Says whether it can.
 pub fn takes_soon(to: &TcpStream) -> bool {
-    let waited = socket::wait_for((to, Want::Write), (to, Want::Nothing), QUIET);
-    waited.is_ok_and(|(to, _)| to.to_write())
+    socket::poll_one(to, PollFlags::OUT, QUIET).is_ok_and(|seen| !seen.is_empty())
 }
 
 #[cfg(target_os = "linux")]
@@ -179,7 +179,7 @@ mod system {
     use std::net::TcpStream;
     use std::os::fd::OwnedFd;
 
-    use rustix::io::Errno;
+    use rustix::io::{Errno, retry_on_intr};
     use rustix::pipe::{
         PipeFlags, SpliceFlags, fcntl_getpipe_size, fcntl_setpipe_size, pipe_with, splice,
     };
@@ -222,18 +222,16 @@ mod system {
             LARGE
         };
         let most = usize::try_from(most).unwrap_or(usize::MAX).min(room);
-        loop {
-            return match splice(from, None, &ends.write, None, most, SpliceFlags::MOVE) {
-                Ok(0) => Ok(Filled::ReadInstead),
-                Ok(count) => {
-                    pipe.held = count;
-                    Ok(Filled::Bytes(count))
-                }
-                Err(Errno::INTR) => continue,
-                Err(Errno::AGAIN) => Ok(Filled::Nothing),
-                Err(Errno::INVAL) => Ok(Filled::ReadInstead),
-                Err(error) => Err(error.into()),
-            };
+        let moved =
+            retry_on_intr(|| splice(from, None, &ends.write, None, most, SpliceFlags::MOVE));
+        match moved {
+            Ok(0) | Err(Errno::INVAL) => Ok(Filled::ReadInstead),
+            Ok(count) => {
+                pipe.held = count;
+                Ok(Filled::Bytes(count))
+            }
+            Err(Errno::AGAIN) => Ok(Filled::Nothing),
+            Err(error) => Err(error.into()),
         }
     }
 
@@ -253,16 +251,15 @@ mod system {
         let Some(ends) = pipe.ends.as_ref().filter(|_| pipe.held > 0) else {
             return Ok(0);
         };
-        loop {
-            return match splice(&ends.read, None, to, None, pipe.held, SpliceFlags::MOVE) {
-                Ok(count) => {
-                    pipe.held -= count.min(pipe.held);
-                    Ok(count)
-                }
-                Err(Errno::INTR) => continue,
-                Err(Errno::AGAIN) => Ok(0),
-                Err(error) => Err(error.into()),
-            };
+        let moved =
+            retry_on_intr(|| splice(&ends.read, None, to, None, pipe.held, SpliceFlags::MOVE));
+        match moved {
+            Ok(count) => {
+                pipe.held -= count.min(pipe.held);
+                Ok(count)
+            }
+            Err(Errno::AGAIN) => Ok(0),
+            Err(error) => Err(error.into()),
         }
     }
 
@@ -273,14 +270,9 @@ mod system {
     pub fn into_buffer(mut pipe: Pipe) -> io::Result<Buffer> {
         let mut buffer = Buffer::with_room(pipe.held);
         while let Some(ends) = pipe.ends.as_ref().filter(|_| pipe.held > 0) {
-            match rustix::io::read(&ends.read, buffer.room()) {
-                Ok(count) => {
-                    buffer.extend(count);
-                    pipe.held -= count.clamp(1, pipe.held);
-                }
-                Err(Errno::INTR) => {}
-                Err(error) => return Err(error.into()),
-            }
+            let count = retry_on_intr(|| rustix::io::read(&ends.read, buffer.room()))?;
+            buffer.extend(count);
+            pipe.held -= count.clamp(1, pipe.held);
         }
         Ok(buffer)
     }

@@ -11,9 +11,11 @@ use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::Path;
 use std::time::Duration;
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::event::PollFlags;
 use rustix::fs::OFlags;
 use rustix::io::Errno;
+
+use super::socket;
 
 /// What a pipe that has room for anything takes without waiting: `PIPE_BUF` of Linux, in bytes.
 const ATOMIC: usize = 4096;
@@ -87,16 +89,7 @@ impl Sink {
         if self.is_file {
             return Ok(true);
         }
-        let limit = Timespec {
-            tv_sec: i64::try_from(limit.as_secs()).unwrap_or(i64::MAX),
-            tv_nsec: limit.subsec_nanos().into(),
-        };
-        let mut asked = [PollFd::new(&self.file, PollFlags::OUT)];
-        match poll(&mut asked, Some(&limit)) {
-            Ok(ready) => Ok(ready > 0),
-            Err(Errno::INTR) => Ok(false),
-            Err(error) => Err(error.into()),
-        }
+        Ok(!socket::poll_one(&self.file, PollFlags::OUT, limit)?.is_empty())
     }
 
     /// Writes as much of `bytes` as is taken at once; 0 is nothing.

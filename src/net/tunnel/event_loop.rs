@@ -154,7 +154,7 @@ impl EventLoop {
     /// # Panics
     /// When the system cannot say which sockets are ready: its tunnels would hang.
     pub(super) fn run(self: &Arc<Self>) {
-        let mut buffer = Vec::with_capacity(LOAD);
+        let mut buffer = vec![0; LOAD];
         let mut ready = Vec::new();
         let mut no_thread_since: Option<Instant> = None;
         while !self.is_over.load(Ordering::Acquire) {
@@ -187,14 +187,13 @@ impl EventLoop {
     fn serve(
         self: &Arc<Self>,
         number: u64,
-        buffer: &mut Vec<u8>,
+        buffer: &mut [u8],
         no_thread_since: &mut Option<Instant>,
     ) {
         let Some(mut transfer) = self.transfers.lock().remove(&number) else {
             return;
         };
         let wanted = transfer.wants();
-        buffer.clear();
         let step = transfer.advance(buffer);
         let has_none = |since: &Instant| since.elapsed() < NO_THREAD_FOR;
         let stays = match step {

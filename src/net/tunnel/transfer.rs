@@ -107,8 +107,8 @@ impl Transfer {
         Ok(())
     }
 
-    /// Carries what can be carried without waiting. `buffer` is empty before.
-    pub(super) fn advance(&mut self, buffer: &mut Vec<u8>) -> Result<Step, TunnelEnd> {
+    /// Carries what can be carried without waiting; it is read to `buffer`.
+    pub(super) fn advance(&mut self, buffer: &mut [u8]) -> Result<Step, TunnelEnd> {
         if self.wants() == Want::Write {
             self.send_pending()?;
             return Ok(Step::Wait);
@@ -116,16 +116,20 @@ impl Transfer {
         match socket::receive(self.from(), buffer, Wait::No)? {
             Received::Nothing => Ok(Step::Wait),
             Received::End => Ok(Step::End),
-            Received::Bytes(_) => {
-                let sent = self.send_now(buffer)?;
-                let rest = buffer.get(sent..).unwrap_or_default();
+            Received::Bytes(count) => {
+                let bytes = buffer.get(..count).unwrap_or_default();
+                let sent = self.send_now(bytes)?;
+                let rest = bytes.get(sent..).unwrap_or_default();
                 if !rest.is_empty() {
                     self.set_pending(Buffer::holding(rest));
                     return Ok(Step::Wait);
                 }
                 // A full buffer says that there is more where it came from.
-                let is_full = buffer.len() == buffer.capacity();
-                Ok(if is_full { Step::Busy } else { Step::Wait })
+                Ok(if count == buffer.len() {
+                    Step::Busy
+                } else {
+                    Step::Wait
+                })
             }
         }
     }
@@ -164,7 +168,7 @@ impl Transfer {
     /// The same without a pipe.
     fn copy_with(&self, mut buffer: Buffer) -> Result<Buffer, TunnelEnd> {
         loop {
-            match socket::receive_into(self.from(), buffer.room(), Wait::Tick)? {
+            match socket::receive(self.from(), buffer.room(), Wait::Tick)? {
                 Received::Bytes(count) => buffer.extend(count),
                 // An end is there to be read again.
                 Received::Nothing | Received::End => return Ok(Buffer::default()),
