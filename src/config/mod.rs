@@ -2,7 +2,7 @@
 //! that need no second look.
 //!
 //! [`keys`] is the table of all keys: what each may be, and what it is where it is absent. Around it
-//! there are three steps, each in modules of its own. `raw` and `locate` know
+//! there are three steps, each in modules of its own. `raw` knows
 //! YAML and nothing of what it means; `reader` and `findings` take typed values
 //! out of it and collect every mistake with file, line and key; the rest knows
 //! what the values are for: `root` as a whole, [`listen`], [`limits`], [`health`], [`access`]
@@ -20,7 +20,6 @@ pub mod health;
 pub mod keys;
 pub mod limits;
 pub mod listen;
-mod locate;
 mod raw;
 mod reader;
 pub mod report;
