@@ -80,6 +80,19 @@ pub struct ConfigErrors {
     pub errors: Vec<Notice>,
 }
 
+impl ConfigErrors {
+    /// The file, or this line of it, is none that could be checked.
+    pub(super) fn about_file(file: &str, line: Option<usize>, text: String) -> Self {
+        let notice = Notice {
+            line,
+            ..whole_file(Severity::Error, file, text)
+        };
+        Self {
+            errors: vec![notice],
+        }
+    }
+}
+
 impl fmt::Display for ConfigErrors {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let lines: Vec<_> = self.errors.iter().map(ToString::to_string).collect();
