@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::error::Error;
 use std::fmt;
 
-use super::locate;
+use super::raw;
 
 /// Messages beyond this many are counted, not shown: each costs a pass over
 /// the file to find its line.
@@ -80,6 +80,19 @@ pub struct ConfigErrors {
     pub errors: Vec<Notice>,
 }
 
+impl ConfigErrors {
+    /// The file, or this line of it, is none that could be checked.
+    pub(super) fn about_file(file: &str, line: Option<usize>, text: String) -> Self {
+        let notice = Notice {
+            line,
+            ..whole_file(Severity::Error, file, text)
+        };
+        Self {
+            errors: vec![notice],
+        }
+    }
+}
+
 impl fmt::Display for ConfigErrors {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let lines: Vec<_> = self.errors.iter().map(ToString::to_string).collect();
@@ -89,31 +102,33 @@ impl fmt::Display for ConfigErrors {
 
 impl Error for ConfigErrors {}
 
-/// A place in the file: how to get there, and what people call it. What is wrong there is said to it.
+/// A place in the file, and what people call it. What is wrong there is said to it.
 #[derive(Clone, Debug)]
 pub(super) struct KeyPlace<'f> {
     /// What has been found so far, anywhere in the file.
     pub(super) findings: &'f Findings,
-    /// The position of the entry in each map and list on the way.
-    steps: Vec<usize>,
+    /// Its number in the tree, which leads to its line.
+    number: u32,
     /// `upstream[0].url`.
     pub(super) name: String,
 }
 
 impl KeyPlace<'_> {
-    /// The entry `key`, `position`th of the map at this place.
-    pub(super) fn entry(&self, position: usize, key: &str) -> Self {
-        let mut place = self.missing(key);
-        place.steps.push(position);
-        place
+    /// The entry `key` of the map at this place, with its number in the tree.
+    pub(super) fn entry(&self, number: u32, key: &str) -> Self {
+        Self {
+            number,
+            ..self.missing(key)
+        }
     }
 
-    /// The element `position` of the list at this place.
-    pub(super) fn element(&self, position: usize) -> Self {
-        let mut place = self.clone();
-        place.steps.push(position);
-        place.name = format!("{}[{position}]", self.name);
-        place
+    /// The element `position` of the list at this place, with its number in the tree.
+    pub(super) fn element(&self, position: usize, number: u32) -> Self {
+        Self {
+            number,
+            name: format!("{}[{position}]", self.name),
+            ..*self
+        }
     }
 
     /// A key that is not there: its name, at the line of what should hold it.
@@ -123,10 +138,7 @@ impl KeyPlace<'_> {
         } else {
             format!("{}.{key}", self.name)
         };
-        Self {
-            name,
-            ..self.clone()
-        }
+        Self { name, ..*self }
     }
 
     /// The value cannot be used.
@@ -150,15 +162,15 @@ impl KeyPlace<'_> {
             ..whole_file(severity, "", text)
         };
         let mut found = self.findings.found.borrow_mut();
-        found.push((self.steps.clone(), notice));
+        found.push((self.number, notice));
     }
 }
 
 /// Collects what the checks find: what is wrong, and what holds.
 #[derive(Debug, Default)]
 pub(super) struct Findings {
-    /// Each with the steps to its place; file and line are not told yet.
-    found: RefCell<Vec<(Vec<usize>, Notice)>>,
+    /// Each with the number of its place; file and line are not told yet.
+    found: RefCell<Vec<(u32, Notice)>>,
     /// By their paths, in the words of `--check`, the values that need no more than their row to be told.
     pub(super) values: RefCell<BTreeMap<&'static str, String>>,
 }
@@ -168,7 +180,7 @@ impl Findings {
     pub(super) fn file(&self) -> KeyPlace<'_> {
         KeyPlace {
             findings: self,
-            steps: Vec::new(),
+            number: 0,
             name: String::new(),
         }
     }
@@ -197,9 +209,9 @@ impl Findings {
         let beyond = found.split_off(found.len().min(SHOWN_MAX));
         let mut notices: Vec<Notice> = found
             .into_iter()
-            .map(|(steps, notice)| Notice {
+            .map(|(number, notice)| Notice {
                 file: file.to_owned(),
-                line: locate::line_of(text, &steps),
+                line: raw::line_of(text, number),
                 ..notice
             })
             .collect();
@@ -237,7 +249,7 @@ mod tests {
     #[test]
     fn an_error_says_file_line_key_and_text() {
         let findings = Findings::default();
-        let place = findings.file().entry(1, "limits").entry(0, "queue");
+        let place = findings.file().entry(2, "limits").entry(3, "queue");
         place.error("write a number");
         let errors = findings
             .conclude("c.yaml", "a: 1\nlimits:\n  queue: x\n")
@@ -250,8 +262,8 @@ mod tests {
         let findings = Findings::default();
         let place = findings
             .file()
-            .entry(0, "limits")
-            .entry(0, "\u{1b}[2J\tqueue");
+            .entry(1, "limits")
+            .entry(2, "\u{1b}[2J\tqueue");
         place.error("is unknown\r");
         let errors = findings.conclude("c.yaml", "limits: {a: 1}").unwrap_err();
         let said = errors.to_string();
@@ -270,8 +282,8 @@ mod tests {
     #[test]
     fn notices_come_in_the_order_of_the_file() {
         let findings = Findings::default();
-        findings.file().entry(1, "b").advice("second");
-        findings.file().entry(0, "a").advice("first");
+        findings.file().entry(2, "b").advice("second");
+        findings.file().entry(1, "a").advice("first");
         let notices = findings.conclude("c", "a: 1\nb: 2\n").unwrap();
         assert_eq!(
             notices.iter().map(|n| n.line).collect::<Vec<_>>(),

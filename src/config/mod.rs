@@ -2,7 +2,7 @@
 //! that need no second look.
 //!
 //! [`keys`] is the table of all keys: what each may be, and what it is where it is absent. Around it
-//! there are three steps, each in modules of its own. `raw` and `locate` know
+//! there are three steps, each in modules of its own. `raw` knows
 //! YAML and nothing of what it means; `reader` and `findings` take typed values
 //! out of it and collect every mistake with file, line and key; the rest knows
 //! what the values are for: `root` as a whole, [`listen`], [`limits`], [`health`], [`access`]
@@ -20,7 +20,6 @@ pub mod health;
 pub mod keys;
 pub mod limits;
 pub mod listen;
-mod locate;
 mod raw;
 mod reader;
 pub mod report;
@@ -30,8 +29,6 @@ mod text_file;
 mod upstreams;
 mod urls;
 
-use std::error::Error;
-use std::fmt;
 use std::fs::File;
 use std::io;
 use std::path::Path;
@@ -40,50 +37,17 @@ use checked::Config;
 use findings::ConfigErrors;
 use text_file::Unread;
 
-/// Why there is no configuration. Its `Display` may have several lines.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ConfigError {
-    /// There is no file of this name.
-    Missing {
-        /// As it was named.
-        file: String,
-    },
-    /// The file cannot be read, or is no file.
-    Unreadable {
-        /// As it was named.
-        file: String,
-        /// What the system said, or what it is instead.
-        said: String,
-    },
-    /// What is written in it cannot be used.
-    Invalid(ConfigErrors),
-}
-
-impl fmt::Display for ConfigError {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Missing { file } => write!(
-                out,
-                "{file}: no such file; name another one with --config FILE, or try \
-                 `http-proxy-lb demo`, which needs none"
-            ),
-            Self::Unreadable { file, said } => write!(out, "{file}: {said}"),
-            Self::Invalid(errors) => errors.fmt(out),
-        }
-    }
-}
-
-impl Error for ConfigError {}
-
 /// Reads and checks the file at `path`, and the secret files it names.
 ///
 /// # Errors
 ///
 /// The file is missing, unreadable, larger than 1 MiB or no UTF-8 text, or
 /// something in it is wrong: then every mistake in it is told.
-pub fn load(path: &Path) -> Result<Config, ConfigError> {
-    let (text, mode) = read(path)?;
-    root::check(path, &text, Some(mode)).map_err(ConfigError::Invalid)
+pub fn load(path: &Path) -> Result<Config, ConfigErrors> {
+    let opened = File::open(path).map_err(Unread::Failed);
+    let read = opened.and_then(text_file::read);
+    let (text, mode) = read.map_err(|why| unreadable(path, why))?;
+    root::check(path, &text, Some(mode))
 }
 
 /// Checks `text` as if it were the content of a file called `file`. Secret
@@ -96,30 +60,23 @@ pub fn parse(text: &str, file: &str) -> Result<Config, ConfigErrors> {
     root::check(Path::new(file), text, None)
 }
 
-/// The content of a file and its permission bits.
-fn read(path: &Path) -> Result<(String, u32), ConfigError> {
-    let read = File::open(path).map_err(Unread::Failed);
-    read.and_then(text_file::read).map_err(|why| {
-        let file = path.display().to_string();
-        let (file, said) = match why {
-            Unread::Failed(error) if error.kind() == io::ErrorKind::NotFound => {
-                return ConfigError::Missing { file };
-            }
-            Unread::Failed(error) if error.kind() == io::ErrorKind::IsADirectory => {
-                (file, "is a folder: name the file in it".to_owned())
-            }
-            Unread::Failed(error) => (file, format!("cannot be read: {error}")),
-            Unread::TooLarge => {
-                let said = "is larger than 1 MiB, so it is hardly a configuration file";
-                (file, said.to_owned())
-            }
-            Unread::NoText { line } => {
-                let said = "is not UTF-8 text: save it as such";
-                (format!("{file}:{line}"), said.to_owned())
-            }
-        };
-        ConfigError::Unreadable { file, said }
-    })
+fn unreadable(path: &Path, why: Unread) -> ConfigErrors {
+    let mut line = None;
+    let said = match why {
+        Unread::Failed(error) => match error.kind() {
+            io::ErrorKind::NotFound => "no such file; name another one with --config FILE, or try \
+                                        `http-proxy-lb demo`, which needs none"
+                .to_owned(),
+            io::ErrorKind::IsADirectory => "is a folder: name the file in it".to_owned(),
+            _ => format!("cannot be read: {error}"),
+        },
+        Unread::TooLarge => "is larger than 1 MiB, so it is hardly a configuration file".to_owned(),
+        Unread::NoText { line: invalid } => {
+            line = Some(invalid);
+            "is not UTF-8 text: save it as such".to_owned()
+        }
+    };
+    ConfigErrors::about_file(&path.display().to_string(), line, said)
 }
 
 #[cfg(test)]
@@ -281,7 +238,7 @@ mod tests {
     #[test]
     fn a_missing_file_is_one_line_with_the_path_and_a_way_out() {
         let error = load(Path::new("/nonexistent/c.yaml")).unwrap_err();
-        assert!(matches!(error, ConfigError::Missing { .. }));
+        assert_eq!(error.errors.len(), 1);
         let said = error.to_string();
         assert!(
             said.starts_with("/nonexistent/c.yaml: no such file"),

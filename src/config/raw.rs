@@ -6,6 +6,11 @@
 //! [`KeyKind`] of each key: where a text is expected, a scalar keeps every
 //! character (`password: 1e5` is `1e5`), elsewhere YAML's own rules decide.
 //!
+//! The YAML reader gives positions with its errors only. So each key and each element of a list has a
+//! number in the tree; to find its line, the text is read once more up to it, and an error is raised
+//! there. That costs one pass over the file for each message shown to a person, and nothing while all
+//! is well.
+//!
 //! What a value means, its range and its default are not here.
 
 use std::cell::Cell;
@@ -36,10 +41,10 @@ pub(super) enum YamlValue {
     Float(f64),
     /// Any other scalar; where a text is expected, every scalar.
     Text(String),
-    /// A sequence.
-    List(Vec<YamlValue>),
-    /// A mapping, in the order of the file, duplicate keys included.
-    Map(Vec<(String, YamlValue)>),
+    /// A sequence: each element with its number, for [`line_of`].
+    List(Vec<(u32, YamlValue)>),
+    /// A mapping, in the order of the file, duplicate keys included: each key with its number.
+    Map(Vec<(u32, String, YamlValue)>),
 }
 
 impl YamlValue {
@@ -81,25 +86,35 @@ pub(super) fn parse(text: &str) -> Result<YamlValue, SyntaxError> {
             text,
         });
     }
-    let budget = Cell::new(VALUES_MAX);
+    read(text, None).map_err(|error| {
+        let line = error.location().map(|location| location.line());
+        let said = error.to_string();
+        let text = said
+            .rsplit_once(" at line ")
+            .map_or(said.as_str(), |(text, _)| text);
+        let remedy = REMEDIES.iter().find(|(mistake, _)| text.contains(mistake));
+        let text = match remedy {
+            Some((_, remedy)) => format!("{text}: {remedy}"),
+            None => text.to_owned(),
+        };
+        SyntaxError { line, text }
+    })
+}
+
+/// The line, from 1, of the key or element with this number. `None` for the file as a whole, which is
+/// number 0, and for a number that none has.
+pub(super) fn line_of(text: &str, number: u32) -> Option<usize> {
+    let error = read(text, Some(number).filter(|number| 0 < *number)).err()?;
+    error.location().map(|location| location.line())
+}
+
+fn read(text: &str, wanted: Option<u32>) -> Result<YamlValue, serde_yaml::Error> {
     let node = Node {
-        kind: KeyKind::Block(""),
-        budget: &budget,
+        kind: Some(KeyKind::Block("")),
+        values: &Cell::new(0),
+        wanted,
     };
     node.deserialize(serde_yaml::Deserializer::from_str(text))
-        .map_err(|error| {
-            let line = error.location().map(|location| location.line());
-            let said = error.to_string();
-            let text = said
-                .rsplit_once(" at line ")
-                .map_or(said.as_str(), |(text, _)| text);
-            let remedy = REMEDIES.iter().find(|(mistake, _)| text.contains(mistake));
-            let text = match remedy {
-                Some((_, remedy)) => format!("{text}: {remedy}"),
-                None => text.to_owned(),
-            };
-            SyntaxError { line, text }
-        })
 }
 
 /// What to write instead of what the parser does not understand, by what it says.
@@ -144,30 +159,35 @@ fn line_of_too_many_brackets(text: &str) -> Option<usize> {
     None
 }
 
-/// Reads one value of a kind.
+/// Reads one value, or the name of a key.
 #[derive(Clone, Copy)]
-struct Node<'b> {
-    kind: KeyKind,
-    budget: &'b Cell<u32>,
-}
-
-impl Node<'_> {
-    fn spend<E: de::Error>(self) -> Result<(), E> {
-        let left = self.budget.get().checked_sub(1);
-        self.budget
-            .set(left.ok_or_else(|| E::custom("too many values (500000 at most)"))?);
-        Ok(())
-    }
+struct Node<'c> {
+    /// What may stand there; `None`: the name of a key.
+    kind: Option<KeyKind>,
+    /// How many values were read. It numbers the next one, and the key before that.
+    values: &'c Cell<u32>,
+    /// The number whose line is looked for.
+    wanted: Option<u32>,
 }
 
 impl<'de> DeserializeSeed<'de> for Node<'_> {
     type Value = YamlValue;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<YamlValue, D::Error> {
-        self.spend()?;
-        if let KeyKind::Text(_) | KeyKind::Word(_) = self.kind {
-            let text = deserializer.deserialize_option(Scalar)?;
-            Ok(text.map_or(YamlValue::Null, YamlValue::Text))
+        let number = self.values.get();
+        if self.wanted == Some(number) {
+            return deserializer.deserialize_any(Refusal);
+        }
+        let Some(kind) = self.kind else {
+            // nothing is a text, too
+            return deserializer.deserialize_str(self);
+        };
+        if VALUES_MAX <= number {
+            return Err(de::Error::custom("too many values (500000 at most)"));
+        }
+        self.values.set(number + 1);
+        if let KeyKind::Text(_) | KeyKind::Word(_) = kind {
+            deserializer.deserialize_option(self)
         } else {
             deserializer.deserialize_any(self)
         }
@@ -178,11 +198,19 @@ impl<'de> Visitor<'de> for Node<'_> {
     type Value = YamlValue;
 
     fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.write_str("a YAML value")
+        out.write_str(match self.kind {
+            None | Some(KeyKind::Text(_) | KeyKind::Word(_)) => "one word, or a text in quotes",
+            Some(_) => "a YAML value",
+        })
     }
 
     fn visit_none<E: de::Error>(self) -> Result<YamlValue, E> {
         Ok(YamlValue::Null)
+    }
+
+    /// Of a text, with all its characters, whatever YAML takes it for.
+    fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<YamlValue, D::Error> {
+        deserializer.deserialize_str(self)
     }
 
     fn visit_unit<E: de::Error>(self) -> Result<YamlValue, E> {
@@ -218,55 +246,37 @@ impl<'de> Visitor<'de> for Node<'_> {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<YamlValue, A::Error> {
-        let kind = self.kind.element();
+        let kind = self.kind.map(KeyKind::element);
         let mut list = Vec::new();
+        let mut number = self.values.get();
         while let Some(value) = elements.next_element_seed(Node { kind, ..self })? {
-            list.push(value);
+            list.push((number, value));
+            number = self.values.get();
         }
         Ok(YamlValue::List(list))
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<YamlValue, A::Error> {
+        let name = Node { kind: None, ..self };
         let mut map = Vec::new();
-        while let Some(key) = entries.next_key_seed(Scalar)? {
-            let key = key.unwrap_or_default();
-            let kind = self.kind.below(&key);
+        while let Some(YamlValue::Text(key)) = entries.next_key_seed(name)? {
+            let number = self.values.get();
+            let kind = self.kind.map(|kind| kind.below(&key));
             let value = entries.next_value_seed(Node { kind, ..self })?;
-            map.push((key, value));
+            map.push((number, key, value));
         }
         Ok(YamlValue::Map(map))
     }
 }
 
-/// A scalar with all its characters, whatever YAML takes it for, or nothing.
-struct Scalar;
+/// Takes nothing, so what it is shown is an error at its place.
+struct Refusal;
 
-/// Of a key: nothing is a text, too.
-impl<'de> DeserializeSeed<'de> for Scalar {
-    type Value = Option<String>;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
-        deserializer.deserialize_str(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Scalar {
-    type Value = Option<String>;
+impl Visitor<'_> for Refusal {
+    type Value = YamlValue;
 
     fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.write_str("one word, or a text in quotes")
-    }
-
-    fn visit_none<E: de::Error>(self) -> Result<Self::Value, E> {
-        Ok(None)
-    }
-
-    fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
-        deserializer.deserialize_str(self)
-    }
-
-    fn visit_str<E: de::Error>(self, text: &str) -> Result<Self::Value, E> {
-        Ok(Some(text.to_owned()))
+        out.write_str("the place looked for")
     }
 }
 
@@ -279,7 +289,11 @@ mod tests {
         let YamlValue::Map(entries) = tree else {
             panic!("{tree:?} is no map")
         };
-        entries.into_iter().find(|(name, _)| name == key).unwrap().1
+        entries
+            .into_iter()
+            .find(|(_, name, _)| name == key)
+            .unwrap()
+            .2
     }
 
     fn check_error(text: &str, line: Option<usize>, said: &str) {
@@ -333,8 +347,8 @@ mod tests {
     #[test]
     fn duplicate_keys_are_kept_for_the_check_that_names_them() {
         let tree = parse("via: true\nvia: false\n").unwrap();
-        let via = |value| ("via".to_owned(), YamlValue::Bool(value));
-        assert_eq!(tree, YamlValue::Map(vec![via(true), via(false)]));
+        let via = |number, value| (number, "via".to_owned(), YamlValue::Bool(value));
+        assert_eq!(tree, YamlValue::Map(vec![via(1, true), via(2, false)]));
     }
 
     #[test]
@@ -380,5 +394,77 @@ mod tests {
             None,
             "more than one document",
         );
+    }
+
+    /// Each step is the position of an entry in its map or list.
+    fn check_line(text: &str, steps: &[usize], line: usize) {
+        let mut value = parse(text).unwrap();
+        let mut number = 0;
+        for step in steps {
+            (number, value) = match value {
+                YamlValue::List(mut elements) => elements.swap_remove(*step),
+                YamlValue::Map(mut entries) => {
+                    let (number, _, value) = entries.swap_remove(*step);
+                    (number, value)
+                }
+                scalar => panic!("{scalar:?} in {text}"),
+            };
+        }
+        assert_eq!(line_of(text, number), Some(line), "{steps:?} in\n{text}");
+    }
+
+    #[test]
+    fn a_key_of_a_block_is_found() {
+        let text = "# comment\na: 1\n\nb:\n  c: 2\n  d:\n    long\n";
+        check_line(text, &[0], 2);
+        check_line(text, &[1], 4);
+        check_line(text, &[1, 0], 5);
+        check_line(text, &[1, 1], 6);
+    }
+
+    #[test]
+    fn keys_inside_lists_are_found() {
+        let text = "u:\n  - url: x\n    weight: 1\n  -\n    url: y\n    weight: 2\n  - z\n";
+        check_line(text, &[0, 0], 2);
+        check_line(text, &[0, 0, 1], 3);
+        check_line(text, &[0, 1], 5);
+        check_line(text, &[0, 1, 1], 6);
+        check_line(text, &[0, 2], 7);
+    }
+
+    #[test]
+    fn flow_style_is_found() {
+        let text = "a: {b: 1,\n  c: [x,\n    y],\n  d: 4}\n";
+        check_line(text, &[0, 0], 1);
+        check_line(text, &[0, 1], 2);
+        check_line(text, &[0, 1, 0], 2);
+        check_line(text, &[0, 1, 1], 3);
+        check_line(text, &[0, 2], 4);
+    }
+
+    #[test]
+    fn the_second_of_two_equal_keys_is_found() {
+        let text = "a: 1\nb: 2\na: 3\n";
+        check_line(text, &[0], 1);
+        check_line(text, &[2], 3);
+    }
+
+    #[test]
+    fn scalars_of_every_kind_are_found() {
+        let text = "- 1\n- -1\n- 1.5\n- true\n- ~\n- x\n- 'y'\n- |\n  z\n- 99999999999999999999\n";
+        for (position, line) in [1, 2, 3, 4, 5, 6, 7, 8, 10].into_iter().enumerate() {
+            check_line(text, &[position], line);
+        }
+    }
+
+    #[test]
+    fn windows_line_ends_do_not_shift_lines() {
+        check_line("a: 1\r\n\r\nb: 2\r\n", &[1], 3);
+    }
+
+    #[test]
+    fn a_number_that_none_has_gives_no_wrong_line() {
+        assert_eq!(line_of("a: 1\n", 0), None);
+        assert_eq!(line_of("a: 1\n", 7), None);
     }
 }

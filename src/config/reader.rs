@@ -35,7 +35,7 @@ pub(super) struct KeyBlock<'v> {
     pub(super) place: KeyPlace<'v>,
     /// What the paths of its keys begin with: `upstream[]`.
     path: &'static str,
-    entries: &'v [(String, YamlValue)],
+    entries: &'v [(u32, String, YamlValue)],
 }
 
 impl<'v> KeyBlock<'v> {
@@ -65,15 +65,15 @@ impl<'v> KeyBlock<'v> {
 
     /// Where `key` stands, or would stand.
     pub(super) fn place_of(&self, key: &str) -> KeyPlace<'v> {
-        match self.entries.iter().position(|(name, _)| name == key) {
-            Some(position) => self.place.entry(position, key),
+        match self.entries.iter().find(|(_, name, _)| name == key) {
+            Some((number, ..)) => self.place.entry(*number, key),
             None => self.place.missing(key),
         }
     }
 
     /// The value of `key`, unless it is absent.
     pub(super) fn item(&self, key: &str) -> Option<Located<'v, &'v YamlValue>> {
-        let (_, value) = self.entries.iter().find(|(name, _)| name == key)?;
+        let (_, _, value) = self.entries.iter().find(|(_, name, _)| name == key)?;
         let place = self.place_of(key);
         (*value != YamlValue::Null).then_some(Located { place, value })
     }
@@ -129,8 +129,8 @@ impl<'v> KeyBlock<'v> {
             ));
             return None;
         };
-        let located = |(position, value)| Located {
-            place: place.element(position),
+        let located = |(position, (number, value)): (usize, &'v (u32, YamlValue))| Located {
+            place: place.element(position, *number),
             value,
         };
         Some(elements.iter().enumerate().map(located).collect())
@@ -263,8 +263,8 @@ impl<'v> KeyBlock<'v> {
 
     fn check_keys(&self) {
         let mut seen = HashSet::new();
-        for (position, (key, _)) in self.entries.iter().enumerate() {
-            let place = self.place.entry(position, &cut(key));
+        for (number, key, _) in self.entries {
+            let place = self.place.entry(*number, &cut(key));
             if !seen.insert(key) {
                 place.error(
                     "this key stands in the same block a second time: remove one of the two",

@@ -10,7 +10,7 @@ use crate::route::{PolicyMode, Rule, Rules};
 use super::access::{AccessRules, AddressList};
 use super::advice;
 use super::checked::{AccessLogFormat, AccessLogSettings, Config};
-use super::findings::{ConfigErrors, Findings, Notice, Severity, whole_file};
+use super::findings::{ConfigErrors, Findings};
 use super::health::HealthCheck;
 use super::limits::{Limits, unless_zero};
 use super::listen::ListenAddress;
@@ -27,15 +27,8 @@ const TOKEN_SHORT: usize = 16;
 pub(super) fn check(path: &Path, text: &str, mode: Option<u32>) -> Result<Config, ConfigErrors> {
     let file = path.display().to_string();
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    let tree = raw::parse(text).map_err(|error| {
-        let notice = Notice {
-            line: error.line,
-            ..whole_file(Severity::Error, &file, error.text)
-        };
-        ConfigErrors {
-            errors: vec![notice],
-        }
-    })?;
+    let tree = raw::parse(text)
+        .map_err(|error| ConfigErrors::about_file(&file, error.line, error.text))?;
     let findings = Findings::default();
     let mut files = Files::beside(path);
     files.saw(text);
@@ -210,6 +203,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::config::findings::Severity;
     use crate::config::keys::{self, KEYS, Key, KeyKind};
     use crate::config::parse;
     use crate::protocol::credentials::Credentials;

@@ -14,8 +14,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::time::Duration;
 
+use crate::config;
 use crate::config::checked::Config;
-use crate::config::{self, ConfigError};
+use crate::config::findings::ConfigErrors;
 use crate::relay::{Context, unix_ms};
 use crate::stop::{Notify, Woken};
 
@@ -77,7 +78,7 @@ struct Reloader<'a> {
     watcher: &'a dyn Watcher,
     /// What the last look found, the fingerprint or the mistake, if another one must find the same
     /// before it counts.
-    unsettled: Option<Result<u64, ConfigError>>,
+    unsettled: Option<Result<u64, ConfigErrors>>,
     /// What was complained about last.
     complaint: Option<String>,
 }
@@ -124,7 +125,7 @@ impl Reloader<'_> {
         }
     }
 
-    fn take(&mut self, found: Result<Config, ConfigError>, occasion: Occasion) {
+    fn take(&mut self, found: Result<Config, ConfigErrors>, occasion: Occasion) {
         let file = self.file.display();
         let config = match found {
             Ok(config) => config,

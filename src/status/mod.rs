@@ -8,9 +8,10 @@ use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::config;
+use crate::config::findings::ConfigErrors;
 use crate::config::listen::ListenAddress;
 use crate::config::secret::{self, Secret};
-use crate::config::{self, ConfigError};
 use crate::json::Json;
 use crate::protocol::target::Authority;
 use crate::stop::Stop;
@@ -60,7 +61,7 @@ pub enum Shown {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NotAsked {
     /// The configuration cannot be used.
-    Config(ConfigError),
+    Config(ConfigErrors),
     /// There is no server to ask, or no token; in words.
     Other(String),
 }
