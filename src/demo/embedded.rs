@@ -23,15 +23,6 @@ pub(super) struct EmbeddedUpstream {
     server: Option<Server>,
 }
 
-/// What it is really, whatever the relay knows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Life {
-    /// It serves.
-    Alive,
-    /// It was killed.
-    Dead,
-}
-
 impl EmbeddedUpstream {
     /// Starts the upstream of that number (from 1).
     pub(super) fn start(number: usize, port: u16) -> io::Result<Self> {
@@ -43,12 +34,9 @@ impl EmbeddedUpstream {
         })
     }
 
-    /// Whether it is alive.
-    pub(super) fn life(&self) -> Life {
-        match self.server {
-            Some(_) => Life::Alive,
-            None => Life::Dead,
-        }
+    /// What it is really, whatever the relay knows.
+    pub(super) fn is_alive(&self) -> bool {
+        self.server.is_some()
     }
 
     /// What it calls itself in `Via`: another name in each life.
@@ -59,7 +47,7 @@ impl EmbeddedUpstream {
 
     /// Kills it as a crash would, and tells what that means.
     pub(super) fn kill(&mut self) -> String {
-        if self.life() == Life::Dead {
+        if !self.is_alive() {
             return format!("{} is dead already", self.name);
         }
         self.end();
@@ -70,7 +58,7 @@ impl EmbeddedUpstream {
     /// Starts it again where it was, and tells what came of it.
     pub(super) fn revive(&mut self) -> String {
         let (name, port) = (&self.name, self.address.port());
-        if self.life() == Life::Alive {
+        if self.is_alive() {
             return format!("{name} is alive already");
         }
         match server(port) {
