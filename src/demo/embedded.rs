@@ -23,6 +23,15 @@ pub(super) struct EmbeddedUpstream {
     server: Option<Server>,
 }
 
+/// What it is really, whatever the relay knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Life {
+    /// It serves.
+    Alive,
+    /// It was killed.
+    Dead,
+}
+
 impl EmbeddedUpstream {
     /// Starts the upstream of that number (from 1).
     pub(super) fn start(number: usize, port: u16) -> io::Result<Self> {
@@ -34,9 +43,12 @@ impl EmbeddedUpstream {
         })
     }
 
-    /// What it is really, whatever the relay knows.
-    pub(super) fn is_alive(&self) -> bool {
-        self.server.is_some()
+    /// Whether it is alive.
+    pub(super) fn life(&self) -> Life {
+        match self.server {
+            Some(_) => Life::Alive,
+            None => Life::Dead,
+        }
     }
 
     /// What it calls itself in `Via`: another name in each life.
@@ -47,7 +59,7 @@ impl EmbeddedUpstream {
 
     /// Kills it as a crash would, and tells what that means.
     pub(super) fn kill(&mut self) -> String {
-        if !self.is_alive() {
+        if self.life() == Life::Dead {
             return format!("{} is dead already", self.name);
         }
         self.end();
@@ -58,7 +70,7 @@ impl EmbeddedUpstream {
     /// Starts it again where it was, and tells what came of it.
     pub(super) fn revive(&mut self) -> String {
         let (name, port) = (&self.name, self.address.port());
-        if self.is_alive() {
+        if self.life() == Life::Alive {
             return format!("{name} is alive already");
         }
         match server(port) {

@@ -10,7 +10,7 @@ use std::time::Duration;
 use crate::access_log::AccessEntry;
 use crate::server::UpstreamReport;
 
-use super::embedded::{EmbeddedUpstream, ORIGIN_NAME};
+use super::embedded::{EmbeddedUpstream, Life, ORIGIN_NAME};
 use super::origin::{BYTES_PATH, ECHO_PATH};
 use super::ports::RELAY_PORT;
 
@@ -148,24 +148,24 @@ fn row(name: &str, address: SocketAddr, note: &str) -> String {
 pub(super) fn status(reports: &[UpstreamReport], upstreams: &[EmbeddedUpstream]) -> String {
     let known = reports.iter().zip(upstreams);
     let rows = known.map(|(report, upstream)| {
-        let standing = standing(report, upstream.is_alive());
+        let standing = standing(report, upstream.life());
         row(&report.name, upstream.address, &standing)
     });
     rows.collect::<Vec<_>>().join("\n")
 }
 
-fn standing(report: &UpstreamReport, is_alive: bool) -> String {
-    match (&report.reason, is_alive) {
-        (None, false) => "online, as far as the relay knows yet".to_owned(),
-        (None, true) => match report.latency {
+fn standing(report: &UpstreamReport, life: Life) -> String {
+    match (&report.reason, life) {
+        (None, Life::Dead) => "online, as far as the relay knows yet".to_owned(),
+        (None, Life::Alive) => match report.latency {
             None => "online, not used yet".to_owned(),
             Some(latency) => {
                 let (latency, active) = (took(latency), report.active);
                 format!("online, answers in {latency}, {active} open")
             }
         },
-        (Some(reason), false) => format!("offline: {reason}"),
-        (Some(reason), true) => {
+        (Some(reason), Life::Dead) => format!("offline: {reason}"),
+        (Some(reason), Life::Alive) => {
             format!("offline: {reason}, but alive again: the next probe finds it")
         }
     }
@@ -271,10 +271,13 @@ mod tests {
             latency: Some(Duration::from_micros(800)),
             consecutive_failures: 0,
         };
-        assert_eq!(standing(&report, true), "online, answers in 0.8 ms, 3 open");
-        assert!(standing(&report, false).starts_with("online, as far as the relay knows"));
+        assert_eq!(
+            standing(&report, Life::Alive),
+            "online, answers in 0.8 ms, 3 open"
+        );
+        assert!(standing(&report, Life::Dead).starts_with("online, as far as the relay knows"));
         report.reason = Some("connection refused".to_owned());
-        assert_eq!(standing(&report, false), "offline: connection refused");
-        assert!(standing(&report, true).contains("but alive again"));
+        assert_eq!(standing(&report, Life::Dead), "offline: connection refused");
+        assert!(standing(&report, Life::Alive).contains("but alive again"));
     }
 }

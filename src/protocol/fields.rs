@@ -321,8 +321,7 @@ impl<'a> NamedByConnection<'a> {
         let mut names: Vec<&[u8]> = fields
             .members("connection")
             .filter(|name| !CONNECTION_OPTIONS.has(name))
-            .filter(|name| !MEANT_FOR_HEAD.has(name) && !NEVER_NAMED.has(name))
-            .filter(|name| !has_prefix(name, NEVER_NAMED_PREFIX))
+            .filter(|name| !is_never_named(name))
             .collect();
         names.sort_unstable_by(|a, b| compare_names(a, b));
         Self(names)
@@ -333,6 +332,11 @@ impl<'a> NamedByConnection<'a> {
             .binary_search_by(|known| compare_names(known, name))
             .is_ok()
     }
+}
+
+/// Asked for other options than [`CONNECTION_OPTIONS`] only.
+fn is_never_named(name: &[u8]) -> bool {
+    MEANT_FOR_HEAD.has(name) || NEVER_NAMED.has(name) || has_prefix(name, NEVER_NAMED_PREFIX)
 }
 
 fn compare_names(a: &[u8], b: &[u8]) -> Ordering {
