@@ -193,7 +193,7 @@ mod tests {
 
     fn check_none(header: &[u8], said: &str) {
         let error = parse(header).unwrap_err();
-        assert!(error.to_string().contains(said), "{error}: {header:?}");
+        assert!(error.contains(said), "{error}: {header:?}");
         // Once wrong, always wrong; and before that, only waiting.
         let mut wrong = false;
         for end in 0..=header.len() {
