@@ -26,11 +26,10 @@ pub(super) fn write_line(entry: &AccessEntry, format: AccessLogFormat, out: &mut
 
 fn write_text(entry: &AccessEntry, out: &mut String) -> fmt::Result {
     write_time(entry.time, out)?;
-    let (id, client) = (entry.id, entry.client);
+    let (id, client, attempts) = (entry.id, entry.client, entry.attempts);
     let (method, target, route) = (Word(&entry.method), Word(&entry.target), Word(&entry.route));
     let (status, cause) = (Or(entry.status, "-"), Or(entry.cause, "-"));
-    let (received, sent, attempts) = (entry.received, entry.sent, entry.attempts);
-    let ms = InMillis(entry.elapsed);
+    let (received, sent, ms) = (entry.received, entry.sent, InMillis(entry.elapsed));
     let ttfb = Or(entry.first_byte.map(InMillis), "-");
     write!(
         out,
@@ -42,12 +41,11 @@ fn write_text(entry: &AccessEntry, out: &mut String) -> fmt::Result {
 fn write_json(entry: &AccessEntry, out: &mut String) -> fmt::Result {
     out.push_str(r#"{"time":""#);
     write_time(entry.time, out)?;
-    let (id, client) = (entry.id, entry.client);
+    let (id, client, attempts) = (entry.id, entry.client, entry.attempts);
     let (method, target) = (Quoted(&entry.method), Quoted(&entry.target));
     let (route, cause) = (Quoted(&entry.route), entry.cause.map(Quoted));
     let (status, cause) = (Or(entry.status, "null"), Or(cause, "null"));
-    let (received, sent, attempts) = (entry.received, entry.sent, entry.attempts);
-    let ms = InMillis(entry.elapsed);
+    let (received, sent, ms) = (entry.received, entry.sent, InMillis(entry.elapsed));
     let ttfb = Or(entry.first_byte.map(InMillis), "null");
     write!(
         out,

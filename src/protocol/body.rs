@@ -9,7 +9,7 @@
 //! Not in here: finding the framing of a message (`framing`), the grammar of
 //! chunks (`chunked`), and which trailer fields may pass (`trailers`).
 
-use super::chunked::{BodyError, ChunkScanner, Run};
+use super::chunked::{BodyError, ByteKind, ChunkScanner};
 use super::framing::Framing;
 use super::trailers;
 
@@ -123,10 +123,7 @@ impl BodyCoder {
                     .unwrap_or(usize::MAX)
                     .min(input.len());
                 // No platform of Rust has a usize of more than 64 bits.
-                *left = left.saturating_sub(length as u64);
-                if *left == 0 {
-                    self.progress = BodyProgress::Finished;
-                }
+                self.skip(length as u64);
                 Ok(PassedBytes {
                     taken: length,
                     output: length,
@@ -232,15 +229,14 @@ fn pass_chunks(
 ) -> Result<PassedBytes, BodyError> {
     let mut passed = PassedBytes::default();
     while let Some(run) = scanner.next_run(input.get(passed.taken..).unwrap_or_default())? {
-        let (length, kept) = match (run, frames) {
-            (Run::Data(length), _) | (Run::Framing(length), Frames::Chunks) => (length, length),
-            (Run::Extension(length) | Run::Trailers(length), _)
-            | (Run::Framing(length), Frames::Plain) => (length, 0),
+        let kept = match (run.kind, frames) {
+            (ByteKind::Data, _) | (ByteKind::Framing, Frames::Chunks) => run.length,
+            (ByteKind::Extension | ByteKind::Trailers, _) | (ByteKind::Framing, Frames::Plain) => 0,
         };
         if kept > 0 && passed.output < passed.taken {
             input.copy_within(passed.taken..passed.taken + kept, passed.output);
         }
-        passed.taken += length;
+        passed.taken += run.length;
         passed.output += kept;
     }
     if scanner.is_finished() && !scanner.trailers().is_empty() {
@@ -255,12 +251,7 @@ fn pass_chunks(
 
 /// `chunk-size CRLF`, without leading zeros.
 fn push_size_line(size: usize, out: &mut Vec<u8>) {
-    let digits = size.checked_ilog2().map_or(1, |log| log / 4 + 1);
-    for place in (0..digits).rev() {
-        let digit = (size >> (place * 4)) & 0xf;
-        out.extend(b"0123456789abcdef".get(digit));
-    }
-    out.extend_from_slice(b"\r\n");
+    out.extend_from_slice(format!("{size:x}\r\n").as_bytes());
 }
 
 #[cfg(test)]

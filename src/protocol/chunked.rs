@@ -58,25 +58,27 @@ impl From<HeadError> for BodyError {
     }
 }
 
-/// A run of bytes that are all of one kind; the number is its length in bytes, never 0.
+/// What a byte of a chunked body is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Run {
-    /// Chunk sizes and the line ends around sizes and data.
-    Framing(usize),
-    /// Extensions, with the white space in front of them; without the line end.
-    Extension(usize),
+pub enum ByteKind {
+    /// Of a chunk size, or of a line end around sizes and data.
+    Framing,
+    /// Of an extension, or of the white space in front of it; without the line end.
+    Extension,
     /// Data.
-    Data(usize),
-    /// Trailer fields with the empty line that ends them. A body without
+    Data,
+    /// Of the trailer fields with the empty line that ends them. A body without
     /// trailer fields has none: its last line end is `Framing`.
-    Trailers(usize),
+    Trailers,
 }
 
-/// The kinds of runs that are looked at byte by byte here.
+/// A run of bytes that are all of one kind.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum ByteKind {
-    Framing,
-    Extension,
+pub struct Run {
+    /// What they are.
+    pub kind: ByteKind,
+    /// How many they are; never 0.
+    pub length: usize,
 }
 
 /// What the next byte belongs to.
@@ -157,25 +159,28 @@ impl ChunkScanner {
     /// allow, `TooLarge` for extensions or trailers beyond their limits. There
     /// is no way to go on after an error.
     pub fn next_run(&mut self, input: &[u8]) -> Result<Option<Run>, BodyError> {
-        let mut run: Option<(ByteKind, usize)> = None;
-        for &byte in input {
-            let kind = match (self.kind(byte), run) {
-                (None, None) if self.state == ChunkState::Data => return Ok(self.data(input.len())),
-                (None, None) => return self.trailers_run(input),
-                (Some(kind), None) => kind,
-                (Some(kind), Some((so_far, _))) if kind == so_far => kind,
-                (_, Some(_)) => break,
-            };
-            self.state = self.step(byte)?;
-            run = Some((kind, run.map_or(1, |(_, length)| length + 1)));
-        }
-        Ok(run.map(|(kind, length)| match kind {
-            ByteKind::Framing => Run::Framing(length),
-            ByteKind::Extension => Run::Extension(length),
-        }))
+        let Some(kind) = input.first().and_then(|&byte| self.kind(byte)) else {
+            return Ok(None);
+        };
+        let length = match kind {
+            ByteKind::Data => self.data(input.len()),
+            ByteKind::Trailers => self.trailers_run(input)?,
+            ByteKind::Framing | ByteKind::Extension => {
+                let mut length = 0;
+                for &byte in input {
+                    if self.kind(byte) != Some(kind) {
+                        break;
+                    }
+                    self.state = self.step(byte)?;
+                    length += 1;
+                }
+                length
+            }
+        };
+        Ok((length > 0).then_some(Run { kind, length }))
     }
 
-    fn data(&mut self, available: usize) -> Option<Run> {
+    fn data(&mut self, available: usize) -> usize {
         let length = usize::try_from(self.left)
             .unwrap_or(usize::MAX)
             .min(available);
@@ -184,13 +189,10 @@ impl ChunkScanner {
         if self.left == 0 {
             self.state = ChunkState::DataCr;
         }
-        (length > 0).then_some(Run::Data(length))
+        length
     }
 
-    fn trailers_run(&mut self, input: &[u8]) -> Result<Option<Run>, BodyError> {
-        if self.state == ChunkState::Finished {
-            return Ok(None);
-        }
+    fn trailers_run(&mut self, input: &[u8]) -> Result<usize, BodyError> {
         self.state = ChunkState::Trailers;
         let before = self.trailers.len();
         let room = self.trailer_limits.bytes.saturating_sub(before);
@@ -202,17 +204,15 @@ impl ChunkScanner {
             self.trailers.truncate(length);
             self.state = ChunkState::Finished;
         }
-        let length = self.trailers.len() - before;
-        Ok((length > 0).then_some(Run::Trailers(length)))
+        Ok(self.trailers.len() - before)
     }
 
-    /// What `byte` is if the grammar allows it here; `None` for what is not
-    /// looked at byte by byte.
+    /// What `byte`, the next one, is if the grammar allows it here; `None` behind the body.
     fn kind(&self, byte: u8) -> Option<ByteKind> {
         match self.state {
             ChunkState::Size(_) if matches!(byte, b' ' | b'\t' | b';') => Some(ByteKind::Extension),
             ChunkState::Extension(_) if byte != b'\r' => Some(ByteKind::Extension),
-            ChunkState::AfterLastChunk if byte != b'\r' => None,
+            ChunkState::AfterLastChunk if byte != b'\r' => Some(ByteKind::Trailers),
             ChunkState::Size(_)
             | ChunkState::Extension(_)
             | ChunkState::SizeLf
@@ -220,7 +220,9 @@ impl ChunkScanner {
             | ChunkState::DataLf
             | ChunkState::AfterLastChunk
             | ChunkState::LastLf => Some(ByteKind::Framing),
-            ChunkState::Data | ChunkState::Trailers | ChunkState::Finished => None,
+            ChunkState::Data => Some(ByteKind::Data),
+            ChunkState::Trailers => Some(ByteKind::Trailers),
+            ChunkState::Finished => None,
         }
     }
 
@@ -377,15 +379,11 @@ mod tests {
         let mut seen = 0;
         for mut piece in pieces.iter().copied() {
             while let Some(run) = scanner.next_run(piece)? {
-                let (Run::Data(length)
-                | Run::Framing(length)
-                | Run::Extension(length)
-                | Run::Trailers(length)) = run;
-                let (bytes, rest) = piece.split_at(length);
-                if matches!(run, Run::Data(_)) {
+                let (bytes, rest) = piece.split_at(run.length);
+                if run.kind == ByteKind::Data {
                     data.extend_from_slice(bytes);
                 }
-                seen += length;
+                seen += run.length;
                 piece = rest;
             }
             assert!(

@@ -24,10 +24,10 @@ static HOP_BY_HOP: NameList = NameList::new(&[
     "upgrade",
 ]);
 
-/// Fields that pass although `Connection` names them. They frame, route or
-/// guard the message: a client that had them removed here would make the
-/// next hop see another request than we do.
-static NEVER_NAMED: NameList = NameList::new(&[
+/// Fields that frame, route, guard or describe the message. They pass although `Connection` names them: a
+/// client that had them removed here would make the next hop see another request than we do. And they
+/// pass in the head or not at all: never as trailers.
+pub(super) static MEANT_FOR_HEAD: NameList = NameList::new(&[
     "age",
     "authorization",
     "cache-control",
@@ -44,16 +44,17 @@ static NEVER_NAMED: NameList = NameList::new(&[
     "max-forwards",
     "origin",
     "pragma",
-    "proxy-status",
     "range",
     "set-cookie",
     "vary",
     "via",
     "warning",
     "www-authenticate",
-    "x-forwarded",
     "x-real-ip",
 ]);
+
+/// More fields that pass although `Connection` names them.
+static NEVER_NAMED: NameList = NameList::new(&["proxy-status", "x-forwarded"]);
 
 /// The family of `X-Forwarded-For` and its kin, never named either.
 const NEVER_NAMED_PREFIX: &str = "x-forwarded-";
@@ -320,7 +321,7 @@ impl<'a> NamedByConnection<'a> {
         let mut names: Vec<&[u8]> = fields
             .members("connection")
             .filter(|name| !CONNECTION_OPTIONS.has(name))
-            .filter(|name| !NEVER_NAMED.has(name) && !has_prefix(name, NEVER_NAMED_PREFIX))
+            .filter(|name| !is_never_named(name))
             .collect();
         names.sort_unstable_by(|a, b| compare_names(a, b));
         Self(names)
@@ -331,6 +332,11 @@ impl<'a> NamedByConnection<'a> {
             .binary_search_by(|known| compare_names(known, name))
             .is_ok()
     }
+}
+
+/// Asked for other options than [`CONNECTION_OPTIONS`] only.
+fn is_never_named(name: &[u8]) -> bool {
+    MEANT_FOR_HEAD.has(name) || NEVER_NAMED.has(name) || has_prefix(name, NEVER_NAMED_PREFIX)
 }
 
 fn compare_names(a: &[u8], b: &[u8]) -> Ordering {

@@ -311,7 +311,19 @@ impl HeadMemory {
         }
     }
 
-    fn fields(&self) -> Fields<'_> {
+    /// Reads a trailer section (RFC 9112 §7.1.2) as [`HeadScanner::for_trailers`] found it, with its blank
+    /// line.
+    ///
+    /// # Errors
+    ///
+    /// Whatever the scanner refuses; bytes missing or left over.
+    pub(super) fn of_trailers(bytes: Vec<u8>) -> Result<Self, HeadError> {
+        let scanner = scan_whole(HeadScanner::for_trailers(), &bytes)?;
+        Self::with(bytes).read(&scanner)
+    }
+
+    /// The field lines.
+    pub(super) fn fields(&self) -> Fields<'_> {
         Fields::new(&self.bytes, &self.spans, self.summary)
     }
 
@@ -514,28 +526,6 @@ impl ResponseHead {
     /// Its memory, to be used again.
     pub fn into_memory(self) -> HeadMemory {
         self.memory.cleared()
-    }
-}
-
-/// A whole and well-formed trailer section (RFC 9112 §7.1.2).
-#[derive(Clone, Debug)]
-pub struct Trailers(HeadMemory);
-
-impl Trailers {
-    /// Reads a section as [`HeadScanner::for_trailers`] found it, with its
-    /// blank line.
-    ///
-    /// # Errors
-    ///
-    /// Whatever the scanner refuses; bytes missing or left over.
-    pub fn parse(bytes: Vec<u8>) -> Result<Self, HeadError> {
-        let scanner = scan_whole(HeadScanner::for_trailers(), &bytes)?;
-        HeadMemory::with(bytes).read(&scanner).map(Self)
-    }
-
-    /// The field lines.
-    pub fn fields(&self) -> Fields<'_> {
-        self.0.fields()
     }
 }
 
@@ -1037,7 +1027,7 @@ mod tests {
             scan(HeadScanner::for_trailers, b"\r\n", LIMITS),
             Ok(Some(2))
         );
-        let trailers = Trailers::parse(section[..14].to_vec()).expect("well formed");
+        let trailers = HeadMemory::of_trailers(section[..14].to_vec()).expect("well formed");
         assert_eq!(trailers.fields().values("c").next(), Some(&b"d"[..]));
         for refused in [
             &b"A b\r\n\r\n"[..],

@@ -8,7 +8,7 @@
 //! the answers.
 
 use super::decimal;
-use super::fields::{Fields, is_token_byte};
+use super::fields::{Fields, is_token_byte, split_before};
 use super::head::{RequestHead, Version};
 
 /// The protocols a client offers to switch to, ready for the `Upgrade` field
@@ -86,10 +86,7 @@ pub fn binds_connection(fields: Fields<'_>) -> bool {
     .iter()
     .flat_map(|name| fields.members(name))
     .any(|challenge| {
-        let scheme = challenge
-            .split(|&byte| matches!(byte, b' ' | b'\t'))
-            .next()
-            .unwrap_or_default();
+        let (scheme, _) = split_before(challenge, |byte| matches!(byte, b' ' | b'\t'));
         scheme.eq_ignore_ascii_case(b"ntlm") || scheme.eq_ignore_ascii_case(b"negotiate")
     })
 }

@@ -4,6 +4,7 @@
 
 use std::fmt;
 
+use super::decimal;
 use super::fields::{Span, is_token_byte};
 use super::swar::find;
 
@@ -61,25 +62,24 @@ impl RequestLine {
             let (target, version) = first_word(rest)?;
             Some((method, target, version))
         });
-        match words {
-            Some((method, target, version)) if !version.contains(&b' ') => {
-                if method.is_empty() || !method.iter().copied().all(is_token_byte) {
-                    return malformed("a method that is not a token");
-                }
-                if is_look_alike(method) {
-                    return malformed("a method that others take for CONNECT, HEAD or TRACE");
-                }
-                if target.is_empty() {
-                    return malformed("a request line without a target");
-                }
-                Ok(Self {
-                    method: span(0, method.len())?,
-                    target: span(method.len() + 1, target.len())?,
-                    version: parse_version(version)?,
-                })
-            }
-            _ => malformed("a request line that is not \"METHOD target HTTP/1.1\""),
+        let words = words.filter(|(_, _, version)| !version.contains(&b' '));
+        let Some((method, target, version)) = words else {
+            return malformed("a request line that is not \"METHOD target HTTP/1.1\"");
+        };
+        if method.is_empty() || !method.iter().copied().all(is_token_byte) {
+            return malformed("a method that is not a token");
         }
+        if is_look_alike(method) {
+            return malformed("a method that others take for CONNECT, HEAD or TRACE");
+        }
+        if target.is_empty() {
+            return malformed("a request line without a target");
+        }
+        Ok(Self {
+            method: span(0, method.len())?,
+            target: span(method.len() + 1, target.len())?,
+            version: parse_version(version)?,
+        })
     }
 }
 
@@ -116,17 +116,10 @@ impl StatusLine {
     pub(super) fn parse(line: &[u8]) -> Result<Self, HeadError> {
         let mut words = line.splitn(3, |&byte| byte == b' ');
         let version = parse_version(words.next().unwrap_or_default())?;
-        let status = match words.next() {
-            Some(
-                &[
-                    hundreds @ b'1'..=b'9',
-                    tens @ b'0'..=b'9',
-                    ones @ b'0'..=b'9',
-                ],
-            ) => [hundreds, tens, ones]
-                .iter()
-                .fold(0, |number, digit| number * 10 + u16::from(digit - b'0')),
-            _ => return malformed("a status that is not a number from 100 to 999"),
+        let status = words.next().filter(|status| status.len() == 3);
+        let status = status.and_then(decimal::read).map(u16::try_from);
+        let Some(Ok(status @ 100..)) = status else {
+            return malformed("a status that is not a number from 100 to 999");
         };
         let reason = words.next().unwrap_or_default().len();
         Ok(Self {

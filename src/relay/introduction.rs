@@ -32,7 +32,7 @@ pub(super) fn read(client: &mut Client, snapshot: &Snapshot) -> Result<(), NoReq
         match proxy_header::parse(client.conn.unread()) {
             Ok(Some(header)) => return accept(client, snapshot, header),
             Ok(None) => {}
-            Err(error) => return Err(NoRequest::Refused(Refusal::MalformedHead(error.0))),
+            Err(error) => return Err(NoRequest::Refused(Refusal::MalformedHead(error))),
         }
         match client.conn.receive(Wait::No) {
             Ok(Received::Bytes(_)) => {}
