@@ -8,6 +8,7 @@
 use std::io::IoSlice;
 use std::time::Duration;
 
+use crate::net::buffer::Buffer;
 use crate::net::conn::Conn;
 use crate::net::pipe::{self, Filled, Pipe, QUIET};
 use crate::net::socket::{self, Wait, Want};
@@ -106,10 +107,10 @@ impl Exchange<'_> {
                     if pipe.held() > 0 {
                         let rest = pipe::into_buffer(pipe)
                             .map_err(|_no_memory| Failed::Refused(Refusal::Internal))?;
-                        self.state.upload.skip(count as u64, rest.bytes());
+                        self.state.upload.skip(count as u64, rest);
                         return Ok(true);
                     }
-                    self.state.upload.skip(count as u64, b"");
+                    self.state.upload.skip(count as u64, Buffer::default());
                 }
                 Ok(Filled::ReadInstead | Filled::Nothing) => return Ok(moved),
                 Err(_) => return Err(Failed::Closed(CloseReason::ClientGone)),
