@@ -5,7 +5,6 @@
 //! looked at twice.
 
 use std::borrow::Cow;
-use std::str::Chars;
 
 use crate::access_log::write_quoted;
 
@@ -15,10 +14,7 @@ const DEEPEST: usize = 16;
 /// 50 thousand at most. A byte of text can be a value of 32 bytes in memory, and more in the table.
 const MOST_VALUES: usize = 4_000_000;
 
-/// The members of an object, in order.
-pub type Members = Vec<(Cow<'static, str>, Json)>;
-
-/// A value.
+/// A value that was read.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Json {
     /// `null`, and what is not there.
@@ -31,86 +27,94 @@ pub enum Json {
     Text(String),
     /// A list.
     List(Vec<Self>),
-    /// An object.
-    Object(Members),
+    /// An object: names and values, in order.
+    Object(Vec<(String, Self)>),
 }
 
-/// The members of an object: `members! { "name": value, .. }`.
+/// A value as it is written. What it is made of is written first, so no tree of a large document is ever
+/// kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct JsonText(pub String);
+
+/// The members of an object that is written, in order.
+pub type Members = Vec<(Cow<'static, str>, JsonText)>;
+
+/// The members of an object: `members! { "name": value, ..others, "name": value, .. }`.
 macro_rules! members {
-    ($($name:literal: $value:expr),* $(,)?) => {
-        vec![$((std::borrow::Cow::Borrowed($name), $crate::json::Json::from($value))),*]
-    };
+    ($($(..$others:expr,)* $name:literal: $value:expr),* $(,)?) => {{
+        let mut members = $crate::json::Members::new();
+        $($(members.extend($others);)*
+        members.extend([(std::borrow::Cow::Borrowed($name), $crate::json::JsonText::from($value))]);)*
+        members
+    }};
 }
 pub(crate) use members;
 
 macro_rules! from {
-    ($($kind:ty: $value:ident => $json:expr;)*) => {
-        $(impl From<$kind> for Json {
+    ($($kind:ty: $value:ident => $text:expr;)*) => {
+        $(impl From<$kind> for JsonText {
             fn from($value: $kind) -> Self {
-                $json
+                Self($text)
             }
         })*
     };
 }
 
 from! {
-    bool: value => Self::Bool(value);
-    u32: value => Self::Number(value.to_string());
-    u64: value => Self::Number(value.to_string());
-    usize: value => Self::Number(value.to_string());
-    &str: value => Self::Text(value.to_owned());
-    String: value => Self::Text(value);
-    Members: value => Self::Object(value);
+    bool: value => value.to_string();
+    u32: value => value.to_string();
+    u64: value => value.to_string();
+    usize: value => value.to_string();
+    &str: value => quoted(value);
+    String: value => quoted(&value);
 }
 
-impl<V: Into<Self>> From<Option<V>> for Json {
+impl From<Members> for JsonText {
+    fn from(members: Members) -> Self {
+        let members = members.into_iter();
+        let members = members.map(|(name, value)| quoted(&name) + ":" + &value.0);
+        Self(enclosed('{', members, '}'))
+    }
+}
+
+impl<V: Into<Self>> From<Option<V>> for JsonText {
     fn from(value: Option<V>) -> Self {
-        value.map_or(Self::Null, Into::into)
+        value.map_or_else(|| Self("null".to_owned()), Into::into)
     }
 }
 
-impl<V: Into<Self>> FromIterator<V> for Json {
+impl<V: Into<Self>> FromIterator<V> for JsonText {
     fn from_iter<I: IntoIterator<Item = V>>(values: I) -> Self {
-        Self::List(values.into_iter().map(Into::into).collect())
+        Self(enclosed(
+            '[',
+            values.into_iter().map(|value| value.into().0),
+            ']',
+        ))
     }
+}
+
+/// A whole document: an object as a line.
+pub fn document(members: Members) -> String {
+    JsonText::from(members).0 + "\n"
+}
+
+fn quoted(text: &str) -> String {
+    let mut out = String::new();
+    write_quoted(text, &mut out);
+    out
+}
+
+fn enclosed(first: char, items: impl Iterator<Item = String>, last: char) -> String {
+    let mut out = String::from(first);
+    for (place, item) in items.enumerate() {
+        out.push_str(if place == 0 { "" } else { "," });
+        out.push_str(&item);
+    }
+    out.push(last);
+    out
 }
 
 impl Json {
-    /// The whole document as a line.
-    pub fn document(&self) -> String {
-        let mut out = String::new();
-        self.write(&mut out);
-        out.push('\n');
-        out
-    }
-
-    fn write(&self, out: &mut String) {
-        match self {
-            Self::Null => out.push_str("null"),
-            Self::Bool(value) => out.push_str(if *value { "true" } else { "false" }),
-            Self::Number(spelled) => out.push_str(spelled),
-            Self::Text(text) => write_quoted(text, out),
-            Self::List(elements) => {
-                out.push('[');
-                for (place, element) in elements.iter().enumerate() {
-                    out.push_str(if place == 0 { "" } else { "," });
-                    element.write(out);
-                }
-                out.push(']');
-            }
-            Self::Object(members) => {
-                out.push('{');
-                for (place, (name, value)) in members.iter().enumerate() {
-                    out.push_str(if place == 0 { "" } else { "," });
-                    write_quoted(name, out);
-                    out.push(':');
-                    value.write(out);
-                }
-                out.push('}');
-            }
-        }
-    }
-
     /// Reads a whole document; `None`: it is not JSON.
     pub fn parse(text: &str) -> Option<Self> {
         Self::parse_within(text, MOST_VALUES)
@@ -118,13 +122,13 @@ impl Json {
 
     fn parse_within(text: &str, most_values: usize) -> Option<Self> {
         let mut reader = Reader {
-            rest: text.chars(),
+            rest: text,
             depth: 0,
             left: most_values,
         };
         let value = reader.value()?;
         reader.skip_space();
-        reader.rest.as_str().is_empty().then_some(value)
+        reader.rest.is_empty().then_some(value)
     }
 
     /// The member of this name; `Null` if there is none.
@@ -160,7 +164,7 @@ impl Json {
 }
 
 struct Reader<'a> {
-    rest: Chars<'a>,
+    rest: &'a str,
     depth: usize,
     /// How many values may still come.
     left: usize,
@@ -168,26 +172,32 @@ struct Reader<'a> {
 
 impl Reader<'_> {
     fn peek(&self) -> Option<char> {
-        self.rest.clone().next()
+        self.rest.chars().next()
+    }
+
+    fn next(&mut self) -> Option<char> {
+        let mut letters = self.rest.chars();
+        let next = letters.next();
+        self.rest = letters.as_str();
+        next
+    }
+
+    fn take(&mut self, wanted: &str) -> Option<()> {
+        self.rest = self.rest.strip_prefix(wanted)?;
+        Some(())
     }
 
     fn skip_space(&mut self) {
-        while matches!(self.peek(), Some(' ' | '\t' | '\r' | '\n')) {
-            self.rest.next();
-        }
-    }
-
-    fn take(&mut self, wanted: char) -> Option<()> {
-        (self.rest.next()? == wanted).then_some(())
+        self.rest = self.rest.trim_start_matches([' ', '\t', '\r', '\n']);
     }
 
     fn value(&mut self) -> Option<Json> {
         self.left = self.left.checked_sub(1)?;
         self.skip_space();
         match self.peek()? {
-            'n' => self.word("null", Json::Null),
-            't' => self.word("true", Json::Bool(true)),
-            'f' => self.word("false", Json::Bool(false)),
+            'n' => self.take("null").map(|()| Json::Null),
+            't' => self.take("true").map(|()| Json::Bool(true)),
+            'f' => self.take("false").map(|()| Json::Bool(false)),
             '"' => self.text().map(Json::Text),
             '[' => self.nested(|reader| {
                 let mut elements = Vec::new();
@@ -203,8 +213,8 @@ impl Reader<'_> {
                     reader.skip_space();
                     let name = reader.text()?;
                     reader.skip_space();
-                    reader.take(':')?;
-                    members.push((Cow::Owned(name), reader.value()?));
+                    reader.take(":")?;
+                    members.push((name, reader.value()?));
                     Some(())
                 })?;
                 Some(Json::Object(members))
@@ -214,13 +224,8 @@ impl Reader<'_> {
         }
     }
 
-    fn word(&mut self, word: &str, value: Json) -> Option<Json> {
-        word.chars().try_for_each(|letter| self.take(letter))?;
-        Some(value)
-    }
-
     fn nested(&mut self, read: impl FnOnce(&mut Self) -> Option<Json>) -> Option<Json> {
-        self.rest.next();
+        self.next();
         self.depth += 1;
         let value = (self.depth <= DEEPEST).then(|| read(self))?;
         self.depth -= 1;
@@ -231,13 +236,13 @@ impl Reader<'_> {
     fn items(&mut self, end: char, mut item: impl FnMut(&mut Self) -> Option<()>) -> Option<()> {
         self.skip_space();
         if self.peek()? == end {
-            self.rest.next();
+            self.next();
             return Some(());
         }
         loop {
             item(self)?;
             self.skip_space();
-            match self.rest.next()? {
+            match self.next()? {
                 ',' => {}
                 last if last == end => return Some(()),
                 _ => return None,
@@ -246,22 +251,21 @@ impl Reader<'_> {
     }
 
     fn number(&mut self) -> Option<Json> {
-        let mut spelled = String::new();
-        while let Some(letter @ ('0'..='9' | '-' | '+' | '.' | 'e' | 'E')) = self.peek() {
-            spelled.push(letter);
-            self.rest.next();
-        }
+        let is_part = |letter| matches!(letter, '0'..='9' | '-' | '+' | '.' | 'e' | 'E');
+        let after = self.rest.trim_start_matches(is_part);
+        let spelled = self.rest.strip_suffix(after)?;
+        self.rest = after;
         spelled.parse::<f64>().ok()?;
-        Some(Json::Number(spelled))
+        Some(Json::Number(spelled.to_owned()))
     }
 
     fn text(&mut self) -> Option<String> {
-        self.take('"')?;
+        self.take("\"")?;
         let mut units: Vec<u16> = Vec::new();
         loop {
-            let letter = match self.rest.next()? {
+            let letter = match self.next()? {
                 '"' => return String::from_utf16(&units).ok(),
-                '\\' => match self.rest.next()? {
+                '\\' => match self.next()? {
                     letter @ ('"' | '\\' | '/') => letter,
                     'b' => '\u{8}',
                     'f' => '\u{c}',
@@ -285,7 +289,7 @@ impl Reader<'_> {
     fn hex(&mut self) -> Option<u16> {
         let mut unit = 0_u16;
         for _ in 0..4 {
-            let digit = self.rest.next()?.to_digit(16)?;
+            let digit = self.next()?.to_digit(16)?;
             unit = unit << 4 | u16::try_from(digit).ok()?;
         }
         Some(unit)
@@ -312,7 +316,7 @@ mod tests {
         check("[]", Some(&Json::List(Vec::new())));
         check("{ }", Some(&Json::Object(Vec::new())));
         let list = Json::List(vec![Json::Bool(false), text("b")]);
-        let object = Json::Object(vec![("a".into(), list)]);
+        let object = Json::Object(vec![("a".to_owned(), list)]);
         check("{\"a\" : [false, \"b\"]}\n", Some(&object));
     }
 
@@ -373,16 +377,17 @@ mod tests {
 
     #[test]
     fn members_come_in_order_and_are_separated() {
-        let json = Json::from(members! {
+        let more = members! { "e": ["x", "y"].iter().map(|name| members! { "n": *name }).collect::<JsonText>() };
+        let text = document(members! {
             "a": 1_u64,
             "b": Option::<u64>::None,
             "c": members! { "d": true },
-            "e": ["x", "y"].iter().map(|name| members! { "n": *name }).collect::<Json>(),
-            "f": Json::from_iter(["z"]),
-            "g": Json::from_iter(Vec::<String>::new()),
+            ..more,
+            "f": JsonText::from_iter(["z"]),
+            "g": JsonText::from_iter(Vec::<String>::new()),
         });
         assert_eq!(
-            json.document(),
+            text,
             "{\"a\":1,\"b\":null,\"c\":{\"d\":true},\"e\":[{\"n\":\"x\"},{\"n\":\"y\"}],\
              \"f\":[\"z\"],\"g\":[]}\n"
         );
@@ -390,20 +395,25 @@ mod tests {
 
     #[test]
     fn texts_are_escaped_to_ascii() {
-        let json = Json::from(members! { "\"": "</script>\u{0}\n\u{1f600}\u{2028}" });
         assert_eq!(
-            json.document(),
+            document(members! { "\"": "</script>\u{0}\n\u{1f600}\u{2028}" }),
             "{\"\\\"\":\"</script>\\u0000\\u000a\\ud83d\\ude00\\u2028\"}\n"
         );
     }
 
     #[test]
     fn what_is_written_is_read_as_the_same() {
-        let json = Json::from(members! {
+        let written = document(members! {
             "a": "\u{1f600}\u{e4}\\\"\u{7f}\n",
-            "b": Json::from_iter([Some(1_u64), None]),
-            "c": members! {},
+            "b": JsonText::from_iter([Some(1_u64), None]),
+            "c": Members::new(),
         });
-        assert_eq!(Json::parse(&json.document()), Some(json));
+        let one = Json::Number("1".to_owned());
+        let object = Json::Object(vec![
+            ("a".to_owned(), text("\u{1f600}\u{e4}\\\"\u{7f}\n")),
+            ("b".to_owned(), Json::List(vec![one, Json::Null])),
+            ("c".to_owned(), Json::Object(Vec::new())),
+        ]);
+        assert_eq!(Json::parse(&written), Some(object));
     }
 }

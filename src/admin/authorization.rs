@@ -15,6 +15,8 @@ use crate::protocol::framing::{self, Framing};
 use crate::protocol::head::RequestHead;
 use crate::protocol::target::{Authority, Host};
 
+use super::refused::Refused;
+
 /// What a request asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Call {
@@ -48,25 +50,6 @@ pub(super) enum Action {
     Enable,
 }
 
-/// Why a request is refused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Denied {
-    /// The target is no path, or the framing is wrong.
-    Malformed(&'static str),
-    /// It has a body.
-    Body,
-    /// No such path.
-    Unknown,
-    /// There is such a path, for these methods.
-    Method(&'static str),
-    /// The token is missing or wrong.
-    TokenWanted,
-    /// No token is configured, so no client can act.
-    ActionsOff,
-    /// Another site's page sent the browser here.
-    CrossSite(&'static str),
-}
-
 /// What a client is told that calls this server by a name that any site can have.
 const REBOUND: &str =
     "this server listens on loopback: call it localhost or by its address, or set admin_token";
@@ -84,18 +67,16 @@ pub(super) struct AuthCheck<'a> {
 
 impl AuthCheck<'_> {
     /// What the request asks for, or why it is refused.
-    pub(super) fn judge(self, head: &RequestHead) -> Result<Call, Denied> {
-        let target = str::from_utf8(head.target()).map_err(|_not_text| Denied::Unknown)?;
+    pub(super) fn judge(self, head: &RequestHead) -> Result<Call, Refused> {
+        let target = str::from_utf8(head.target()).map_err(|_not_text| Refused::Unknown)?;
         if !target.starts_with('/') {
             let what = "this is an admin server, not a proxy: ask for a path like /status";
-            return Err(Denied::Malformed(what));
+            return Err(Refused::Malformed(what));
         }
-        match framing::of_request(head) {
-            Ok(Framing::Empty) => {}
-            Ok(Framing::Length(_) | Framing::Chunked | Framing::UntilClose) => {
-                return Err(Denied::Body);
-            }
-            Err(_) => return Err(Denied::Malformed("the framing of the request is invalid")),
+        let framing = framing::of_request(head)
+            .map_err(|_invalid| Refused::Malformed("the framing of the request is invalid"))?;
+        if framing != Framing::Empty {
+            return Err(Refused::Body);
         }
         let authorized = self.is_authorized(head);
         let rebound = self.is_rebound(head);
@@ -106,26 +87,22 @@ impl AuthCheck<'_> {
         };
         let path = target.split('?').next().unwrap_or_default();
         let endpoint = Endpoint::of_path(path, detail);
-        match &endpoint {
-            Some(Endpoint::Health | Endpoint::Ready(_)) => {}
-            Some(Endpoint::Page | Endpoint::Status | Endpoint::Metrics | Endpoint::Act(..))
-            | None => {
-                if !authorized {
-                    return Err(Denied::TokenWanted);
-                }
-                if rebound {
-                    return Err(Denied::CrossSite(REBOUND));
-                }
+        if !matches!(endpoint, Some(Endpoint::Health | Endpoint::Ready(_))) {
+            if !authorized {
+                return Err(Refused::TokenWanted);
+            }
+            if rebound {
+                return Err(Refused::CrossSite(REBOUND));
             }
         }
-        let endpoint = endpoint.ok_or(Denied::Unknown)?;
+        let endpoint = endpoint.ok_or(Refused::Unknown)?;
         let methods = endpoint.methods();
         if !methods.split(", ").any(|method| method == head.method()) {
-            return Err(Denied::Method(methods));
+            return Err(Refused::Method(methods));
         }
         if let Endpoint::Act(..) = endpoint {
             if self.token.is_none() {
-                return Err(Denied::ActionsOff);
+                return Err(Refused::ActionsOff);
             }
             check_site(head, self.listen)?;
         }
@@ -181,9 +158,9 @@ fn bearer_token(value: &[u8]) -> Option<&[u8]> {
 
 /// Refuses what a page of another site makes a browser send. Other clients can send
 /// what they like, but do not have the token.
-fn check_site(head: &RequestHead, listen: &ListenAddress) -> Result<(), Denied> {
+fn check_site(head: &RequestHead, listen: &ListenAddress) -> Result<(), Refused> {
     let fields = head.fields();
-    let cross = Err(Denied::CrossSite(
+    let cross = Err(Refused::CrossSite(
         "actions are not taken from pages of other sites",
     ));
     let host = fields.values("host").next().unwrap_or_default();
@@ -202,7 +179,7 @@ fn check_site(head: &RequestHead, listen: &ListenAddress) -> Result<(), Denied> 
     }
     if listen.is_loopback() && !names_loopback(host) {
         // Another site's name can lead here (DNS rebinding), and then it is its own origin.
-        return Err(Denied::CrossSite(REBOUND_ACTION));
+        return Err(Refused::CrossSite(REBOUND_ACTION));
     }
     Ok(())
 }
@@ -312,7 +289,7 @@ mod tests {
         }
     }
 
-    fn judge(token: Option<&str>, host: &str, request: &str) -> Result<Call, Denied> {
+    fn judge(token: Option<&str>, host: &str, request: &str) -> Result<Call, Refused> {
         let text = format!("{request}\r\n\r\n");
         let head = RequestHead::parse(text.into_bytes()).expect("well formed");
         let token = token.map(Secret::new);
@@ -324,13 +301,13 @@ mod tests {
         check.judge(&head)
     }
 
-    fn check(request: &str, expected: &Result<Endpoint, Denied>) {
+    fn check(request: &str, expected: &Result<Endpoint, Refused>) {
         let line = format!("{request} HTTP/1.1\r\nHost: localhost:9090");
         let got = judge(None, "127.0.0.1", &line).map(|call| call.endpoint);
         assert_eq!(&got, expected, "{request}");
     }
 
-    fn check_token(authorization: &str, request: &str, expected: Result<(), Denied>) {
+    fn check_token(authorization: &str, request: &str, expected: Result<(), Refused>) {
         let line = format!("{request} HTTP/1.1\r\nHost: localhost\r\n{authorization}");
         let got = judge(Some(TOKEN), "127.0.0.1", line.trim_end()).map(|_| ());
         assert_eq!(got, expected, "{request} {authorization}");
@@ -342,7 +319,7 @@ mod tests {
         );
         let got = match judge(Some(TOKEN), host, line.trim_end()) {
             Ok(_) => Ok(()),
-            Err(Denied::CrossSite(_)) => Err(()),
+            Err(Refused::CrossSite(_)) => Err(()),
             Err(other) => panic!("{other:?}"),
         };
         assert_eq!(got, expected, "{host} {fields}");
@@ -374,7 +351,7 @@ mod tests {
             "/..",
             "/metrics%00",
         ] {
-            check(&format!("GET {path}"), &Err(Denied::Unknown));
+            check(&format!("GET {path}"), &Err(Refused::Unknown));
         }
     }
 
@@ -383,10 +360,10 @@ mod tests {
         for method in ["POST", "PUT", "DELETE", "OPTIONS", "get", "BREW"] {
             check(
                 &format!("{method} /status"),
-                &Err(Denied::Method("GET, HEAD")),
+                &Err(Refused::Method("GET, HEAD")),
             );
         }
-        check("GET /upstreams/a/drain", &Err(Denied::Method("POST")));
+        check("GET /upstreams/a/drain", &Err(Refused::Method("POST")));
     }
 
     #[test]
@@ -394,7 +371,7 @@ mod tests {
         for request in ["GET http://localhost/status", "OPTIONS *", "CONNECT a:1"] {
             let line = format!("{request} HTTP/1.1\r\nHost: localhost");
             let got = judge(None, "127.0.0.1", &line);
-            assert!(matches!(got, Err(Denied::Malformed(_))), "{got:?}");
+            assert!(matches!(got, Err(Refused::Malformed(_))), "{got:?}");
         }
     }
 
@@ -404,10 +381,10 @@ mod tests {
             let line = format!("POST /status HTTP/1.1\r\nHost: localhost\r\n{field}");
             judge(None, "127.0.0.1", &line).unwrap_err()
         };
-        assert_eq!(with("Content-Length: 1"), Denied::Body);
-        assert_eq!(with("Transfer-Encoding: chunked"), Denied::Body);
-        assert_eq!(with("Content-Length: 0"), Denied::Method("GET, HEAD"));
-        assert!(matches!(with("Content-Length: x"), Denied::Malformed(_)));
+        assert_eq!(with("Content-Length: 1"), Refused::Body);
+        assert_eq!(with("Transfer-Encoding: chunked"), Refused::Body);
+        assert_eq!(with("Content-Length: 0"), Refused::Method("GET, HEAD"));
+        assert!(matches!(with("Content-Length: x"), Refused::Malformed(_)));
     }
 
     #[test]
@@ -444,12 +421,12 @@ mod tests {
                 "GET /nothing",
                 "PUT /status",
             ] {
-                check_token(authorization, request, Err(Denied::TokenWanted));
+                check_token(authorization, request, Err(Refused::TokenWanted));
             }
             check_token(
                 authorization,
                 "POST /upstreams/a/drain",
-                Err(Denied::TokenWanted),
+                Err(Refused::TokenWanted),
             );
             check_token(authorization, "GET /health", Ok(()));
             check_token(authorization, "GET /ready", Ok(()));
@@ -469,7 +446,7 @@ mod tests {
 
     #[test]
     fn nobody_acts_while_no_token_is_configured() {
-        check("POST /upstreams/a/drain", &Err(Denied::ActionsOff));
+        check("POST /upstreams/a/drain", &Err(Refused::ActionsOff));
     }
 
     #[test]
@@ -494,9 +471,9 @@ mod tests {
             "POST /upstreams/a/drain HTTP/1.1\r\nHost: relay\r\nAuthorization: Bearer {TOKEN}"
         );
         let denied = judge(Some(TOKEN), "127.0.0.1", &line);
-        assert_eq!(denied, Err(Denied::CrossSite(REBOUND_ACTION)));
+        assert_eq!(denied, Err(Refused::CrossSite(REBOUND_ACTION)));
         let denied = judge(None, "127.0.0.1", "GET / HTTP/1.1\r\nHost: relay");
-        assert_eq!(denied, Err(Denied::CrossSite(REBOUND)));
+        assert_eq!(denied, Err(Refused::CrossSite(REBOUND)));
     }
 
     #[test]
@@ -514,7 +491,7 @@ mod tests {
             for path in ["/", "/status", "/metrics"] {
                 assert_eq!(
                     read("127.0.0.1", host, path),
-                    Err(Denied::CrossSite(REBOUND))
+                    Err(Refused::CrossSite(REBOUND))
                 );
             }
             assert_eq!(read("127.0.0.1", host, "/health"), Ok(Endpoint::Health));

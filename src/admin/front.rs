@@ -4,12 +4,15 @@
 //! kilobytes, and delays no other. A connection has one request, without a body, whose head must come
 //! within a few seconds; a complete one is judged by the auth check, answered by the server behind it in
 //! milliseconds, and the answer then waits here for the client to take it. When the places or the
-//! descriptors are used up, the connection that has been silent longest is closed.
+//! descriptors are used up, the connection that has been silent longest is closed. A front that fails goes on
+//! without the connections it had.
 
 use std::io::{self, IoSlice};
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::config::listen::ListenAddress;
@@ -19,10 +22,11 @@ use crate::net::socket::{self, PollReady, Received, TICK, Wait, Want};
 use crate::protocol::head::{HeadLimits, HeadScanner, RequestHead};
 use crate::relay::Context;
 
-use super::authorization::{AuthCheck, Denied};
+use super::authorization::AuthCheck;
 use super::failed_logins::{self, FailedLogins};
-use super::inner::Inner;
+use super::inner::{Inner, Prepare};
 use super::refused::{self, Refused};
+use super::view::RelayView;
 
 /// Connections at once.
 const MOST: usize = 64;
@@ -38,7 +42,7 @@ const LINGER: (Duration, u64) = (Duration::from_secs(1), 256 * 1024);
 const MOST_WAITING: usize = 64 * 1024 * 1024;
 /// Connections accepted before the others have their turn again.
 const AT_ONCE: usize = 64;
-/// The pause when there is no descriptor for even one connection.
+/// The pause when there is no descriptor for even one connection, and after a failure.
 const REST: Duration = Duration::from_millis(100);
 /// Descriptors that stay free once there were none: one to be accepted with, and what one request
 /// needs behind the front.
@@ -50,17 +54,15 @@ const CAUTION: Duration = Duration::from_secs(10);
 static UNANSWERED: LogLimiter = LogLimiter::new();
 
 /// Everything the thread has.
-pub(super) struct Front<'a> {
-    ctx: &'a Context,
+pub(super) struct Front {
+    ctx: Arc<Context>,
     /// Where it listens, as the file said at the start.
-    listen: &'a ListenAddress,
-    listener: &'a TcpListener,
+    listen: ListenAddress,
+    listener: TcpListener,
     /// Readable: leave.
-    wake: &'a UnixStream,
-    inner: &'a mut Inner,
+    wake: UnixStream,
+    inner: Inner,
     connections: Vec<Connection>,
-    /// Until when the listener is left alone.
-    resting: Option<Instant>,
     /// How many connections there may be until when, after descriptors had run out.
     cautious: Option<(usize, Instant)>,
     failed_logins: FailedLogins,
@@ -87,24 +89,40 @@ enum Phase {
     },
 }
 
-impl<'a> Front<'a> {
-    /// A front without connections.
-    pub(super) fn new(
-        ctx: &'a Context,
-        listen: &'a ListenAddress,
-        (listener, wake): (&'a TcpListener, &'a UnixStream),
-        inner: &'a mut Inner,
-    ) -> Self {
-        Self {
-            ctx,
+impl Front {
+    /// A front without connections, and the server behind it.
+    ///
+    /// # Errors
+    /// When there is no folder for a private socket, or no descriptor or thread left.
+    pub(super) fn start(
+        seen: Arc<dyn RelayView>,
+        listener: TcpListener,
+        listen: ListenAddress,
+        wake: UnixStream,
+        prepare: Prepare,
+    ) -> io::Result<Self> {
+        Ok(Self {
+            ctx: Arc::clone(seen.context()),
             listen,
             listener,
             wake,
-            inner,
+            inner: Inner::start(seen, prepare)?,
             connections: Vec::new(),
-            resting: None,
             cautious: None,
             failed_logins: FailedLogins::default(),
+        })
+    }
+
+    /// The thread: serves until it is told to leave, and goes on should that ever fail.
+    pub(super) fn run(mut self) {
+        loop {
+            match catch_unwind(AssertUnwindSafe(|| self.serve())) {
+                Ok(Ok(())) => return,
+                Ok(Err(error)) => log::error!("the admin server is started anew: {error}"),
+                Err(_panic) => self.ctx.metrics.panics.increment(),
+            }
+            self.connections.clear();
+            self.rest();
         }
     }
 
@@ -112,34 +130,36 @@ impl<'a> Front<'a> {
     ///
     /// # Errors
     /// When waiting is impossible.
-    pub(super) fn run(&mut self) -> io::Result<()> {
+    fn serve(&mut self) -> io::Result<()> {
         loop {
             let now = Instant::now();
-            self.resting = self.resting.filter(|until| *until > now);
             self.cautious = self.cautious.filter(|(_, until)| *until > now);
             let ready = self.wait(now)?;
-            let mut ready = ready.into_iter();
-            if ready.next().is_some_and(PollReady::to_read) {
+            let [wake, listener, connections @ ..] = &*ready else {
+                continue; // Each that was asked for has an answer.
+            };
+            if wake.to_read() {
                 return Ok(());
             }
-            let knocked = ready.next().is_some_and(PollReady::to_read);
-            let ready: Vec<PollReady> = ready.collect();
-            self.advance(now, &ready);
-            if knocked && self.resting.is_none() {
+            self.advance(now, connections);
+            if listener.to_read() {
                 self.accept();
             }
         }
     }
 
+    /// Does nothing for a moment, unless it is told to leave.
+    fn rest(&self) {
+        if let Err(error) = socket::wait_any(&[(self.wake.as_fd(), Want::Read)], REST) {
+            log::debug!("the admin server cannot wait: {error}");
+        }
+    }
+
     /// Waits for something to do: the wake-up first, then the listener, then the connections in their order.
     fn wait(&self, now: Instant) -> io::Result<Vec<PollReady>> {
-        let listen = match self.resting {
-            Some(_) => Want::Nothing,
-            None => Want::Read,
-        };
         let mut asked: Vec<(BorrowedFd<'_>, Want)> = vec![
             (self.wake.as_fd(), Want::Read),
-            (self.listener.as_fd(), listen),
+            (self.listener.as_fd(), Want::Read),
         ];
         asked.extend(self.connections.iter().map(|connection| {
             let want = match connection.phase {
@@ -149,11 +169,7 @@ impl<'a> Front<'a> {
             };
             (connection.conn.stream().as_fd(), want)
         }));
-        let deadlines = self
-            .connections
-            .iter()
-            .map(|connection| connection.until)
-            .chain(self.resting);
+        let deadlines = self.connections.iter().map(|connection| connection.until);
         let until = deadlines.min().unwrap_or(now + TICK * 60);
         socket::wait_any(&asked, until.saturating_duration_since(now))
     }
@@ -236,9 +252,9 @@ impl<'a> Front<'a> {
     }
 
     /// Refuses a request; later, if that was a failed login.
-    fn deny(&mut self, connection: &mut Connection, denied: Denied, head: &RequestHead) {
-        let answer = refused::answer(Refused::Denied(denied), Some(head));
-        if denied != Denied::TokenWanted || !head.fields().contains("authorization") {
+    fn deny(&mut self, connection: &mut Connection, denied: Refused, head: &RequestHead) {
+        let answer = refused::answer(denied, Some(head));
+        if denied != Refused::TokenWanted || !head.fields().contains("authorization") {
             return connection.write(answer);
         }
         let from = connection.conn.stream().peer_addr().ok();
@@ -249,12 +265,12 @@ impl<'a> Front<'a> {
     }
 
     /// The answer to a request, or why there is none but a refusal.
-    fn judge(&mut self, head: &RequestHead) -> Result<Vec<u8>, Denied> {
+    fn judge(&mut self, head: &RequestHead) -> Result<Vec<u8>, Refused> {
         let snapshot = self.ctx.snapshot();
         let config = &snapshot.config;
         let check = AuthCheck {
             token: config.admin_token.as_ref(),
-            listen: self.listen,
+            listen: &self.listen,
         };
         let call = check.judge(head)?;
         let answered = self.inner.answer(&call).or_else(|error| {
@@ -282,8 +298,7 @@ impl<'a> Front<'a> {
                         log::warn!("the admin server closes silent connections: {error}");
                     }
                     if self.connections.is_empty() {
-                        self.resting = Some(Instant::now() + REST);
-                        return;
+                        return self.rest();
                     }
                     self.make_room();
                 }

@@ -1,7 +1,8 @@
 //! What each endpoint answers. A panic here costs one answer.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
+
+use crate::relay::Context;
 
 use super::authorization::{Action, Call, Endpoint};
 use super::rows::ServerNow;
@@ -44,76 +45,65 @@ impl AdminReply {
     }
 }
 
-/// Answers calls that passed the auth check.
-pub(super) struct Handler {
-    seen: Arc<dyn RelayView>,
+/// The answer to a target that [`Call::request_line`] wrote.
+pub(super) fn reply(seen: &dyn RelayView, target: &str) -> AdminReply {
+    let Some(endpoint) = Call::endpoint_of(target) else {
+        return AdminReply::new(404, TEXT, "There is nothing here.\n");
+    };
+    catch_unwind(AssertUnwindSafe(|| answer(seen, &endpoint))).unwrap_or_else(|_panic| {
+        seen.context().metrics.panics.increment();
+        AdminReply::new(500, TEXT, "This is a defect; the log has the details.\n")
+    })
 }
 
-impl Handler {
-    pub(super) fn new(seen: Arc<dyn RelayView>) -> Self {
-        Self { seen }
+fn answer(seen: &dyn RelayView, endpoint: &Endpoint) -> AdminReply {
+    let ctx = seen.context();
+    let tell = |write: fn(&ServerNow<'_>) -> String| {
+        write(&ServerNow::new(ctx, &ctx.snapshot(), &seen.load()))
+    };
+    match endpoint {
+        Endpoint::Page => {
+            let page = include_str!("page.html");
+            AdminReply::new(200, "text/html; charset=utf-8", page)
+        }
+        Endpoint::Health => AdminReply::new(200, JSON, "{\"status\":\"ok\"}\n"),
+        Endpoint::Ready(detail) => {
+            let (is_ready, body) = status::ready(ctx, *detail);
+            let code = if is_ready { 200 } else { 503 };
+            AdminReply::new(code, JSON, body)
+        }
+        Endpoint::Status => AdminReply::new(200, JSON, tell(status::status)),
+        Endpoint::Metrics => {
+            let media_type = "text/plain; version=0.0.4; charset=utf-8";
+            AdminReply::new(200, media_type, tell(families::metrics))
+        }
+        Endpoint::Act(action, name) => act(ctx, *action, name),
     }
+}
 
-    /// The answer to a target that [`Call::request_line`] wrote.
-    pub(super) fn reply(&self, target: &str) -> AdminReply {
-        let Some(endpoint) = Call::endpoint_of(target) else {
-            return AdminReply::new(404, TEXT, "There is nothing here.\n");
-        };
-        catch_unwind(AssertUnwindSafe(|| self.answer(&endpoint))).unwrap_or_else(|_panic| {
-            self.seen.context().metrics.panics.increment();
-            AdminReply::new(500, TEXT, "This is a defect; the log has the details.\n")
-        })
-    }
-
-    fn answer(&self, endpoint: &Endpoint) -> AdminReply {
-        let ctx = self.seen.context();
-        match endpoint {
-            Endpoint::Page => {
-                let page = include_str!("page.html");
-                AdminReply::new(200, "text/html; charset=utf-8", page)
+fn act(ctx: &Context, action: Action, name: &str) -> AdminReply {
+    let snapshot = ctx.snapshot();
+    let Some(upstream) = snapshot.pool.find(name) else {
+        return AdminReply::new(404, TEXT, "There is no upstream of this name.\n");
+    };
+    let name = &upstream.spec.name;
+    match action {
+        Action::Drain => {
+            upstream.vitals().drain();
+            log::info!("upstream {name} is drained: it gets no new requests");
+        }
+        Action::Enable => {
+            upstream.vitals().enable();
+            if upstream.spec.weight == 0 {
+                log::warn!(
+                    "upstream {name} is enabled, but its weight in the file is 0: it gets no requests"
+                );
+            } else {
+                log::info!("upstream {name} is enabled");
             }
-            Endpoint::Health => AdminReply::new(200, JSON, "{\"status\":\"ok\"}\n"),
-            Endpoint::Ready(detail) => {
-                let (is_ready, body) = status::ready(ctx, *detail);
-                let code = if is_ready { 200 } else { 503 };
-                AdminReply::new(code, JSON, body)
-            }
-            Endpoint::Status => AdminReply::new(200, JSON, self.tell(status::status)),
-            Endpoint::Metrics => {
-                let media_type = "text/plain; version=0.0.4; charset=utf-8";
-                AdminReply::new(200, media_type, self.tell(families::metrics))
-            }
-            Endpoint::Act(action, name) => self.act(*action, name),
         }
     }
-
-    fn tell(&self, write: fn(&ServerNow<'_>) -> String) -> String {
-        let ctx = self.seen.context();
-        write(&ServerNow::new(ctx, &ctx.snapshot(), &self.seen.load()))
-    }
-
-    fn act(&self, action: Action, name: &str) -> AdminReply {
-        let snapshot = self.seen.context().snapshot();
-        let Some(upstream) = snapshot.pool.find(name) else {
-            return AdminReply::new(404, TEXT, "There is no upstream of this name.\n");
-        };
-        let vitals = upstream.vitals();
-        match action {
-            Action::Drain => vitals.drain(),
-            Action::Enable => vitals.enable(),
-        }
-        let name = &upstream.spec.name;
-        match (action, upstream.spec.weight) {
-            (Action::Drain, _) => {
-                log::info!("upstream {name} is drained: it gets no new requests");
-            }
-            (Action::Enable, 0) => log::warn!(
-                "upstream {name} is enabled, but its weight in the file is 0: it gets no requests"
-            ),
-            (Action::Enable, _) => log::info!("upstream {name} is enabled"),
-        }
-        AdminReply::new(200, JSON, status::acted(upstream))
-    }
+    AdminReply::new(200, JSON, status::acted(upstream))
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tiny_http::{Header, Request, Response, Server, StatusCode};
 
@@ -18,9 +18,10 @@ use crate::net::log_limiter::LogLimiter;
 use crate::net::threads;
 
 use super::authorization::Call;
-use super::handler::{AdminReply, Handler};
+use super::handler::{self, AdminReply};
+use super::view::RelayView;
 
-/// How long an answer may take; rendering ten thousand upstreams takes a tenth of it.
+/// How long the server may say nothing; rendering ten thousand upstreams takes a tenth of it.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// The largest answer, in bytes.
 const MOST: u64 = 64 * 1024 * 1024;
@@ -33,7 +34,7 @@ pub(super) type Prepare = fn(&UnixListener) -> io::Result<()>;
 
 /// The server, made anew whenever it fails.
 pub(super) struct Inner {
-    handler: Arc<Handler>,
+    seen: Arc<dyn RelayView>,
     prepare: Prepare,
     folder: SocketFolder,
     sockets: u64,
@@ -51,11 +52,11 @@ impl Inner {
     ///
     /// # Errors
     /// When there is no folder for its socket, or no descriptor or thread left.
-    pub(super) fn start(handler: Arc<Handler>, prepare: Prepare) -> io::Result<Self> {
+    pub(super) fn start(seen: Arc<dyn RelayView>, prepare: Prepare) -> io::Result<Self> {
         let folder = folder()?;
         folder.tidy();
         let mut inner = Self {
-            handler,
+            seen,
             prepare,
             folder,
             sockets: 0,
@@ -81,8 +82,8 @@ impl Inner {
         (self.prepare)(&listener)?;
         let server = Server::from_listener(listener, None).map_err(io::Error::other)?;
         let server = Arc::new(server);
-        let (serving, handler) = (Arc::clone(&server), Arc::clone(&self.handler));
-        let thread = threads::start("admin-handler", move || serve(&serving, &handler))?;
+        let (serving, seen) = (Arc::clone(&server), Arc::clone(&self.seen));
+        let thread = threads::start("admin-handler", move || serve(&serving, &*seen))?;
         self.running = Some(Running {
             server,
             thread: Some(thread),
@@ -132,9 +133,9 @@ impl Drop for Running {
 }
 
 /// The handler thread: until it is told to leave, or the accept thread failed.
-fn serve(server: &Server, handler: &Handler) {
+fn serve(server: &Server, seen: &dyn RelayView) {
     while let Ok(request) = server.recv() {
-        let reply = handler.reply(request.url());
+        let reply = handler::reply(seen, request.url());
         if let Err(error) = respond(request, reply) {
             log::debug!("an admin answer was not taken: {error}");
         }
@@ -156,31 +157,18 @@ fn respond(request: Request, reply: AdminReply) -> io::Result<()> {
 
 /// One request over one connection.
 fn ask(socket: &Path, call: &Call) -> io::Result<Vec<u8>> {
-    let deadline = Instant::now() + PATIENCE;
     let mut stream = UnixStream::connect(socket)?;
     stream.set_write_timeout(Some(PATIENCE))?;
+    stream.set_read_timeout(Some(PATIENCE))?;
     let (method, target) = call.request_line();
     let request = format!(
         "{method} {target} HTTP/1.1\r\nHost: admin\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
     );
     stream.write_all(request.as_bytes())?;
     let mut answer = Vec::new();
-    let mut chunk = vec![0; 64 * 1024];
-    loop {
-        let left = deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return Err(io::ErrorKind::TimedOut.into());
-        }
-        stream.set_read_timeout(Some(left))?;
-        match stream.read(&mut chunk) {
-            Ok(0) => break,
-            Ok(count) => answer.extend_from_slice(chunk.get(..count).unwrap_or_default()),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-        if answer.len() as u64 > MOST {
-            return Err(io::Error::other("the answer is too large"));
-        }
+    stream.take(MOST + 1).read_to_end(&mut answer)?;
+    if answer.len() as u64 > MOST {
+        return Err(io::Error::other("the answer is too large"));
     }
     closing(answer)
 }

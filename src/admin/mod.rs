@@ -31,27 +31,19 @@ mod view;
 
 use std::io;
 use std::net::{Shutdown, SocketAddr, TcpListener};
-use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Duration;
 
 use parking_lot::Mutex;
 
 use crate::config::listen::ListenAddress;
-use crate::net::socket::{self, Want};
 use crate::net::threads;
 
 pub use view::{Load, RelayView};
 
 use front::Front;
-use handler::Handler;
-use inner::{Inner, Prepare};
-
-/// The pause before a front that failed is started anew.
-const PAUSE: Duration = Duration::from_millis(100);
+use inner::Prepare;
 
 /// A running admin server.
 #[derive(Debug)]
@@ -60,15 +52,6 @@ pub struct Admin {
     /// Shut down, it makes the thread leave.
     wake: UnixStream,
     thread: Mutex<Option<JoinHandle<()>>>,
-}
-
-/// What the supervising thread owns.
-struct Supervisor {
-    seen: Arc<dyn RelayView>,
-    listen: ListenAddress,
-    listener: TcpListener,
-    wake: UnixStream,
-    inner: Inner,
 }
 
 impl Admin {
@@ -93,15 +76,8 @@ impl Admin {
         listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;
         let (wake, woken) = UnixStream::pair()?;
-        let handler = Arc::new(Handler::new(Arc::clone(&seen)));
-        let supervisor = Supervisor {
-            inner: Inner::start(handler, prepare)?,
-            seen,
-            listen,
-            listener,
-            wake: woken,
-        };
-        let thread = threads::start("admin", move || supervisor.run())?;
+        let front = Front::start(seen, listener, listen, woken, prepare)?;
+        let thread = threads::start("admin", move || front.run())?;
         Ok(Self {
             address,
             wake,
@@ -130,25 +106,5 @@ impl Admin {
 impl Drop for Admin {
     fn drop(&mut self) {
         self.end();
-    }
-}
-
-impl Supervisor {
-    /// The thread: a front, and another one should that ever fail.
-    fn run(mut self) {
-        loop {
-            let ctx = Arc::clone(self.seen.context());
-            let doors = (&self.listener, &self.wake);
-            let mut front = Front::new(&ctx, &self.listen, doors, &mut self.inner);
-            match catch_unwind(AssertUnwindSafe(|| front.run())) {
-                Ok(Ok(())) => return,
-                Ok(Err(error)) => log::error!("the admin server is started anew: {error}"),
-                Err(_panic) => ctx.metrics.panics.increment(),
-            }
-            let told = socket::wait_any(&[(self.wake.as_fd(), Want::Read)], PAUSE);
-            if told.is_ok_and(|ready| ready.first().is_some_and(|wake| wake.to_read())) {
-                return;
-            }
-        }
     }
 }

@@ -5,17 +5,27 @@ use std::borrow::Cow;
 use crate::protocol::answer::BodyWanted;
 use crate::protocol::head::{HeadError, RequestHead};
 
-use super::authorization::Denied;
-
-/// Why the front answers.
+/// Why a request gets no answer but the front's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Refused {
     /// The head cannot be used.
     Head(HeadError),
     /// The head did not come in time.
     TooSlow,
-    /// The request must not pass.
-    Denied(Denied),
+    /// The target is no path, or the framing is wrong.
+    Malformed(&'static str),
+    /// It has a body.
+    Body,
+    /// No such path.
+    Unknown,
+    /// There is such a path, for these methods.
+    Method(&'static str),
+    /// The token is missing or wrong.
+    TokenWanted,
+    /// No token is configured, so no client can act.
+    ActionsOff,
+    /// Another site's page sent the browser here.
+    CrossSite(&'static str),
     /// There is no server behind the front.
     Unavailable,
 }
@@ -47,33 +57,27 @@ impl Refused {
                 "503 Service Unavailable",
                 "The admin server lacks resources; the log has the details.".into(),
             ),
-            Self::Denied(Denied::Malformed(what)) => {
-                ("400 Bad Request", format!("Not understood: {what}.").into())
-            }
-            Self::Denied(Denied::Body) => (
+            Self::Malformed(what) => ("400 Bad Request", format!("Not understood: {what}.").into()),
+            Self::Body => (
                 "413 Content Too Large",
                 "Nothing here wants a body: send the request without one.".into(),
             ),
-            Self::Denied(Denied::Unknown) => {
-                ("404 Not Found", "There is nothing at this path.".into())
-            }
-            Self::Denied(Denied::Method(methods)) => (
+            Self::Unknown => ("404 Not Found", "There is nothing at this path.".into()),
+            Self::Method(methods) => (
                 "405 Method Not Allowed",
                 format!("Only {methods} here.").into(),
             ),
-            Self::Denied(Denied::TokenWanted) => (
+            Self::TokenWanted => (
                 "401 Unauthorized",
                 "The admin token is wanted: as Bearer token, or as the password of any user."
                     .into(),
             ),
-            Self::Denied(Denied::ActionsOff) => (
+            Self::ActionsOff => (
                 "403 Forbidden",
                 "Actions need a token: set admin_token or admin_token_file in the configuration."
                     .into(),
             ),
-            Self::Denied(Denied::CrossSite(what)) => {
-                ("403 Forbidden", format!("Refused: {what}.").into())
-            }
+            Self::CrossSite(what) => ("403 Forbidden", format!("Refused: {what}.").into()),
         }
     }
 
@@ -82,9 +86,9 @@ impl Refused {
         // Basic makes a browser ask its user, again and again if a script asks. Scripts that say so ask
         // for the token themselves.
         let scripted = head.is_some_and(|head| head.fields().contains("x-requested-with"));
-        if let Self::Denied(Denied::Method(methods)) = self {
+        if let Self::Method(methods) = self {
             format!("Allow: {methods}\r\n")
-        } else if self != Self::Denied(Denied::TokenWanted) {
+        } else if self != Self::TokenWanted {
             String::new()
         } else if scripted {
             BEARER.to_owned()
@@ -127,10 +131,10 @@ mod tests {
             Refused::Head(HeadError::TooLarge),
             Refused::Head(HeadError::VersionUnsupported),
             Refused::TooSlow,
-            Refused::Denied(Denied::Body),
-            Refused::Denied(Denied::Method("GET, HEAD")),
-            Refused::Denied(Denied::TokenWanted),
-            Refused::Denied(Denied::CrossSite("what")),
+            Refused::Body,
+            Refused::Method("GET, HEAD"),
+            Refused::TokenWanted,
+            Refused::CrossSite("what"),
             Refused::Unavailable,
         ] {
             let text = answer(refused, None);
@@ -151,7 +155,7 @@ mod tests {
         let schemes = |field: &str| {
             let request = format!("GET /status HTTP/1.1\r\nHost: h\r\n{field}\r\n");
             let head = RequestHead::parse(request.into_bytes()).unwrap();
-            let text = answer(Refused::Denied(Denied::TokenWanted), Some(&head));
+            let text = answer(Refused::TokenWanted, Some(&head));
             let text = String::from_utf8(text).unwrap();
             (text.contains("Basic realm"), text.contains("Bearer realm"))
         };
@@ -162,7 +166,7 @@ mod tests {
     #[test]
     fn a_head_request_gets_a_head_alone() {
         let head = RequestHead::parse(b"HEAD /x HTTP/1.1\r\nHost: h\r\n\r\n".to_vec()).unwrap();
-        let text = answer(Refused::Denied(Denied::Unknown), Some(&head));
+        let text = answer(Refused::Unknown, Some(&head));
         assert!(text.ends_with(b"\r\n\r\n"));
     }
 }

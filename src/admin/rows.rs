@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use crate::balance::state::Availability;
 use crate::balance::upstream::Upstream;
 use crate::balance::vitals::{Counters, Vitals};
-use crate::json::{Json, Members};
+use crate::json::{JsonText, Members};
 use crate::metrics::Metrics;
 use crate::net::idle_pool::IdlePool;
 use crate::net::process::Usage;
@@ -164,10 +164,10 @@ pub(super) const CONFIG: &[ServerRow] = rows! {
         json("reload" "failed") = |it| it.metrics.failed_reloads.value();
     Gauge "config_last_reload_successful"
         "Whether the configuration file, as it was last seen, is the one in force."
-        = |it| u8::from(it.metrics.last_reload.state().failure.is_none());
+        = |it| u8::from(it.metrics.last_reload.lock().failure.is_none());
     Gauge "config_last_reload_success_timestamp_seconds"
         "When a changed file was last put in force; 0: never since the start."
-        = |it| seconds_of(it.metrics.last_reload.state().succeeded_unix_ms);
+        = |it| seconds_of(it.metrics.last_reload.lock().succeeded_unix_ms);
     // As many bits as a float holds exactly.
     Gauge "config_hash" "A number that changes with the content of the configuration in force."
         = |it| it.snapshot.config.fingerprint & ((1 << 53) - 1);
@@ -354,7 +354,7 @@ pub(super) fn members<Read: Fn(&Subject) -> String, Subject>(
         .chain(of_kind(MetricType::Counter))
         .filter_map(|row| {
             let (_, name) = row.json.filter(|(stands_at, _)| *stands_at == place)?;
-            Some((name.into(), Json::Number((row.read)(subject))))
+            Some((name.into(), JsonText((row.read)(subject))))
         })
         .collect()
 }

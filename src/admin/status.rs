@@ -9,7 +9,7 @@ use crate::access_log::write_time;
 use crate::balance::reason::OfflineReason;
 use crate::balance::state::Availability;
 use crate::balance::upstream::Upstream;
-use crate::json::{Json, Members, members};
+use crate::json::{self, JsonText, Members, members};
 use crate::relay::{Context, Snapshot, unix_ms};
 
 use super::authorization::Detail;
@@ -26,38 +26,37 @@ pub(super) fn ready(ctx: &Context, detail: Detail) -> (bool, String) {
     };
     if detail == Detail::Shown {
         let pool = &snapshot.pool;
-        let troubled =
-            |upstream: &Upstream| upstream.vitals().is_offline() || !upstream.is_in_service();
         let not_in_use = pool
             .upstreams()
             .iter()
-            .filter(|upstream| troubled(upstream));
-        let reload = ctx.metrics.last_reload.state();
+            .filter(|upstream| upstream.vitals().is_offline() || !upstream.is_in_service());
+        let reload = ctx.metrics.last_reload.lock().clone();
         ready.extend(members! {
             "upstreams": pool.upstreams().len(),
             "upstreams_online": pool.online_count(),
-            "not_in_use": not_in_use.map(|upstream| state(upstream)).collect::<Json>(),
+            "not_in_use": not_in_use.map(|upstream| state(upstream)).collect::<JsonText>(),
             "probe_target": probe_target(&snapshot),
             "reload_error": reload.failure.map(|(_, error)| error),
         });
     }
-    (reason.is_none(), Json::from(ready).document())
+    (reason.is_none(), json::document(ready))
 }
 
 /// The answer of `/status`.
 pub(super) fn status(server: &ServerNow<'_>) -> String {
     let (ctx, snapshot) = (server.ctx, server.snapshot);
     let up = u64::try_from(ctx.started.elapsed().as_millis()).unwrap_or(u64::MAX);
-    let numbers = |object: &str| {
-        let mut found = Members::new();
-        for rows in [rows::FIRST_RELEASE, rows::LOAD] {
-            found.extend(rows::members(rows, object, server));
-        }
-        found
-    };
-    let mut status = numbers("");
-    status.extend(numbers("now"));
-    status.extend(members! {
+    let numbers = |place: &str| numbers(server, place);
+    let failures = server
+        .metrics
+        .failures
+        .all()
+        .filter(|(_, count)| *count > 0);
+    let failures = failures.map(|(cause, count)| (cause.into(), count.into()));
+    let upstreams = snapshot.pool.upstreams().iter();
+    json::document(members! {
+        ..numbers(""),
+        ..numbers("now"),
         "version": env!("CARGO_PKG_VERSION"),
         "via": ctx.via.pseudonym(),
         "started": moment(unix_ms().saturating_sub(up)),
@@ -68,27 +67,25 @@ pub(super) fn status(server: &ServerNow<'_>) -> String {
         "connections": numbers("connections"),
         "workers": numbers("workers"),
         "queue": numbers("queue"),
-    });
-    status.extend(numbers("totals"));
-    let failures = server
-        .metrics
-        .failures
-        .all()
-        .filter(|(_, count)| *count > 0);
-    let failures = failures.map(|(cause, count)| (cause.into(), count.into()));
-    let upstreams = snapshot.pool.upstreams().iter();
-    status.extend(members! {
+        ..numbers("totals"),
         "failures": failures.collect::<Members>(),
         "config": members! {
             "fingerprint": format!("{:016x}", snapshot.config.fingerprint),
-            "warnings": snapshot.config.warnings.iter().map(ToString::to_string).collect::<Json>(),
+            "warnings": snapshot.config.warnings.iter().map(ToString::to_string).collect::<JsonText>(),
         },
         "reload": reload(server),
         "upstreams": upstreams
             .map(|upstream| whole(&UpstreamNow::new(snapshot, upstream)))
-            .collect::<Json>(),
-    });
-    Json::from(status).document()
+            .collect::<JsonText>(),
+    })
+}
+
+/// The numbers of the relay at a place.
+fn numbers(server: &ServerNow<'_>, place: &str) -> Members {
+    [rows::FIRST_RELEASE, rows::LOAD, rows::CONFIG]
+        .into_iter()
+        .flat_map(|rows| rows::members(rows, place, server))
+        .collect()
 }
 
 /// Whether the target of the probe is believed, and if not, why.
@@ -103,20 +100,17 @@ fn probe_target(snapshot: &Snapshot) -> Members {
 }
 
 fn reload(server: &ServerNow<'_>) -> Members {
-    let reload = server.metrics.last_reload.state();
+    let reload = server.metrics.last_reload.lock().clone();
     let (failing_since, error) = reload.failure.unzip();
-    let mut told = members! {
+    members! {
         "ok": error.is_none(),
         "last_success": reload.succeeded_unix_ms.map(moment),
-    };
-    told.extend(rows::members(rows::CONFIG, "reload", server));
-    told.extend(members! {
-        "changes": Json::from_iter(reload.changes),
-        "needs_restart": Json::from_iter(reload.needs_restart),
+        ..numbers(server, "reload"),
+        "changes": JsonText::from_iter(reload.changes),
+        "needs_restart": JsonText::from_iter(reload.needs_restart),
         "failing_since": failing_since.map(moment),
         "error": error,
-    });
-    told
+    }
 }
 
 /// What both `/ready` and `/status` say of an upstream.
@@ -137,60 +131,52 @@ fn state(upstream: &Upstream) -> Members {
 /// Everything about an upstream.
 fn whole(it: &UpstreamNow<'_>) -> Members {
     let (upstream, vitals) = (it.upstream, it.vitals);
-    let numbers = |group: &str| rows::members(rows::UPSTREAM, group, it);
-    let mut whole = members! { "url": upstream.url() };
-    whole.extend(state(upstream));
-    whole.extend(members! {
-        "reason_label": vitals.state().reason.map(OfflineReason::label),
-        "drained_at_run_time": vitals.is_drained(),
-    });
-    whole.extend(numbers("now"));
-    // A number for scripts; 0 for one that was never measured, as in the first release.
-    whole.extend(members! { "latency_ms": millis(it.latency()) });
-    whole.extend(numbers("trouble"));
+    let numbers = |place: &str| rows::members(rows::UPSTREAM, place, it);
     let attempts = numbers("attempts");
-    whole.extend(members! {
-        "weight": upstream.spec.weight,
-        "priority": upstream.spec.priority,
-        "attempts": sum(&attempts),
-    });
-    whole.extend(attempts);
-    for group in ["failures", "checks", "connections", "traffic", "idle"] {
-        whole.extend(numbers(group));
-    }
+    let all_attempts: u64 = attempts
+        .iter()
+        .filter_map(|(_, count)| count.0.parse::<u64>().ok())
+        .sum();
     let distrusted_for = it.distrusted_for().map(|left| left.as_millis());
     let left = distrusted_for.and_then(|left| u64::try_from(left).ok());
-    whole.extend(members! {
+    members! {
+        "url": upstream.url(),
+        ..state(upstream),
+        "reason_label": vitals.state().reason.map(OfflineReason::label),
+        "drained_at_run_time": vitals.is_drained(),
+        ..numbers("now"),
+        // A number for scripts; 0 for one that was never measured, as in the first release.
+        "latency_ms": millis(it.latency()),
+        ..numbers("trouble"),
+        "weight": upstream.spec.weight,
+        "priority": upstream.spec.priority,
+        "attempts": all_attempts,
+        ..attempts,
+        ..["failures", "checks", "connections", "traffic", "idle"].into_iter().flat_map(numbers),
         // Until then each connection serves one client.
         "distrusted_until": left.map(|left| moment(unix_ms().saturating_add(left))),
-    });
-    whole
-}
-
-fn sum(counts: &Members) -> u64 {
-    let spelled = counts.iter().filter_map(|(_, count)| count.text());
-    spelled.filter_map(|count| count.parse::<u64>().ok()).sum()
+    }
 }
 
 /// The answer to an action: the upstream as it is now.
 pub(super) fn acted(upstream: &Upstream) -> String {
-    Json::from(state(upstream)).document()
+    json::document(state(upstream))
 }
 
 /// A duration in milliseconds, with three digits behind the point.
-fn millis(duration: Duration) -> Json {
+fn millis(duration: Duration) -> JsonText {
     let micros = duration.as_micros();
-    Json::Number(format!("{}.{:03}", micros / 1000, micros % 1000))
+    JsonText(format!("{}.{:03}", micros / 1000, micros % 1000))
 }
 
 /// A moment, from milliseconds since 1970, as RFC 3339 writes it.
-fn moment(unix_ms: u64) -> Json {
+fn moment(unix_ms: u64) -> String {
     // Beyond the year 9999 there is no RFC 3339.
     let at = Duration::from_millis(unix_ms.min(253_402_300_799_999));
     let mut text = String::new();
     let written = write_time(UNIX_EPOCH + at, &mut text);
     debug_assert!(written.is_ok());
-    Json::Text(text)
+    text
 }
 
 #[cfg(test)]
@@ -200,8 +186,8 @@ mod tests {
     #[test]
     fn durations_and_moments_have_milliseconds() {
         let ms = millis(Duration::from_micros(1_234_567));
-        assert_eq!(ms, Json::Number("1234.567".to_owned()));
+        assert_eq!(ms.0, "1234.567");
         let at = moment(1_700_000_000_123);
-        assert_eq!(at, Json::from("2023-11-14T22:13:20.123Z"));
+        assert_eq!(at, "2023-11-14T22:13:20.123Z");
     }
 }

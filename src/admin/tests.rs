@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use rustix::net::sockopt;
 
 use super::*;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::balance::reason::{Depth, OfflineReason};
 use crate::balance::state::{CheckVerdict, Thresholds};
@@ -351,9 +351,7 @@ fn readiness_follows_the_upstreams_and_the_drain() {
     );
     pool.upstreams()[0].vitals().enable();
     check("200", "\"reason\":null");
-    ctx.metrics
-        .last_reload
-        .failed(1, "test.yaml:3: mode: what".to_owned());
+    ctx.metrics.last_reload.lock().failure = Some((1, "test.yaml:3: mode: what".to_owned()));
     check("200", "\"reload_error\":\"test.yaml:3: mode: what\"");
     ctx.stop.advance(Stage::Draining);
     check("503", "\"reason\":\"draining\"");

@@ -63,13 +63,14 @@ pub fn parse(text: &str, file: &str) -> Result<Config, ConfigErrors> {
 fn unreadable(path: &Path, why: Unread) -> ConfigErrors {
     let mut line = None;
     let said = match why {
-        Unread::Failed(error) => match error.kind() {
-            io::ErrorKind::NotFound => "no such file; name another one with --config FILE, or try \
-                                        `http-proxy-lb demo`, which needs none"
-                .to_owned(),
-            io::ErrorKind::IsADirectory => "is a folder: name the file in it".to_owned(),
-            _ => format!("cannot be read: {error}"),
-        },
+        Unread::Failed(error) if error.kind() == io::ErrorKind::NotFound => {
+            "no such file; name another one with --config FILE, or try `http-proxy-lb demo`, which needs none"
+                .to_owned()
+        }
+        Unread::Failed(error) if error.kind() == io::ErrorKind::IsADirectory => {
+            "is a folder: name the file in it".to_owned()
+        }
+        Unread::Failed(error) => format!("cannot be read: {error}"),
         Unread::TooLarge => "is larger than 1 MiB, so it is hardly a configuration file".to_owned(),
         Unread::NoText { line: invalid } => {
             line = Some(invalid);

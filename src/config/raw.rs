@@ -407,7 +407,11 @@ mod tests {
                     let (number, _, value) = entries.swap_remove(*step);
                     (number, value)
                 }
-                scalar => panic!("{scalar:?} in {text}"),
+                YamlValue::Null
+                | YamlValue::Bool(_)
+                | YamlValue::Integer(_)
+                | YamlValue::Float(_)
+                | YamlValue::Text(_) => panic!("no step {step} in {text}"),
             };
         }
         assert_eq!(line_of(text, number), Some(line), "{steps:?} in\n{text}");

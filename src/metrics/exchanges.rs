@@ -32,24 +32,14 @@ pub enum MethodClass {
     Other,
 }
 
-impl RouteClass {
-    /// All, with their labels.
-    pub const ALL: [(Self, &'static str); 3] = [
-        (Self::None, "none"),
-        (Self::Direct, "direct"),
-        (Self::Upstream, "upstream"),
-    ];
-}
+/// Labels of [`RouteClass`], in its order.
+pub const ROUTE_LABELS: [&str; 3] = ["none", "direct", "upstream"];
+/// Labels of [`MethodClass`], in its order.
+pub const METHOD_LABELS: [&str; 4] = ["unread", "connect", "safe", "other"];
+/// Labels of the classes of status codes; the first one is for exchanges without a status.
+pub const STATUS_LABELS: [&str; 6] = ["none", "1xx", "2xx", "3xx", "4xx", "5xx"];
 
 impl MethodClass {
-    /// All, with their labels.
-    pub const ALL: [(Self, &'static str); 4] = [
-        (Self::Unread, "unread"),
-        (Self::Connect, "connect"),
-        (Self::Safe, "safe"),
-        (Self::Other, "other"),
-    ];
-
     /// The class of a method.
     pub fn of(method: &str) -> Self {
         match method {
@@ -59,9 +49,6 @@ impl MethodClass {
         }
     }
 }
-
-/// Labels of the classes of status codes; the first one is for exchanges without a status.
-pub const STATUS_LABELS: [&str; 6] = ["none", "1xx", "2xx", "3xx", "4xx", "5xx"];
 
 /// Exchanges that ended, by route, method and status.
 #[derive(Debug, Default)]
@@ -86,10 +73,10 @@ impl Exchanges {
 
     /// Every combination with its labels (route, method, status) and its number.
     pub fn all(&self) -> impl Iterator<Item = ([&'static str; 3], u64)> {
-        let routes = RouteClass::ALL.into_iter().zip(&self.counters);
-        routes.flat_map(|((_, route), methods)| {
-            let methods = MethodClass::ALL.into_iter().zip(methods);
-            methods.flat_map(move |((_, method), statuses)| {
+        let routes = ROUTE_LABELS.into_iter().zip(&self.counters);
+        routes.flat_map(|(route, methods)| {
+            let methods = METHOD_LABELS.into_iter().zip(methods);
+            methods.flat_map(move |(method, statuses)| {
                 let statuses = STATUS_LABELS.into_iter().zip(statuses);
                 statuses.map(move |(status, counter)| ([route, method, status], counter.value()))
             })
@@ -170,11 +157,20 @@ mod tests {
 
     #[test]
     fn the_labels_stand_in_the_order_of_their_places() {
-        for (place, (route, _)) in RouteClass::ALL.into_iter().enumerate() {
-            assert_eq!(route as usize, place);
+        for (route, label) in [
+            (RouteClass::None, "none"),
+            (RouteClass::Direct, "direct"),
+            (RouteClass::Upstream, "upstream"),
+        ] {
+            assert_eq!(ROUTE_LABELS[route as usize], label);
         }
-        for (place, (method, _)) in MethodClass::ALL.into_iter().enumerate() {
-            assert_eq!(method as usize, place);
+        for (method, label) in [
+            (MethodClass::Unread, "unread"),
+            (MethodClass::Connect, "connect"),
+            (MethodClass::Safe, "safe"),
+            (MethodClass::Other, "other"),
+        ] {
+            assert_eq!(METHOD_LABELS[method as usize], label);
         }
     }
 

@@ -57,8 +57,8 @@ pub struct Metrics {
     pub reloads: Counter,
     /// Reloads that failed.
     pub failed_reloads: Counter,
-    /// How the last reload ended.
-    pub last_reload: LastReload,
+    /// How the last reload ended. Written by the reload thread alone.
+    pub last_reload: Mutex<ReloadState>,
     /// Lines missing from the access log because its queue was full or its file could not be written.
     pub access_log_dropped: Counter,
 }
@@ -100,12 +100,6 @@ pub struct TunnelEnds {
     pub cut: Counter,
 }
 
-/// How the last reload ended. Written by the reload thread alone.
-#[derive(Debug, Default)]
-pub struct LastReload {
-    state: Mutex<ReloadState>,
-}
-
 /// What is known of reloads.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ReloadState {
@@ -118,31 +112,4 @@ pub struct ReloadState {
     pub changes: Vec<String>,
     /// Keys whose value in the file has to wait for a restart, a sentence each.
     pub needs_restart: Vec<String>,
-}
-
-impl LastReload {
-    /// The file was put in force; what that changed, and what has to wait for a restart.
-    pub fn succeeded(&self, now_unix_ms: u64, changes: &[String], needs_restart: &[String]) {
-        *self.state.lock() = ReloadState {
-            succeeded_unix_ms: Some(now_unix_ms),
-            failure: None,
-            changes: changes.to_vec(),
-            needs_restart: needs_restart.to_vec(),
-        };
-    }
-
-    /// The file cannot be used.
-    pub fn failed(&self, now_unix_ms: u64, error: String) {
-        self.state.lock().failure = Some((now_unix_ms, error));
-    }
-
-    /// The file is the one in force, perhaps again.
-    pub fn unchanged(&self) {
-        self.state.lock().failure = None;
-    }
-
-    /// How it is.
-    pub fn state(&self) -> ReloadState {
-        self.state.lock().clone()
-    }
 }

@@ -17,6 +17,7 @@ use std::time::Duration;
 use crate::config;
 use crate::config::checked::Config;
 use crate::config::findings::ConfigErrors;
+use crate::metrics::ReloadState;
 use crate::relay::{Context, unix_ms};
 use crate::stop::{Notify, Woken};
 
@@ -138,7 +139,7 @@ impl Reloader<'_> {
             if self.complaint.take().is_some() {
                 log::info!("{file} is again as it is in force");
             }
-            self.ctx.metrics.last_reload.unchanged();
+            self.ctx.metrics.last_reload.lock().failure = None;
             return;
         }
         match apply(self.ctx, config) {
@@ -156,10 +157,7 @@ impl Reloader<'_> {
         if occasion == Occasion::Asked || self.complaint.as_ref() != Some(&complaint) {
             log::error!("the running configuration stays in force: {complaint}");
             self.ctx.metrics.failed_reloads.increment();
-            self.ctx
-                .metrics
-                .last_reload
-                .failed(unix_ms(), complaint.clone());
+            self.ctx.metrics.last_reload.lock().failure = Some((unix_ms(), complaint.clone()));
         }
         self.complaint = Some(complaint);
     }
@@ -196,9 +194,12 @@ pub fn apply(ctx: &Context, mut config: Config) -> io::Result<Changes> {
     ctx.access_log.install(log);
     ctx.replace(config);
     ctx.metrics.reloads.increment();
-    ctx.metrics
-        .last_reload
-        .succeeded(unix_ms(), &changes.made, &changes.waiting);
+    *ctx.metrics.last_reload.lock() = ReloadState {
+        succeeded_unix_ms: Some(unix_ms()),
+        failure: None,
+        changes: changes.made.clone(),
+        needs_restart: changes.waiting.clone(),
+    };
     ctx.health_notify.notify_one();
     Ok(changes)
 }

@@ -79,7 +79,7 @@ impl Setup {
     }
 
     fn failure(&self) -> Option<String> {
-        let state = self.ctx.metrics.last_reload.state();
+        let state = self.ctx.metrics.last_reload.lock().clone();
         state.failure.map(|(_, text)| text)
     }
 }
@@ -267,7 +267,7 @@ fn changes(before: &str, after: &str) -> Changes {
     let config = |text: &str| config::parse(text, "c.yaml").unwrap();
     let ctx = Context::new(config(before), Resolver::default()).unwrap();
     let changes = apply(&ctx, config(after)).unwrap();
-    let state = ctx.metrics.last_reload.state();
+    let state = ctx.metrics.last_reload.lock().clone();
     assert_eq!(
         (&state.changes, &state.needs_restart),
         (&changes.made, &changes.waiting)

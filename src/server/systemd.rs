@@ -146,7 +146,7 @@ impl ServerView {
             snapshot.pool.upstreams().len(),
             self.ctx.tunnels.count()
         );
-        if let Some((_, error)) = self.ctx.metrics.last_reload.state().failure {
+        if let Some((_, error)) = &self.ctx.metrics.last_reload.lock().failure {
             status.push_str("; reload failed: ");
             status.push_str(error.lines().next().unwrap_or_default());
         }
@@ -273,7 +273,7 @@ mod tests {
         let server = view();
         assert_eq!(server.status(), "0/0 upstreams online, 0 tunnels");
         let last = &server.ctx.metrics.last_reload;
-        last.failed(1, "c.yaml:3: mode: what\nc.yaml:4: and more".to_owned());
+        last.lock().failure = Some((1, "c.yaml:3: mode: what\nc.yaml:4: and more".to_owned()));
         assert_eq!(
             server.status(),
             "0/0 upstreams online, 0 tunnels; reload failed: c.yaml:3: mode: what"

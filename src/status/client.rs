@@ -1,6 +1,5 @@
 //! One GET to the admin server of a running relay.
 
-use std::fmt;
 use std::io;
 use std::time::Duration;
 
@@ -20,45 +19,20 @@ const HEAD: usize = 64 * 1024;
 /// The largest body that is read, in bytes.
 const MOST: u64 = 64 * 1024 * 1024;
 
-/// Why there is no answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Unanswered {
-    /// The name has no address.
-    NoAddress,
-    /// The port is closed.
-    Refused,
-    /// The connection was not taken in time.
-    NotTaken,
-    /// There is no way to the server.
-    Unreachable,
-    /// The connection ended too early.
-    Broken,
-    /// The answer did not come in time.
-    TooLate,
-    /// What came is not an HTTP response, or too much.
-    NotUnderstood,
-}
+/// Why there is no answer when something else came, or too much.
+pub(super) const NOT_UNDERSTOOD: &str = "the answer is no HTTP: is this the admin server?";
+const NO_ADDRESS: &str = "the name cannot be resolved";
+const REFUSED: &str = "the connection is refused: is the relay running?";
+const NOT_TAKEN: &str = "nobody answers";
+const UNREACHABLE: &str = "it cannot be reached";
+const BROKEN: &str = "the connection ended before the answer";
 
-impl fmt::Display for Unanswered {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::NoAddress => "the name cannot be resolved",
-            Self::Refused => "the connection is refused: is the relay running?",
-            Self::NotTaken => "nobody answers",
-            Self::Unreachable => "it cannot be reached",
-            Self::Broken => "the connection ended before the answer",
-            Self::TooLate => return write!(f, "no answer within {} s", PATIENCE.as_secs()),
-            Self::NotUnderstood => "the answer is no HTTP: is this the admin server?",
-        })
-    }
-}
-
-/// The status and the body of what `server` has at `path`.
+/// The status and the body of what `server` has at `path`, or in words why there is no answer.
 pub(super) fn get(
     server: &Authority,
     path: &str,
     token: Option<&Secret>,
-) -> Result<(u16, Vec<u8>), Unanswered> {
+) -> Result<(u16, Vec<u8>), String> {
     // What the environment says of proxies, and redirects, would lead the token elsewhere.
     let config = ureq::Agent::config_builder()
         .proxy(None)
@@ -83,26 +57,27 @@ pub(super) fn get(
     Ok((status, body))
 }
 
-fn why(error: &Error) -> Unanswered {
-    if let Error::Timeout(Timeout::Resolve) | Error::HostNotFound = error {
-        Unanswered::NoAddress
+fn why(error: &Error) -> String {
+    let words = if let Error::Timeout(Timeout::Resolve) | Error::HostNotFound = error {
+        NO_ADDRESS
     } else if let Error::Timeout(Timeout::Connect) = error {
-        Unanswered::NotTaken
+        NOT_TAKEN
     } else if let Error::Timeout(_) = error {
-        Unanswered::TooLate
+        return format!("no answer within {} s", PATIENCE.as_secs());
     } else if let Error::Io(error) = error {
         failed(error)
     } else {
-        Unanswered::NotUnderstood
-    }
+        NOT_UNDERSTOOD
+    };
+    words.to_owned()
 }
 
 /// What an error of a socket means, or of looking a name up, which is none of the system's numbers.
-fn failed(error: &io::Error) -> Unanswered {
+fn failed(error: &io::Error) -> &'static str {
     use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
     let kind = error.kind();
     if kind == io::ErrorKind::ConnectionRefused {
-        Unanswered::Refused
+        REFUSED
     } else if [
         UnexpectedEof,
         ConnectionReset,
@@ -111,11 +86,11 @@ fn failed(error: &io::Error) -> Unanswered {
     ]
     .contains(&kind)
     {
-        Unanswered::Broken
+        BROKEN
     } else if error.raw_os_error().is_some() {
-        Unanswered::Unreachable
+        UNREACHABLE
     } else {
-        Unanswered::NoAddress
+        NO_ADDRESS
     }
 }
 
@@ -128,7 +103,7 @@ mod tests {
     use super::*;
 
     /// What becomes of a request that is answered with this, and what was sent.
-    fn answered_with(answer: &'static str) -> (Result<(u16, Vec<u8>), Unanswered>, String) {
+    fn answered_with(answer: &'static str) -> (Result<(u16, Vec<u8>), String>, String) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let serve = move || {
@@ -148,8 +123,10 @@ mod tests {
         (got, serving.join().unwrap())
     }
 
-    fn check(answer: &'static str, expected: Result<(u16, &str), Unanswered>) {
-        let expected = expected.map(|(status, body)| (status, body.as_bytes().to_vec()));
+    fn check(answer: &'static str, expected: Result<(u16, &str), &str>) {
+        let expected = expected
+            .map(|(status, body)| (status, body.as_bytes().to_vec()))
+            .map_err(str::to_owned);
         assert_eq!(answered_with(answer).0, expected, "{answer}");
     }
 
@@ -158,12 +135,12 @@ mod tests {
         check("HTTP/1.1 200 OK\r\n\r\n{}", Ok((200, "{}")));
         let chunked = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n";
         check(chunked, Ok((200, "{}")));
-        check("", Err(Unanswered::Broken));
+        check("", Err(BROKEN));
         check(
             "HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n{}",
-            Err(Unanswered::Broken),
+            Err(BROKEN),
         );
-        check("SSH-2.0-OpenSSH\r\n", Err(Unanswered::NotUnderstood));
+        check("SSH-2.0-OpenSSH\r\n", Err(NOT_UNDERSTOOD));
     }
 
     #[test]
@@ -185,18 +162,18 @@ mod tests {
     fn each_failure_has_its_words() {
         use io::ErrorKind::{ConnectionRefused, ConnectionReset, Other};
         for (error, expected) in [
-            (Error::Timeout(Timeout::Resolve), Unanswered::NoAddress),
-            (Error::Timeout(Timeout::Connect), Unanswered::NotTaken),
-            (Error::Timeout(Timeout::Global), Unanswered::TooLate),
-            (Error::Io(ConnectionRefused.into()), Unanswered::Refused),
-            (Error::Io(ConnectionReset.into()), Unanswered::Broken),
-            (Error::Io(Other.into()), Unanswered::NoAddress),
-            (Error::BodyExceedsLimit(MOST), Unanswered::NotUnderstood),
+            (Error::Timeout(Timeout::Resolve), NO_ADDRESS),
+            (Error::Timeout(Timeout::Connect), NOT_TAKEN),
+            (Error::Timeout(Timeout::Global), "no answer within 10 s"),
+            (Error::Io(ConnectionRefused.into()), REFUSED),
+            (Error::Io(ConnectionReset.into()), BROKEN),
+            (Error::Io(Other.into()), NO_ADDRESS),
+            (Error::BodyExceedsLimit(MOST), NOT_UNDERSTOOD),
         ] {
             assert_eq!(why(&error), expected, "{error:?}");
         }
         // ENETUNREACH
         let unreachable = Error::Io(io::Error::from_raw_os_error(101));
-        assert_eq!(why(&unreachable), Unanswered::Unreachable);
+        assert_eq!(why(&unreachable), UNREACHABLE);
     }
 }

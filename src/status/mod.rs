@@ -16,7 +16,6 @@ use crate::json::Json;
 use crate::protocol::target::Authority;
 use crate::stop::Stop;
 
-use client::Unanswered;
 use table::Paint;
 
 /// The pause between two looks.
@@ -161,8 +160,7 @@ impl AskedServer {
             Shown::Life => "/health",
             Shown::Table | Shown::Json => "/status",
         };
-        let answer = client::get(&self.address, path, self.token.as_ref());
-        let (code, body) = answer.map_err(|error| error.to_string())?;
+        let (code, body) = client::get(&self.address, path, self.token.as_ref())?;
         match code {
             200 => {}
             401 => {
@@ -175,7 +173,7 @@ impl AskedServer {
         if self.shown == Shown::Life {
             return Ok(("live\n".to_owned(), true));
         }
-        let not_understood = || Unanswered::NotUnderstood.to_string();
+        let not_understood = || client::NOT_UNDERSTOOD.to_owned();
         let text = String::from_utf8(body).map_err(|_not_text| not_understood())?;
         let status = Json::parse(&text).ok_or_else(not_understood)?;
         let shown = match self.shown {
