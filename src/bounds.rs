@@ -37,8 +37,8 @@
 //! | a reader without progress | 60 s | `limits.io_timeout_secs` | the end of the connection | `a_client_that_does_not_read_is_cut_and_blamed_alone` |
 //! | a body that makes progress | none: it gives up its worker's place after a second | | | `slow_bodies_leave_the_workers_to_others` |
 //! | a chunk size | 16 digits | `SIZE_DIGITS_MAX` | 400 | `sizes_that_do_not_fit_are_refused` |
-//! | chunk extensions | 1 KiB a line, 16 KiB a body | `EXTENSION_LINE_MAX`, `EXTENSIONS_MAX` | 400 | `endless_chunk_extensions_of_a_request_are_refused` |
-//! | trailers | as a head | `limits.max_header_bytes`, `FIELDS_MAX` | 400 | `endless_trailers_of_a_request_are_refused` |
+//! | chunk extensions | 1 KiB a line, 16 KiB a body | `EXTENSION_LINE_MAX`, `EXTENSIONS_MAX` | 431 | `endless_chunk_extensions_of_a_request_are_refused` |
+//! | trailers | as a head | `limits.max_header_bytes`, `FIELDS_MAX` | 431 | `endless_trailers_of_a_request_are_refused` |
 //! | a body kept to be sent again | 64 KiB | `REPLAYABLE` | it is sent once only | `a_body_that_is_gone_is_not_repeated` |
 //! | bytes of a body on their way | 148 KiB each way; 1 MiB of a long one of known length | `LARGE`, `WINDOW`, `PIPE_BYTES` | nothing more is read | `a_slow_client_costs_a_window_however_long_the_body_is` |
 //! | bytes after the last answer | 16 MiB in 5 s | `LINGER_BYTES` | closed | `the_answer_reaches_a_client_that_is_sending` |

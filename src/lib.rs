@@ -20,7 +20,7 @@
 //! | suspended | an exchange held by the waiter: the next hop was asked and has not answered yet |
 //! | lasting | an exchange whose thread no longer counts as a worker |
 //! | tunnel | bytes after a successful CONNECT or a 101 |
-//! | refusal | an answer this proxy makes itself |
+//! | refusal | an answer that says why this proxy does not serve a request |
 //! | lease | one thing open on an upstream |
 //!
 //! # Layers
@@ -69,12 +69,12 @@
 //! `GET http://origin.test/a` through an upstream:
 //!
 //! 1. The worker that watches sees a connection come; `server/acceptor.rs` accepts it, takes a permit
-//!    (else 503), and parks it if it says nothing yet.
+//!    of the program and one of its client (else 503), and parks it if it says nothing yet.
 //! 2. The worker that watches (`server/waiter.rs`) sees its first byte and queues it; `server/workers/mod.rs`
 //!    hands it to [`relay::session::serve`].
 //! 3. The session reads the head; [`protocol::head`] parses it once, [`protocol::target`] and
 //!    [`protocol::framing`] say where it leads and where its body ends, [`relay::access`] whether it may.
-//!    Every error is a [`protocol::answer::Refusal`].
+//!    What is wrong with a request is a [`protocol::answer::Refusal`].
 //! 4. The session asks [`route`] once. `relay/forward.rs` gets an upstream from `relay/upstreams.rs`, which
 //!    asks [`balance::pool`] for a lease, and its connection from [`net::idle_pool`] (`relay/reuse.rs`) or
 //!    [`net::dial`] (`relay/next_hop.rs`). If that is not there soon, the next upstream is dialled beside
@@ -85,7 +85,7 @@
 //!    head of the final response.
 //! 6. [`relay::respond`] passes it and its body on ([`protocol::body`]). If the attempt failed before
 //!    that, [`balance::failover`] says whether another upstream is tried.
-//! 7. [`relay::report`] writes metrics and access log; nothing else does.
+//! 7. [`relay::report`] counts the exchange and writes its line of the access log; nothing else does.
 //! 8. The session goes on with the next request, or makes way for others that wait, or the connection is
 //!    parked, closed or lingers.
 //!
@@ -103,14 +103,18 @@
 //! 3. The verdict goes to the state machine of the upstream ([`balance::state`]). An answer that came in the
 //!    meantime, from traffic, is better evidence and outranks it.
 //! 4. A probe that passes through no upstream at all accuses its target: [`balance::belief`].
+//! 5. An upstream that fails far more often than all others is ejected for a while (`health/outliers.rs`).
+//!
+//! A *probe* is one question to one upstream, a *check* all questions until its verdict. The prober is the
+//! thread, the examiner its rules, a *survey* what `--check --probe` does once.
 //!
 //! # One row each
 //!
 //! | new | row in | and |
 //! |---|---|---|
 //! | key of the file | [`config::keys`] | the line that reads it |
-//! | cause of a refusal, failure of a next hop | [`protocol::answer`] | for a failure what it means: [`balance::failover`] |
-//! | number in `/status` and `/metrics` | `admin/rows.rs` | the counter it reads |
+//! | cause of a refusal, failure of a next hop | [`protocol::answer`] | the reason phrase of a status that is new; for a failure what it means: [`balance::failover`] |
+//! | number in `/status` and `/metrics` | `admin/rows.rs` (`LOAD`, `UPSTREAM`) | the counter it reads |
 //! | thing a peer can make grow | [`bounds`] | the test that its row names |
 //!
 //! # Limits
@@ -121,7 +125,8 @@
 //!
 //! 1. Layers 0 and 1 do no IO, read no clock and cannot block. *So every rule of HTTP and of balancing
 //!    is a table test.*
-//! 2. One dependency, one module. *So replacing one is a change of one file.*
+//! 2. A dependency is used where `HOMES` in `tests/tidy.rs` says, most of them in one module. *So replacing
+//!    one is a change of few files.*
 //! 3. A head is parsed once; log, route, rewrite and framing see the same value. *Two parsers are a
 //!    smuggling hole.*
 //! 4. A socket is blocking; a single call may be told not to wait. *So one thread can watch two peers

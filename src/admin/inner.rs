@@ -27,7 +27,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const MOST: u64 = 64 * 1024 * 1024;
 
 /// What is said of a server that failed.
-static ANEW: LogLimiter = LogLimiter::new();
+static RESTARTED: LogLimiter = LogLimiter::new();
 
 /// What a new server's listener goes through first: tests make it fail here.
 pub(super) type Prepare = fn(&UnixListener) -> io::Result<()>;
@@ -100,7 +100,7 @@ impl Inner {
         let asked = self.run().and_then(|socket| ask(&socket, call));
         match asked {
             Err(error) if !crate::net::socket::is_exhaustion(&error) => {
-                if let Some(more) = ANEW.allow() {
+                if let Some(more) = RESTARTED.allow() {
                     log::warn!("the admin server is started anew: {error}{more}");
                 }
                 self.running = None;

@@ -14,7 +14,7 @@ pub struct Limits {
     pub max_connections: Option<NonZeroUsize>,
     /// Client connections at a time from one address.
     pub max_connections_per_client: Option<NonZeroUsize>,
-    /// Worker threads at most. `None`: 64 a core, between 512 and 1024.
+    /// Requests at work at a time, with a thread or suspended. `None`: 64 a core, between 512 and 1024.
     pub workers: Option<NonZeroUsize>,
     /// Requests waiting for a worker. `None`: four for each worker.
     pub queue: Option<NonZeroUsize>,
@@ -70,7 +70,7 @@ impl Limits {
     }
 }
 
-/// In the file 0 means "none"; behind it, nothing does.
+/// For keys where 0 means "none": a `Duration` that is kept is never zero for that.
 pub(super) fn unless_zero(time: Duration) -> Option<Duration> {
     (!time.is_zero()).then_some(time)
 }

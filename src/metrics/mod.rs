@@ -21,11 +21,11 @@ pub struct Metrics {
     pub requests: Counter,
     /// Those whose final response reached the client whole, if it is none of 502, 503 and 504.
     pub succeeded: Counter,
-    /// The others, and all that have a cause of failure.
+    /// Those that did not succeed, and all that have a cause of failure.
     pub failed: Counter,
     /// CONNECT requests among `requests`.
     pub connect_requests: Counter,
-    /// The others.
+    /// Requests that are not CONNECT, and those that could not be read.
     pub http_requests: Counter,
     /// Requests that went to an origin directly.
     pub direct: Counter,

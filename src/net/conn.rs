@@ -65,7 +65,7 @@ enum LastRead {
     TookAll,
     /// It filled the buffer: more is coming at once.
     FilledBuffer,
-    /// The same, but nothing more was there since.
+    /// It filled the buffer, but a look since then found nothing more.
     FilledBufferAndAll,
     /// There will be nothing more.
     End,

@@ -15,7 +15,7 @@ use std::sync::Arc;
 const MOST_LOOK_UPS: usize = 64;
 /// Names that wait for one of those places.
 const MOST_WAITING: usize = 1024;
-/// A domain may have one part of so many of what is free for one client.
+/// The names of one domain may take a third of what a client may take.
 const DOMAIN_SHARE: usize = 3;
 
 /// Who asks, by [`super::permits::one_client`]; `None`: this program itself.

@@ -63,7 +63,7 @@ causes! {
     TargetForbidden = 403, "target_forbidden", "destination_ip_prohibited",
         "this proxy does not connect to that destination",
         "Ask the administrator if you need it.";
-    /// The client's own for this proxy are missing or wrong.
+    /// The client's credentials for this proxy are missing or wrong.
     CredentialsWanted = 407, "credentials_wanted", "http_request_denied",
         "this proxy wants valid credentials",
         "Set user and password for the proxy in your client.";
@@ -106,7 +106,7 @@ const SERVER_WRONG: &str = "The server, or a proxy on the way, must be corrected
 causes! {
     /// Why a next hop could not be used: what failed, seen from this proxy.
     HopFailure:
-    /// Or it has no address.
+    /// Also: the name has no address.
     DnsError = 502, "dns_error", "dns_error",
         "the name of the next hop cannot be resolved", "Check the spelling of the host.";
     DnsTimeout = 504, "dns_timeout", "dns_timeout",
@@ -118,15 +118,15 @@ causes! {
     /// There is no way to its address.
     ConnectUnreachable = 502, "connect_unreachable", "destination_ip_unroutable",
         "the next hop cannot be reached", LATER;
-    /// For another reason.
+    /// For a reason that is none of those above.
     ConnectFailed = 502, "connect_failed", "destination_unavailable",
         "no connection to the next hop could be opened", LATER;
     SendTimeout = 504, "send_timeout", "connection_write_timeout",
         "the next hop did not take the request in time", EFFECT_UNKNOWN;
-    /// Before a byte of it.
+    /// Not a byte of a response had come.
     Closed = 502, "closed", "connection_terminated",
         "the next hop closed the connection without a response", EFFECT_UNKNOWN;
-    /// Before a byte of it.
+    /// Not a byte of a response had come.
     Reset = 502, "reset", "connection_terminated",
         "the next hop reset the connection without a response", EFFECT_UNKNOWN;
     ResponseTimeout = 504, "response_timeout", "http_response_timeout",
@@ -151,10 +151,10 @@ causes! {
         "the next hop ended the response too early", EFFECT_UNKNOWN;
     Stalled = 504, "response_stalled", "connection_read_timeout",
         "the next hop stopped in the middle of the response", EFFECT_UNKNOWN;
-    /// Or no ports.
+    /// Also: no ports are left.
     LocalExhaustion = 502, "local_exhaustion", "proxy_internal_error",
         "this proxy has no sockets left", LATER;
-    /// With 502, 503 or 504; another one may open it.
+    /// It answered CONNECT with 502, 503 or 504; another upstream may open the tunnel.
     TunnelRefused = 502, "tunnel_refused", "destination_unavailable",
         "the upstream proxy could not open the tunnel", LATER;
     /// More 1xx than any server needs.

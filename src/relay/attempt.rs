@@ -81,7 +81,7 @@ impl Exchange<'_> {
         waiting: &mut ResponseWait,
         limit: Duration,
     ) -> Result<Option<ResponseHead>, Failed> {
-        // Not anew whenever the next hop says a byte: that would be no progress of the body.
+        // Kept while the next hop sends interim responses: these are no progress of the request body.
         let mut progress = waiting.sent_at.unwrap_or_else(Instant::now);
         loop {
             if self.state.upload.is_open() {
@@ -155,7 +155,7 @@ impl Exchange<'_> {
             Err(SendError::Io(_)) if hop.conn.sent() == before => {
                 Err(Failed::Hop(AttemptError::NotSent(HopFailure::Reset)))
             }
-            // It may have said why before it left.
+            // The next hop may have answered before it closed: its answer is read.
             Err(SendError::Io(_)) => {
                 self.state.upload.abandon();
                 Ok(())
@@ -245,8 +245,8 @@ impl Exchange<'_> {
     }
 
     /// Waits until the next hop takes more or says something, or until it is time to look what is wrong
-    /// with it: it has taken nothing since `since`. No call that sends waits itself, as it could do so for
-    /// longer than that.
+    /// with it: it has taken nothing since `since`. Sends never block; this is the one place that waits, and
+    /// it looks around again and again.
     pub(super) fn wait_for_taker(&self, hop: &Hop, since: Instant) -> Result<(), Failed> {
         if self.client_is_gone() {
             return Err(Failed::Closed(CloseReason::ClientGone));

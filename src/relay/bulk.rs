@@ -3,7 +3,8 @@
 //! Only bodies whose end is found by counting, and exactly to that end: what comes behind it is for a
 //! read to find, as is a connection that ends too early. There are few pipes, so one is held only while
 //! bytes flow: once either peer keeps the other waiting, what is in it is taken out, and reading and
-//! writing goes on. So every rule about time limits, vanished peers and early answers is that of the copy.
+//! writing goes on. So time limits, vanished peers and early answers are seen to in one place, by the
+//! copy (`respond.rs`, `attempt.rs`).
 
 use std::io::IoSlice;
 use std::time::Duration;

@@ -59,8 +59,8 @@ impl Down<'_> {
         Ok(())
     }
 
-    /// The client took so many bytes. What it has is let go, or the memory would grow to the whole
-    /// length of a body of which it always leaves a little.
+    /// The client took so many bytes. They are dropped even if some are left behind them: with a client that
+    /// never takes all, the buffer would grow to the length of the body.
     fn advance(&mut self, count: usize) {
         self.sent += count;
         if self.pending().is_empty() {

@@ -29,10 +29,10 @@ use super::snapshot::Snapshot;
 use super::upload::Upload;
 use super::worker::Worker;
 
-/// From here on a body is long, in bytes: others are not to wait for the rest of it. It takes about a
-/// millisecond to move so much.
+/// A worker that has moved so many bytes of an exchange hands its other clients to another worker before it
+/// goes on. It takes about a millisecond to move so much.
 const LONG: u64 = 1024 * 1024;
-/// A piece takes as long as one of so many bytes at least.
+/// Small pieces count as so many bytes: what they take is the time of their system calls.
 const LEAST: u64 = 16 * 1024;
 
 /// One exchange under way.
@@ -51,7 +51,7 @@ pub(super) struct Exchange<'a> {
     pub(super) client_end: ClientEnd,
     /// Whether the next read or write of a body may wait; see [`Exchange::begins_to_wait`].
     pub(super) wait: Wait,
-    /// Bytes of bodies that went on since a worker took it up.
+    /// Bytes of bodies that were moved since the exchange was begun or resumed.
     pub(super) moved: u64,
 }
 

@@ -24,7 +24,7 @@ pub enum Outcome {
     Linger(Box<Client>),
     /// Closed.
     Closed,
-    /// Handed to the threads of a tunnel.
+    /// A tunnel now: an event loop has it.
     Tunneled,
     /// In the middle of an exchange: to the waiter until its next hop says something, then
     /// [`super::session::resume`].

@@ -26,7 +26,7 @@ use super::question::{self, CheckAnswer, CheckQuestion};
 use super::rules::{CheckStep, Premises, passes};
 use super::schedule::{Due, Pace, Plan};
 
-/// The longest time between two looks at the pool, should a thread forget to ring.
+/// The longest time between two looks at the pool, in case a notification was missed.
 const LOOK_AGAIN: Duration = Duration::from_millis(250);
 
 /// How many others are asked whether the probe passes through them.
