@@ -18,7 +18,7 @@ use crate::config::report::CheckReport;
 use crate::health::survey;
 use crate::logging::{self, Level};
 use crate::net::inherited::InheritedSockets;
-use crate::status::{self, NotAsked, Shown, StatusOf, StatusRequest};
+use crate::status::{self, Shown, StatusError, StatusOf, StatusRequest};
 use crate::{demo, server};
 
 /// The program could not start, or failed while it ran.
@@ -222,8 +222,10 @@ fn ask(question: &StatusRequest) -> ExitCode {
     match status::run(question) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::from(EXIT_FAILURE),
-        Err(error @ NotAsked::Config(_)) => refuse(&error),
-        Err(error @ NotAsked::Other(_)) => printed(writeln!(io::stderr(), "{error}"), EXIT_FAILURE),
+        Err(error @ StatusError::Config(_)) => refuse(&error),
+        Err(error @ StatusError::Other(_)) => {
+            printed(writeln!(io::stderr(), "{error}"), EXIT_FAILURE)
+        }
     }
 }
 

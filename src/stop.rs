@@ -89,9 +89,9 @@ impl Stop {
     /// A new wait that this signal ends, too.
     pub fn subscribe(&self) -> Notify {
         let notify = Notify {
-            inner: Arc::new(Inner {
+            inner: Arc::new(NotifyState {
                 stage: Arc::clone(&self.stage),
-                ..Inner::default()
+                ..NotifyState::default()
             }),
         };
         self.subscribers.lock().push(notify.clone());
@@ -114,11 +114,11 @@ pub enum Woken {
 /// during no wait is not lost.
 #[derive(Clone, Debug, Default)]
 pub struct Notify {
-    inner: Arc<Inner>,
+    inner: Arc<NotifyState>,
 }
 
 #[derive(Debug, Default)]
-struct Inner {
+struct NotifyState {
     /// That of the [`Stop`], else 0 for good.
     stage: Arc<AtomicU8>,
     is_notified: Mutex<bool>,
@@ -141,7 +141,7 @@ impl Notify {
 
     /// Waits for a notification or the stop, at most `limit` (`None`: without an end).
     pub fn wait(&self, limit: Option<Duration>) -> Woken {
-        let Inner {
+        let NotifyState {
             stage,
             is_notified,
             changed,

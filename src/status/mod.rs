@@ -58,14 +58,14 @@ pub enum Shown {
 
 /// Why no relay could be asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum NotAsked {
+pub enum StatusError {
     /// The configuration cannot be used.
     Config(ConfigErrors),
     /// There is no server to ask, or no token; in words.
     Other(String),
 }
 
-impl fmt::Display for NotAsked {
+impl fmt::Display for StatusError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Config(error) => write!(
@@ -78,7 +78,7 @@ impl fmt::Display for NotAsked {
     }
 }
 
-impl std::error::Error for NotAsked {}
+impl std::error::Error for StatusError {}
 
 /// An admin server, and what is asked of it.
 struct AskedServer {
@@ -92,12 +92,12 @@ struct AskedServer {
 ///
 /// # Errors
 /// When no relay can be asked.
-pub fn run(request: &StatusRequest) -> Result<bool, NotAsked> {
+pub fn run(request: &StatusRequest) -> Result<bool, StatusError> {
     let server = AskedServer::new(request)?;
     if !request.again {
         return Ok(server.ask(&mut io::stdout()));
     }
-    let pause = Stop::new().map_err(|error| NotAsked::Other(error.to_string()))?;
+    let pause = Stop::new().map_err(|error| StatusError::Other(error.to_string()))?;
     loop {
         let mut shown = Vec::new();
         if io::stdout().is_terminal() {
@@ -112,14 +112,14 @@ pub fn run(request: &StatusRequest) -> Result<bool, NotAsked> {
 }
 
 impl AskedServer {
-    fn new(request: &StatusRequest) -> Result<Self, NotAsked> {
+    fn new(request: &StatusRequest) -> Result<Self, StatusError> {
         let (address, token) = match &request.of {
             StatusOf::Admin(url) => (authority_of(url)?, None),
             StatusOf::Config(file) => {
-                let config = config::load(file).map_err(NotAsked::Config)?;
+                let config = config::load(file).map_err(StatusError::Config)?;
                 let listen = config.admin_listen.ok_or_else(|| {
                     let file = file.display();
-                    NotAsked::Other(format!(
+                    StatusError::Other(format!(
                         "{file}: admin_listen is not set, so nobody can be asked: set it and restart, or \
                          name a server with --admin URL"
                     ))
@@ -207,18 +207,18 @@ fn paint() -> Paint {
     }
 }
 
-fn authority_of(url: &str) -> Result<Authority, NotAsked> {
+fn authority_of(url: &str) -> Result<Authority, StatusError> {
     let rest = url.strip_prefix("http://").unwrap_or(url);
     let rest = rest.strip_suffix('/').unwrap_or(rest);
     Authority::parse(rest.as_bytes(), Some(80)).map_err(|_malformed| {
-        NotAsked::Other(format!(
+        StatusError::Other(format!(
             "--admin {url:?} is no address: write it as http://127.0.0.1:9090"
         ))
     })
 }
 
 /// Where a server of this machine is reached that listens there.
-fn reachable(listen: &ListenAddress) -> Result<Authority, NotAsked> {
+fn reachable(listen: &ListenAddress) -> Result<Authority, StatusError> {
     let mut place = listen.clone();
     if place.is_unspecified() {
         let host = if place.host.contains(':') {
@@ -229,15 +229,15 @@ fn reachable(listen: &ListenAddress) -> Result<Authority, NotAsked> {
         host.clone_into(&mut place.host);
     }
     Authority::parse(place.to_string().as_bytes(), None).map_err(|_port_zero| {
-        NotAsked::Other(format!(
+        StatusError::Other(format!(
             "admin_listen is {listen}, which is no address to ask at: name it with --admin URL"
         ))
     })
 }
 
-fn read_token(file: &Path) -> Result<Secret, NotAsked> {
+fn read_token(file: &Path) -> Result<Secret, StatusError> {
     let said = |what: &dyn fmt::Display| {
-        NotAsked::Other(format!("--token-file {}: {what}", file.display()))
+        StatusError::Other(format!("--token-file {}: {what}", file.display()))
     };
     let (token, advice) = secret::in_file(file).map_err(|error| said(&error))?;
     let text = token.expose();

@@ -59,7 +59,7 @@ pub(super) struct Guest {
 
 /// Where a request body goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Destination {
+enum BodyGoes {
     Nowhere,
     Back,
 }
@@ -93,7 +93,7 @@ impl Guest {
             self.send(b"HTTP/1.1 100 Continue\r\n\r\n")?;
         }
         if reply.content != Content::Echo {
-            self.pass_body(body, Destination::Nowhere)?;
+            self.pass_body(body, BodyGoes::Nowhere)?;
         }
         if !reply.after.is_zero() {
             self.shared.stop.wait(reply.after);
@@ -104,7 +104,7 @@ impl Guest {
                 Content::Nothing => {}
                 Content::Text(text) => self.send(text.as_bytes())?,
                 Content::Bytes(count) => self.send_bytes(count)?,
-                Content::Echo => self.pass_body(body, Destination::Back)?,
+                Content::Echo => self.pass_body(body, BodyGoes::Back)?,
             }
         }
         Ok(persistence)
@@ -127,7 +127,7 @@ impl Guest {
     }
 
     /// Reads the whole body.
-    fn pass_body(&mut self, framing: Framing, to: Destination) -> io::Result<()> {
+    fn pass_body(&mut self, framing: Framing, to: BodyGoes) -> io::Result<()> {
         let mut coder = BodyCoder::new(framing, Sent::AsReceived, HEAD_MAX);
         let mut out = Vec::new();
         while !coder.is_finished() {
@@ -141,7 +141,7 @@ impl Guest {
             out.extend_from_slice(input.get(..passed.output).unwrap_or_default());
             out.extend_from_slice(coder.after());
             self.conn.consume(passed.taken);
-            if to == Destination::Back {
+            if to == BodyGoes::Back {
                 self.send(&out)?;
             }
         }
