@@ -71,7 +71,7 @@
 //! | bytes nobody asked for | one | `REMEMBERED` | for 10 minutes each connection of that upstream serves one client | `late_bodies_behind_answers_without_one_reach_no_other_client` |
 //! | connections that break under a request | one | `REMEMBERED` | for 10 minutes a request that cannot be repeated gets a fresh one | `of_requests_that_cannot_be_repeated_one_is_lost_to_an_upstream_that_closes_under_them` |
 //! | pipes | 32, or one for 64 descriptors | `MOST_PIPES`, `FILES_PER_PIPE` | bytes are copied | `a_large_response_arrives_whole_where_no_pipe_can_be_had`, `a_tunnel_carries_megabytes_where_no_pipe_can_be_had` |
-//! | pipes kept | 8 | `SPARE_PIPES` | closed | `an_empty_pipe_is_lent_again_and_one_with_bytes_in_it_never` |
+//! | pipes kept | 8, for 2 s | `SPARE_PIPES` | closed | `an_empty_pipe_is_lent_again_and_one_with_bytes_in_it_never`, `an_idle_pipe_that_was_not_used_between_two_sweeps_is_closed` |
 //! | mappings for reads, and for what is held | 16384 | `MOST_MAPPINGS` | the heap is used | |
 //! | buffers of more than 128 KiB, for what receivers do not take at once | 64 | `MOST_LONG` | no more than 128 KiB is moved at a time | `while_much_waits_for_receivers_less_is_moved_at_a_time` |
 //! | pipes held while nothing moves | 20 ms | `QUIET` | given back | `clients_that_do_not_read_their_responses_leave_the_pipes_to_others`, `upstreams_that_do_not_take_their_requests_leave_the_pipes_to_others`, `tunnels_that_are_not_read_from_leave_pipes_and_threads_to_others` |

@@ -47,9 +47,17 @@ const ASK_AGAIN: Duration = Duration::from_secs(1);
 pub struct Pipes {
     most: usize,
     open: AtomicUsize,
-    spare: Mutex<Vec<PipeEnds>>,
+    spare: Mutex<SparePipes>,
     /// When there was none to be had.
     refused: Mutex<Option<Instant>>,
+}
+
+/// Idle pipes, the last used one last.
+#[derive(Debug, Default)]
+struct SparePipes {
+    ends: Vec<PipeEnds>,
+    /// So many of them, the first ones, were not used since the last sweep.
+    unused: usize,
 }
 
 impl Pipes {
@@ -70,8 +78,7 @@ impl Pipes {
 
     /// An empty pipe, as long as there is one.
     pub fn lend(self: &Arc<Self>) -> Option<Pipe> {
-        let spare = self.spare.lock().pop();
-        let ends = match spare {
+        let ends = match self.take_spare() {
             Some(ends) => ends,
             None => self.open()?,
         };
@@ -80,6 +87,25 @@ impl Pipes {
             held: 0,
             owner: Arc::clone(self),
         })
+    }
+
+    fn take_spare(&self) -> Option<PipeEnds> {
+        let mut spare = self.spare.lock();
+        let ends = spare.ends.pop();
+        spare.unused = spare.unused.min(spare.ends.len());
+        ends
+    }
+
+    /// Closes the idle pipes that were not used since the last call.
+    pub fn sweep(&self) {
+        let mut spare = self.spare.lock();
+        let unused = spare.unused;
+        let closed: Vec<PipeEnds> = spare.ends.drain(..unused).collect();
+        spare.unused = spare.ends.len();
+        drop(spare);
+        for ends in closed {
+            self.close(ends);
+        }
     }
 
     fn open(&self) -> Option<PipeEnds> {
@@ -109,14 +135,14 @@ impl Pipes {
 
     /// Pipes lent now.
     pub fn lent(&self) -> usize {
-        let spare = self.spare.lock().len();
+        let spare = self.spare.lock().ends.len();
         self.count().saturating_sub(spare)
     }
 
     fn take_back(&self, ends: PipeEnds) {
         let mut spare = self.spare.lock();
-        if spare.len() < SPARE_PIPES {
-            spare.push(ends);
+        if spare.ends.len() < SPARE_PIPES {
+            spare.ends.push(ends);
         } else {
             drop(spare);
             self.close(ends);
@@ -409,6 +435,20 @@ mod tests {
         let all = reads.unwrap().join().unwrap().unwrap();
         assert_eq!(all.len(), full + held);
         assert!(all.ends_with(&vec![b'y'; held]));
+    }
+
+    #[test]
+    fn an_idle_pipe_that_was_not_used_between_two_sweeps_is_closed() {
+        let pipes = Pipes::at_most(2);
+        drop([pipes.lend(), pipes.lend()]);
+        pipes.sweep();
+        assert_eq!(pipes.count(), 2);
+        drop(pipes.lend());
+        pipes.sweep();
+        assert_eq!(pipes.count(), 1, "one of the two was in use");
+        pipes.sweep();
+        assert_eq!(pipes.count(), 0);
+        assert!(pipes.lend().is_some());
     }
 
     #[test]

@@ -54,7 +54,7 @@ use workers::{Bounds, Workers};
 
 /// File descriptors that connections may not use: files, probes, the resolver, reserves.
 const RESERVED_FILES: usize = 32;
-/// How often idle connections to upstreams are looked through.
+/// How often idle connections to upstreams and idle pipes are looked through.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
 /// How long threads get to notice that everything was cut.
 const CUT_TIME: Duration = Duration::from_secs(3);
@@ -532,10 +532,12 @@ fn most_connections(ctx: &Context) -> usize {
     }
 }
 
-/// The thread that drops idle upstream connections which are too old, were closed, or lead nowhere now.
+/// The thread that drops idle upstream connections which are too old, were closed, or lead nowhere now, and
+/// pipes that are not used.
 fn sweep(ctx: &Context, notify: &Notify) {
     while notify.wait(Some(SWEEP_EVERY)) != Woken::Stopped {
         ctx.snapshot().sweep_idle_pools(&ctx.upstream_names);
+        ctx.pipes.sweep();
     }
 }
 
