@@ -73,7 +73,7 @@
 //! | pipes | 32, or one for 64 descriptors | `MOST_PIPES`, `FILES_PER_PIPE` | bytes are copied | `a_large_response_arrives_whole_where_no_pipe_can_be_had`, `a_tunnel_carries_megabytes_where_no_pipe_can_be_had` |
 //! | pipes kept | 8, for 2 s | `SPARE_PIPES` | closed | `an_empty_pipe_is_lent_again_and_one_with_bytes_in_it_never`, `an_idle_pipe_that_was_not_used_between_two_sweeps_is_closed` |
 //! | mappings for reads, and for what is held | 16384 | `MOST_MAPPINGS` | the heap is used | |
-//! | buffers of more than 128 KiB, for what receivers do not take at once | 64 | `MOST_LONG` | no more than 128 KiB is moved at a time | `while_much_waits_for_receivers_less_is_moved_at_a_time` |
+//! | buffers of more than 128 KiB, for what receivers do not take at once | 8 | `MOST_LONG` | no more than 128 KiB is moved at a time | `while_much_waits_for_receivers_less_is_moved_at_a_time` |
 //! | pipes held while nothing moves | 20 ms | `QUIET` | given back | `clients_that_do_not_read_their_responses_leave_the_pipes_to_others`, `upstreams_that_do_not_take_their_requests_leave_the_pipes_to_others`, `tunnels_that_are_not_read_from_leave_pipes_and_threads_to_others` |
 //! | buffers kept for reads | 8 of 20 KiB, 4 of 128 KiB | `SPARE_SMALL`, `SPARE_LARGE` | given back | `no_more_mappings_are_kept_than_are_worth_it` |
 //! | a question of a check | 2.5 s; its answer's head 64 KiB | half of `health_check.timeout_secs` | failed | `an_upstream_that_drips_has_the_timeout_and_no_more`, `an_endless_head_of_an_answer_fails_the_probe` |

@@ -25,7 +25,7 @@ const MAPPED: usize = 16 * 1024;
 const MOST_MAPPINGS: usize = 16 * 1024;
 /// Buffers of more than [`LARGE`] in use, beyond which less is moved at a time: what receivers do not take at
 /// once is held in them.
-pub(super) const MOST_LONG: usize = 64;
+pub(super) const MOST_LONG: usize = 8;
 /// Small buffers kept for the next thread or connection.
 const SPARE_SMALL: usize = 8;
 /// Large buffers kept for the next bytes in bulk.
