@@ -64,9 +64,10 @@ static MAPPINGS: AtomicUsize = AtomicUsize::new(0);
 /// Those of more than [`LARGE`].
 static LONG: AtomicUsize = AtomicUsize::new(0);
 
-/// Whether there may be another buffer of more than [`LARGE`].
+/// Whether there may be another buffer of more than [`LARGE`]. From the heap, where it would have to come
+/// from when there are no mappings left, none may: it would not be counted.
 pub(super) fn may_be_long() -> bool {
-    LONG.load(Ordering::Relaxed) < MOST_LONG
+    LONG.load(Ordering::Relaxed) < MOST_LONG && MAPPINGS.load(Ordering::Relaxed) < MOST_MAPPINGS
 }
 
 impl Mapping {

@@ -195,6 +195,11 @@ pub enum Filled {
     ReadInstead,
 }
 
+/// Waits until there is something to read from `from`, for a moment at most. Says whether there is.
+pub fn comes_soon(from: &TcpStream) -> bool {
+    socket::poll_one(from, PollFlags::IN, QUIET).is_ok_and(|seen| !seen.is_empty())
+}
+
 /// Waits until `to` can take more of what is in a pipe, for a moment at most. Says whether it can.
 pub fn takes_soon(to: &TcpStream) -> bool {
     socket::poll_one(to, PollFlags::OUT, QUIET).is_ok_and(|seen| !seen.is_empty())

@@ -32,6 +32,9 @@ use transfer::Transfer;
 
 pub use shared::{Age, Direction, Meter, OnEnd, TunnelEnd, TunnelTotals};
 
+/// Event loops on a large machine: each takes three descriptors and a thread from the start on.
+const EVENT_LOOPS: usize = 8;
+
 /// One side of a tunnel: its socket, and what it sent before the tunnel stood.
 #[derive(Debug)]
 pub struct Side {
@@ -59,7 +62,8 @@ impl Tunnels {
     pub fn new(pipes: Arc<Pipes>, threads: LongThreads) -> io::Result<Arc<Self>> {
         let resources = Arc::new(Resources::new(threads, pipes));
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let event_loops = (0..cores.div_ceil(2)).map(|_| EventLoop::new(Arc::clone(&resources)));
+        let event_loops = cores.div_ceil(2).min(EVENT_LOOPS);
+        let event_loops = (0..event_loops).map(|_| EventLoop::new(Arc::clone(&resources)));
         Ok(Arc::new(Self {
             table: Mutex::default(),
             all_over: Condvar::new(),

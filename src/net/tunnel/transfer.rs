@@ -149,11 +149,15 @@ impl Transfer {
 
     /// Returns what is not taken.
     fn copy_through(&self, mut pipe: Pipe) -> Result<Buffer, TunnelEnd> {
-        loop {
+        // A read that waits would not do: while the other direction drains a pipe, this socket does not block.
+        while pipe::comes_soon(self.from()) {
             match pipe::fill(&mut pipe, self.from(), u64::MAX)? {
                 Filled::Bytes(_) => {}
-                // The event loop finds out what there is to read.
-                Filled::Nothing | Filled::ReadInstead => return Ok(Buffer::default()),
+                Filled::Nothing => break,
+                Filled::ReadInstead => {
+                    drop(pipe);
+                    return self.copy_with(Buffer::with_room(LARGE));
+                }
             }
             while pipe.held() > 0 {
                 match pipe::drain(&mut pipe, self.to())? {
@@ -163,15 +167,16 @@ impl Transfer {
                 }
             }
         }
+        Ok(Buffer::default())
     }
 
     /// The same without a pipe.
     fn copy_with(&self, mut buffer: Buffer) -> Result<Buffer, TunnelEnd> {
-        loop {
-            match socket::receive(self.from(), buffer.room(), Wait::Tick)? {
+        while pipe::comes_soon(self.from()) {
+            match socket::receive(self.from(), buffer.room(), Wait::No)? {
                 Received::Bytes(count) => buffer.extend(count),
                 // An end is there to be read again.
-                Received::Nothing | Received::End => return Ok(Buffer::default()),
+                Received::Nothing | Received::End => break,
             }
             while !buffer.bytes().is_empty() {
                 match self.send_now(buffer.bytes())? {
@@ -181,6 +186,7 @@ impl Transfer {
                 }
             }
         }
+        Ok(Buffer::default())
     }
 
     fn send_now(&self, bytes: &[u8]) -> Result<usize, TunnelEnd> {
