@@ -149,11 +149,12 @@ impl Transfer {
 
     /// Returns what is not taken.
     fn copy_through(&self, mut pipe: Pipe) -> Result<Buffer, TunnelEnd> {
-        // A read that waits would not do: while the other direction drains a pipe, this socket does not block.
-        while pipe::comes_soon(self.from()) {
+        loop {
             match pipe::fill(&mut pipe, self.from(), u64::MAX)? {
                 Filled::Bytes(_) => {}
-                Filled::Nothing => break,
+                // It need not have waited: while the other direction drains a pipe, this socket does not block.
+                Filled::Nothing if pipe::comes_soon(self.from()) => {}
+                Filled::Nothing => return Ok(Buffer::default()),
                 Filled::ReadInstead => {
                     drop(pipe);
                     return self.copy_with(Buffer::with_room(LARGE));
@@ -167,16 +168,16 @@ impl Transfer {
                 }
             }
         }
-        Ok(Buffer::default())
     }
 
     /// The same without a pipe.
     fn copy_with(&self, mut buffer: Buffer) -> Result<Buffer, TunnelEnd> {
-        while pipe::comes_soon(self.from()) {
-            match socket::receive(self.from(), buffer.room(), Wait::No)? {
+        loop {
+            match socket::receive(self.from(), buffer.room(), Wait::Tick)? {
                 Received::Bytes(count) => buffer.extend(count),
+                Received::Nothing if pipe::comes_soon(self.from()) => {}
                 // An end is there to be read again.
-                Received::Nothing | Received::End => break,
+                Received::Nothing | Received::End => return Ok(Buffer::default()),
             }
             while !buffer.bytes().is_empty() {
                 match self.send_now(buffer.bytes())? {
@@ -186,7 +187,6 @@ impl Transfer {
                 }
             }
         }
-        Ok(Buffer::default())
     }
 
     fn send_now(&self, bytes: &[u8]) -> Result<usize, TunnelEnd> {
