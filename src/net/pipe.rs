@@ -22,7 +22,7 @@ use super::socket;
 
 use system::PipeEnds;
 
-pub use system::{drain, fill, into_buffer};
+pub use system::{drain, drain_within_limit, fill, into_buffer};
 
 /// How long a pipe is held while nothing comes or nothing is taken.
 pub const QUIET: Duration = Duration::from_millis(20);
@@ -195,11 +195,6 @@ pub enum Filled {
     ReadInstead,
 }
 
-/// Waits until there is something to read from `from`, for a moment at most. Says whether there is.
-pub fn comes_soon(from: &TcpStream) -> bool {
-    socket::poll_one(from, PollFlags::IN, QUIET).is_ok_and(|seen| !seen.is_empty())
-}
-
 /// Waits until `to` can take more of what is in a pipe, for a moment at most. Says whether it can.
 pub fn takes_soon(to: &TcpStream) -> bool {
     socket::poll_one(to, PollFlags::OUT, QUIET).is_ok_and(|seen| !seen.is_empty())
@@ -273,12 +268,16 @@ mod system {
     pub fn drain(pipe: &mut Pipe, to: &TcpStream) -> io::Result<usize> {
         // There is no flag for it: SPLICE_F_NONBLOCK is about the pipe.
         to.set_nonblocking(true)?;
-        let sent = drain_nonblocking(pipe, to);
+        let sent = drain_within_limit(pipe, to);
         to.set_nonblocking(false)?;
         sent
     }
 
-    fn drain_nonblocking(pipe: &mut Pipe, to: &TcpStream) -> io::Result<usize> {
+    /// Moves what `to` takes within the socket's time limit out of `pipe`; `Ok(0)` means that it takes nothing.
+    ///
+    /// # Errors
+    /// When the connection is broken.
+    pub fn drain_within_limit(pipe: &mut Pipe, to: &TcpStream) -> io::Result<usize> {
         let Some(ends) = pipe.ends.as_ref().filter(|_| pipe.held > 0) else {
             return Ok(0);
         };
@@ -344,6 +343,14 @@ mod system {
     /// # Errors
     /// None.
     pub fn drain(_pipe: &mut Pipe, _to: &TcpStream) -> io::Result<usize> {
+        Ok(0)
+    }
+
+    /// Nothing is in it.
+    ///
+    /// # Errors
+    /// None.
+    pub fn drain_within_limit(_pipe: &mut Pipe, _to: &TcpStream) -> io::Result<usize> {
         Ok(0)
     }
 }

@@ -288,15 +288,20 @@ pub fn prepare(socket: impl AsFd) -> io::Result<()> {
 /// the next call.
 pub fn limit(stream: &TcpStream, limit: Duration) {
     limit_read(stream, limit);
-    if let Err(error) = stream.set_write_timeout(Some(limit.max(Duration::from_millis(1)))) {
-        log::trace!("cannot set a time limit: {error}");
-    }
+    limit_write(stream, limit);
 }
 
 /// Changes how long one read of `stream` waits. Never less than a millisecond. A dead socket shows at
 /// the next call.
 pub fn limit_read(stream: &TcpStream, limit: Duration) {
     if let Err(error) = stream.set_read_timeout(Some(limit.max(Duration::from_millis(1)))) {
+        log::trace!("cannot set a time limit: {error}");
+    }
+}
+
+/// The same for one write.
+pub fn limit_write(stream: &TcpStream, limit: Duration) {
+    if let Err(error) = stream.set_write_timeout(Some(limit.max(Duration::from_millis(1)))) {
         log::trace!("cannot set a time limit: {error}");
     }
 }

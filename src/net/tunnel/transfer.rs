@@ -139,6 +139,7 @@ impl Transfer {
         let is_loaded = self.tunnel.is_loaded(self.direction);
         is_loaded.store(true, Ordering::Relaxed);
         socket::limit_read(self.from(), QUIET);
+        socket::limit_write(self.to(), QUIET);
         let left = match pipes.lend() {
             Some(pipe) => self.copy_through(pipe)?,
             None => self.copy_with(Buffer::with_room(LARGE))?,
@@ -152,8 +153,6 @@ impl Transfer {
         loop {
             match pipe::fill(&mut pipe, self.from(), u64::MAX)? {
                 Filled::Bytes(_) => {}
-                // It need not have waited: while the other direction drains a pipe, this socket does not block.
-                Filled::Nothing if pipe::comes_soon(self.from()) => {}
                 Filled::Nothing => return Ok(Buffer::default()),
                 Filled::ReadInstead => {
                     drop(pipe);
@@ -161,8 +160,8 @@ impl Transfer {
                 }
             }
             while pipe.held() > 0 {
-                match pipe::drain(&mut pipe, self.to())? {
-                    0 if pipe::takes_soon(self.to()) => {}
+                // The socket goes on blocking, for the other direction reads from it.
+                match pipe::drain_within_limit(&mut pipe, self.to())? {
                     0 => return Ok(pipe::into_buffer(pipe)?),
                     sent => self.tunnel.count(self.direction, self.age, sent),
                 }
@@ -175,7 +174,6 @@ impl Transfer {
         loop {
             match socket::receive(self.from(), buffer.room(), Wait::Tick)? {
                 Received::Bytes(count) => buffer.extend(count),
-                Received::Nothing if pipe::comes_soon(self.from()) => {}
                 // An end is there to be read again.
                 Received::Nothing | Received::End => return Ok(Buffer::default()),
             }
