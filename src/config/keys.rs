@@ -97,7 +97,9 @@ pub static KEYS: &[Key] = rows! {
     "limits.header_timeout_secs":        Seconds(0.001),              "15", "s";
     "limits.idle_timeout_secs":          Seconds(0.001),              "60", "s";
     "limits.io_timeout_secs":            Seconds(0.001),              "60", "s";
+    "limits.response_idle_timeout_secs": Seconds(0.001),              "900", "s";
     "limits.tunnel_idle_timeout_secs":   Seconds(0.001),              "3600", "s";
+    "limits.tunnel_half_closed_secs":    Seconds(0.001),              "300", "s";
     "limits.shutdown_timeout_secs":      Seconds(0.0),                "30", "s";
     // The smallest still holds a request.
     "limits.max_header_bytes":           Number(1024, 1_048_576),     "65536", "bytes";

@@ -269,6 +269,10 @@ mod tests {
         assert_eq!(config.limits.request_timeout, None);
         assert_eq!(config.limits.response_timeout, Duration::from_secs(300));
         assert_eq!(config.limits.tunnel_idle_timeout, Duration::from_secs(3600));
+        assert_eq!(
+            config.limits.response_idle_timeout,
+            Duration::from_secs(900)
+        );
         assert_eq!(config.limits.max_header_bytes, 65_536);
         assert_eq!(config.health.interval, Duration::from_secs(30));
         assert_eq!(config.health.expect_status, 204);
@@ -277,6 +281,21 @@ mod tests {
         assert_eq!(upstream.name, "p.test:8080");
         assert_eq!((upstream.weight, upstream.priority), (1, 100));
         assert!(upstream.credentials.is_none());
+    }
+
+    /// Before there was a key of its own, `io_timeout_secs` was raised for them.
+    #[test]
+    fn a_file_that_allows_long_silence_in_bodies_goes_on_allowing_it_in_responses() {
+        let silence = |limits: &str| {
+            let config = clean(&with(&format!("limits: {{{limits}}}")));
+            config.limits.response_idle_timeout.as_secs()
+        };
+        assert_eq!(silence("io_timeout_secs: 3600"), 3600);
+        assert_eq!(silence("io_timeout_secs: 30"), 900);
+        assert_eq!(
+            silence("io_timeout_secs: 3600, response_idle_timeout_secs: 7"),
+            7
+        );
     }
 
     #[test]

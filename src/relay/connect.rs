@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::balance::state::is_gateway_error;
-use crate::net::tunnel::{Meter, OnEnd, Side};
+use crate::net::tunnel::{Meter, OnEnd, Patience, Side};
 use crate::protocol::answer::{self, HopFailure};
 use crate::protocol::framing::Framing;
 use crate::protocol::head::ResponseHead;
@@ -193,10 +193,12 @@ pub(super) fn start_tunnel(
         report.finish(&told, after);
         drop((lease, permits));
     });
-    let how = (
-        snapshot.config.limits.tunnel_idle_timeout,
-        Arc::new(meter) as Arc<dyn Meter>,
-    );
+    let limits = &snapshot.config.limits;
+    let patience = Patience {
+        idle: limits.tunnel_idle_timeout,
+        half_closed: limits.tunnel_half_closed,
+    };
+    let how = (patience, Arc::new(meter) as Arc<dyn Meter>);
     ctx.tunnels.start(address.ip(), (client, hop), how, on_end);
     Outcome::Tunneled
 }

@@ -185,9 +185,10 @@ impl Exchange<'_> {
         }
     }
 
-    /// Waits for more of the body. `false`: the next hop has ended.
+    /// Waits for more of the body, which may be long in coming: an event stream is silent while nothing
+    /// happens. `false`: the next hop has ended.
     fn receive_body(&mut self, hop: &mut Hop) -> Result<bool, Failed> {
-        let patience = self.snapshot.config.limits.io_timeout;
+        let patience = self.snapshot.config.limits.response_idle_timeout;
         let since = Instant::now();
         hop.conn.limit_read(patience.min(TICK));
         loop {
@@ -200,7 +201,8 @@ impl Exchange<'_> {
                     if self.client_is_gone() {
                         return Err(Failed::Closed(CloseReason::ClientGone));
                     }
-                    if self.is_stalled(since, || socket::is_readable(hop.conn.stream())) {
+                    let has_come = || socket::is_readable(hop.conn.stream());
+                    if socket::is_overdue(since, patience, has_come) {
                         return Err(truncated(HopFailure::Stalled));
                     }
                 }
