@@ -32,6 +32,7 @@ const OWN_ANSWER: (u16, &str) = (200, "proxy_internal_response");
 const INVALID_HTTP_SENT: &str = "The client, or a proxy before this one, sends invalid HTTP.";
 const FEWER_FIELDS: &str = "Send fewer or smaller fields (cookies, mostly).";
 const AGAIN: &str = "Send the request again.";
+const UPSTREAM_NAME: &str = "It is not the URL: the administrator must check the address of the upstream and the name server.";
 const IN_A_FEW_SECONDS: &str = "Try again in a few seconds.";
 
 causes! {
@@ -72,6 +73,8 @@ causes! {
         "Check that no upstream leads back to this proxy.";
     NoUpstream = 503, "no_upstream_online", "destination_unavailable",
         "no upstream proxy is online", IN_A_FEW_SECONDS;
+    NoUpstreamResolved = 503, "no_upstream_resolved", "dns_error",
+        "no upstream proxy is online, for their names cannot be resolved", UPSTREAM_NAME;
     NoUpstreamConfigured = 503, "no_upstream_configured", "proxy_configuration_error",
         "no upstream proxy is configured",
         "Add one under \"upstream\" in the configuration file.";
@@ -111,6 +114,11 @@ causes! {
         "the name of the next hop cannot be resolved", "Check the spelling of the host.";
     DnsTimeout = 504, "dns_timeout", "dns_timeout",
         "the name of the next hop was not resolved in time", LATER;
+    /// Of an upstream, whatever the request asks for.
+    UpstreamDnsError = 502, "upstream_dns_error", "dns_error",
+        "the name of the upstream proxy cannot be resolved", UPSTREAM_NAME;
+    UpstreamDnsTimeout = 504, "upstream_dns_timeout", "dns_timeout",
+        "the name of the upstream proxy was not resolved in time", UPSTREAM_NAME;
     ConnectRefused = 502, "connect_refused", "connection_refused",
         "the next hop refused the connection", LATER;
     ConnectTimeout = 504, "connect_timeout", "connection_timeout",
@@ -154,7 +162,7 @@ causes! {
     /// Also: no ports are left.
     LocalExhaustion = 502, "local_exhaustion", "proxy_internal_error",
         "this proxy has no sockets left", LATER;
-    /// It answered CONNECT with 502, 503 or 504; another upstream may open the tunnel.
+    /// It answered CONNECT with 502, 503 or 504, or as one that has none; another upstream may open the tunnel.
     TunnelRefused = 502, "tunnel_refused", "destination_unavailable",
         "the upstream proxy could not open the tunnel", LATER;
     /// More 1xx than any server needs.

@@ -5,10 +5,12 @@
 use std::cell::OnceCell;
 use std::hash::BuildHasher;
 use std::io::IoSlice;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::balance::failover::AttemptError;
 use crate::balance::pool::Tried;
+use crate::balance::upstream::Upstream;
 use crate::net::conn::SendError;
 use crate::net::socket::{self, HalfClose, Wait};
 use crate::protocol::framing::Framing;
@@ -79,9 +81,10 @@ pub(super) struct ExchangeState {
     pub(super) given_up_addresses: u32,
     /// Why the last one failed.
     pub(super) last: Option<AttemptError>,
-    /// What the first upstream said that could not open a tunnel. It may be the target's fault, so one more
-    /// opinion is enough.
+    /// The answer to CONNECT that the client gets if no other upstream opens the tunnel.
     pub(super) refused: Option<Box<TunnelAnswer>>,
+    /// Upstreams that may have no CONNECT, and the status that says so.
+    pub(super) without_connect: Vec<(Arc<Upstream>, u16)>,
 }
 
 /// Where a request leads: its target, parsed once, and the way there.
@@ -132,6 +135,7 @@ impl ExchangeState {
             given_up_addresses: 0,
             last: None,
             refused: None,
+            without_connect: Vec::new(),
         }
     }
 }

@@ -456,6 +456,33 @@ fn stray_bytes_of_an_upstream_are_told() {
 }
 
 #[test]
+fn an_upstream_without_connect_is_told() {
+    let a = Upstream::answering("a", |hop, _| {
+        hop.send("HTTP/1.1 405 No\r\nContent-Length: 0\r\n\r\n");
+    });
+    let b = Upstream::echo_ok("b");
+    let proxy = Proxy::with_yaml(ADMIN, [&a, &b]);
+    let told = || {
+        ask(&proxy, "GET /status")
+            .1
+            .matches("\"no_connect\":true")
+            .count()
+    };
+    assert_eq!(told(), 0);
+    for n in 0..4 {
+        proxy.client().open_tunnel(&format!("o{n}.test:443"));
+    }
+    assert_eq!(told(), 1);
+    check(
+        &metrics(&proxy),
+        &[
+            ("upstream_no_connect{upstream=\"a\"}", 1),
+            ("upstream_no_connect{upstream=\"b\"}", 0),
+        ],
+    );
+}
+
+#[test]
 fn ten_thousand_upstreams_are_told() {
     let member = |n: u32| {
         let address = SocketAddr::from(([127, 1, n.to_be_bytes()[2], n.to_be_bytes()[3]], 9));

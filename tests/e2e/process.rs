@@ -336,6 +336,22 @@ fn clients_and_upstreams_that_vanish_do_not_end_it() {
     });
 }
 
+#[test]
+fn an_upstream_without_connect_is_told_once() {
+    let a = Upstream::answering("a", |hop, _| {
+        hop.send("HTTP/1.1 501 No\r\nContent-Length: 0\r\n\r\n");
+    });
+    let b = Upstream::echo_ok("b");
+    let process = Process::start("{}", [&a, &b]);
+    for n in 0..8 {
+        process.client().open_tunnel(&format!("o{n}.test:443"));
+    }
+    process.wait_for_log("upstream a has no CONNECT: it answered 501 to what others opened");
+    let log = process.log.lock();
+    let told = log.iter().filter(|line| line.contains("no CONNECT"));
+    assert_eq!(told.count(), 1);
+}
+
 /// D14: 234 417 lines of log in a second and a half, and a core at 93 %.
 #[test]
 fn without_descriptors_it_waits_says_so_once_and_recovers() {
