@@ -14,7 +14,7 @@ use super::cause::causes;
 use super::chunked::BodyError;
 use super::fields::{Field, has_prefix, is_token_byte, write_field};
 use super::framing::FramingError;
-use super::head::{HeadError, RequestHead, Version};
+use super::head::{Foreign, HeadError, RequestHead, Version};
 use super::persistence::Persistence;
 use super::target::{RequestTarget, TargetError};
 
@@ -40,6 +40,12 @@ causes! {
     Refusal:
     MalformedHead(what: &'static str = "what") = 400, "malformed_head", "http_request_error",
         "the request head is malformed: {what}", INVALID_HTTP_SENT;
+    TlsToPlainPort = 400, "tls_to_plain_port", "http_request_error",
+        "a client speaks TLS to the plain port",
+        "Write http://, not https://, before the proxy's address.";
+    SocksToHttpPort = 400, "socks_to_http_port", "http_request_error",
+        "a client speaks SOCKS to the HTTP port",
+        "Set this address as its HTTP proxy, not as its SOCKS proxy.";
     RequestLineTooLong = 414, "request_line_too_long", "http_request_error",
         "the request line is too long", "Use a shorter URL.";
     /// Too many bytes or too many fields.
@@ -104,6 +110,7 @@ causes! {
 
 const LATER: &str = "Try again later.";
 const EFFECT_UNKNOWN: &str = "It is unknown whether the request was acted upon.";
+const MORE_BYTES: &str = "The administrator can raise limits.max_header_bytes.";
 const SERVER_WRONG: &str = "The server, or a proxy on the way, must be corrected.";
 
 causes! {
@@ -152,9 +159,10 @@ causes! {
         502, "response_framing", "http_protocol_error",
         "the framing of the response is refused: {error}", SERVER_WRONG;
     HeadTooLarge = 502, "response_head_too_large", "http_response_header_section_size",
-        "the response head is too large", SERVER_WRONG;
+        "the response head is larger than limits.max_header_bytes", MORE_BYTES;
     BodyFramingTooLarge = 502, "response_body_framing_too_large", "http_response_transfer_coding",
-        "the trailers or chunk extensions of the response are too large", SERVER_WRONG;
+        "the trailers of the response are larger than limits.max_header_bytes, or its chunk extensions \
+         than 16 KiB", MORE_BYTES;
     Truncated = 502, "response_truncated", "http_response_incomplete",
         "the next hop ended the response too early", EFFECT_UNKNOWN;
     Stalled = 504, "response_stalled", "connection_read_timeout",
@@ -188,8 +196,8 @@ impl Refusal {
         self.row().label
     }
 
-    /// What is wrong and what to do: one or two sentences for the body.
-    fn sentence(&self) -> String {
+    /// What is wrong and what to do: one or two sentences for people.
+    pub fn sentence(&self) -> String {
         let what = self.to_string();
         let mut letters = what.chars();
         let first = letters.next().map(|letter| letter.to_ascii_uppercase());
@@ -212,6 +220,8 @@ impl From<HeadError> for Refusal {
             HeadError::RequestLineTooLong => Self::RequestLineTooLong,
             HeadError::TooLarge => Self::HeadTooLarge,
             HeadError::VersionUnsupported => Self::VersionUnsupported,
+            HeadError::Foreign(Foreign::Tls) => Self::TlsToPlainPort,
+            HeadError::Foreign(Foreign::Socks) => Self::SocksToHttpPort,
         }
     }
 }
@@ -231,6 +241,7 @@ impl From<HeadError> for HopFailure {
             HeadError::Malformed(what) => Self::Malformed(what),
             HeadError::TooLarge | HeadError::RequestLineTooLong => Self::HeadTooLarge,
             HeadError::VersionUnsupported => Self::Malformed("a version that is not HTTP/1.x"),
+            HeadError::Foreign(_) => Self::NotHttp,
         }
     }
 }
@@ -310,11 +321,7 @@ pub fn trace(head: &RequestHead, context: &AnswerContext<'_>, out: &mut Vec<u8>)
     push(head.method(), &mut echo);
     echo.push(b' ');
     match RequestTarget::parse(head.method(), head.target()) {
-        Ok(RequestTarget::Absolute(form)) => {
-            push("http://", &mut echo);
-            form.authority.write_as_host_field(80, &mut echo);
-            echo.extend_from_slice(form.path_and_query);
-        }
+        Ok(RequestTarget::Absolute(form)) => form.write_shown(&mut echo),
         Ok(RequestTarget::Authority(_)) | Err(_) => echo.extend_from_slice(head.target()),
     }
     let version = match head.version() {

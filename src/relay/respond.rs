@@ -12,7 +12,7 @@ use crate::net::socket::{self, Received, TICK};
 use crate::protocol::answer::HopFailure;
 use crate::protocol::body::{BodyCoder, Sent};
 use crate::protocol::framing::{self, Framing};
-use crate::protocol::head::{ResponseHead, Version};
+use crate::protocol::head::{Message, ResponseHead, Version};
 use crate::protocol::persistence::{CloseReason, Persistence};
 use crate::protocol::rewrite::{self, KeepAlive, ResponseRewrite, SentFraming, Switch};
 use crate::stop::Stage;
@@ -96,7 +96,7 @@ impl Exchange<'_> {
         rewrite::response(&head, &how, &mut out);
         self.report.answered(head.status());
         let trailers = self.snapshot.config.limits.max_header_bytes;
-        let mut coder = BodyCoder::new(framing, sent, trailers);
+        let mut coder = BodyCoder::new(Message::Response, framing, sent, trailers);
         let copied = self.copy_response(&mut hop, &mut coder, &mut out);
         self.scratch.out = out;
         hop.count_bytes();

@@ -110,7 +110,7 @@ const WHAT_HAPPENED: &[(&str, u64)] = &[
     ("direct_connections", 0),
     ("failures_total{cause=\"relayed_gateway_error\"}", 1),
     ("failures_total{cause=\"target_origin_form\"}", 1),
-    ("failures_total{cause=\"malformed_head\"}", 1),
+    ("failures_total{cause=\"tls_to_plain_port\"}", 1),
     ("failures_total{cause=\"client_gone\"}", 1),
     ("tunnels_ended_total{end=\"finished\"}", 1),
     ("tunnels_ended_total{end=\"reset\"}", 1),

@@ -466,3 +466,29 @@ fn stray_bytes_of_an_upstream_are_in_the_log() {
     let told = |log: &Vec<String>| log.iter().filter(|said| said.contains(line)).count();
     assert_eq!(told(&process.log.lock()), 1);
 }
+
+/// The client cannot read our answer, so whoever set it up must find the remedy in the log.
+#[test]
+fn a_client_that_speaks_tls_or_socks_is_told_to_the_operator_once_with_the_remedy() {
+    let a = Upstream::echo_ok("a");
+    let process = Process::start("{}", [&a]);
+    for greeting in [
+        &b"\x16\x03\x01\x02\0\x01\0\x01\xfc\x03\x03"[..],
+        b"\x05\x01\0",
+    ] {
+        for _ in 0..3 {
+            process.client().send(greeting).expect_refusal(400);
+        }
+    }
+    process.signal(Signal::TERM);
+    process.wait_for_log("stopped");
+    for line in [
+        "127.0.0.1: A client speaks TLS to the plain port. Write http://, not https://, before the \
+         proxy's address.",
+        "127.0.0.1: A client speaks SOCKS to the HTTP port. Set this address as its HTTP proxy, not \
+         as its SOCKS proxy.",
+    ] {
+        let told = |log: &Vec<String>| log.iter().filter(|said| said.contains(line)).count();
+        assert_eq!(told(&process.log.lock()), 1, "{line}");
+    }
+}
