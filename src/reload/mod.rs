@@ -158,11 +158,10 @@ impl Reloader<'_> {
             Err(errors) => return self.complain(&errors, occasion),
         };
         if config.fingerprint == self.ctx.snapshot().config.fingerprint {
-            if occasion == Occasion::Asked {
-                log::info!("{file} has not changed");
-            }
             if self.complaint.take().is_some() {
-                log::info!("{file} is again as it is in force");
+                log::info!("{file} is again what is in force");
+            } else if occasion == Occasion::Asked {
+                log::info!("{file} has not changed");
             }
             self.ctx.metrics.last_reload.lock().failure = None;
             return;
@@ -198,7 +197,7 @@ impl Reloader<'_> {
 
 fn tell(changes: &Changes) {
     if changes.made.is_empty() && changes.waiting.is_empty() {
-        log::info!("nothing that it means is new");
+        log::info!("it means what it meant before");
     }
     for sentence in &changes.made {
         log::info!("{sentence}");
