@@ -72,6 +72,8 @@ pub static KEYS: &[Key] = rows! {
     "access_log":                        SwitchOrBlock("access_log"), "false";
     "access_log.format":                 Word(FORMATS),               "text";
     "access_log.file":                   Text("path"),                "standard output";
+    "log":                               Block("log"),                "";
+    "log.format":                        Word(LOG_FORMATS),           "text";
     "via":                               Switch,                      "true";
     "listen_proxy_protocol":             Switch,                      "false";
     "health_check":                      Block("health_check"),       "";
@@ -134,6 +136,8 @@ pub static KEYS: &[Key] = rows! {
 const MODES: &[&str] = &["round_robin", "best", "priority"];
 
 const FORMATS: &[&str] = &["text", "json", "combined"];
+
+const LOG_FORMATS: &[&str] = &["text", "json"];
 
 const POLICIES: &[&str] = &[
     "off (everything uses an upstream)",

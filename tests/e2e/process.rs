@@ -305,7 +305,9 @@ fn a_port_in_use_is_named_and_the_exit_code_is_1() {
     let told = String::from_utf8_lossy(&output.stderr).into_owned();
     let line = told.lines().find(|line| line.contains(&address));
     let line = line.unwrap_or_else(|| panic!("no line names {address}: {told}"));
-    assert!(line.contains("in use"), "{line}");
+    assert!(line.contains("the port is in use by "), "{line}");
+    let holder = format!("(process {}): stop that, or", std::process::id());
+    assert!(line.contains(&holder), "{line}");
 }
 
 /// Writing to a connection that is gone must not be a signal that ends the process.
