@@ -104,6 +104,7 @@
 //!    meantime, from traffic, is better evidence and outranks it.
 //! 4. A probe that passes through no upstream at all accuses its target: [`balance::belief`].
 //! 5. An upstream that fails far more often than all others is ejected for a while (`health/outliers.rs`).
+//! 6. One that refuses the tunnels that others open gets everything else: [`balance::connect`].
 //!
 //! A *probe* is one question to one upstream, a *check* all questions until its verdict. The prober is the
 //! thread, the examiner its rules, a *survey* what `--check --probe` does once.
