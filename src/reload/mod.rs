@@ -11,12 +11,11 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::FileTypeExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::Path;
 use std::time::Duration;
 
-use crate::config;
 use crate::config::checked::Config;
 use crate::config::findings::ConfigErrors;
+use crate::config::source::Source;
 use crate::metrics::ReloadState;
 use crate::relay::{Context, unix_ms};
 use crate::stop::{Notify, Woken};
@@ -36,10 +35,10 @@ pub trait Watcher {
     fn over(&self);
 }
 
-/// The thread: looks at `file` every `reload_interval_secs` and when it is notified.
-pub fn run(file: &Path, ctx: &Context, notify: &Notify, watcher: &dyn Watcher) {
+/// The thread: looks at `source` every `reload_interval_secs` and when it is notified.
+pub fn run(source: &Source, ctx: &Context, notify: &Notify, watcher: &dyn Watcher) {
     let mut reloader = Reloader {
-        file,
+        source,
         ctx,
         watcher,
         unsettled: None,
@@ -74,7 +73,7 @@ enum Occasion {
 }
 
 struct Reloader<'a> {
-    file: &'a Path,
+    source: &'a Source,
     ctx: &'a Context,
     watcher: &'a dyn Watcher,
     /// What the last look found, the fingerprint or the mistake, if another one must find the same
@@ -87,15 +86,17 @@ struct Reloader<'a> {
 impl Reloader<'_> {
     fn look(&mut self, occasion: Occasion) {
         // a pipe, as in `--config <(command)`: looking at it again would wait for a writer
-        let is_fifo = fs::metadata(self.file).is_ok_and(|about| about.file_type().is_fifo());
+        let file_type = |file| fs::metadata(file).map(|about| about.file_type());
+        let is_fifo = self.source.file().map(file_type);
+        let is_fifo = is_fifo.is_some_and(|kind| kind.is_ok_and(|kind| kind.is_fifo()));
         if occasion == Occasion::Asked {
             self.unsettled = None;
             self.watcher.begins();
             if is_fifo {
                 let text = "is a pipe, which can be read one time: a reload needs a file";
-                self.complain(format!("{}: {text}", self.file.display()), occasion);
+                self.complain(format!("{}: {text}", self.source), occasion);
             } else {
-                self.take(config::load(self.file), occasion);
+                self.take(self.source.load(), occasion);
             }
             self.watcher.over();
             return;
@@ -103,7 +104,7 @@ impl Reloader<'_> {
         if is_fifo {
             return;
         }
-        let found = config::load(self.file);
+        let found = self.source.load();
         let look = match &found {
             Ok(config) => Ok(config.fingerprint),
             Err(error) => Err(error.clone()),
@@ -127,17 +128,17 @@ impl Reloader<'_> {
     }
 
     fn take(&mut self, found: Result<Config, ConfigErrors>, occasion: Occasion) {
-        let file = self.file.display();
+        let source = self.source;
         let config = match found {
             Ok(config) => config,
             Err(error) => return self.complain(error.to_string(), occasion),
         };
         if config.fingerprint == self.ctx.snapshot().config.fingerprint {
             if occasion == Occasion::Asked {
-                log::info!("{file} has not changed");
+                log::info!("{source} has not changed");
             }
             if self.complaint.take().is_some() {
-                log::info!("{file} is again as it is in force");
+                log::info!("{source} is again as it is in force");
             }
             self.ctx.metrics.last_reload.lock().failure = None;
             return;
@@ -146,10 +147,10 @@ impl Reloader<'_> {
             Ok(changes) => {
                 self.complaint = None;
                 self.watcher.applied();
-                log::info!("{file} is in force");
+                log::info!("{source} is in force");
                 tell(&changes);
             }
-            Err(error) => self.complain(format!("{file}: {error}"), occasion),
+            Err(error) => self.complain(format!("{source}: {error}"), occasion),
         }
     }
 
