@@ -32,8 +32,9 @@ pub struct Config {
     pub reload_interval: Option<Duration>,
     /// One line per request, and where to. `None`: not written.
     pub access_log: Option<AccessLogSettings>,
-    /// The line of the file that names the file of the access log.
-    pub access_log_line: Option<usize>,
+    /// An error without words at the place that names the file of the access log, for whoever finds out that
+    /// it cannot be opened.
+    pub access_log_place: Option<Notice>,
     /// What lines on standard error look like.
     pub log_format: LogFormat,
     /// Whether messages carry `Via`, and loops are found by it.

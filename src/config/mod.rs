@@ -9,6 +9,8 @@
 //! and `upstreams` each for its part. What comes out is in [`checked`];
 //! [`report`] tells people what it means, `advice` what may surprise them.
 //!
+//! A [`source`] is where all of it comes from: a file, and the [`overrides`] of environment and command line.
+//!
 //! Only this module uses serde and the YAML parser. When a file is read again
 //! is not decided here.
 
@@ -20,34 +22,33 @@ pub mod health;
 pub mod keys;
 pub mod limits;
 pub mod listen;
+pub mod overrides;
 mod raw;
 mod reader;
 pub mod report;
 mod root;
 pub mod secret;
+pub mod source;
 mod text_file;
 mod upstreams;
 mod urls;
 
-use std::fs::File;
-use std::io;
 use std::path::Path;
 
 use checked::Config;
 use findings::ConfigErrors;
-use text_file::Unread;
+use overrides::Overrides;
+use root::Given;
+use source::Source;
 
-/// Reads and checks the file at `path`, and the secret files it names.
+/// Reads and checks the file at `path`, and the secret files it names; nothing else is asked.
 ///
 /// # Errors
 ///
 /// The file is missing, unreadable, larger than 1 MiB or no UTF-8 text, or
 /// something in it is wrong: then every mistake in it is told.
 pub fn load(path: &Path) -> Result<Config, ConfigErrors> {
-    let opened = File::open(path).map_err(Unread::Failed);
-    let read = opened.and_then(text_file::read);
-    let (text, mode) = read.map_err(|why| unreadable(path, why))?;
-    root::check(path, &text, Some(mode))
+    Source::from(path.to_owned()).load()
 }
 
 /// Checks `text` as if it were the content of a file called `file`. Secret
@@ -57,27 +58,13 @@ pub fn load(path: &Path) -> Result<Config, ConfigErrors> {
 ///
 /// Every mistake in the text.
 pub fn parse(text: &str, file: &str) -> Result<Config, ConfigErrors> {
-    root::check(Path::new(file), text, None)
-}
-
-fn unreadable(path: &Path, why: Unread) -> ConfigErrors {
-    let mut line = None;
-    let said = match why {
-        Unread::Failed(error) if error.kind() == io::ErrorKind::NotFound => {
-            "no such file; name another one with --config FILE, or try `http-proxy-lb demo`, which needs none"
-                .to_owned()
-        }
-        Unread::Failed(error) if error.kind() == io::ErrorKind::IsADirectory => {
-            "is a folder: name the file in it".to_owned()
-        }
-        Unread::Failed(error) => format!("cannot be read: {error}"),
-        Unread::TooLarge => "is larger than 1 MiB, so it is hardly a configuration file".to_owned(),
-        Unread::NoText { line: invalid } => {
-            line = Some(invalid);
-            "is not UTF-8 text: save it as such".to_owned()
-        }
-    };
-    ConfigErrors::about_file(&path.display().to_string(), line, said)
+    root::check(&Given {
+        path: Path::new(file),
+        text,
+        mode: None,
+        is_mounted: false,
+        overrides: &Overrides::default(),
+    })
 }
 
 #[cfg(test)]

@@ -24,6 +24,9 @@ use super::keys::KeyKind;
 /// 1 MiB into more than the memory holds.
 const VALUES_MAX: u32 = 500_000;
 
+/// From this number on things stand outside the file, see [`super::overrides`].
+pub(super) const OUTSIDE: u32 = VALUES_MAX + 1;
+
 /// More brackets than this open at a time are refused: the parser's time grows
 /// with their square, and a file of 1 MiB of them would hold it for minutes.
 const BRACKETS_MAX: usize = 1000;

@@ -14,6 +14,7 @@ use super::findings::{ConfigErrors, Findings};
 use super::health::HealthCheck;
 use super::limits::{Limits, unless_zero};
 use super::listen::ListenAddress;
+use super::overrides::Overrides;
 use super::raw::{self, YamlValue};
 use super::reader::{KeyBlock, Located, quote};
 use super::secret::{self, Files, Secret};
@@ -22,15 +23,34 @@ use super::upstreams;
 /// A token shorter than this can be guessed, in bytes.
 const TOKEN_SHORT: usize = 16;
 
-/// Checks the text of a file to its end. Other paths in it are meant from the folder of `path` on;
-/// `mode` are its permission bits, where it is a file.
-pub(super) fn check(path: &Path, text: &str, mode: Option<u32>) -> Result<Config, ConfigErrors> {
-    let file = path.display().to_string();
-    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    let tree = raw::parse(text)
+/// What is checked.
+#[derive(Debug)]
+pub(super) struct Given<'g> {
+    /// The file. Other paths in it are meant from its folder on.
+    pub(super) path: &'g Path,
+    pub(super) text: &'g str,
+    /// The permission bits, where it is a file.
+    pub(super) mode: Option<u32>,
+    /// Whether it is mounted by itself, without its folder.
+    pub(super) is_mounted: bool,
+    pub(super) overrides: &'g Overrides,
+}
+
+/// Checks the text of a file to its end, with what takes the place of its values.
+pub(super) fn check(given: &Given<'_>) -> Result<Config, ConfigErrors> {
+    let file = given.path.display().to_string();
+    let text = given.text.strip_prefix('\u{feff}').unwrap_or(given.text);
+    let mut tree = raw::parse(text)
         .map_err(|error| ConfigErrors::about_file(&file, error.line, error.text))?;
-    let findings = Findings::default();
-    let mut files = Files::beside(path);
+    let findings = Findings::knowing(given.overrides.places());
+    given.overrides.apply(&mut tree, &findings);
+    if given.is_mounted {
+        findings.file().advice(
+            "this file is mounted by itself, so an edit that puts a new file in its place is not \
+             seen here: mount its folder, or restart after an edit",
+        );
+    }
+    let mut files = Files::beside(given.path);
     files.saw(text);
     let item = Located {
         place: findings.file(),
@@ -38,16 +58,16 @@ pub(super) fn check(path: &Path, text: &str, mode: Option<u32>) -> Result<Config
     };
     let config = read(&mut files, &KeyBlock::open(item, ""));
     if files.has_inline_secret
-        && let Some(advice) = mode.and_then(secret::advice_for_config)
+        && let Some(advice) = given.mode.and_then(secret::advice_for_config)
     {
         findings.file().advice(advice);
     }
     let values = findings.values.take();
-    let access_log_line = findings.access_log_line(text);
+    let access_log_place = findings.access_log_place(&file, text);
     let warnings = findings.conclude(&file, text)?;
     match config {
         Some(config) => Ok(Config {
-            access_log_line,
+            access_log_place,
             values,
             warnings,
             fingerprint: files.fingerprint(),
@@ -89,7 +109,7 @@ fn read(files: &mut Files, root: &KeyBlock<'_>) -> Option<Config> {
         mode,
         reload_interval,
         access_log,
-        access_log_line: None,
+        access_log_place: None,
         log_format,
         via,
         proxy_protocol,

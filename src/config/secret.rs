@@ -108,7 +108,7 @@ impl Files {
                 .error(format!("`{key}` is there, too: keep one of the two"));
         }
         if let Some(Located { place, value }) = inline {
-            self.has_inline_secret = true;
+            self.has_inline_secret |= place.is_in_file();
             let value = Some(value.to_owned());
             return Some(Located { place, value });
         }
