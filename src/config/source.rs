@@ -117,7 +117,9 @@ impl Source {
                 "is not UTF-8 text: save it as such".to_owned()
             }
         };
-        ConfigErrors::about_file(&path.display().to_string(), line, said)
+        let mut errors = ConfigErrors::about_file(&path.display().to_string(), line, said);
+        errors.errors.extend(self.overrides.mistaken());
+        errors
     }
 
     /// What to do about a file that is not there.
@@ -212,6 +214,12 @@ mod tests {
         let half = Source::new(None, overrides(&[LISTEN]));
         let said = "to do without one --upstream (or HTTP_PROXY_LB_UPSTREAMS) is missing";
         check(half, said);
+        let mistyped = overrides(&[LISTEN, ("HTTP_PROXY_LB_UPSTREAM", "http://a.test")]);
+        let errors = Source::new(None, mistyped).load().unwrap_err().to_string();
+        assert!(
+            errors.ends_with("did you mean HTTP_PROXY_LB_UPSTREAMS?"),
+            "{errors}"
+        );
         let named = Some("/nonexistent/c.yaml".into());
         let whole = Source::new(named, overrides(&[LISTEN, UPSTREAMS]));
         check(
