@@ -141,6 +141,11 @@ impl KeyPlace<'_> {
         Self { name, ..*self }
     }
 
+    /// Whether a variable of the environment stands in the value.
+    pub(super) fn has_variable(&self) -> bool {
+        self.findings.variables.contains_key(&self.number)
+    }
+
     /// The value cannot be used.
     pub(super) fn error(&self, text: impl Into<String>) {
         self.note(Severity::Error, text.into());
@@ -169,6 +174,10 @@ impl KeyPlace<'_> {
 /// Collects what the checks find: what is wrong, and what holds.
 #[derive(Debug, Default)]
 pub(super) struct Findings {
+    /// The names of the variables in a value, by its number.
+    variables: BTreeMap<u32, String>,
+    /// The same by the paths of the keys that were read.
+    pub(super) origins: RefCell<BTreeMap<&'static str, String>>,
     /// Each with the number of its place; file and line are not told yet.
     found: RefCell<Vec<(u32, Notice)>>,
     /// By their paths, in the words of `--check`, the values that need no more than their row to be told.
@@ -176,6 +185,21 @@ pub(super) struct Findings {
 }
 
 impl Findings {
+    /// About a file with these variables in its values, by the numbers of those.
+    pub(super) fn of(variables: BTreeMap<u32, String>) -> Self {
+        Self {
+            variables,
+            ..Self::default()
+        }
+    }
+
+    /// Notes from which variables the value of a key came, if it did.
+    pub(super) fn note_origin(&self, path: &'static str, number: u32) {
+        if let Some(names) = self.variables.get(&number) {
+            self.origins.borrow_mut().insert(path, names.clone());
+        }
+    }
+
     /// The file as a whole.
     pub(super) fn file(&self) -> KeyPlace<'_> {
         KeyPlace {
@@ -212,6 +236,10 @@ impl Findings {
             .map(|(number, notice)| Notice {
                 file: file.to_owned(),
                 line: raw::line_of(text, number),
+                text: match self.variables.get(&number) {
+                    Some(names) => format!("{} (from {names})", notice.text),
+                    None => notice.text,
+                },
                 ..notice
             })
             .collect();

@@ -3,7 +3,8 @@
 //!
 //! [`keys`] is the table of all keys: what each may be, and what it is where it is absent. Around it
 //! there are three steps, each in modules of its own. `raw` knows
-//! YAML and nothing of what it means; `reader` and `findings` take typed values
+//! YAML and nothing of what it means, `variables` fills in what the environment has, `syntax` says
+//! what is no YAML; `reader` and `findings` take typed values
 //! out of it and collect every mistake with file, line and key; the rest knows
 //! what the values are for: `root` as a whole, [`listen`], [`limits`], [`health`], [`access`]
 //! and `upstreams` each for its part. What comes out is in [`checked`];
@@ -20,15 +21,20 @@ pub mod health;
 pub mod keys;
 pub mod limits;
 pub mod listen;
+#[cfg(test)]
+mod mistakes;
 mod raw;
 mod reader;
 pub mod report;
 mod root;
 pub mod secret;
+mod syntax;
 mod text_file;
 mod upstreams;
 mod urls;
+mod variables;
 
+use std::env;
 use std::fs::File;
 use std::io;
 use std::path::Path;
@@ -47,7 +53,7 @@ pub fn load(path: &Path) -> Result<Config, ConfigErrors> {
     let opened = File::open(path).map_err(Unread::Failed);
     let read = opened.and_then(text_file::read);
     let (text, mode) = read.map_err(|why| unreadable(path, why))?;
-    root::check(path, &text, Some(mode))
+    root::check(path, &text, Some(mode), &|name| env::var_os(name))
 }
 
 /// Checks `text` as if it were the content of a file called `file`. Secret
@@ -57,7 +63,7 @@ pub fn load(path: &Path) -> Result<Config, ConfigErrors> {
 ///
 /// Every mistake in the text.
 pub fn parse(text: &str, file: &str) -> Result<Config, ConfigErrors> {
-    root::check(Path::new(file), text, None)
+    root::check(Path::new(file), text, None, &|name| env::var_os(name))
 }
 
 fn unreadable(path: &Path, why: Unread) -> ConfigErrors {
@@ -72,9 +78,10 @@ fn unreadable(path: &Path, why: Unread) -> ConfigErrors {
         }
         Unread::Failed(error) => format!("cannot be read: {error}"),
         Unread::TooLarge => "is larger than 1 MiB, so it is hardly a configuration file".to_owned(),
+        Unread::Utf16 => "is UTF-16 text: save it as UTF-8".to_owned(),
         Unread::NoText { line: invalid } => {
             line = Some(invalid);
-            "is not UTF-8 text: save it as such".to_owned()
+            "is not UTF-8 text: save it as UTF-8".to_owned()
         }
     };
     ConfigErrors::about_file(&path.display().to_string(), line, said)
@@ -98,7 +105,7 @@ mod tests {
             static COUNT: AtomicUsize = AtomicUsize::new(0);
             let number = COUNT.fetch_add(1, Ordering::Relaxed);
             let name = format!("http-proxy-lb-config-{}-{number}", std::process::id());
-            let path = std::env::temp_dir().join(name);
+            let path = env::temp_dir().join(name);
             fs::create_dir(&path).unwrap();
             Self(path)
         }
