@@ -389,6 +389,7 @@ mod tests {
             mode: Some(0o644),
             is_mounted: false,
             overrides,
+            environment: &|_name| None,
         });
         match found {
             Ok(config) => {
