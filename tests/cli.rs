@@ -508,7 +508,10 @@ fn who_cannot_be_asked_is_told_and_the_end_is_1() {
         .port();
     let url = format!("http://127.0.0.1:{port}");
     let output = run(&folder, &["status", "--admin", &url]);
-    let said = format!("{url}: the connection is refused: is the relay running?\n");
+    let said = format!(
+        "{url}: the connection is refused: is the relay running, with this \
+                        `admin_listen`?\n"
+    );
     check(&output, 1, "", &said);
     fs::write(folder.join("config.yaml"), OLD).unwrap();
     let output = run(&folder, &["status"]);

@@ -55,6 +55,8 @@ pub struct Config {
     /// By their paths, in the words of `--check`, the values that need no more than their row in
     /// [`super::keys`] to be told.
     pub values: BTreeMap<&'static str, String>,
+    /// By their paths, the names of the variables in the values of keys.
+    pub origins: BTreeMap<&'static str, String>,
     /// What an operator should know. No [`Severity::Error`] among them.
     pub warnings: Vec<Notice>,
     /// Another number when the file, or a secret file it names, has another

@@ -167,6 +167,11 @@ impl KeyPlace<'_> {
         self.findings.access_log.set(Some(self.number));
     }
 
+    /// Whether a variable of the environment stands in the value.
+    pub(super) fn has_variable(&self) -> bool {
+        self.findings.variables.contains_key(&self.number)
+    }
+
     /// The value cannot be used.
     pub(super) fn error(&self, text: impl Into<String>) {
         self.note(Severity::Error, text.into());
@@ -201,6 +206,10 @@ impl KeyPlace<'_> {
 /// Collects what the checks find: what is wrong, and what holds.
 #[derive(Debug, Default)]
 pub(super) struct Findings {
+    /// The names of the variables in a value, by its number.
+    variables: BTreeMap<u32, String>,
+    /// The same by the paths of the keys that were read.
+    pub(super) origins: RefCell<BTreeMap<&'static str, String>>,
     /// Each with the number of its place; file and line are not told yet.
     found: RefCell<Vec<(u32, Notice)>>,
     /// The number of the place that names the file of the access log.
@@ -212,9 +221,14 @@ pub(super) struct Findings {
 }
 
 impl Findings {
-    /// Nothing found yet; `outside` is what the places from [`raw::OUTSIDE`] on are called.
-    pub(super) fn knowing(outside: Vec<(String, &'static str)>) -> Self {
+    /// Nothing found yet, about a file with these variables in its values, by the numbers of those;
+    /// `outside` is what the places from [`raw::OUTSIDE`] on are called.
+    pub(super) fn of(
+        variables: BTreeMap<u32, String>,
+        outside: Vec<(String, &'static str)>,
+    ) -> Self {
         Self {
+            variables,
             outside,
             ..Self::default()
         }
@@ -226,6 +240,13 @@ impl Findings {
             findings: self,
             number,
             name: key.to_owned(),
+        }
+    }
+
+    /// Notes from which variables the value of a key came, if it did.
+    pub(super) fn note_origin(&self, path: &'static str, number: u32) {
+        if let Some(names) = self.variables.get(&number) {
+            self.origins.borrow_mut().insert(path, names.clone());
         }
     }
 
@@ -273,7 +294,17 @@ impl Findings {
         let beyond = found.split_off(found.len().min(SHOWN_MAX));
         let mut notices: Vec<Notice> = found
             .into_iter()
-            .map(|(number, notice)| locate(&self.outside, number, notice, (file, text)))
+            .map(|(number, notice)| {
+                let said = match self.variables.get(&number) {
+                    Some(names) => format!("{} (from {names})", notice.text),
+                    None => notice.text,
+                };
+                let notice = Notice {
+                    text: said,
+                    ..notice
+                };
+                locate(&self.outside, number, notice, (file, text))
+            })
             .collect();
         notices.sort_by_key(|notice| notice.line);
         if let Some(worst) = beyond.iter().map(|(_, notice)| notice.severity).min() {

@@ -3,7 +3,8 @@
 //!
 //! [`keys`] is the table of all keys: what each may be, and what it is where it is absent. Around it
 //! there are three steps, each in modules of its own. `raw` knows
-//! YAML and nothing of what it means; `reader` and `findings` take typed values
+//! YAML and nothing of what it means, `variables` fills in what the environment has, `syntax` says
+//! what is no YAML; `reader` and `findings` take typed values
 //! out of it and collect every mistake with file, line and key; the rest knows
 //! what the values are for: `root` as a whole, [`listen`], [`limits`], [`health`], [`access`]
 //! and `upstreams` each for its part. What comes out is in [`checked`];
@@ -22,6 +23,8 @@ pub mod health;
 pub mod keys;
 pub mod limits;
 pub mod listen;
+#[cfg(test)]
+mod mistakes;
 pub mod overrides;
 mod raw;
 mod reader;
@@ -29,10 +32,13 @@ pub mod report;
 mod root;
 pub mod secret;
 pub mod source;
+mod syntax;
 mod text_file;
 mod upstreams;
 mod urls;
+mod variables;
 
+use std::env;
 use std::path::Path;
 
 use checked::Config;
@@ -64,6 +70,7 @@ pub fn parse(text: &str, file: &str) -> Result<Config, ConfigErrors> {
         mode: None,
         is_mounted: false,
         overrides: &Overrides::default(),
+        environment: &|name| env::var_os(name),
     })
 }
 
@@ -85,7 +92,7 @@ mod tests {
             static COUNT: AtomicUsize = AtomicUsize::new(0);
             let number = COUNT.fetch_add(1, Ordering::Relaxed);
             let name = format!("http-proxy-lb-config-{}-{number}", std::process::id());
-            let path = std::env::temp_dir().join(name);
+            let path = env::temp_dir().join(name);
             fs::create_dir(&path).unwrap();
             Self(path)
         }

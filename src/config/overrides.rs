@@ -15,7 +15,7 @@ use std::path;
 
 use percent_encoding::percent_decode_str;
 
-use super::findings::{Findings, Severity};
+use super::findings::{Findings, Notice, Severity, whole_file};
 use super::keys::{KEYS, Key, KeyKind};
 use super::raw::{OUTSIDE, YamlValue};
 use super::urls;
@@ -174,6 +174,12 @@ impl Overrides {
         places
             .chain(complained.map(|(name, ..)| (name.clone(), "")))
             .collect()
+    }
+
+    /// What is to be said of variables that set nothing, where there is no file to be checked with them.
+    pub(super) fn mistaken(&self) -> impl Iterator<Item = Notice> {
+        let complained = self.complaints.iter();
+        complained.map(|(name, _, said)| whole_file(Severity::Error, name, said.as_str()))
     }
 
     /// Puts the settings into the tree of the file, and notes what is wrong with those that cannot be.
@@ -383,6 +389,7 @@ mod tests {
             mode: Some(0o644),
             is_mounted: false,
             overrides,
+            environment: &|_name| None,
         });
         match found {
             Ok(config) => {

@@ -3,6 +3,7 @@
 //! Whether there is a file is decided once, when the program starts. If one that vanished later counted
 //! as none, the next look at it would drop what it said about who may use this proxy.
 
+use std::env;
 use std::fmt;
 use std::fs::{self, File};
 use std::io;
@@ -87,6 +88,7 @@ impl Source {
                 mode: None,
                 is_mounted: false,
                 overrides: &self.overrides,
+                environment: &|name| env::var_os(name),
             });
         };
         let opened = File::open(path).map_err(Unread::Failed);
@@ -98,6 +100,7 @@ impl Source {
             mode: Some(mode),
             is_mounted: is_mounted(path),
             overrides: &self.overrides,
+            environment: &|name| env::var_os(name),
         })
     }
 
@@ -112,12 +115,15 @@ impl Source {
             Unread::TooLarge => {
                 "is larger than 1 MiB, so it is hardly a configuration file".to_owned()
             }
+            Unread::Utf16 => "is UTF-16 text: save it as UTF-8".to_owned(),
             Unread::NoText { line: invalid } => {
                 line = Some(invalid);
-                "is not UTF-8 text: save it as such".to_owned()
+                "is not UTF-8 text: save it as UTF-8".to_owned()
             }
         };
-        ConfigErrors::about_file(&path.display().to_string(), line, said)
+        let mut errors = ConfigErrors::about_file(&path.display().to_string(), line, said);
+        errors.errors.extend(self.overrides.mistaken());
+        errors
     }
 
     /// What to do about a file that is not there.
@@ -212,6 +218,12 @@ mod tests {
         let half = Source::new(None, overrides(&[LISTEN]));
         let said = "to do without one --upstream (or HTTP_PROXY_LB_UPSTREAMS) is missing";
         check(half, said);
+        let mistyped = overrides(&[LISTEN, ("HTTP_PROXY_LB_UPSTREAM", "http://a.test")]);
+        let errors = Source::new(None, mistyped).load().unwrap_err().to_string();
+        assert!(
+            errors.ends_with("did you mean HTTP_PROXY_LB_UPSTREAMS?"),
+            "{errors}"
+        );
         let named = Some("/nonexistent/c.yaml".into());
         let whole = Source::new(named, overrides(&[LISTEN, UPSTREAMS]));
         check(
