@@ -21,6 +21,7 @@ use parking_lot::Mutex;
 use self::mutations::{requests, responses};
 use self::passed::{request, response};
 use crate::machine::{Folder, connect, free_port, note};
+use crate::origin::spawn;
 use crate::programs::Server;
 
 /// So many mutated responses that are let through are read by each, and as many requests.
@@ -238,12 +239,13 @@ impl Origin {
             answer: Arc::default(),
         };
         let (seen, answer) = (Arc::clone(&origin.seen), Arc::clone(&origin.answer));
-        drop(thread::spawn(move || {
+        spawn("reader-origin-accept", move || {
             for stream in listener.incoming().flatten() {
                 let (seen, answer) = (Arc::clone(&seen), Arc::clone(&answer));
-                drop(thread::spawn(move || serve(stream, &seen, &answer)));
+                let serve = move || serve(stream, &seen, &answer);
+                spawn("reader-origin-serve", serve);
             }
-        }));
+        });
         origin
     }
 }
@@ -254,9 +256,9 @@ fn serve(stream: TcpStream, seen: &Mutex<Vec<Reading>>, answer: &Mutex<Vec<u8>>)
     let stream = from.stream.as_ref().expect("a connection");
     stream.set_read_timeout(None).expect("no limit");
     while let Some(request) = from.message(Kind::Request) {
-        let is_marker = request.word(1).ends_with(MARKER);
+        let marks = request.word(1).ends_with(MARKER);
         seen.lock().push(request);
-        let bytes = if is_marker {
+        let bytes = if marks {
             MARKED.to_vec()
         } else {
             answer.lock().clone()
@@ -420,9 +422,9 @@ impl Reader {
             *client = self.connect();
         }
         let seen = self.origin.seen.lock().clone();
-        let is_marker = |seen: &&Reading| seen.word(1).ends_with(MARKER);
-        let markers = seen.iter().filter(is_marker).count();
-        let others: Vec<_> = seen.iter().filter(|seen| !is_marker(seen)).collect();
+        let marks = |seen: &&Reading| seen.word(1).ends_with(MARKER);
+        let markers = seen.iter().filter(marks).count();
+        let others: Vec<_> = seen.iter().filter(|seen| !marks(seen)).collect();
         let is_one = match others[..] {
             [] => true,
             [other] => (other.word(0), &other.body) == (whole.word(0), &whole.body),
