@@ -277,7 +277,7 @@ pub(super) fn meant(block: &str, unknown: &str) -> String {
         return WHICH_TIMEOUT.to_owned();
     }
     match near.map(|path| (path, path.rsplit_once('.'))) {
-        Some((path, Some((place, _)))) if !place.contains('[') => {
+        Some((path, Some((place, key)))) if key == unknown && !place.contains('[') => {
             format!(
                 "did you mean `{path}`? It stands in the block `{place}`, indented below `{place}:`"
             )
