@@ -760,7 +760,11 @@ fn merges_that_unfold_without_end_are_refused() {
         told.contains(": aliases (`*name`) unfold to more than"),
         "{told}"
     );
-    check_file("x: &x\n  <<: *x\n", "c.yaml:1: recursion limit exceeded");
+    check_file(
+        "x: &x\n  <<: *x\n",
+        "c.yaml:1: recursion limit exceeded: more than 128 blocks stand in one another, or an alias \
+         (`*name`) in what it stands for",
+    );
 }
 
 #[test]
