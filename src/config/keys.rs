@@ -371,6 +371,15 @@ mod tests {
     }
 
     #[test]
+    fn the_timeouts_that_are_asked_about_are_keys() {
+        let named: Vec<_> = WHICH_TIMEOUT.split('`').skip(1).step_by(2).collect();
+        assert_eq!(named.len(), 7);
+        for name in named {
+            assert!(KEYS.iter().any(|key| key.path == name), "{name}");
+        }
+    }
+
+    #[test]
     fn a_key_has_one_row_and_stands_in_a_block_that_has_one() {
         let paths: HashSet<_> = KEYS.iter().map(|key| key.path).collect();
         assert_eq!(paths.len(), KEYS.len());
