@@ -21,8 +21,6 @@ pub mod health;
 pub mod keys;
 pub mod limits;
 pub mod listen;
-#[cfg(test)]
-mod mistakes;
 mod raw;
 mod reader;
 pub mod report;
@@ -86,6 +84,9 @@ fn unreadable(path: &Path, why: Unread) -> ConfigErrors {
     };
     ConfigErrors::about_file(&path.display().to_string(), line, said)
 }
+
+#[cfg(test)]
+mod mistakes_tests;
 
 #[cfg(test)]
 mod tests {
