@@ -283,7 +283,7 @@ pub(super) fn meant(block: &str, unknown: &str) -> String {
         return WHICH_TIMEOUT.to_owned();
     }
     match near.map(|path| (path, path.rsplit_once('.'))) {
-        Some((path, Some((place, _)))) if !place.contains('[') => {
+        Some((path, Some((place, key)))) if key == unknown && !place.contains('[') => {
             format!(
                 "did you mean `{path}`? It stands in the block `{place}`, indented below `{place}:`"
             )
@@ -374,6 +374,15 @@ mod tests {
         check("", "max_conections", Some("limits.max_connections"));
         check("limits", "weight", Some("upstream[].weight"));
         check("limits", "via", Some("via"));
+    }
+
+    #[test]
+    fn the_timeouts_that_are_asked_about_are_keys() {
+        let named: Vec<_> = WHICH_TIMEOUT.split('`').skip(1).step_by(2).collect();
+        assert_eq!(named.len(), 7);
+        for name in named {
+            assert!(KEYS.iter().any(|key| key.path == name), "{name}");
+        }
     }
 
     #[test]

@@ -23,8 +23,6 @@ pub mod health;
 pub mod keys;
 pub mod limits;
 pub mod listen;
-#[cfg(test)]
-mod mistakes;
 pub mod overrides;
 mod raw;
 mod reader;
@@ -73,6 +71,9 @@ pub fn parse(text: &str, file: &str) -> Result<Config, ConfigErrors> {
         environment: &|name| env::var_os(name),
     })
 }
+
+#[cfg(test)]
+mod mistakes_tests;
 
 #[cfg(test)]
 mod tests {

@@ -25,7 +25,7 @@ const CURLY: [char; 7] = ['“', '”', '„', '‘', '’', '«', '»'];
 
 /// What to write instead of what the parser does not understand, by what it says. The first that fits
 /// counts.
-const REMEDIES: [(&str, &str); 12] = [
+const REMEDIES: [(&str, &str); 13] = [
     (
         "found character that cannot start any token",
         "write a text that begins with @, ` or % in 'quotes'",
@@ -70,6 +70,11 @@ const REMEDIES: [(&str, &str); 12] = [
         "invalid type: map",
         "a block of keys stands where one text is wanted: write the text behind the colon, and one that \
          begins with { in 'quotes'",
+    ),
+    (
+        "recursion limit exceeded",
+        "recursion limit exceeded: more than 128 blocks stand in one another, or an alias (`*name`) in what \
+         it stands for",
     ),
     (
         "repetition limit exceeded",

@@ -605,9 +605,7 @@ fn a_secret_of_a_variable_is_taken_letter_by_letter_and_told_nowhere() {
         credentials.authorization(),
         "Basic YjpodW50ZXIyOiAjICd4Jw=="
     );
-    let report = super::report::CheckReport {
-        config: &config,
-    };
+    let report = super::report::CheckReport { config: &config };
     let shown = format!("{report}{config:?}");
     assert!(!shown.contains("hunter2"), "{shown}");
     assert!(
@@ -768,7 +766,11 @@ fn merges_that_unfold_without_end_are_refused() {
         told.contains(": aliases (`*name`) unfold to more than"),
         "{told}"
     );
-    check_file("x: &x\n  <<: *x\n", "c.yaml:1: recursion limit exceeded");
+    check_file(
+        "x: &x\n  <<: *x\n",
+        "c.yaml:1: recursion limit exceeded: more than 128 blocks stand in one another, or an alias \
+         (`*name`) in what it stands for",
+    );
 }
 
 #[test]
