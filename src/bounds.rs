@@ -112,6 +112,7 @@
 //! | complaints about a full disk | one a minute | `COMPLAIN_EVERY` | not made | `a_full_disk_under_the_access_log_is_told_once_and_got_over` |
 //! | a line of the log | 8 KiB | `MESSAGE_MAX`, `LINE_MAX` | cut | `a_long_message_is_cut_and_still_one_write` |
 //! | a wait for the reader of the log | 500 ms, once | `PATIENCE` | lines are lost and counted | `a_pipe_that_nobody_reads_holds_nobody_up`, `a_blocked_standard_error_holds_nobody_up` |
+//! | events kept for `/status` | 150, and 50 suspicions, of 1 KiB | `MOST_EVENTS`, `MOST_SUSPICIONS`, `MOST_TEXT` | the oldest are forgotten | `a_flood_of_suspicions_displaces_nothing_else`, `a_long_text_is_cut_between_two_letters` |
 //! | complaints that a peer can cause | one in 30 s of each kind | `EVERY` | counted in the next one | `a_flood_is_one_line_and_a_count` |
 //!
 //! # Files, and what we ask as clients

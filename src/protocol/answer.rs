@@ -72,6 +72,8 @@ causes! {
         "Check that no upstream leads back to this proxy.";
     NoUpstream = 503, "no_upstream_online", "destination_unavailable",
         "no upstream proxy is online", IN_A_FEW_SECONDS;
+    AllDrained = 503, "all_upstreams_drained", "destination_unavailable",
+        "all upstreams are drained", "The administrator can enable one.";
     NoUpstreamConfigured = 503, "no_upstream_configured", "proxy_configuration_error",
         "no upstream proxy is configured",
         "Add one under \"upstream\" in the configuration file.";

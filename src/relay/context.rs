@@ -9,6 +9,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use parking_lot::RwLock;
 
 use crate::access_log::AccessLogger;
+use crate::balance::history::EventKind;
 use crate::config::checked::Config;
 use crate::metrics::Metrics;
 use crate::net::pipe::Pipes;
@@ -66,6 +67,9 @@ impl Context {
         let upstream_names = resolver.apart();
         let snapshot = Snapshot::new(config, None);
         upstream_names.keep(snapshot.upstream_names());
+        let text = concat!("started, version ", env!("CARGO_PKG_VERSION"));
+        let history = snapshot.pool.history();
+        history.add(unix_ms(), EventKind::Started, None, text);
         Ok(Self {
             access_log: AccessLogger::new(Arc::clone(&metrics)),
             snapshot: RwLock::new(Arc::new(snapshot)),

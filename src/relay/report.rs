@@ -269,7 +269,7 @@ impl Meter for TunnelMeter {
             if received > 0
                 && let Some(change) = upstream.vitals().good(*began, unix_ms)
             {
-                upstream.tell(change, "bytes came through a tunnel");
+                upstream.tell(change, "bytes came through a tunnel", unix_ms());
             }
         }
     }

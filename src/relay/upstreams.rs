@@ -69,6 +69,7 @@ impl Exchange<'_> {
             }
             Some(error) => refused(Failed::Hop(error)),
             None if pool.upstreams().is_empty() => Failed::Refused(Refusal::NoUpstreamConfigured),
+            None if pool.is_drained() => Failed::Refused(Refusal::AllDrained),
             None => Failed::Refused(Refusal::NoUpstream),
         })
     }

@@ -14,6 +14,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::time::Duration;
 
+use crate::balance::history::EventKind;
 use crate::config;
 use crate::config::checked::Config;
 use crate::config::findings::ConfigErrors;
@@ -137,7 +138,9 @@ impl Reloader<'_> {
                 log::info!("{file} has not changed");
             }
             if self.complaint.take().is_some() {
-                log::info!("{file} is again as it is in force");
+                let text = format!("{file} is again as it is in force");
+                log::info!("{text}");
+                self.note(EventKind::Reloaded, &text);
             }
             self.ctx.metrics.last_reload.lock().failure = None;
             return;
@@ -148,6 +151,10 @@ impl Reloader<'_> {
                 self.watcher.applied();
                 log::info!("{file} is in force");
                 tell(&changes);
+                let sentences = changes.made.iter().chain(&changes.waiting);
+                let sentences = sentences.map(String::as_str).collect::<Vec<_>>();
+                let text = format!("{file} is in force: {}", sentences.join("; "));
+                self.note(EventKind::Reloaded, text.trim_end_matches(": "));
             }
             Err(error) => self.complain(format!("{file}: {error}"), occasion),
         }
@@ -155,11 +162,19 @@ impl Reloader<'_> {
 
     fn complain(&mut self, complaint: String, occasion: Occasion) {
         if occasion == Occasion::Asked || self.complaint.as_ref() != Some(&complaint) {
-            log::error!("the running configuration stays in force: {complaint}");
+            let text = format!("the running configuration stays in force: {complaint}");
+            log::error!("{text}");
+            self.note(EventKind::ReloadFailed, &text);
             self.ctx.metrics.failed_reloads.increment();
             self.ctx.metrics.last_reload.lock().failure = Some((unix_ms(), complaint.clone()));
         }
         self.complaint = Some(complaint);
+    }
+
+    /// Keeps it for people who look later.
+    fn note(&self, kind: EventKind, text: &str) {
+        let snapshot = self.ctx.snapshot();
+        snapshot.pool.history().add(unix_ms(), kind, None, text);
     }
 }
 

@@ -356,6 +356,32 @@ fn the_names_of_the_first_release_are_still_there() {
     }
 }
 
+/// As in the first release: scripts read it as an integer.
+#[test]
+fn the_latency_is_whole_milliseconds_and_stands_in_microseconds_beside_them() {
+    let upstream = Upstream::by_hand("a");
+    let proxy = Proxy::with_yaml(ADMIN, [&upstream]);
+    let mut client = proxy.client();
+    client.get("http://o.test/");
+    let (mut hop, _) = upstream.accept_and_read_request();
+    hop.send_ok("");
+    client.expect_status(200);
+    let latency = proxy.upstream("a").latency.expect("a sample");
+    let (_, status) = ask(&proxy, "GET /status");
+    let members = format!(
+        "\"latency_ms\":{},\"latency_us\":{micros},\"latency_p95_us\":{micros},",
+        latency.as_millis(),
+        micros = latency.as_micros(),
+    );
+    assert!(status.contains(&members), "{members} in {status}");
+    let url = format!("http://{}", upstream.address());
+    let name = format!("upstream_latency_ms{{url=\"{url}\"}}");
+    assert_eq!(
+        u128::from(value(&metrics(&proxy), &name)),
+        latency.as_millis()
+    );
+}
+
 #[test]
 fn a_drained_upstream_gets_nothing_new_until_it_is_enabled() {
     let (a, b) = (Upstream::echo_ok("a"), Upstream::echo_ok("b"));
@@ -377,7 +403,18 @@ fn a_drained_upstream_gets_nothing_new_until_it_is_enabled() {
         &[("upstream_in_service{upstream=\"a\"}", 0)],
     );
     assert_eq!(ask(&proxy, "POST /upstreams/b/drain").0, 200);
-    assert_eq!(ask(&proxy, "GET /ready").0, 503);
+    let (status, ready) = ask(&proxy, "GET /ready");
+    assert!(status == 503 && ready.contains("\"reason\":\"all upstreams are drained\""));
+    let mut client = proxy.client();
+    client
+        .get("http://o.test/")
+        .expect_refusal(503)
+        .expect_field_with("Proxy-Status", "all upstreams are drained")
+        .expect_body_with("All upstreams are drained.");
+    check(
+        &metrics(&proxy),
+        &[("failures_total{cause=\"all_upstreams_drained\"}", 1)],
+    );
     assert_eq!(ask(&proxy, "POST /upstreams/a/enable").0, 200);
     assert_eq!(ask(&proxy, "GET /ready").0, 200);
     ask_four();
