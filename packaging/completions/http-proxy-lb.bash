@@ -28,7 +28,7 @@ _http_proxy_lb() {
 	esac
 	case $command in
 	demo) words='--log-level --help' ;;
-	status) words='--config --admin --token-file --json --live --watch --log-level --help' ;;
+	status) words='--config --admin --token-file --json --connections --live --watch --log-level --help' ;;
 	*) words='--config --check --probe --log-level --help --version demo status' ;;
 	esac
 	mapfile -t COMPREPLY < <(compgen -W "$words" -- "$cur")

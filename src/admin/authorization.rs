@@ -124,10 +124,10 @@ impl AuthCheck<'_> {
             return Err(Refused::Method(methods));
         }
         match &mut endpoint {
+            Endpoint::Act(_) | Endpoint::Connections(_) if self.token.is_none() => {
+                return Err(Refused::NoTokenSet);
+            }
             Endpoint::Act(call) => {
-                if self.token.is_none() {
-                    return Err(Refused::ActionsOff);
-                }
                 check_site(head, self.listen)?;
                 call.by = self.who(&login.unwrap_or_default());
             }
@@ -329,7 +329,11 @@ impl Call {
         match &mut endpoint {
             Endpoint::Connections(after) => *after = query.parse().ok()?,
             Endpoint::Act(call) => call.by = percent_decoded(query)?,
-            _ => {}
+            Endpoint::Page
+            | Endpoint::Health
+            | Endpoint::Ready(_)
+            | Endpoint::Status
+            | Endpoint::Metrics => {}
         }
         Some(endpoint)
     }
@@ -404,15 +408,27 @@ mod tests {
         check("HEAD /ready", &Ok(Endpoint::Ready(Detail::Shown)));
         check("GET /status", &Ok(Endpoint::Status));
         check("GET /metrics?name=x", &Ok(Endpoint::Metrics));
-        check("GET /connections", &Ok(Endpoint::Connections(0)));
-        check("GET /connections?after=7", &Ok(Endpoint::Connections(7)));
     }
 
     #[test]
     fn a_page_of_connections_begins_behind_a_number() {
-        for query in ["after", "after=", "after=-1", "after=x", "limit=5", "7"] {
-            let line = format!("GET /connections?{query} HTTP/1.1\r\nHost: localhost");
-            let got = judge(None, "127.0.0.1", &line);
+        let page = |query: &str| {
+            let line = format!(
+                "GET /connections{query} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {TOKEN}"
+            );
+            judge(Some(TOKEN), "127.0.0.1", &line).map(|call| call.endpoint)
+        };
+        assert_eq!(page(""), Ok(Endpoint::Connections(0)));
+        assert_eq!(page("?after=7"), Ok(Endpoint::Connections(7)));
+        for query in [
+            "?after",
+            "?after=",
+            "?after=-1",
+            "?after=x",
+            "?limit=5",
+            "?7",
+        ] {
+            let got = page(query);
             assert!(matches!(got, Err(Refused::Malformed(_))), "{query} {got:?}");
         }
     }
@@ -432,9 +448,9 @@ mod tests {
         let basic = |user: &str| Credentials::basic(user, TOKEN);
         assert_eq!(by(basic("bob").authorization()), "192.0.2.1 (user bob)");
         assert_eq!(by(basic("").authorization()), "192.0.2.1");
-        let long = "b".repeat(MOST_USER + 1);
-        let told = format!("192.0.2.1 (user {})", &long[1..]);
-        assert_eq!(by(basic(&long).authorization()), told);
+        let long = "b".repeat(MOST_USER);
+        let told = format!("192.0.2.1 (user {long})");
+        assert_eq!(by(basic(&format!("{long}c")).authorization()), told);
     }
 
     #[test]
@@ -548,8 +564,9 @@ mod tests {
     }
 
     #[test]
-    fn nobody_acts_while_no_token_is_configured() {
-        check("POST /upstreams/a/drain", &Err(Refused::ActionsOff));
+    fn nobody_acts_or_sees_who_is_connected_while_no_token_is_configured() {
+        check("GET /connections", &Err(Refused::NoTokenSet));
+        check("POST /upstreams/a/drain", &Err(Refused::NoTokenSet));
     }
 
     #[test]

@@ -8,7 +8,7 @@ use crate::relay::{Context, unix_ms};
 use super::authorization::{Action, ActionCall, Call, Endpoint};
 use super::rows::ServerNow;
 use super::view::RelayView;
-use super::{families, status};
+use super::{connections, families, status};
 
 const JSON: &str = "application/json";
 const TEXT: &str = "text/plain; charset=utf-8";
@@ -78,7 +78,9 @@ fn answer(seen: &dyn RelayView, endpoint: &Endpoint) -> AdminReply {
             let media_type = "text/plain; version=0.0.4; charset=utf-8";
             AdminReply::new(200, media_type, tell(families::metrics))
         }
-        Endpoint::Connections(_) => AdminReply::new(404, TEXT, ""),
+        Endpoint::Connections(after) => {
+            AdminReply::new(200, JSON, connections::page(&ctx.connections, *after))
+        }
         Endpoint::Act(call) => act(ctx, call),
     }
 }
@@ -171,7 +173,7 @@ mod tests {
 
     #[test]
     fn the_page_is_small_and_has_no_way_to_make_markup_of_text() {
-        assert!(PAGE.len() < 40_000, "{} bytes", PAGE.len());
+        assert!(PAGE.len() < 41_000, "{} bytes", PAGE.len());
         for word in [
             "innerHTML",
             "outerHTML",

@@ -179,7 +179,7 @@ pub(super) fn acted(upstream: &Upstream) -> String {
 }
 
 /// A moment, from milliseconds since 1970, as RFC 3339 writes it.
-fn moment(unix_ms: u64) -> String {
+pub(super) fn moment(unix_ms: u64) -> String {
     // Beyond the year 9999 there is no RFC 3339.
     let at = Duration::from_millis(unix_ms.min(253_402_300_799_999));
     let mut text = String::new();

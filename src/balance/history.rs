@@ -100,9 +100,10 @@ impl History {
         let mut kept = self.kept.lock();
         let id = kept.next;
         kept.next += 1;
-        let (events, most) = match kind {
-            EventKind::Suspect | EventKind::Cleared => (&mut kept.suspicions, MOST_SUSPICIONS),
-            _ => (&mut kept.events, MOST_EVENTS),
+        let (events, most) = if matches!(kind, EventKind::Suspect | EventKind::Cleared) {
+            (&mut kept.suspicions, MOST_SUSPICIONS)
+        } else {
+            (&mut kept.events, MOST_EVENTS)
         };
         if events.len() == most {
             events.pop_front();
@@ -176,8 +177,9 @@ mod tests {
     #[test]
     fn a_long_text_is_cut_between_two_letters() {
         let history = History::default();
-        let long = format!("x{}", "\u{e4}".repeat(MOST_TEXT));
-        history.add(0, EventKind::ReloadFailed, None, &long);
-        assert_eq!(texts(&history), [&long[..MOST_TEXT - 1]]);
+        // Of two bytes each, behind one of one byte.
+        let text = |letters| format!("x{}", "\u{e4}".repeat(letters));
+        history.add(0, EventKind::ReloadFailed, None, &text(MOST_TEXT));
+        assert_eq!(texts(&history), [text(MOST_TEXT / 2 - 1)]);
     }
 }

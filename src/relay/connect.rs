@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::balance::state::is_gateway_error;
-use crate::net::tunnel::{Meter, OnEnd, Side};
+use crate::net::tunnel::{OnEnd, Side};
 use crate::protocol::answer::{self, HopFailure};
 use crate::protocol::framing::Framing;
 use crate::protocol::head::ResponseHead;
@@ -171,6 +171,7 @@ pub(super) fn start_tunnel(
         conn,
         permits,
         address,
+        listed,
         ..
     } = *client;
     hop.count_bytes();
@@ -178,6 +179,8 @@ pub(super) fn start_tunnel(
         conn: hop, lease, ..
     } = hop;
     let meter = TunnelMeter::new(ctx, lease.as_ref());
+    listed.moved(|| (received, sent));
+    let meter = listed.becomes_tunnel(&report.route, meter);
     let (stream, early) = conn.into_parts();
     let client = Side { stream, early };
     let (stream, early) = hop.into_parts();
@@ -191,12 +194,9 @@ pub(super) fn start_tunnel(
         report.tunneled(totals);
         let after = (received + totals.to_hop, sent + totals.to_client);
         report.finish(&told, after);
-        drop((lease, permits));
+        drop((lease, permits, listed));
     });
-    let how = (
-        snapshot.config.limits.tunnel_idle_timeout,
-        Arc::new(meter) as Arc<dyn Meter>,
-    );
+    let how = (snapshot.config.limits.tunnel_idle_timeout, meter);
     ctx.tunnels.start(address.ip(), (client, hop), how, on_end);
     Outcome::Tunneled
 }

@@ -20,6 +20,7 @@ use crate::net::tunnel::Tunnels;
 use crate::protocol::rewrite::Via;
 use crate::stop::{Notify, Stop};
 
+use super::connections::Connections;
 use super::snapshot::Snapshot;
 
 /// What every worker shares.
@@ -40,6 +41,8 @@ pub struct Context {
     pub via: Via,
     /// Ways for bulk.
     pub pipes: Arc<Pipes>,
+    /// All client connections, where somebody can look at them.
+    pub connections: Arc<Connections>,
     /// All tunnels.
     pub tunnels: Arc<Tunnels>,
     /// Threads for busy tunnels and long exchanges.
@@ -65,6 +68,10 @@ impl Context {
         let pipes = Pipes::for_files(socket::raise_file_limit());
         let long_threads = LongThreads::within_system_limits();
         let upstream_names = resolver.apart();
+        let connections = match config.admin_listen {
+            Some(_) => Connections::on(),
+            None => Connections::off(),
+        };
         let snapshot = Snapshot::new(config, None);
         upstream_names.keep(snapshot.upstream_names());
         let text = concat!("started, version ", env!("CARGO_PKG_VERSION"));
@@ -73,6 +80,7 @@ impl Context {
         Ok(Self {
             access_log: AccessLogger::new(Arc::clone(&metrics)),
             snapshot: RwLock::new(Arc::new(snapshot)),
+            connections,
             metrics,
             stop,
             upstream_names,

@@ -21,6 +21,7 @@
 //! - [`upload`]: the request body, and what of it can be sent again
 //! - [`access`]: who may use this proxy, and where the direct route may go
 //! - [`report`]: what is told of an exchange when it is over
+//! - [`connections`]: who is connected, for operators
 //! - [`client`], `scratch`, `snapshot`, `context`: who asks, and what there is to serve him with
 //!
 //! Nothing here knows of queues, workers or the waiter: [`session::serve`] *returns* what is to become
@@ -31,6 +32,7 @@ pub mod attempt;
 mod bulk;
 pub mod client;
 pub mod connect;
+pub mod connections;
 mod context;
 pub mod duplex;
 mod evidence;

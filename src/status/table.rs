@@ -97,25 +97,41 @@ pub(super) fn render(status: &Json, paint: Paint) -> String {
 }
 
 fn push_upstreams(lines: &mut Vec<String>, upstreams: &[Json], paint: Paint) {
-    let mut widths = TITLES.map(str::len);
-    for row in upstreams.iter().map(row) {
-        for (width, cell) in widths.iter_mut().zip(&row) {
+    let rows: Vec<_> = upstreams.iter().map(row).collect();
+    let painted = |column, cell: String| match column {
+        STATE => paint.text(color_of(cell.trim_end()), &cell),
+        _ => cell,
+    };
+    push_table(lines, TITLES, NUMBERS, &rows, painted);
+}
+
+/// A table below its titles; the columns `numbers` stand at the right. `paint` gets the column and the cell,
+/// as wide as its column.
+pub(super) fn push_table<const N: usize>(
+    lines: &mut Vec<String>,
+    titles: [&str; N],
+    numbers: std::ops::Range<usize>,
+    rows: &[[String; N]],
+    paint: impl Fn(usize, String) -> String,
+) {
+    let mut widths = titles.map(str::len);
+    for row in rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
             *width = (*width).max(cell.chars().count().min(WIDEST));
         }
     }
-    let titles = TITLES.map(str::to_owned);
-    let rows = upstreams.iter().map(row);
-    for (place, row) in std::iter::once(titles).chain(rows).enumerate() {
+    let titles = titles.map(str::to_owned);
+    for (place, row) in std::iter::once(&titles).chain(rows).enumerate() {
         let mut text = String::new();
         for (column, (cell, width)) in row.iter().zip(widths).enumerate() {
-            let padded = if NUMBERS.contains(&column) {
+            let padded = if numbers.contains(&column) {
                 format!("{cell:>width$}")
             } else {
                 format!("{cell:width$}")
             };
-            text.push_str(&match (place, column) {
-                (1.., STATE) => paint.text(color_of(cell), &padded),
-                (_, _) => padded,
+            text.push_str(&match place {
+                0 => padded,
+                _ => paint(column, padded),
             });
             text.push_str("  ");
         }
@@ -186,12 +202,12 @@ fn why(upstream: &Json) -> String {
     .join("; ")
 }
 
-fn shown(value: &Json) -> String {
+pub(super) fn shown(value: &Json) -> String {
     value.text().map_or_else(|| "-".to_owned(), clean)
 }
 
 /// Nothing that a terminal obeys.
-fn clean(text: &str) -> String {
+pub(super) fn clean(text: &str) -> String {
     let is_harmless = |letter: char| {
         let directs = matches!(letter, '\u{200e}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
         !letter.is_control() && !directs
@@ -216,7 +232,7 @@ fn millis(micros: &Json) -> String {
     }
 }
 
-fn number(value: &Json) -> u64 {
+pub(super) fn number(value: &Json) -> u64 {
     value.text().and_then(|text| text.parse().ok()).unwrap_or(0)
 }
 
