@@ -17,7 +17,7 @@ use crate::net::idle_pool::ClientId;
 use crate::net::tunnel::{Age, Direction, Meter};
 use crate::protocol::target::Authority;
 
-use super::report::{RouteTaken, TunnelMeter};
+use super::route_taken::RouteTaken;
 
 /// The most connections that are told at a time.
 const MOST_TOLD: usize = 1000;
@@ -243,7 +243,11 @@ impl Listed {
     }
 
     /// The request has become a tunnel, whose bytes `meter` is told of from now on.
-    pub(super) fn becomes_tunnel(&self, route: &RouteTaken, meter: TunnelMeter) -> Arc<dyn Meter> {
+    pub(super) fn becomes_tunnel(
+        &self,
+        route: &RouteTaken,
+        meter: impl Meter + 'static,
+    ) -> Arc<dyn Meter> {
         let Some(entry) = &self.0 else {
             return Arc::new(meter);
         };
@@ -280,12 +284,12 @@ impl Default for Work {
 }
 
 /// Counts the bytes of a tunnel for its entry, too.
-struct ListedMeter {
-    meter: TunnelMeter,
+struct ListedMeter<M> {
+    meter: M,
     entry: Arc<Entry>,
 }
 
-impl Meter for ListedMeter {
+impl<M: Meter> Meter for ListedMeter<M> {
     fn moved(&self, direction: Direction, age: Age, bytes: u64) {
         let total = match direction {
             Direction::ToHop => &self.entry.received,

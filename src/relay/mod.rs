@@ -22,7 +22,7 @@
 //! - [`access`]: who may use this proxy, and where the direct route may go
 //! - [`report`]: what is told of an exchange when it is over
 //! - [`connections`]: who is connected, for operators
-//! - [`client`], `scratch`, `snapshot`, `context`: who asks, and what there is to serve him with
+//! - [`client`], `route_taken`, `scratch`, `snapshot`, `context`: who asks, and what there is to serve him with
 //!
 //! Nothing here knows of queues, workers or the waiter: [`session::serve`] *returns* what is to become
 //! of the connection, and the server does it.
@@ -46,6 +46,7 @@ pub mod outcome;
 pub mod report;
 pub mod respond;
 mod reuse;
+mod route_taken;
 mod scratch;
 pub mod session;
 mod snapshot;
