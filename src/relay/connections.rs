@@ -338,6 +338,15 @@ mod tests {
     }
 
     #[test]
+    fn a_client_behind_a_balancer_is_told_by_its_own_address() {
+        let all = Connections::on();
+        let one = listed(&all, 1);
+        let own = SocketAddr::from(([2001, 0xdb8, 0, 0, 0, 0, 0, 1], 7));
+        one[0].is_from(own);
+        assert_eq!(all.page(0).connections[0].client, own);
+    }
+
+    #[test]
     fn many_are_told_page_by_page_each_once() {
         let all = Connections::on();
         let kept = listed(&all, 2 * MOST_TOLD + 1);

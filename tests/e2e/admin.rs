@@ -435,8 +435,13 @@ fn who_is_connected_is_told_with_what_they_do_and_where_it_goes() {
             && told[2].starts_with(&to("tunnel", "t.test:443"))
             && told[2].ends_with(&bytes(connect.len() + 10, opened + 5))
     });
-    hop.send_kept("body");
-    let answer = asking.read_response().raw.len();
+    // A long answer is seen while it comes.
+    hop.send("HTTP/1.1 200 OK\r\nConnection: keep-alive\r\nContent-Length: 8\r\n\r\nhalf");
+    let answer = asking.read_head().raw.len() + "halfhalf".len();
+    asking.expect_bytes("half");
+    wait_until(|| connections(&proxy)[1].ends_with(&bytes(get.len(), answer - 4)));
+    hop.send("half");
+    asking.expect_bytes("half");
     wait_until(|| connections(&proxy)[1] == format!("{idle}{}", bytes(get.len(), answer)));
     drop((silent, tunnel, far));
     wait_until(|| connections(&proxy).len() == 1);
