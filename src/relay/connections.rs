@@ -5,6 +5,7 @@
 //! that its worker lends, so a connection that is idle has no more than an address.
 
 use std::collections::BTreeMap;
+use std::fmt::{self, Write as _};
 use std::net::{IpAddr, SocketAddr};
 use std::ops::Bound::{Excluded, Unbounded};
 use std::sync::Arc;
@@ -23,7 +24,6 @@ use super::route_taken::RouteTaken;
 const MOST_TOLD: usize = 1000;
 
 /// All client connections.
-#[derive(Debug)]
 pub struct Connections {
     is_on: bool,
     started: Instant,
@@ -31,7 +31,6 @@ pub struct Connections {
 }
 
 /// One connection.
-#[derive(Debug)]
 struct Entry {
     id: u64,
     all: Arc<Connections>,
@@ -43,7 +42,6 @@ struct Entry {
 }
 
 /// What a connection is now.
-#[derive(Debug)]
 struct Now {
     ip: IpAddr,
     port: u16,
@@ -66,7 +64,6 @@ pub struct Work {
 }
 
 /// The entry of one connection, which is there as long as this.
-#[derive(Debug)]
 pub(super) struct Listed(Option<Arc<Entry>>);
 
 /// A connection as it was at one moment.
@@ -165,6 +162,20 @@ impl Default for Connections {
     }
 }
 
+/// Without the connections, which would show all of them in turn.
+impl fmt::Debug for Connections {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connections").finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Listed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let id = self.0.as_ref().map(|entry| entry.id);
+        f.debug_tuple("Listed").field(&id).finish()
+    }
+}
+
 impl Entry {
     fn shown(&self) -> Connection {
         let begun = self.all.started + Duration::from_millis(self.begun);
@@ -203,7 +214,6 @@ impl Listed {
 
     /// A request of `user` begins that leads to `target`; it is written to the memory of another one.
     pub(super) fn begins(&self, target: &Authority, user: &str, spare: &mut Option<Box<Work>>) {
-        use std::fmt::Write as _;
         let Some(entry) = &self.0 else {
             return;
         };
@@ -385,6 +395,13 @@ mod tests {
         let work = second.work.as_ref().unwrap();
         assert_eq!((&*work.target, &*work.user), ("b.test:443", ""));
         assert!(matches!(work.route, RouteTaken::None));
+    }
+
+    #[test]
+    fn debug_shows_no_other_connection() {
+        let all = Connections::on();
+        let one = listed(&all, 2);
+        assert!(!format!("{all:?} {one:?}").contains("192.0.2.1"));
     }
 
     #[test]
