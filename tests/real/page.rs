@@ -281,10 +281,9 @@ fn the_last_one_in_service_is_drained_when_that_is_confirmed_and_the_history_out
     assert_eq!(scene.browser.text(&cell("two", "Action")), "Drain");
     press(&scene, "two");
     answer(&scene, "yes");
-    scene.browser.sees(
-        SENTENCE,
-        "No request is served. 2 of 2 upstreams are drained",
-    );
+    scene
+        .browser
+        .sees(SENTENCE, "No request is served: all upstreams are drained.");
     scene.open();
     let history = "document.getElementById('log').textContent";
     for told in [
