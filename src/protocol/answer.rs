@@ -81,6 +81,8 @@ causes! {
         "no upstream proxy is online", IN_A_FEW_SECONDS;
     NoUpstreamResolved = 503, "no_upstream_resolved", "dns_error",
         "no upstream proxy is online, for their names cannot be resolved", UPSTREAM_NAME;
+    AllDrained = 503, "all_upstreams_drained", "destination_unavailable",
+        "all upstreams are drained", "The administrator can enable one.";
     NoUpstreamConfigured = 503, "no_upstream_configured", "proxy_configuration_error",
         "no upstream proxy is configured",
         "Add one under \"upstream\" in the configuration file.";

@@ -49,6 +49,7 @@ impl Exchange<'_> {
         hop: &mut Hop,
         limit: Duration,
     ) -> Result<Option<(ResponseHead, Framing)>, Failed> {
+        self.client.listed.goes(&self.report.route);
         let head = self.head_of_answer(hop, limit);
         self.learn_of_address(hop, &head);
         let Some(head) = head? else {

@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroUsize;
+use std::sync::Arc;
 use std::time::Instant;
 
 use crate::balance::vitals::UpstreamId;
@@ -11,6 +12,7 @@ use crate::net::permits::{ClientPermit, Permit};
 use crate::protocol::head::HeadScanner;
 use crate::protocol::target::Authority;
 
+use super::connections::{Connections, Listed};
 use super::snapshot::Snapshot;
 
 /// One client's connection between and during its exchanges.
@@ -36,6 +38,8 @@ pub struct Client {
     /// Whether it has ever used such a scheme: then its connections are never shared again.
     pub binds: bool,
     pub(super) permits: (Permit, ClientPermit),
+    /// What operators see of it.
+    pub(super) listed: Listed,
 }
 
 /// How a client came here.
@@ -50,14 +54,16 @@ pub enum Arrival {
 }
 
 impl Client {
-    /// A new connection that counts for `permits`.
+    /// A new connection that counts for `permits`, and is one of `connections`.
     pub fn new(
         conn: Conn,
         (address, arrival): (SocketAddr, Arrival),
         permits: (Permit, ClientPermit),
+        connections: &Arc<Connections>,
     ) -> Self {
+        let id = ClientId::next();
         Self {
-            id: ClientId::next(),
+            id,
             conn,
             address,
             arrival,
@@ -67,6 +73,7 @@ impl Client {
             bound: None,
             binds: false,
             permits,
+            listed: connections.list(id, address),
         }
     }
 

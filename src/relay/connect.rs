@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use crate::balance::connect::{TELLING_PORT, may_lack_connect};
 use crate::balance::state::is_gateway_error;
-use crate::net::tunnel::{Meter, OnEnd, Patience, Side};
+use crate::net::tunnel::{OnEnd, Patience, Side};
 use crate::protocol::answer::{self, HopFailure};
 use crate::protocol::framing::Framing;
 use crate::protocol::head::ResponseHead;
@@ -203,6 +203,7 @@ pub(super) fn start_tunnel(
         conn,
         permits,
         address,
+        listed,
         ..
     } = *client;
     hop.count_bytes();
@@ -210,6 +211,8 @@ pub(super) fn start_tunnel(
         conn: hop, lease, ..
     } = hop;
     let meter = TunnelMeter::new(ctx, lease.as_ref());
+    listed.moved(|| (received, sent));
+    let meter = listed.becomes_tunnel(&report.route, meter);
     let (stream, early) = conn.into_parts();
     let client = Side { stream, early };
     let (stream, early) = hop.into_parts();
@@ -223,14 +226,14 @@ pub(super) fn start_tunnel(
         report.tunneled(totals);
         let after = (received + totals.to_hop, sent + totals.to_client);
         report.finish(&told, after);
-        drop((lease, permits));
+        drop((lease, permits, listed));
     });
     let limits = &snapshot.config.limits;
     let patience = Patience {
         idle: limits.tunnel_idle_timeout,
         half_closed: limits.tunnel_half_closed,
     };
-    let how = (patience, Arc::new(meter) as Arc<dyn Meter>);
+    let how = (patience, meter);
     ctx.tunnels.start(address.ip(), (client, hop), how, on_end);
     Outcome::Tunneled
 }

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use parking_lot::RwLock;
 
 use crate::access_log::AccessLogger;
+use crate::balance::history::EventKind;
 use crate::config::checked::Config;
 use crate::metrics::Metrics;
 use crate::net::pipe::Pipes;
@@ -19,6 +20,7 @@ use crate::net::tunnel::Tunnels;
 use crate::protocol::rewrite::Via;
 use crate::stop::{Notify, Stop};
 
+use super::connections::Connections;
 use super::snapshot::Snapshot;
 
 /// What every worker shares.
@@ -39,6 +41,8 @@ pub struct Context {
     pub via: Via,
     /// Ways for bulk.
     pub pipes: Arc<Pipes>,
+    /// All client connections, where somebody can look at them.
+    pub connections: Arc<Connections>,
     /// All tunnels.
     pub tunnels: Arc<Tunnels>,
     /// Threads for busy tunnels and long exchanges.
@@ -64,11 +68,19 @@ impl Context {
         let pipes = Pipes::for_files(socket::raise_file_limit());
         let long_threads = LongThreads::within_system_limits();
         let upstream_names = resolver.apart();
+        let connections = match config.admin_listen {
+            Some(_) => Connections::on(),
+            None => Connections::off(),
+        };
         let snapshot = Snapshot::new(config, None);
         upstream_names.keep(snapshot.upstream_names());
+        let text = concat!("started, version ", env!("CARGO_PKG_VERSION"));
+        let history = snapshot.pool.history();
+        history.add(unix_ms(), EventKind::Started, None, text);
         Ok(Self {
             access_log: AccessLogger::new(Arc::clone(&metrics)),
             snapshot: RwLock::new(Arc::new(snapshot)),
+            connections,
             metrics,
             stop,
             upstream_names,

@@ -108,7 +108,7 @@ impl Exchange<'_> {
 
     fn tell(&self, lease: &Lease, change: Option<Change>, evidence: &str) {
         if let Some(change) = change {
-            lease.upstream().tell(change, evidence);
+            lease.upstream().tell(change, evidence, unix_ms());
             self.ctx.health_notify.notify_one();
         }
     }

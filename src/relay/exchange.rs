@@ -279,6 +279,7 @@ impl<'a> Exchange<'a> {
     /// A piece of so many bytes of a body went on.
     pub(super) fn has_moved(&mut self, bytes: u64) {
         self.moved = self.moved.saturating_add(bytes.max(LEAST));
+        self.client.listed.moved(|| self.client.totals());
         if self.moved > LONG {
             self.begins_to_wait();
         }

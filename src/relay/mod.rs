@@ -22,7 +22,8 @@
 //! - [`upload`]: the request body, and what of it can be sent again
 //! - [`access`]: who may use this proxy, and where the direct route may go
 //! - [`report`]: what is told of an exchange when it is over
-//! - [`client`], `scratch`, `snapshot`, `context`: who asks, and what there is to serve him with
+//! - [`connections`]: who is connected, for operators
+//! - [`client`], `route_taken`, `scratch`, `snapshot`, `context`: who asks, and what there is to serve him with
 //!
 //! Nothing here knows of queues, workers or the waiter: [`session::serve`] *returns* what is to become
 //! of the connection, and the server does it.
@@ -32,6 +33,7 @@ pub mod attempt;
 mod bulk;
 pub mod client;
 pub mod connect;
+pub mod connections;
 mod context;
 pub mod duplex;
 mod evidence;
@@ -46,6 +48,7 @@ pub mod outcome;
 pub mod report;
 pub mod respond;
 mod reuse;
+mod route_taken;
 mod scratch;
 pub mod session;
 mod snapshot;

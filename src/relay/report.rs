@@ -21,6 +21,8 @@ use crate::protocol::target::RequestTarget;
 use super::context::{Context, unix_ms};
 use super::failed::Failed;
 
+pub use super::route_taken::RouteTaken;
+
 /// What happened in an exchange so far.
 #[derive(Debug)]
 pub struct Report {
@@ -44,18 +46,6 @@ pub struct Report {
     before: (u64, u64),
     /// The tunnel that it became, once that is over.
     tunnel: Option<TunnelTotals>,
-}
-
-/// Which way a request went.
-#[derive(Clone, Debug, Default)]
-pub enum RouteTaken {
-    /// Nowhere: it was answered here.
-    #[default]
-    None,
-    /// To the origin.
-    Direct,
-    /// To this upstream.
-    Upstream(Arc<Upstream>),
 }
 
 #[derive(Debug, Default)]
@@ -269,7 +259,7 @@ impl Meter for TunnelMeter {
             if received > 0
                 && let Some(change) = upstream.vitals().good(*began, unix_ms)
             {
-                upstream.tell(change, "bytes came through a tunnel");
+                upstream.tell(change, "bytes came through a tunnel", unix_ms());
             }
         }
     }

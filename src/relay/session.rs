@@ -282,6 +282,7 @@ impl Session<'_> {
             ..
         } = request;
         report.finish(self.ctx, client.totals());
+        client.listed.ends(client.totals(), &mut self.scratch.work);
         self.scratch.keep(head.into_memory());
         client
     }
@@ -401,7 +402,7 @@ impl Session<'_> {
     /// Every check that needs no next hop. Returns where the request goes and how its body ends, or why it
     /// does not and whether another may follow it.
     fn admit(
-        &self,
+        &mut self,
         request: &mut RequestScope,
     ) -> Result<(Destination, Framing), (Refusal, Persistence)> {
         let (head, config) = (&request.head, &request.snapshot.config);
@@ -411,11 +412,15 @@ impl Session<'_> {
         let target = target.map_err(|error| (error.into(), closing))?;
         let framing = framing::of_request(head).map_err(|error| (error.into(), closing))?;
         let requester = Requester::of(&request.client);
-        let refusal = match access::check(&config.access, requester, head, &target) {
+        let (user, allowed) = access::check(&config.access, requester, head, &target);
+        let refusal = match allowed {
             Ok(()) if config.via && self.ctx.via.passes_through(head.fields()) => Refusal::Loop,
             Ok(()) => {
                 let destination = Destination::of(target, &config.rules);
                 if !destination.is_unknown_here() {
+                    let user = user.map_or("", |user| &user.username);
+                    let (listed, spare) = (&request.client.listed, &mut self.scratch.work);
+                    listed.begins(&destination.authority, user, spare);
                     return Ok((destination, framing));
                 }
                 Refusal::Target(TargetError::SchemeUnsupported)

@@ -71,6 +71,7 @@ impl Exchange<'_> {
                 Failed::Refused(Refusal::NoUpstreamResolved)
             }
             None if pool.upstreams().is_empty() => Failed::Refused(Refusal::NoUpstreamConfigured),
+            None if pool.is_drained() => Failed::Refused(Refusal::AllDrained),
             Some(_) | None => Failed::Refused(Refusal::NoUpstream),
         })
     }

@@ -261,7 +261,8 @@ impl Acceptor {
         }
         let conn = Conn::prepared(stream, TICK);
         let permits = (connection, client);
-        Some(Box::new(Client::new(conn, (address, arrival), permits)))
+        let client = Client::new(conn, (address, arrival), permits, &self.ctx.connections);
+        Some(Box::new(client))
     }
 
     /// Tells a client that there is no room for it, without a permit and without waiting for it.
