@@ -11,6 +11,7 @@ use rustix::fs::{CWD, FileType, Mode, mknodat};
 
 use super::writer::MOST_BYTES;
 use super::*;
+use crate::protocol::request_id::RequestId;
 
 /// Longer than anything here takes.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -49,6 +50,7 @@ fn to(path: &Path) -> Settings {
     Settings {
         format: AccessLogFormat::Json,
         file: Some(path.to_owned()),
+        query: true,
     }
 }
 
@@ -75,6 +77,11 @@ fn entry(id: u64) -> AccessEntry {
         attempts: 1,
         cause: None,
         agent: None,
+        user: None,
+        request_id: RequestId::Own(0),
+        queued: Duration::ZERO,
+        connected: None,
+        tries: Vec::new(),
     }
 }
 

@@ -31,6 +31,7 @@ const GRACE: Duration = Duration::from_millis(500);
 pub(super) struct LogQueue {
     pub(super) enabled: AtomicBool,
     pub(super) combined: AtomicBool,
+    pub(super) no_query: AtomicBool,
     pub(super) state: Mutex<QueueState>,
     pub(super) wanted: Condvar,
     pub(super) idle: Condvar,

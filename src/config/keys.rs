@@ -72,6 +72,8 @@ pub static KEYS: &[Key] = rows! {
     "access_log":                        SwitchOrBlock("access_log"), "false";
     "access_log.format":                 Word(FORMATS),               "text";
     "access_log.file":                   Text("path"),                "standard output";
+    "access_log.query":                  Switch,                      "true";
+    "request_id":                        Text("field"),               "none";
     "via":                               Switch,                      "true";
     "listen_proxy_protocol":             Switch,                      "false";
     "health_check":                      Block("health_check"),       "";

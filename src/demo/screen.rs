@@ -177,6 +177,7 @@ mod tests {
 
     use super::super::ports::loopback;
     use super::*;
+    use crate::protocol::request_id::RequestId;
 
     fn entry(method: &str, target: &str) -> AccessEntry {
         AccessEntry {
@@ -194,6 +195,11 @@ mod tests {
             attempts: 1,
             cause: None,
             agent: None,
+            user: None,
+            request_id: RequestId::Own(0),
+            queued: Duration::ZERO,
+            connected: None,
+            tries: Vec::new(),
         }
     }
 

@@ -19,6 +19,7 @@
 //! | [`rewrite`] | the head that goes on | RFC 9110 §7.6, RFC 9112 §3.2 |
 //! | [`credentials`] | Basic authentication | RFC 7617 |
 //! | [`proxy_header`] | who the client of a balancer is | the PROXY protocol |
+//! | [`request_id`] | the name of a request | ULID |
 //! | `cause` | what is said of each cause | RFC 9110 §15, RFC 9209 |
 //! | [`answer`] | what this proxy says itself | RFC 9110 §15, RFC 9209 |
 
@@ -35,6 +36,7 @@ mod hop;
 mod name;
 pub mod persistence;
 pub mod proxy_header;
+pub mod request_id;
 pub mod rewrite;
 mod start_line;
 mod swar;

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroUsize;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::balance::vitals::UpstreamId;
 use crate::net::conn::Conn;
@@ -28,6 +28,8 @@ pub struct Client {
     pub scanner: HeadScanner,
     /// When the first byte of that head came.
     pub head_begun: Option<Instant>,
+    /// How long it waited for a worker before the first byte of that head was read.
+    pub(super) queued: Duration,
     /// Exchanges so far.
     pub served: u64,
     /// A connection to a next hop that belongs to this client alone (NTLM, Negotiate). Boxed, because few
@@ -63,10 +65,18 @@ impl Client {
             arrival,
             scanner: HeadScanner::default(),
             head_begun: None,
+            queued: Duration::ZERO,
             served: 0,
             bound: None,
             binds: false,
             permits,
+        }
+    }
+
+    /// It has waited so long for a worker.
+    pub fn has_waited(&mut self, time: Duration) {
+        if self.head_begun.is_none() {
+            self.queued = time;
         }
     }
 

@@ -7,6 +7,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::access_log::TryEnd;
 use crate::balance::state::is_gateway_error;
 use crate::net::tunnel::{Meter, OnEnd, Side};
 use crate::protocol::answer::{self, HopFailure};
@@ -96,7 +97,10 @@ impl Exchange<'_> {
     fn connect_directly(&mut self) -> Result<Done, Failed> {
         self.report.route = RouteTaken::Direct;
         self.report.attempts += 1;
+        let begun = Instant::now();
         let conn = self.dial_origin()?;
+        let connected = TryEnd::Word("connected");
+        self.report.tried(None, begun, connected);
         Ok(self.opened(Hop::new(conn, None, Instant::now(), HopOrigin::Fresh)))
     }
 
@@ -113,7 +117,7 @@ impl Exchange<'_> {
                 self.head,
                 self.authority(),
                 credentials,
-                self.via(),
+                (self.via(), self.id_field()),
                 &mut out,
             );
             self.scratch.out = out;
@@ -126,7 +130,7 @@ impl Exchange<'_> {
 
     fn opened(&mut self, hop: Hop) -> Done {
         let mut first = Vec::new();
-        answer::tunnel_opened(&mut first);
+        answer::tunnel_opened(self.id_field(), &mut first);
         self.report.answered(200);
         Done::Switched { hop, first }
     }

@@ -174,6 +174,7 @@ impl Exchange<'_> {
                 MaxForwards::Left(left) => Some(left),
                 MaxForwards::Absent | MaxForwards::Zero => None,
             },
+            id: self.id_field(),
         };
         rewrite::request(self.head, &how, &mut out);
         self.scratch.out = out;

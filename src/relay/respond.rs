@@ -84,14 +84,15 @@ impl Exchange<'_> {
     ) -> Result<Persistence, (Failed, Option<Lease>)> {
         let (sent, declared) = body_plan(framing, &head, self.head.version());
         let persistence = self.persistence_after(declared);
+        let mut out = std::mem::take(&mut self.scratch.out);
         let how = ResponseRewrite {
             framing: declared,
             persistence,
             keep_alive: KeepAlive::towards(self.head),
             via: self.via(),
             upgrade: Switch::Stays,
+            id: self.id_field(),
         };
-        let mut out = std::mem::take(&mut self.scratch.out);
         out.clear();
         rewrite::response(&head, &how, &mut out);
         self.report.answered(head.status());

@@ -117,7 +117,10 @@ impl Exchange<'_> {
             .reuse(&lease)
             .map(|(conn, rest)| (conn, HopOrigin::Reused(rest)));
         match reused {
-            Some((conn, origin)) => Ok(Hop::new(conn, Some(lease), begun, origin)),
+            Some((conn, origin)) => {
+                self.report.connected(None);
+                Ok(Hop::new(conn, Some(lease), begun, origin))
+            }
             None => Err(lease),
         }
     }

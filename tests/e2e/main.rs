@@ -138,6 +138,7 @@ mod access;
 
 /// A new configuration.
 mod reload;
+mod request_id;
 
 /// The end.
 mod shutdown;
