@@ -78,6 +78,31 @@ pub struct Agent {
 }
 
 impl AccessEntry {
+    /// Of exchange `id` of `client`, of which nothing more is known yet.
+    pub fn new(id: u64, client: SocketAddr) -> Self {
+        Self {
+            time: SystemTime::UNIX_EPOCH,
+            id,
+            client,
+            method: String::new(),
+            target: String::new(),
+            status: None,
+            received: 0,
+            sent: 0,
+            elapsed: Duration::ZERO,
+            first_byte: None,
+            route: String::new(),
+            attempts: 0,
+            cause: None,
+            agent: None,
+            user: None,
+            request_id: RequestId::Own(0),
+            queued: Duration::ZERO,
+            connected: None,
+            tries: Vec::new(),
+        }
+    }
+
     /// The memory it takes, in bytes.
     pub(super) fn size(&self) -> usize {
         let agent = self.agent.as_ref();

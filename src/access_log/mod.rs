@@ -144,7 +144,7 @@ impl AccessLogger {
     }
 
     /// Hands an entry to the writer; never blocks on the sink.
-    pub fn record(&self, entry: AccessEntry) {
+    pub fn record(&self, entry: Box<AccessEntry>) {
         self.queue.record(entry);
     }
 

@@ -53,7 +53,7 @@ pub(super) struct QueueState {
 
 #[derive(Debug)]
 pub(super) enum QueueItem {
-    Entry(AccessEntry),
+    Entry(Box<AccessEntry>),
     /// What follows goes elsewhere.
     Switch(Output),
     /// The file was moved away: what follows goes to a new one.
@@ -74,7 +74,7 @@ pub(super) enum WriterState {
 
 impl LogQueue {
     /// Puts an entry into the queue, or counts it as lost.
-    pub(super) fn record(&self, entry: AccessEntry) {
+    pub(super) fn record(&self, entry: Box<AccessEntry>) {
         let size = entry.size();
         let mut state = self.state.lock();
         if state.waiting.len() >= MOST_WAITING || state.bytes + size > MOST_BYTES {

@@ -74,11 +74,11 @@ impl FieldName {
         let bytes = name.as_bytes();
         let is_token =
             (1..=ID_MAX).contains(&bytes.len()) && bytes.iter().all(|b| is_token_byte(*b));
-        let is_taken = is_about_messages(bytes)
+        let means_more = is_about_messages(bytes)
             || ["accept", "content-", "if-", "proxy-", "sec-"]
                 .iter()
                 .any(|prefix| has_prefix(bytes, prefix));
-        (is_token && !is_taken).then(|| Self(name.into()))
+        (is_token && !means_more).then(|| Self(name.into()))
     }
 
     /// As it is written.

@@ -37,8 +37,8 @@ pub struct Report {
     /// How long it waited for a worker from then on.
     queued: Duration,
     kind: MethodClass,
-    /// Only when a log line is wanted.
-    words: Option<Box<Words>>,
+    /// What the access log is told; only when a line of it is wanted, and once a head was read.
+    entry: Option<Box<AccessEntry>>,
     /// The status sent to the client.
     pub status: Option<u16>,
     /// When the first byte of the final response went out.
@@ -67,16 +67,6 @@ pub enum RouteTaken {
     Upstream(Arc<Upstream>),
 }
 
-#[derive(Debug, Default)]
-struct Words {
-    method: String,
-    target: String,
-    agent: Option<Agent>,
-    user: Option<String>,
-    connected: Option<Duration>,
-    tries: Vec<Try>,
-}
-
 impl Report {
     /// An exchange of `client` that begins; `before` is what its connection had received (without what is
     /// still unread) and sent until now.
@@ -90,7 +80,7 @@ impl Report {
             begun: read.checked_sub(queued).unwrap_or(read),
             queued,
             kind: MethodClass::Unread,
-            words: None,
+            entry: None,
             status: None,
             first_byte: None,
             route: RouteTaken::None,
@@ -106,15 +96,14 @@ impl Report {
     pub fn asked(&mut self, ctx: &Context, head: &RequestHead, target: Option<&RequestTarget<'_>>) {
         self.kind = MethodClass::of(head.method());
         if ctx.access_log.is_on() {
-            let words = self.words.insert(Box::new(Words {
-                method: head.method().to_owned(),
-                target: shown_target(head, target),
-                agent: ctx.access_log.wants_agent().then(|| agent(head.fields())),
-                ..Words::default()
-            }));
+            let mut entry = Box::new(AccessEntry::new(self.number, self.client));
+            head.method().clone_into(&mut entry.method);
+            entry.target = shown_target(head, target);
+            entry.agent = ctx.access_log.wants_agent().then(|| agent(head.fields()));
             if !ctx.access_log.wants_query() {
-                words.leave_queries_out();
+                leave_queries_out(&mut entry);
             }
+            self.entry = Some(entry);
         }
     }
 
@@ -133,23 +122,23 @@ impl Report {
 
     /// Notes who the client has shown to be.
     pub fn asked_by(&mut self, user: Option<&User>) {
-        if let Some(words) = &mut self.words {
-            words.user = user.map(|user| user.username.clone());
+        if let Some(entry) = &mut self.entry {
+            entry.user = user.map(|user| user.username.clone());
         }
     }
 
     /// Notes that the connection which is used took so long to make, or was there already.
     pub fn connected(&mut self, took: Option<Duration>) {
-        if let Some(words) = &mut self.words {
-            words.connected = took;
+        if let Some(entry) = &mut self.entry {
+            entry.connected = took;
         }
     }
 
     /// Notes what came of an attempt at the upstream of `lease`, or at the origin, that began at `begun`.
     pub fn tried(&mut self, lease: Option<&Lease>, begun: Instant, end: TryEnd) {
-        if let Some(words) = &mut self.words {
+        if let Some(entry) = &mut self.entry {
             let hop = lease.map_or("direct", |lease| &lease.upstream().spec.name);
-            words.tries.push(Try {
+            entry.tries.push(Try {
                 hop: hop.to_owned(),
                 end,
                 elapsed: begun.elapsed(),
@@ -200,37 +189,31 @@ impl Report {
         let sent = after.1.saturating_sub(self.before.1);
         self.count(&ctx.metrics, received, sent);
         // What began before the log was turned on is not in it: it would be a line without words.
-        let is_wanted = self.words.is_some() || self.kind == MethodClass::Unread;
-        if ctx.access_log.is_on() && is_wanted {
-            let cause = self.failure().or(self.cause);
-            let words = self.words.take().unwrap_or_default();
-            let request_id = self.id(ctx).clone();
-            ctx.access_log.record(AccessEntry {
-                time: SystemTime::now(),
-                id: self.number,
-                client: self.client,
-                method: words.method,
-                target: words.target,
-                status: self.status,
-                received,
-                sent,
-                elapsed: self.begun.elapsed(),
-                first_byte: self.first_byte,
-                route: match &self.route {
-                    RouteTaken::None => "-".to_owned(),
-                    RouteTaken::Direct => "direct".to_owned(),
-                    RouteTaken::Upstream(upstream) => upstream.spec.name.clone(),
-                },
-                attempts: self.attempts,
-                cause,
-                agent: words.agent,
-                user: words.user,
-                request_id,
-                queued: self.queued,
-                connected: words.connected,
-                tries: words.tries,
-            });
+        if !ctx.access_log.is_on() {
+            return;
         }
+        let mut entry = match self.entry.take() {
+            Some(entry) => entry,
+            None if self.kind == MethodClass::Unread => {
+                Box::new(AccessEntry::new(self.number, self.client))
+            }
+            None => return,
+        };
+        entry.time = SystemTime::now();
+        entry.status = self.status;
+        (entry.received, entry.sent) = (received, sent);
+        entry.elapsed = self.begun.elapsed();
+        entry.first_byte = self.first_byte;
+        entry.route = match &self.route {
+            RouteTaken::None => "-".to_owned(),
+            RouteTaken::Direct => "direct".to_owned(),
+            RouteTaken::Upstream(upstream) => upstream.spec.name.clone(),
+        };
+        entry.attempts = self.attempts;
+        entry.cause = self.failure().or(self.cause);
+        entry.request_id = self.id(ctx).clone();
+        entry.queued = self.queued;
+        ctx.access_log.record(entry);
     }
 
     fn count(&self, metrics: &Metrics, received: u64, sent: u64) {
@@ -412,15 +395,13 @@ fn agent(fields: Fields<'_>) -> Agent {
     }
 }
 
-impl Words {
-    /// Queries carry what nobody else is to see: of the target, and of the page that led there, which had
-    /// been a target before.
-    fn leave_queries_out(&mut self) {
-        let referer = self.agent.as_mut().map(|agent| &mut agent.referer);
-        for url in [Some(&mut self.target), referer].into_iter().flatten() {
-            if let Some(end) = url.find('?') {
-                url.truncate(end);
-            }
+/// Queries carry what nobody else is to see: of the target, and of the page that led there, which had been a
+/// target before.
+fn leave_queries_out(entry: &mut AccessEntry) {
+    let referer = entry.agent.as_mut().map(|agent| &mut agent.referer);
+    for url in [Some(&mut entry.target), referer].into_iter().flatten() {
+        if let Some(end) = url.find('?') {
+            url.truncate(end);
         }
     }
 }
