@@ -12,11 +12,12 @@ use std::borrow::Cow;
 
 use super::cause::causes;
 use super::chunked::BodyError;
-use super::fields::{Field, has_prefix, is_token_byte, write_field};
+use super::fields::{is_token_byte, write_field};
 use super::framing::FramingError;
 use super::head::{HeadError, RequestHead, Version};
 use super::persistence::Persistence;
 use super::request_id::{FieldName, IdField, RequestId};
+use super::shown::is_secret;
 use super::target::{RequestTarget, TargetError};
 
 /// How long a client should wait after a 503, in seconds.
@@ -326,7 +327,7 @@ pub fn trace(head: &RequestHead, context: &AnswerContext<'_>, out: &mut Vec<u8>)
         Version::Http11 => " HTTP/1.1\r\n",
     };
     push(version, &mut echo);
-    for field in head.fields().iter().filter(|field| !is_secret(field)) {
+    for field in head.fields().iter().filter(|field| !is_secret(field.name)) {
         write_field(field.name, field.value, &mut echo);
     }
     push("\r\n", &mut echo);
@@ -348,14 +349,6 @@ pub fn tunnel_opened(id: Option<IdField<'_>>, out: &mut Vec<u8>) {
         id.write(out);
     }
     push("\r\n", out);
-}
-
-/// Credentials, which TRACE must not show (RFC 9110 §9.3.8).
-fn is_secret(field: &Field<'_>) -> bool {
-    has_prefix(field.name, "proxy-")
-        || ["authorization", "cookie", "cookie2"]
-            .iter()
-            .any(|name| field.is(name))
 }
 
 /// Status and error type, with what describes the error more closely. The request's id is a parameter of its

@@ -20,6 +20,7 @@
 //! | [`credentials`] | Basic authentication | RFC 7617 |
 //! | [`proxy_header`] | who the client of a balancer is | the PROXY protocol |
 //! | [`request_id`] | the name of a request | ULID |
+//! | [`shown`] | a head without its secrets | |
 //! | `cause` | what is said of each cause | RFC 9110 §15, RFC 9209 |
 //! | [`answer`] | what this proxy says itself | RFC 9110 §15, RFC 9209 |
 
@@ -38,6 +39,7 @@ pub mod persistence;
 pub mod proxy_header;
 pub mod request_id;
 pub mod rewrite;
+pub mod shown;
 mod start_line;
 mod swar;
 pub mod target;

@@ -17,6 +17,7 @@ use crate::protocol::framing::Framing;
 use crate::protocol::head::{HeadError, HeadScanner, ResponseHead, Version};
 use crate::protocol::persistence::{CloseReason, Persistence};
 use crate::protocol::rewrite::{self, KeepAlive, ResponseRewrite, SentFraming, Switch};
+use crate::protocol::shown::ShownHead;
 
 use super::exchange::Exchange;
 use super::failed::Failed;
@@ -59,6 +60,9 @@ impl Exchange<'_> {
                 .map(|framing| Some((head, framing))),
             Err(failed) => Err(failed),
         };
+        if let Ok(Some((head, _))) = &answer {
+            passes!(self.report, self.ctx, "from the next hop", head.as_bytes());
+        }
         let end = match &answer {
             Ok(answer) => {
                 let head = answer.as_ref().map(|(head, _)| head);
@@ -66,7 +70,8 @@ impl Exchange<'_> {
             }
             Err(failed) => TryEnd::Word(failed.label()),
         };
-        self.report.tried(hop.lease.as_ref(), hop.begun, end);
+        self.report
+            .tried(self.ctx, hop.lease.as_ref(), hop.begun, end);
         answer
     }
 

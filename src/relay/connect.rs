@@ -15,6 +15,7 @@ use crate::protocol::framing::Framing;
 use crate::protocol::head::ResponseHead;
 use crate::protocol::persistence::{CloseReason, Persistence};
 use crate::protocol::rewrite::{self, Switch};
+use crate::protocol::shown::ShownHead;
 use crate::route::Route;
 
 use super::client::Client;
@@ -76,6 +77,7 @@ impl Exchange<'_> {
             if !is_gateway_error(answer.head.status()) || refused.is_some() {
                 return self.pass_refusal(answer);
             }
+            decided!(self, "another upstream may open the tunnel");
             *refused = Some(Box::new(answer));
             return Err(Failed::no_response(HopFailure::TunnelRefused));
         }
@@ -100,7 +102,7 @@ impl Exchange<'_> {
         let begun = Instant::now();
         let conn = self.dial_origin()?;
         let connected = TryEnd::Word("connected");
-        self.report.tried(None, begun, connected);
+        self.report.tried(self.ctx, None, begun, connected);
         Ok(self.opened(Hop::new(conn, None, Instant::now(), HopOrigin::Fresh)))
     }
 
@@ -120,6 +122,7 @@ impl Exchange<'_> {
                 (self.via(), self.id_field()),
                 &mut out,
             );
+            passes!(self.report, self.ctx, "to the next hop", &out);
             self.scratch.out = out;
         }
         let limit = self.snapshot.config.limits.response_timeout;
@@ -129,6 +132,7 @@ impl Exchange<'_> {
     }
 
     fn opened(&mut self, hop: Hop) -> Done {
+        decided!(self, "the tunnel is open");
         let mut first = Vec::new();
         answer::tunnel_opened(self.id_field(), &mut first);
         self.report.answered(200);

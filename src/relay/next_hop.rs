@@ -86,6 +86,7 @@ impl<'a> Exchange<'a> {
     /// to which there is none are blamed.
     pub(super) fn dial_upstream(&mut self, lease: Lease, begun: Instant) -> Result<Hop, Failed> {
         self.worker.dials();
+        decided!(self, "connects to {}", lease.upstream().spec.name);
         let dialling = Instant::now();
         let mut race = Race::new(&self.ctx.upstream_names);
         let mut join_at = self.enter(&mut race, lease, begun);
@@ -153,7 +154,11 @@ impl<'a> Exchange<'a> {
         let begun = Instant::now();
         match self.idle_connection(lease, begun) {
             Ok(hop) => ControlFlow::Break(hop),
-            Err(lease) => ControlFlow::Continue(self.enter(race, lease, begun)),
+            Err(lease) => {
+                let name = &lease.upstream().spec.name;
+                decided!(self, "connects to {name}, too: the others take their time");
+                ControlFlow::Continue(self.enter(race, lease, begun))
+            }
         }
     }
 
@@ -168,6 +173,8 @@ impl<'a> Exchange<'a> {
         self.report.connected(Some(took));
         self.settle(race);
         let Contender { lease, begun, .. } = winner.goal;
+        let name = &lease.upstream().spec.name;
+        decided!(self, "is connected to {name} after {took:.1?}");
         self.report.goes_to(&lease);
         report::count_connection(&lease);
         conn.borrow_memory(&mut self.scratch.from_hop);
@@ -179,7 +186,7 @@ impl<'a> Exchange<'a> {
         for (loser, conn) in race.finish() {
             let is_late = loser.is_late();
             let Contender { lease, begun, .. } = loser.goal;
-            self.report.tried(Some(&lease), begun, OUTRUN);
+            self.report.tried(self.ctx, Some(&lease), begun, OUTRUN);
             match conn {
                 Some(conn) => self.keep_unused(&lease, conn),
                 None if is_late => self.doubt(&lease, Doubt::CannotConnect),
@@ -217,7 +224,8 @@ impl<'a> Exchange<'a> {
         };
         let goal = &loser.goal;
         let end = TryEnd::Word(failure.label());
-        self.report.tried(Some(&goal.lease), goal.begun, end);
+        self.report
+            .tried(self.ctx, Some(&goal.lease), goal.begun, end);
         report::dialled(self.ctx, loser.begun);
         let error = AttemptError::NotSent(failure);
         // Cut short by the time of the whole request, which others may have used up.
@@ -236,7 +244,7 @@ impl<'a> Exchange<'a> {
     fn leave(&mut self, race: &Race<'_, Contender<'a>>) {
         let end = TryEnd::Word(self.given_up().label());
         for (position, Contender { lease, begun, .. }) in race.goals().enumerate() {
-            self.report.tried(Some(lease), *begun, end);
+            self.report.tried(self.ctx, Some(lease), *begun, end);
             if position == 0 {
                 self.report.goes_to(lease);
             } else {
@@ -248,6 +256,7 @@ impl<'a> Exchange<'a> {
     /// A new connection to the origin, if the direct route may go there.
     pub(super) fn dial_origin(&mut self) -> Result<Conn, Failed> {
         self.worker.dials();
+        decided!(self, "connects to {}", self.authority());
         let (begun, deadline) = (Instant::now(), self.connect_deadline());
         let dial = || {
             let origin = Origin {
@@ -276,7 +285,7 @@ impl<'a> Exchange<'a> {
             Err(DialError::GivenUp) => self.given_up(),
         };
         let end = TryEnd::Word(failed.label());
-        self.report.tried(None, begun, end);
+        self.report.tried(self.ctx, None, begun, end);
         Err(failed)
     }
 
@@ -317,7 +326,11 @@ impl<'a> Exchange<'a> {
         }
         self.state.given_up_addresses += 1;
         let book = self.snapshot.addresses(lease.upstream());
-        book.is_some_and(|book| book.has_awake(Instant::now()))
+        let may = book.is_some_and(|book| book.has_awake(Instant::now()));
+        if may {
+            decided!(self, "goes to another address of the same upstream");
+        }
+        may
     }
 
     /// Notes whether an upstream can be talked to at the address of a new connection.

@@ -135,9 +135,14 @@ impl Report {
     }
 
     /// Notes what came of an attempt at the upstream of `lease`, or at the origin, that began at `begun`.
-    pub fn tried(&mut self, lease: Option<&Lease>, begun: Instant, end: TryEnd) {
+    pub fn tried(&mut self, ctx: &Context, lease: Option<&Lease>, begun: Instant, end: TryEnd) {
+        let hop = lease.map_or("direct", |lease| &lease.upstream().spec.name);
+        log::debug!(
+            "{}: {hop}: {end} after {:.1?}",
+            self.id(ctx),
+            begun.elapsed()
+        );
         if let Some(entry) = &mut self.entry {
-            let hop = lease.map_or("direct", |lease| &lease.upstream().spec.name);
             entry.tries.push(Try {
                 hop: hop.to_owned(),
                 end,
@@ -188,6 +193,12 @@ impl Report {
         let received = after.0.saturating_sub(self.before.0);
         let sent = after.1.saturating_sub(self.before.1);
         self.count(&ctx.metrics, received, sent);
+        log::debug!(
+            "{}: over after {:.1?}: {}",
+            self.id(ctx),
+            self.begun.elapsed(),
+            self.failure().or(self.cause).unwrap_or("complete")
+        );
         // What began before the log was turned on is not in it: it would be a line without words.
         if !ctx.access_log.is_on() {
             return;

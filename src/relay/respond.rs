@@ -15,6 +15,7 @@ use crate::protocol::framing::{self, Framing};
 use crate::protocol::head::{ResponseHead, Version};
 use crate::protocol::persistence::{CloseReason, Persistence};
 use crate::protocol::rewrite::{self, KeepAlive, ResponseRewrite, SentFraming, Switch};
+use crate::protocol::shown::ShownHead;
 use crate::stop::Stage;
 
 use super::evidence;
@@ -95,6 +96,7 @@ impl Exchange<'_> {
         };
         out.clear();
         rewrite::response(&head, &how, &mut out);
+        passes!(self.report, self.ctx, "to the client", &out);
         self.report.answered(head.status());
         let trailers = self.snapshot.config.limits.max_header_bytes;
         let mut coder = BodyCoder::new(framing, sent, trailers);

@@ -119,6 +119,7 @@ impl Exchange<'_> {
         match reused {
             Some((conn, origin)) => {
                 self.report.connected(None);
+                decided!(self, "goes over a connection that was idle");
                 Ok(Hop::new(conn, Some(lease), begun, origin))
             }
             None => Err(lease),

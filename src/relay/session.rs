@@ -18,6 +18,7 @@ use crate::protocol::framing::{self, Framing};
 use crate::protocol::head::{HeadLimits, HeadScanner, RequestHead};
 use crate::protocol::persistence::{self, CloseReason, Persistence};
 use crate::protocol::rewrite::{self, MaxForwards};
+use crate::protocol::shown::ShownHead;
 use crate::protocol::target::RequestTarget;
 use crate::route::Route;
 use crate::stop::Stage;
@@ -121,6 +122,7 @@ pub fn refuse(ctx: &Context, mut client: Box<Client>, refusal: &Refusal) -> Outc
     };
     let mut out = Vec::new();
     answer::write(refusal, &context, &mut out);
+    log::debug!("{}: {}: refused: {refusal}", report.id(ctx), client.address);
     report.refused(refusal);
     // What is not taken at once is not worth a thread's time.
     if let Err(error) = client.conn.send(&[IoSlice::new(&out)], Wait::No) {
@@ -411,12 +413,27 @@ impl Session<'_> {
         let closing = Persistence::Close(CloseReason::RequestRefused);
         let target = target.map_err(|error| (error.into(), closing))?;
         let framing = framing::of_request(head).map_err(|error| (error.into(), closing))?;
+        passes!(request.report, self.ctx, "from the client", head.as_bytes());
         let requester = Requester::of(&request.client);
         let (user, allowed) = access::check(&config.access, requester, head, &target);
         request.report.asked_by(user);
         let refusal = match allowed {
             Ok(()) if config.via && self.ctx.via.passes_through(head.fields()) => Refusal::Loop,
-            Ok(()) => return Ok((Destination::of(target, &config.rules), framing)),
+            Ok(()) => {
+                let destination = Destination::of(target, &config.rules);
+                log::debug!(
+                    "{}: {} asks with {} for {}, which goes {}",
+                    request.report.id(self.ctx),
+                    request.client.address,
+                    head.method(),
+                    destination.authority,
+                    match destination.route {
+                        Route::Direct => "there directly",
+                        Route::ViaUpstream => "through an upstream",
+                    }
+                );
+                return Ok((destination, framing));
+            }
             Err(refusal) => refusal,
         };
         let then = match (framing, head.method()) {
@@ -462,6 +479,7 @@ impl Session<'_> {
         let out = &mut self.scratch.out;
         out.clear();
         answer::write(refusal, &context, out);
+        log::debug!("{}: refused: {refusal}", request.report.id(self.ctx));
         request.report.refused(refusal);
         self.send_answer(request, then)
     }
@@ -481,6 +499,7 @@ impl Session<'_> {
 
     /// Sends the answer in `scratch.out`.
     fn send_answer(&self, request: &mut RequestScope, then: Persistence) -> RequestEnd {
+        passes!(request.report, self.ctx, "to the client", &self.scratch.out);
         let limits = &request.snapshot.config.limits;
         let answer = &mut [IoSlice::new(&self.scratch.out)];
         let patience = limits.io_timeout.min(TICK * 5);

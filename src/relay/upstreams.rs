@@ -56,7 +56,18 @@ impl Exchange<'_> {
             let is_over = self.deadline().is_some_and(|at| at <= Instant::now())
                 || self.has_dialled_enough(Duration::ZERO)
                 || self.is_refused_twice(&error);
-            match self.next_after(&error) {
+            let next = self.next_after(&error);
+            decided!(
+                self,
+                "{}",
+                match next {
+                    Next::Failover if !is_over => "tries another upstream",
+                    Next::Failover => "tries no other upstream: time or reason to do so is over",
+                    Next::GiveUp => "tries no other upstream: it may have been acted upon",
+                    Next::Close => "tries no other upstream: the response has begun",
+                }
+            );
+            match next {
                 Next::Failover if !is_over => self.state.last = Some(error),
                 Next::Failover | Next::GiveUp => return Err(refused(Failed::Hop(error))),
                 Next::Close => return Err(Failed::Hop(error)),
@@ -121,19 +132,39 @@ impl Exchange<'_> {
                 && let Some(lease) = self.snapshot.pool.lease(id)
             {
                 tried.insert(id);
+                decided!(
+                    self,
+                    "picks {}, to which the client is bound",
+                    lease.upstream().spec.name
+                );
                 return Some(lease);
             }
             self.client.bound = None;
         }
         let pool = &self.snapshot.pool;
-        if let Some(lease) = pool.pick(self.snapshot.config.mode, tried) {
+        let mode = self.snapshot.config.mode;
+        if let Some(lease) = pool.pick(mode, tried) {
+            decided!(
+                self,
+                "picks {} by {mode}, of {} that serve",
+                lease.upstream().spec.name,
+                pool.serving().count()
+            );
             return Some(lease);
         }
         if self.state.trials >= MOST_ATTEMPTS {
             return None;
         }
-        let lease = pool.pick_trial(tried, Instant::now())?;
+        let Some(lease) = pool.pick_trial(tried, Instant::now()) else {
+            decided!(self, "has no upstream left to try");
+            return None;
+        };
         self.state.trials += 1;
+        decided!(
+            self,
+            "picks {} although it is offline: none serves",
+            lease.upstream().spec.name
+        );
         Some(lease)
     }
 
