@@ -4,7 +4,7 @@
 //! whatever bytes it carried. What is new stands at the end, for those who read by position.
 
 use std::fmt::{self, Display, Formatter, Write as _};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use time::OffsetDateTime;
 
@@ -12,20 +12,46 @@ use crate::config::checked::AccessLogFormat;
 
 use super::entry::{AccessEntry, Try, TryEnd};
 
+/// The second at hand as text: to tell it anew for each line would cost more than the rest of the line.
+#[derive(Debug, Default)]
+pub(super) struct Clock {
+    second: u64,
+    text: String,
+}
+
+impl Clock {
+    /// As [`write_time`].
+    fn write(&mut self, time: SystemTime, out: &mut String) -> fmt::Result {
+        let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+        if self.text.is_empty() || self.second != since.as_secs() {
+            self.second = since.as_secs();
+            self.text.clear();
+            write_time(time, &mut self.text)?;
+            self.text.truncate("2026-11-22T17:15:19".len());
+        }
+        write!(out, "{}.{:03}Z", self.text, since.subsec_millis())
+    }
+}
+
 /// Appends the line of `entry` with its line feed.
-pub(super) fn write_line(entry: &AccessEntry, format: AccessLogFormat, out: &mut String) {
+pub(super) fn write_line(
+    entry: &AccessEntry,
+    format: AccessLogFormat,
+    clock: &mut Clock,
+    out: &mut String,
+) {
     // Writing to a String cannot fail.
     let written = match format {
-        AccessLogFormat::Text => write_text(entry, out),
-        AccessLogFormat::Json => write_json(entry, out),
+        AccessLogFormat::Text => write_text(entry, clock, out),
+        AccessLogFormat::Json => write_json(entry, clock, out),
         AccessLogFormat::Combined => write_combined(entry, out),
     };
     debug_assert!(written.is_ok());
     out.push('\n');
 }
 
-fn write_text(entry: &AccessEntry, out: &mut String) -> fmt::Result {
-    write_time(entry.time, out)?;
+fn write_text(entry: &AccessEntry, clock: &mut Clock, out: &mut String) -> fmt::Result {
+    clock.write(entry.time, out)?;
     let (id, client, attempts) = (entry.id, entry.client, entry.attempts);
     let (method, target, route) = (Word(&entry.method), Word(&entry.target), Word(&entry.route));
     let (status, cause) = (Or(entry.status, "-"), Or(entry.cause, "-"));
@@ -46,9 +72,9 @@ fn write_text(entry: &AccessEntry, out: &mut String) -> fmt::Result {
     write!(out, " tries={}", Word(&tries(entry)))
 }
 
-fn write_json(entry: &AccessEntry, out: &mut String) -> fmt::Result {
+fn write_json(entry: &AccessEntry, clock: &mut Clock, out: &mut String) -> fmt::Result {
     out.push_str(r#"{"time":""#);
-    write_time(entry.time, out)?;
+    clock.write(entry.time, out)?;
     let (id, client, attempts) = (entry.id, entry.client, entry.attempts);
     let (method, target) = (Quoted(&entry.method), Quoted(&entry.target));
     let (route, cause) = (Quoted(&entry.route), entry.cause.map(Quoted));
@@ -138,7 +164,7 @@ fn write_combined(entry: &AccessEntry, out: &mut String) -> fmt::Result {
 
 /// What was tried: `tiny:connect_refused:0.4ms,squid:200:11003.2ms`, or `-`.
 fn tries(entry: &AccessEntry) -> String {
-    let mut text = String::new();
+    let mut text = String::with_capacity(64);
     for Try { hop, end, elapsed } in &entry.tries {
         let comma = if text.is_empty() { "" } else { "," };
         let tenths = elapsed.as_micros() / 100;
@@ -317,8 +343,24 @@ mod tests {
 
     fn line(entry: &AccessEntry, format: AccessLogFormat) -> String {
         let mut out = String::new();
-        write_line(entry, format, &mut out);
+        write_line(entry, format, &mut Clock::default(), &mut out);
         out
+    }
+
+    #[test]
+    fn the_second_is_told_anew_when_it_is_another() {
+        let (mut clock, mut out) = (Clock::default(), String::new());
+        for ms in [0, 7, 1_700_000_000_999, 1_700_000_001_000, 5] {
+            clock
+                .write(UNIX_EPOCH + Duration::from_millis(ms), &mut out)
+                .unwrap();
+            out.push(' ');
+        }
+        assert_eq!(
+            out,
+            "1970-01-01T00:00:00.000Z 1970-01-01T00:00:00.007Z 2023-11-14T22:13:20.999Z \
+             2023-11-14T22:13:21.000Z 1970-01-01T00:00:00.005Z "
+        );
     }
 
     #[test]

@@ -143,6 +143,7 @@ impl Report {
             begun.elapsed()
         );
         if let Some(entry) = &mut self.entry {
+            entry.tries.reserve_exact(1);
             entry.tries.push(Try {
                 hop: hop.to_owned(),
                 end,
@@ -379,10 +380,12 @@ pub(super) fn count(counter: &AtomicU64, more: u64) {
 fn shown_target(head: &RequestHead, target: Option<&RequestTarget<'_>>) -> String {
     match target {
         Some(RequestTarget::Absolute(absolute)) => {
-            let path = String::from_utf8_lossy(absolute.path_and_query);
-            let mut authority = Vec::new();
-            absolute.authority.write_as_host_field(80, &mut authority);
-            format!("http://{}{path}", String::from_utf8_lossy(&authority))
+            let mut url = Vec::with_capacity(head.target().len());
+            url.extend_from_slice(b"http://");
+            absolute.authority.write_as_host_field(80, &mut url);
+            url.extend_from_slice(absolute.path_and_query);
+            String::from_utf8(url)
+                .unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned())
         }
         Some(RequestTarget::Authority(authority)) => authority.to_string(),
         None => {
