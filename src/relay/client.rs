@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroUsize;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::balance::vitals::UpstreamId;
 use crate::net::conn::Conn;
@@ -30,6 +30,8 @@ pub struct Client {
     pub scanner: HeadScanner,
     /// When the first byte of that head came.
     pub head_begun: Option<Instant>,
+    /// How long it waited for a worker before the first byte of that head was read.
+    pub(super) queued: Duration,
     /// Exchanges so far.
     pub served: u64,
     /// A connection to a next hop that belongs to this client alone (NTLM, Negotiate). Boxed, because few
@@ -69,11 +71,19 @@ impl Client {
             arrival,
             scanner: HeadScanner::default(),
             head_begun: None,
+            queued: Duration::ZERO,
             served: 0,
             bound: None,
             binds: false,
             permits,
             listed: connections.list(id, address),
+        }
+    }
+
+    /// It has waited so long for a worker.
+    pub fn has_waited(&mut self, time: Duration) {
+        if self.head_begun.is_none() {
+            self.queued = time;
         }
     }
 

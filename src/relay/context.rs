@@ -17,6 +17,7 @@ use crate::net::resolve::Resolver;
 use crate::net::socket;
 use crate::net::threads::LongThreads;
 use crate::net::tunnel::Tunnels;
+use crate::protocol::request_id::RequestId;
 use crate::protocol::rewrite::Via;
 use crate::stop::{Notify, Stop};
 
@@ -54,6 +55,8 @@ pub struct Context {
     /// Tells targets apart, in a way that no client can predict.
     pub target_hasher: RandomState,
     next_exchange: AtomicU64,
+    /// Random bits for the names of requests: those of no other process.
+    request_ids: u64,
 }
 
 impl Context {
@@ -93,6 +96,7 @@ impl Context {
             started: Instant::now(),
             target_hasher: RandomState::new(),
             next_exchange: AtomicU64::new(1),
+            request_ids: RandomState::new().hash_one(unix_ms()),
         })
     }
 
@@ -110,8 +114,14 @@ impl Context {
         self.upstream_names.keep(current.upstream_names());
     }
 
-    pub(super) fn next_exchange_id(&self) -> u64 {
+    pub(super) fn next_exchange_number(&self) -> u64 {
         self.next_exchange.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// The name of exchange `number`, which began at `begun`.
+    pub(super) fn request_id(&self, begun: Instant, number: u64) -> RequestId {
+        let ago = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+        RequestId::new(unix_ms().saturating_sub(ago), self.request_ids, number)
     }
 }
 

@@ -16,6 +16,7 @@ use crate::net::socket::{self, HalfClose, Wait};
 use crate::protocol::framing::Framing;
 use crate::protocol::head::{RequestHead, ResponseHead};
 use crate::protocol::persistence::{self, CloseReason, Persistence};
+use crate::protocol::request_id::IdField;
 use crate::protocol::rewrite::{self, Form, Via};
 use crate::protocol::target::{Authority, RequestTarget, Scheme};
 use crate::route::{Route, Rules};
@@ -166,6 +167,13 @@ impl<'a> Exchange<'a> {
     pub(super) fn via(&self) -> Option<&'a Via> {
         let (ctx, snapshot) = (self.ctx, self.snapshot);
         snapshot.config.via.then_some(&ctx.via)
+    }
+
+    /// The field that names the request to next hops and client, if there is to be one.
+    pub(super) fn id_field(&self) -> Option<IdField<'_>> {
+        let name = self.snapshot.config.request_id.as_ref()?;
+        let id = self.report.id(self.ctx);
+        Some(IdField { name, id })
     }
 }
 

@@ -28,6 +28,20 @@
 //! Nothing here knows of queues, workers or the waiter: [`session::serve`] *returns* what is to become
 //! of the connection, and the server does it.
 
+/// Tells the log what was decided about a request, by its name: whoever has two words of it has all.
+macro_rules! decided {
+    ($exchange:expr, $($words:tt)+) => {
+        log::debug!("{}: {}", $exchange.report.id($exchange.ctx), format_args!($($words)+))
+    };
+}
+
+/// Tells the log a head of a request's exchange, without its secrets.
+macro_rules! passes {
+    ($report:expr, $ctx:expr, $way:literal, $head:expr) => {
+        log::trace!("{}: {}: {}", $report.id($ctx), $way, ShownHead($head))
+    };
+}
+
 pub mod access;
 pub mod attempt;
 mod bulk;

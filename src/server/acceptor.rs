@@ -272,6 +272,8 @@ impl Acceptor {
             persistence: Persistence::Close(CloseReason::RequestRefused),
             next_hop: None,
             server: self.ctx.via.pseudonym(),
+            request_id: None,
+            id_field: None,
         };
         let mut out = Vec::new();
         answer::write(refusal, &context, &mut out);

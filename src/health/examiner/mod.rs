@@ -381,6 +381,8 @@ impl Examiner {
                 fall: ctx.health.fall,
                 rise: ctx.health.rise,
             };
+            let name = &record.upstream.spec.name;
+            log::debug!("the check of {name} is over: {verdict:?}; {evidence}");
             match vitals.check_ended(check.began, verdict, thresholds, ctx.unix_ms) {
                 Some(change) => record.upstream.tell(change, evidence, ctx.unix_ms),
                 None => vitals.set_evidence(evidence),

@@ -408,7 +408,8 @@ impl Workers {
         bench.seat.since.store(since, Ordering::Relaxed);
         let served = match task {
             Task::Begin(job) => {
-                let (client, slot) = job.what;
+                let (mut client, slot) = job.what;
+                client.has_waited(Duration::from_micros(now.saturating_sub(job.since)));
                 bench.slot.set(slot);
                 catch_unwind(AssertUnwindSafe(|| {
                     session::serve(&self.ctx, scratch, client, bench)
