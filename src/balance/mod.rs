@@ -5,7 +5,7 @@
 //!
 //! Read in this order: [`reason`] and [`state`] (one upstream: online, suspect or offline), [`vitals`]
 //! (the same, shared between threads, with load, latency and errors), [`upstream`] (with what the
-//! configuration says), [`pick`] (the choice), [`pool`] (all of them), [`belief`] (in the target of the
+//! configuration says), [`pick`] (the choice), [`sticky`] and [`rests`] (what may change it), [`pool`] (all of them), [`belief`] (in the target of the
 //! probe), [`failover`] (after a failure).
 //!
 //! Not here: connecting, probing ([`crate::health`]), and the counting of requests as a whole.
@@ -15,6 +15,11 @@ pub mod failover;
 pub mod pick;
 pub mod pool;
 pub mod reason;
+pub mod rests;
 pub mod state;
+pub mod sticky;
 pub mod upstream;
 pub mod vitals;
+
+#[cfg(test)]
+mod month;

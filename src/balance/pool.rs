@@ -12,6 +12,9 @@ use parking_lot::Mutex;
 
 use super::belief::Belief;
 use super::pick::{self, Account, BalanceMode, Candidate, Chooser};
+use super::rests::{Rests, RestsForHost};
+use super::state::Availability;
+use super::sticky::{MoveReason, Pins, SessionKey};
 use super::upstream::{Lease, Upstream, UpstreamSpec};
 use super::vitals::{UpstreamId, Vitals};
 
@@ -23,8 +26,39 @@ const TRIED_ONE_BY_ONE: usize = 8;
 #[derive(Debug)]
 pub struct Pool {
     upstreams: Vec<Arc<Upstream>>,
+    places: HashMap<UpstreamId, usize>,
     chooser: Mutex<Chooser>,
-    belief: Arc<Belief>,
+    memory: Arc<Memory>,
+}
+
+/// What outlives a reload, beside the vitals of each upstream.
+#[derive(Debug, Default)]
+struct Memory {
+    belief: Belief,
+    pins: Mutex<Pins>,
+    rests: Rests,
+}
+
+/// What a request wants of the upstream that is picked for it, beyond what the mode says.
+#[derive(Clone, Copy, Debug)]
+pub struct Wish<'w> {
+    /// It belongs to a session.
+    pub session: Option<Session>,
+    /// Where it goes to: not through an upstream that rests for that host, if possible.
+    pub host: Option<&'w str>,
+    /// When it is made.
+    pub now: Instant,
+}
+
+/// A session that keeps its upstream.
+#[derive(Clone, Copy, Debug)]
+pub struct Session {
+    /// Which one.
+    pub key: SessionKey,
+    /// For how long after its last request.
+    pub ttl: Duration,
+    /// How many sessions are remembered; beyond, the one that was not used for longest is forgotten.
+    pub most: usize,
 }
 
 /// The upstreams an exchange has tried. Mostly there is but one, which asks for no memory.
@@ -51,8 +85,8 @@ impl Pool {
             .iter()
             .map(|upstream| (&upstream.spec.authority, upstream))
             .collect();
-        let belief = Arc::clone(&self.belief);
-        Self::with(specs, belief, |spec| match known.get(&spec.authority) {
+        let memory = Arc::clone(&self.memory);
+        Self::with(specs, memory, |spec| match known.get(&spec.authority) {
             Some(before) => {
                 if before.spec.credentials != spec.credentials {
                     before.vitals().want_check();
@@ -65,7 +99,7 @@ impl Pool {
 
     fn with(
         specs: Vec<UpstreamSpec>,
-        belief: Arc<Belief>,
+        memory: Arc<Memory>,
         vitals: impl Fn(&UpstreamSpec) -> Arc<Vitals>,
     ) -> Self {
         let upstreams: Vec<_> = specs
@@ -75,11 +109,12 @@ impl Pool {
                 Arc::new(Upstream::new(spec, vitals))
             })
             .collect();
-        let chooser = Mutex::new(Chooser::new(upstreams.len()));
+        let ids = upstreams.iter().map(|upstream| upstream.id());
         Self {
+            places: ids.zip(0..).collect(),
+            chooser: Mutex::new(Chooser::new(upstreams.len())),
+            memory,
             upstreams,
-            chooser,
-            belief,
         }
     }
 
@@ -87,26 +122,134 @@ impl Pool {
     /// tried already.
     ///
     /// It is counted as active before the next pick can look.
-    pub fn pick(&self, mode: BalanceMode, tried: &mut Tried) -> Option<Lease> {
+    pub fn pick(
+        &self,
+        mode: BalanceMode,
+        wish: Option<&Wish<'_>>,
+        tried: &mut Tried,
+    ) -> Option<Lease> {
         if tried.len() >= TRIED_ONE_BY_ONE {
             return self.pick_from_rest(mode, tried);
         }
+        let lease = match wish {
+            None => self.pick_in_turn(mode, tried, None)?,
+            Some(wish) => self.pick_as_wished(mode, wish, tried)?,
+        };
+        tried.insert(lease.upstream().id());
+        Some(lease)
+    }
+
+    fn pick_in_turn(
+        &self,
+        mode: BalanceMode,
+        tried: &Tried,
+        rests: Option<&RestsForHost<'_>>,
+    ) -> Option<Lease> {
         let account = if tried.is_empty() {
             Account::First
         } else {
             Account::Again
         };
-        let lease = {
-            let mut chooser = self.chooser.lock();
-            let candidates = self
-                .upstreams
-                .iter()
-                .map(|upstream| candidate(upstream, tried));
-            let place = chooser.choose(mode, account, candidates)?;
-            self.upstreams.get(place).map(Lease::take)?
+        let mut chooser = self.chooser.lock();
+        let candidates = self
+            .upstreams
+            .iter()
+            .map(|upstream| candidate(upstream, tried, rests));
+        let place = chooser.choose(mode, account, candidates)?;
+        self.upstreams.get(place).map(Lease::take)
+    }
+
+    /// The upstream of the session, if it has one and that may be used; none that rests, unless all do.
+    fn pick_as_wished(&self, mode: BalanceMode, wish: &Wish<'_>, tried: &Tried) -> Option<Lease> {
+        let rests = wish
+            .host
+            .and_then(|host| self.memory.rests.for_host(host, wish.now));
+        let picked = match wish.session {
+            Some(session) => self.pick_for(session, mode, wish.now, tried, rests.as_ref()),
+            None => self.pick_in_turn(mode, tried, rests.as_ref()),
         };
-        tried.insert(lease.upstream().id());
-        Some(lease)
+        picked.or_else(|| self.pick_resting(tried, rests?))
+    }
+
+    /// The pinned upstream of `session`, else the one that its hash says.
+    fn pick_for(
+        &self,
+        session: Session,
+        mode: BalanceMode,
+        now: Instant,
+        tried: &Tried,
+        rests: Option<&RestsForHost<'_>>,
+    ) -> Option<Lease> {
+        let mut pins = self.memory.pins.lock();
+        let pinned = pins
+            .find(session.key, session.ttl, now)
+            .map(|id| self.by_id(id));
+        if let Some(Some(upstream)) = pinned
+            && candidate(upstream, tried, rests).availability != Availability::Offline
+        {
+            return Some(Lease::take(upstream));
+        }
+        let upstream = self.first_for(session.key, mode, tried, rests)?;
+        let reason = match pinned {
+            None => None,
+            Some(None) => Some(MoveReason::Removed),
+            Some(Some(before)) if !before.is_in_service() => Some(MoveReason::Drained),
+            Some(Some(before)) if before.vitals().is_offline() => Some(MoveReason::Offline),
+            Some(Some(before)) if rests.is_some_and(|rests| rests.until(before.id()).is_some()) => {
+                Some(MoveReason::Resting)
+            }
+            // It was tried, and is in service: this request goes elsewhere, the session stays.
+            Some(Some(_)) => return Some(Lease::take(upstream)),
+        };
+        if let Some(reason) = reason {
+            pins.moved(reason);
+        }
+        pins.pin(session.key, upstream.id(), (session.most, session.ttl), now);
+        Some(Lease::take(upstream))
+    }
+
+    /// Whom the session goes to by its hash: of the best-standing ones, and in `priority` of the preferred.
+    fn first_for(
+        &self,
+        key: SessionKey,
+        mode: BalanceMode,
+        tried: &Tried,
+        rests: Option<&RestsForHost<'_>>,
+    ) -> Option<&Arc<Upstream>> {
+        let class = |candidate: &Candidate| {
+            let priority = match mode {
+                BalanceMode::RoundRobin | BalanceMode::Best => 0,
+                BalanceMode::Priority => candidate.priority,
+            };
+            (candidate.availability, priority)
+        };
+        let candidates = || {
+            let all = self.upstreams.iter();
+            all.map(|upstream| (upstream, candidate(upstream, tried, rests)))
+                .filter(|(_, candidate)| candidate.availability != Availability::Offline)
+        };
+        let best = candidates().map(|(_, candidate)| class(&candidate)).min()?;
+        let (_, upstream) = candidates()
+            .filter(|(_, candidate)| class(candidate) == best)
+            .map(|(upstream, _)| (key.score(upstream.hash(), upstream.spec.weight), upstream))
+            .max_by(|(a, _), (b, _)| a.total_cmp(b))?;
+        Some(upstream)
+    }
+
+    /// The upstream whose rest ends first: all that could be picked rest.
+    fn pick_resting(&self, tried: &Tried, mut rests: RestsForHost<'_>) -> Option<Lease> {
+        let upstream = self
+            .serving()
+            .filter(|upstream| !tried.contains(upstream.id()))
+            .min_by_key(|upstream| rests.until(upstream.id()))?;
+        rests.overridden();
+        Some(Lease::take(upstream))
+    }
+
+    fn by_id(&self, id: UpstreamId) -> Option<&Arc<Upstream>> {
+        self.places
+            .get(&id)
+            .and_then(|place| self.upstreams.get(*place))
     }
 
     fn pick_from_rest(&self, mode: BalanceMode, tried: &mut Tried) -> Option<Lease> {
@@ -167,7 +310,7 @@ impl Pool {
 
     /// A lease of this very upstream, if it is in service.
     pub fn lease(&self, id: UpstreamId) -> Option<Lease> {
-        let upstream = self.upstreams.iter().find(|upstream| upstream.id() == id)?;
+        let upstream = self.by_id(id)?;
         upstream.serves().then(|| Lease::take(upstream))
     }
 
@@ -181,7 +324,19 @@ impl Pool {
 
     /// Whether the target of the probe is believed.
     pub fn belief(&self) -> &Belief {
-        &self.belief
+        &self.memory.belief
+    }
+
+    /// Which upstreams rest.
+    pub fn rests(&self) -> &Rests {
+        &self.memory.rests
+    }
+
+    /// How many sessions are remembered, and how many left their upstream, by reason.
+    pub fn sessions(&self) -> (usize, [(MoveReason, u64); MoveReason::ALL.len()]) {
+        let pins = self.memory.pins.lock();
+        let moves = MoveReason::ALL.map(|reason| (reason, pins.moves_by(reason)));
+        (pins.len(), moves)
     }
 
     /// All members, in the order of the file.
@@ -240,8 +395,9 @@ impl Tried {
     }
 }
 
-fn candidate(upstream: &Upstream, tried: &Tried) -> Candidate {
-    if !upstream.is_in_service() || tried.contains(upstream.id()) {
+fn candidate(upstream: &Upstream, tried: &Tried, rests: Option<&RestsForHost<'_>>) -> Candidate {
+    let rests = rests.is_some_and(|rests| rests.until(upstream.id()).is_some());
+    if !upstream.is_in_service() || tried.contains(upstream.id()) || rests {
         return Candidate::OUT;
     }
     let vitals = upstream.vitals();
@@ -315,7 +471,7 @@ mod tests {
     /// One exchange after the other, `expected.len()` in number; `-`: no pick.
     fn check(pool: &Pool, mode: BalanceMode, expected: &str) {
         let picks: String = (0..expected.len())
-            .map(|_| match pool.pick(mode, &mut Tried::default()) {
+            .map(|_| match pool.pick(mode, None, &mut Tried::default()) {
                 Some(lease) => lease.upstream().spec.name.clone(),
                 None => "-".into(),
             })
@@ -327,7 +483,7 @@ mod tests {
     fn attempts(pool: &Pool, mode: BalanceMode) -> String {
         let mut tried = Tried::default();
         let mut order = String::new();
-        while let Some(lease) = pool.pick(mode, &mut tried) {
+        while let Some(lease) = pool.pick(mode, None, &mut tried) {
             order.push_str(&lease.upstream().spec.name);
         }
         order
@@ -337,7 +493,7 @@ mod tests {
     fn a_pick_counts_before_it_returns() {
         let pool = pool("a b");
         let lease = pool
-            .pick(BalanceMode::RoundRobin, &mut Tried::default())
+            .pick(BalanceMode::RoundRobin, None, &mut Tried::default())
             .unwrap();
         assert_eq!(lease.upstream().vitals().active(), 1);
     }
@@ -347,7 +503,10 @@ mod tests {
         let pool = pool("a b c");
         let mut leases = Vec::new();
         for _ in 0..9 {
-            leases.push(pool.pick(BalanceMode::Best, &mut Tried::default()).unwrap());
+            leases.push(
+                pool.pick(BalanceMode::Best, None, &mut Tried::default())
+                    .unwrap(),
+            );
         }
         for upstream in pool.upstreams() {
             assert_eq!(upstream.vitals().active(), 3, "{}", upstream.spec.name);
@@ -364,9 +523,15 @@ mod tests {
             .vitals()
             .answered(Duration::from_millis(65), 200, || None);
         check(&pool, BalanceMode::Best, "aaa");
-        let first = pool.pick(BalanceMode::Best, &mut Tried::default()).unwrap();
-        let second = pool.pick(BalanceMode::Best, &mut Tried::default()).unwrap();
-        let third = pool.pick(BalanceMode::Best, &mut Tried::default()).unwrap();
+        let first = pool
+            .pick(BalanceMode::Best, None, &mut Tried::default())
+            .unwrap();
+        let second = pool
+            .pick(BalanceMode::Best, None, &mut Tried::default())
+            .unwrap();
+        let third = pool
+            .pick(BalanceMode::Best, None, &mut Tried::default())
+            .unwrap();
         let names = [&first, &second, &third].map(|lease| lease.upstream().spec.name.as_str());
         assert_eq!(names, ["a", "a", "b"]);
     }
@@ -495,7 +660,7 @@ mod tests {
         suspect(&pool, "u20");
         let mut tried = Tried::default();
         let mut order = Vec::new();
-        while let Some(lease) = pool.pick(BalanceMode::Priority, &mut tried) {
+        while let Some(lease) = pool.pick(BalanceMode::Priority, None, &mut tried) {
             order.push(lease.upstream().spec.priority);
         }
         let suspect = order.pop();
@@ -510,7 +675,7 @@ mod tests {
         take_offline(&before, "a", CLOSED);
         before.find("b").unwrap().vitals().drain();
         let lease = before
-            .pick(BalanceMode::RoundRobin, &mut Tried::default())
+            .pick(BalanceMode::RoundRobin, None, &mut Tried::default())
             .unwrap();
         let after = before.succeeded_by(specs("d c*5 b@1 a"));
         assert!(after.find("a").unwrap().vitals().is_offline());
@@ -529,7 +694,7 @@ mod tests {
         let after = before.succeeded_by(specs("new b a"));
         for _ in 0..6 {
             let lease = after
-                .pick(BalanceMode::RoundRobin, &mut tried.clone())
+                .pick(BalanceMode::RoundRobin, None, &mut tried.clone())
                 .unwrap();
             assert_ne!(lease.upstream().spec.name, "a");
         }
@@ -563,7 +728,7 @@ mod tests {
             let mut shares = [0_usize; 3];
             for _ in 0..count {
                 let lease = pool
-                    .pick(BalanceMode::RoundRobin, &mut Tried::default())
+                    .pick(BalanceMode::RoundRobin, None, &mut Tried::default())
                     .unwrap();
                 let place = pool
                     .upstreams()
@@ -596,7 +761,9 @@ mod tests {
             for _ in 0..2 {
                 scope.spawn(|| {
                     while !done.load(Ordering::Relaxed) {
-                        let lease = pool.pick(BalanceMode::Best, &mut Tried::default()).unwrap();
+                        let lease = pool
+                            .pick(BalanceMode::Best, None, &mut Tried::default())
+                            .unwrap();
                         assert!(lease.upstream().vitals().active() != 0);
                     }
                 });

@@ -7,6 +7,7 @@ use crate::protocol::credentials::Credentials;
 use crate::protocol::target::Authority;
 
 use super::state::{Availability, Change, Epoch, Health};
+use super::sticky;
 use super::vitals::{UpstreamId, Vitals};
 
 /// An upstream as it is configured.
@@ -30,6 +31,8 @@ pub struct Upstream {
     /// What the file says.
     pub spec: UpstreamSpec,
     url: Box<str>,
+    /// Of its URL: what sessions are shared out by.
+    hash: u64,
     vitals: Arc<Vitals>,
 }
 
@@ -48,7 +51,12 @@ pub struct Lease {
 impl Upstream {
     pub(super) fn new(spec: UpstreamSpec, vitals: Arc<Vitals>) -> Self {
         let url = format!("http://{}", spec.authority).into_boxed_str();
-        Self { spec, url, vitals }
+        Self {
+            spec,
+            hash: sticky::hash(url.as_bytes()),
+            url,
+            vitals,
+        }
     }
 
     /// What is known about it.
@@ -59,6 +67,11 @@ impl Upstream {
     /// `http://host:port`, without credentials.
     pub fn url(&self) -> &str {
         &self.url
+    }
+
+    /// What sessions are shared out by, the same on every relay.
+    pub(super) fn hash(&self) -> u64 {
+        self.hash
     }
 
     /// Its identity, over reloads.

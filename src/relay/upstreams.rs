@@ -126,7 +126,7 @@ impl Exchange<'_> {
             self.client.bound = None;
         }
         let pool = &self.snapshot.pool;
-        if let Some(lease) = pool.pick(self.snapshot.config.mode, tried) {
+        if let Some(lease) = pool.pick(self.snapshot.config.mode, None, tried) {
             return Some(lease);
         }
         if self.state.trials >= MOST_ATTEMPTS {
