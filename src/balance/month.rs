@@ -72,8 +72,15 @@ fn in_a_month_no_session_moves_without_a_reason_and_no_banned_exit_is_asked() {
     let (pool, start) = (pool_of(0..EXITS), Instant::now());
     let mut dice = Dice(0x2545_f491_4f6c_dd1d);
     let mut seen: HashMap<(usize, u64), Seen> = HashMap::new();
-    let mut bans: HashMap<(UpstreamId, usize), Instant> = HashMap::new();
-    let mut begun = [0_u32; 4];
+    // When the ban of an exit by a host ends.
+    let mut bans = vec![[start; EXITS]; HOSTS];
+    let (mut begun, mut expected) = ([0.0; 4], [0.0; 4]);
+    let places: HashMap<UpstreamId, usize> = pool
+        .upstreams()
+        .iter()
+        .map(|exit| exit.id())
+        .zip(0..)
+        .collect();
     let mut stayed = 0;
     // Every client has a new session twice a day, of a few minutes.
     let mut events: Vec<(u64, (usize, u64))> = (0..SESSIONS)
@@ -110,9 +117,9 @@ fn in_a_month_no_session_moves_without_a_reason_and_no_banned_exit_is_asked() {
         };
         let lease = pool.pick(BalanceMode::RoundRobin, Some(&wish), &mut Tried::default());
         let exit = lease.unwrap().upstream().clone();
-        let banned_until = |exit| bans.get(&(exit, host)).copied();
+        let place = places[&exit.id()];
         assert!(
-            banned_until(exit.id()).is_none_or(|until| until <= now),
+            bans[host][place] <= now,
             "{} rests for {host_name}",
             exit.spec.name
         );
@@ -120,11 +127,22 @@ fn in_a_month_no_session_moves_without_a_reason_and_no_banned_exit_is_asked() {
         match before {
             Some(before) if before.exit == exit.id() => stayed += 1,
             Some(before) => {
-                let old = pool.upstreams().iter().find(|old| old.id() == before.exit);
-                let rested = banned_until(before.exit).is_some_and(|until| until > now);
-                assert!(old.unwrap().vitals().is_offline() || rested);
+                let old = places[&before.exit];
+                assert!(is_offline.contains(&old) || bans[host][old] > now);
             }
-            None => begun[exit.spec.weight as usize - 1] += 1,
+            None => {
+                begun[place % 4] += 1.0;
+                let may_be_chosen =
+                    |exit: &usize| !is_offline.contains(exit) && bans[host][*exit] <= now;
+                let mut weights = [0.0; 4];
+                for exit in (0..EXITS).filter(may_be_chosen) {
+                    weights[exit % 4] += f64::from(weight(exit));
+                }
+                let all: f64 = weights.iter().sum();
+                for (expected, weight) in expected.iter_mut().zip(weights) {
+                    *expected += weight / all;
+                }
+            }
         }
         let exit_id = exit.id();
         seen.insert(
@@ -136,7 +154,7 @@ fn in_a_month_no_session_moves_without_a_reason_and_no_banned_exit_is_asked() {
         );
         if dice.below(40) == 0 {
             let until = now + Duration::from_secs(60 + dice.below(3_600));
-            bans.insert((exit_id, host), until);
+            bans[host][place] = until;
             let rest = Rest {
                 upstream: exit_id,
                 host: Some(host_name),
@@ -148,13 +166,9 @@ fn in_a_month_no_session_moves_without_a_reason_and_no_banned_exit_is_asked() {
         assert!(pool.sessions().0 <= SESSIONS && pool.rests().longest(0, now).1 <= MOST_RESTS);
     }
     assert!(stayed > 100_000, "{stayed}");
-    let all: f64 = begun.iter().map(|count| f64::from(*count)).sum();
-    for (count, weight) in begun.into_iter().zip(1_u32..) {
-        let expected = all * f64::from(weight) / 10.0;
-        assert!(
-            (f64::from(count) - expected).abs() <= expected * 0.03,
-            "{begun:?}"
-        );
+    for (begun, expected) in begun.into_iter().zip(expected) {
+        let off: f64 = begun - expected;
+        assert!(off.abs() <= expected * 0.03, "{begun} of {expected}");
     }
 }
 
