@@ -11,12 +11,12 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use super::belief::Belief;
-use super::pick::{self, Account, BalanceMode, Candidate, Chooser};
+use super::pick::{self, Account, BalanceMode, Candidate, Chooser, Members};
 use super::rests::{Rests, RestsForHost};
 use super::state::Availability;
 use super::sticky::{MoveReason, Pins, SessionKey};
 use super::upstream::{Lease, Upstream, UpstreamSpec};
-use super::vitals::{UpstreamId, Vitals};
+use super::vitals::{self, UpstreamId, Vitals};
 
 /// An exchange that has tried so many upstreams gets a list of the others, instead of a choice among all
 /// each time: it shall cost no more than a few looks at the pool, however many of it refuse.
@@ -112,7 +112,7 @@ impl Pool {
         let ids = upstreams.iter().map(|upstream| upstream.id());
         Self {
             places: ids.zip(0..).collect(),
-            chooser: Mutex::new(Chooser::new(upstreams.len())),
+            chooser: Mutex::default(),
             memory,
             upstreams,
         }
@@ -151,11 +151,14 @@ impl Pool {
             Account::Again
         };
         let mut chooser = self.chooser.lock();
-        let candidates = self
-            .upstreams
-            .iter()
-            .map(|upstream| candidate(upstream, tried, rests));
-        let place = chooser.choose(mode, account, candidates)?;
+        let at = |place: usize| self.upstreams.get(place);
+        let members = Members {
+            count: self.upstreams.len(),
+            version: vitals::changes(),
+            look: |place| at(place).map_or(Candidate::OUT, |upstream| candidate(upstream)),
+            may: |place| at(place).is_some_and(|upstream| may_go(upstream, tried, rests)),
+        };
+        let place = chooser.choose(mode, account, &members)?;
         self.upstreams.get(place).map(Lease::take)
     }
 
@@ -185,7 +188,8 @@ impl Pool {
             .find(session.key, session.ttl, now)
             .map(|id| self.by_id(id));
         if let Some(Some(upstream)) = pinned
-            && candidate(upstream, tried, rests).availability != Availability::Offline
+            && upstream.serves()
+            && may_go(upstream, tried, rests)
         {
             return Some(Lease::take(upstream));
         }
@@ -225,8 +229,11 @@ impl Pool {
         };
         let candidates = || {
             let all = self.upstreams.iter();
-            all.map(|upstream| (upstream, candidate(upstream, tried, rests)))
-                .filter(|(_, candidate)| candidate.availability != Availability::Offline)
+            all.map(|upstream| (upstream, candidate(upstream)))
+                .filter(|(upstream, candidate)| {
+                    candidate.availability != Availability::Offline
+                        && may_go(upstream, tried, rests)
+                })
         };
         let best = candidates().map(|(_, candidate)| class(&candidate)).min()?;
         let (_, upstream) = candidates()
@@ -395,9 +402,14 @@ impl Tried {
     }
 }
 
-fn candidate(upstream: &Upstream, tried: &Tried, rests: Option<&RestsForHost<'_>>) -> Candidate {
+/// Whether an attempt may go there, as far as the exchange is concerned.
+fn may_go(upstream: &Upstream, tried: &Tried, rests: Option<&RestsForHost<'_>>) -> bool {
     let rests = rests.is_some_and(|rests| rests.until(upstream.id()).is_some());
-    if !upstream.is_in_service() || tried.contains(upstream.id()) || rests {
+    !rests && !tried.contains(upstream.id())
+}
+
+fn candidate(upstream: &Upstream) -> Candidate {
+    if !upstream.is_in_service() {
         return Candidate::OUT;
     }
     let vitals = upstream.vitals();
@@ -598,7 +610,7 @@ mod tests {
         assert_eq!(pool.serving().count(), 1);
         check(&pool, BalanceMode::RoundRobin, "aaa");
         pool.find("c").unwrap().vitals().enable();
-        check(&pool, BalanceMode::RoundRobin, "acac");
+        check(&pool, BalanceMode::RoundRobin, "caca");
     }
 
     fn trial(pool: &Pool, now: Instant) -> Option<Lease> {

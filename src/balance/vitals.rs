@@ -67,6 +67,14 @@ struct Trial {
     is_under_way: bool,
 }
 
+/// How often an upstream came into service or left it, of all pools.
+static CHANGES: AtomicU64 = AtomicU64::new(0);
+
+/// Another number once an upstream came into service or left it.
+pub(super) fn changes() -> u64 {
+    CHANGES.load(Ordering::Acquire)
+}
+
 /// Identity of an upstream, kept over reloads, never used twice in a process.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct UpstreamId(u64);
@@ -340,12 +348,14 @@ impl Vitals {
 
     /// No new requests from now on, until [`Vitals::enable`]. Kept over a reload.
     pub fn drain(&self) {
-        self.drained.store(true, Ordering::Relaxed);
+        self.drained.store(true, Ordering::Release);
+        CHANGES.fetch_add(1, Ordering::Release);
     }
 
     /// Ends [`Vitals::drain`].
     pub fn enable(&self) {
-        self.drained.store(false, Ordering::Relaxed);
+        self.drained.store(false, Ordering::Release);
+        CHANGES.fetch_add(1, Ordering::Release);
     }
 
     /// Whether it was drained at run time. A weight of 0 in the file is another matter, with the
@@ -388,8 +398,12 @@ impl Vitals {
     /// Publishes what an event makes of the state.
     fn with_state<T>(&self, event: impl FnOnce(&mut StateMachine) -> T) -> T {
         let mut state = self.state.lock();
+        let was_offline = state.epoch.is_offline();
         let result = event(&mut state);
         self.published.store(word(&state), Ordering::Release);
+        if state.epoch.is_offline() != was_offline {
+            CHANGES.fetch_add(1, Ordering::Release);
+        }
         let failures = u64::from(state.failures());
         self.failures.store(failures, Ordering::Relaxed);
         result
