@@ -33,7 +33,7 @@
 //! | 0 | [`protocol`] | HTTP/1.x as pure functions: bytes and values in, bytes and values out |
 //! | 1 | [`route`], [`balance`] | which way, which upstream; no IO, no clock |
 //! | 2 | [`config`], [`metrics`] | the file, the counters |
-//! | 3 | [`stop`], [`net`], [`access_log`], [`logging`], [`json`] | sockets, threads, time limits, files, JSON |
+//! | 3 | [`stop`], [`net`], [`access_log`], [`json`], [`logging`] | sockets, threads, time limits, files, JSON |
 //! | 4 | [`relay`] | the only place where protocol, balancing and sockets meet |
 //! | 5 | [`health`], [`reload`], [`admin`] | checks of upstreams; the file again; what operators ask |
 //! | 6 | [`server`] | which threads there are, who starts and joins them |

@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 
 use super::belief::Belief;
 use super::pick::{self, Account, BalanceMode, Candidate, Chooser, Members};
+use super::reason::OfflineReason;
 use super::rests::{Rests, RestsForHost};
 use super::state::Availability;
 use super::sticky::{MoveReason, Pins, SessionKey};
@@ -28,7 +29,18 @@ pub struct Pool {
     upstreams: Vec<Arc<Upstream>>,
     places: HashMap<UpstreamId, usize>,
     chooser: Mutex<Chooser>,
+    /// For tunnels, while some members have no CONNECT: they are another set that shares.
+    tunnel_chooser: Mutex<Chooser>,
     memory: Arc<Memory>,
+}
+
+/// Which upstreams an attempt may go to, as far as its exchange is concerned.
+#[derive(Clone, Copy)]
+struct Filter<'f> {
+    tried: &'f Tried,
+    rests: Option<&'f RestsForHost<'f>>,
+    /// It is for a tunnel, at this time.
+    tunnel_at: Option<Instant>,
 }
 
 /// What outlives a reload, beside the vitals of each upstream.
@@ -113,6 +125,7 @@ impl Pool {
         Self {
             places: ids.zip(0..).collect(),
             chooser: Mutex::default(),
+            tunnel_chooser: Mutex::default(),
             memory,
             upstreams,
         }
@@ -131,57 +144,80 @@ impl Pool {
         if tried.len() >= TRIED_ONE_BY_ONE {
             return self.pick_from_rest(mode, tried);
         }
-        let lease = match wish {
-            None => self.pick_in_turn(mode, tried, None)?,
-            Some(wish) => self.pick_as_wished(mode, wish, tried)?,
-        };
-        tried.insert(lease.upstream().id());
+        self.pick_by(&self.chooser, mode, wish, tried, None)
+    }
+
+    /// The same for a tunnel: who has no CONNECT is picked if nobody else is left, or if it is time to ask it
+    /// again.
+    pub fn pick_for_tunnel(
+        &self,
+        mode: BalanceMode,
+        wish: Option<&Wish<'_>>,
+        tried: &mut Tried,
+        now: Instant,
+    ) -> Option<Lease> {
+        let mut members = self.upstreams.iter();
+        if !vitals::may_lack_connect() || !members.any(|one| one.vitals().lacks_connect()) {
+            return self.pick(mode, wish, tried);
+        }
+        let lease = self.pick_by(&self.tunnel_chooser, mode, wish, tried, Some(now));
+        let lease = lease.or_else(|| self.pick(mode, wish, tried))?;
+        lease.upstream().vitals().asked_for_tunnel(now);
         Some(lease)
+    }
+
+    fn pick_by(
+        &self,
+        chooser: &Mutex<Chooser>,
+        mode: BalanceMode,
+        wish: Option<&Wish<'_>>,
+        tried: &mut Tried,
+        tunnel_at: Option<Instant>,
+    ) -> Option<Lease> {
+        let rests = wish.and_then(|wish| self.memory.rests.for_host(wish.host?, wish.now));
+        let filter = Filter {
+            tried,
+            rests: rests.as_ref(),
+            tunnel_at,
+        };
+        let picked = match wish.and_then(|wish| Some((wish.session?, wish.now))) {
+            Some((session, now)) => self.pick_for_session(session, mode, now, filter),
+            None => self.pick_in_turn(chooser, mode, filter),
+        };
+        let picked = picked.or_else(|| self.pick_resting(tried, rests?))?;
+        tried.insert(picked.upstream().id());
+        Some(picked)
     }
 
     fn pick_in_turn(
         &self,
+        chooser: &Mutex<Chooser>,
         mode: BalanceMode,
-        tried: &Tried,
-        rests: Option<&RestsForHost<'_>>,
+        filter: Filter<'_>,
     ) -> Option<Lease> {
-        let account = if tried.is_empty() {
+        let account = if filter.tried.is_empty() {
             Account::First
         } else {
             Account::Again
         };
-        let mut chooser = self.chooser.lock();
         let at = |place: usize| self.upstreams.get(place);
         let members = Members {
             count: self.upstreams.len(),
             version: vitals::changes(),
             look: |place| at(place).map_or(Candidate::OUT, |upstream| candidate(upstream)),
-            may: |place| at(place).is_some_and(|upstream| may_go(upstream, tried, rests)),
+            may: |place| at(place).is_some_and(|upstream| filter.passes(upstream)),
         };
-        let place = chooser.choose(mode, account, &members)?;
-        self.upstreams.get(place).map(Lease::take)
-    }
-
-    /// The upstream of the session, if it has one and that may be used; none that rests, unless all do.
-    fn pick_as_wished(&self, mode: BalanceMode, wish: &Wish<'_>, tried: &Tried) -> Option<Lease> {
-        let rests = wish
-            .host
-            .and_then(|host| self.memory.rests.for_host(host, wish.now));
-        let picked = match wish.session {
-            Some(session) => self.pick_for(session, mode, wish.now, tried, rests.as_ref()),
-            None => self.pick_in_turn(mode, tried, rests.as_ref()),
-        };
-        picked.or_else(|| self.pick_resting(tried, rests?))
+        let place = chooser.lock().choose(mode, account, &members)?;
+        at(place).map(Lease::take)
     }
 
     /// The pinned upstream of `session`, else the one that its hash says.
-    fn pick_for(
+    fn pick_for_session(
         &self,
         session: Session,
         mode: BalanceMode,
         now: Instant,
-        tried: &Tried,
-        rests: Option<&RestsForHost<'_>>,
+        filter: Filter<'_>,
     ) -> Option<Lease> {
         let mut pins = self.memory.pins.lock();
         let pinned = pins
@@ -189,20 +225,18 @@ impl Pool {
             .map(|id| self.by_id(id));
         if let Some(Some(upstream)) = pinned
             && upstream.serves()
-            && may_go(upstream, tried, rests)
+            && filter.passes(upstream)
         {
             return Some(Lease::take(upstream));
         }
-        let upstream = self.first_for(session.key, mode, tried, rests)?;
+        let upstream = self.first_for(session.key, mode, filter)?;
         let reason = match pinned {
             None => None,
             Some(None) => Some(MoveReason::Removed),
             Some(Some(before)) if !before.is_in_service() => Some(MoveReason::Drained),
             Some(Some(before)) if before.vitals().is_offline() => Some(MoveReason::Offline),
-            Some(Some(before)) if rests.is_some_and(|rests| rests.until(before.id()).is_some()) => {
-                Some(MoveReason::Resting)
-            }
-            // It was tried, and is in service: this request goes elsewhere, the session stays.
+            Some(Some(before)) if filter.rests(before) => Some(MoveReason::Resting),
+            // It is in service, and was tried or has no CONNECT: this request goes elsewhere, the session stays.
             Some(Some(_)) => return Some(Lease::take(upstream)),
         };
         if let Some(reason) = reason {
@@ -217,8 +251,7 @@ impl Pool {
         &self,
         key: SessionKey,
         mode: BalanceMode,
-        tried: &Tried,
-        rests: Option<&RestsForHost<'_>>,
+        filter: Filter<'_>,
     ) -> Option<&Arc<Upstream>> {
         let class = |candidate: &Candidate| {
             let priority = match mode {
@@ -230,10 +263,8 @@ impl Pool {
         let candidates = || {
             let all = self.upstreams.iter();
             all.map(|upstream| (upstream, candidate(upstream)))
-                .filter(|(upstream, candidate)| {
-                    candidate.availability != Availability::Offline
-                        && may_go(upstream, tried, rests)
-                })
+                .filter(|(_, candidate)| candidate.availability != Availability::Offline)
+                .filter(|(upstream, _)| filter.passes(upstream))
         };
         let best = candidates().map(|(_, candidate)| class(&candidate)).min()?;
         let (_, upstream) = candidates()
@@ -321,6 +352,19 @@ impl Pool {
         upstream.serves().then(|| Lease::take(upstream))
     }
 
+    /// Whether it is their names alone that keep all that could serve from it.
+    pub fn is_without_names(&self) -> bool {
+        let members = self.upstreams.iter();
+        let mut members = members
+            .filter(|upstream| upstream.is_in_service())
+            .peekable();
+        members.peek().is_some()
+            && members.all(|upstream| {
+                let reason = upstream.vitals().state().reason;
+                reason.is_some_and(OfflineReason::is_about_name)
+            })
+    }
+
     /// The average latency of those in service that were measured.
     pub fn average_latency(&self) -> Option<Duration> {
         let latencies = self
@@ -402,10 +446,20 @@ impl Tried {
     }
 }
 
-/// Whether an attempt may go there, as far as the exchange is concerned.
-fn may_go(upstream: &Upstream, tried: &Tried, rests: Option<&RestsForHost<'_>>) -> bool {
-    let rests = rests.is_some_and(|rests| rests.until(upstream.id()).is_some());
-    !rests && !tried.contains(upstream.id())
+impl Filter<'_> {
+    fn passes(self, upstream: &Upstream) -> bool {
+        let vitals = upstream.vitals();
+        !self.tried.contains(upstream.id())
+            && !self.rests(upstream)
+            && self
+                .tunnel_at
+                .is_none_or(|at| vitals.may_be_asked_for_tunnel(at))
+    }
+
+    fn rests(self, upstream: &Upstream) -> bool {
+        self.rests
+            .is_some_and(|rests| rests.until(upstream.id()).is_some())
+    }
 }
 
 fn candidate(upstream: &Upstream) -> Candidate {
@@ -428,7 +482,7 @@ mod tests {
     use super::*;
     use std::sync::atomic::{AtomicBool, Ordering};
 
-    use crate::balance::reason::{Depth, Doubt, OfflineReason};
+    use crate::balance::reason::{Depth, Doubt, NO_NAME};
     use crate::balance::state::{CheckVerdict, Thresholds};
     use crate::protocol::credentials::Credentials;
     use crate::protocol::target::Authority;
@@ -499,6 +553,65 @@ mod tests {
             order.push_str(&lease.upstream().spec.name);
         }
         order
+    }
+
+    fn lose_connect(pool: &Pool, name: &str, now: Instant) {
+        let vitals = pool.find(name).unwrap().vitals();
+        assert!(!vitals.refused_tunnel(1, now));
+        assert!(vitals.refused_tunnel(2, now));
+    }
+
+    /// The upstreams of as many tunnels, one after the other.
+    fn tunnels(pool: &Pool, mode: BalanceMode, now: Instant, count: usize) -> String {
+        let pick = |_| pool.pick_for_tunnel(mode, None, &mut Tried::default(), now);
+        let name = |lease: Option<Lease>| lease.map(|lease| lease.upstream().spec.name.clone());
+        (0..count).filter_map(|n| name(pick(n))).collect()
+    }
+
+    #[test]
+    fn who_has_no_connect_gets_no_tunnels_and_its_share_of_everything_else() {
+        let (pool, now) = (pool("a*2 b c"), Instant::now());
+        lose_connect(&pool, "a", now);
+        assert_eq!(tunnels(&pool, BalanceMode::RoundRobin, now, 4), "bcbc");
+        check(&pool, BalanceMode::RoundRobin, "abcaabca");
+        assert_eq!(tunnels(&pool, BalanceMode::RoundRobin, now, 4), "bcbc");
+    }
+
+    #[test]
+    fn who_has_no_connect_is_asked_for_tunnels_if_nobody_else_is_left() {
+        let (pool, now) = (pool("a b"), Instant::now());
+        for name in ["a", "b"] {
+            lose_connect(&pool, name, now);
+        }
+        assert_eq!(tunnels(&pool, BalanceMode::RoundRobin, now, 4), "abab");
+        bring_back(&pool, "b");
+        pool.find("b").unwrap().vitals().opened_tunnel(now);
+        let mut tried = Tried::default();
+        let mut pick = || pool.pick_for_tunnel(BalanceMode::Priority, None, &mut tried, now);
+        let names = [pick(), pick()].map(|lease| lease.unwrap().upstream().spec.name.clone());
+        assert_eq!(names, ["b", "a"]);
+    }
+
+    #[test]
+    fn one_tunnel_in_a_while_shows_whether_there_still_is_no_connect() {
+        let (pool, now) = (pool("a b"), Instant::now());
+        lose_connect(&pool, "a", now);
+        let later = now + Duration::from_secs(30);
+        assert_eq!(tunnels(&pool, BalanceMode::RoundRobin, later, 4), "abbb");
+        pool.find("a").unwrap().vitals().opened_tunnel(later);
+        assert_eq!(tunnels(&pool, BalanceMode::RoundRobin, later, 4), "abab");
+    }
+
+    #[test]
+    fn a_pool_whose_names_all_lead_nowhere_is_known() {
+        let pool = pool("a b c*0");
+        let nameless = OfflineReason::CannotConnect(NO_NAME);
+        assert!(!pool.is_without_names());
+        take_offline(&pool, "a", nameless);
+        take_offline(&pool, "b", CLOSED);
+        assert!(!pool.is_without_names());
+        take_offline(&pool, "b", nameless);
+        assert!(pool.is_without_names());
     }
 
     #[test]
