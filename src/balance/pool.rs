@@ -12,10 +12,13 @@ use parking_lot::Mutex;
 
 use super::belief::Belief;
 use super::history::History;
-use super::pick::{self, Account, BalanceMode, Candidate, Chooser};
+use super::pick::{self, Account, BalanceMode, Candidate, Chooser, Members};
 use super::reason::OfflineReason;
+use super::rests::{Rests, RestsForHost};
+use super::state::Availability;
+use super::sticky::{MoveReason, Pins, SessionKey};
 use super::upstream::{Lease, Upstream, UpstreamSpec};
-use super::vitals::{UpstreamId, Vitals};
+use super::vitals::{self, UpstreamId, Vitals};
 
 /// An exchange that has tried so many upstreams gets a list of the others, instead of a choice among all
 /// each time: it shall cost no more than a few looks at the pool, however many of it refuse.
@@ -25,11 +28,51 @@ const TRIED_ONE_BY_ONE: usize = 8;
 #[derive(Debug)]
 pub struct Pool {
     upstreams: Vec<Arc<Upstream>>,
+    places: HashMap<UpstreamId, usize>,
     chooser: Mutex<Chooser>,
     /// For tunnels, while some members have no CONNECT: they are another set that shares.
     tunnel_chooser: Mutex<Chooser>,
-    belief: Arc<Belief>,
+    memory: Arc<Memory>,
+}
+
+/// Which upstreams an attempt may go to, as far as its exchange is concerned.
+#[derive(Clone, Copy)]
+struct Filter<'f> {
+    tried: &'f Tried,
+    rests: Option<&'f RestsForHost<'f>>,
+    /// It is for a tunnel, at this time.
+    tunnel_at: Option<Instant>,
+}
+
+/// What outlives a reload, beside the vitals of each upstream.
+#[derive(Debug, Default)]
+struct Memory {
+    belief: Belief,
+    pins: Mutex<Pins>,
+    rests: Rests,
     history: Arc<History>,
+}
+
+/// What a request wants of the upstream that is picked for it, beyond what the mode says.
+#[derive(Clone, Copy, Debug)]
+pub struct Wish<'w> {
+    /// It belongs to a session.
+    pub session: Option<Session>,
+    /// Where it goes to: not through an upstream that rests for that host, if possible.
+    pub host: Option<&'w str>,
+    /// When it is made.
+    pub now: Instant,
+}
+
+/// A session that keeps its upstream.
+#[derive(Clone, Copy, Debug)]
+pub struct Session {
+    /// Which one.
+    pub key: SessionKey,
+    /// For how long after its last request.
+    pub ttl: Duration,
+    /// How many sessions are remembered; beyond, the one that was not used for longest is forgotten.
+    pub most: usize,
 }
 
 /// The upstreams an exchange has tried. Mostly there is but one, which asks for no memory.
@@ -44,7 +87,7 @@ pub struct Tried {
 impl Pool {
     /// A pool of which nothing is known yet: all upstreams are online.
     pub fn new(specs: Vec<UpstreamSpec>) -> Self {
-        Self::with(specs, Arc::default(), Arc::default(), |_| Arc::default())
+        Self::with(specs, Arc::default(), |_| Arc::default())
     }
 
     /// The pool of a new configuration. Upstreams with an address known here keep their state and
@@ -56,41 +99,37 @@ impl Pool {
             .iter()
             .map(|upstream| (&upstream.spec.authority, upstream))
             .collect();
-        let (belief, history) = (Arc::clone(&self.belief), Arc::clone(&self.history));
-        Self::with(specs, belief, history, |spec| {
-            match known.get(&spec.authority) {
-                Some(before) => {
-                    if before.spec.credentials != spec.credentials {
-                        before.vitals().want_check();
-                    }
-                    Arc::clone(before.vitals())
+        let memory = Arc::clone(&self.memory);
+        Self::with(specs, memory, |spec| match known.get(&spec.authority) {
+            Some(before) => {
+                if before.spec.credentials != spec.credentials {
+                    before.vitals().want_check();
                 }
-                None => Arc::default(),
+                Arc::clone(before.vitals())
             }
+            None => Arc::default(),
         })
     }
 
     fn with(
         specs: Vec<UpstreamSpec>,
-        belief: Arc<Belief>,
-        history: Arc<History>,
+        memory: Arc<Memory>,
         vitals: impl Fn(&UpstreamSpec) -> Arc<Vitals>,
     ) -> Self {
         let upstreams: Vec<_> = specs
             .into_iter()
             .map(|spec| {
                 let vitals = vitals(&spec);
-                Arc::new(Upstream::new(spec, vitals, Arc::clone(&history)))
+                Arc::new(Upstream::new(spec, vitals, Arc::clone(&memory.history)))
             })
             .collect();
-        let [chooser, tunnel_chooser] =
-            [upstreams.len(); 2].map(|members| Mutex::new(Chooser::new(members)));
+        let ids = upstreams.iter().map(|upstream| upstream.id());
         Self {
+            places: ids.zip(0..).collect(),
+            chooser: Mutex::default(),
+            tunnel_chooser: Mutex::default(),
+            memory,
             upstreams,
-            chooser,
-            tunnel_chooser,
-            belief,
-            history,
         }
     }
 
@@ -98,11 +137,16 @@ impl Pool {
     /// tried already.
     ///
     /// It is counted as active before the next pick can look.
-    pub fn pick(&self, mode: BalanceMode, tried: &mut Tried) -> Option<Lease> {
+    pub fn pick(
+        &self,
+        mode: BalanceMode,
+        wish: Option<&Wish<'_>>,
+        tried: &mut Tried,
+    ) -> Option<Lease> {
         if tried.len() >= TRIED_ONE_BY_ONE {
             return self.pick_from_rest(mode, tried);
         }
-        self.choose(&self.chooser, mode, tried, |_| true)
+        self.pick_by(&self.chooser, mode, wish, tried, None)
     }
 
     /// The same for a tunnel: who has no CONNECT is picked if nobody else is left, or if it is time to ask it
@@ -110,46 +154,142 @@ impl Pool {
     pub fn pick_for_tunnel(
         &self,
         mode: BalanceMode,
+        wish: Option<&Wish<'_>>,
         tried: &mut Tried,
         now: Instant,
     ) -> Option<Lease> {
         let mut members = self.upstreams.iter();
-        if !members.any(|upstream| upstream.vitals().lacks_connect()) {
-            return self.pick(mode, tried);
+        if !vitals::may_lack_connect() || !members.any(|one| one.vitals().lacks_connect()) {
+            return self.pick(mode, wish, tried);
         }
-        let may_be_asked = |upstream: &Upstream| upstream.vitals().may_be_asked_for_tunnel(now);
-        let lease = self.choose(&self.tunnel_chooser, mode, tried, may_be_asked);
-        let lease = lease.or_else(|| self.pick(mode, tried))?;
+        let lease = self.pick_by(&self.tunnel_chooser, mode, wish, tried, Some(now));
+        let lease = lease.or_else(|| self.pick(mode, wish, tried))?;
         lease.upstream().vitals().asked_for_tunnel(now);
         Some(lease)
     }
 
-    fn choose(
+    fn pick_by(
         &self,
         chooser: &Mutex<Chooser>,
         mode: BalanceMode,
+        wish: Option<&Wish<'_>>,
         tried: &mut Tried,
-        may_be_asked: impl Fn(&Upstream) -> bool,
+        tunnel_at: Option<Instant>,
     ) -> Option<Lease> {
-        let account = if tried.is_empty() {
+        let rests = wish.and_then(|wish| self.memory.rests.for_host(wish.host?, wish.now));
+        let filter = Filter {
+            tried,
+            rests: rests.as_ref(),
+            tunnel_at,
+        };
+        let picked = match wish.and_then(|wish| Some((wish.session?, wish.now))) {
+            Some((session, now)) => self.pick_for_session(session, mode, now, filter),
+            None => self.pick_in_turn(chooser, mode, filter),
+        };
+        let picked = picked.or_else(|| self.pick_resting(tried, rests?))?;
+        tried.insert(picked.upstream().id());
+        Some(picked)
+    }
+
+    fn pick_in_turn(
+        &self,
+        chooser: &Mutex<Chooser>,
+        mode: BalanceMode,
+        filter: Filter<'_>,
+    ) -> Option<Lease> {
+        let account = if filter.tried.is_empty() {
             Account::First
         } else {
             Account::Again
         };
-        let lease = {
-            let mut chooser = chooser.lock();
-            let candidates = self.upstreams.iter().map(|upstream| {
-                if may_be_asked(upstream) {
-                    candidate(upstream, tried)
-                } else {
-                    Candidate::OUT
-                }
-            });
-            let place = chooser.choose(mode, account, candidates)?;
-            self.upstreams.get(place).map(Lease::take)?
+        let at = |place: usize| self.upstreams.get(place);
+        let members = Members {
+            count: self.upstreams.len(),
+            version: vitals::changes(),
+            look: |place| at(place).map_or(Candidate::OUT, |upstream| candidate(upstream)),
+            may: |place| at(place).is_some_and(|upstream| filter.passes(upstream)),
         };
-        tried.insert(lease.upstream().id());
-        Some(lease)
+        let place = chooser.lock().choose(mode, account, &members)?;
+        at(place).map(Lease::take)
+    }
+
+    /// The pinned upstream of `session`, else the one that its hash says.
+    fn pick_for_session(
+        &self,
+        session: Session,
+        mode: BalanceMode,
+        now: Instant,
+        filter: Filter<'_>,
+    ) -> Option<Lease> {
+        let mut pins = self.memory.pins.lock();
+        let pinned = pins
+            .find(session.key, session.ttl, now)
+            .map(|id| self.by_id(id));
+        if let Some(Some(upstream)) = pinned
+            && upstream.serves()
+            && filter.passes(upstream)
+        {
+            return Some(Lease::take(upstream));
+        }
+        let upstream = self.first_for(session.key, mode, filter)?;
+        let reason = match pinned {
+            None => None,
+            Some(None) => Some(MoveReason::Removed),
+            Some(Some(before)) if !before.is_in_service() => Some(MoveReason::Drained),
+            Some(Some(before)) if before.vitals().is_offline() => Some(MoveReason::Offline),
+            Some(Some(before)) if filter.rests(before) => Some(MoveReason::Resting),
+            // It is in service, and was tried or has no CONNECT: this request goes elsewhere, the session stays.
+            Some(Some(_)) => return Some(Lease::take(upstream)),
+        };
+        if let Some(reason) = reason {
+            pins.moved(reason);
+        }
+        pins.pin(session.key, upstream.id(), (session.most, session.ttl), now);
+        Some(Lease::take(upstream))
+    }
+
+    /// Whom the session goes to by its hash: of the best-standing ones, and in `priority` of the preferred.
+    fn first_for(
+        &self,
+        key: SessionKey,
+        mode: BalanceMode,
+        filter: Filter<'_>,
+    ) -> Option<&Arc<Upstream>> {
+        let class = |candidate: &Candidate| {
+            let priority = match mode {
+                BalanceMode::RoundRobin | BalanceMode::Best => 0,
+                BalanceMode::Priority => candidate.priority,
+            };
+            (candidate.availability, priority)
+        };
+        let candidates = || {
+            let all = self.upstreams.iter();
+            all.map(|upstream| (upstream, candidate(upstream)))
+                .filter(|(_, candidate)| candidate.availability != Availability::Offline)
+                .filter(|(upstream, _)| filter.passes(upstream))
+        };
+        let best = candidates().map(|(_, candidate)| class(&candidate)).min()?;
+        let (_, upstream) = candidates()
+            .filter(|(_, candidate)| class(candidate) == best)
+            .map(|(upstream, _)| (key.score(upstream.hash(), upstream.spec.weight), upstream))
+            .max_by(|(a, _), (b, _)| a.total_cmp(b))?;
+        Some(upstream)
+    }
+
+    /// The upstream whose rest ends first: all that could be picked rest.
+    fn pick_resting(&self, tried: &Tried, mut rests: RestsForHost<'_>) -> Option<Lease> {
+        let upstream = self
+            .serving()
+            .filter(|upstream| !tried.contains(upstream.id()))
+            .min_by_key(|upstream| rests.until(upstream.id()))?;
+        rests.overridden();
+        Some(Lease::take(upstream))
+    }
+
+    fn by_id(&self, id: UpstreamId) -> Option<&Arc<Upstream>> {
+        self.places
+            .get(&id)
+            .and_then(|place| self.upstreams.get(*place))
     }
 
     fn pick_from_rest(&self, mode: BalanceMode, tried: &mut Tried) -> Option<Lease> {
@@ -210,7 +350,7 @@ impl Pool {
 
     /// A lease of this very upstream, if it is in service.
     pub fn lease(&self, id: UpstreamId) -> Option<Lease> {
-        let upstream = self.upstreams.iter().find(|upstream| upstream.id() == id)?;
+        let upstream = self.by_id(id)?;
         upstream.serves().then(|| Lease::take(upstream))
     }
 
@@ -237,12 +377,24 @@ impl Pool {
 
     /// Whether the target of the probe is believed.
     pub fn belief(&self) -> &Belief {
-        &self.belief
+        &self.memory.belief
+    }
+
+    /// Which upstreams rest.
+    pub fn rests(&self) -> &Rests {
+        &self.memory.rests
+    }
+
+    /// How many sessions are remembered, and how many left their upstream, by reason.
+    pub fn sessions(&self) -> (usize, [(MoveReason, u64); MoveReason::ALL.len()]) {
+        let pins = self.memory.pins.lock();
+        let moves = MoveReason::ALL.map(|reason| (reason, pins.moves_by(reason)));
+        (pins.len(), moves)
     }
 
     /// What happened to its members and to the configuration.
     pub fn history(&self) -> &History {
-        &self.history
+        &self.memory.history
     }
 
     /// All members, in the order of the file.
@@ -306,8 +458,24 @@ impl Tried {
     }
 }
 
-fn candidate(upstream: &Upstream, tried: &Tried) -> Candidate {
-    if !upstream.is_in_service() || tried.contains(upstream.id()) {
+impl Filter<'_> {
+    fn passes(self, upstream: &Upstream) -> bool {
+        let vitals = upstream.vitals();
+        !self.tried.contains(upstream.id())
+            && !self.rests(upstream)
+            && self
+                .tunnel_at
+                .is_none_or(|at| vitals.may_be_asked_for_tunnel(at))
+    }
+
+    fn rests(self, upstream: &Upstream) -> bool {
+        self.rests
+            .is_some_and(|rests| rests.until(upstream.id()).is_some())
+    }
+}
+
+fn candidate(upstream: &Upstream) -> Candidate {
+    if !upstream.is_in_service() {
         return Candidate::OUT;
     }
     let vitals = upstream.vitals();
@@ -381,7 +549,7 @@ mod tests {
     /// One exchange after the other, `expected.len()` in number; `-`: no pick.
     fn check(pool: &Pool, mode: BalanceMode, expected: &str) {
         let picks: String = (0..expected.len())
-            .map(|_| match pool.pick(mode, &mut Tried::default()) {
+            .map(|_| match pool.pick(mode, None, &mut Tried::default()) {
                 Some(lease) => lease.upstream().spec.name.clone(),
                 None => "-".into(),
             })
@@ -393,7 +561,7 @@ mod tests {
     fn attempts(pool: &Pool, mode: BalanceMode) -> String {
         let mut tried = Tried::default();
         let mut order = String::new();
-        while let Some(lease) = pool.pick(mode, &mut tried) {
+        while let Some(lease) = pool.pick(mode, None, &mut tried) {
             order.push_str(&lease.upstream().spec.name);
         }
         order
@@ -407,7 +575,7 @@ mod tests {
 
     /// The upstreams of as many tunnels, one after the other.
     fn tunnels(pool: &Pool, mode: BalanceMode, now: Instant, count: usize) -> String {
-        let pick = |_| pool.pick_for_tunnel(mode, &mut Tried::default(), now);
+        let pick = |_| pool.pick_for_tunnel(mode, None, &mut Tried::default(), now);
         let name = |lease: Option<Lease>| lease.map(|lease| lease.upstream().spec.name.clone());
         (0..count).filter_map(|n| name(pick(n))).collect()
     }
@@ -431,7 +599,7 @@ mod tests {
         bring_back(&pool, "b");
         pool.find("b").unwrap().vitals().opened_tunnel(now);
         let mut tried = Tried::default();
-        let mut pick = || pool.pick_for_tunnel(BalanceMode::Priority, &mut tried, now);
+        let mut pick = || pool.pick_for_tunnel(BalanceMode::Priority, None, &mut tried, now);
         let names = [pick(), pick()].map(|lease| lease.unwrap().upstream().spec.name.clone());
         assert_eq!(names, ["b", "a"]);
     }
@@ -462,7 +630,7 @@ mod tests {
     fn a_pick_counts_before_it_returns() {
         let pool = pool("a b");
         let lease = pool
-            .pick(BalanceMode::RoundRobin, &mut Tried::default())
+            .pick(BalanceMode::RoundRobin, None, &mut Tried::default())
             .unwrap();
         assert_eq!(lease.upstream().vitals().active(), 1);
     }
@@ -472,7 +640,10 @@ mod tests {
         let pool = pool("a b c");
         let mut leases = Vec::new();
         for _ in 0..9 {
-            leases.push(pool.pick(BalanceMode::Best, &mut Tried::default()).unwrap());
+            leases.push(
+                pool.pick(BalanceMode::Best, None, &mut Tried::default())
+                    .unwrap(),
+            );
         }
         for upstream in pool.upstreams() {
             assert_eq!(upstream.vitals().active(), 3, "{}", upstream.spec.name);
@@ -489,9 +660,15 @@ mod tests {
             .vitals()
             .answered(Duration::from_millis(65), 200, || None);
         check(&pool, BalanceMode::Best, "aaa");
-        let first = pool.pick(BalanceMode::Best, &mut Tried::default()).unwrap();
-        let second = pool.pick(BalanceMode::Best, &mut Tried::default()).unwrap();
-        let third = pool.pick(BalanceMode::Best, &mut Tried::default()).unwrap();
+        let first = pool
+            .pick(BalanceMode::Best, None, &mut Tried::default())
+            .unwrap();
+        let second = pool
+            .pick(BalanceMode::Best, None, &mut Tried::default())
+            .unwrap();
+        let third = pool
+            .pick(BalanceMode::Best, None, &mut Tried::default())
+            .unwrap();
         let names = [&first, &second, &third].map(|lease| lease.upstream().spec.name.as_str());
         assert_eq!(names, ["a", "a", "b"]);
     }
@@ -558,7 +735,7 @@ mod tests {
         assert_eq!(pool.serving().count(), 1);
         check(&pool, BalanceMode::RoundRobin, "aaa");
         pool.find("c").unwrap().vitals().enable();
-        check(&pool, BalanceMode::RoundRobin, "acac");
+        check(&pool, BalanceMode::RoundRobin, "caca");
     }
 
     fn trial(pool: &Pool, now: Instant) -> Option<Lease> {
@@ -620,7 +797,7 @@ mod tests {
         suspect(&pool, "u20");
         let mut tried = Tried::default();
         let mut order = Vec::new();
-        while let Some(lease) = pool.pick(BalanceMode::Priority, &mut tried) {
+        while let Some(lease) = pool.pick(BalanceMode::Priority, None, &mut tried) {
             order.push(lease.upstream().spec.priority);
         }
         let suspect = order.pop();
@@ -635,7 +812,7 @@ mod tests {
         take_offline(&before, "a", CLOSED);
         before.find("b").unwrap().vitals().drain();
         let lease = before
-            .pick(BalanceMode::RoundRobin, &mut Tried::default())
+            .pick(BalanceMode::RoundRobin, None, &mut Tried::default())
             .unwrap();
         let after = before.succeeded_by(specs("d c*5 b@1 a"));
         assert!(after.find("a").unwrap().vitals().is_offline());
@@ -654,7 +831,7 @@ mod tests {
         let after = before.succeeded_by(specs("new b a"));
         for _ in 0..6 {
             let lease = after
-                .pick(BalanceMode::RoundRobin, &mut tried.clone())
+                .pick(BalanceMode::RoundRobin, None, &mut tried.clone())
                 .unwrap();
             assert_ne!(lease.upstream().spec.name, "a");
         }
@@ -688,7 +865,7 @@ mod tests {
             let mut shares = [0_usize; 3];
             for _ in 0..count {
                 let lease = pool
-                    .pick(BalanceMode::RoundRobin, &mut Tried::default())
+                    .pick(BalanceMode::RoundRobin, None, &mut Tried::default())
                     .unwrap();
                 let place = pool
                     .upstreams()
@@ -721,7 +898,9 @@ mod tests {
             for _ in 0..2 {
                 scope.spawn(|| {
                     while !done.load(Ordering::Relaxed) {
-                        let lease = pool.pick(BalanceMode::Best, &mut Tried::default()).unwrap();
+                        let lease = pool
+                            .pick(BalanceMode::Best, None, &mut Tried::default())
+                            .unwrap();
                         assert!(lease.upstream().vitals().active() != 0);
                     }
                 });

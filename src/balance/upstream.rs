@@ -9,6 +9,7 @@ use crate::protocol::target::Authority;
 
 use super::history::{EventKind, History};
 use super::state::{Availability, Change, Epoch, Health};
+use super::sticky;
 use super::vitals::{UpstreamId, Vitals};
 
 /// An upstream as it is configured.
@@ -32,6 +33,8 @@ pub struct Upstream {
     /// What the file says.
     pub spec: UpstreamSpec,
     url: Box<str>,
+    /// Of its URL: what sessions are shared out by.
+    hash: u64,
     vitals: Arc<Vitals>,
     history: Arc<History>,
 }
@@ -53,6 +56,7 @@ impl Upstream {
         let url = format!("http://{}", spec.authority).into_boxed_str();
         Self {
             spec,
+            hash: sticky::hash(url.as_bytes()),
             url,
             vitals,
             history,
@@ -67,6 +71,11 @@ impl Upstream {
     /// `http://host:port`, without credentials.
     pub fn url(&self) -> &str {
         &self.url
+    }
+
+    /// What sessions are shared out by, the same on every relay.
+    pub(super) fn hash(&self) -> u64 {
+        self.hash
     }
 
     /// Its identity, over reloads.

@@ -125,6 +125,15 @@ pub static KEYS: &[Key] = rows! {
     // that serve the same: AWS and Google over IPv6, Alibaba, Azure, Oracle.
     "access.direct_deny":                Texts,                       "169.254.0.0/16, fe80::/10, fd00:ec2::254, fd20:ce::254, 100.100.100.200, 168.63.129.16, 192.0.0.192";
     "access.proxy_protocol_from":        Texts,                       "none";
+    "sticky":                            Block("sticky"),             "";
+    "sticky.by":                         Word(STICKY),                "none";
+    "sticky.ttl_secs":                   Seconds(0.001),              "600", "s";
+    "sticky.max_sessions":               Number(1, 16_777_216),       "65536", "sessions";
+    "rest":                              Blocks("rest[]"),            "none";
+    "rest[].status":                     Texts,                       "required";
+    "rest[].secs":                       Seconds(0.001),              "60", "s";
+    "rest[].scope":                      Word(SCOPES),                "host";
+    "rest[].retry":                      Switch,                      "false";
     "upstream":                          Blocks("upstream[]"),        "";
     "upstream[].name":                   Text("text"),                "host:port";
     "upstream[].url":                    Text("url"),                 "required";
@@ -138,6 +147,19 @@ pub static KEYS: &[Key] = rows! {
 const MODES: &[&str] = &["round_robin", "best", "priority"];
 
 const FORMATS: &[&str] = &["text", "json", "combined"];
+
+const STICKY: &[&str] = &[
+    "none",
+    "client (its address; of IPv6 the first 64 bits)",
+    "user (that the client has authenticated as)",
+    "session (what stands behind -session- in the user name)",
+    "target (its host)",
+];
+
+const SCOPES: &[&str] = &[
+    "host (the upstream rests for the host that answered so)",
+    "upstream (it rests for all)",
+];
 
 const LOG_FORMATS: &[&str] = &["text", "json"];
 

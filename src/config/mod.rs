@@ -18,6 +18,7 @@
 pub mod access;
 mod advice;
 pub mod checked;
+pub mod exits;
 pub mod findings;
 pub mod health;
 pub mod keys;

@@ -11,6 +11,7 @@ use crate::route::{PolicyMode, Rule, Rules};
 use super::access::{AccessRules, AddressList};
 use super::advice;
 use super::checked::{AccessLogFormat, AccessLogSettings, Config, LogFormat};
+use super::exits::{RestRule, Sticky};
 use super::findings::{ConfigErrors, Findings};
 use super::health::HealthCheck;
 use super::limits::{Limits, unless_zero};
@@ -107,6 +108,8 @@ fn read(files: &mut Files, root: &KeyBlock<'_>) -> Option<Config> {
     let block = root.block("access");
     let access = AccessRules::read(files, &block);
     let proxy_protocol = read_proxy_protocol(root, &block);
+    let sticky = Sticky::read(&root.block("sticky"));
+    let rest = RestRule::read(root);
     let upstreams = upstreams::read(files, root);
     let config = Config {
         listen: listen?,
@@ -124,6 +127,8 @@ fn read(files: &mut Files, root: &KeyBlock<'_>) -> Option<Config> {
         limits,
         rules: Arc::new(rules),
         access,
+        sticky,
+        rest,
         upstreams,
         values: BTreeMap::new(),
         origins: BTreeMap::new(),

@@ -146,9 +146,9 @@ impl Exchange<'_> {
         }
         let (pool, mode) = (&self.snapshot.pool, self.snapshot.config.mode);
         let picked = if self.head.method() == "CONNECT" {
-            pool.pick_for_tunnel(mode, tried, Instant::now())
+            pool.pick_for_tunnel(mode, None, tried, Instant::now())
         } else {
-            pool.pick(mode, tried)
+            pool.pick(mode, None, tried)
         };
         if let Some(lease) = picked {
             decided!(

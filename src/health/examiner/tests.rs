@@ -282,7 +282,7 @@ impl VirtualWorld {
         if attempts >= self.pool.upstreams().len().min(3) {
             return self.over(kind, None, begun);
         }
-        let picked = self.pool.pick(BalanceMode::RoundRobin, &mut tried);
+        let picked = self.pool.pick(BalanceMode::RoundRobin, None, &mut tried);
         let picked = picked.or_else(|| self.pool.pick_trial(&mut tried, self.now));
         let Some(lease) = picked else {
             return self.over(kind, None, begun);

@@ -1,0 +1,112 @@
+//! Which requests keep their upstream, and which answers let an upstream rest: the blocks `sticky` and `rest`.
+
+use std::time::Duration;
+
+use super::reader::{KeyBlock, Located, quote};
+
+/// Requests that keep their upstream: the block `sticky`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sticky {
+    /// What a session is known by.
+    pub by: StickyBy,
+    /// For how long after its last request a session keeps its upstream.
+    pub ttl: Duration,
+    /// How many sessions are remembered.
+    pub max_sessions: usize,
+}
+
+/// What a session is known by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StickyBy {
+    /// The client's address; of IPv6 the first 64 bits.
+    Client,
+    /// The user that the client has authenticated as.
+    User,
+    /// What stands behind `-session-` in the user name that the client presents.
+    Session,
+    /// The host of the target.
+    Target,
+}
+
+/// Which answers let an upstream rest, and for how long: one of the list `rest`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RestRule {
+    /// Statuses that begin a rest.
+    pub statuses: Vec<u16>,
+    /// For how long, unless the answer says `Retry-After`.
+    pub rest: Duration,
+    /// For what.
+    pub scope: RestScope,
+    /// Whether another upstream is asked now.
+    pub retry: bool,
+}
+
+/// For what an upstream rests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RestScope {
+    /// The host that answered so.
+    Host,
+    /// All hosts.
+    Upstream,
+}
+
+impl Sticky {
+    /// Reads the block. `None`: no request keeps its upstream.
+    pub(super) fn read(block: &KeyBlock<'_>) -> Option<Self> {
+        let by = match block.word("by") {
+            "client" => Some(StickyBy::Client),
+            "user" => Some(StickyBy::User),
+            "session" => Some(StickyBy::Session),
+            "target" => Some(StickyBy::Target),
+            _ => None,
+        };
+        let (ttl, max_sessions) = (block.seconds("ttl_secs"), block.size("max_sessions"));
+        Some(Self {
+            by: by?,
+            ttl,
+            max_sessions,
+        })
+    }
+}
+
+impl RestRule {
+    /// Reads the list.
+    pub(super) fn read(root: &KeyBlock<'_>) -> Vec<Self> {
+        let items = root.list("rest").unwrap_or_default().into_iter();
+        items
+            .map(|item| {
+                let block = KeyBlock::open(item, "rest[]");
+                let scope = match block.word("scope") {
+                    "upstream" => RestScope::Upstream,
+                    _ => RestScope::Host,
+                };
+                Self {
+                    statuses: read_statuses(&block),
+                    rest: block.seconds("secs"),
+                    scope,
+                    retry: block.switch("retry"),
+                }
+            })
+            .collect()
+    }
+}
+
+fn read_statuses(block: &KeyBlock<'_>) -> Vec<u16> {
+    let listed = block.texts("status").unwrap_or_default();
+    if listed.is_empty() {
+        let place = block.place_of("status");
+        place.error("name the answers that begin a rest: write `status: [429, 403]`");
+    }
+    let status = |Located { place, value }: Located<'_, &str>| {
+        let status = value.trim().parse().ok();
+        let status = status.filter(|status| (300..600).contains(status));
+        if status.is_none() {
+            place.error(format!(
+                "{} is no status that an upstream can rest for: write a number from 300 to 599",
+                quote(value)
+            ));
+        }
+        status
+    };
+    listed.into_iter().filter_map(status).collect()
+}
