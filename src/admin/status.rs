@@ -166,6 +166,7 @@ fn whole(it: &UpstreamNow<'_>) -> Members {
         ..numbers("trouble"),
         "weight": upstream.spec.weight,
         "priority": upstream.spec.priority,
+        "group": upstream.spec.group.as_deref(),
         "attempts": all_attempts,
         ..attempts,
         ..["failures", "checks", "connections", "traffic", "idle"].into_iter().flat_map(numbers),

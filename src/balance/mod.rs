@@ -6,7 +6,7 @@
 //! Read in this order: [`reason`] and [`state`] (one upstream: online, suspect or offline), [`vitals`]
 //! (the same, shared between threads, with load, latency and errors), [`latency`] (the last ones), [`upstream`]
 //! (with what the configuration says), [`pick`] (the choice), [`sticky`] and [`rests`] (what may change it),
-//! [`pool`] (all of them), [`belief`] (in the target of the probe), [`failover`] (after a failure),
+//! [`groups`] and [`pool`] (all of them), [`belief`] (in the target of the probe), [`failover`] (after a failure),
 //! [`history`] (what happened, for people).
 //!
 //! Not here: connecting, probing ([`crate::health`]), and the counting of requests as a whole.
@@ -14,6 +14,7 @@
 pub mod belief;
 pub mod connect;
 pub mod failover;
+pub mod groups;
 pub mod history;
 pub mod latency;
 pub mod pick;

@@ -34,6 +34,7 @@ fn pool_of(exits: impl Iterator<Item = usize>) -> Pool {
         credentials: None,
         weight: weight(exit),
         priority: 100,
+        group: None,
     };
     Pool::new(exits.map(spec).collect())
 }

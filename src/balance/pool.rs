@@ -3,6 +3,9 @@
 //! A pool never changes: a reload makes a new one, which takes over the vitals of the upstreams
 //! that stay. So no thread holds a place in a list that has changed meanwhile, and a lease taken from
 //! the old pool ends on the counter that the new one reads.
+//!
+//! A group is a pool, too: it has some of the same upstreams, shares them out by an account of its own, and is in
+//! service or not by itself.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -11,6 +14,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use super::belief::Belief;
+use super::groups;
 use super::history::History;
 use super::pick::{self, Account, BalanceMode, Candidate, Chooser, Members};
 use super::reason::OfflineReason;
@@ -33,6 +37,9 @@ pub struct Pool {
     /// For tunnels, while some members have no CONNECT: they are another set that shares.
     tunnel_chooser: Mutex<Chooser>,
     memory: Arc<Memory>,
+    /// Of the name of a group; 0 for the whole.
+    hash: u64,
+    groups: Vec<Self>,
 }
 
 /// Which upstreams an attempt may go to, as far as its exchange is concerned.
@@ -50,6 +57,8 @@ struct Memory {
     belief: Belief,
     pins: Mutex<Pins>,
     rests: Rests,
+    /// Whoever picks a trial: two requests at once must not go to the same upstream.
+    trials: Mutex<()>,
     history: Arc<History>,
 }
 
@@ -123,14 +132,36 @@ impl Pool {
                 Arc::new(Upstream::new(spec, vitals, Arc::clone(&memory.history)))
             })
             .collect();
+        let groups = groups::members(&upstreams).into_iter();
+        let groups = groups
+            .map(|(hash, members)| Self::of(members, Arc::clone(&memory), hash, Vec::new()))
+            .collect();
+        Self::of(upstreams, memory, 0, groups)
+    }
+
+    fn of(
+        upstreams: Vec<Arc<Upstream>>,
+        memory: Arc<Memory>,
+        hash: u64,
+        groups: Vec<Self>,
+    ) -> Self {
         let ids = upstreams.iter().map(|upstream| upstream.id());
         Self {
             places: ids.zip(0..).collect(),
             chooser: Mutex::default(),
             tunnel_chooser: Mutex::default(),
             memory,
+            hash,
+            groups,
             upstreams,
         }
+    }
+
+    /// The group at this place, see [`super::groups::names`]; the whole pool without one.
+    pub fn group(&self, place: Option<usize>) -> &Self {
+        place
+            .and_then(|place| self.groups.get(place))
+            .unwrap_or(self)
     }
 
     /// Picks an upstream in service for an attempt, and notes it in `tried`. None: there is none but those
@@ -221,6 +252,10 @@ impl Pool {
         now: Instant,
         filter: Filter<'_>,
     ) -> Option<Lease> {
+        let session = Session {
+            key: session.key.within(self.hash),
+            ..session
+        };
         let mut pins = self.memory.pins.lock();
         let pinned = pins
             .find(session.key, session.ttl, now)
@@ -327,8 +362,7 @@ impl Pool {
     /// second for each, the least bad reason first. None: there is one in service, tried or not, or it is
     /// too early for each.
     pub fn pick_trial(&self, tried: &mut Tried, now: Instant) -> Option<Lease> {
-        // Trials of two requests at once must not go to the same one.
-        let _chooser = self.chooser.lock();
+        let _alone = self.memory.trials.lock();
         if self.serving().next().is_some() {
             return None;
         }
@@ -516,6 +550,7 @@ mod tests {
                     credentials: None,
                     weight: weight.parse().unwrap(),
                     priority: priority.parse().unwrap(),
+                    group: None,
                 }
             })
             .collect()

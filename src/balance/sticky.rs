@@ -55,6 +55,11 @@ impl SessionKey {
         Self(hash(text))
     }
 
+    /// The key of the same session within a group, by the hash of its name: there it has an upstream of its own.
+    pub(super) fn within(self, group: u64) -> Self {
+        Self(self.0 ^ group)
+    }
+
     /// The score of an upstream for this session: the highest wins, and how often each does is as their
     /// weights are. 0 for a weight of 0.
     pub(super) fn score(self, upstream: u64, weight: u32) -> f64 {

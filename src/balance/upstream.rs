@@ -25,6 +25,8 @@ pub struct UpstreamSpec {
     pub weight: u32,
     /// Lower is preferred.
     pub priority: u32,
+    /// The name of the group that it is in.
+    pub group: Option<Box<str>>,
 }
 
 /// A member of a [`super::pool::Pool`].
@@ -241,6 +243,7 @@ mod tests {
             credentials: Some(Credentials::basic("bob", "hunter2")),
             weight: 1,
             priority: 100,
+            group: None,
         };
         Arc::new(Upstream::new(spec, Arc::default(), Arc::default()))
     }

@@ -50,8 +50,10 @@ pub struct Config {
     pub health: HealthCheck,
     /// How much and how long.
     pub limits: Limits,
-    /// The domain policy.
+    /// Which way requests go.
     pub rules: Arc<Rules>,
+    /// The rules in words, each in a line.
+    pub rule_words: Vec<String>,
     /// Who may use this proxy, and for what.
     pub access: AccessRules,
     /// Which requests keep their upstream. `None`: none.

@@ -113,6 +113,14 @@ pub static KEYS: &[Key] = rows! {
     "domain_policy":                     Block("domain_policy"),      "";
     "domain_policy.mode":                Word(POLICIES),              "off";
     "domain_policy.domains":             Texts,                       "[]";
+    "rules":                             Blocks("rules[]"),           "none";
+    "rules[].domains":                   Texts,                       "none";
+    "rules[].users":                     Texts,                       "none";
+    "rules[].ports":                     Texts,                       "none";
+    "rules[].clients":                   Texts,                       "none";
+    "rules[].use":                       Text("way"),                 "required";
+    "rules[].fallback":                  Texts,                       "none";
+    "default":                           Text("way"),                 "any";
     "access":                            Block("access"),             "";
     // Loopback, RFC 1918, RFC 6598, IPv6 unique-local and link-local.
     "access.allow":                      Texts,                       "127.0.0.0/8, ::1, 10.0.0.0/8, 172.16.0.0/12, 192.168.0.0/16, 100.64.0.0/10, fc00::/7, fe80::/10";
@@ -137,6 +145,7 @@ pub static KEYS: &[Key] = rows! {
     "upstream":                          Blocks("upstream[]"),        "";
     "upstream[].name":                   Text("text"),                "host:port";
     "upstream[].url":                    Text("url"),                 "required";
+    "upstream[].group":                  Text("text"),                "none";
     "upstream[].weight":                 Number(0, u32::MAX),         "1";
     "upstream[].priority":               Number(0, u32::MAX),         "100";
     "upstream[].username":               Text("text"),                "none";

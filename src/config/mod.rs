@@ -29,6 +29,7 @@ mod raw;
 mod reader;
 pub mod report;
 mod root;
+mod rules;
 pub mod secret;
 pub mod source;
 mod syntax;

@@ -6,7 +6,6 @@ use std::sync::Arc;
 
 use crate::balance::pick::BalanceMode;
 use crate::protocol::request_id::FieldName;
-use crate::route::{PolicyMode, Rule, Rules};
 
 use super::access::{AccessRules, AddressList};
 use super::advice;
@@ -19,6 +18,7 @@ use super::listen::ListenAddress;
 use super::overrides::Overrides;
 use super::raw::{self, YamlValue};
 use super::reader::{KeyBlock, Located, mismatch, quote};
+use super::rules;
 use super::secret::{self, Files, Secret};
 use super::upstreams;
 use super::variables::Environment;
@@ -104,13 +104,13 @@ fn read(files: &mut Files, root: &KeyBlock<'_>) -> Option<Config> {
     let via = root.switch("via");
     let health = HealthCheck::read(&root.block("health_check"));
     let limits = Limits::read(&root.block("limits"));
-    let rules = read_rules(root);
     let block = root.block("access");
     let access = AccessRules::read(files, &block);
     let proxy_protocol = read_proxy_protocol(root, &block);
     let sticky = Sticky::read(&root.block("sticky"));
     let rest = RestRule::read(root);
     let upstreams = upstreams::read(files, root);
+    let (rules, rule_words) = rules::read(root, &upstreams, &access);
     let config = Config {
         listen: listen?,
         admin_listen,
@@ -126,6 +126,7 @@ fn read(files: &mut Files, root: &KeyBlock<'_>) -> Option<Config> {
         health: health?,
         limits,
         rules: Arc::new(rules),
+        rule_words,
         access,
         sticky,
         rest,
@@ -209,30 +210,6 @@ fn read_request_id(root: &KeyBlock<'_>) -> Option<FieldName> {
         ));
     }
     name
-}
-
-/// All expressions are read, also where the mode is off: a mistake shall not wait for the day on which
-/// the policy is switched on.
-fn read_rules(root: &KeyBlock<'_>) -> Rules {
-    let block = root.block("domain_policy");
-    let mode = match block.word("mode") {
-        "blacklist" => PolicyMode::Blacklist,
-        "whitelist" => PolicyMode::Whitelist,
-        _ => PolicyMode::Off,
-    };
-    let domains = block.texts("domains").unwrap_or_default().into_iter();
-    let rules: Vec<_> = domains
-        .filter_map(|Located { place, value }| {
-            // The first release took anything and matched nothing by it.
-            Rule::parse(value)
-                .map_err(|error| {
-                    place.compatibility(format!("{} is ignored: {error}", quote(value)));
-                })
-                .ok()
-        })
-        .collect();
-    block.hold("domains", format!("{} listed", rules.len()));
-    Rules::new(mode, rules)
 }
 
 fn read_proxy_protocol(root: &KeyBlock<'_>, access: &KeyBlock<'_>) -> Option<AddressList> {
@@ -595,7 +572,7 @@ mod tests {
                     None => format!("{path}: {word}"),
                 };
                 let config = parse(&with(&line), "c.yaml").unwrap();
-                let policy = config.rules.mode();
+                let policy = config.rules;
                 format!(
                     "{:?} {:?} {:?} {policy:?}",
                     config.mode, config.access_log, config.log_format

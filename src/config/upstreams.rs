@@ -8,6 +8,7 @@ use crate::protocol::target::Authority;
 
 use super::raw::YamlValue;
 use super::reader::{KeyBlock, Located, has_password, quote};
+use super::rules;
 use super::secret::Files;
 use super::urls;
 
@@ -112,6 +113,7 @@ fn read_one(files: &mut Files, block: &KeyBlock<'_>) -> Option<UpstreamSpec> {
     let priority = block.number("priority");
     let credentials = read_credentials(files, block);
     let name = read_name(block);
+    let group = read_group(block);
     let authority = read_url(block)?;
     Some(UpstreamSpec {
         name: name.unwrap_or_else(|| authority.to_string()),
@@ -119,7 +121,33 @@ fn read_one(files: &mut Files, block: &KeyBlock<'_>) -> Option<UpstreamSpec> {
         credentials,
         weight,
         priority,
+        group,
     })
+}
+
+fn read_group(block: &KeyBlock<'_>) -> Option<Box<str>> {
+    let Located { place, value } = block.text("group")?;
+    match check_group(value) {
+        Ok(group) => Some(group),
+        Err(said) => {
+            place.error(said);
+            None
+        }
+    }
+}
+
+/// A name as rules can write it in a list.
+fn check_group(name: &str) -> Result<Box<str>, String> {
+    let is_word = |letter: char| letter.is_ascii_alphanumeric() || "-_.".contains(letter);
+    if rules::is_group_name(name) && name.len() <= NAME_MAX && name.chars().all(is_word) {
+        Ok(name.into())
+    } else {
+        Err(format!(
+            "a group is a word of letters, digits, `-`, `_` and `.`, and none of `direct`, `refuse` and `any`, \
+             which are ways of their own; not {}",
+            quote(name)
+        ))
+    }
 }
 
 fn read_url(block: &KeyBlock<'_>) -> Option<Authority> {

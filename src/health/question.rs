@@ -212,6 +212,7 @@ mod tests {
             credentials,
             weight: 1,
             priority: 100,
+            group: None,
         }
     }
 

@@ -149,6 +149,7 @@ mod tests {
             credentials: Some(Credentials::basic("a", "b")),
             weight: 1,
             priority: 100,
+            group: None,
         };
         let mut premises = Premises {
             health: &health,

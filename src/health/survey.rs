@@ -290,6 +290,7 @@ mod tests {
             credentials: (name == "auth").then(|| Credentials::basic("a", "b")),
             weight: 1,
             priority: 100,
+            group: None,
         }
     }
 

@@ -110,6 +110,7 @@ impl Fake {
             credentials: None,
             weight: 1,
             priority: 100,
+            group: None,
         }
     }
 }

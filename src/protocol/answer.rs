@@ -72,6 +72,9 @@ causes! {
     TargetForbidden = 403, "target_forbidden", "destination_ip_prohibited",
         "this proxy does not connect to that destination",
         "Ask the administrator if you need it.";
+    RefusedByRule = 403, "refused_by_rule", "http_request_denied",
+        "a rule of this proxy refuses this request",
+        "Ask the administrator if you need it; the rules are in the configuration file.";
     /// The client's credentials for this proxy are missing or wrong.
     CredentialsWanted = 407, "credentials_wanted", "http_request_denied",
         "this proxy wants valid credentials",

@@ -11,7 +11,7 @@ use crate::access_log::TryEnd;
 use crate::balance::connect::{TELLING_PORT, may_lack_connect};
 use crate::balance::state::is_gateway_error;
 use crate::net::tunnel::{OnEnd, Patience, Side};
-use crate::protocol::answer::{self, HopFailure};
+use crate::protocol::answer::{self, HopFailure, Refusal};
 use crate::protocol::framing::Framing;
 use crate::protocol::head::ResponseHead;
 use crate::protocol::persistence::{CloseReason, Persistence};
@@ -41,7 +41,8 @@ impl Exchange<'_> {
         self.state.request_done.get_or_insert_with(Instant::now);
         match self.state.destination.route {
             Route::Direct => self.connect_directly(),
-            Route::ViaUpstream => {
+            Route::Refused => Err(Failed::Refused(Refusal::RefusedByRule)),
+            Route::ViaUpstream(_) => {
                 let done = self.over_upstreams(&mut Self::connect_via);
                 if !matches!(done, Err(Failed::Refused(_))) {
                     return done;

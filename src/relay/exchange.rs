@@ -5,11 +5,12 @@
 use std::cell::OnceCell;
 use std::hash::BuildHasher;
 use std::io::IoSlice;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::balance::failover::AttemptError;
-use crate::balance::pool::Tried;
+use crate::balance::pool::{Pool, Tried};
 use crate::balance::upstream::Upstream;
 use crate::net::conn::SendError;
 use crate::net::socket::{self, HalfClose, Wait};
@@ -19,7 +20,7 @@ use crate::protocol::persistence::{self, CloseReason, Persistence};
 use crate::protocol::request_id::IdField;
 use crate::protocol::rewrite::{self, Form, Via};
 use crate::protocol::target::{Authority, RequestTarget, Scheme};
-use crate::route::{Route, Rules};
+use crate::route::{Asked, Route};
 use crate::stop::Stage;
 
 use super::client::Client;
@@ -98,11 +99,18 @@ pub(super) struct Destination {
     pub(super) form: Form,
     /// So many bytes at the end of the request's target are its path and query.
     path_length: usize,
+    /// The place of the rule that says so.
+    rule: usize,
     pub(super) route: Route,
 }
 
 impl Destination {
-    pub(super) fn of(target: RequestTarget<'_>, rules: &Rules) -> Self {
+    /// That of a request of this client.
+    pub(super) fn of(
+        target: RequestTarget<'_>,
+        (client, user): (IpAddr, Option<&str>),
+        snapshot: &Snapshot,
+    ) -> Self {
         let (authority, scheme, path_length) = match target {
             RequestTarget::Absolute(absolute) => {
                 let path_length = absolute.path_and_query.len();
@@ -110,8 +118,15 @@ impl Destination {
             }
             RequestTarget::Authority(authority) => (authority, Scheme::HTTP, 0),
         };
+        let rule = snapshot.config.rules.decides(Asked {
+            host: authority.host(),
+            port: authority.port(),
+            user,
+            client,
+        });
         Self {
-            route: rules.route(authority.host()),
+            rule,
+            route: snapshot.route_now(rule),
             authority,
             default_port: scheme.default_port(),
             form: Form::for_upstream(scheme),
@@ -126,6 +141,17 @@ impl Destination {
 }
 
 impl ExchangeState {
+    /// Takes the fallback of its rule once nobody is in service in its group; not the direct way, which a request
+    /// has from its beginning or never.
+    pub(super) fn follow_rule(&mut self, snapshot: &Snapshot) {
+        let destination = &mut self.destination;
+        if let Route::ViaUpstream(_) = destination.route
+            && let via @ Route::ViaUpstream(_) = snapshot.route_now(destination.rule)
+        {
+            destination.route = via;
+        }
+    }
+
     /// Whether no upstream in service was there to be tried.
     pub(super) fn had_only_trials(&self) -> bool {
         self.trials == self.tried.len()
@@ -163,6 +189,16 @@ pub(super) enum ClientEnd {
 }
 
 impl<'a> Exchange<'a> {
+    /// The upstreams it may go through.
+    pub(super) fn pool(&self) -> &'a Pool {
+        let group = if let Route::ViaUpstream(group) = self.state.destination.route {
+            group
+        } else {
+            None
+        };
+        self.snapshot.pool.group(group)
+    }
+
     /// This proxy's entry in `Via`, if it is to have one.
     pub(super) fn via(&self) -> Option<&'a Via> {
         let (ctx, snapshot) = (self.ctx, self.snapshot);

@@ -29,7 +29,8 @@ impl Exchange<'_> {
         }
         match self.state.destination.route {
             Route::Direct => self.relay_directly(),
-            Route::ViaUpstream => self.over_upstreams(&mut Self::relay_via),
+            Route::Refused => Err(Failed::Refused(Refusal::RefusedByRule)),
+            Route::ViaUpstream(_) => self.over_upstreams(&mut Self::relay_via),
         }
     }
 

@@ -425,8 +425,13 @@ impl Session<'_> {
         let refusal = match allowed {
             Ok(()) if config.via && self.ctx.via.passes_through(head.fields()) => Refusal::Loop,
             Ok(()) => {
-                let destination = Destination::of(target, &config.rules);
-                if !destination.is_unknown_here() {
+                let name = user.map(|user| &*user.username);
+                let destination = Destination::of(target, (requester.ip, name), &request.snapshot);
+                if destination.route == Route::Refused {
+                    Refusal::RefusedByRule
+                } else if destination.is_unknown_here() {
+                    Refusal::Target(TargetError::SchemeUnsupported)
+                } else {
                     log::debug!(
                         "{}: {} asks with {} for {}, which goes {}",
                         request.report.id(self.ctx),
@@ -435,7 +440,8 @@ impl Session<'_> {
                         destination.authority,
                         match destination.route {
                             Route::Direct => "there directly",
-                            Route::ViaUpstream => "through an upstream",
+                            Route::ViaUpstream(_) => "through an upstream",
+                            Route::Refused => "nowhere",
                         }
                     );
                     let user = user.map_or("", |user| &user.username);
@@ -443,7 +449,6 @@ impl Session<'_> {
                     listed.begins(&destination.authority, user, spare);
                     return Ok((destination, framing));
                 }
-                Refusal::Target(TargetError::SchemeUnsupported)
             }
             Err(refusal) => refusal,
         };
@@ -533,7 +538,7 @@ fn ends_here(request: &RequestScope, route: Route) -> bool {
     let upstreams = request.snapshot.pool.upstreams();
     rewrite::max_forwards(&request.head) == MaxForwards::Zero
         || (request.head.method() == "TRACE"
-            && route == Route::ViaUpstream
+            && matches!(route, Route::ViaUpstream(_))
             && upstreams.iter().any(|one| one.spec.credentials.is_some()))
 }
 

@@ -35,10 +35,7 @@ impl Exchange<'_> {
         &mut self,
         attempt: &mut dyn FnMut(&mut Self, AttemptStart) -> Result<Done, Failed>,
     ) -> Result<Done, Failed> {
-        let snapshot = self.snapshot;
-        let pool = &snapshot.pool;
-        let most = pool.upstreams().len().min(MOST_ATTEMPTS);
-        while let Some(start) = self.next_start(most) {
+        while let Some(start) = self.next_start() {
             let result = attempt(self, start);
             // It need not be the one it began with: another may have been connected to sooner.
             if let RouteTaken::Upstream(upstream) = &self.report.route
@@ -73,6 +70,7 @@ impl Exchange<'_> {
                 Next::Close => return Err(Failed::Hop(error)),
             }
         }
+        let pool = self.pool();
         Err(match self.state.last {
             // No upstream was in service, and those tried all the same could not be connected to.
             Some(error) if !failover::is_unreached(&error) || !self.state.had_only_trials() => {
@@ -107,11 +105,13 @@ impl Exchange<'_> {
         is_refused(error) && self.state.last.as_ref().is_some_and(is_refused)
     }
 
-    /// The next hop of an exchange that was suspended, or another upstream unless `most` were tried.
-    fn next_start(&mut self, most: usize) -> Option<AttemptStart> {
+    /// The next hop of an exchange that was suspended, or another upstream unless enough were tried.
+    fn next_start(&mut self) -> Option<AttemptStart> {
         if let Some(hop) = self.resumed.take() {
             return Some(AttemptStart::Resumed(hop));
         }
+        self.state.follow_rule(self.snapshot);
+        let most = self.pool().upstreams().len().min(MOST_ATTEMPTS);
         if self.state.attempts >= most {
             return None;
         }
@@ -128,11 +128,12 @@ impl Exchange<'_> {
     /// The upstream this client is bound to, if it still can be used, else the one the mode picks; while
     /// none is in service, one that is offline, to see whether it works.
     fn next_upstream(&mut self) -> Option<Lease> {
+        let (pool, mode) = (self.pool(), self.snapshot.config.mode);
         let tried = &mut self.state.tried;
         if let Some(bound) = &self.client.bound {
             if let BoundTo::Upstream(id) = bound.to
                 && !tried.contains(id)
-                && let Some(lease) = self.snapshot.pool.lease(id)
+                && let Some(lease) = pool.lease(id)
             {
                 tried.insert(id);
                 decided!(
@@ -144,7 +145,6 @@ impl Exchange<'_> {
             }
             self.client.bound = None;
         }
-        let (pool, mode) = (&self.snapshot.pool, self.snapshot.config.mode);
         let picked = if self.head.method() == "CONNECT" {
             pool.pick_for_tunnel(mode, None, tried, Instant::now())
         } else {

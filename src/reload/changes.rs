@@ -105,6 +105,10 @@ fn difference(old: &UpstreamSpec, new: &UpstreamSpec) -> Option<String> {
             parts.push(format!("{key} {was} -> {is}"));
         }
     }
+    if old.group != new.group {
+        let name = |spec: &UpstreamSpec| spec.group.as_deref().unwrap_or("none").to_owned();
+        parts.push(format!("group {} -> {}", name(old), name(new)));
+    }
     if old.credentials != new.credentials {
         parts.push("credentials".to_owned());
     }
@@ -130,9 +134,15 @@ fn keys(before: &Config, after: &Config) -> Vec<String> {
         let token = config.admin_token.as_ref();
         token.map(|token| token.expose().to_owned())
     };
+    let has_rules = |config: &Config| !config.rule_words.is_empty();
+    let rules = if has_rules(before) || has_rules(after) {
+        "rules"
+    } else {
+        "domain_policy.domains"
+    };
     for (key, is_same) in [
         ("admin_token", token(before) == token(after)),
-        ("domain_policy.domains", before.rules == after.rules),
+        (rules, before.rules == after.rules),
         ("access.users", before.access.users == after.access.users),
     ] {
         if !is_same && !changed.iter().any(|line| line.starts_with(key)) {

@@ -127,6 +127,7 @@ mod attacks;
 
 /// Who goes through an upstream and who directly.
 mod route;
+mod rules;
 
 /// Names and their addresses.
 mod dns;

@@ -130,6 +130,7 @@ impl VirtualWorld {
             credentials: None,
             weight: 1,
             priority: 100,
+            group: None,
         };
         let now = Instant::now();
         let mut world = Self {
