@@ -142,7 +142,9 @@ fn its_examples_are_examples_of_valid_keys() {
     let text = all_keys_set()
         .replace("admin_token_file: /etc/http-proxy-lb/admin-token", "")
         .replace("users_file: /etc/http-proxy-lb/users", "")
-        .replace("password_file: proxy2-password", "password: x");
+        .replace("password_file: proxy2-password", "password: x")
+        .replace("domains_file: ads.txt", "domains: [ads.example]")
+        .replace("upstream_files: [exits.txt]", "");
     let config = load(&text);
     let said: Vec<_> = config.warnings.iter().map(ToString::to_string).collect();
     assert_eq!(config.upstreams.len(), 2, "{text}");

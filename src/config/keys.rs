@@ -115,6 +115,7 @@ pub static KEYS: &[Key] = rows! {
     "domain_policy.domains":             Texts,                       "[]";
     "rules":                             Blocks("rules[]"),           "none";
     "rules[].domains":                   Texts,                       "none";
+    "rules[].domains_file":              Text("path"),                "none";
     "rules[].users":                     Texts,                       "none";
     "rules[].ports":                     Texts,                       "none";
     "rules[].clients":                   Texts,                       "none";
@@ -142,6 +143,7 @@ pub static KEYS: &[Key] = rows! {
     "rest[].secs":                       Seconds(0.001),              "60", "s";
     "rest[].scope":                      Word(SCOPES),                "host";
     "rest[].retry":                      Switch,                      "false";
+    "upstream_files":                    Texts,                       "none";
     "upstream":                          Blocks("upstream[]"),        "";
     "upstream[].name":                   Text("text"),                "host:port";
     "upstream[].url":                    Text("url"),                 "required";

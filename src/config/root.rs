@@ -110,7 +110,7 @@ fn read(files: &mut Files, root: &KeyBlock<'_>) -> Option<Config> {
     let sticky = Sticky::read(&root.block("sticky"));
     let rest = RestRule::read(root);
     let upstreams = upstreams::read(files, root);
-    let (rules, rule_words) = rules::read(root, &upstreams, &access);
+    let (rules, rule_words) = rules::read(files, root, &upstreams, &access);
     let config = Config {
         listen: listen?,
         admin_listen,

@@ -8,8 +8,9 @@ use crate::route::domains::{Domains, Pattern};
 use crate::route::{Route, Rule, Rules, Ways};
 
 use super::access::{AccessRules, AddressList, read_ports};
-use super::findings::KeyPlace;
+use super::lists;
 use super::reader::{KeyBlock, Located, quote};
+use super::secret::Files;
 
 /// The ways that need no group.
 const WAYS: [(&str, Route); 3] = [
@@ -19,7 +20,7 @@ const WAYS: [(&str, Route); 3] = [
 ];
 
 /// What a rule may ask about.
-const CONDITIONS: [&str; 4] = ["domains", "users", "ports", "clients"];
+const CONDITIONS: [&str; 5] = ["domains", "domains_file", "users", "ports", "clients"];
 
 /// What rules may name.
 struct Names<'n> {
@@ -34,6 +35,7 @@ pub(super) fn is_group_name(name: &str) -> bool {
 
 /// Reads all of it. Gives the rules also in words, for people.
 pub(super) fn read(
+    files: &mut Files,
     root: &KeyBlock<'_>,
     upstreams: &[UpstreamSpec],
     access: &AccessRules,
@@ -51,7 +53,7 @@ pub(super) fn read(
     let mut words = Vec::new();
     let rules = listed.into_iter().zip(1_usize..).filter_map(|(item, number)| {
         let block = KeyBlock::open(item, "rules[]");
-        let (rule, said) = read_rule(&block, &names)?;
+        let (rule, said) = read_rule(files, &block, &names)?;
         let asks = CONDITIONS.iter().any(|key| block.has(key));
         if !asks && number < last {
             let text = "matches every request, so the rules below have no effect: it belongs at the end";
@@ -71,7 +73,7 @@ pub(super) fn read(
     (policy.unwrap_or(Rules { rules, default }), words)
 }
 
-fn read_rule(block: &KeyBlock<'_>, names: &Names<'_>) -> Option<(Rule, String)> {
+fn read_rule(files: &mut Files, block: &KeyBlock<'_>, names: &Names<'_>) -> Option<(Rule, String)> {
     for key in CONDITIONS {
         if block.has(key) && block.item(key).is_none() {
             let text = "has no value, so the rule would match every request: list something, or remove the key";
@@ -79,18 +81,7 @@ fn read_rule(block: &KeyBlock<'_>, names: &Names<'_>) -> Option<(Rule, String)> 
         }
     }
     let mut said = Vec::new();
-    let domains = block.has("domains").then(|| {
-        let listed = block.texts("domains").unwrap_or_default().into_iter();
-        let patterns: Vec<_> = listed
-            .filter_map(|Located { place, value }| {
-                let pattern = Pattern::parse(value);
-                let failed = |error| place.error(format!("{} is no domain: {error}", quote(value)));
-                pattern.map_err(failed).ok()
-            })
-            .collect();
-        said.push(format!("domains: {} listed", patterns.len()));
-        patterns.into_iter().collect::<Domains>()
-    });
+    let domains = read_domains(files, block, &mut said);
     let users = block.texts("users").map(|users| {
         let spelled: Vec<_> = users.iter().map(|user| user.value).collect();
         said.push(format!("users: {}", spelled.join(", ")));
@@ -133,6 +124,46 @@ fn read_rule(block: &KeyBlock<'_>, names: &Names<'_>) -> Option<(Rule, String)> 
     Some((rule, said.join("; ")))
 }
 
+/// The targets of a rule, from its list and its file. `None`: it has neither.
+fn read_domains(
+    files: &mut Files,
+    block: &KeyBlock<'_>,
+    said: &mut Vec<String>,
+) -> Option<Domains> {
+    let mut patterns = Vec::new();
+    let listed = block.texts("domains");
+    for Located { place, value } in listed.iter().flatten() {
+        match Pattern::parse(value) {
+            Ok(pattern) => patterns.push(pattern),
+            Err(error) => place.error(format!("{} is no domain: {error}", quote(value))),
+        }
+    }
+    if listed.is_some() {
+        said.push(format!("domains: {} listed", patterns.len()));
+    }
+    let path = block.text("domains_file");
+    let mut lines = 0;
+    if let Some(path) = &path
+        && let Some((content, _)) = files.list(path)
+    {
+        lines = lists::read(path, &content, |_, line| {
+            lists::patterns(line, &mut patterns)
+        });
+    }
+    if listed.is_none() && path.is_none() {
+        return None;
+    }
+    let domains: Domains = patterns.into_iter().collect();
+    if let Some(path) = path {
+        let kib = domains.bytes().div_ceil(1024);
+        let file = quote(path.value);
+        said.push(format!(
+            "domains_file: {lines} lines of {file}, about {kib} KiB of memory"
+        ));
+    }
+    Some(domains)
+}
+
 impl Names<'_> {
     /// The way of that name; an error stands for one that there is not.
     fn way(&self, written: &Located<'_, &str>) -> Route {
@@ -164,14 +195,10 @@ impl Names<'_> {
     }
 }
 
-/// The policy for domains as rules. `None`: it is off.
-///
-/// All expressions are read, also where the mode is off: a mistake shall not wait for the day on which
-/// the policy is switched on.
-fn read_policy(root: &KeyBlock<'_>) -> Option<Rules> {
-    let block = root.block("domain_policy");
-    let mode = block.word("mode");
-    let domains = block.texts("domains").unwrap_or_default().into_iter();
+/// The domains of the policy. All are read, also where the mode is off: a mistake shall not wait for the day on
+/// which the policy is switched on.
+fn policy_domains(policy: &KeyBlock<'_>) -> Domains {
+    let domains = policy.texts("domains").unwrap_or_default().into_iter();
     let patterns: Vec<_> = domains
         .filter_map(|Located { place, value }| {
             // The first release took anything and matched nothing by it.
@@ -182,16 +209,24 @@ fn read_policy(root: &KeyBlock<'_>) -> Option<Rules> {
                 .ok()
         })
         .collect();
-    block.hold("domains", format!("{} listed", patterns.len()));
-    let domains: Domains = patterns.into_iter().collect();
+    policy.hold("domains", format!("{} listed", patterns.len()));
+    patterns.into_iter().collect()
+}
+
+/// The policy for domains as rules. `None`: it is off.
+fn read_policy(root: &KeyBlock<'_>) -> Option<Rules> {
+    let block = root.block("domain_policy");
+    let mode = block.word("mode");
+    let domains = policy_domains(&block);
+    let any = Route::ViaUpstream(None);
     let (listed, others, written) = match mode {
         "blacklist" => (
             Route::Direct,
-            Route::ViaUpstream(None),
+            any,
             "`rules: [{domains: [..], use: direct}]`",
         ),
         "whitelist" => (
-            Route::ViaUpstream(None),
+            any,
             Route::Direct,
             "`rules: [{domains: [..], use: any}]` with `default: direct`",
         ),
@@ -203,25 +238,19 @@ fn read_policy(root: &KeyBlock<'_>) -> Option<Rules> {
             return None;
         }
     };
-    let clash = |place: KeyPlace<'_>| {
-        place.error(format!(
-            "`domain_policy` says which way requests go, too: keep one of the two; in the words of this \
-             one, that is {written}"
-        ));
-    };
     for key in ["rules", "default"] {
         if root.item(key).is_some() {
-            clash(root.place_of(key));
+            root.place_of(key).error(format!(
+                "`domain_policy` says which way requests go, too: keep one of the two; in the words of this \
+                 one, that is {written}"
+            ));
         }
     }
-    if mode == "whitelist" && domains.is_empty() {
+    let is_idle = mode == "whitelist" && domains.is_empty();
+    if is_idle {
         let text = "a whitelist without domains: every request goes to its origin directly, no \
                     upstream is used";
         block.place.advice(text);
-        return Some(Rules {
-            rules: Vec::new(),
-            default: Ways::only(others),
-        });
     }
     let rule = Rule {
         domains: Some(domains),
@@ -231,7 +260,7 @@ fn read_policy(root: &KeyBlock<'_>) -> Option<Rules> {
         ways: Ways::only(listed),
     };
     Some(Rules {
-        rules: vec![rule],
+        rules: if is_idle { Vec::new() } else { vec![rule] },
         default: Ways::only(others),
     })
 }

@@ -6,6 +6,8 @@ use crate::balance::upstream::UpstreamSpec;
 use crate::protocol::credentials::Credentials;
 use crate::protocol::target::Authority;
 
+use super::lists;
+use super::overrides::decoded;
 use super::raw::YamlValue;
 use super::reader::{KeyBlock, Located, has_password, quote};
 use super::rules;
@@ -15,10 +17,13 @@ use super::urls;
 /// The port of an upstream whose URL has none.
 const PORT_DEFAULT: u16 = 8080;
 
+/// The priority of one in a list.
+const PRIORITY_DEFAULT: u32 = 100;
+
 /// The longest name, in bytes.
 const NAME_MAX: usize = 128;
 
-/// Reads the list. The second of two equal upstreams is left out.
+/// Reads the list, and those in files. The second of two equal upstreams is left out.
 pub(super) fn read(files: &mut Files, root: &KeyBlock<'_>) -> Vec<UpstreamSpec> {
     let mut specs = Vec::new();
     let mut taken = Taken::default();
@@ -59,6 +64,7 @@ pub(super) fn read(files: &mut Files, root: &KeyBlock<'_>) -> Vec<UpstreamSpec> 
             specs.push(spec);
         }
     }
+    read_lists(files, root, (&mut specs, &mut taken));
     specs
 }
 
@@ -79,27 +85,135 @@ struct Taken {
     names: HashMap<String, String>,
 }
 
+/// What an upstream shares with one before it, and what that is called.
+enum Clash<'t> {
+    Address(&'t str),
+    Name(&'t str),
+}
+
 impl Taken {
     fn is_new(&mut self, block: &KeyBlock<'_>, spec: &UpstreamSpec) -> bool {
-        let here = block.place.name.clone();
-        if let Some(first) = self.authorities.get(&spec.authority) {
-            block.place_of("url").compatibility(format!(
+        match self.take(spec, || block.place.name.clone()) {
+            Ok(()) => return true,
+            Err(Clash::Address(first)) => block.place_of("url").compatibility(format!(
                 "the same upstream as {first}, dropped; remove one of the two"
-            ));
-            return false;
-        }
-        if let Some(first) = self.names.get(&spec.name) {
-            block.place_of("name").error(format!(
+            )),
+            Err(Clash::Name(first)) => block.place_of("name").error(format!(
                 "{} is the name of {first}, too: give each upstream a name of its own",
                 quote(&spec.name)
-            ));
-            return false;
+            )),
         }
-        self.authorities
-            .insert(spec.authority.clone(), here.clone());
-        self.names.insert(spec.name.clone(), here);
-        true
+        false
     }
+
+    fn take(&mut self, spec: &UpstreamSpec, here: impl Fn() -> String) -> Result<(), Clash<'_>> {
+        if self.authorities.contains_key(&spec.authority) {
+            let first = self.authorities.get(&spec.authority);
+            return Err(Clash::Address(first.map_or("", String::as_str)));
+        }
+        if self.names.contains_key(&spec.name) {
+            let first = self.names.get(&spec.name);
+            return Err(Clash::Name(first.map_or("", String::as_str)));
+        }
+        self.authorities.insert(spec.authority.clone(), here());
+        self.names.insert(spec.name.clone(), here());
+        Ok(())
+    }
+}
+
+/// Adds the upstreams of the lists that `upstream_files` names.
+fn read_lists(
+    files: &mut Files,
+    root: &KeyBlock<'_>,
+    (specs, taken): (&mut Vec<UpstreamSpec>, &mut Taken),
+) {
+    let mut told = Vec::new();
+    for path in root.texts("upstream_files").unwrap_or_default() {
+        let Some((content, mode)) = files.list(&path) else {
+            continue;
+        };
+        let file = quote(path.value);
+        let mut has_secret = false;
+        let count = lists::read(&path, &content, |number, line| {
+            let spec = read_line(line)?;
+            has_secret |= spec.credentials.is_some();
+            match taken.take(&spec, || format!("line {number} of {file}")) {
+                Ok(()) => specs.push(spec),
+                Err(Clash::Address(first)) => return Err(format!("the same upstream as {first}")),
+                Err(Clash::Name(first)) => return Err(format!("its name is that of {first}, too")),
+            }
+            Ok(())
+        });
+        if has_secret {
+            Files::judge(&path, mode);
+        }
+        told.push(format!("{count} of {file}"));
+    }
+    let told = Some(told.join(", ")).filter(|told| !told.is_empty());
+    root.hold("upstream_files", told.unwrap_or_else(|| "none".to_owned()));
+}
+
+/// Reads a line of a list: where the upstream is, then what else is said of it. No message repeats any of it but the
+/// name of a group: it may hold a password.
+fn read_line(line: &str) -> Result<UpstreamSpec, String> {
+    let mut words = line.split_whitespace();
+    let (authority, credentials) = read_address(words.next().unwrap_or_default())?;
+    let (mut name, mut group, mut weight) = (authority.to_string(), None, 1);
+    for word in words {
+        match word.split_once('=') {
+            Some(("name", value)) => value.clone_into(&mut name),
+            Some(("group", value)) => group = Some(check_group(value)?),
+            Some(("weight", value)) => {
+                let number = value.parse().ok();
+                weight = number.ok_or("a weight is a whole number")?;
+            }
+            _ => return Err("behind the address stands `weight=`, `group=` or `name=`".to_owned()),
+        }
+    }
+    check_name(&name)?;
+    Ok(UpstreamSpec {
+        name,
+        authority,
+        credentials,
+        weight,
+        priority: PRIORITY_DEFAULT,
+        group,
+    })
+}
+
+/// Reads `host:port`, `http://user:password@host:port` with or without the scheme, or `host:port:user:password`.
+fn read_address(text: &str) -> Result<(Authority, Option<Credentials>), String> {
+    if let Some((host, user, password)) = four_parts(text) {
+        let (_, authority) = parse_url(host)?;
+        return Ok((authority, Some(Credentials::basic(user, password))));
+    }
+    let Some((before, host)) = text.rsplit_once('@') else {
+        return Ok((parse_url(text)?.1, None));
+    };
+    let (scheme, userinfo) = match before.split_once("://") {
+        Some((scheme, userinfo)) => (format!("{scheme}://"), userinfo),
+        None => (String::new(), before),
+    };
+    let (_, authority) = parse_url(&format!("{scheme}{host}"))?;
+    let (user, password) = userinfo.split_once(':').unwrap_or((userinfo, ""));
+    let credentials = Credentials::basic(&decoded(user), &decoded(password));
+    Ok((authority, Some(credentials)))
+}
+
+/// `host:port`, user and password of `host:port:user:password`. The colons of an address in brackets separate
+/// nothing, and those of the password neither.
+fn four_parts(text: &str) -> Option<(&str, &str, &str)> {
+    let bracket = text.find(']').filter(|_| text.starts_with('['));
+    let colons = text.match_indices(':').map(|(at, _)| at);
+    let mut colons = colons.filter(|at| bracket.is_none_or(|bracket| bracket < *at));
+    let (port, user, password) = (colons.next()?, colons.next()?, colons.next()?);
+    let digits = text.get(port + 1..user)?;
+    let is_port = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
+    is_port.then_some((
+        text.get(..user)?,
+        text.get(user + 1..password)?,
+        text.get(password + 1..)?,
+    ))
 }
 
 fn read_one(files: &mut Files, block: &KeyBlock<'_>) -> Option<UpstreamSpec> {
@@ -196,17 +310,26 @@ fn parse_url(url: &str) -> Result<(Option<&str>, Authority), String> {
 
 fn read_name(block: &KeyBlock<'_>) -> Option<String> {
     let Located { place, value } = block.text("name")?;
-    if value.is_empty() || NAME_MAX < value.len() || value.chars().any(char::is_control) {
-        place.error(format!(
+    match check_name(value) {
+        Ok(()) => Some(value.to_owned()),
+        Err(said) => {
+            place.error(said);
+            None
+        }
+    }
+}
+
+fn check_name(name: &str) -> Result<(), String> {
+    if name.is_empty() || NAME_MAX < name.len() || name.chars().any(char::is_control) {
+        return Err(format!(
             "write 1 to {NAME_MAX} bytes without control characters"
         ));
-        return None;
     }
-    if has_password(value) {
-        place.error("a name is shown in logs and metrics: write it without user and password");
-        return None;
+    if has_password(name) {
+        let text = "a name is shown in logs and metrics: write it without user and password";
+        return Err(text.to_owned());
     }
-    Some(value.to_owned())
+    Ok(())
 }
 
 fn read_credentials(files: &mut Files, block: &KeyBlock<'_>) -> Option<Credentials> {
@@ -255,6 +378,72 @@ mod tests {
             }
             (Err(said), Err(part)) => assert!(said.contains(part), "{url}: {said}"),
             (got, _) => panic!("{url}: {got:?}"),
+        }
+    }
+
+    #[test]
+    fn a_line_of_a_list_is_an_address_as_providers_write_it() {
+        let basic = |user, password| Some(Credentials::basic(user, password));
+        for (line, authority, credentials) in [
+            ("p.test:1", "p.test:1", None),
+            ("http://p.test:1", "p.test:1", None),
+            ("p.test", "p.test:8080", None),
+            ("[::1]:1", "[::1]:1", None),
+            ("p.test:1:ann:x", "p.test:1", basic("ann", "x")),
+            ("p.test:1:ann:a@b", "p.test:1", basic("ann", "a@b")),
+            (
+                "p.test:1:ann-session-1:a:b#c",
+                "p.test:1",
+                basic("ann-session-1", "a:b#c"),
+            ),
+            ("[::1]:1:ann:x", "[::1]:1", basic("ann", "x")),
+            ("http://ann:x@p.test:1", "p.test:1", basic("ann", "x")),
+            ("ann:a%40b@p.test:1", "p.test:1", basic("ann", "a@b")),
+            ("http://ann@p.test:1", "p.test:1", basic("ann", "")),
+        ] {
+            match read_address(line) {
+                Ok((got, user)) => {
+                    assert_eq!(
+                        (&*got.to_string(), user),
+                        (authority, credentials),
+                        "{line}"
+                    );
+                }
+                Err(said) => assert_eq!(authority, "", "{line}: {said}"),
+            }
+        }
+    }
+
+    #[test]
+    fn a_line_of_a_list_says_name_group_and_weight() {
+        let spec = read_line("p.test:1:ann:x  weight=3 group=eu name=one").unwrap();
+        assert_eq!(
+            (&*spec.name, spec.group.as_deref(), spec.weight),
+            ("one", Some("eu"), 3)
+        );
+        let spec = read_line("p.test:1:ann:x").unwrap();
+        assert_eq!(
+            (&*spec.name, spec.group.as_deref(), spec.weight),
+            ("p.test:1", None, 1)
+        );
+    }
+
+    #[test]
+    fn a_bad_line_is_told_without_its_password() {
+        for line in [
+            "p.test:x:ann:hunter2",
+            "p.test:1:hunter2",
+            "socks5://ann:hunter2@p.test:1",
+            "https://p.test:1:ann:hunter2",
+            "p.test:1:ann:hunter2 hunter2",
+            "p.test:1:ann:hunter2 weight=hunter2",
+            "p.test:1:ann:hunter2 name=hunter2:x@y",
+            "p.test:1:ann:hunter2 group=direct",
+            "ann:hunter2@",
+            "ann:hunter2@p.test/hunter2",
+        ] {
+            let said = read_line(line).map(|_| ()).unwrap_err();
+            assert!(!said.contains("hunter2"), "{line}: {said}");
         }
     }
 

@@ -55,7 +55,7 @@ impl Setup {
         let answer = |_| {
             let message = client.send(request).read_response();
             assert_eq!(message.status(), 200);
-            String::from_utf8(message.body().to_vec()).unwrap()
+            String::from_utf8(message.body.clone()).unwrap()
         };
         (0..count).map(answer).collect()
     }
