@@ -55,11 +55,11 @@ struct Filter<'f> {
 #[derive(Debug, Default)]
 struct Memory {
     belief: Belief,
+    history: Arc<History>,
     pins: Mutex<Pins>,
     rests: Rests,
     /// Whoever picks a trial: two requests at once must not go to the same upstream.
     trials: Mutex<()>,
-    history: Arc<History>,
 }
 
 /// What a request wants of the upstream that is picked for it, beyond what the mode says.
