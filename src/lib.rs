@@ -1,7 +1,7 @@
 //! A load balancer for HTTP proxies: one port in front of a pool of upstream proxies.
 //!
-//! This text is the architecture. The README says what the program does for its users; each module
-//! begins with its own problem.
+//! This text is the architecture. `README.md` and `packaging/MANUAL.md` say what the program does for its
+//! users; each module begins with its own problem.
 //!
 //! # Words
 //!

@@ -85,7 +85,7 @@ fn the_default_is_a_group_or_a_refusal() {
     setup
         .proxy
         .client()
-        .send(&get("o.test", ""))
+        .send(get("o.test", ""))
         .expect_refusal(403);
 }
 
@@ -94,17 +94,17 @@ fn what_a_rule_refuses_is_told_so_and_reaches_nobody() {
     let setup = Setup::new("rules: [{domains: [ads.test], use: refuse}]");
     let mut client = setup.proxy.client();
     client
-        .send(&get("ads.test", ""))
+        .send(get("ads.test", ""))
         .expect_refusal(403)
         .expect_field_with("Proxy-Status", "http_request_denied")
         .expect_body(
             "A rule of this proxy refuses this request. Ask the administrator if you need it; the rules \
              are in the configuration file.\n",
         );
-    client.send(&get("o.test", "")).expect_status(200);
+    client.send(get("o.test", "")).expect_status(200);
     let mut tunnel = setup.proxy.client();
     tunnel
-        .send(&connect("x.ADS.test:443", ""))
+        .send(connect("x.ADS.test:443", ""))
         .expect_refusal_and_close(403);
     let asked: usize = setup.upstreams.iter().map(|one| one.requests().len()).sum();
     assert_eq!(asked, 1);
@@ -114,11 +114,11 @@ fn what_a_rule_refuses_is_told_so_and_reaches_nobody() {
 fn a_group_that_is_down_is_503_whoever_else_is_up() {
     let setup = Setup::new("default: us");
     setup.kill("b");
-    setup.proxy.client().send(&get("o.test", ""));
+    setup.proxy.client().send(get("o.test", ""));
     wait_until(|| !setup.proxy.upstream("b").online);
     let mut client = setup.proxy.client();
     client
-        .send(&get("o.test", ""))
+        .send(get("o.test", ""))
         .expect_refusal(503)
         .expect_body_with("No upstream proxy is online");
     for name in ["a", "c", "d"] {
@@ -146,7 +146,7 @@ fn requests_go_directly_while_all_groups_before_are_down() {
     let port = origin.address().port();
     let setup = Setup::new("rules: [{use: us, fallback: [direct]}]");
     setup.kill("b");
-    setup.proxy.client().send(&get("o.test", ""));
+    setup.proxy.client().send(get("o.test", ""));
     wait_until(|| !setup.proxy.upstream("b").online);
     let request = get(&format!("o.test:{port}"), "");
     assert_eq!(setup.answers(&request, 1), "origin");
