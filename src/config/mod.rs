@@ -174,12 +174,14 @@ mod tests {
     #[test]
     fn a_hundred_thousand_names_and_ten_thousand_upstreams_are_read_from_lists() {
         let folder = TestFolder::new();
-        let ads: String = (0..100_000)
-            .map(|n| format!("0.0.0.0 ad{n}.test\n"))
-            .collect();
-        let exits: String = (0..10_000)
-            .map(|n| format!("exit{n}.test:{}:ann:x group=eu\n", n + 1))
-            .collect();
+        let lines = |count: usize, line: &dyn Fn(usize) -> String| {
+            let lines: Vec<_> = (0..count).map(line).collect();
+            lines.concat()
+        };
+        let ads = lines(100_000, &|n| format!("0.0.0.0 ad{n}.test\n"));
+        let exits = lines(10_000, &|n| {
+            format!("exit{n}.test:{}:ann:x group=eu\n", n + 1)
+        });
         folder.write("ads.txt", ads, 0o644);
         folder.write("exits.txt", exits, 0o600);
         let config = load(&folder.write("c.yaml", WITH_LISTS, 0o644)).unwrap();
