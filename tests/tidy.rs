@@ -65,10 +65,11 @@ const PURE: [&str; 11] = [
 ];
 
 /// Where each dependency is used; an empty list means everywhere.
-const HOMES: [(&str, &[&str]); 19] = [
+const HOMES: [(&str, &[&str]); 20] = [
     ("base64", &["protocol/credentials.rs"]),
     ("clap", &["cli"]),
     ("dlmalloc", &["main.rs"]),
+    ("httparse", &["protocol/head.rs"]),
     ("log", &[]),
     ("memmap2", &["net/buffer.rs"]),
     ("mio", &["server/waiter.rs"]),
