@@ -35,7 +35,7 @@ const PURPOSES: [(&str, &str); 20] = [
     ("parking_lot", "locks"),
     (
         "percent-encoding",
-        "names of upstreams in paths of the admin endpoints",
+        "names of upstreams in paths of the admin endpoints, users and passwords in URLs",
     ),
     ("rayon", "probes of many upstreams at once"),
     (

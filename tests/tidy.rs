@@ -148,7 +148,7 @@ impl Source {
 
     /// Its lines without comments and without the unit tests at its end.
     fn code(&self) -> String {
-        if self.name.ends_with("tests.rs") {
+        if self.name.ends_with("/tests.rs") {
             return String::new();
         }
         let code = self
@@ -435,6 +435,24 @@ fn the_first_layers_are_pure() {
         &broken,
         "protocol, route and balance do no input or output, read no clock and start no thread: so \
          every rule of HTTP and of balancing is a table test",
+    );
+}
+
+#[test]
+fn a_file_of_tests_alone_is_named_so() {
+    let mut broken = Vec::new();
+    for source in sources("src") {
+        for rest in source.text.split("#[cfg(test)]\nmod ").skip(1) {
+            let name = rest.split([';', ' ']).next().unwrap_or_default();
+            if rest[name.len()..].starts_with(';') && name != "tests" {
+                broken.push(format!("{}: mod {name};", source.name));
+            }
+        }
+    }
+    expect_none(
+        &broken,
+        "files of tests alone are named tests.rs: so what counts or reads the program leaves them out \
+         by their name",
     );
 }
 

@@ -621,7 +621,7 @@ mod tests {
         let (pool, now) = (pool("a*2 b c"), Instant::now());
         lose_connect(&pool, "a", now);
         assert_eq!(tunnels(&pool, BalanceMode::RoundRobin, now, 4), "bcbc");
-        check(&pool, BalanceMode::RoundRobin, "abcaabca");
+        check(&pool, BalanceMode::RoundRobin, "abacabac");
         assert_eq!(tunnels(&pool, BalanceMode::RoundRobin, now, 4), "bcbc");
     }
 

@@ -568,14 +568,19 @@ mod tests {
             let meanings = words.iter().map(|word| {
                 let word = keys::bare(word);
                 let line = match path.split_once('.') {
+                    Some(("rest[]", key)) => format!("rest: [{{status: [429], {key}: {word}}}]"),
                     Some((block, key)) => format!("{block}: {{{key}: {word}}}"),
                     None => format!("{path}: {word}"),
                 };
                 let config = parse(&with(&line), "c.yaml").unwrap();
-                let policy = config.rules;
                 format!(
-                    "{:?} {:?} {:?} {policy:?}",
-                    config.mode, config.access_log, config.log_format
+                    "{:?} {:?} {:?} {:?} {:?} {:?}",
+                    config.mode,
+                    config.access_log,
+                    config.log_format,
+                    config.rules,
+                    config.sticky,
+                    config.rest
                 )
             });
             assert_eq!(
@@ -585,7 +590,7 @@ mod tests {
             );
             compared += words.len();
         }
-        assert_eq!(compared, 11);
+        assert_eq!(compared, 18);
     }
 
     #[test]
@@ -682,7 +687,8 @@ mod tests {
         check_notice(
             &with("domain_policy: {mode: blacklist, domains: [a.test, 'http://b.test/']}"),
             Severity::Compatibility,
-            "c.yaml:3: domain_policy.domains[1]: `http://b.test/` is ignored: not an address",
+            "c.yaml:3: domain_policy.domains[1]: `http://b.test/` is ignored: '/' is not part of a host name: \
+             write the name alone",
         );
     }
 

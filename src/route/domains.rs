@@ -183,10 +183,17 @@ fn strip_word<'e>(expression: &'e str, word: &str) -> Option<&'e str> {
 }
 
 fn parse_host(name: &str, rule: fn(Box<str>) -> Pattern) -> Result<Pattern, PatternError> {
-    if name.contains('/') {
+    if let Some((before, _)) = name.split_once('/') {
+        let is_name = |c: char| !c.is_ascii_hexdigit() && !".:[]".contains(c);
         return Network::parse(name)
             .map(Pattern::Network)
-            .map_err(PatternError::Network);
+            .map_err(|error| match error {
+                // A URL, or a part of one.
+                NetworkError::AddressInvalid if before.contains(is_name) => {
+                    PatternError::Character('/')
+                }
+                error => PatternError::Network(error),
+            });
     }
     if let Ok(address) = Network::parse(name) {
         return Ok(Pattern::Network(address));
@@ -348,8 +355,10 @@ mod tests {
         check_error("b\u{fc}cher.test", PatternError::Character('\u{fc}'));
         check_error("regex: x", PatternError::Character(':'));
         check_error(&"a".repeat(254), PatternError::TooLong);
+        check_error("http://a.test/", PatternError::Character('/'));
+        check_error("a.test/b", PatternError::Character('/'));
         check_error(
-            "http://a.test/",
+            "300.0.0.0/8",
             PatternError::Network(NetworkError::AddressInvalid),
         );
         check_error(

@@ -271,8 +271,8 @@ fn curly_quotes_are_told() {
     check(
         "limits: {workers: „4“, io_timeout_secs: «5»}\n",
         &[
-            &format!("c.yaml:3: limits.workers: {quotes}"),
             &format!("c.yaml:3: limits.io_timeout_secs: {quotes}"),
+            &format!("c.yaml:3: limits.workers: {quotes}"),
         ],
     );
     check(
