@@ -142,7 +142,7 @@ fn keys(before: &Config, after: &Config) -> Vec<String> {
     };
     for (key, is_same) in [
         ("admin_token", token(before) == token(after)),
-        (rules, before.rules == after.rules),
+        (rules, before.rules.rules == after.rules.rules),
         ("access.users", before.access.users == after.access.users),
     ] {
         if !is_same && !changed.iter().any(|line| line.starts_with(key)) {
