@@ -69,7 +69,8 @@ fn digits_of(number: u128) -> [u8; 26] {
     let mut digits = [b'0'; 26];
     // As many at a time as a word of the machine has.
     for (place, word) in digits.rchunks_mut(12).enumerate() {
-        let mut rest = (number >> (60 * place)) as u64;
+        // 12 digits of 5 bits.
+        let mut rest = ((number >> (60 * place)) & 0xfff_ffff_ffff_ffff) as u64;
         for digit in word.iter_mut().rev() {
             let least = (rest % 32) as usize;
             *digit = DIGITS.get(least).copied().unwrap_or_default();
