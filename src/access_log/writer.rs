@@ -1,9 +1,9 @@
 //! The queue between the workers and the thread that writes the access log, and that thread.
 //!
 //! A line is made by the worker that records it, straight in the memory that is written later: so nothing
-//! is handed over but bytes. The writer takes all that waits at once, and writes as much as the sink takes. A sink that
-//! takes nothing (a FIFO without a reader, a pipe that is full) is asked again and again while the queue
-//! fills up behind it; only a change of the settings or the end makes the writer give lines up.
+//! is handed over but bytes. The writer takes all that waits at once, and writes as much as the sink takes.
+//! A sink that takes nothing (a FIFO without a reader, a pipe that is full) is asked again and again while
+//! the queue fills up behind it; only a change of the settings or the end makes the writer give lines up.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -63,6 +63,7 @@ pub(super) struct QueueState {
     held_up: Option<Instant>,
     /// What lines are like, and where they go; `None`: there are none.
     pub(super) settings: Option<Settings>,
+    /// Who gets the entries instead.
     pub(super) listener: Option<Listener>,
     pub(super) writer: WriterState,
     /// The writer is waited for.
