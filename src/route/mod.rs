@@ -221,7 +221,9 @@ fn parse_host(name: &str, rule: fn(Box<str>) -> Rule) -> Result<Rule, RuleError>
                 NetworkError::AddressInvalid if before.contains(is_name) => {
                     RuleError::Character('/')
                 }
-                error => RuleError::Network(error),
+                NetworkError::AddressInvalid | NetworkError::PrefixInvalid => {
+                    RuleError::Network(error)
+                }
             });
     }
     if let Ok(address) = Network::parse(name) {
