@@ -283,7 +283,7 @@ fn the_name_of_an_upstream_cannot_be_resolved() {
     log.expect(
         "T id=1 client=127.0.0.1:P method=GET target=http://o.test/ status=200 in=N out=N ms=M \
          ttfb_ms=M route=b attempts=2 cause=- user=- request_id=R queue_ms=M connect_ms=M \
-         tries=gone:dns_error:M,b:200:M",
+         tries=gone:upstream_dns_error:M,b:200:M",
     );
 }
 
