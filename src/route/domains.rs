@@ -192,7 +192,9 @@ fn parse_host(name: &str, rule: fn(Box<str>) -> Pattern) -> Result<Pattern, Patt
                 NetworkError::AddressInvalid if before.contains(is_name) => {
                     PatternError::Character('/')
                 }
-                error => PatternError::Network(error),
+                NetworkError::AddressInvalid | NetworkError::PrefixInvalid => {
+                    PatternError::Network(error)
+                }
             });
     }
     if let Ok(address) = Network::parse(name) {
