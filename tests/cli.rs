@@ -84,7 +84,7 @@ limits:
   idle_timeout_secs: -1
   workers: 4
 upstream:
-  - url: socks5://bob:sesame@one.example:1080
+  - url: https://bob:sesame@one.example:1080
   - url: http://two.example:99999
     weight: 1.5
   - http://three.example
@@ -614,8 +614,8 @@ const JUDGED: &[Judged] = &[
         "config.yaml:3: log.format: `xml`",
     ),
     refused(
-        b"listen: 127.0.0.1:0\nupstream:\n  - url: socks5://a.test\n",
-        "config.yaml:3: upstream[0].url: `socks5`",
+        b"listen: 127.0.0.1:0\nupstream:\n  - url: https://a.test\n",
+        "config.yaml:3: upstream[0].url: `https`",
     ),
     refused(
         b"listen: 127.0.0.1:0\nadmin_token_file: absent\n",

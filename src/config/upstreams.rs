@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use crate::balance::upstream::UpstreamSpec;
+use crate::balance::upstream::{UpstreamProtocol, UpstreamSpec};
 use crate::protocol::credentials::Credentials;
 use crate::protocol::target::Authority;
 
@@ -11,8 +11,14 @@ use super::reader::{KeyBlock, Located, has_password, quote};
 use super::secret::Files;
 use super::urls;
 
-/// The port of an upstream whose URL has none.
-const PORT_DEFAULT: u16 = 8080;
+/// The port of an HTTP proxy whose URL has none.
+const HTTP_PORT: u16 = 8080;
+
+/// That of a SOCKS5 proxy (RFC 1928 §3).
+const SOCKS_PORT: u16 = 1080;
+
+/// The longest user and the longest password of a SOCKS5 proxy, in bytes (RFC 1929 §2).
+const SOCKS_LOGIN_MAX: usize = 255;
 
 /// The longest name, in bytes.
 const NAME_MAX: usize = 128;
@@ -41,14 +47,15 @@ pub(super) fn read(files: &mut Files, root: &KeyBlock<'_>) -> Vec<UpstreamSpec> 
 /// found at.
 #[derive(Default)]
 struct Taken {
-    authorities: HashMap<Authority, String>,
+    places: HashMap<(UpstreamProtocol, Authority), String>,
     names: HashMap<String, String>,
 }
 
 impl Taken {
     fn is_new(&mut self, block: &KeyBlock<'_>, spec: &UpstreamSpec) -> bool {
         let here = block.place.name.clone();
-        if let Some(first) = self.authorities.get(&spec.authority) {
+        let place = (spec.protocol, spec.authority.clone());
+        if let Some(first) = self.places.get(&place) {
             block.place_of("url").compatibility(format!(
                 "the same upstream as {first}, dropped; remove one of the two"
             ));
@@ -61,8 +68,7 @@ impl Taken {
             ));
             return false;
         }
-        self.authorities
-            .insert(spec.authority.clone(), here.clone());
+        self.places.insert(place, here.clone());
         self.names.insert(spec.name.clone(), here);
         true
     }
@@ -77,11 +83,16 @@ fn read_one(files: &mut Files, block: &KeyBlock<'_>) -> Option<UpstreamSpec> {
         );
     }
     let priority = block.number("priority");
-    let credentials = read_credentials(files, block);
+    let url = read_url(block);
+    let protocol = url
+        .as_ref()
+        .map_or_else(UpstreamProtocol::default, |url| url.0);
+    let credentials = read_credentials(files, block, protocol);
     let name = read_name(block);
-    let authority = read_url(block)?;
+    let (protocol, authority) = url?;
     Some(UpstreamSpec {
         name: name.unwrap_or_else(|| authority.to_string()),
+        protocol,
         authority,
         credentials,
         weight,
@@ -89,40 +100,51 @@ fn read_one(files: &mut Files, block: &KeyBlock<'_>) -> Option<UpstreamSpec> {
     })
 }
 
-fn read_url(block: &KeyBlock<'_>) -> Option<Authority> {
+fn read_url(block: &KeyBlock<'_>) -> Option<(UpstreamProtocol, Authority)> {
     let place = block.place_of("url");
     if block.item("url").is_none() {
         place.error("every upstream needs one: write `url: http://host:port`");
         return None;
     }
     let url = parse_url(block.text("url")?.value);
-    let (scheme, authority) = url.map_err(|said| place.error(said)).ok()?;
-    if scheme.is_none() {
+    let (protocol, authority) = url.map_err(|said| place.error(said)).ok()?;
+    if protocol.is_none() {
         place.compatibility(format!(
             "the scheme is missing, read as `http://{authority}`: write that"
         ));
     }
-    Some(authority)
+    Some((protocol.unwrap_or_default(), authority))
 }
 
-/// The scheme of an upstream, if it was written, and where it is.
-fn parse_url(url: &str) -> Result<(Option<&str>, Authority), String> {
+/// What an upstream speaks, if that was written, and where it is.
+fn parse_url(url: &str) -> Result<(Option<UpstreamProtocol>, Authority), String> {
     let (scheme, authority, rest) = urls::split(url);
-    if let Some(scheme) = scheme
-        && !scheme.eq_ignore_ascii_case("http")
-    {
-        return Err(format!(
-            "{} is not spoken to upstreams, only plain HTTP is: write http://host:port",
-            quote(scheme)
-        ));
-    }
-    let authority = urls::authority(authority, PORT_DEFAULT)?;
+    let spoken = [
+        (UpstreamProtocol::Http, HTTP_PORT),
+        (UpstreamProtocol::Socks5, SOCKS_PORT),
+    ];
+    let known = |scheme: &str| {
+        let is_it =
+            |(protocol, _): &&(UpstreamProtocol, _)| scheme.eq_ignore_ascii_case(protocol.scheme());
+        spoken.iter().find(is_it).ok_or_else(|| {
+            format!(
+                "{} is not spoken to upstreams: write http://host:port, or socks5://host:port for a \
+                 SOCKS5 proxy",
+                quote(scheme)
+            )
+        })
+    };
+    let written = scheme.map(known).transpose()?;
+    let port = written.map_or(HTTP_PORT, |(_, port)| *port);
+    let protocol = written.map(|(protocol, _)| *protocol);
+    let authority = urls::authority(authority, port)?;
     if !matches!(rest, "" | "/") {
+        let scheme = protocol.unwrap_or_default().scheme();
         return Err(format!(
-            "a path, query or fragment means nothing for an upstream: write `http://{authority}`"
+            "a path, query or fragment means nothing for an upstream: write `{scheme}://{authority}`"
         ));
     }
-    Ok((scheme, authority))
+    Ok((protocol, authority))
 }
 
 fn read_name(block: &KeyBlock<'_>) -> Option<String> {
@@ -140,23 +162,32 @@ fn read_name(block: &KeyBlock<'_>) -> Option<String> {
     Some(value.to_owned())
 }
 
-fn read_credentials(files: &mut Files, block: &KeyBlock<'_>) -> Option<Credentials> {
+fn read_credentials(
+    files: &mut Files,
+    block: &KeyBlock<'_>,
+    protocol: UpstreamProtocol,
+) -> Option<Credentials> {
     let username = block.text("username");
     let password = files.secret(block, "password");
     match (username, password) {
         // a password may be empty (RFC 7617 section 2)
         (Some(user), password) => {
-            if user.value.contains(':') {
+            if protocol == UpstreamProtocol::Http && user.value.contains(':') {
                 user.place.advice(
                     "the upstream takes what stands behind the colon for the password (RFC 7617): \
                      a user name cannot have one",
                 );
             }
             let password = password.map(|password| password.value.unwrap_or_default());
-            Some(Credentials::basic(
-                user.value,
-                &password.unwrap_or_default(),
-            ))
+            let password = password.unwrap_or_default();
+            let fits = |text: &str| (1..=SOCKS_LOGIN_MAX).contains(&text.len());
+            if protocol == UpstreamProtocol::Socks5 && !(fits(user.value) && fits(&password)) {
+                user.place.error(format!(
+                    "a SOCKS5 proxy takes a user and a password of 1 to {SOCKS_LOGIN_MAX} bytes each \
+                     (RFC 1929): write both, or none"
+                ));
+            }
+            Some(Credentials::basic(user.value, &password))
         }
         (None, Some(_)) => {
             let file = block.item("password_file").map(|file| file.place);
@@ -174,7 +205,12 @@ mod tests {
 
     fn check(url: &str, wanted: Result<&str, &str>) {
         match (parse_url(url), wanted) {
-            (Ok((Some(_), authority)), Ok(wanted)) => assert_eq!(authority.to_string(), wanted),
+            (Ok((Some(UpstreamProtocol::Http), authority)), Ok(wanted)) => {
+                assert_eq!(authority.to_string(), wanted);
+            }
+            (Ok((Some(UpstreamProtocol::Socks5), authority)), Ok(wanted)) => {
+                assert_eq!(format!("SOCKS {authority}"), wanted);
+            }
             (Ok((None, authority)), Ok(wanted)) => {
                 assert_eq!(format!("schemeless {authority}"), wanted);
             }
@@ -193,6 +229,18 @@ mod tests {
     }
 
     #[test]
+    fn a_socks5_proxy_has_a_port_of_its_own() {
+        check("socks5://p.test:3128", Ok("SOCKS p.test:3128"));
+        check("SOCKS5://p.test/", Ok("SOCKS p.test:1080"));
+        check("socks5://[::1]", Ok("SOCKS [::1]:1080"));
+        check("socks5://p.test/path", Err("write `socks5://p.test:1080`"));
+        check(
+            "socks5://bob:hunter2@p.test",
+            Err("`username` and `password`"),
+        );
+    }
+
+    #[test]
     fn a_missing_scheme_means_http() {
         check("p.test:3128", Ok("schemeless p.test:3128"));
         check("10.0.0.1:3128/", Ok("schemeless 10.0.0.1:3128"));
@@ -205,7 +253,8 @@ mod tests {
             "https://p.test:3128",
             Err("`https` is not spoken to upstreams"),
         );
-        check("socks5://p.test:1080", Err("`socks5` is not spoken"));
+        check("socks4://p.test:1080", Err("`socks4` is not spoken"));
+        check("socks5h://p.test:1080", Err("socks5://host:port"));
         check("http://p.test:3128/path", Err("write `http://p.test:3128`"));
         check("http://p.test:3128?x", Err("write `http://p.test:3128`"));
         check(

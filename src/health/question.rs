@@ -17,7 +17,9 @@ use crate::balance::reason::{NO_NAME, NO_NAME_IN_TIME};
 use crate::balance::upstream::UpstreamSpec;
 use crate::config::health::{HealthCheck, ProbeTarget};
 use crate::net::dial;
+use crate::protocol::socks::SocksError;
 
+use super::socks::{Goal, SocksWay, WayEnd};
 use super::transport::{KnownAddresses, PreparedHead};
 
 /// What ureq is told to ask for. Nothing of it is sent.
@@ -50,6 +52,12 @@ pub(super) enum CheckAnswer {
     Closed,
     /// Something that is not HTTP.
     NotHttp,
+    /// Of a SOCKS5 proxy: its greeting, and that it takes the credentials if there are any.
+    Greeting,
+    /// Of a SOCKS5 proxy: that it does not take the credentials, or wants some.
+    LoginRefused,
+    /// Of a SOCKS5 proxy: something that is not SOCKS5.
+    NotSocks,
     /// This process could not ask, which proves nothing.
     NotAsked,
 }
@@ -74,7 +82,7 @@ pub(super) fn ask(
     let answer = match resolve(spec, deadline) {
         Ok(addresses) => {
             let left = deadline.saturating_duration_since(Instant::now());
-            send(addresses, head(spec, question, target), left)
+            send(addresses, prepare(spec, (question, target), deadline), left)
         }
         Err(error) if error.kind() == io::ErrorKind::TimedOut => {
             CheckAnswer::CannotConnect(NO_NAME_IN_TIME)
@@ -89,14 +97,37 @@ pub(super) fn ask(
     answer
 }
 
-/// What is sent. To ask whether an upstream answers for itself, a request in origin-form to its own
-/// address, which no forward proxy passes on; for the probe, one in absolute-form, or a CONNECT.
+/// What is sent, and how far the way is to be opened before, if the upstream speaks SOCKS5.
+fn prepare(
+    spec: &UpstreamSpec,
+    (question, target): (CheckQuestion, &ProbeTarget),
+    deadline: Instant,
+) -> PreparedHead {
+    let goal = match (question, target) {
+        (CheckQuestion::Itself, _) | (CheckQuestion::Probe, ProbeTarget::Nothing) => Goal::Itself,
+        (CheckQuestion::Probe, ProbeTarget::Get { authority, .. }) => Goal::Beyond(authority),
+        (CheckQuestion::Probe, ProbeTarget::Connect(authority)) => Goal::Target(authority),
+    };
+    let way = spec.is_socks().then(|| SocksWay::new(spec, goal, deadline));
+    PreparedHead::new(head(spec, question, target), way)
+}
+
+/// What is sent over the connection. To ask whether an upstream answers for itself, a request in origin-form to its own
+/// address, which no forward proxy passes on; for the probe, one in absolute-form, or a CONNECT. Through a
+/// SOCKS5 proxy it is the target itself that is asked.
 fn head(spec: &UpstreamSpec, question: CheckQuestion, target: &ProbeTarget) -> Vec<u8> {
     let credentials = spec.credentials.as_ref();
     let (line, authority, default_port, credentials) = match (question, target) {
         (CheckQuestion::Itself, _) | (CheckQuestion::Probe, ProbeTarget::Nothing) => {
             ("GET /".to_owned(), &spec.authority, 80, None)
         }
+        (
+            CheckQuestion::Probe,
+            ProbeTarget::Get {
+                authority,
+                path_and_query,
+            },
+        ) if spec.is_socks() => (format!("GET {path_and_query}"), authority, 80, None),
         (CheckQuestion::Probe, ProbeTarget::Get { authority, .. }) => {
             (format!("GET {target}"), authority, 80, credentials)
         }
@@ -116,11 +147,10 @@ fn head(spec: &UpstreamSpec, question: CheckQuestion, target: &ProbeTarget) -> V
 }
 
 /// Sends a head to the first address that takes it.
-fn send(addresses: Vec<SocketAddr>, head: Vec<u8>, left: Duration) -> CheckAnswer {
+fn send(addresses: Vec<SocketAddr>, prepared: PreparedHead, left: Duration) -> CheckAnswer {
     if left.is_zero() {
         return CheckAnswer::Unanswered;
     }
-    let prepared = PreparedHead::new(head);
     let config = ureq::Agent::config_builder()
         .proxy(None)
         .timeout_global(Some(left))
@@ -134,8 +164,22 @@ fn send(addresses: Vec<SocketAddr>, head: Vec<u8>, left: Duration) -> CheckAnswe
     let agent = ureq::Agent::with_parts(config, connector, KnownAddresses(addresses));
     match agent.get(PLACEHOLDER).call() {
         Ok(response) => CheckAnswer::Status(response.status().as_u16()),
-        Err(error) if prepared.is_connected() => no_answer(&error),
-        Err(error) => no_connection(&error),
+        Err(error) => match prepared.way_end() {
+            Some(end) => what_socks_said(end),
+            None if prepared.is_connected() => no_answer(&error),
+            None => no_connection(&error),
+        },
+    }
+}
+
+/// A target that is refused has the status with which an HTTP proxy would answer CONNECT.
+fn what_socks_said(end: WayEnd) -> CheckAnswer {
+    match end {
+        WayEnd::Greeting => CheckAnswer::Greeting,
+        WayEnd::Open => CheckAnswer::Status(200),
+        WayEnd::Failed(SocksError::NotSocks) => CheckAnswer::NotSocks,
+        WayEnd::Failed(SocksError::LoginRefused) => CheckAnswer::LoginRefused,
+        WayEnd::Failed(SocksError::Refused(refusal)) => CheckAnswer::Status(refusal.status()),
     }
 }
 
@@ -179,6 +223,9 @@ impl fmt::Display for CheckAnswer {
             Self::Unanswered => f.write_str("got no answer"),
             Self::Closed => f.write_str("closed the connection"),
             Self::NotHttp => f.write_str("got something that is not HTTP"),
+            Self::Greeting => f.write_str("greeted"),
+            Self::LoginRefused => f.write_str("got its credentials refused"),
+            Self::NotSocks => f.write_str("got something that is not SOCKS5"),
             Self::NotAsked => f.write_str("could not be asked"),
         }
     }
@@ -192,6 +239,7 @@ mod tests {
     use std::sync::mpsc;
     use std::thread::{self, JoinHandle};
 
+    use crate::balance::upstream::UpstreamProtocol;
     use crate::protocol::credentials::Credentials;
     use crate::protocol::target::Authority;
 
@@ -208,6 +256,7 @@ mod tests {
     fn spec(address: SocketAddr, credentials: Option<Credentials>) -> UpstreamSpec {
         UpstreamSpec {
             name: "a".into(),
+            protocol: UpstreamProtocol::Http,
             authority: Authority::parse(address.to_string().as_bytes(), None).unwrap(),
             credentials,
             weight: 1,
@@ -545,7 +594,8 @@ mod tests {
 
     #[test]
     fn ureq_is_told_neither_target_nor_credentials() {
-        let prepared = PreparedHead::new(b"GET http://secret.test/ HTTP/1.1\r\n\r\n".to_vec());
+        let prepared =
+            PreparedHead::new(b"GET http://secret.test/ HTTP/1.1\r\n\r\n".to_vec(), None);
         assert!(!format!("{prepared:?}").contains("secret"));
         assert!(!PLACEHOLDER.contains("secret"));
     }

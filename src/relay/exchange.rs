@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::balance::failover::AttemptError;
-use crate::balance::pool::Tried;
+use crate::balance::pool::{Pool, Tried};
 use crate::balance::upstream::Upstream;
 use crate::net::conn::SendError;
 use crate::net::socket::{self, HalfClose, Wait};
@@ -118,9 +118,14 @@ impl Destination {
         }
     }
 
-    /// Whether this proxy is to serve what only an upstream may know: the direct way knows `http` alone.
-    pub(super) fn is_unknown_here(&self) -> bool {
-        self.route == Route::Direct && self.form == Form::AsReceived
+    /// Whether this proxy is to serve what only an HTTP proxy behind it may know: the direct way knows `http`
+    /// alone, and so does the one through SOCKS5.
+    pub(super) fn is_unknown_here(&self, pool: &Pool) -> bool {
+        let has_only_socks = || {
+            let upstreams = pool.upstreams();
+            !upstreams.is_empty() && upstreams.iter().all(|one| one.spec.is_socks())
+        };
+        self.form == Form::AsReceived && (self.route == Route::Direct || has_only_socks())
     }
 }
 

@@ -415,7 +415,7 @@ impl Session<'_> {
             Ok(()) if config.via && self.ctx.via.passes_through(head.fields()) => Refusal::Loop,
             Ok(()) => {
                 let destination = Destination::of(target, &config.rules);
-                if !destination.is_unknown_here() {
+                if !destination.is_unknown_here(&request.snapshot.pool) {
                     return Ok((destination, framing));
                 }
                 Refusal::Target(TargetError::SchemeUnsupported)

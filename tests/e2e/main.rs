@@ -76,6 +76,9 @@ mod options_trace;
 /// What opens a tunnel.
 mod connect;
 
+/// Upstreams that speak SOCKS5.
+mod socks;
+
 /// What happens in it.
 mod tunnel;
 
