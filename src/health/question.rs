@@ -82,7 +82,8 @@ pub(super) fn ask(
     let answer = match resolve(spec, deadline) {
         Ok(addresses) => {
             let left = deadline.saturating_duration_since(Instant::now());
-            send(addresses, prepare(spec, (question, target), deadline), left)
+            let prepared = prepare(spec, (question, target), deadline);
+            send(addresses, &prepared, left)
         }
         Err(error) if error.kind() == io::ErrorKind::TimedOut => {
             CheckAnswer::CannotConnect(NO_NAME_IN_TIME)
@@ -147,7 +148,7 @@ fn head(spec: &UpstreamSpec, question: CheckQuestion, target: &ProbeTarget) -> V
 }
 
 /// Sends a head to the first address that takes it.
-fn send(addresses: Vec<SocketAddr>, prepared: PreparedHead, left: Duration) -> CheckAnswer {
+fn send(addresses: Vec<SocketAddr>, prepared: &PreparedHead, left: Duration) -> CheckAnswer {
     if left.is_zero() {
         return CheckAnswer::Unanswered;
     }
@@ -327,6 +328,112 @@ mod tests {
             .replace("VERSION", env!("CARGO_PKG_VERSION"))
             .replace("OWN", &address.to_string());
         assert_eq!(thread.join().unwrap(), expected);
+    }
+
+    /// Asks a SOCKS5 proxy that says `replies`, each behind as many bytes as stand before it; gives the answer
+    /// and all that it was told.
+    fn ask_socks(
+        (question, target): (CheckQuestion, &ProbeTarget),
+        credentials: Option<Credentials>,
+        replies: Vec<(usize, &'static [u8])>,
+    ) -> (CheckAnswer, Vec<u8>) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let server = thread::Builder::new().spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut told = Vec::new();
+            for (length, reply) in replies {
+                let mut message = vec![0; length];
+                stream.read_exact(&mut message).unwrap();
+                told.extend(message);
+                stream.write_all(reply).unwrap();
+            }
+            stream.shutdown(std::net::Shutdown::Write).unwrap();
+            stream.read_to_end(&mut told).unwrap();
+            told
+        });
+        let spec = UpstreamSpec {
+            protocol: UpstreamProtocol::Socks5,
+            ..spec(address, credentials)
+        };
+        let answer = ask(&spec, (question, target), AMPLE, &|_, _| Ok(vec![address]));
+        (answer, server.unwrap().join().unwrap())
+    }
+
+    #[test]
+    fn a_socks5_proxy_answers_for_itself_by_its_greeting_and_its_login() {
+        let target = target("probe.test/");
+        let ask = |credentials, replies| {
+            ask_socks((CheckQuestion::Itself, &target), credentials, replies)
+        };
+        let bob = || Some(Credentials::basic("bob", "se"));
+        let (greeting, login) = (
+            b"\x05\x01\x00".to_vec(),
+            b"\x05\x02\x00\x02\x01\x03bob\x02se",
+        );
+        assert_eq!(
+            ask(None, vec![(3, &b"\x05\x00"[..])]),
+            (CheckAnswer::Greeting, greeting.clone())
+        );
+        assert_eq!(
+            ask(bob(), vec![(4, &b"\x05\x02"[..]), (8, b"\x01\x00")]),
+            (CheckAnswer::Greeting, login.to_vec())
+        );
+        assert_eq!(
+            ask(bob(), vec![(4, &b"\x05\x02"[..]), (8, b"\x01\x01")]).0,
+            CheckAnswer::LoginRefused
+        );
+        let refused = (CheckAnswer::LoginRefused, greeting.clone());
+        assert_eq!(ask(None, vec![(3, &b"\x05\xff"[..])]), refused);
+        let odd = (CheckAnswer::NotSocks, greeting.clone());
+        assert_eq!(
+            ask(None, vec![(3, &b"HTTP/1.1 400 Bad Request\r\n\r\n"[..])]),
+            odd
+        );
+        assert_eq!(
+            ask(None, vec![(3, &b""[..])]),
+            (CheckAnswer::Closed, greeting)
+        );
+    }
+
+    #[test]
+    fn a_probe_goes_through_a_socks5_proxy_to_its_target() {
+        let target = target("probe.test/x?y");
+        let ask = |replies| ask_socks((CheckQuestion::Probe, &target), None, replies);
+        let opened = &b"\x05\x00\x00\x01\x00\x00\x00\x00\x00\x00"[..];
+        let (answer, told) = ask(vec![(3, &b"\x05\x00"[..]), (17, opened), (1, NO_CONTENT)]);
+        assert_eq!(answer, CheckAnswer::Status(204));
+        let head = format!(
+            "GET /x?y HTTP/1.1\r\nHost: probe.test\r\nUser-Agent: {USER_AGENT}\r\n\
+             Accept: */*\r\nConnection: close\r\n\r\n"
+        );
+        let way = b"\x05\x01\x00\x05\x01\x00\x03\x0aprobe.test\x00\x50";
+        assert_eq!(told, [way, head.as_bytes()].concat());
+        let (answer, told) = ask(vec![(3, &b"\x05\x00"[..]), (17, b"\x05\x02")]);
+        assert_eq!((answer, told), (CheckAnswer::Status(403), way.to_vec()));
+        let (answer, _) = ask(vec![(3, &b"\x05\x00"[..]), (17, opened)]);
+        assert_eq!(answer, CheckAnswer::Closed);
+    }
+
+    #[test]
+    fn a_probe_of_an_https_target_is_what_a_socks5_proxy_says_to_it() {
+        let target = ProbeTarget::Connect(Authority::parse(b"probe.test:443", None).unwrap());
+        let ask = |reply| {
+            let (answer, told) = ask_socks((CheckQuestion::Probe, &target), None, reply);
+            assert_eq!(told, b"\x05\x01\x00\x05\x01\x00\x03\x0aprobe.test\x01\xbb");
+            answer
+        };
+        let opened = ask(vec![
+            (3, &b"\x05\x00"[..]),
+            (17, b"\x05\x00\x00\x03\x01a\x00\x00"),
+        ]);
+        assert_eq!(opened, CheckAnswer::Status(200));
+        for (replies, status) in [
+            (vec![(3, &b"\x05\x00"[..]), (17, &b"\x05\x04"[..])], 502),
+            (vec![(3, &b"\x05\x00"[..]), (17, b"\x05\x06")], 504),
+        ] {
+            assert_eq!(ask(replies), CheckAnswer::Status(status));
+        }
     }
 
     /// No forward proxy passes it on.

@@ -223,6 +223,21 @@ mod tests {
         assert_eq!(step, works(Depth::Probe, answers));
     }
 
+    /// A SOCKS5 proxy says so itself, which no target can make it do.
+    #[test]
+    fn one_that_refuses_the_login_or_speaks_no_socks_fails_at_either_question() {
+        let answers = [LoginRefused, NotSocks];
+        let expected = [OfflineReason::Auth, OfflineReason::NotSocks].map(CheckStep::Fails);
+        for url in ["http://p.test/", "none"] {
+            assert_eq!(after_itself(url, |_| {}, &answers), expected);
+        }
+        assert_eq!(after_probe(Greeting, |_| {}, &answers), expected);
+        assert_eq!(
+            after_itself("http://p.test/", |_| {}, &[Greeting]),
+            [CheckStep::Probe]
+        );
+    }
+
     #[test]
     fn one_that_is_odd_for_itself_is_judged_by_the_probe_or_by_what_was_wrong_before() {
         let odd = [Closed, NotHttp];

@@ -41,14 +41,13 @@ impl Exchange<'_> {
     fn negotiate(&mut self, hop: &mut Hop, mut round: Round) -> Result<Option<()>, Failed> {
         let limit = self.snapshot.config.limits.response_timeout;
         let limit = limit.min(MOST_PATIENCE);
-        let mut waiting = match hop.waiting.take() {
-            Some(waiting) => waiting,
-            None => {
-                self.say(hop, round)?;
-                ResponseWait {
-                    sent_at: Some(Instant::now()),
-                    ..ResponseWait::default()
-                }
+        let mut waiting = if let Some(waiting) = hop.waiting.take() {
+            waiting
+        } else {
+            self.say(hop, round)?;
+            ResponseWait {
+                sent_at: Some(Instant::now()),
+                ..ResponseWait::default()
             }
         };
         loop {
