@@ -368,7 +368,7 @@ fn only_an_http_proxy_gets_a_url_of_another_scheme() {
 fn an_answer_of_the_origin_tells_nothing_bad_of_the_upstream() {
     let keys = "{username: bob, password: sesame}";
     let (proxy, upstream, _) = one_with(SocksReplies::default(), keys);
-    for status in [401, 502, 503, 504, 502, 503, 504] {
+    for status in [401, 502, 503, 504, 502, 503, 504, 407] {
         let mut client = proxy.client();
         client.send(format!(
             "GET http://o{status}.test/ HTTP/1.1\r\nHost: o{status}.test\r\n\r\n"
@@ -377,8 +377,10 @@ fn an_answer_of_the_origin_tells_nothing_bad_of_the_upstream() {
         hop.send(format!(
             "HTTP/1.1 {status} Origin\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
         ));
-        client.expect_status(status);
+        // A client must not take it for ours.
+        client.expect_status(if status == 407 { 502 } else { status });
     }
+    assert_eq!(upstream.connections(), 8);
     assert!(upstream.probes().is_empty(), "it was not even a suspect");
     proxy.expect_online("a");
 }
