@@ -106,6 +106,7 @@
 //!    meantime, from traffic, is better evidence and outranks it.
 //! 4. A probe that passes through no upstream at all accuses its target: [`balance::belief`].
 //! 5. An upstream that fails far more often than all others is ejected for a while (`health/outliers.rs`).
+//! 6. One that refuses the tunnels that others open gets everything else: [`balance::connect`].
 //!
 //! A *probe* is one question to one upstream, a *check* all questions until its verdict. The prober is the
 //! thread, the examiner its rules, a *survey* what `--check --probe` does once.
@@ -115,8 +116,10 @@
 //! | new | row in | and |
 //! |---|---|---|
 //! | key of the file | [`config::keys`] | the line that reads it |
+//! | option that sets a key (its variable needs no row) | [`config::overrides`] | manual, completions |
 //! | cause of a refusal, failure of a next hop | [`protocol::answer`] | the reason phrase of a status that is new; for a failure what it means: [`balance::failover`] |
 //! | number in `/status` and `/metrics` | `admin/rows.rs` (`LOAD`, `UPSTREAM`) | the counter it reads |
+//! | kind of event that operators see later | [`balance::history`] | the line that logs it |
 //! | thing a peer can make grow | [`bounds`] | the test that its row names |
 //!
 //! # Limits

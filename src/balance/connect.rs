@@ -8,11 +8,12 @@
 //! another upstream opened the same tunnel; it takes two targets; and one that has opened a tunnel lately
 //! is above suspicion. Whoever is thought to have none is asked again now and then, with a client's request
 //! that loses a round trip at most, and the first tunnel that it opens clears it. So a stranger can keep
-//! tunnels from an upstream only while nobody else is given one there, and others serve meanwhile.
+//! tunnels only from an upstream through which nobody has got one for a while, until the turn of another
+//! client comes; and others serve meanwhile.
 
 use std::time::{Duration, Instant};
 
-/// The port of HTTPS.
+/// The port of HTTPS: a proxy that opens tunnels at all opens them there.
 pub const TELLING_PORT: u16 = 443;
 
 /// One that has opened a tunnel has CONNECT for at least so long.

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use super::belief::Belief;
+use super::history::History;
 use super::pick::{self, Account, BalanceMode, Candidate, Chooser, Members};
 use super::reason::OfflineReason;
 use super::rests::{Rests, RestsForHost};
@@ -47,6 +48,7 @@ struct Filter<'f> {
 #[derive(Debug, Default)]
 struct Memory {
     belief: Belief,
+    history: Arc<History>,
     pins: Mutex<Pins>,
     rests: Rests,
 }
@@ -118,7 +120,7 @@ impl Pool {
             .into_iter()
             .map(|spec| {
                 let vitals = vitals(&spec);
-                Arc::new(Upstream::new(spec, vitals))
+                Arc::new(Upstream::new(spec, vitals, Arc::clone(&memory.history)))
             })
             .collect();
         let ids = upstreams.iter().map(|upstream| upstream.id());
@@ -390,6 +392,11 @@ impl Pool {
         (pins.len(), moves)
     }
 
+    /// What happened to its members and to the configuration.
+    pub fn history(&self) -> &History {
+        &self.memory.history
+    }
+
     /// All members, in the order of the file.
     pub fn upstreams(&self) -> &[Arc<Upstream>] {
         &self.upstreams
@@ -400,6 +407,11 @@ impl Pool {
         self.upstreams
             .iter()
             .find(|upstream| upstream.spec.name == name)
+    }
+
+    /// Whether there are members, and all of them are drained: at run time or by a weight of 0.
+    pub fn is_drained(&self) -> bool {
+        !self.upstreams.is_empty() && !self.upstreams.iter().any(|one| one.is_in_service())
     }
 
     /// How many members are not offline, drained or not.

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::balance::pick::BalanceMode;
 use crate::balance::upstream::UpstreamSpec;
+use crate::protocol::request_id::FieldName;
 use crate::route::Rules;
 
 use super::access::{AccessRules, AddressList};
@@ -33,10 +34,13 @@ pub struct Config {
     pub reload_interval: Option<Duration>,
     /// One line per request, and where to. `None`: not written.
     pub access_log: Option<AccessLogSettings>,
-    /// The line of the file that names the file of the access log.
-    pub access_log_line: Option<usize>,
+    /// An error without words at the place that names the file of the access log, for whoever finds out that
+    /// it cannot be opened.
+    pub access_log_place: Option<Notice>,
     /// What lines on standard error look like.
     pub log_format: LogFormat,
+    /// The field in which upstreams and clients are told what a request is called. `None`: they are not.
+    pub request_id: Option<FieldName>,
     /// Whether messages carry `Via`, and loops are found by it.
     pub via: bool,
     /// Networks from which every connection must begin with a PROXY header;
@@ -59,6 +63,8 @@ pub struct Config {
     /// By their paths, in the words of `--check`, the values that need no more than their row in
     /// [`super::keys`] to be told.
     pub values: BTreeMap<&'static str, String>,
+    /// By their paths, the names of the variables in the values of keys.
+    pub origins: BTreeMap<&'static str, String>,
     /// What an operator should know. No [`Severity::Error`] among them.
     pub warnings: Vec<Notice>,
     /// Another number when the file, or a secret file it names, has another
@@ -77,12 +83,24 @@ impl Config {
 }
 
 /// What the access log looks like, and where it goes.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AccessLogSettings {
     /// The form of a line.
     pub format: AccessLogFormat,
     /// A file to append to. `None`: standard output.
     pub file: Option<PathBuf>,
+    /// Whether URLs have their query.
+    pub query: bool,
+}
+
+impl Default for AccessLogSettings {
+    fn default() -> Self {
+        Self {
+            format: AccessLogFormat::default(),
+            file: None,
+            query: true,
+        }
+    }
 }
 
 /// The form of a line of the access log.

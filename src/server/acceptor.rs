@@ -261,7 +261,8 @@ impl Acceptor {
         }
         let conn = Conn::prepared(stream, TICK);
         let permits = (connection, client);
-        Some(Box::new(Client::new(conn, (address, arrival), permits)))
+        let client = Client::new(conn, (address, arrival), permits, &self.ctx.connections);
+        Some(Box::new(client))
     }
 
     /// Tells a client that there is no room for it, without a permit and without waiting for it.
@@ -271,6 +272,8 @@ impl Acceptor {
             persistence: Persistence::Close(CloseReason::RequestRefused),
             next_hop: None,
             server: self.ctx.via.pseudonym(),
+            request_id: None,
+            id_field: None,
         };
         let mut out = Vec::new();
         answer::write(refusal, &context, &mut out);

@@ -680,6 +680,7 @@ mod tests {
     use crate::net::socket::TICK;
     use crate::net::systemd_notifier::SystemdNotifier;
     use crate::relay::Arrival;
+    use crate::relay::connections::Connections;
 
     fn waiter() -> Arc<Waiter> {
         let config = config::parse("listen: 127.0.0.1:0\nupstream: []\n", "c.yaml").unwrap();
@@ -701,7 +702,12 @@ mod tests {
         let of_client = Arc::<PerClient>::default();
         let of_client = of_client.take(IpAddr::from([127, 0, 0, 1]), None).unwrap();
         let conn = Conn::new(near, TICK).unwrap();
-        let mut client = Client::new(conn, (address, Arrival::Direct), (one, of_client));
+        let mut client = Client::new(
+            conn,
+            (address, Arrival::Direct),
+            (one, of_client),
+            &Connections::off(),
+        );
         client.head_begun = Instant::now().checked_sub(Duration::from_secs(3600));
         (Box::new(client), far)
     }

@@ -5,13 +5,16 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use crate::machine::{Folder, PATIENCE, assert_same_bytes, assert_same_file, wait_until};
+use crate::machine::{
+    Folder, PATIENCE, assert_same_bytes, assert_same_file, free_port, wait_until,
+};
 use crate::nginx::{Nginx, small};
 use crate::pattern;
 use crate::programs::{run, tool};
 use crate::proxies::{Login, microsocks};
 use crate::relay::{Relay, Settings};
 use crate::stage::Stage;
+use crate::wire::Client;
 
 /// curl as told by nobody but us: no configuration file, no exceptions for loopback.
 pub(crate) fn curl(relay: &Relay, home: &Path) -> Command {
@@ -281,4 +284,23 @@ fn a_socks_server_that_refuses_the_login_is_offline_for_it() {
     let url = nginx.url("/small/1.bin");
     let status = run(curl(&relay, folder.path()).args(status).arg(url)).expect_text();
     assert!(["502", "503"].contains(&&*status), "{status}");
+}
+
+/// What many HTTP libraries send instead of CONNECT.
+#[test]
+#[ignore = "needs the packages that .ci/run installs"]
+fn squid_serves_urls_of_other_schemes() {
+    let stage = Stage::start();
+    let relay = Relay::start(&stage.settings().upstream(&stage.proxies[0]));
+    let mut client = Client::connect(relay.port());
+    let (status, body) = client
+        .get(&stage.nginx.tls_url("/small/1.bin"))
+        .expect("an answer");
+    assert_eq!(status, 200, "{}", String::from_utf8_lossy(&body));
+    assert_eq!(body, small(1));
+    // Nobody listens there, and it is Squid that says so.
+    let ftp = format!("ftp://127.0.0.1:{}/a", free_port());
+    let (status, body) = client.get(&ftp).expect("an answer");
+    let body = String::from_utf8_lossy(&body);
+    assert!(status >= 500 && body.contains("squid"), "{status} {body}");
 }

@@ -408,7 +408,8 @@ impl Workers {
         bench.seat.since.store(since, Ordering::Relaxed);
         let served = match task {
             Task::Begin(job) => {
-                let (client, slot) = job.what;
+                let (mut client, slot) = job.what;
+                client.has_waited(Duration::from_micros(now.saturating_sub(job.since)));
                 bench.slot.set(slot);
                 catch_unwind(AssertUnwindSafe(|| {
                     session::serve(&self.ctx, scratch, client, bench)
@@ -674,6 +675,7 @@ mod tests {
     use crate::net::socket::TICK;
     use crate::net::systemd_notifier::SystemdNotifier;
     use crate::relay::Arrival;
+    use crate::relay::connections::Connections;
 
     fn workers() -> Arc<Workers> {
         let config = config::parse("listen: 127.0.0.1:0\nupstream: []\n", "c.yaml").unwrap();
@@ -697,7 +699,12 @@ mod tests {
         let of_client = Arc::<PerClient>::default();
         let of_client = of_client.take(IpAddr::from([127, 0, 0, 1]), None).unwrap();
         let conn = Conn::new(near, TICK).unwrap();
-        let client = Client::new(conn, (address, Arrival::Direct), (one, of_client));
+        let client = Client::new(
+            conn,
+            (address, Arrival::Direct),
+            (one, of_client),
+            &Connections::off(),
+        );
         (Box::new(client), far)
     }
 

@@ -186,7 +186,9 @@ impl Workers {
         if passed > micros(SLACK) {
             state.crew.excuse(now, passed);
         }
-        while let Some(job) = state.crew.overdue(now, patience) {
+        while let Some(mut job) = state.crew.overdue(now, patience) {
+            let waited = Duration::from_micros(now.saturating_sub(job.since));
+            job.what.0.has_waited(waited);
             state.unlocked(|| {
                 self.refuse(vec![job.what], &Refusal::QueueTimeout);
             });
