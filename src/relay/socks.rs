@@ -11,6 +11,7 @@
 use std::io::IoSlice;
 use std::time::Instant;
 
+use crate::access_log::TryEnd;
 use crate::balance::failover::AttemptError;
 use crate::net::socket::Wait;
 use crate::protocol::answer::{HopFailure, Refusal};
@@ -32,9 +33,19 @@ impl Exchange<'_> {
         let Some(round) = hop.round else {
             return Ok(Some(()));
         };
+        self.client.listed.goes(&self.report.route);
         let opened = self.negotiate(hop, round).map_err(unsent);
         self.learn_of_address(hop, &opened);
         hop.count_bytes();
+        let end = match &opened {
+            Err(failed) => failed.label(),
+            Ok(Some(())) if self.head.method() == "CONNECT" => "connected",
+            // There will be an answer to tell.
+            Ok(_) => return opened,
+        };
+        let lease = hop.lease.as_ref();
+        self.report
+            .tried(self.ctx, lease, hop.begun, TryEnd::Word(end));
         opened
     }
 
