@@ -82,6 +82,8 @@
 //!    asks [`balance::pool`] for a lease, and its connection from [`net::idle_pool`] (`relay/reuse.rs`) or
 //!    [`net::dial`] (`relay/next_hop.rs`). If that is not there soon, the next upstream is dialled beside
 //!    it, and its lease may be the one that counts.
+//!    A SOCKS5 upstream is asked for a connection to the origin first (`relay/socks.rs`), which is waited for
+//!    as an answer is.
 //! 5. [`relay::attempt`] sends the head written by [`protocol::rewrite`] and the body
 //!    ([`relay::upload`]). Until the next hop answers, the exchange is suspended
 //!    ([`relay::outcome::Suspended`]); then a worker goes on with it ([`relay::session::resume`]) and reads the

@@ -50,6 +50,7 @@ mod tests {
         let spec = |word: &str| {
             let (name, group) = word.split_once('/').unwrap_or((word, ""));
             UpstreamSpec {
+                protocol: crate::balance::upstream::UpstreamProtocol::Http,
                 name: name.into(),
                 authority: Authority::parse(format!("{name}.test:80").as_bytes(), None).unwrap(),
                 credentials: None,

@@ -27,4 +27,4 @@ pub mod upstream;
 pub mod vitals;
 
 #[cfg(test)]
-mod month;
+mod tests;

@@ -99,17 +99,17 @@ impl Pool {
         Self::with(specs, Arc::default(), |_| Arc::default())
     }
 
-    /// The pool of a new configuration. Upstreams with an address known here keep their state and
+    /// The pool of a new configuration. Upstreams with a URL known here keep their state and
     /// statistics; one whose credentials have changed is checked at once.
     #[must_use]
     pub fn succeeded_by(&self, specs: Vec<UpstreamSpec>) -> Self {
         let known: HashMap<_, _> = self
             .upstreams
             .iter()
-            .map(|upstream| (&upstream.spec.authority, upstream))
+            .map(|upstream| (upstream.spec.place(), upstream))
             .collect();
         let memory = Arc::clone(&self.memory);
-        Self::with(specs, memory, |spec| match known.get(&spec.authority) {
+        Self::with(specs, memory, |spec| match known.get(&spec.place()) {
             Some(before) => {
                 if before.spec.credentials != spec.credentials {
                     before.vitals().want_check();
@@ -526,6 +526,7 @@ fn candidate(upstream: &Upstream) -> Candidate {
 
 #[cfg(test)]
 mod tests {
+    use super::super::upstream::UpstreamProtocol;
     use super::*;
     use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -546,6 +547,7 @@ mod tests {
                 let (name, weight) = word.split_once('*').unwrap_or((word, "1"));
                 UpstreamSpec {
                     name: name.into(),
+                    protocol: UpstreamProtocol::Http,
                     authority: Authority::parse(format!("{name}.test:8080").as_bytes(), None)
                         .unwrap(),
                     credentials: None,

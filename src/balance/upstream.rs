@@ -12,14 +12,36 @@ use super::state::{Availability, Change, Epoch, Health};
 use super::sticky;
 use super::vitals::{UpstreamId, Vitals};
 
+/// What an upstream speaks.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Debug)]
+pub enum UpstreamProtocol {
+    /// It is an HTTP proxy.
+    #[default]
+    Http,
+    /// It is a SOCKS5 proxy: what goes through it is for the origin.
+    Socks5,
+}
+
+impl UpstreamProtocol {
+    /// The scheme of its URL.
+    pub fn scheme(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Socks5 => "socks5",
+        }
+    }
+}
+
 /// An upstream as it is configured.
 #[derive(Clone, Debug)]
 pub struct UpstreamSpec {
     /// What logs, metrics and actions call it.
     pub name: String,
+    /// What it speaks.
+    pub protocol: UpstreamProtocol,
     /// Where it listens.
     pub authority: Authority,
-    /// What it is told in `Proxy-Authorization`.
+    /// The user and password it is told, to HTTP proxies in `Proxy-Authorization`.
     pub credentials: Option<Credentials>,
     /// Its share among others; 0 = no new requests.
     pub weight: u32,
@@ -27,6 +49,23 @@ pub struct UpstreamSpec {
     pub priority: u32,
     /// The name of the group that it is in.
     pub group: Option<Box<str>>,
+}
+
+impl UpstreamSpec {
+    /// `http://host:port` or `socks5://host:port`, without credentials.
+    pub fn url(&self) -> String {
+        format!("{}://{}", self.protocol.scheme(), self.authority)
+    }
+
+    /// What tells it from other upstreams.
+    pub fn place(&self) -> (UpstreamProtocol, &Authority) {
+        (self.protocol, &self.authority)
+    }
+
+    /// Whether it is a SOCKS5 proxy.
+    pub fn is_socks(&self) -> bool {
+        self.protocol == UpstreamProtocol::Socks5
+    }
 }
 
 /// A member of a [`super::pool::Pool`].
@@ -55,7 +94,7 @@ pub struct Lease {
 
 impl Upstream {
     pub(super) fn new(spec: UpstreamSpec, vitals: Arc<Vitals>, history: Arc<History>) -> Self {
-        let url = format!("http://{}", spec.authority).into_boxed_str();
+        let url = spec.url().into_boxed_str();
         Self {
             spec,
             hash: sticky::hash(url.as_bytes()),
@@ -70,7 +109,7 @@ impl Upstream {
         &self.vitals
     }
 
-    /// `http://host:port`, without credentials.
+    /// As [`UpstreamSpec::url`].
     pub fn url(&self) -> &str {
         &self.url
     }
@@ -239,6 +278,7 @@ mod tests {
     fn upstream() -> Arc<Upstream> {
         let spec = UpstreamSpec {
             name: "a".into(),
+            protocol: UpstreamProtocol::Http,
             authority: Authority::parse(b"a.test:3128", None).unwrap(),
             credentials: Some(Credentials::basic("bob", "hunter2")),
             weight: 1,

@@ -569,11 +569,11 @@ mod tests {
         with_option(
             &mut overrides,
             "upstream",
-            &["http://a.test", "socks5://b.test"],
+            &["http://a.test", "socks4://b.test"],
         );
         let (_, said) = load(FILE, &overrides);
         assert!(
-            said.starts_with("--upstream: upstream[1].url: `socks5` is not"),
+            said.starts_with("--upstream: upstream[1].url: `socks4` is not"),
             "{said}"
         );
     }

@@ -161,9 +161,9 @@ fn write_upstreams(out: &mut Formatter<'_>, upstreams: &[UpstreamSpec]) -> fmt::
     for upstream in upstreams {
         writeln!(
             out,
-            "  {}: http://{}, weight {}, priority {}, credentials: {}{}",
+            "  {}: {}, weight {}, priority {}, credentials: {}{}",
             upstream.name,
-            upstream.authority,
+            upstream.url(),
             upstream.weight,
             upstream.priority,
             there(upstream.credentials.as_ref()),

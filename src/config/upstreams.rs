@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use crate::balance::upstream::UpstreamSpec;
+use crate::balance::upstream::{UpstreamProtocol, UpstreamSpec};
 use crate::protocol::credentials::Credentials;
 use crate::protocol::target::Authority;
 
@@ -14,8 +14,14 @@ use super::rules;
 use super::secret::Files;
 use super::urls;
 
-/// The port of an upstream whose URL has none.
-const PORT_DEFAULT: u16 = 8080;
+/// The port of an HTTP proxy whose URL has none.
+const HTTP_PORT: u16 = 8080;
+
+/// That of a SOCKS5 proxy (RFC 1928 §3).
+const SOCKS_PORT: u16 = 1080;
+
+/// The longest user and the longest password of a SOCKS5 proxy, in bytes (RFC 1929 §2).
+const SOCKS_LOGIN_MAX: usize = 255;
 
 /// The priority of one in a list.
 const PRIORITY_DEFAULT: u32 = 100;
@@ -81,7 +87,7 @@ fn as_url(written: &str) -> String {
 /// found at.
 #[derive(Default)]
 struct Taken {
-    authorities: HashMap<Authority, String>,
+    places: HashMap<(UpstreamProtocol, Authority), String>,
     names: HashMap<String, String>,
 }
 
@@ -107,15 +113,16 @@ impl Taken {
     }
 
     fn take(&mut self, spec: &UpstreamSpec, here: impl Fn() -> String) -> Result<(), Clash<'_>> {
-        if self.authorities.contains_key(&spec.authority) {
-            let first = self.authorities.get(&spec.authority);
+        let place = (spec.protocol, spec.authority.clone());
+        if self.places.contains_key(&place) {
+            let first = self.places.get(&place);
             return Err(Clash::Address(first.map_or("", String::as_str)));
         }
         if self.names.contains_key(&spec.name) {
             let first = self.names.get(&spec.name);
             return Err(Clash::Name(first.map_or("", String::as_str)));
         }
-        self.authorities.insert(spec.authority.clone(), here());
+        self.places.insert(place, here());
         self.names.insert(spec.name.clone(), here());
         Ok(())
     }
@@ -157,7 +164,12 @@ fn read_lists(
 /// name of a group: it may hold a password.
 fn read_line(line: &str) -> Result<UpstreamSpec, String> {
     let mut words = line.split_whitespace();
-    let (authority, credentials) = read_address(words.next().unwrap_or_default())?;
+    let (protocol, authority, credentials) = read_address(words.next().unwrap_or_default())?;
+    if let Some((user, password)) = &credentials
+        && protocol == UpstreamProtocol::Socks5
+    {
+        check_socks_login(user, password)?;
+    }
     let (mut name, mut group, mut weight) = (authority.to_string(), None, 1);
     for word in words {
         match word.split_once('=') {
@@ -173,31 +185,38 @@ fn read_line(line: &str) -> Result<UpstreamSpec, String> {
     check_name(&name)?;
     Ok(UpstreamSpec {
         name,
+        protocol,
         authority,
-        credentials,
+        credentials: credentials.map(|(user, password)| Credentials::basic(&user, &password)),
         weight,
         priority: PRIORITY_DEFAULT,
         group,
     })
 }
 
-/// Reads `host:port`, `http://user:password@host:port` with or without the scheme, or `host:port:user:password`.
-fn read_address(text: &str) -> Result<(Authority, Option<Credentials>), String> {
+/// A user and a password.
+type Login = (String, String);
+
+/// Reads `host:port`, `http://user:password@host:port` (or `socks5://`) with or without the scheme, or
+/// `host:port:user:password`.
+fn read_address(text: &str) -> Result<(UpstreamProtocol, Authority, Option<Login>), String> {
     if let Some((host, user, password)) = four_parts(text) {
-        let (_, authority) = parse_url(host)?;
-        return Ok((authority, Some(Credentials::basic(user, password))));
+        let (protocol, authority) = parse_url(host)?;
+        let login = (user.to_owned(), password.to_owned());
+        return Ok((protocol.unwrap_or_default(), authority, Some(login)));
     }
     let Some((before, host)) = text.rsplit_once('@') else {
-        return Ok((parse_url(text)?.1, None));
+        let (protocol, authority) = parse_url(text)?;
+        return Ok((protocol.unwrap_or_default(), authority, None));
     };
     let (scheme, userinfo) = match before.split_once("://") {
         Some((scheme, userinfo)) => (format!("{scheme}://"), userinfo),
         None => (String::new(), before),
     };
-    let (_, authority) = parse_url(&format!("{scheme}{host}"))?;
+    let (protocol, authority) = parse_url(&format!("{scheme}{host}"))?;
     let (user, password) = userinfo.split_once(':').unwrap_or((userinfo, ""));
-    let credentials = Credentials::basic(&decoded(user), &decoded(password));
-    Ok((authority, Some(credentials)))
+    let login = (decoded(user), decoded(password));
+    Ok((protocol.unwrap_or_default(), authority, Some(login)))
 }
 
 /// `host:port`, user and password of `host:port:user:password`. The colons of an address in brackets separate
@@ -225,12 +244,17 @@ fn read_one(files: &mut Files, block: &KeyBlock<'_>) -> Option<UpstreamSpec> {
         );
     }
     let priority = block.number("priority");
-    let credentials = read_credentials(files, block);
+    let url = read_url(block);
+    let protocol = url
+        .as_ref()
+        .map_or_else(UpstreamProtocol::default, |url| url.0);
+    let credentials = read_credentials(files, block, protocol);
     let name = read_name(block);
     let group = read_group(block);
-    let authority = read_url(block)?;
+    let (protocol, authority) = url?;
     Some(UpstreamSpec {
         name: name.unwrap_or_else(|| authority.to_string()),
+        protocol,
         authority,
         credentials,
         weight,
@@ -264,48 +288,58 @@ fn check_group(name: &str) -> Result<Box<str>, String> {
     }
 }
 
-fn read_url(block: &KeyBlock<'_>) -> Option<Authority> {
+fn read_url(block: &KeyBlock<'_>) -> Option<(UpstreamProtocol, Authority)> {
     let place = block.place_of("url");
     if block.item("url").is_none() {
         place.error("every upstream needs one: write `url: http://host:port`");
         return None;
     }
     let url = parse_url(block.text("url")?.value);
-    let (scheme, authority) = url.map_err(|said| place.error(said)).ok()?;
-    if scheme.is_none() {
+    let (protocol, authority) = url.map_err(|said| place.error(said)).ok()?;
+    if protocol.is_none() {
         place.compatibility(format!(
             "the scheme is missing, read as `http://{authority}`: write that"
         ));
     }
-    Some(authority)
+    Some((protocol.unwrap_or_default(), authority))
 }
 
-/// The scheme of an upstream, if it was written, and where it is.
-fn parse_url(url: &str) -> Result<(Option<&str>, Authority), String> {
+/// What an upstream speaks, if that was written, and where it is.
+fn parse_url(url: &str) -> Result<(Option<UpstreamProtocol>, Authority), String> {
     let (scheme, authority, rest) = urls::split(url);
-    if let Some(scheme) = scheme
-        && !scheme.eq_ignore_ascii_case("http")
-    {
-        let remedy = if scheme.eq_ignore_ascii_case("https") {
-            "write http:// (requests for https:// sites go through such an upstream as well), with the \
-             port on which it speaks plain HTTP"
-        } else if scheme.to_ascii_lowercase().starts_with("socks") {
-            "SOCKS is not supported; if the upstream speaks HTTP, too, write http:// and that port"
-        } else {
-            "write http://host:port"
-        };
-        return Err(format!(
-            "{} is not spoken to upstreams, only plain HTTP is: {remedy}",
-            quote(scheme)
-        ));
-    }
-    let authority = urls::authority(authority, PORT_DEFAULT)?;
+    let spoken = [
+        (UpstreamProtocol::Http, HTTP_PORT),
+        (UpstreamProtocol::Socks5, SOCKS_PORT),
+    ];
+    let known = |scheme: &str| {
+        let is_it =
+            |(protocol, _): &&(UpstreamProtocol, _)| scheme.eq_ignore_ascii_case(protocol.scheme());
+        spoken.iter().find(is_it).ok_or_else(|| {
+            let remedy = if scheme.eq_ignore_ascii_case("https") {
+                "write http:// (requests for https:// sites go through such an upstream as well), with \
+                 the port on which it speaks plain HTTP"
+            } else if scheme.to_ascii_lowercase().starts_with("socks") {
+                "write socks5://host:port (it resolves names itself)"
+            } else {
+                "write http://host:port"
+            };
+            format!(
+                "{} is not spoken to upstreams, only plain HTTP and SOCKS5 are: {remedy}",
+                quote(scheme)
+            )
+        })
+    };
+    let written = scheme.map(known).transpose()?;
+    let port = written.map_or(HTTP_PORT, |(_, port)| *port);
+    let protocol = written.map(|(protocol, _)| *protocol);
+    let authority = urls::authority(authority, port)?;
     if !matches!(rest, "" | "/") {
+        let scheme = protocol.unwrap_or_default().scheme();
         return Err(format!(
-            "a path, query or fragment means nothing for an upstream: write `http://{authority}`"
+            "a path, query or fragment means nothing for an upstream: write `{scheme}://{authority}`"
         ));
     }
-    Ok((scheme, authority))
+    Ok((protocol, authority))
 }
 
 fn read_name(block: &KeyBlock<'_>) -> Option<String> {
@@ -332,13 +366,17 @@ fn check_name(name: &str) -> Result<(), String> {
     Ok(())
 }
 
-fn read_credentials(files: &mut Files, block: &KeyBlock<'_>) -> Option<Credentials> {
+fn read_credentials(
+    files: &mut Files,
+    block: &KeyBlock<'_>,
+    protocol: UpstreamProtocol,
+) -> Option<Credentials> {
     let username = block.text("username");
     let password = files.secret(block, "password");
     match (username, password) {
         // a password may be empty (RFC 7617 section 2)
         (Some(user), password) => {
-            if user.value.contains(':') {
+            if protocol == UpstreamProtocol::Http && user.value.contains(':') {
                 user.place.advice(
                     "the upstream takes what stands behind the colon for the password (RFC 7617): \
                      a user name cannot have one",
@@ -351,10 +389,13 @@ fn read_credentials(files: &mut Files, block: &KeyBlock<'_>) -> Option<Credentia
                 );
             }
             let password = password.map(|password| password.value.unwrap_or_default());
-            Some(Credentials::basic(
-                user.value,
-                &password.unwrap_or_default(),
-            ))
+            let password = password.unwrap_or_default();
+            if protocol == UpstreamProtocol::Socks5
+                && let Err(said) = check_socks_login(user.value, &password)
+            {
+                user.place.error(said);
+            }
+            Some(Credentials::basic(user.value, &password))
         }
         (None, Some(_)) => {
             let file = block.item("password_file").map(|file| file.place);
@@ -366,13 +407,29 @@ fn read_credentials(files: &mut Files, block: &KeyBlock<'_>) -> Option<Credentia
     }
 }
 
+fn check_socks_login(user: &str, password: &str) -> Result<(), String> {
+    let fits = |text: &str| (1..=SOCKS_LOGIN_MAX).contains(&text.len());
+    if fits(user) && fits(password) {
+        return Ok(());
+    }
+    Err(format!(
+        "a SOCKS5 proxy takes a user and a password of 1 to {SOCKS_LOGIN_MAX} bytes each (RFC 1929): write \
+         both, or none"
+    ))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn check(url: &str, wanted: Result<&str, &str>) {
         match (parse_url(url), wanted) {
-            (Ok((Some(_), authority)), Ok(wanted)) => assert_eq!(authority.to_string(), wanted),
+            (Ok((Some(UpstreamProtocol::Http), authority)), Ok(wanted)) => {
+                assert_eq!(authority.to_string(), wanted);
+            }
+            (Ok((Some(UpstreamProtocol::Socks5), authority)), Ok(wanted)) => {
+                assert_eq!(format!("SOCKS {authority}"), wanted);
+            }
             (Ok((None, authority)), Ok(wanted)) => {
                 assert_eq!(format!("schemeless {authority}"), wanted);
             }
@@ -383,7 +440,7 @@ mod tests {
 
     #[test]
     fn a_line_of_a_list_is_an_address_as_providers_write_it() {
-        let basic = |user, password| Some(Credentials::basic(user, password));
+        let basic = |user: &str, password: &str| Some((user.to_owned(), password.to_owned()));
         for (line, authority, credentials) in [
             ("p.test:1", "p.test:1", None),
             ("http://p.test:1", "p.test:1", None),
@@ -402,7 +459,7 @@ mod tests {
             ("http://ann@p.test:1", "p.test:1", basic("ann", "")),
         ] {
             match read_address(line) {
-                Ok((got, user)) => {
+                Ok((_, got, user)) => {
                     assert_eq!(
                         (&*got.to_string(), user),
                         (authority, credentials),
@@ -421,6 +478,8 @@ mod tests {
             (&*spec.name, spec.group.as_deref(), spec.weight),
             ("one", Some("eu"), 3)
         );
+        let spec = read_line("socks5://ann:x@p.test").unwrap();
+        assert_eq!(spec.url(), "socks5://p.test:1080");
         let spec = read_line("p.test:1:ann:x").unwrap();
         assert_eq!(
             (&*spec.name, spec.group.as_deref(), spec.weight),
@@ -433,7 +492,8 @@ mod tests {
         for line in [
             "p.test:x:ann:hunter2",
             "p.test:1:hunter2",
-            "socks5://ann:hunter2@p.test:1",
+            "socks4://ann:hunter2@p.test:1",
+            "socks5://:hunter2@p.test:1",
             "https://p.test:1:ann:hunter2",
             "p.test:1:ann:hunter2 hunter2",
             "p.test:1:ann:hunter2 weight=hunter2",
@@ -457,6 +517,18 @@ mod tests {
     }
 
     #[test]
+    fn a_socks5_proxy_has_a_port_of_its_own() {
+        check("socks5://p.test:3128", Ok("SOCKS p.test:3128"));
+        check("SOCKS5://p.test/", Ok("SOCKS p.test:1080"));
+        check("socks5://[::1]", Ok("SOCKS [::1]:1080"));
+        check("socks5://p.test/path", Err("write `socks5://p.test:1080`"));
+        check(
+            "socks5://bob:hunter2@p.test",
+            Err("`username` and `password`"),
+        );
+    }
+
+    #[test]
     fn a_missing_scheme_means_http() {
         check("p.test:3128", Ok("schemeless p.test:3128"));
         check("10.0.0.1:3128/", Ok("schemeless 10.0.0.1:3128"));
@@ -469,7 +541,8 @@ mod tests {
             "https://p.test:3128",
             Err("`https` is not spoken to upstreams"),
         );
-        check("socks5://p.test:1080", Err("`socks5` is not spoken"));
+        check("socks4://p.test:1080", Err("`socks4` is not spoken"));
+        check("socks5h://p.test:1080", Err("socks5://host:port"));
         check("http://p.test:3128/path", Err("write `http://p.test:3128`"));
         check("http://p.test:3128?x", Err("write `http://p.test:3128`"));
         check(

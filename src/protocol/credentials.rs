@@ -1,6 +1,6 @@
 //! Basic credentials (RFC 7617): made once, and never shown.
 //!
-//! The type has no way to get user or password back, and its `Debug` and
+//! Nobody gets user or password back but SOCKS, which has a form of its own for them. `Debug` and
 //! `Display` hide both, so that they cannot end in a log by accident.
 
 use std::fmt;
@@ -18,6 +18,8 @@ const SCHEME: &str = "Basic";
 pub struct Credentials {
     /// `Basic` and the token, with one space between them.
     authorization: Box<str>,
+    /// The length of the user, in bytes.
+    user: usize,
 }
 
 impl Credentials {
@@ -27,12 +29,23 @@ impl Credentials {
         let token = STANDARD.encode(format!("{user}:{password}"));
         Self {
             authorization: format!("{SCHEME} {token}").into_boxed_str(),
+            user: user.len(),
         }
     }
 
     /// The field value.
     pub fn authorization(&self) -> &str {
         &self.authorization
+    }
+
+    /// User and password, for [`super::socks`].
+    pub(super) fn user_and_password(&self) -> Option<(Vec<u8>, Vec<u8>)> {
+        let mut user = STANDARD
+            .decode(token(self.authorization.as_bytes())?)
+            .ok()?;
+        let password = user.get(self.user..)?.strip_prefix(b":")?.to_vec();
+        user.truncate(self.user);
+        Some((user, password))
     }
 
     /// Does a received field value present these credentials? The scheme may

@@ -21,6 +21,7 @@
 //! | [`proxy_header`] | who the client of a balancer is | the PROXY protocol |
 //! | [`request_id`] | the name of a request | ULID |
 //! | [`shown`] | a head without its secrets | |
+//! | [`socks`] | a connection through a SOCKS5 proxy | RFC 1928, RFC 1929 |
 //! | `cause` | what is said of each cause | RFC 9110 §15, RFC 9209 |
 //! | [`answer`] | what this proxy says itself | RFC 9110 §15, RFC 9209 |
 
@@ -40,6 +41,7 @@ pub mod proxy_header;
 pub mod request_id;
 pub mod rewrite;
 pub mod shown;
+pub mod socks;
 mod start_line;
 mod swar;
 pub mod target;

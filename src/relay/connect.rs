@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use crate::access_log::TryEnd;
 use crate::balance::connect::{TELLING_PORT, may_lack_connect};
+use crate::balance::failover;
 use crate::balance::state::is_gateway_error;
 use crate::net::tunnel::{OnEnd, Patience, Side};
 use crate::protocol::answer::{self, HopFailure, Refusal};
@@ -30,7 +31,7 @@ use super::snapshot::Snapshot;
 use super::upstreams::AttemptStart;
 
 /// The longest wait for an upstream's answer to CONNECT, whatever `limits.response_timeout_secs` says.
-const MOST_PATIENCE: Duration = Duration::from_secs(60);
+pub(super) const MOST_PATIENCE: Duration = Duration::from_secs(60);
 
 impl Exchange<'_> {
     /// Opens what CONNECT asks for.
@@ -62,6 +63,18 @@ impl Exchange<'_> {
             AttemptStart::Resumed(hop) => hop,
         };
         loop {
+            if hop.round.is_some() {
+                match self.open_way(&mut hop) {
+                    Ok(Some(())) => {
+                        self.weigh_open_way(&hop);
+                        self.learn_of_connect(&hop);
+                        return Ok(self.opened(hop));
+                    }
+                    Ok(None) => return Ok(Done::Suspended(hop)),
+                    Err(failed) => hop = self.after_failure(hop, failed)?,
+                }
+                continue;
+            }
             let (head, framing) = match self.ask_for_tunnel(&mut hop) {
                 Ok(Some(answer)) => answer,
                 Ok(None) => return Ok(Done::Suspended(hop)),
@@ -94,7 +107,13 @@ impl Exchange<'_> {
             if kept.is_none() {
                 self.state.refused = Some(Box::new(answer));
             }
-        } else if is_gateway_error(status) && !kept.is_some_and(is_gateway_error) {
+        } else if is_gateway_error(status)
+            && !kept.is_some_and(is_gateway_error)
+            && !self
+                .state
+                .last
+                .is_some_and(|last| failover::is_about_target(&last))
+        {
             self.state.refused = Some(Box::new(answer));
         } else {
             return self.pass_refusal(answer);

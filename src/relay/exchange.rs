@@ -134,9 +134,19 @@ impl Destination {
         }
     }
 
-    /// Whether this proxy is to serve what only an upstream may know: the direct way knows `http` alone.
-    pub(super) fn is_unknown_here(&self) -> bool {
-        self.route == Route::Direct && self.form == Form::AsReceived
+    /// Whether this proxy is to serve what only an HTTP proxy behind it may know: the direct way knows `http`
+    /// alone, and so does the one through SOCKS5.
+    pub(super) fn is_unknown_here(&self, pool: &Pool) -> bool {
+        let has_only_socks = |group| {
+            let upstreams = pool.group(group).upstreams();
+            !upstreams.is_empty() && upstreams.iter().all(|one| one.spec.is_socks())
+        };
+        self.form == Form::AsReceived
+            && match self.route {
+                Route::Direct => true,
+                Route::ViaUpstream(group) => has_only_socks(group),
+                Route::Refused => false,
+            }
     }
 }
 

@@ -7,6 +7,7 @@
 //! - `forward`: a request, through upstreams or directly
 //! - [`connect`]: the same for CONNECT, and the start of every tunnel
 //! - `next_hop`: connections to where it goes, several against each other
+//! - `socks`: what a SOCKS5 upstream wants before the request
 //! - `reuse`: idle connections of next hops, and whether they can be trusted
 //! - `upstreams`: which upstream is tried next
 //! - [`attempt`]: one try at one next hop, up to its final response head
@@ -66,6 +67,7 @@ mod route_taken;
 mod scratch;
 pub mod session;
 mod snapshot;
+mod socks;
 #[cfg(test)]
 mod tests;
 pub mod upload;

@@ -433,7 +433,7 @@ impl Session<'_> {
                 let destination = Destination::of(target, (requester.ip, name), &request.snapshot);
                 if destination.route == Route::Refused {
                     Refusal::RefusedByRule
-                } else if destination.is_unknown_here() {
+                } else if destination.is_unknown_here(&request.snapshot.pool) {
                     Refusal::Target(TargetError::SchemeUnsupported)
                 } else {
                     log::debug!(

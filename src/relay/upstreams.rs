@@ -5,8 +5,10 @@
 use std::time::{Duration, Instant};
 
 use crate::balance::failover::{self, AttemptError, Next};
+use crate::balance::state::is_gateway_error;
 use crate::balance::upstream::Lease;
 use crate::protocol::answer::{HopFailure, Refusal};
+use crate::protocol::rewrite::Form;
 
 use super::client::BoundTo;
 use super::exchange::{Done, Exchange};
@@ -35,6 +37,14 @@ impl Exchange<'_> {
         &mut self,
         attempt: &mut dyn FnMut(&mut Self, AttemptStart) -> Result<Done, Failed>,
     ) -> Result<Done, Failed> {
+        if self.state.tried.is_empty() && self.state.destination.form == Form::AsReceived {
+            // Only an HTTP proxy may know what it means.
+            let snapshot = self.snapshot;
+            let upstreams = snapshot.pool.upstreams().iter();
+            for upstream in upstreams.filter(|one| one.spec.is_socks()) {
+                self.state.tried.insert(upstream.id());
+            }
+        }
         while let Some(start) = self.next_start() {
             let result = attempt(self, start);
             // It need not be the one it began with: another may have been connected to sooner.
@@ -97,12 +107,19 @@ impl Exchange<'_> {
             <= self.state.dialled_in_vain + now
     }
 
-    /// Whether a second upstream asks for credentials: then it is the origin that does, or the operator's
-    /// mistake, and a third would not know better.
+    /// Whether a second upstream says the same, and a third would not know better: that it wants credentials,
+    /// which is the origin's doing then or the operator's mistake; or that it cannot connect to the target.
     fn is_refused_twice(&self, error: &AttemptError) -> bool {
         let is_refused =
             |error: &AttemptError| matches!(error.failure(), HopFailure::AuthenticationRefused);
-        is_refused(error) && self.state.last.as_ref().is_some_and(is_refused)
+        let refused = self.state.refused.as_ref();
+        let has_refused = refused.is_some_and(|kept| is_gateway_error(kept.head.status()));
+        let is_second = |says: &dyn Fn(&AttemptError) -> bool| {
+            says(error) && self.state.last.as_ref().is_some_and(says)
+        };
+        is_second(&is_refused)
+            || is_second(&failover::is_about_target)
+            || (failover::is_about_target(error) && has_refused)
     }
 
     /// The next hop of an exchange that was suspended, or another upstream unless enough were tried.

@@ -6,7 +6,6 @@ use std::fmt;
 use crate::balance::upstream::UpstreamSpec;
 use crate::config::checked::Config;
 use crate::config::report::values;
-use crate::protocol::target::Authority;
 use crate::relay::Snapshot;
 
 /// Names in one line; more are counted.
@@ -64,20 +63,20 @@ fn restart(key: &str, was: &dyn fmt::Display, is: &dyn fmt::Display) -> String {
 }
 
 fn upstreams(before: &Snapshot, after: &Config) -> Vec<String> {
-    let mut left: HashMap<&Authority, &UpstreamSpec> = before
+    let mut left: HashMap<_, &UpstreamSpec> = before
         .pool
         .upstreams()
         .iter()
-        .map(|upstream| (&upstream.spec.authority, &upstream.spec))
+        .map(|upstream| (upstream.spec.place(), &upstream.spec))
         .collect();
     let (mut added, mut changed) = (Vec::new(), Vec::new());
     for spec in &after.upstreams {
-        match left.remove(&spec.authority) {
+        match left.remove(&spec.place()) {
             None => added.push(spec.name.clone()),
             Some(old) => changed.extend(difference(old, spec)),
         }
     }
-    let gone = |spec: &&UpstreamSpec| left.contains_key(&spec.authority);
+    let gone = |spec: &&UpstreamSpec| left.contains_key(&spec.place());
     let all = before.pool.upstreams().iter();
     let removed: Vec<_> = all
         .map(|upstream| &upstream.spec)

@@ -77,6 +77,9 @@ mod options_trace;
 /// What opens a tunnel.
 mod connect;
 
+/// Upstreams that speak SOCKS5.
+mod socks;
+
 /// What happens in it.
 mod tunnel;
 

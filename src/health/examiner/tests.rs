@@ -14,7 +14,7 @@ use crate::balance::pick::BalanceMode;
 use crate::balance::pool::{Pool, Tried};
 use crate::balance::reason::Doubt;
 use crate::balance::state::{Availability, is_gateway_error};
-use crate::balance::upstream::{Lease, UpstreamSpec};
+use crate::balance::upstream::{Lease, UpstreamProtocol, UpstreamSpec};
 use crate::config::health::{HealthCheck, ProbeTarget};
 use crate::protocol::target::Authority;
 
@@ -126,6 +126,7 @@ impl VirtualWorld {
         CHANCE.set(7);
         let spec = |number| UpstreamSpec {
             name: format!("u{number}"),
+            protocol: UpstreamProtocol::Http,
             authority: Authority::parse(format!("u{number}.test:8080").as_bytes(), None).unwrap(),
             credentials: None,
             weight: 1,

@@ -13,7 +13,7 @@ use super::reason::{Depth, OfflineReason};
 use super::rests::{MOST_RESTS, Rest};
 use super::state::{CheckVerdict, Thresholds};
 use super::sticky::SessionKey;
-use super::upstream::UpstreamSpec;
+use super::upstream::{UpstreamProtocol, UpstreamSpec};
 use super::vitals::UpstreamId;
 
 const EXITS: usize = 200;
@@ -30,6 +30,7 @@ fn weight(exit: usize) -> u32 {
 fn pool_of(exits: impl Iterator<Item = usize>) -> Pool {
     let spec = |exit: usize| UpstreamSpec {
         name: format!("exit{exit}"),
+        protocol: UpstreamProtocol::Http,
         authority: Authority::parse(format!("exit{exit}.test:8080").as_bytes(), None).unwrap(),
         credentials: None,
         weight: weight(exit),
