@@ -69,6 +69,9 @@
 //! | chunk extensions and trailers | as of clients, any number of fields | `EXTENSIONS_MAX`, `limits.max_header_bytes` | the client sees that the body breaks off, or 502 if nothing of it was sent yet | `endless_chunk_extensions_of_a_response_break_it_off`, `endless_trailers_of_a_response_break_it_off` |
 //! | a body of which nothing comes | 15 min | `limits.response_idle_timeout_secs` | the client sees that it breaks off | `a_response_body_that_stops_breaks_off_at_the_client`, `an_event_stream_may_be_silent_for_longer_than_an_upload` |
 //! | a request that is not taken | 60 s | `limits.io_timeout_secs` | 504 | `an_upstream_that_does_not_take_the_request_is_504_and_probed`, `a_client_that_leaves_while_its_request_is_not_taken_is_noticed` |
+//! | sessions that keep their upstream | 65536 | `sticky.max_sessions` | the one that was not used for longest is forgotten | `the_least_recently_used_pin_leaves_when_there_are_too_many` |
+//! | upstreams that rest, each for a host | 65536; 20 in `/status` | `MOST_RESTS`, `MOST_TOLD_RESTS` | the rest that ends first is over; the others are counted | `the_rest_that_ends_first_leaves_a_full_table`, `an_answer_lets_its_upstream_rest_for_the_host_and_no_other` |
+//! | a rest that an answer asks for | 10 times `rest[].secs` | `MOST_LONGER` | cut | `retry_after_is_honoured_up_to_ten_times_the_rest` |
 //! | idle connections, each upstream | 64 | `limits.upstream_idle_connections`, at most 65535 | the oldest is closed | `when_there_are_too_many_the_oldest_leaves` |
 //! | their age | 30 s | `limits.upstream_idle_secs` | closed | `one_that_is_too_old_is_neither_taken_nor_kept` |
 //! | bytes nobody asked for | one | `REMEMBERED` | for 10 minutes each connection of that upstream serves one client | `late_bodies_behind_answers_without_one_reach_no_other_client` |

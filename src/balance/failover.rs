@@ -127,6 +127,7 @@ fn row(failure: &HopFailure) -> (Reach, Evidence, Elsewhere, Idleness) {
         Failure::SendTimeout => (Sent, Doubtful(Doubt::Silent), IfRepeatable, IsNoReason),
         Failure::AuthenticationRefused => (Sent, Doubtful(Doubt::Auth), Always, IsNoReason),
         Failure::TunnelRefused => (Sent, Nothing, Always, IsNoReason),
+        Failure::UpstreamRests => (Sent, Nothing, IfRepeatable, IsNoReason),
         // Weighed as the answer that it is, and what is not allowed is the answer to the request.
         Failure::TargetUnreachable(_) | Failure::TargetTimeout => {
             (Sent, Nothing, Always, IsNoReason)

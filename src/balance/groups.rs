@@ -130,6 +130,7 @@ mod tests {
                 most: 10,
             }),
             host: None,
+            only_rested: false,
             now,
         };
         let pick = |group: usize| {

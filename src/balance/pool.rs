@@ -69,6 +69,8 @@ pub struct Wish<'w> {
     pub session: Option<Session>,
     /// Where it goes to: not through an upstream that rests for that host, if possible.
     pub host: Option<&'w str>,
+    /// Rather none than one that rests.
+    pub only_rested: bool,
     /// When it is made.
     pub now: Instant,
 }
@@ -109,7 +111,7 @@ impl Pool {
             .map(|upstream| (upstream.spec.place(), upstream))
             .collect();
         let memory = Arc::clone(&self.memory);
-        Self::with(specs, memory, |spec| match known.get(&spec.place()) {
+        let pool = Self::with(specs, memory, |spec| match known.get(&spec.place()) {
             Some(before) => {
                 if before.spec.credentials != spec.credentials {
                     before.vitals().want_check();
@@ -117,7 +119,11 @@ impl Pool {
                 Arc::clone(before.vitals())
             }
             None => Arc::default(),
-        })
+        });
+        pool.memory
+            .rests
+            .keep_only(|id| pool.places.contains_key(&id));
+        pool
     }
 
     fn with(
@@ -177,7 +183,7 @@ impl Pool {
         if tried.len() >= TRIED_ONE_BY_ONE {
             return self.pick_from_rest(mode, tried);
         }
-        self.pick_by(&self.chooser, mode, wish, tried, None)
+        self.pick_by(mode, wish, tried, None)
     }
 
     /// The same for a tunnel: who has no CONNECT is picked if nobody else is left, or if it is time to ask it
@@ -194,7 +200,7 @@ impl Pool {
         if !has_choice || !members.any(|one| one.vitals().lacks_connect()) {
             return self.pick(mode, wish, tried);
         }
-        let lease = self.pick_by(&self.tunnel_chooser, mode, wish, tried, Some(now));
+        let lease = self.pick_by(mode, wish, tried, Some(now));
         let lease = lease.or_else(|| self.pick(mode, wish, tried))?;
         lease.upstream().vitals().asked_for_tunnel(now);
         Some(lease)
@@ -202,7 +208,6 @@ impl Pool {
 
     fn pick_by(
         &self,
-        chooser: &Mutex<Chooser>,
         mode: BalanceMode,
         wish: Option<&Wish<'_>>,
         tried: &mut Tried,
@@ -216,19 +221,22 @@ impl Pool {
         };
         let picked = match wish.and_then(|wish| Some((wish.session?, wish.now))) {
             Some((session, now)) => self.pick_for_session(session, mode, now, filter),
-            None => self.pick_in_turn(chooser, mode, filter),
+            None => self.pick_in_turn(mode, filter),
         };
-        let picked = picked.or_else(|| self.pick_resting(tried, rests?))?;
+        let picked = match picked {
+            None if wish.is_some_and(|wish| wish.only_rested) => None,
+            None => self.pick_resting(tried, rests?),
+            Some(_) => picked,
+        }?;
         tried.insert(picked.upstream().id());
         Some(picked)
     }
 
-    fn pick_in_turn(
-        &self,
-        chooser: &Mutex<Chooser>,
-        mode: BalanceMode,
-        filter: Filter<'_>,
-    ) -> Option<Lease> {
+    fn pick_in_turn(&self, mode: BalanceMode, filter: Filter<'_>) -> Option<Lease> {
+        let chooser = match filter.tunnel_at {
+            Some(_) => &self.tunnel_chooser,
+            None => &self.chooser,
+        };
         let account = if filter.tried.is_empty() {
             Account::First
         } else {
@@ -322,7 +330,8 @@ impl Pool {
         Some(Lease::take(upstream))
     }
 
-    fn by_id(&self, id: UpstreamId) -> Option<&Arc<Upstream>> {
+    /// The member that has this identity.
+    pub fn by_id(&self, id: UpstreamId) -> Option<&Arc<Upstream>> {
         self.places
             .get(&id)
             .and_then(|place| self.upstreams.get(*place))

@@ -49,7 +49,7 @@ struct Table {
     rows: BTreeMap<RowKey, Rest>,
     rows_ever: u64,
     /// Rests begun, by upstream and status.
-    begun: HashMap<(UpstreamId, u16), u64>,
+    begun: BTreeMap<(UpstreamId, u16), u64>,
     /// Picks of an upstream although it rested, because all did.
     overridden: u64,
 }
@@ -112,18 +112,9 @@ impl Rests {
     /// Ends all rests of `upstream`. Gives their number.
     pub fn clear(&self, upstream: UpstreamId) -> usize {
         let mut table = self.table.lock();
-        let before = table.rows.len();
-        let those: Vec<_> = table
-            .rows
-            .iter()
-            .filter(|(_, rest)| rest.upstream == upstream)
-            .map(|(key, _)| *key)
-            .collect();
-        for key in those {
-            table.remove(key);
-        }
+        let count = table.remove_where(|rest| rest.upstream == upstream);
         self.len.store(table.rows.len(), Ordering::Release);
-        before - table.rows.len()
+        count
     }
 
     /// Those that end last, at most `most`, and how many there are.
@@ -135,11 +126,25 @@ impl Rests {
         (longest, table.rows.len())
     }
 
-    /// Rests begun by upstream and status, and picks although all rested.
-    pub fn counts(&self) -> (Vec<((UpstreamId, u16), u64)>, u64) {
+    /// Forgets upstreams that have left the configuration.
+    pub(super) fn keep_only(&self, stays: impl Fn(UpstreamId) -> bool) {
+        let mut table = self.table.lock();
+        table.begun.retain(|(upstream, _), _| stays(*upstream));
+        table.remove_where(|rest| !stays(rest.upstream));
+        self.len.store(table.rows.len(), Ordering::Release);
+    }
+
+    /// How many rests each upstream has begun, by status; in order of the status.
+    pub fn begun_by(&self, upstream: UpstreamId) -> Vec<(u16, u64)> {
         let table = self.table.lock();
-        let begun = table.begun.iter().map(|(of, count)| (*of, *count));
-        (begun.collect(), table.overridden)
+        let all = (u16::MIN, u16::MAX);
+        let its = table.begun.range((upstream, all.0)..=(upstream, all.1));
+        its.map(|((_, status), count)| (*status, *count)).collect()
+    }
+
+    /// How often an upstream was picked although it rested, because all did.
+    pub fn overridden(&self) -> u64 {
+        self.table.lock().overridden
     }
 }
 
@@ -151,6 +156,14 @@ impl Table {
             let first = *first;
             self.remove(first);
         }
+    }
+
+    /// Removes those, and gives their number.
+    fn remove_where(&mut self, is_one: impl Fn(&Rest) -> bool) -> usize {
+        let rows = self.rows.iter().filter(|(_, rest)| is_one(rest));
+        let those: Vec<_> = rows.map(|(key, _)| *key).collect();
+        those.iter().for_each(|key| self.remove(*key));
+        those.len()
     }
 
     /// Those that rest for `host`; none: for all hosts.
@@ -236,7 +249,7 @@ mod tests {
         assert!(rests.begin(rest(&a, Some("x.test"), now + MINUTE * 6), now));
         assert!(rests_for(&rests, &a, "x.test", now + MINUTE * 5));
         assert_eq!(rests.longest(10, now).1, 1);
-        assert_eq!(rests.counts().0, [((a.id(), 429), 3)]);
+        assert_eq!(rests.begun_by(a.id()), [(429, 3)]);
     }
 
     #[test]

@@ -115,6 +115,7 @@ fn in_a_month_no_session_moves_without_a_reason_and_no_banned_exit_is_asked() {
                 most: MOST_SESSIONS,
             }),
             host: Some(&host_name),
+            only_rested: false,
             now,
         };
         let lease = pool.pick(BalanceMode::RoundRobin, Some(&wish), &mut Tried::default());
@@ -182,6 +183,7 @@ fn exit_of(pool: &Pool, session: usize, now: Instant) -> String {
             most: MOST_SESSIONS,
         }),
         host: None,
+        only_rested: false,
         now,
     };
     let lease = pool.pick(BalanceMode::Best, Some(&wish), &mut Tried::default());
@@ -239,6 +241,7 @@ fn a_retry_elsewhere_leaves_the_session_where_it_is() {
             most: MOST_SESSIONS,
         }),
         host: None,
+        only_rested: false,
         now,
     };
     let elsewhere = pool.pick(BalanceMode::Best, Some(&wish), &mut tried);
@@ -261,9 +264,10 @@ fn when_all_rest_the_one_whose_rest_ends_first_is_asked_and_counted() {
     let wish = Wish {
         session: None,
         host: Some("a.test"),
+        only_rested: false,
         now,
     };
     let lease = pool.pick(BalanceMode::RoundRobin, Some(&wish), &mut Tried::default());
     assert_eq!(lease.unwrap().upstream().spec.name, "exit1");
-    assert_eq!(pool.rests().counts().1, 1);
+    assert_eq!(pool.rests().overridden(), 1);
 }

@@ -1,5 +1,6 @@
 //! Which requests keep their upstream, and which answers let an upstream rest: the blocks `sticky` and `rest`.
 
+use std::fmt::{self, Formatter};
 use std::time::Duration;
 
 use super::reader::{KeyBlock, Located, quote};
@@ -73,7 +74,7 @@ impl RestRule {
     /// Reads the list.
     pub(super) fn read(root: &KeyBlock<'_>) -> Vec<Self> {
         let items = root.list("rest").unwrap_or_default().into_iter();
-        items
+        let rules: Vec<_> = items
             .map(|item| {
                 let block = KeyBlock::open(item, "rest[]");
                 let scope = match block.word("scope") {
@@ -87,7 +88,28 @@ impl RestRule {
                     retry: block.switch("retry"),
                 }
             })
-            .collect()
+            .collect();
+        let told: Vec<_> = rules.iter().map(ToString::to_string).collect();
+        let told = Some(told.join("; ")).filter(|told| !told.is_empty());
+        root.hold("rest", told.unwrap_or_else(|| "none".to_owned()));
+        rules
+    }
+}
+
+impl fmt::Display for RestRule {
+    fn fmt(&self, out: &mut Formatter<'_>) -> fmt::Result {
+        let statuses: Vec<_> = self.statuses.iter().map(u16::to_string).collect();
+        let scope = match self.scope {
+            RestScope::Host => "for the host",
+            RestScope::Upstream => "for all hosts",
+        };
+        let retry = if self.retry {
+            ", and others are asked"
+        } else {
+            ""
+        };
+        let (statuses, rest) = (statuses.join(", "), self.rest.as_secs_f64());
+        write!(out, "{statuses}: {rest} s {scope}{retry}")
     }
 }
 

@@ -10,7 +10,7 @@ use crate::protocol::request_id::FieldName;
 use super::access::{AccessRules, AddressList};
 use super::advice;
 use super::checked::{AccessLogFormat, AccessLogSettings, Config, LogFormat};
-use super::exits::{RestRule, Sticky};
+use super::exits::{RestRule, Sticky, StickyBy};
 use super::findings::{ConfigErrors, Findings};
 use super::health::HealthCheck;
 use super::limits::{Limits, unless_zero};
@@ -108,6 +108,12 @@ fn read(files: &mut Files, root: &KeyBlock<'_>) -> Option<Config> {
     let access = AccessRules::read(files, &block);
     let proxy_protocol = read_proxy_protocol(root, &block);
     let sticky = Sticky::read(&root.block("sticky"));
+    if let (Some(StickyBy::User), true) = (sticky.as_ref().map(|it| it.by), access.users.is_empty())
+    {
+        root.block("sticky").place_of("by").advice(
+            "without `access.users` nobody is a user, and no request is sticky: list users, or write another word",
+        );
+    }
     let rest = RestRule::read(root);
     let upstreams = upstreams::read(files, root);
     let (rules, rule_words) = rules::read(files, root, &upstreams, &access);

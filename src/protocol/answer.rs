@@ -183,6 +183,9 @@ causes! {
     /// It answered CONNECT with 502, 503 or 504, or as one that has none; another upstream may open the tunnel.
     TunnelRefused = 502, "tunnel_refused", "destination_unavailable",
         "the upstream proxy could not open the tunnel", LATER;
+    /// Its answer began a rest (`rest`); another upstream is asked now.
+    UpstreamRests = 502, "upstream_rests", "destination_unavailable",
+        "the upstream proxy rests for the destination", LATER;
     /// A SOCKS5 upstream has a rule against it.
     TargetNotAllowed = 403, "target_not_allowed", "destination_ip_prohibited",
         "the upstream proxy does not connect to that destination",

@@ -86,6 +86,12 @@ pub fn presented_pair(field_value: &[u8]) -> Option<(Vec<u8>, Vec<u8>)> {
     Some((user, password))
 }
 
+/// The field value of the scheme Basic that presents these, which need not be text.
+pub fn basic_value(user: &[u8], password: &[u8]) -> Vec<u8> {
+    let token = STANDARD.encode([user, b":", password].concat());
+    format!("{SCHEME} {token}").into_bytes()
+}
+
 /// Looks at every byte, also after a difference.
 pub fn is_same_in_constant_time(a: &[u8], b: &[u8]) -> bool {
     let differences = a.iter().zip(b).fold(0, |found, (a, b)| found | (a ^ b));

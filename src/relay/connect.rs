@@ -22,7 +22,7 @@ use crate::route::Route;
 
 use super::client::Client;
 use super::context::Context;
-use super::exchange::{Done, Exchange, TunnelAnswer};
+use super::exchange::{Done, Exchange, HopAnswer};
 use super::failed::Failed;
 use super::hop::{Hop, HopOrigin};
 use super::outcome::Outcome;
@@ -45,14 +45,7 @@ impl Exchange<'_> {
             Route::Refused => Err(Failed::Refused(Refusal::RefusedByRule)),
             Route::ViaUpstream(_) => {
                 let done = self.over_upstreams(&mut Self::connect_via);
-                if !matches!(done, Err(Failed::Refused(_))) {
-                    return done;
-                }
-                // There was no other upstream to ask, or none that answered: the one answer stands.
-                match self.state.refused.take() {
-                    Some(answer) => self.pass_refusal(*answer),
-                    None => done,
-                }
+                self.or_kept(done)
             }
         }
     }
@@ -88,16 +81,17 @@ impl Exchange<'_> {
                 self.learn_of_connect(&hop);
                 return Ok(self.opened(hop));
             }
-            return self.weigh_refusal(TunnelAnswer { hop, head, framing });
+            let answer = self.unless_kept(HopAnswer { hop, head, framing })?;
+            return self.weigh_refusal(answer);
         }
     }
 
     /// An upstream does not open the tunnel. Its answer is the client's unless another upstream is to be asked
     /// first: after one that cannot reach the target, which may be the target's fault, so one more opinion of
     /// that kind is enough; and after one that may have no CONNECT, whose answer is the last that is wanted.
-    fn weigh_refusal(&mut self, answer: TunnelAnswer) -> Result<Done, Failed> {
+    fn weigh_refusal(&mut self, answer: HopAnswer) -> Result<Done, Failed> {
         let status = answer.head.status();
-        let kept = self.state.refused.as_ref();
+        let kept = self.state.kept.as_ref();
         let kept = kept.map(|kept| kept.head.status());
         if may_lack_connect(status) {
             if let Some(lease) = &answer.hop.lease {
@@ -105,7 +99,7 @@ impl Exchange<'_> {
                 self.state.without_connect.push((upstream, status));
             }
             if kept.is_none() {
-                self.state.refused = Some(Box::new(answer));
+                self.state.kept = Some(Box::new(answer));
             }
         } else if is_gateway_error(status)
             && !kept.is_some_and(is_gateway_error)
@@ -114,9 +108,9 @@ impl Exchange<'_> {
                 .last
                 .is_some_and(|last| failover::is_about_target(&last))
         {
-            self.state.refused = Some(Box::new(answer));
+            self.state.kept = Some(Box::new(answer));
         } else {
-            return self.pass_refusal(answer);
+            return self.pass_answer(answer);
         }
         decided!(self, "another upstream may open the tunnel");
         Err(Failed::no_response(HopFailure::TunnelRefused))
@@ -191,14 +185,16 @@ impl Exchange<'_> {
         Done::Switched { hop, first }
     }
 
-    /// Gives the client the upstream's own words, and closes: what the client sent early for the
-    /// tunnel must not be read as a request (RFC 9931).
-    fn pass_refusal(&mut self, answer: TunnelAnswer) -> Result<Done, Failed> {
-        let TunnelAnswer { hop, head, framing } = answer;
+    /// Gives the client the upstream's own words, and closes if they refuse a tunnel: what the client sent early
+    /// for that must not be read as a request (RFC 9931).
+    pub(super) fn pass_answer(&mut self, answer: HopAnswer) -> Result<Done, Failed> {
+        let HopAnswer { hop, head, framing } = answer;
         if let Some(lease) = &hop.lease {
             self.report.route = RouteTaken::Upstream(Arc::clone(lease.upstream()));
         }
-        self.state.persistence = Persistence::Close(CloseReason::ConnectRefused);
+        if self.head.method() == "CONNECT" {
+            self.state.persistence = Persistence::Close(CloseReason::ConnectRefused);
+        }
         let begun = hop.begun;
         match self.respond(hop, head, framing) {
             Ok(persistence) => Ok(Done::Answered(persistence)),

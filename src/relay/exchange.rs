@@ -25,6 +25,7 @@ use crate::stop::Stage;
 
 use super::client::Client;
 use super::context::Context;
+use super::exits::Wanted;
 use super::failed::Failed;
 use super::hop::{Hop, look_at};
 use super::report::Report;
@@ -83,8 +84,8 @@ pub(super) struct ExchangeState {
     pub(super) given_up_addresses: u32,
     /// Why the last one failed.
     pub(super) last: Option<AttemptError>,
-    /// The answer to CONNECT that the client gets if no other upstream opens the tunnel.
-    pub(super) refused: Option<Box<TunnelAnswer>>,
+    /// The answer that the client gets if no other upstream opens the tunnel, or answers better.
+    pub(super) kept: Option<Box<HopAnswer>>,
     /// Upstreams that may have no CONNECT, and the status that says so.
     pub(super) without_connect: Vec<(Arc<Upstream>, u16)>,
 }
@@ -102,6 +103,8 @@ pub(super) struct Destination {
     /// The place of the rule that says so.
     rule: usize,
     pub(super) route: Route,
+    /// What it wants of its upstream.
+    pub(super) wanted: Option<Box<Wanted>>,
 }
 
 impl Destination {
@@ -131,6 +134,7 @@ impl Destination {
             default_port: scheme.default_port(),
             form: Form::for_upstream(scheme),
             path_length,
+            wanted: None,
         }
     }
 
@@ -183,7 +187,7 @@ impl ExchangeState {
             dialled_in_vain: Duration::ZERO,
             given_up_addresses: 0,
             last: None,
-            refused: None,
+            kept: None,
             without_connect: Vec::new(),
         }
     }
@@ -223,9 +227,9 @@ impl<'a> Exchange<'a> {
     }
 }
 
-/// What an upstream says to CONNECT.
+/// What an upstream answers.
 #[derive(Debug)]
-pub(super) struct TunnelAnswer {
+pub(super) struct HopAnswer {
     pub(super) hop: Hop,
     pub(super) head: ResponseHead,
     pub(super) framing: Framing,

@@ -11,7 +11,7 @@ use crate::protocol::shown::ShownHead;
 use crate::route::Route;
 
 use super::client::BoundTo;
-use super::exchange::{Done, Exchange};
+use super::exchange::{Done, Exchange, HopAnswer};
 use super::failed::{Failed, refused};
 use super::hop::{Hop, HopOrigin};
 use super::report::RouteTaken;
@@ -30,7 +30,10 @@ impl Exchange<'_> {
         match self.state.destination.route {
             Route::Direct => self.relay_directly(),
             Route::Refused => Err(Failed::Refused(Refusal::RefusedByRule)),
-            Route::ViaUpstream(_) => self.over_upstreams(&mut Self::relay_via),
+            Route::ViaUpstream(_) => {
+                let done = self.over_upstreams(&mut Self::relay_via);
+                self.or_kept(done)
+            }
         }
     }
 
@@ -163,6 +166,8 @@ impl Exchange<'_> {
         if head.status() == 101 {
             return Ok(self.switch(hop, &head));
         }
+        let answer = self.unless_kept(HopAnswer { hop, head, framing });
+        let HopAnswer { hop, head, framing } = answer.map_err(|failed| (failed, None, origin))?;
         self.respond(hop, head, framing)
             .map(Done::Answered)
             .map_err(|(failed, lease)| (failed, lease, origin))

@@ -93,6 +93,7 @@ impl<'a> Exchange<'a> {
         loop {
             let has_others = self.snapshot.pool.upstreams().len() > 1;
             let may_join = has_others
+                && !self.stays_with_session()
                 && race.len() < MOST_RACING
                 && !self.has_dialled_enough(dialling.elapsed());
             let until = may_join.then_some(join_at);

@@ -118,7 +118,7 @@ impl Exchange<'_> {
         match refusal {
             socks::Refusal::NotAllowed => {
                 // What others said before is not the last word.
-                self.state.refused = None;
+                self.state.kept = None;
                 Failed::Refused(Refusal::NextHop(HopFailure::TargetNotAllowed))
             }
             socks::Refusal::TimedOut => Failed::no_response(HopFailure::TargetTimeout),

@@ -12,7 +12,7 @@ use crate::protocol::rewrite::Form;
 
 use super::client::BoundTo;
 use super::exchange::{Done, Exchange};
-use super::failed::{Failed, refused};
+use super::failed::{Failed, RESTS, refused};
 use super::hop::Hop;
 use super::report::{self, RouteTaken};
 
@@ -112,7 +112,7 @@ impl Exchange<'_> {
     fn is_refused_twice(&self, error: &AttemptError) -> bool {
         let is_refused =
             |error: &AttemptError| matches!(error.failure(), HopFailure::AuthenticationRefused);
-        let refused = self.state.refused.as_ref();
+        let refused = self.state.kept.as_ref();
         let has_refused = refused.is_some_and(|kept| is_gateway_error(kept.head.status()));
         let is_second = |says: &dyn Fn(&AttemptError) -> bool| {
             says(error) && self.state.last.as_ref().is_some_and(says)
@@ -146,6 +146,9 @@ impl Exchange<'_> {
     /// none is in service, one that is offline, to see whether it works.
     fn next_upstream(&mut self) -> Option<Lease> {
         let (pool, mode) = (self.pool(), self.snapshot.config.mode);
+        let is_after_rest = self.state.last == Some(RESTS);
+        let wanted = self.state.destination.wanted.as_ref();
+        let wish = wanted.map(|wanted| wanted.wish(is_after_rest));
         let tried = &mut self.state.tried;
         if let Some(bound) = &self.client.bound {
             if let BoundTo::Upstream(id) = bound.to
@@ -163,9 +166,9 @@ impl Exchange<'_> {
             self.client.bound = None;
         }
         let picked = if self.head.method() == "CONNECT" {
-            pool.pick_for_tunnel(mode, None, tried, Instant::now())
+            pool.pick_for_tunnel(mode, wish.as_ref(), tried, Instant::now())
         } else {
-            pool.pick(mode, None, tried)
+            pool.pick(mode, wish.as_ref(), tried)
         };
         if let Some(lease) = picked {
             decided!(

@@ -132,6 +132,9 @@ mod attacks;
 mod route;
 mod rules;
 
+/// Sessions that keep their upstream, and upstreams that rest.
+mod exits;
+
 /// Names and their addresses.
 mod dns;
 
