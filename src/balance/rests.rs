@@ -162,7 +162,9 @@ impl Table {
     fn remove_where(&mut self, is_one: impl Fn(&Rest) -> bool) -> usize {
         let rows = self.rows.iter().filter(|(_, rest)| is_one(rest));
         let those: Vec<_> = rows.map(|(key, _)| *key).collect();
-        those.iter().for_each(|key| self.remove(*key));
+        for key in &those {
+            self.remove(*key);
+        }
         those.len()
     }
 

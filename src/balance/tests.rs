@@ -21,7 +21,7 @@ const SESSIONS: usize = 1_000;
 const HOSTS: usize = 50;
 const DAYS: u64 = 30;
 const TTL: Duration = Duration::from_secs(600);
-const MOST_SESSIONS: usize = 65_536;
+const REMEMBERED: usize = 65_536;
 
 fn weight(exit: usize) -> u32 {
     [1, 2, 3, 4][exit % 4]
@@ -54,138 +54,160 @@ impl Dice {
 
 /// What was seen of a session.
 struct Seen {
-    exit: UpstreamId,
+    exit: usize,
     at: Instant,
 }
 
-fn set_offline(pool: &Pool, exit: usize, offline: bool) {
-    let vitals = pool.upstreams()[exit].vitals();
-    let (began, _) = vitals.check_begins();
-    let verdict = if offline {
-        CheckVerdict::Fails(OfflineReason::Closes)
-    } else {
-        CheckVerdict::Works(Depth::Probe)
-    };
-    vitals.check_ended(began, verdict, Thresholds { fall: 1, rise: 1 }, 0);
+/// The number of a client, and of a half of a day.
+type SessionName = (usize, u64);
+
+/// The pool, and what must be true of it.
+struct Month {
+    pool: Pool,
+    dice: Dice,
+    places: HashMap<UpstreamId, usize>,
+    is_offline: HashSet<usize>,
+    /// When the ban of an exit by a host ends.
+    bans: Vec<[Instant; EXITS]>,
+    seen: HashMap<SessionName, Seen>,
+    /// Picks for a session that had an exit, and of the others how many each weight got, and should have.
+    stayed: usize,
+    begun: [f64; 4],
+    expected: [f64; 4],
 }
 
-#[test]
-fn in_a_month_no_session_moves_without_a_reason_and_no_banned_exit_is_asked() {
-    let (pool, start) = (pool_of(0..EXITS), Instant::now());
-    let mut dice = Dice(0x2545_f491_4f6c_dd1d);
-    let mut seen: HashMap<(usize, u64), Seen> = HashMap::new();
-    // When the ban of an exit by a host ends.
-    let mut bans = vec![[start; EXITS]; HOSTS];
-    let (mut begun, mut expected) = ([0.0; 4], [0.0; 4]);
-    let places: HashMap<UpstreamId, usize> = pool
-        .upstreams()
-        .iter()
-        .map(|exit| exit.id())
-        .zip(0..)
-        .collect();
-    let mut stayed = 0;
-    // Every client has a new session twice a day, of a few minutes.
-    let mut events: Vec<(u64, (usize, u64))> = (0..SESSIONS)
-        .flat_map(|session| {
-            (0..DAYS * 2).map(move |half_day| (half_day * 43_200, (session, half_day)))
-        })
-        .flat_map(|(from, session)| {
-            let from = from + dice.below(42_000);
-            [0, 60, 200].map(|later| (from + later, session))
-        })
-        .collect();
-    events.sort_unstable();
-    let mut is_offline = HashSet::new();
-    for (second, session) in events {
-        let now = start + Duration::from_secs(second);
-        if dice.below(500) == 0 {
-            let exit = usize::try_from(dice.below(EXITS as u64)).unwrap();
-            let goes = is_offline.len() < EXITS / 4 && is_offline.insert(exit);
-            if !goes {
-                is_offline.remove(&exit);
-            }
-            set_offline(&pool, exit, goes);
+impl Month {
+    fn new(start: Instant) -> Self {
+        let pool = pool_of(0..EXITS);
+        let ids = pool.upstreams().iter().map(|exit| exit.id());
+        Self {
+            places: ids.zip(0..).collect(),
+            pool,
+            dice: Dice(0x2545_f491_4f6c_dd1d),
+            is_offline: HashSet::new(),
+            bans: vec![[start; EXITS]; HOSTS],
+            seen: HashMap::new(),
+            stayed: 0,
+            begun: [0.0; 4],
+            expected: [0.0; 4],
         }
-        let host = usize::try_from(dice.below(HOSTS as u64)).unwrap();
-        let host_name: Arc<str> = format!("host{host}.test").into();
-        let wish = Wish {
-            session: Some(Session {
-                key: SessionKey::new(format!("session-{}-{}", session.0, session.1).as_bytes()),
-                ttl: TTL,
-                most: MOST_SESSIONS,
-            }),
-            host: Some(&host_name),
-            only_rested: false,
-            now,
+    }
+
+    /// When requests are made, in seconds: every client has a session twice a day, of a few minutes.
+    fn requests(&mut self) -> Vec<(u64, SessionName)> {
+        let mut requests = Vec::new();
+        for session in 0..SESSIONS {
+            for half_day in 0..DAYS * 2 {
+                let from = half_day * 43_200 + self.dice.below(42_000);
+                requests.extend([0, 60, 200].map(|later| (from + later, (session, half_day))));
+            }
+        }
+        requests.sort_unstable();
+        requests
+    }
+
+    /// One of them goes offline, or comes back.
+    fn flip(&mut self) {
+        let exit = usize::try_from(self.dice.below(EXITS as u64)).unwrap();
+        let vitals = self.pool.upstreams()[exit].vitals();
+        let (began, _) = vitals.check_begins();
+        let verdict = if self.is_offline.len() < EXITS / 4 && self.is_offline.insert(exit) {
+            CheckVerdict::Fails(OfflineReason::Closes)
+        } else {
+            self.is_offline.remove(&exit);
+            CheckVerdict::Works(Depth::Probe)
         };
-        let lease = pool.pick(BalanceMode::RoundRobin, Some(&wish), &mut Tried::default());
-        let exit = lease.unwrap().upstream().clone();
-        let place = places[&exit.id()];
-        assert!(
-            bans[host][place] <= now,
-            "{} rests for {host_name}",
-            exit.spec.name
-        );
-        let before = seen.get(&session).filter(|before| now - before.at <= TTL);
-        match before {
-            Some(before) if before.exit == exit.id() => stayed += 1,
-            Some(before) => {
-                let old = places[&before.exit];
-                assert!(is_offline.contains(&old) || bans[host][old] > now);
-            }
-            None => {
-                begun[place % 4] += 1.0;
-                let may_be_chosen =
-                    |exit: &usize| !is_offline.contains(exit) && bans[host][*exit] <= now;
-                let mut weights = [0.0; 4];
-                for exit in (0..EXITS).filter(may_be_chosen) {
-                    weights[exit % 4] += f64::from(weight(exit));
-                }
-                let all: f64 = weights.iter().sum();
-                for (expected, weight) in expected.iter_mut().zip(weights) {
-                    *expected += weight / all;
-                }
-            }
-        }
-        let exit_id = exit.id();
-        seen.insert(
-            session,
-            Seen {
-                exit: exit_id,
-                at: now,
-            },
-        );
-        if dice.below(40) == 0 {
-            let until = now + Duration::from_secs(60 + dice.below(3_600));
-            bans[host][place] = until;
+        vitals.check_ended(began, verdict, Thresholds { fall: 1, rise: 1 }, 0);
+    }
+
+    /// A request of `session` to a host.
+    fn request(&mut self, session: SessionName, now: Instant) {
+        let host = usize::try_from(self.dice.below(HOSTS as u64)).unwrap();
+        let host_name: Arc<str> = format!("host{host}.test").into();
+        let name = format!("session-{}-{}", session.0, session.1);
+        let wish = Wish {
+            host: Some(&host_name),
+            ..wish_of(&name, now)
+        };
+        let lease = self
+            .pool
+            .pick(BalanceMode::RoundRobin, Some(&wish), &mut Tried::default());
+        let lease = lease.unwrap();
+        let id = lease.upstream().id();
+        let exit = self.places[&id];
+        assert!(self.bans[host][exit] <= now, "{exit} rests for {host}");
+        self.check(session, host, exit, now);
+        self.seen.insert(session, Seen { exit, at: now });
+        if self.dice.below(40) == 0 {
+            let until = now + Duration::from_secs(60 + self.dice.below(3_600));
+            self.bans[host][exit] = until;
             let rest = Rest {
-                upstream: exit_id,
+                upstream: id,
                 host: Some(host_name),
                 status: 429,
                 until,
             };
-            pool.rests().begin(rest, now);
+            self.pool.rests().begin(rest, now);
         }
-        assert!(pool.sessions().0 <= SESSIONS && pool.rests().longest(0, now).1 <= MOST_RESTS);
+        let (sessions, rests) = (self.pool.sessions().0, self.pool.rests().longest(0, now).1);
+        assert!(sessions <= SESSIONS && rests <= MOST_RESTS);
     }
-    assert!(stayed > 100_000, "{stayed}");
-    for (begun, expected) in begun.into_iter().zip(expected) {
+
+    /// Whether `session` may be at this exit.
+    fn check(&mut self, session: SessionName, host: usize, exit: usize, now: Instant) {
+        let may_be_chosen =
+            |exit: usize| !self.is_offline.contains(&exit) && self.bans[host][exit] <= now;
+        let before = self.seen.get(&session);
+        match before.filter(|before| now - before.at <= TTL) {
+            Some(before) if before.exit == exit => self.stayed += 1,
+            Some(before) => assert!(!may_be_chosen(before.exit)),
+            None => {
+                self.begun[exit % 4] += 1.0;
+                let mut weights = [0.0; 4];
+                for exit in (0..EXITS).filter(|exit| may_be_chosen(*exit)) {
+                    weights[exit % 4] += f64::from(weight(exit));
+                }
+                let all: f64 = weights.iter().sum();
+                for (expected, weight) in self.expected.iter_mut().zip(weights) {
+                    *expected += weight / all;
+                }
+            }
+        }
+    }
+}
+
+fn wish_of(session: &str, now: Instant) -> Wish<'static> {
+    Wish {
+        session: Some(Session {
+            key: SessionKey::new(session.as_bytes()),
+            ttl: TTL,
+            most: REMEMBERED,
+        }),
+        host: None,
+        only_rested: false,
+        now,
+    }
+}
+
+#[test]
+fn in_a_month_no_session_moves_without_a_reason_and_no_banned_exit_is_asked() {
+    let start = Instant::now();
+    let mut month = Month::new(start);
+    for (second, session) in month.requests() {
+        if month.dice.below(500) == 0 {
+            month.flip();
+        }
+        month.request(session, start + Duration::from_secs(second));
+    }
+    assert!(month.stayed > 100_000, "{}", month.stayed);
+    for (begun, expected) in month.begun.into_iter().zip(month.expected) {
         let off: f64 = begun - expected;
         assert!(off.abs() <= expected * 0.03, "{begun} of {expected}");
     }
 }
 
 fn exit_of(pool: &Pool, session: usize, now: Instant) -> String {
-    let wish = Wish {
-        session: Some(Session {
-            key: SessionKey::new(format!("someone-session-{session}").as_bytes()),
-            ttl: TTL,
-            most: MOST_SESSIONS,
-        }),
-        host: None,
-        only_rested: false,
-        now,
-    };
+    let wish = wish_of(&format!("someone-session-{session}"), now);
     let lease = pool.pick(BalanceMode::Best, Some(&wish), &mut Tried::default());
     lease.unwrap().upstream().spec.name.clone()
 }
@@ -234,16 +256,7 @@ fn a_retry_elsewhere_leaves_the_session_where_it_is() {
     let exit = exit_of(&pool, 1, now);
     let mut tried = Tried::default();
     tried.insert(pool.find(&exit).unwrap().id());
-    let wish = Wish {
-        session: Some(Session {
-            key: SessionKey::new(b"someone-session-1"),
-            ttl: TTL,
-            most: MOST_SESSIONS,
-        }),
-        host: None,
-        only_rested: false,
-        now,
-    };
+    let wish = wish_of("someone-session-1", now);
     let elsewhere = pool.pick(BalanceMode::Best, Some(&wish), &mut tried);
     assert_ne!(elsewhere.unwrap().upstream().spec.name, exit);
     assert_eq!(exit_of(&pool, 1, now), exit);

@@ -132,3 +132,50 @@ fn read_statuses(block: &KeyBlock<'_>) -> Vec<u16> {
     };
     listed.into_iter().filter_map(status).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::config;
+
+    fn parse(text: &str) -> Result<config::checked::Config, String> {
+        let text = format!("listen: 127.0.0.1:0\nupstream: []\n{text}");
+        config::parse(&text, "test.yaml").map_err(|errors| errors.to_string())
+    }
+
+    #[test]
+    fn rests_are_told_in_words() {
+        let rules = "rest: [{status: [429, 403]}, {status: [503], secs: 0.5, scope: upstream, retry: true}]";
+        let config = parse(rules).unwrap();
+        assert_eq!(
+            config.values["rest"],
+            "429, 403: 60 s for the host; 503: 0.5 s for all hosts, and others are asked"
+        );
+    }
+
+    #[test]
+    fn a_rest_without_a_status_or_for_a_success_is_refused() {
+        for (rule, said) in [
+            ("{secs: 5}", "name the answers"),
+            ("{status: [200]}", "from 300 to 599"),
+            ("{status: [many]}", "from 300 to 599"),
+        ] {
+            let errors = parse(&format!("rest: [{rule}]")).unwrap_err();
+            assert!(errors.contains(said), "{rule}: {errors}");
+        }
+    }
+
+    #[test]
+    fn who_wants_users_to_be_sticky_is_told_where_there_are_none() {
+        let warned = |text: &str| {
+            let warnings = parse(text).unwrap().warnings;
+            warnings
+                .iter()
+                .any(|one| one.to_string().contains("no request is sticky"))
+        };
+        assert!(warned("sticky: {by: user}"));
+        assert!(!warned(
+            "sticky: {by: user}\naccess: {users: [{username: a, password: x}]}"
+        ));
+        assert!(!warned("sticky: {by: client}"));
+    }
+}

@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
+use crate::balance::failover::AttemptError;
 use crate::balance::pool::{Session, Wish};
 use crate::balance::sticky::SessionKey;
 use crate::config::checked::Config;
@@ -14,6 +15,8 @@ use crate::config::exits::StickyBy;
 use crate::protocol::credentials::{self, Credentials};
 use crate::protocol::head::RequestHead;
 use crate::protocol::target::Host;
+
+use super::failed::RESTS;
 
 /// Stands in a user name before the name of a session.
 const SESSION: &[u8] = b"-session-";
@@ -110,12 +113,12 @@ impl Wanted {
         Some(Box::new(Self { session, host }))
     }
 
-    /// The same for a pick now. After an answer that began a rest (`is_after_rest`) nobody who rests is asked.
-    pub(super) fn wish(&self, is_after_rest: bool) -> Wish<'_> {
+    /// The same for a pick now, after this failure: if it is an answer that began a rest, nobody who rests is asked.
+    pub(super) fn wish(&self, last: Option<AttemptError>) -> Wish<'_> {
         Wish {
             session: self.session,
             host: Some(&self.host),
-            only_rested: is_after_rest,
+            only_rested: last == Some(RESTS),
             now: Instant::now(),
         }
     }

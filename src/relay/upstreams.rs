@@ -12,7 +12,7 @@ use crate::protocol::rewrite::Form;
 
 use super::client::BoundTo;
 use super::exchange::{Done, Exchange};
-use super::failed::{Failed, RESTS, refused};
+use super::failed::{Failed, refused};
 use super::hop::Hop;
 use super::report::{self, RouteTaken};
 
@@ -146,9 +146,8 @@ impl Exchange<'_> {
     /// none is in service, one that is offline, to see whether it works.
     fn next_upstream(&mut self) -> Option<Lease> {
         let (pool, mode) = (self.pool(), self.snapshot.config.mode);
-        let is_after_rest = self.state.last == Some(RESTS);
         let wanted = self.state.destination.wanted.as_ref();
-        let wish = wanted.map(|wanted| wanted.wish(is_after_rest));
+        let wish = wanted.map(|wanted| wanted.wish(self.state.last));
         let tried = &mut self.state.tried;
         if let Some(bound) = &self.client.bound {
             if let BoundTo::Upstream(id) = bound.to
