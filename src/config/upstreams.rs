@@ -517,6 +517,27 @@ mod tests {
     }
 
     #[test]
+    fn a_login_for_socks5_has_1_to_255_bytes_in_each_part() {
+        let (most, more) = ("x".repeat(255), "x".repeat(256));
+        for (user, password, fits) in [
+            (&*most, &*most, true),
+            (&*more, "x", false),
+            ("x", &*more, false),
+            ("x", "", false),
+        ] {
+            let line = |scheme| read_line(&format!("{scheme}://{user}:{password}@p.test"));
+            assert_eq!(
+                line("socks5").is_ok(),
+                fits,
+                "{} {}",
+                user.len(),
+                password.len()
+            );
+            assert!(line("http").is_ok());
+        }
+    }
+
+    #[test]
     fn a_socks5_proxy_has_a_port_of_its_own() {
         check("socks5://p.test:3128", Ok("SOCKS p.test:3128"));
         check("SOCKS5://p.test/", Ok("SOCKS p.test:1080"));

@@ -24,7 +24,7 @@ const SESSION: &[u8] = b"-session-";
 /// The login that a client presents.
 #[derive(Debug)]
 pub struct Login<'h> {
-    /// The field's value as received.
+    /// The field's value as received, where anybody asks for it.
     received: Option<&'h [u8]>,
     session: Option<NamedSession>,
 }
@@ -50,8 +50,12 @@ pub(super) struct Wanted {
 impl<'h> Login<'h> {
     /// That of this request.
     pub fn of(head: &'h RequestHead, config: &Config) -> Self {
-        let received = head.fields().values("Proxy-Authorization").next();
         let has_sessions = matches!(&config.sticky, Some(sticky) if sticky.by == StickyBy::Session);
+        let received = if has_sessions || !config.access.users.is_empty() {
+            head.fields().values("Proxy-Authorization").next()
+        } else {
+            None
+        };
         let session = received.filter(|_| has_sessions);
         Self {
             received,

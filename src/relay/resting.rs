@@ -16,7 +16,7 @@ use crate::protocol::retry_after;
 
 use super::context::unix_ms;
 use super::exchange::{Done, Exchange, HopAnswer};
-use super::failed::{Failed, RESTS};
+use super::failed::{Failed, RESTS, refused};
 
 /// `Retry-After` may make a rest so many times as long as the file says.
 const MOST_LONGER: u32 = 10;
@@ -66,7 +66,7 @@ impl<'a> Exchange<'a> {
                     // It was sent whole to this one, and is under way to another.
                     self.state.upload.abandon();
                 }
-                self.pass_answer(*answer)
+                self.pass_answer(*answer).map_err(refused)
             }
             None => done,
         }

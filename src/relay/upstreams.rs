@@ -172,8 +172,12 @@ impl Exchange<'_> {
         if let Some(lease) = picked {
             decided!(
                 self,
-                "picks {} by {mode}, of {} that serve",
+                "picks {} by {}, of {} that serve",
                 lease.upstream().spec.name,
+                match &wish {
+                    Some(wish) if wish.session.is_some() => format!("its session and {mode}"),
+                    Some(_) | None => mode.to_string(),
+                },
                 pool.serving().count()
             );
             return Some(lease);
