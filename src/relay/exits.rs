@@ -135,3 +135,17 @@ fn key_of_client(address: IpAddr) -> SessionKey {
         IpAddr::V6(v6) => SessionKey::new(&(v6.to_bits() >> 64).to_be_bytes()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_client_is_an_ipv4_address_or_the_first_half_of_an_ipv6_one() {
+        let key = |address: &str| key_of_client(address.parse().unwrap());
+        assert_eq!(key("192.0.2.1"), key("::ffff:192.0.2.1"));
+        assert_ne!(key("192.0.2.1"), key("192.0.2.2"));
+        assert_eq!(key("2001:db8::1"), key("2001:db8::ffff:0:0:2"));
+        assert_ne!(key("2001:db8::1"), key("2001:db8:0:1::1"));
+    }
+}
