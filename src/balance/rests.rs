@@ -269,6 +269,21 @@ mod tests {
     }
 
     #[test]
+    fn upstreams_that_left_the_configuration_are_forgotten() {
+        let (rests, now) = (Rests::default(), Instant::now());
+        let (a, b) = (Vitals::default(), Vitals::default());
+        rests.begin(rest(&a, Some("x.test"), now + MINUTE), now);
+        rests.begin(rest(&b, None, now + MINUTE), now);
+        rests.keep_only(|id| id == b.id());
+        assert_eq!(
+            (rests.begun_by(a.id()).len(), rests.longest(9, now).1),
+            (0, 1)
+        );
+        assert_eq!(rests.begun_by(b.id()), [(429, 1)]);
+        assert_eq!(rests.len.load(Ordering::Relaxed), 1);
+    }
+
+    #[test]
     fn clearing_ends_the_rests_of_one_upstream() {
         let (rests, now) = (Rests::default(), Instant::now());
         let (a, b) = (Vitals::default(), Vitals::default());
