@@ -39,10 +39,12 @@ mod tests {
 
     use super::*;
     use crate::balance::pick::BalanceMode;
-    use crate::balance::pool::{Pool, Session, Tried, Wish};
+    use crate::balance::pool::Pool;
     use crate::balance::reason::OfflineReason;
     use crate::balance::state::{CheckVerdict, Thresholds};
     use crate::balance::sticky::SessionKey;
+    use crate::balance::tried::Tried;
+    use crate::balance::wish::{Session, Wish};
     use crate::protocol::target::Authority;
 
     /// `a/eu`: host a.test, in the group eu.

@@ -8,13 +8,15 @@ use std::time::{Duration, Instant};
 use crate::protocol::target::Authority;
 
 use super::pick::BalanceMode;
-use super::pool::{Pool, Session, Tried, Wish};
+use super::pool::Pool;
 use super::reason::{Depth, OfflineReason};
 use super::rests::{MOST_RESTS, Rest};
 use super::state::{CheckVerdict, Thresholds};
 use super::sticky::SessionKey;
+use super::tried::Tried;
 use super::upstream::{UpstreamProtocol, UpstreamSpec};
 use super::vitals::UpstreamId;
+use super::wish::{Session, Wish};
 
 const EXITS: usize = 200;
 const SESSIONS: usize = 1_000;

@@ -10,7 +10,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::balance::failover::AttemptError;
-use crate::balance::pool::{Pool, Tried};
+use crate::balance::pool::Pool;
+use crate::balance::tried::Tried;
 use crate::balance::upstream::Upstream;
 use crate::net::conn::SendError;
 use crate::net::socket::{self, HalfClose, Wait};

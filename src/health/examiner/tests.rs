@@ -11,9 +11,10 @@ use std::collections::BinaryHeap;
 use std::time::{Duration, Instant};
 
 use crate::balance::pick::BalanceMode;
-use crate::balance::pool::{Pool, Tried};
+use crate::balance::pool::Pool;
 use crate::balance::reason::Doubt;
 use crate::balance::state::{Availability, is_gateway_error};
+use crate::balance::tried::Tried;
 use crate::balance::upstream::{Lease, UpstreamProtocol, UpstreamSpec};
 use crate::config::health::{HealthCheck, ProbeTarget};
 use crate::protocol::target::Authority;
