@@ -57,9 +57,15 @@ impl UpstreamSpec {
         format!("{}://{}", self.protocol.scheme(), self.authority)
     }
 
-    /// What tells it from other upstreams.
+    /// Where it is.
     pub fn place(&self) -> (UpstreamProtocol, &Authority) {
         (self.protocol, &self.authority)
+    }
+
+    /// What tells it from other upstreams: where it is, and as whom we are there.
+    pub fn identity(&self) -> (UpstreamProtocol, &Authority, Option<&str>) {
+        let user = self.credentials.as_ref().map(Credentials::user);
+        (self.protocol, &self.authority, user)
     }
 
     /// Whether it is a SOCKS5 proxy.
@@ -74,7 +80,7 @@ pub struct Upstream {
     /// What the file says.
     pub spec: UpstreamSpec,
     url: Box<str>,
-    /// Of its URL: what sessions are shared out by.
+    /// Of its URL and its user: what sessions are shared out by.
     hash: u64,
     vitals: Arc<Vitals>,
     history: Arc<History>,
@@ -95,9 +101,13 @@ pub struct Lease {
 impl Upstream {
     pub(super) fn new(spec: UpstreamSpec, vitals: Arc<Vitals>, history: Arc<History>) -> Self {
         let url = spec.url().into_boxed_str();
+        let known_by = match &spec.credentials {
+            Some(credentials) => Cow::Owned(format!("{url} {}", credentials.user())),
+            None => Cow::Borrowed(&*url),
+        };
         Self {
+            hash: sticky::hash(known_by.as_bytes()),
             spec,
-            hash: sticky::hash(url.as_bytes()),
             url,
             vitals,
             history,
