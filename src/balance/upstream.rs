@@ -285,6 +285,20 @@ mod tests {
     use crate::balance::reason::{Doubt, NO_NAME, OfflineReason};
     use crate::balance::state::{CheckVerdict, Thresholds};
 
+    /// Without a user the hash is that of the URL, which relays must agree on.
+    #[test]
+    fn sessions_are_shared_out_among_the_users_of_one_gateway() {
+        let hash = |user: Option<&str>| {
+            let spec = UpstreamSpec {
+                credentials: user.map(|user| Credentials::basic(user, "x")),
+                ..upstream().spec.clone()
+            };
+            Upstream::new(spec, Arc::default(), Arc::default()).hash()
+        };
+        assert_eq!(hash(None), sticky::hash(b"http://a.test:3128"));
+        assert!(hash(None) != hash(Some("ann")) && hash(Some("ann")) != hash(Some("bob")));
+    }
+
     fn upstream() -> Arc<Upstream> {
         let spec = UpstreamSpec {
             name: "a".into(),
