@@ -330,6 +330,11 @@ fn parse_url(url: &str) -> Result<(Option<UpstreamProtocol>, Authority), String>
         (UpstreamProtocol::Socks5, SOCKS_PORT),
     ];
     let known = |scheme: &str| {
+        let is_word = |letter: char| letter.is_ascii_alphanumeric() || "+-.".contains(letter);
+        if !scheme.chars().all(is_word) {
+            // It may hold a password, which no message repeats.
+            return Err("what stands before `://` is no scheme: write http://host:port".to_owned());
+        }
         let is_it =
             |(protocol, _): &&(UpstreamProtocol, _)| scheme.eq_ignore_ascii_case(protocol.scheme());
         spoken.iter().find(is_it).ok_or_else(|| {
@@ -510,6 +515,8 @@ mod tests {
         for line in [
             "p.test:x:ann:hunter2",
             "p.test:1:hunter2",
+            "ann:hunter2://p.test:1",
+            "ann:hunter2://bob:x@p.test:1",
             "socks4://ann:hunter2@p.test:1",
             "socks5://:hunter2@p.test:1",
             "https://p.test:1:ann:hunter2",
