@@ -100,12 +100,36 @@ fn act(ctx: &Context, call: &ActionCall) -> AdminReply {
         Action::Enable => {
             upstream.vitals().enable();
             let text = format!("upstream {name} is enabled by {by}");
-            if upstream.spec.weight == 0 {
-                let but = ", but its weight in the file is 0: it gets no requests";
+            if upstream.weight() == 0 {
+                let but = ", but its weight is 0: it gets no requests";
                 (EventKind::Enabled, log::Level::Warn, text + but)
             } else {
                 (EventKind::Enabled, log::Level::Info, text)
             }
+        }
+        Action::SetWeight(weight) => {
+            upstream.set_weight(weight);
+            let in_file = upstream.spec.weight;
+            let text =
+                format!("upstream {name} has the weight {weight} by {by} (in the file: {in_file})");
+            (EventKind::WeightSet, log::Level::Info, text)
+        }
+        Action::Probe => {
+            upstream.vitals().want_check();
+            ctx.health_notify.notify_one();
+            let text = format!("upstream {name} is checked now, as {by} wants");
+            (EventKind::CheckWanted, log::Level::Info, text)
+        }
+        Action::Cut => {
+            let count = upstream.vitals().active();
+            upstream.vitals().cut();
+            ctx.tunnels.end_marked();
+            if let Some(idle_pool) = snapshot.idle_pool(upstream) {
+                idle_pool.clear();
+            }
+            let text =
+                format!("upstream {name} is cut by {by}: requests and tunnels that end: {count}");
+            (EventKind::Cut, log::Level::Warn, text)
         }
         Action::ClearRests => {
             let count = snapshot.pool.rests().clear(upstream.id());
@@ -116,7 +140,12 @@ fn act(ctx: &Context, call: &ActionCall) -> AdminReply {
     log::log!(level, "{text}");
     let history = snapshot.pool.history();
     history.add(unix_ms(), kind, Some(name), &text);
-    AdminReply::new(200, JSON, status::acted(upstream))
+    // What a check finds, and what is cut, is to be seen a moment later.
+    let code = match call.action {
+        Action::Probe | Action::Cut => 202,
+        Action::Drain | Action::Enable | Action::SetWeight(_) | Action::ClearRests => 200,
+    };
+    AdminReply::new(code, JSON, status::acted(upstream))
 }
 
 #[cfg(test)]

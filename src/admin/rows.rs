@@ -116,6 +116,8 @@ pub(super) const LOAD: &[ServerRow] = rows! {
     Counter "tunnels_ended_total" {"end" "reset"} = |it| it.metrics.tunnel_ends.reset.value();
     Counter "tunnels_ended_total" {"end" "idle"} = |it| it.metrics.tunnel_ends.idle.value();
     Counter "tunnels_ended_total" {"end" "cut"} = |it| it.metrics.tunnel_ends.cut.value();
+    Counter "tunnels_ended_total" {"end" "upstream_cut"}
+        = |it| it.metrics.tunnel_ends.upstream_cut.value();
     Counter "received_bytes_total" "Bytes received from clients." = |it| it.metrics.received.value();
     Counter "sent_bytes_total" "Bytes sent to clients." = |it| it.metrics.sent.value();
     Counter "connections_accepted_total" "Client connections accepted."

@@ -10,7 +10,7 @@ use crate::protocol::target::Authority;
 use super::history::{EventKind, History};
 use super::state::{Availability, Change, Epoch, Health};
 use super::sticky;
-use super::vitals::{UpstreamId, Vitals};
+use super::vitals::{Cuts, UpstreamId, Vitals};
 
 /// What an upstream speaks.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Debug)]
@@ -88,6 +88,8 @@ pub struct Lease {
     began: Epoch,
     /// [`Vitals::times_given_up`] when it began.
     given_up: u64,
+    /// [`Vitals::cuts`] when it began.
+    cuts: Cuts,
     /// Whether it is a request to one that is offline, to see whether it works.
     is_trial: bool,
 }
@@ -124,10 +126,24 @@ impl Upstream {
         self.vitals.id()
     }
 
+    /// Gives it another weight at run time; that of the file, if it is the same.
+    pub fn set_weight(&self, weight: u32) {
+        if weight == self.spec.weight {
+            self.vitals.forget_weight();
+        } else {
+            self.vitals.set_weight(weight);
+        }
+    }
+
+    /// Its share among others: that of the file, unless another one was set at run time.
+    pub fn weight(&self) -> u32 {
+        self.vitals.weight_set().unwrap_or(self.spec.weight)
+    }
+
     /// Whether it may get new requests while it is online: neither drained at run time nor by a
     /// weight of 0.
     pub fn is_in_service(&self) -> bool {
-        self.spec.weight != 0 && !self.vitals.is_drained()
+        self.weight() != 0 && !self.vitals.is_drained()
     }
 
     /// Whether it gets requests now: in service, and not offline.
@@ -195,6 +211,7 @@ impl Lease {
             upstream: Arc::clone(upstream),
             began: upstream.vitals.epoch(),
             given_up: upstream.vitals.times_given_up(),
+            cuts: upstream.vitals.cuts(),
             is_trial: false,
         }
     }
@@ -222,6 +239,16 @@ impl Lease {
     pub fn is_lost(&self) -> bool {
         let vitals = &self.upstream.vitals;
         vitals.is_offline() && vitals.times_given_up() != self.given_up
+    }
+
+    /// [`Vitals::cuts`] when it began.
+    pub fn cuts(&self) -> Cuts {
+        self.cuts
+    }
+
+    /// Whether an operator has cut the upstream since the pick.
+    pub fn is_cut(&self) -> bool {
+        self.upstream.vitals.cuts() != self.cuts
     }
 }
 

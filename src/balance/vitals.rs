@@ -23,6 +23,9 @@ use super::state::{
 /// The latency of an upstream that was never measured.
 const UNMEASURED: u64 = u64::MAX;
 
+/// The weight of an upstream for which nobody has set another one.
+const AS_IN_FILE: u64 = u64::MAX;
+
 /// A share of errors of 1, in the unit that it is kept in.
 const ALL_ERRORS: u64 = 1_000_000;
 
@@ -53,6 +56,10 @@ pub struct Vitals {
     given_up: AtomicU64,
     wants_check: AtomicBool,
     drained: AtomicBool,
+    /// What an operator has set at run time, or [`AS_IN_FILE`].
+    weight: AtomicU64,
+    /// How often an operator has cut it.
+    cuts: AtomicU64,
     state: Mutex<StateMachine>,
     /// The evidence for the state as it is, for people.
     evidence: Mutex<Box<str>>,
@@ -92,6 +99,10 @@ pub(super) fn changes() -> u64 {
 /// Identity of an upstream, kept over reloads, never used twice in a process.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct UpstreamId(u64);
+
+/// How often an operator has cut an upstream. What began at another number is to end.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Cuts(u64);
 
 /// Counts of one upstream since the start. Those that [`Vitals`] does not count itself are counted
 /// by the module that does the thing.
@@ -153,6 +164,8 @@ impl Default for Vitals {
             // Every upstream is checked once when it is new.
             wants_check: AtomicBool::new(true),
             drained: AtomicBool::new(false),
+            weight: AtomicU64::new(AS_IN_FILE),
+            cuts: AtomicU64::new(0),
             state: Mutex::new(state),
             evidence: Mutex::default(),
             trial: Mutex::default(),
@@ -420,6 +433,34 @@ impl Vitals {
     /// same effect.
     pub fn is_drained(&self) -> bool {
         self.drained.load(Ordering::Relaxed)
+    }
+
+    /// Gives it another weight than the file does, until [`Vitals::forget_weight`]. Kept over a reload that leaves
+    /// the weight in the file as it was.
+    pub fn set_weight(&self, weight: u32) {
+        self.weight.store(weight.into(), Ordering::Release);
+        CHANGES.fetch_add(1, Ordering::Release);
+    }
+
+    /// The weight in the file counts again.
+    pub fn forget_weight(&self) {
+        self.weight.store(AS_IN_FILE, Ordering::Release);
+        CHANGES.fetch_add(1, Ordering::Release);
+    }
+
+    /// The weight that was set at run time.
+    pub(super) fn weight_set(&self) -> Option<u32> {
+        u32::try_from(self.weight.load(Ordering::Relaxed)).ok()
+    }
+
+    /// What goes on at it now is to end: whatever began before sees another number in [`Vitals::cuts`].
+    pub fn cut(&self) {
+        self.cuts.fetch_add(1, Ordering::Release);
+    }
+
+    /// How often an operator has cut it.
+    pub fn cuts(&self) -> Cuts {
+        Cuts(self.cuts.load(Ordering::Acquire))
     }
 
     /// Whether it may be tried at `now` although it is offline.

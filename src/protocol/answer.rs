@@ -156,6 +156,9 @@ causes! {
     /// A probe found so while the request waited.
     WentOffline = 502, "went_offline", "destination_unavailable",
         "the next hop went offline while it was waited for", EFFECT_UNKNOWN;
+    /// An operator wants the upstream free of requests, now.
+    UpstreamCut = 502, "upstream_cut", "connection_terminated",
+        "the administrator of this proxy has cut what went through the upstream", EFFECT_UNKNOWN;
     NotHttp = 502, "response_not_http", "http_protocol_error",
         "the next hop sent something that is not HTTP", SERVER_WRONG;
     NotSocks = 502, "response_not_socks", "destination_unavailable",

@@ -358,7 +358,7 @@ impl Server {
                 url: upstream.url().to_owned(),
                 online: state.availability != Availability::Offline,
                 suspect: state.availability == Availability::Suspect,
-                was_checked: state.was_checked,
+                was_checked: state.last_check.is_some(),
                 reason: state.reason.map(|reason| reason.to_string()),
                 evidence: vitals.evidence().into(),
                 active: vitals.active(),

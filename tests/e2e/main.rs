@@ -90,6 +90,7 @@ mod bulk;
 mod upgrade;
 
 /// What operators see and do.
+mod actions;
 mod admin;
 
 /// Attacks, each followed by an honest request.

@@ -59,7 +59,8 @@ impl Pool {
     }
 
     /// The pool of a new configuration. Upstreams with a URL known here keep their state and
-    /// statistics; one whose credentials have changed is checked at once.
+    /// statistics; one whose credentials have changed is checked at once, and one whose weight has changed has
+    /// that of the file.
     #[must_use]
     pub fn succeeded_by(&self, specs: Vec<UpstreamSpec>) -> Self {
         let known: HashMap<_, _> = self
@@ -72,6 +73,9 @@ impl Pool {
             Some(before) => {
                 if before.spec.credentials != spec.credentials {
                     before.vitals().want_check();
+                }
+                if before.spec.weight != spec.weight {
+                    before.vitals().forget_weight();
                 }
                 Arc::clone(before.vitals())
             }

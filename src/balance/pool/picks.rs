@@ -169,7 +169,7 @@ impl Pool {
         let best = candidates().map(|(_, candidate)| class(&candidate)).min()?;
         let (_, upstream) = candidates()
             .filter(|(_, candidate)| class(candidate) == best)
-            .map(|(upstream, _)| (key.score(upstream.hash(), upstream.spec.weight), upstream))
+            .map(|(upstream, _)| (key.score(upstream.hash(), upstream.weight()), upstream))
             .max_by(|(a, _), (b, _)| a.total_cmp(b))?;
         Some(upstream)
     }
@@ -247,7 +247,7 @@ fn candidate(upstream: &Upstream) -> Candidate {
     let vitals = upstream.vitals();
     Candidate {
         availability: vitals.availability(),
-        weight: upstream.spec.weight,
+        weight: upstream.weight(),
         priority: upstream.spec.priority,
         latency_us: vitals.latency_us(),
         active: vitals.active(),
