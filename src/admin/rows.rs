@@ -5,6 +5,7 @@
 //! follows the rules of Prometheus, and tells upstreams by name, never anything that a client can choose.
 //! A new number is one row here.
 
+use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -149,6 +150,8 @@ pub(super) const LOAD: &[ServerRow] = rows! {
         json("queue" "waiting") = |it| it.load.queue;
     Gauge "queue_limit" "Requests that may wait for a worker."
         json("queue" "limit") = |it| it.load.most_queued;
+    Gauge "upstream_queue_length" "Requests that wait until an upstream has room for them."
+        json("queue" "waiting_for_upstream") = |it| it.snapshot.pool.line().len();
     Gauge "sticky_sessions" "Sessions that are remembered with their upstream."
         json("sticky" "sessions") = |it| it.snapshot.pool.sessions().0;
     Counter "sticky_moves_total" {"reason" "removed"} "Sessions that left their upstream, by why."
@@ -218,6 +221,12 @@ pub(super) const UPSTREAM: &[UpstreamRow] = rows! {
         = |it| u8::from(it.upstream.is_in_service());
     Gauge "upstream_active" "Exchanges and tunnels on the upstream now."
         json("now" "active_connections") = |it| it.vitals.active();
+    Gauge "upstream_max_active"
+        "Exchanges and tunnels that the upstream may have at a time; 0: any number."
+        json("now" "max_active") = |it| it.upstream.spec.max_active.map_or(0, NonZeroU32::get);
+    Gauge "upstream_slow_start_ratio"
+        "Share of its turns that the upstream takes, which grows after it came back online; 1: all."
+        json("now" "slow_start") = |it| f64::from(it.vitals.warmth()) / 100.0;
     Gauge "upstream_latency_seconds"
         "Moving average of the time to the first byte of a response; 0: never measured."
         = |it| it.latency().as_secs_f64();

@@ -1,6 +1,7 @@
 //! One upstream: what the file says about it, and its vitals.
 
 use std::borrow::Cow;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -8,6 +9,7 @@ use crate::protocol::credentials::Credentials;
 use crate::protocol::target::Authority;
 
 use super::history::{EventKind, History};
+use super::room::{Line, Slot};
 use super::state::{Availability, Change, Epoch, Health};
 use super::sticky;
 use super::vitals::{Cuts, UpstreamId, Vitals};
@@ -49,6 +51,8 @@ pub struct UpstreamSpec {
     pub priority: u32,
     /// The name of the group that it is in.
     pub group: Option<Box<str>>,
+    /// How many requests and tunnels it gets at a time.
+    pub max_active: Option<NonZeroU32>,
 }
 
 impl UpstreamSpec {
@@ -78,6 +82,8 @@ pub struct Upstream {
     hash: u64,
     vitals: Arc<Vitals>,
     history: Arc<History>,
+    /// Who waits until it has room.
+    line: Arc<Line>,
 }
 
 /// One attempt or tunnel on an upstream; counted as active until it is dropped.
@@ -85,6 +91,8 @@ pub struct Upstream {
 #[derive(Debug)]
 pub struct Lease {
     upstream: Arc<Upstream>,
+    /// Until it is dropped.
+    slot: Option<Slot>,
     began: Epoch,
     /// [`Vitals::times_given_up`] when it began.
     given_up: u64,
@@ -95,14 +103,20 @@ pub struct Lease {
 }
 
 impl Upstream {
-    pub(super) fn new(spec: UpstreamSpec, vitals: Arc<Vitals>, history: Arc<History>) -> Self {
+    pub(super) fn new(
+        spec: UpstreamSpec,
+        vitals: Arc<Vitals>,
+        (history, line): (Arc<History>, Arc<Line>),
+    ) -> Self {
         let url = spec.url().into_boxed_str();
+        vitals.limit(spec.max_active);
         Self {
             spec,
             hash: sticky::hash(url.as_bytes()),
             url,
             vitals,
             history,
+            line,
         }
     }
 
@@ -205,22 +219,25 @@ impl Upstream {
 }
 
 impl Lease {
-    pub(super) fn take(upstream: &Arc<Upstream>) -> Self {
-        upstream.vitals.begin();
-        Self {
+    /// None: the upstream has as many as it may.
+    pub(super) fn take(upstream: &Arc<Upstream>) -> Option<Self> {
+        let slot = Slot::take(&upstream.vitals)?;
+        Some(Self {
             upstream: Arc::clone(upstream),
+            slot: Some(slot),
             began: upstream.vitals.epoch(),
             given_up: upstream.vitals.times_given_up(),
             cuts: upstream.vitals.cuts(),
             is_trial: false,
-        }
+        })
     }
 
-    /// The caller has noted that the trial begins.
-    pub(super) fn trial(upstream: &Arc<Upstream>) -> Self {
-        let mut lease = Self::take(upstream);
+    /// For a trial that begins at `now`.
+    pub(super) fn trial(upstream: &Arc<Upstream>, now: Instant) -> Option<Self> {
+        let mut lease = Self::take(upstream)?;
+        upstream.vitals.trial_begins(now);
         lease.is_trial = true;
-        lease
+        Some(lease)
     }
 
     /// The upstream that was picked.
@@ -254,9 +271,13 @@ impl Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        self.upstream.vitals.end();
         if self.is_trial {
             self.upstream.vitals.trial_ends();
+        }
+        if let Some(slot) = self.slot.take()
+            && self.upstream.vitals.is_limited()
+        {
+            self.upstream.line.offer(slot);
         }
     }
 }
@@ -311,8 +332,9 @@ mod tests {
             weight: 1,
             priority: 100,
             group: None,
+            max_active: None,
         };
-        Arc::new(Upstream::new(spec, Arc::default(), Arc::default()))
+        Arc::new(Upstream::new(spec, Arc::default(), Default::default()))
     }
 
     const ONCE: Thresholds = Thresholds { fall: 1, rise: 1 };
@@ -328,7 +350,7 @@ mod tests {
 
     #[test]
     fn debug_shows_no_credentials() {
-        let lease = Lease::take(&upstream());
+        let lease = Lease::take(&upstream()).unwrap();
         let shown = format!("{lease:?}");
         assert!(
             !shown.contains("hunter2") && !shown.contains("Ym9iOmh1bnRlcjI"),
@@ -339,7 +361,10 @@ mod tests {
     #[test]
     fn a_lease_counts_until_it_is_dropped() {
         let upstream = upstream();
-        let (first, second) = (Lease::take(&upstream), Lease::take(&upstream));
+        let (first, second) = (
+            Lease::take(&upstream).unwrap(),
+            Lease::take(&upstream).unwrap(),
+        );
         assert_eq!(upstream.vitals().active(), 2);
         drop(first);
         assert_eq!(upstream.vitals().active(), 1);
@@ -356,18 +381,21 @@ mod tests {
     #[test]
     fn a_check_that_shows_it_dead_ends_the_leases_that_wait() {
         let upstream = upstream();
-        let lease = Lease::take(&upstream);
+        let lease = Lease::take(&upstream).unwrap();
         check_fails(&upstream, OfflineReason::Silent);
         assert!(!lease.is_lost(), "not all that takes it offline does");
         upstream.vitals().give_up_waiting();
         assert!(lease.is_lost());
-        assert!(!Lease::take(&upstream).is_lost(), "a trial waits anew");
+        assert!(
+            !Lease::take(&upstream).unwrap().is_lost(),
+            "a trial waits anew"
+        );
     }
 
     #[test]
     fn an_attempt_that_cannot_connect_ends_no_other_lease() {
         let upstream = upstream();
-        let lease = Lease::take(&upstream);
+        let lease = Lease::take(&upstream).unwrap();
         upstream.vitals().give_up_waiting();
         upstream
             .vitals()
@@ -379,7 +407,7 @@ mod tests {
     #[test]
     fn a_recovery_ends_no_lease() {
         let upstream = upstream();
-        let lease = Lease::take(&upstream);
+        let lease = Lease::take(&upstream).unwrap();
         check_fails(&upstream, OfflineReason::Silent);
         upstream.vitals().give_up_waiting();
         let (began, depth) = upstream.vitals().check_begins();

@@ -7,7 +7,8 @@
 //!
 //! Not here: the rules of the state machine ([`super::state`]).
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::num::NonZeroU32;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -22,6 +23,12 @@ use super::state::{
 
 /// The latency of an upstream that was never measured.
 const UNMEASURED: u64 = u64::MAX;
+
+/// The share of an upstream that takes all of its turns, in percent.
+const WARM: u32 = 100;
+
+/// The most requests of an upstream that takes any number.
+const UNLIMITED: u64 = u64::MAX;
 
 /// The weight of an upstream for which nobody has set another one.
 const AS_IN_FILE: u64 = u64::MAX;
@@ -47,6 +54,8 @@ pub struct Vitals {
     /// [`StateMachine::failures`], written under the lock of `state`.
     failures: AtomicU64,
     active: AtomicU64,
+    /// How many there may be, or [`UNLIMITED`].
+    most: AtomicU64,
     /// In microseconds, or [`UNMEASURED`].
     latency: AtomicU64,
     last_latencies: LastLatencies,
@@ -60,6 +69,11 @@ pub struct Vitals {
     weight: AtomicU64,
     /// How often an operator has cut it.
     cuts: AtomicU64,
+    /// The share of its turns that it takes, in percent, and what it has of the next one.
+    warmth: AtomicU32,
+    saved: AtomicU32,
+    /// The epoch that [`Vitals::warm_up`] saw last, and when that began, if it saw it begin.
+    came_back: Mutex<Option<(Epoch, Option<Instant>)>>,
     state: Mutex<StateMachine>,
     /// The evidence for the state as it is, for people.
     evidence: Mutex<Box<str>>,
@@ -157,6 +171,7 @@ impl Default for Vitals {
             published: AtomicU64::new(word(&state)),
             failures: AtomicU64::new(0),
             active: AtomicU64::new(0),
+            most: AtomicU64::new(UNLIMITED),
             latency: AtomicU64::new(UNMEASURED),
             last_latencies: LastLatencies::default(),
             errors: AtomicU64::new(0),
@@ -166,6 +181,9 @@ impl Default for Vitals {
             drained: AtomicBool::new(false),
             weight: AtomicU64::new(AS_IN_FILE),
             cuts: AtomicU64::new(0),
+            warmth: AtomicU32::new(WARM),
+            saved: AtomicU32::new(0),
+            came_back: Mutex::default(),
             state: Mutex::new(state),
             evidence: Mutex::default(),
             trial: Mutex::default(),
@@ -486,8 +504,83 @@ impl Vitals {
         self.trial.lock().is_under_way = false;
     }
 
-    pub(super) fn begin(&self) {
-        self.active.fetch_add(1, Ordering::Relaxed);
+    /// For `time` after it came back it takes a share of its turns that grows; to be called again and again. It
+    /// is seen to come back by then at `now`. Says whether the share still grows.
+    pub(super) fn warm_up(&self, now: Instant, time: Duration) -> bool {
+        let epoch = self.epoch();
+        let mut came_back = self.came_back.lock();
+        let since = match *came_back {
+            Some((known, since)) if known == epoch => since,
+            Some(_) if !epoch.is_offline() => Some(now),
+            Some(_) | None => None,
+        };
+        *came_back = Some((epoch, since));
+        let gone = since.map(|since| now.saturating_duration_since(since));
+        let percent = match gone {
+            Some(gone) if gone < time => {
+                let percent = gone.as_secs_f64() / time.as_secs_f64() * f64::from(WARM);
+                (1..WARM).rev().find(|one| f64::from(*one) <= percent)
+            }
+            Some(_) | None => Some(WARM),
+        };
+        let percent = percent.unwrap_or(1);
+        self.warmth.store(percent, Ordering::Relaxed);
+        percent < WARM
+    }
+
+    /// The share of its turns that it takes, in percent.
+    pub fn warmth(&self) -> u32 {
+        self.warmth.load(Ordering::Relaxed)
+    }
+
+    /// Whether it has been back for so short a time that it does not take all of its turns.
+    pub(super) fn is_warming_up(&self) -> bool {
+        self.warmth() < WARM
+    }
+
+    /// It is its turn: whether it lets that pass.
+    pub(super) fn sits_out(&self) -> bool {
+        let warmth = self.warmth();
+        if warmth >= WARM {
+            return false;
+        }
+        let relaxed = Ordering::Relaxed;
+        let more = |saved: u32| Some((saved + warmth) % WARM);
+        let saved = self.saved.fetch_update(relaxed, relaxed, more);
+        saved.unwrap_or(0) + warmth < WARM
+    }
+
+    /// From now on it may have so many leases at a time; those it has stay.
+    pub(super) fn limit(&self, most: Option<NonZeroU32>) {
+        let most = most.map_or(UNLIMITED, |most| u64::from(most.get()));
+        self.most.store(most, Ordering::Relaxed);
+    }
+
+    /// Whether there is an end to what it takes at a time.
+    pub(super) fn is_limited(&self) -> bool {
+        self.most.load(Ordering::Relaxed) != UNLIMITED
+    }
+
+    /// Whether it has as many leases as it may.
+    pub fn is_full(&self) -> bool {
+        self.is_limited() && self.most.load(Ordering::Relaxed) <= self.active()
+    }
+
+    /// Whether it has more, as it may after a reload.
+    pub(super) fn is_overfull(&self) -> bool {
+        self.most.load(Ordering::Relaxed) < self.active()
+    }
+
+    /// One more, if it has room.
+    pub(super) fn begin(&self) -> bool {
+        let most = self.most.load(Ordering::Relaxed);
+        if most == UNLIMITED {
+            self.active.fetch_add(1, Ordering::Relaxed);
+            return true;
+        }
+        let more = |active: u64| (active < most).then_some(active + 1);
+        let relaxed = Ordering::Relaxed;
+        self.active.fetch_update(relaxed, relaxed, more).is_ok()
     }
 
     pub(super) fn end(&self) {

@@ -165,7 +165,7 @@ fn write_upstreams(out: &mut Formatter<'_>, upstreams: &[UpstreamSpec]) -> fmt::
     for upstream in upstreams {
         writeln!(
             out,
-            "  {}: {}, weight {}, priority {}, credentials: {}{}",
+            "  {}: {}, weight {}, priority {}, credentials: {}{}{}",
             upstream.name,
             upstream.url(),
             upstream.weight,
@@ -173,6 +173,10 @@ fn write_upstreams(out: &mut Formatter<'_>, upstreams: &[UpstreamSpec]) -> fmt::
             there(upstream.credentials.as_ref()),
             match &upstream.group {
                 Some(name) => format!(", group {name}"),
+                None => String::new(),
+            },
+            match upstream.max_active {
+                Some(most) => format!(", at most {most} at a time"),
                 None => String::new(),
             }
         )?;

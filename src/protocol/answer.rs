@@ -86,6 +86,10 @@ causes! {
         "no upstream proxy is online", IN_A_FEW_SECONDS;
     NoUpstreamResolved = 503, "no_upstream_resolved", "dns_error",
         "no upstream proxy is online, for their names cannot be resolved", UPSTREAM_NAME;
+    /// Each for as long as a request may wait in the queue.
+    UpstreamsFull = 503, "upstreams_full", "connection_limit_reached",
+        "all upstream proxies have as many requests as they may",
+        "Try again in a few seconds, or raise upstream[].max_active.";
     AllDrained = 503, "all_upstreams_drained", "destination_unavailable",
         "all upstreams are drained", "The administrator can enable one.";
     NoUpstreamConfigured = 503, "no_upstream_configured", "proxy_configuration_error",

@@ -132,6 +132,11 @@ impl Report {
         }
     }
 
+    /// Notes that it has waited so long for an upstream to have room.
+    pub fn waited(&mut self, time: Duration) {
+        self.queued += time;
+    }
+
     /// Notes that the connection which is used took so long to make, or was there already.
     pub fn connected(&mut self, took: Option<Duration>) {
         if let Some(entry) = &mut self.entry {

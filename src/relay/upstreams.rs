@@ -45,7 +45,7 @@ impl Exchange<'_> {
                 self.state.tried.insert(upstream.id());
             }
         }
-        while let Some(start) = self.next_start() {
+        while let Some(start) = self.next_start()? {
             let result = attempt(self, start);
             // It need not be the one it began with: another may have been connected to sooner.
             if let RouteTaken::Upstream(upstream) = &self.report.route
@@ -86,6 +86,7 @@ impl Exchange<'_> {
             Some(error) if !failover::is_unreached(&error) || !self.state.had_only_trials() => {
                 refused(Failed::Hop(error))
             }
+            Some(_) | None if self.state.waited_in_vain => Failed::Refused(Refusal::UpstreamsFull),
             Some(_) | None if pool.is_without_names() => {
                 Failed::Refused(Refusal::NoUpstreamResolved)
             }
@@ -123,16 +124,23 @@ impl Exchange<'_> {
     }
 
     /// The next hop of an exchange that was suspended, or another upstream unless enough were tried.
-    fn next_start(&mut self) -> Option<AttemptStart> {
+    ///
+    /// # Errors
+    /// When there is no point in waiting for one.
+    fn next_start(&mut self) -> Result<Option<AttemptStart>, Failed> {
         if let Some(hop) = self.resumed.take() {
-            return Some(AttemptStart::Resumed(hop));
+            return Ok(Some(AttemptStart::Resumed(hop)));
         }
         self.state.follow_rule(self.snapshot);
         let most = self.pool().upstreams().len().min(MOST_ATTEMPTS);
         if self.state.attempts >= most {
-            return None;
+            return Ok(None);
         }
-        self.another_upstream().map(AttemptStart::Picked)
+        let lease = match self.another_upstream() {
+            None => self.wait_for_room()?,
+            found => found,
+        };
+        Ok(lease.map(AttemptStart::Picked))
     }
 
     /// An upstream that was not tried yet, which it is from now on.
@@ -161,6 +169,11 @@ impl Exchange<'_> {
                     lease.upstream().spec.name
                 );
                 return Some(lease);
+            }
+            if let BoundTo::Upstream(id) = bound.to
+                && pool.full_alone(id, tried).is_some()
+            {
+                return None;
             }
             self.client.bound = None;
         }

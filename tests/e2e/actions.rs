@@ -138,7 +138,7 @@ fn a_cut_sends_what_may_be_repeated_elsewhere_and_ends_the_rest() {
     reads.expect_bytes("half");
     // A body that the client does not send on.
     let mut sends = proxy.client();
-    sends.send("PUT http://o.test/ HTTP/1.1\r\nHost: o.test\r\nContent-Length: 9\r\n\r\npart");
+    sends.send("POST http://o.test/ HTTP/1.1\r\nHost: o.test\r\nContent-Length: 9\r\n\r\npart");
     let mut fourth = a.accept();
     fourth.read_head();
     act(&proxy, "a/cut", 202);

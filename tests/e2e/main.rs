@@ -122,6 +122,7 @@ mod strays;
 
 /// How much is taken on.
 mod limits;
+mod room;
 
 /// Which wait ends when.
 mod deadlines;
