@@ -135,6 +135,7 @@
 //! | what is said about it | 30 messages, 60 bytes of a value, 10 names | `SHOWN_MAX`, `QUOTED_MAX`, `VALUE_MAX`, `NAMES_MAX` | counted | `a_thousand_errors_are_not_a_thousand_lines`, `many_names_are_counted` |
 //! | a secret or a file of users | 1 MiB | `FILE_MAX` | an error | `secret_files_that_cannot_be_used_are_named_with_the_reason` |
 //! | a list of targets or upstreams | 64 MiB | `LIST_MAX` | an error | `a_list_is_as_large_as_it_likes_up_to_its_limit_and_a_changed_one_is_seen` |
+//! | the names of drained upstreams | 2 MiB | `MOST` | a warning, and nobody is drained | `a_file_that_is_of_no_use_drains_nobody_and_is_written_anew` |
 //! | the login of a SOCKS5 upstream | 255 bytes each | `SOCKS_LOGIN_MAX` | an error | `a_login_for_socks5_has_1_to_255_bytes_in_each_part` |
 //! | bad lines of it that are named | 5 | `NAMED_MAX` | counted | `a_bad_line_of_a_list_is_named_and_skipped_and_fails_the_check` |
 //! | numbers in it | a head 1 KiB to 1 MiB, a queue 2^20, a time ten years | `limits.max_header_bytes`, `limits.queue`, `SECONDS_MAX` | an error | `its_examples_are_examples_of_valid_keys` |

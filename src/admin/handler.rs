@@ -3,7 +3,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use crate::balance::history::EventKind;
-use crate::relay::{Context, unix_ms};
+use crate::relay::unix_ms;
 
 use super::authorization::{Action, ActionCall, Call, Endpoint};
 use super::rows::ServerNow;
@@ -81,11 +81,12 @@ fn answer(seen: &dyn RelayView, endpoint: &Endpoint) -> AdminReply {
         Endpoint::Connections(after) => {
             AdminReply::new(200, JSON, connections::page(&ctx.connections, *after))
         }
-        Endpoint::Act(call) => act(ctx, call),
+        Endpoint::Act(call) => act(seen, call),
     }
 }
 
-fn act(ctx: &Context, call: &ActionCall) -> AdminReply {
+fn act(seen: &dyn RelayView, call: &ActionCall) -> AdminReply {
+    let ctx = seen.context();
     let snapshot = ctx.snapshot();
     let Some(upstream) = snapshot.pool.find(&call.name) else {
         return AdminReply::new(404, TEXT, "There is no upstream of this name.\n");
@@ -94,11 +95,13 @@ fn act(ctx: &Context, call: &ActionCall) -> AdminReply {
     let (kind, level, text) = match call.action {
         Action::Drain => {
             upstream.vitals().drain();
+            seen.drains().keep(&snapshot.pool);
             let text = format!("upstream {name} is drained by {by}: it gets no new requests");
             (EventKind::Drained, log::Level::Info, text)
         }
         Action::Enable => {
             upstream.vitals().enable();
+            seen.drains().keep(&snapshot.pool);
             let text = format!("upstream {name} is enabled by {by}");
             if upstream.weight() == 0 {
                 let but = ", but its weight is 0: it gets no requests";

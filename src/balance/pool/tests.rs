@@ -511,7 +511,7 @@ fn what_has_no_room_is_waited_for_and_what_is_offline_or_tried_is_not() {
 fn room_that_is_left_is_kept_for_who_waits_also_after_a_reload() {
     let before = pool("a^1");
     let lease = before.pick(BalanceMode::Best, None, &mut Tried::default());
-    let after = before.succeeded_by(specs("a^1*2 b^1"));
+    let after = before.succeeded_by(specs("a*2^1 b^1"));
     let _b = held(&after, BalanceMode::Best, "b-");
     let wants = after.full_for(None, &Tried::default()).unwrap();
     let waits = after.line().enter(wants, || {});
