@@ -6,7 +6,7 @@
 //! Read in this order: [`reason`] and [`state`] (one upstream: online, suspect or offline), [`vitals`]
 //! (the same, shared between threads, with load, latency and errors), [`latency`] (the last ones), [`upstream`]
 //! (with what the configuration says), [`pick`] (the choice), [`sticky`] and [`rests`] (what may change it),
-//! [`wish`] and [`tried`] (what one exchange wants and has had), [`groups`] and [`pool`] (all of them), [`belief`] (in the target of the probe), [`failover`] (after a failure),
+//! [`wish`] and [`tried`] (what one exchange wants and has had), [`groups`] and [`pool`] (all of them), [`succession`] (who stays over a reload), [`belief`] (in the target of the probe), [`failover`] (after a failure),
 //! [`history`] (what happened, for people).
 //!
 //! Not here: connecting, probing ([`crate::health`]), and the counting of requests as a whole.
@@ -24,6 +24,7 @@ pub mod rests;
 pub mod room;
 pub mod state;
 pub mod sticky;
+pub mod succession;
 pub mod tried;
 pub mod upstream;
 pub mod vitals;

@@ -26,6 +26,15 @@ impl Tried {
         }
     }
 
+    /// Remembers many more, none of which was tried before: it costs no look at all others for each.
+    pub fn extend(&mut self, ids: impl IntoIterator<Item = UpstreamId>) {
+        let mut ids = ids.into_iter();
+        if self.first.is_none() {
+            self.first = ids.next();
+        }
+        self.more.extend(ids);
+    }
+
     /// Whether it was tried.
     pub fn contains(&self, id: UpstreamId) -> bool {
         self.first == Some(id) || self.more.contains(&id)
@@ -43,5 +52,27 @@ impl Tried {
     /// Whether none was tried.
     pub fn is_empty(&self) -> bool {
         self.first.is_none()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::balance::vitals::Vitals;
+
+    #[test]
+    fn many_at_once_are_remembered_like_one_after_the_other() {
+        let ids: Vec<_> = (0..5).map(|_| Vitals::default().id()).collect();
+        let (mut tried, mut one_by_one) = (Tried::default(), Tried::default());
+        tried.extend(ids[..4].iter().copied());
+        tried.extend([ids[4]]);
+        for id in &ids {
+            one_by_one.insert(*id);
+        }
+        assert_eq!(
+            tried.ids().collect::<Vec<_>>(),
+            one_by_one.ids().collect::<Vec<_>>()
+        );
+        assert!(ids.iter().all(|id| tried.contains(*id)));
     }
 }

@@ -458,6 +458,30 @@ mod tests {
         );
     }
 
+    /// Providers sell exits as users of one gateway.
+    #[test]
+    fn the_users_of_one_gateway_are_upstreams_with_a_number_in_their_names() {
+        let text = "listen: 127.0.0.1:1\nupstream:\n  - {url: 'http://p.test', username: ann, password: x}\n  \
+                    - {url: 'http://p.test', username: bob, password: x}\n  - {url: 'http://q.test', name: \
+                    'p.test:8080-3'}\n  - {url: 'http://p.test'}\n  - {url: 'http://p.test', username: bob, \
+                    password: y}\n";
+        let config = check_notice(
+            text,
+            Severity::Compatibility,
+            "c.yaml:7: upstream[4].url: the same upstream as upstream[1], dropped",
+        );
+        let names = config.upstreams.iter().map(|spec| &*spec.name);
+        assert_eq!(
+            names.collect::<Vec<_>>(),
+            [
+                "p.test:8080",
+                "p.test:8080-2",
+                "p.test:8080-3",
+                "p.test:8080-4"
+            ]
+        );
+    }
+
     #[test]
     fn two_upstreams_cannot_share_a_name() {
         check_errors(

@@ -65,8 +65,8 @@ pub(super) fn read(files: &mut Files, root: &KeyBlock<'_>) -> Vec<UpstreamSpec> 
             continue;
         }
         let block = KeyBlock::open(item, "upstream[]");
-        if let Some(spec) = read_one(files, &block)
-            && taken.is_new(&block, &spec)
+        if let Some(mut spec) = read_one(files, &block)
+            && taken.is_new(&block, &mut spec)
         {
             specs.push(spec);
         }
@@ -84,25 +84,26 @@ fn as_url(written: &str) -> String {
     }
 }
 
-/// The URLs and names of the upstreams so far, each with the place it was
-/// found at.
+/// What the upstreams so far are known by, and their names, each with the place it was found at.
 #[derive(Default)]
 struct Taken {
-    places: HashMap<(UpstreamProtocol, Authority), String>,
+    upstreams: HashMap<(UpstreamProtocol, Authority, Option<Box<str>>), String>,
     names: HashMap<String, String>,
+    /// The last number in a name of those that have none of their own.
+    numbers: HashMap<Authority, usize>,
 }
 
 /// What an upstream shares with one before it, and what that is called.
 enum Clash<'t> {
-    Address(&'t str),
+    Identity(&'t str),
     Name(&'t str),
 }
 
 impl Taken {
-    fn is_new(&mut self, block: &KeyBlock<'_>, spec: &UpstreamSpec) -> bool {
+    fn is_new(&mut self, block: &KeyBlock<'_>, spec: &mut UpstreamSpec) -> bool {
         match self.take(spec, || block.place.name.clone()) {
             Ok(()) => return true,
-            Err(Clash::Address(first)) => block.place_of("url").compatibility(format!(
+            Err(Clash::Identity(first)) => block.place_of("url").compatibility(format!(
                 "the same upstream as {first}, dropped; remove one of the two"
             )),
             Err(Clash::Name(first)) => block.place_of("name").error(format!(
@@ -113,19 +114,36 @@ impl Taken {
         false
     }
 
-    fn take(&mut self, spec: &UpstreamSpec, here: impl Fn() -> String) -> Result<(), Clash<'_>> {
-        let place = (spec.protocol, spec.authority.clone());
-        if self.places.contains_key(&place) {
-            let first = self.places.get(&place);
-            return Err(Clash::Address(first.map_or("", String::as_str)));
+    fn take(
+        &mut self,
+        spec: &mut UpstreamSpec,
+        here: impl Fn() -> String,
+    ) -> Result<(), Clash<'_>> {
+        let (protocol, authority, user) = spec.identity();
+        let identity = (protocol, authority.clone(), user.map(Into::into));
+        if self.upstreams.contains_key(&identity) {
+            let first = self.upstreams.get(&identity);
+            return Err(Clash::Identity(first.map_or("", String::as_str)));
+        }
+        if spec.name == spec.authority.to_string() {
+            self.number(spec);
         }
         if self.names.contains_key(&spec.name) {
             let first = self.names.get(&spec.name);
             return Err(Clash::Name(first.map_or("", String::as_str)));
         }
-        self.places.insert(place, here());
+        self.upstreams.insert(identity, here());
         self.names.insert(spec.name.clone(), here());
         Ok(())
+    }
+
+    /// Appends a number to the name `host:port` if it is taken: `gate.example:8000-2`.
+    fn number(&mut self, spec: &mut UpstreamSpec) {
+        let count = self.numbers.entry(spec.authority.clone()).or_insert(1);
+        while self.names.contains_key(&spec.name) {
+            *count += 1;
+            spec.name = format!("{}-{count}", spec.authority);
+        }
     }
 }
 
@@ -143,11 +161,11 @@ fn read_lists(
         let file = quote(path.value);
         let mut has_secret = false;
         let count = lists::read(&path, &content, |number, line| {
-            let spec = read_line(line)?;
+            let mut spec = read_line(line)?;
             has_secret |= spec.credentials.is_some();
-            match taken.take(&spec, || format!("line {number} of {file}")) {
+            match taken.take(&mut spec, || format!("line {number} of {file}")) {
                 Ok(()) => specs.push(spec),
-                Err(Clash::Address(first)) => return Err(format!("the same upstream as {first}")),
+                Err(Clash::Identity(first)) => return Err(format!("the same upstream as {first}")),
                 Err(Clash::Name(first)) => return Err(format!("its name is that of {first}, too")),
             }
             Ok(())
@@ -316,6 +334,11 @@ fn parse_url(url: &str) -> Result<(Option<UpstreamProtocol>, Authority), String>
         (UpstreamProtocol::Socks5, SOCKS_PORT),
     ];
     let known = |scheme: &str| {
+        let is_word = |letter: char| letter.is_ascii_alphanumeric() || "+-.".contains(letter);
+        if !scheme.chars().all(is_word) {
+            // It may hold a password, which no message repeats.
+            return Err("what stands before `://` is no scheme: write http://host:port".to_owned());
+        }
         let is_it =
             |(protocol, _): &&(UpstreamProtocol, _)| scheme.eq_ignore_ascii_case(protocol.scheme());
         spoken.iter().find(is_it).ok_or_else(|| {
@@ -496,6 +519,8 @@ mod tests {
         for line in [
             "p.test:x:ann:hunter2",
             "p.test:1:hunter2",
+            "ann:hunter2://p.test:1",
+            "ann:hunter2://bob:x@p.test:1",
             "socks4://ann:hunter2@p.test:1",
             "socks5://:hunter2@p.test:1",
             "https://p.test:1:ann:hunter2",

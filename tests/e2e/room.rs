@@ -28,7 +28,7 @@ fn a_full_upstream_is_passed_over_and_waited_for_when_all_are_full() {
     let (_, status) = ask(&proxy, "GET /status");
     assert!(status.contains("\"waiting_for_upstream\":1"), "{status}");
     // A tunnel holds its place until it ends.
-    drop(second);
+    drop((second, at_b));
     let (mut again, _) = b.accept_and_read_request();
     again.send_ok("b");
     third.expect_status(200).expect_body("b");
@@ -96,7 +96,7 @@ fn a_client_that_leaves_while_it_waits_leaves_the_line() {
 #[test]
 fn a_reload_changes_the_limit_and_keeps_the_count() {
     let a = Upstream::by_hand("a");
-    let extra = format!("{ADMIN}limits: {{queue_timeout_secs: 0}}\n");
+    let extra = format!("{ADMIN}limits: {{queue_timeout_secs: 0.1}}\n");
     let proxy = Proxy::with_yaml(&extra, [&a]);
     let mut busy = proxy.client();
     busy.get("http://o.test/");

@@ -23,6 +23,7 @@ use super::reason::OfflineReason;
 use super::rests::Rests;
 use super::room::Line;
 use super::sticky::{MoveReason, Pins};
+use super::succession;
 use super::upstream::{Lease, Upstream, UpstreamSpec};
 use super::vitals::{UpstreamId, Vitals};
 
@@ -62,18 +63,16 @@ impl Pool {
         Self::with(specs, Arc::default(), |_| Arc::default())
     }
 
-    /// The pool of a new configuration. Upstreams with a URL known here keep their state and
-    /// statistics; one whose credentials have changed is checked at once, and one whose weight has changed has
-    /// that of the file.
+    /// The pool of a new configuration. Upstreams known here keep their state and statistics; one whose
+    /// credentials have changed is checked at once, and one whose weight has changed has that of the file.
     #[must_use]
     pub fn succeeded_by(&self, specs: Vec<UpstreamSpec>) -> Self {
-        let known: HashMap<_, _> = self
-            .upstreams
-            .iter()
-            .map(|upstream| (upstream.spec.place(), upstream))
-            .collect();
+        let specs_before: Vec<_> = self.upstreams.iter().map(|one| &one.spec).collect();
+        let mut known = succession::predecessors(&specs_before, &specs)
+            .into_iter()
+            .map(|place| self.upstreams.get(place?));
         let memory = Arc::clone(&self.memory);
-        let pool = Self::with(specs, memory, |spec| match known.get(&spec.place()) {
+        let pool = Self::with(specs, memory, |spec| match known.next().flatten() {
             Some(before) => {
                 if before.spec.credentials != spec.credentials {
                     before.vitals().want_check();
@@ -94,7 +93,7 @@ impl Pool {
     fn with(
         specs: Vec<UpstreamSpec>,
         memory: Arc<Memory>,
-        vitals: impl Fn(&UpstreamSpec) -> Arc<Vitals>,
+        mut vitals: impl FnMut(&UpstreamSpec) -> Arc<Vitals>,
     ) -> Self {
         let upstreams: Vec<_> = specs
             .into_iter()

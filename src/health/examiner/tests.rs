@@ -653,9 +653,12 @@ fn one_that_closes_what_it_does_not_know_is_judged_by_the_probe() {
     let world = play(manners, ProbeFate::Passes, &[(RequestKind::Cut, 5.0)]);
     assert_eq!((world.lost, world.went_offline()), (0, 0));
     for target in TARGETS {
-        // Where no probe passes, nothing is known against it until a client asks for something.
+        // Where no probe passes, nothing is known against it while it answers all that clients ask. One that
+        // answers neither a client for long, nor the check, is another case: so nobody asks for what is slow.
         let manners = vec![always(Behavior::Curt), always(Behavior::Curt)];
-        let world = play(manners, target, &[]);
+        let mut world = VirtualWorld::new(manners, move |_| target);
+        world.load(RequestKind::Get, 49.0, 1.0, 60.0);
+        world.run(400.0);
         assert_eq!((world.lost, world.went_offline()), (0, 0), "{target:?}");
         let manners = vec![always(Behavior::Closing), always(Behavior::Alive)];
         let world = play(manners, target, &[]);
