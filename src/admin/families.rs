@@ -13,7 +13,7 @@ pub(super) fn metrics(server: &ServerNow<'_>) -> String {
     let snapshot = server.snapshot;
     let upstreams = snapshot.pool.upstreams().iter();
     let upstreams: Vec<_> = upstreams
-        .map(|upstream| UpstreamNow::new(snapshot, upstream))
+        .map(|upstream| UpstreamNow::new(server, upstream))
         .collect();
     let write_server = |out: &mut Exposition, rows: &[ServerRow]| {
         rows::write(out, rows, slice::from_ref(server), |_| None);

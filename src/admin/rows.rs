@@ -5,6 +5,7 @@
 //! follows the rules of Prometheus, and tells upstreams by name, never anything that a client can choose.
 //! A new number is one row here.
 
+use std::collections::HashMap;
 use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -12,7 +13,7 @@ use std::time::{Duration, Instant};
 use crate::balance::state::Availability;
 use crate::balance::sticky::MoveReason;
 use crate::balance::upstream::Upstream;
-use crate::balance::vitals::{Counters, Vitals};
+use crate::balance::vitals::{Counters, UpstreamId, Vitals};
 use crate::json::{JsonText, Members};
 use crate::metrics::Metrics;
 use crate::net::idle_pool::IdlePool;
@@ -50,6 +51,8 @@ pub(super) struct ServerNow<'a> {
     pub(super) snapshot: &'a Snapshot,
     pub(super) load: &'a Load,
     pub(super) why_not_ready: Option<&'static str>,
+    /// How many rests each upstream has that has any.
+    resting: HashMap<UpstreamId, usize>,
 }
 
 /// An upstream as it is now.
@@ -58,6 +61,7 @@ pub(super) struct UpstreamNow<'a> {
     pub(super) vitals: &'a Vitals,
     counters: &'a Counters,
     idle_pool: Option<&'a IdlePool>,
+    resting: usize,
     now: Instant,
 }
 
@@ -224,6 +228,10 @@ pub(super) const UPSTREAM: &[UpstreamRow] = rows! {
     Gauge "upstream_max_active"
         "Exchanges and tunnels that the upstream may have at a time; 0: any number."
         json("now" "max_active") = |it| it.upstream.spec.max_active.map_or(0, NonZeroU32::get);
+    Gauge "upstream_resting" "Rests of the upstream now, each for a host or for all."
+        json("now" "resting") = |it| it.resting;
+    Gauge "upstream_weight" "Its weight: that of the file, or what was set at run time."
+        = |it| it.upstream.weight();
     Gauge "upstream_slow_start_ratio"
         "Share of its turns that the upstream takes, which grows after it came back online; 1: all."
         json("now" "slow_start") = |it| f64::from(it.vitals.warmth()) / 100.0;
@@ -318,6 +326,7 @@ impl<'a> ServerNow<'a> {
             snapshot,
             load,
             why_not_ready: why_not_ready(ctx, snapshot),
+            resting: snapshot.pool.rests().by_upstream(Instant::now()),
         }
     }
 
@@ -340,12 +349,13 @@ impl<'a> ServerNow<'a> {
 }
 
 impl<'a> UpstreamNow<'a> {
-    pub(super) fn new(snapshot: &'a Snapshot, upstream: &'a Upstream) -> Self {
+    pub(super) fn new(server: &ServerNow<'a>, upstream: &'a Upstream) -> Self {
         Self {
             upstream,
             vitals: upstream.vitals(),
             counters: &upstream.vitals().counters,
-            idle_pool: snapshot.idle_pool(upstream),
+            idle_pool: server.snapshot.idle_pool(upstream),
+            resting: server.resting.get(&upstream.id()).copied().unwrap_or(0),
             now: Instant::now(),
         }
     }

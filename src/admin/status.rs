@@ -84,7 +84,7 @@ pub(super) fn status(server: &ServerNow<'_>) -> String {
         },
         "reload": reload(server),
         "upstreams": upstreams
-            .map(|upstream| whole(&UpstreamNow::new(snapshot, upstream)))
+            .map(|upstream| whole(&UpstreamNow::new(server, upstream)))
             .collect::<JsonText>(),
         "events": snapshot.pool.history().events().iter().map(event).collect::<JsonText>(),
     })
