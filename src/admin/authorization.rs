@@ -327,9 +327,10 @@ impl Call {
             Endpoint::Connections(after) => format!("/connections?{after}"),
             Endpoint::Metrics => "/metrics".to_owned(),
             Endpoint::Act(ActionCall { action, name, by }) => {
-                let weight = match action {
-                    Action::SetWeight(weight) => format!("{weight}&"),
-                    _ => String::new(),
+                let weight = if let Action::SetWeight(weight) = action {
+                    format!("{weight}&")
+                } else {
+                    String::new()
                 };
                 return (
                     "POST",
@@ -359,14 +360,11 @@ impl Call {
         match &mut endpoint {
             Endpoint::Connections(after) => *after = query.parse().ok()?,
             Endpoint::Act(call) => {
-                let by = match &mut call.action {
-                    Action::SetWeight(weight) => {
-                        let (number, by) = query.split_once('&')?;
-                        *weight = number.parse().ok()?;
-                        by
-                    }
-                    _ => query,
-                };
+                let mut by = query;
+                if let Action::SetWeight(weight) = &mut call.action {
+                    let (number, rest) = query.split_once('&')?;
+                    (*weight, by) = (number.parse().ok()?, rest);
+                }
                 call.by = percent_decoded(by)?;
             }
             Endpoint::Page

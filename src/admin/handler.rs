@@ -3,7 +3,8 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use crate::balance::history::EventKind;
-use crate::relay::unix_ms;
+use crate::balance::upstream::Upstream;
+use crate::relay::{Context, Snapshot, unix_ms};
 
 use super::authorization::{Action, ActionCall, Call, Endpoint};
 use super::rows::ServerNow;
@@ -124,12 +125,7 @@ fn act(seen: &dyn RelayView, call: &ActionCall) -> AdminReply {
             (EventKind::CheckWanted, log::Level::Info, text)
         }
         Action::Cut => {
-            let count = upstream.vitals().active();
-            upstream.vitals().cut();
-            ctx.tunnels.end_marked();
-            if let Some(idle_pool) = snapshot.idle_pool(upstream) {
-                idle_pool.clear();
-            }
+            let count = cut(ctx, &snapshot, upstream);
             let text =
                 format!("upstream {name} is cut by {by}: requests and tunnels that end: {count}");
             (EventKind::Cut, log::Level::Warn, text)
@@ -149,6 +145,17 @@ fn act(seen: &dyn RelayView, call: &ActionCall) -> AdminReply {
         Action::Drain | Action::Enable | Action::SetWeight(_) | Action::ClearRests => 200,
     };
     AdminReply::new(code, JSON, status::acted(upstream))
+}
+
+/// Ends what goes through an upstream. Gives its number.
+fn cut(ctx: &Context, snapshot: &Snapshot, upstream: &Upstream) -> u64 {
+    let count = upstream.vitals().active();
+    upstream.vitals().cut();
+    ctx.tunnels.end_marked();
+    if let Some(idle_pool) = snapshot.idle_pool(upstream) {
+        idle_pool.clear();
+    }
+    count
 }
 
 #[cfg(test)]

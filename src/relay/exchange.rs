@@ -80,8 +80,6 @@ pub(super) struct ExchangeState {
     pub(super) attempts: usize,
     /// Those among them that were offline.
     pub(super) trials: usize,
-    /// Whether none of them had room for it until its time to wait was over.
-    pub(super) waited_in_vain: bool,
     /// How long it has waited in vain for connections.
     pub(super) dialled_in_vain: Duration,
     /// Addresses of an upstream that were given up for another one of the same.
@@ -188,7 +186,6 @@ impl ExchangeState {
             tried: Tried::default(),
             attempts: 0,
             trials: 0,
-            waited_in_vain: false,
             dialled_in_vain: Duration::ZERO,
             given_up_addresses: 0,
             last: None,

@@ -85,7 +85,6 @@ impl Exchange<'_> {
             Some(error) if !failover::is_unreached(&error) || !self.state.had_only_trials() => {
                 refused(Failed::Hop(error))
             }
-            Some(_) | None if self.state.waited_in_vain => Failed::Refused(Refusal::UpstreamsFull),
             Some(_) | None if pool.is_without_names() => {
                 Failed::Refused(Refusal::NoUpstreamResolved)
             }

@@ -12,6 +12,7 @@ use parking_lot::{Condvar, Mutex};
 use crate::balance::room::Wants;
 use crate::balance::upstream::Lease;
 use crate::net::socket::TICK;
+use crate::protocol::answer::Refusal;
 
 use super::client::BoundTo;
 use super::exchange::Exchange;
@@ -42,10 +43,10 @@ impl Bell {
 
 impl Exchange<'_> {
     /// Nobody could be picked: waits until one of those has room that have as many requests as they may, for as
-    /// long as a request may wait in the queue. None: it would wait in vain, or has.
+    /// long as a request may wait in the queue. None: room would not help, or there was none for another attempt.
     ///
     /// # Errors
-    /// When the client or the process waits no more.
+    /// When there was none for the first attempt, or the client or the process waits no more.
     pub(super) fn wait_for_room(&mut self) -> Result<Option<Lease>, Failed> {
         let Some(wants) = self.full() else {
             return Ok(None);
@@ -56,36 +57,39 @@ impl Exchange<'_> {
         );
         self.worker.may_block();
         let begun = Instant::now();
+        let waited = self.wait_in_line(wants, begun);
+        self.report.waited(begun.elapsed());
+        waited
+    }
+
+    fn wait_in_line(&mut self, wants: Wants, begun: Instant) -> Result<Option<Lease>, Failed> {
         let most = begun + self.snapshot.config.limits.queue_timeout;
         let until = self.deadline().map_or(most, |whole| whole.min(most));
         let bell = Arc::<Bell>::default();
         let rings = Arc::clone(&bell);
         let in_line = self.pool().line().enter(wants, move || rings.ring());
         // There may have been room before it was in the line; and what serves may change while it waits.
-        let lease = loop {
+        loop {
             let is_over = until <= Instant::now();
             let room = in_line.take_room();
             if let Some(lease) = self.another_upstream() {
-                break Some(lease);
+                return Ok(Some(lease));
             }
             if let Some(room) = room {
                 in_line.pass_on(&room);
             }
-            if self.full().is_none() {
-                break None;
+            if self.full().is_none() || (is_over && self.state.last.is_some()) {
+                return Ok(None);
             }
             if is_over {
-                self.state.waited_in_vain = true;
-                break None;
+                return Err(Failed::Refused(Refusal::UpstreamsFull));
             }
             self.check_stage()?;
             if self.client_is_gone() {
                 return Err(self.given_up());
             }
             bell.wait(until.saturating_duration_since(Instant::now()).min(TICK));
-        };
-        self.report.waited(begun.elapsed());
-        Ok(lease)
+        }
     }
 
     /// What it waits for, if room would help.

@@ -152,8 +152,11 @@ impl Pool {
     /// Each that came back online takes a share of its turns that grows for `time`; to be called again and again.
     /// Says whether that of any still grows.
     pub fn warm_up(&self, now: Instant, time: Duration) -> bool {
-        let members = self.upstreams.iter();
-        members.fold(false, |grows, one| one.vitals().warm_up(now, time) || grows)
+        let mut grows = false;
+        for upstream in &self.upstreams {
+            grows |= upstream.vitals().warm_up(now, time);
+        }
+        grows
     }
 
     /// Who waits until an upstream has room.

@@ -514,13 +514,13 @@ fn room_that_is_left_is_kept_for_who_waits_also_after_a_reload() {
     let after = before.succeeded_by(specs("a*2^1 b^1"));
     let _b = held(&after, BalanceMode::Best, "b-");
     let wants = after.full_for(None, &Tried::default()).unwrap();
-    let waits = after.line().enter(wants, || {});
+    let in_line = after.line().enter(wants, || {});
     drop(lease);
     held(&before, BalanceMode::Best, "-");
     held(&after, BalanceMode::Best, "-");
-    assert!(waits.take_room().is_some());
+    assert!(in_line.take_room().is_some());
     held(&after, BalanceMode::Best, "a");
-    drop(waits);
+    drop(in_line);
     let unlimited = after.succeeded_by(specs("a"));
     held(&unlimited, BalanceMode::Best, "aaaa");
     assert_eq!(unlimited.find("a").unwrap().vitals().active(), 0);
@@ -544,10 +544,10 @@ fn a_session_waits_for_its_own_upstream() {
     let own = pick().unwrap();
     assert!(pick().is_none(), "others have room");
     let wants = pool.full_for(Some(&wish), &Tried::default()).unwrap();
-    let waits = pool.line().enter(wants, || {});
+    let in_line = pool.line().enter(wants, || {});
     let id = own.upstream().id();
     drop(own);
-    assert!(waits.take_room().is_some());
+    assert!(in_line.take_room().is_some());
     assert_eq!(pick().unwrap().upstream().id(), id);
     assert!(pool.sessions().1.iter().all(|(_, moves)| *moves == 0));
 }
