@@ -140,8 +140,8 @@ mod tests {
     }
 
     fn pool(names: &[&str]) -> Pool {
-        let upstream = |name| format!("{{url: 'http://{name}.test:1', name: '{name}'}}");
-        let upstreams: Vec<_> = names.iter().map(upstream).collect();
+        let upstream = |(at, name)| format!("{{url: 'http://u{at}.test:1', name: '{name}'}}");
+        let upstreams: Vec<_> = names.iter().enumerate().map(upstream).collect();
         let text = format!("listen: 127.0.0.1:0\nupstream: [{}]", upstreams.join(", "));
         Pool::new(config::parse(&text, "test.yaml").unwrap().upstreams)
     }

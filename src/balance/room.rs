@@ -59,6 +59,11 @@ impl Slot {
     pub(super) fn take(vitals: &Arc<Vitals>) -> Option<Self> {
         vitals.begin().then(|| Self(Arc::clone(vitals)))
     }
+
+    /// That of a lease which ends, and does not give it back itself.
+    pub(super) fn of_lease(vitals: &Arc<Vitals>) -> Self {
+        Self(Arc::clone(vitals))
+    }
 }
 
 impl Drop for Slot {

@@ -97,8 +97,6 @@ pub struct Upstream {
 #[derive(Debug)]
 pub struct Lease {
     upstream: Arc<Upstream>,
-    /// Until it is dropped.
-    slot: Option<Slot>,
     began: Epoch,
     /// [`Vitals::times_given_up`] when it began.
     given_up: u64,
@@ -231,10 +229,9 @@ impl Upstream {
 impl Lease {
     /// None: the upstream has as many as it may.
     pub(super) fn take(upstream: &Arc<Upstream>) -> Option<Self> {
-        let slot = Slot::take(&upstream.vitals)?;
-        Some(Self {
+        let has_room = upstream.vitals.begin();
+        has_room.then(|| Self {
             upstream: Arc::clone(upstream),
-            slot: Some(slot),
             began: upstream.vitals.epoch(),
             given_up: upstream.vitals.times_given_up(),
             cuts: upstream.vitals.cuts(),
@@ -284,10 +281,11 @@ impl Drop for Lease {
         if self.is_trial {
             self.upstream.vitals.trial_ends();
         }
-        if let Some(slot) = self.slot.take()
-            && self.upstream.vitals.is_limited()
-        {
-            self.upstream.line.offer(slot);
+        let Upstream { vitals, line, .. } = &*self.upstream;
+        if vitals.is_limited() {
+            line.offer(Slot::of_lease(vitals));
+        } else {
+            vitals.end();
         }
     }
 }

@@ -161,7 +161,11 @@ impl Exchange<'_> {
         }
         let mut first = out.as_slice();
         loop {
-            self.check_response(hop)?;
+            if is_begun {
+                self.check_response(hop)?;
+            } else {
+                self.check_hop(hop)?;
+            }
             let passed = coder.pass(hop.conn.unread_mut()).map_err(|error| {
                 let failed = truncated(HopFailure::from(error));
                 if is_begun { failed } else { unsent(failed) }
