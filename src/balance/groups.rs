@@ -59,6 +59,7 @@ mod tests {
                 weight: 1,
                 priority: 100,
                 group: (!group.is_empty()).then(|| group.into()),
+                max_active: None,
             }
         };
         Pool::new(text.split_whitespace().map(spec).collect())

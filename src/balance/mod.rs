@@ -21,6 +21,7 @@ pub mod pick;
 pub mod pool;
 pub mod reason;
 pub mod rests;
+pub mod room;
 pub mod state;
 pub mod sticky;
 pub mod succession;

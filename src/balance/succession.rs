@@ -56,6 +56,7 @@ mod tests {
                 weight: 1,
                 priority: 100,
                 group: None,
+                max_active: None,
             }
         };
         text.split_whitespace().map(spec).collect()

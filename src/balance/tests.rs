@@ -38,6 +38,7 @@ fn pool_of(exits: impl Iterator<Item = usize>) -> Pool {
         weight: weight(exit),
         priority: 100,
         group: None,
+        max_active: None,
     };
     Pool::new(exits.map(spec).collect())
 }

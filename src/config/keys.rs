@@ -76,6 +76,8 @@ pub static KEYS: &[Key] = rows! {
     "request_id":                        Text("field"),               "none";
     "log":                               Block("log"),                "";
     "log.format":                        Word(LOG_FORMATS),           "text";
+    "metrics":                           Block("metrics"),            "";
+    "metrics.per_upstream":              Switch,                      "true";
     "via":                               Switch,                      "true";
     "listen_proxy_protocol":             Switch,                      "false";
     "health_check":                      Block("health_check"),       "";
@@ -87,6 +89,7 @@ pub static KEYS: &[Key] = rows! {
     "health_check.fall":                 Number(1, 1000),             "1", "in a row";
     "health_check.rise":                 Number(1, 1000),             "1", "in a row";
     "health_check.online_interval_secs": Seconds(0.0),                "0", "s", "online upstreams are checked when requests give reason to";
+    "health_check.slow_start_secs":      Seconds(0.0),                "0", "s", "all of its share at once";
     "limits":                            Block("limits"),             "";
     "limits.max_connections":            Number(0, u32::MAX),         "0", "connections", "as many as file descriptors and threads allow";
     "limits.max_connections_per_client": Number(0, u32::MAX),         "0", "connections", "no limit";
@@ -149,6 +152,7 @@ pub static KEYS: &[Key] = rows! {
     "upstream[].url":                    Text("url"),                 "required";
     "upstream[].group":                  Text("text"),                "none";
     "upstream[].weight":                 Number(0, u32::MAX),         "1";
+    "upstream[].max_active":             Number(0, u32::MAX),         "0", "requests and tunnels", "no limit";
     "upstream[].priority":               Number(0, u32::MAX),         "100";
     "upstream[].username":               Text("text"),                "none";
     "upstream[].password":               Text("text"),                "empty";

@@ -18,13 +18,14 @@ use super::keys::KEYS;
 const KEY_WIDTH: usize = 36;
 
 /// What the report tells before its place in the table of keys: right before this other key.
-const EARLIER: [(&str, &str); 12] = [
+const EARLIER: [(&str, &str); 13] = [
     ("domain_policy.mode", "health_check.interval_secs"),
     ("domain_policy.domains", "health_check.interval_secs"),
     ("upstream_files", "health_check.interval_secs"),
     ("default", "health_check.interval_secs"),
     ("rest", "health_check.interval_secs"),
     ("log.format", "health_check.interval_secs"),
+    ("metrics.per_upstream", "health_check.interval_secs"),
     ("sticky.by", "health_check.interval_secs"),
     ("sticky.ttl_secs", "health_check.interval_secs"),
     ("sticky.max_sessions", "health_check.interval_secs"),
@@ -165,7 +166,7 @@ fn write_upstreams(out: &mut Formatter<'_>, upstreams: &[UpstreamSpec]) -> fmt::
     for upstream in upstreams {
         writeln!(
             out,
-            "  {}: {}, weight {}, priority {}, credentials: {}{}",
+            "  {}: {}, weight {}, priority {}, credentials: {}{}{}",
             upstream.name,
             upstream.url(),
             upstream.weight,
@@ -173,6 +174,10 @@ fn write_upstreams(out: &mut Formatter<'_>, upstreams: &[UpstreamSpec]) -> fmt::
             there(upstream.credentials.as_ref()),
             match &upstream.group {
                 Some(name) => format!(", group {name}"),
+                None => String::new(),
+            },
+            match upstream.max_active {
+                Some(most) => format!(", at most {most} at a time"),
                 None => String::new(),
             }
         )?;

@@ -1,6 +1,7 @@
 //! The pool as the file has it: the list `upstream`.
 
 use std::collections::HashMap;
+use std::num::NonZeroU32;
 
 use crate::balance::upstream::{UpstreamProtocol, UpstreamSpec};
 use crate::protocol::credentials::Credentials;
@@ -209,6 +210,7 @@ fn read_line(line: &str) -> Result<UpstreamSpec, String> {
         weight,
         priority: PRIORITY_DEFAULT,
         group,
+        max_active: None,
     })
 }
 
@@ -262,6 +264,7 @@ fn read_one(files: &mut Files, block: &KeyBlock<'_>) -> Option<UpstreamSpec> {
         );
     }
     let priority = block.number("priority");
+    let max_active = NonZeroU32::new(block.number("max_active"));
     let url = read_url(block);
     let protocol = url
         .as_ref()
@@ -278,6 +281,7 @@ fn read_one(files: &mut Files, block: &KeyBlock<'_>) -> Option<UpstreamSpec> {
         weight,
         priority,
         group,
+        max_active,
     })
 }
 

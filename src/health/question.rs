@@ -263,6 +263,7 @@ mod tests {
             weight: 1,
             priority: 100,
             group: None,
+            max_active: None,
         }
     }
 

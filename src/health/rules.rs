@@ -155,6 +155,7 @@ mod tests {
             weight: 1,
             priority: 100,
             group: None,
+            max_active: None,
         };
         let mut premises = Premises {
             health: &health,

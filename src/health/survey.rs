@@ -298,6 +298,7 @@ mod tests {
             weight: 1,
             priority: 100,
             group: None,
+            max_active: None,
         }
     }
 

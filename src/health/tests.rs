@@ -112,6 +112,7 @@ impl Fake {
             weight: 1,
             priority: 100,
             group: None,
+            max_active: None,
         }
     }
 }
@@ -174,6 +175,7 @@ fn health() -> HealthCheck {
         fall: 1,
         rise: 1,
         online_interval: None,
+        slow_start: Duration::ZERO,
     }
 }
 

@@ -63,6 +63,11 @@ impl Hop {
         self.waiting.is_some()
     }
 
+    /// Whether an operator has cut its upstream since the attempt began.
+    pub(super) fn is_cut(&self) -> bool {
+        self.lease.as_ref().is_some_and(Lease::is_cut)
+    }
+
     /// Adds what moved since the last time to the counts of the upstream.
     pub(super) fn count_bytes(&mut self) {
         let moved = (self.conn.sent(), self.conn.received());

@@ -9,7 +9,7 @@
 //! - `next_hop`: connections to where it goes, several against each other
 //! - `socks`: what a SOCKS5 upstream wants before the request
 //! - `reuse`: idle connections of next hops, and whether they can be trusted
-//! - `upstreams`: which upstream is tried next
+//! - `upstreams`: which upstream is tried next, and `waiting`: until one has room
 //! - [`attempt`]: one try at one next hop, up to its final response head
 //! - [`respond`]: the final response, from the next hop to the client
 //! - [`duplex`]: the same while the request body still comes
@@ -76,6 +76,7 @@ mod socks;
 mod tests;
 pub mod upload;
 mod upstreams;
+mod waiting;
 pub mod worker;
 
 pub use client::{Arrival, Client};

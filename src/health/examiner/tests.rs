@@ -133,6 +133,7 @@ impl VirtualWorld {
             weight: 1,
             priority: 100,
             group: None,
+            max_active: None,
         };
         let now = Instant::now();
         let mut world = Self {
@@ -150,6 +151,7 @@ impl VirtualWorld {
                 fall: 1,
                 rise: 1,
                 online_interval: None,
+                slow_start: Duration::ZERO,
             },
             examiner: Examiner::new(next_chance),
             manners,
