@@ -38,6 +38,7 @@ mod tests {
     use std::time::{Duration, Instant};
 
     use super::*;
+    use crate::balance::identity::Identity;
     use crate::balance::pick::BalanceMode;
     use crate::balance::pool::{Pool, Session, Tried, Wish};
     use crate::balance::reason::OfflineReason;
@@ -54,6 +55,7 @@ mod tests {
                 name: name.into(),
                 authority: Authority::parse(format!("{name}.test:80").as_bytes(), None).unwrap(),
                 credentials: None,
+                identity: Identity::default(),
                 weight: 1,
                 priority: 100,
                 group: (!group.is_empty()).then(|| group.into()),

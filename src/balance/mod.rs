@@ -16,6 +16,7 @@ pub mod connect;
 pub mod failover;
 pub mod groups;
 pub mod history;
+pub mod identity;
 pub mod latency;
 pub mod pick;
 pub mod pool;

@@ -539,6 +539,7 @@ mod tests {
     use super::*;
     use std::sync::atomic::{AtomicBool, Ordering};
 
+    use crate::balance::identity::Identity;
     use crate::balance::reason::{Depth, Doubt, NO_NAME};
     use crate::balance::state::{CheckVerdict, Thresholds};
     use crate::protocol::credentials::Credentials;
@@ -560,6 +561,7 @@ mod tests {
                     authority: Authority::parse(format!("{name}.test:8080").as_bytes(), None)
                         .unwrap(),
                     credentials: None,
+                    identity: Identity::default(),
                     weight: weight.parse().unwrap(),
                     priority: priority.parse().unwrap(),
                     group: None,

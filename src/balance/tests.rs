@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::protocol::target::Authority;
 
+use super::identity::Identity;
 use super::pick::BalanceMode;
 use super::pool::{Pool, Session, Tried, Wish};
 use super::reason::{Depth, OfflineReason};
@@ -33,6 +34,7 @@ fn pool_of(exits: impl Iterator<Item = usize>) -> Pool {
         protocol: UpstreamProtocol::Http,
         authority: Authority::parse(format!("exit{exit}.test:8080").as_bytes(), None).unwrap(),
         credentials: None,
+        identity: Identity::default(),
         weight: weight(exit),
         priority: 100,
         group: None,

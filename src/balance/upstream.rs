@@ -8,6 +8,7 @@ use crate::protocol::credentials::Credentials;
 use crate::protocol::target::Authority;
 
 use super::history::{EventKind, History};
+use super::identity::Identity;
 use super::state::{Availability, Change, Epoch, Health};
 use super::sticky;
 use super::vitals::{UpstreamId, Vitals};
@@ -41,8 +42,11 @@ pub struct UpstreamSpec {
     pub protocol: UpstreamProtocol,
     /// Where it listens.
     pub authority: Authority,
-    /// The user and password it is told, to HTTP proxies in `Proxy-Authorization`.
+    /// The user and password it is told, to HTTP proxies in `Proxy-Authorization`; those for checks, if requests have
+    /// others.
     pub credentials: Option<Credentials>,
+    /// What it is told of the client.
+    pub identity: Identity,
     /// Its share among others; 0 = no new requests.
     pub weight: u32,
     /// Lower is preferred.
@@ -281,6 +285,7 @@ mod tests {
             protocol: UpstreamProtocol::Http,
             authority: Authority::parse(b"a.test:3128", None).unwrap(),
             credentials: Some(Credentials::basic("bob", "hunter2")),
+            identity: Identity::default(),
             weight: 1,
             priority: 100,
             group: None,

@@ -5,13 +5,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::balance::identity::Part;
 use crate::balance::pick::BalanceMode;
 use crate::balance::upstream::UpstreamSpec;
 use crate::protocol::request_id::FieldName;
 use crate::route::Rules;
 
 use super::access::{AccessRules, AddressList};
-use super::exits::{RestRule, Sticky};
+use super::exits::{RestRule, Sticky, StickyBy};
 use super::findings::{Notice, Severity};
 use super::health::HealthCheck;
 use super::limits::Limits;
@@ -58,6 +59,8 @@ pub struct Config {
     pub access: AccessRules,
     /// Which requests keep their upstream. `None`: none.
     pub sticky: Option<Sticky>,
+    /// What upstreams are told of requests in user names; each part once.
+    pub told: Vec<Part>,
     /// Which answers let an upstream rest.
     pub rest: Vec<RestRule>,
     /// The pool; each with a name and an authority of its own.
@@ -75,6 +78,13 @@ pub struct Config {
 }
 
 impl Config {
+    /// Whether a client's user name may end with that of a session.
+    pub fn has_sessions(&self) -> bool {
+        let is_sticky_by_session =
+            || matches!(&self.sticky, Some(sticky) if sticky.by == StickyBy::Session);
+        self.told.contains(&Part::Session) || is_sticky_by_session()
+    }
+
     /// Whether `--check` must fail although the file can be used: it relies on
     /// what the first release let pass.
     pub fn relies_on_compatibility(&self) -> bool {

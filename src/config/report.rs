@@ -170,7 +170,7 @@ fn write_upstreams(out: &mut Formatter<'_>, upstreams: &[UpstreamSpec]) -> fmt::
             upstream.url(),
             upstream.weight,
             upstream.priority,
-            there(upstream.credentials.as_ref()),
+            credentials(upstream),
             match &upstream.group {
                 Some(name) => format!(", group {name}"),
                 None => String::new(),
@@ -178,6 +178,14 @@ fn write_upstreams(out: &mut Formatter<'_>, upstreams: &[UpstreamSpec]) -> fmt::
         )?;
     }
     Ok(())
+}
+
+fn credentials(upstream: &UpstreamSpec) -> String {
+    let there = there(upstream.credentials.as_ref());
+    match &upstream.identity.username {
+        Some(username) => format!("{there}, with {}", username.shown()),
+        None => there.to_owned(),
+    }
 }
 
 fn heading(out: &mut Formatter<'_>, title: &str) -> fmt::Result {

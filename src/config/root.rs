@@ -4,13 +4,15 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::balance::identity::Part;
 use crate::balance::pick::BalanceMode;
+use crate::balance::upstream::UpstreamSpec;
 use crate::protocol::request_id::FieldName;
 
 use super::access::{AccessRules, AddressList};
 use super::advice;
 use super::checked::{AccessLogFormat, AccessLogSettings, Config, LogFormat};
-use super::exits::{RestRule, Sticky, StickyBy};
+use super::exits::{RestRule, Sticky};
 use super::findings::{ConfigErrors, Findings};
 use super::health::HealthCheck;
 use super::limits::{Limits, unless_zero};
@@ -107,15 +109,10 @@ fn read(files: &mut Files, root: &KeyBlock<'_>) -> Option<Config> {
     let block = root.block("access");
     let access = AccessRules::read(files, &block);
     let proxy_protocol = read_proxy_protocol(root, &block);
-    let sticky = Sticky::read(&root.block("sticky"));
-    if let (Some(StickyBy::User), true) = (sticky.as_ref().map(|it| it.by), access.users.is_empty())
-    {
-        root.block("sticky").place_of("by").advice(
-            "without `access.users` nobody is a user, and no request is sticky: list users, or write another word",
-        );
-    }
+    let sticky = Sticky::read(&root.block("sticky"), &access);
     let rest = RestRule::read(root);
     let upstreams = upstreams::read(files, root);
+    let told = read_told(root, &upstreams, &access);
     let (rules, rule_words) = rules::read(files, root, &upstreams, &access);
     let config = Config {
         listen: listen?,
@@ -134,6 +131,7 @@ fn read(files: &mut Files, root: &KeyBlock<'_>) -> Option<Config> {
         rules: Arc::new(rules),
         rule_words,
         access,
+        told,
         sticky,
         rest,
         upstreams,
@@ -204,6 +202,20 @@ fn read_access_log(files: &Files, root: &KeyBlock<'_>) -> Option<AccessLogSettin
             None
         }
     }
+}
+
+/// What user names hold: that of a user wants users.
+fn read_told(root: &KeyBlock<'_>, upstreams: &[UpstreamSpec], access: &AccessRules) -> Vec<Part> {
+    let telling = |part| upstreams.iter().find(|one| one.identity.has(part));
+    if let (Some(upstream), true) = (telling(Part::User), access.users.is_empty()) {
+        root.place_of("upstream").error(format!(
+            "the user name for {} has `{{user}}` in it, and without `access.users` nobody is a user: list users, or \
+             write `{{session}}` or `{{client}}`",
+            upstream.name
+        ));
+    }
+    let parts = Part::ALL.map(|(_, part)| part).into_iter();
+    parts.filter(|part| telling(*part).is_some()).collect()
 }
 
 fn read_request_id(root: &KeyBlock<'_>) -> Option<FieldName> {

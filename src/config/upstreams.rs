@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use crate::balance::identity::{Identity, UserTemplate};
 use crate::balance::upstream::{UpstreamProtocol, UpstreamSpec};
 use crate::protocol::credentials::Credentials;
 use crate::protocol::target::Authority;
@@ -170,6 +171,9 @@ fn read_line(line: &str) -> Result<UpstreamSpec, String> {
     {
         check_socks_login(user, password)?;
     }
+    let (credentials, identity) = credentials
+        .map(|(user, password)| login(&user, &password))
+        .unzip();
     let (mut name, mut group, mut weight) = (authority.to_string(), None, 1);
     for word in words {
         match word.split_once('=') {
@@ -187,7 +191,8 @@ fn read_line(line: &str) -> Result<UpstreamSpec, String> {
         name,
         protocol,
         authority,
-        credentials: credentials.map(|(user, password)| Credentials::basic(&user, &password)),
+        credentials,
+        identity: identity.unwrap_or_default(),
         weight,
         priority: PRIORITY_DEFAULT,
         group,
@@ -248,7 +253,7 @@ fn read_one(files: &mut Files, block: &KeyBlock<'_>) -> Option<UpstreamSpec> {
     let protocol = url
         .as_ref()
         .map_or_else(UpstreamProtocol::default, |url| url.0);
-    let credentials = read_credentials(files, block, protocol);
+    let (credentials, identity) = read_credentials(files, block, protocol).unzip();
     let name = read_name(block);
     let group = read_group(block);
     let (protocol, authority) = url?;
@@ -257,6 +262,7 @@ fn read_one(files: &mut Files, block: &KeyBlock<'_>) -> Option<UpstreamSpec> {
         protocol,
         authority,
         credentials,
+        identity: identity.unwrap_or_default(),
         weight,
         priority,
         group,
@@ -370,7 +376,7 @@ fn read_credentials(
     files: &mut Files,
     block: &KeyBlock<'_>,
     protocol: UpstreamProtocol,
-) -> Option<Credentials> {
+) -> Option<(Credentials, Identity)> {
     let username = block.text("username");
     let password = files.secret(block, "password");
     match (username, password) {
@@ -395,7 +401,7 @@ fn read_credentials(
             {
                 user.place.error(said);
             }
-            Some(Credentials::basic(user.value, &password))
+            Some(login(user.value, &password))
         }
         (None, Some(_)) => {
             let file = block.item("password_file").map(|file| file.place);
@@ -407,9 +413,20 @@ fn read_credentials(
     }
 }
 
+/// What an upstream of this login is told by checks, and by requests.
+fn login(user: &str, password: &str) -> (Credentials, Identity) {
+    let username = UserTemplate::parse(user, password);
+    let fixed = || Credentials::basic(user, password);
+    let for_checks = username
+        .as_ref()
+        .map_or_else(fixed, UserTemplate::for_probe);
+    (for_checks, Identity { username })
+}
+
 fn check_socks_login(user: &str, password: &str) -> Result<(), String> {
-    let fits = |text: &str| (1..=SOCKS_LOGIN_MAX).contains(&text.len());
-    if fits(user) && fits(password) {
+    let longest = UserTemplate::parse(user, password).map(|it| it.length_max());
+    let fits = |length: usize| (1..=SOCKS_LOGIN_MAX).contains(&length);
+    if fits(longest.unwrap_or(user.len())) && fits(password.len()) {
         return Ok(());
     }
     Err(format!(
@@ -421,6 +438,7 @@ fn check_socks_login(user: &str, password: &str) -> Result<(), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::balance::identity::Part;
 
     fn check(url: &str, wanted: Result<&str, &str>) {
         match (parse_url(url), wanted) {
@@ -534,6 +552,27 @@ mod tests {
                 password.len()
             );
             assert!(line("http").is_ok());
+        }
+    }
+
+    #[test]
+    fn a_login_for_socks5_has_room_for_the_longest_session() {
+        let line = |scheme, length| {
+            let text = "x".repeat(length);
+            read_line(&format!("{scheme}://{text}{{session}}:x@p.test"))
+        };
+        assert!(line("socks5", 255 - 64).is_ok());
+        assert!(line("socks5", 256 - 64).is_err());
+        assert!(line("http", 256 - 64).is_ok());
+    }
+
+    #[test]
+    fn a_line_of_a_list_may_have_a_session_in_its_user() {
+        for line in ["p.test:1:x-{session}:pw", "x-%7bsession%7d:pw@p.test:1"] {
+            let spec = read_line(line).unwrap();
+            assert!(spec.identity.has(Part::Session), "{line}");
+            let for_checks = Credentials::basic("x-probe", "pw");
+            assert_eq!(spec.credentials, Some(for_checks), "{line}");
         }
     }
 

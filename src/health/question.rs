@@ -240,6 +240,7 @@ mod tests {
     use std::sync::mpsc;
     use std::thread::{self, JoinHandle};
 
+    use crate::balance::identity::Identity;
     use crate::balance::upstream::UpstreamProtocol;
     use crate::protocol::credentials::Credentials;
     use crate::protocol::target::Authority;
@@ -260,6 +261,7 @@ mod tests {
             protocol: UpstreamProtocol::Http,
             authority: Authority::parse(address.to_string().as_bytes(), None).unwrap(),
             credentials,
+            identity: Identity::default(),
             weight: 1,
             priority: 100,
             group: None,

@@ -7,6 +7,7 @@ use std::thread;
 
 use parking_lot::Condvar;
 
+use crate::balance::identity::Identity;
 use crate::balance::reason::{Doubt, OfflineReason};
 use crate::balance::state::{Availability, Thresholds};
 use crate::balance::upstream::{UpstreamProtocol, UpstreamSpec};
@@ -109,6 +110,7 @@ impl Fake {
             protocol: UpstreamProtocol::Http,
             authority: self.authority.clone(),
             credentials: None,
+            identity: Identity::default(),
             weight: 1,
             priority: 100,
             group: None,

@@ -157,14 +157,12 @@ impl Exchange<'_> {
         if !hop.has_request() {
             let mut out = std::mem::take(&mut self.scratch.out);
             out.clear();
-            let credentials = hop
-                .lease
-                .as_ref()
-                .and_then(|lease| lease.upstream().spec.credentials.as_ref());
+            let lease = hop.lease.as_ref();
+            let credentials = lease.and_then(|lease| self.credentials(lease.upstream()));
             rewrite::connect(
                 self.head,
                 self.authority(),
-                credentials,
+                credentials.as_deref(),
                 (self.via(), self.id_field()),
                 &mut out,
             );

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::balance::failover::AttemptError;
+use crate::balance::identity::Parts;
 use crate::balance::pool::{Pool, Tried};
 use crate::balance::upstream::Upstream;
 use crate::net::conn::SendError;
@@ -105,6 +106,8 @@ pub(super) struct Destination {
     pub(super) route: Route,
     /// What it wants of its upstream.
     pub(super) wanted: Option<Box<Wanted>>,
+    /// What it is known by, if an upstream is told so.
+    pub(super) parts: Option<Box<Parts>>,
 }
 
 impl Destination {
@@ -135,6 +138,7 @@ impl Destination {
             form: Form::for_upstream(scheme),
             path_length,
             wanted: None,
+            parts: None,
         }
     }
 

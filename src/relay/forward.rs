@@ -178,10 +178,11 @@ impl Exchange<'_> {
         let (false, Some(lease)) = (hop.has_request(), &hop.lease) else {
             return;
         };
-        let spec = &lease.upstream().spec;
-        match spec.protocol {
+        let upstream = lease.upstream();
+        match upstream.spec.protocol {
             UpstreamProtocol::Http => {
-                self.write_request(self.state.destination.form, spec.credentials.as_ref());
+                let credentials = self.credentials(upstream);
+                self.write_request(self.state.destination.form, credentials.as_deref());
             }
             UpstreamProtocol::Socks5 => self.write_request(Form::Origin, None),
         }

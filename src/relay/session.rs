@@ -32,6 +32,7 @@ use super::exits::{Login, Wanted};
 use super::failed::{Failed, NoRequest};
 use super::foreign;
 use super::hop::{Hop, look_at};
+use super::identity;
 use super::introduction;
 use super::outcome::{Outcome, RequestScope, Suspended};
 use super::report::{Report, RouteTaken};
@@ -458,6 +459,9 @@ impl Session<'_> {
                         let asker = (requester.ip, name, &login);
                         destination.wanted =
                             Wanted::of(config, asker, destination.authority.host());
+                        let place = (&**self.ctx, &*request.client);
+                        destination.parts =
+                            identity::parts(config, place, asker, destination.authority.host());
                     }
                     return Ok((destination, framing));
                 }

@@ -108,7 +108,7 @@ fn difference(old: &UpstreamSpec, new: &UpstreamSpec) -> Option<String> {
         let name = |spec: &UpstreamSpec| spec.group.as_deref().unwrap_or("none").to_owned();
         parts.push(format!("group {} -> {}", name(old), name(new)));
     }
-    if old.credentials != new.credentials {
+    if old.credentials != new.credentials || old.identity != new.identity {
         parts.push("credentials".to_owned());
     }
     (!parts.is_empty()).then(|| format!("{} ({})", new.name, parts.join(", ")))

@@ -135,6 +135,9 @@ mod rules;
 /// Sessions that keep their upstream, and upstreams that rest.
 mod exits;
 
+/// What upstreams are told of the client.
+mod identity;
+
 /// Names and their addresses.
 mod dns;
 

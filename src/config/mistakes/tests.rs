@@ -849,3 +849,18 @@ fn a_unit_that_is_not_known_is_told_which_are() {
         &["c.yaml:3: limits.workers: `4k` is no number: write a whole number from 0 to 16384"],
     );
 }
+
+#[test]
+fn a_user_of_the_client_is_told_to_upstreams_only_where_there_are_users() {
+    let file = |more: &str| {
+        format!(
+            "listen: 127.0.0.1:1\nupstream: [{{url: 'http://a.test', username: 'x-{{user}}'}}]\n{more}"
+        )
+    };
+    check_file(
+        &file(""),
+        "c.yaml:2: upstream: the user name for a.test:8080 has `{user}` in it, and without `access.users` nobody is \
+         a user: list users, or write `{session}` or `{client}`",
+    );
+    check_file(&file("access: {users: [{username: a, password: x}]}"), "");
+}

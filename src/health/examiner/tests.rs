@@ -10,6 +10,7 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::time::{Duration, Instant};
 
+use crate::balance::identity::Identity;
 use crate::balance::pick::BalanceMode;
 use crate::balance::pool::{Pool, Tried};
 use crate::balance::reason::Doubt;
@@ -129,6 +130,7 @@ impl VirtualWorld {
             protocol: UpstreamProtocol::Http,
             authority: Authority::parse(format!("u{number}.test:8080").as_bytes(), None).unwrap(),
             credentials: None,
+            identity: Identity::default(),
             weight: 1,
             priority: 100,
             group: None,

@@ -1,0 +1,108 @@
+//! What an upstream is told of the client of a request: a user name of its own.
+//!
+//! Some proxies take whoever has authenticated on a connection for who asks from then on. So a connection that was used
+//! in one name serves no request that goes in another.
+
+use std::borrow::Cow;
+use std::hash::BuildHasher;
+use std::net::IpAddr;
+
+use crate::balance::identity::{Part, Parts, safe};
+use crate::balance::upstream::Upstream;
+use crate::config::checked::Config;
+use crate::config::exits::StickyBy;
+use crate::net::idle_pool::SharedBy;
+use crate::protocol::credentials::Credentials;
+use crate::protocol::target::Host;
+
+use super::client::Client;
+use super::context::Context;
+use super::exchange::Exchange;
+use super::exits::{Login, host_name};
+
+/// What a request is known by, if there is an upstream that is told so. The session is what the client calls it; else
+/// what the request is sticky by; else one for this request alone.
+pub(super) fn parts(
+    config: &Config,
+    (ctx, client): (&Context, &Client),
+    (address, user, login): (IpAddr, Option<&str>, &Login<'_>),
+    target: &Host,
+) -> Option<Box<Parts>> {
+    if config.told.is_empty() {
+        return None;
+    }
+    let (client_part, user) = (
+        address_part(address),
+        user.map(|user| safe(user.as_bytes())),
+    );
+    let by = config.sticky.as_ref().map(|sticky| sticky.by);
+    let session = match (login.session(), by) {
+        (Some(session), _) => Some(safe(session)),
+        (None, Some(StickyBy::Client)) => Some(client_part.clone()),
+        (None, Some(StickyBy::User)) => user.clone(),
+        (None, Some(StickyBy::Target)) => Some(safe(host_name(target).as_bytes())),
+        (None, Some(StickyBy::Session) | None) => None,
+    };
+    let once = || {
+        let request = (client.id.number(), client.served);
+        format!("{:016x}", ctx.target_hasher.hash_one(request))
+    };
+    Some(Box::new(Parts {
+        is_session_shared: session.is_some(),
+        session: session.unwrap_or_else(once),
+        user: user.unwrap_or_default(),
+        client: client_part,
+    }))
+}
+
+/// An IPv4 address, or the first half of an IPv6 one, in hexadecimal digits.
+fn address_part(address: IpAddr) -> String {
+    match address.to_canonical() {
+        IpAddr::V4(v4) => format!("{:08x}", v4.to_bits()),
+        IpAddr::V6(v6) => format!("{:016x}", v6.to_bits() >> 64),
+    }
+}
+
+impl Exchange<'_> {
+    /// The credentials that `upstream` is told with this request.
+    pub(super) fn credentials<'u>(&self, upstream: &'u Upstream) -> Option<Cow<'u, Credentials>> {
+        let username = upstream.spec.identity.username.as_ref();
+        match username.zip(self.state.destination.parts.as_ref()) {
+            Some((username, parts)) => Some(Cow::Owned(username.fill(parts))),
+            None => upstream.spec.credentials.as_ref().map(Cow::Borrowed),
+        }
+    }
+
+    /// With which other requests this one shares connections to `upstream`. `None`: with none.
+    pub(super) fn shared_by(&self, upstream: &Upstream) -> Option<SharedBy> {
+        let identity = &upstream.spec.identity;
+        if identity.username.is_none() {
+            return Some(SharedBy::All);
+        }
+        let parts = self.state.destination.parts.as_ref()?;
+        if identity.has(Part::Session) && !parts.is_session_shared {
+            return None;
+        }
+        let credentials = self.credentials(upstream)?;
+        let hash = self.ctx.target_hasher.hash_one(credentials);
+        Some(SharedBy::Alike(hash))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_told_in_digits() {
+        for (address, wanted) in [
+            ("192.0.2.1", "c0000201"),
+            ("::ffff:192.0.2.1", "c0000201"),
+            ("2001:db8::1", "20010db800000000"),
+            ("2001:db8::ffff:0:0:2", "20010db800000000"),
+            ("::1", "0000000000000000"),
+        ] {
+            assert_eq!(address_part(address.parse().unwrap()), wanted, "{address}");
+        }
+    }
+}

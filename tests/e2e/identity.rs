@@ -1,0 +1,175 @@
+//! What upstreams are told of the client.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+
+use super::harness::{Hop, Message, Proxy, SocksReplies, Talk, Upstream};
+
+/// What a login looks like on the wire.
+fn basic(user: &str, password: &str) -> String {
+    format!("Basic {}", STANDARD.encode(format!("{user}:{password}")))
+}
+
+/// A request of a client that presents this user, with the password x; nobody for an empty one.
+fn get(user: &str) -> String {
+    let login = basic(user, "x");
+    let field = match user {
+        "" => String::new(),
+        _ => format!("Proxy-Authorization: {login}\r\n"),
+    };
+    format!("GET http://o.test/ HTTP/1.1\r\nHost: o.test\r\n{field}\r\n")
+}
+
+fn connect(user: &str) -> String {
+    let login = basic(user, "x");
+    format!(
+        "CONNECT o.test:443 HTTP/1.1\r\nHost: o.test:443\r\nProxy-Authorization: {login}\r\n\r\n"
+    )
+}
+
+/// The user that the last request was sent with.
+#[track_caller]
+fn last_user(upstream: &Upstream) -> String {
+    let requests = upstream.requests();
+    let values = requests
+        .last()
+        .expect("a request")
+        .values("Proxy-Authorization");
+    let token = values[0].strip_prefix("Basic ").expect("the scheme");
+    let login = String::from_utf8(STANDARD.decode(token).unwrap()).unwrap();
+    login.strip_suffix(":pw").expect("the password").to_owned()
+}
+
+/// An upstream whose user name is this one.
+fn named(username: &str, extra: &str) -> (Proxy, Upstream) {
+    let a = Upstream::answering("a", |hop: &mut Hop, request: &Message| {
+        if request.method() == "CONNECT" {
+            hop.send("HTTP/1.1 200 OK\r\n\r\n");
+        } else {
+            hop.send_kept("a");
+        }
+    });
+    let keys = format!("{{username: '{username}', password: pw}}");
+    let proxy = Proxy::with_yaml(extra, [a.with(&keys)]);
+    (proxy, a)
+}
+
+#[test]
+fn the_user_name_of_an_upstream_follows_the_session_of_the_client() {
+    let (proxy, a) = named("customer-x-sessid-{session}", "{}");
+    for (user, told) in [
+        ("someone-session-a1b2", "customer-x-sessid-a1b2"),
+        ("-session-Z", "customer-x-sessid-Z"),
+        ("x-session-a-session-b", "customer-x-sessid-b"),
+        (
+            "x-session-1-country-us",
+            "customer-x-sessid-1_2dcountry_2dus",
+        ),
+        ("x-session-{session}", "customer-x-sessid-_7bsession_7d"),
+    ] {
+        proxy.client().send(get(user)).expect_status(200);
+        assert_eq!(last_user(&a), told);
+        proxy.client().send(connect(user)).expect_head(200);
+        assert_eq!(last_user(&a), told);
+    }
+    a.expect_never_saw(STANDARD.encode("someone-session-a1b2:x"));
+}
+
+#[test]
+fn a_request_without_a_session_has_one_of_its_own() {
+    let (proxy, a) = named("x-{session}", "{}");
+    let mut seen = Vec::new();
+    let mut client = proxy.client();
+    for user in ["", "someone", "", "someone-session-"] {
+        client.send(get(user)).expect_status(200);
+        let told = last_user(&a);
+        assert_eq!(told.len(), "x-".len() + 16, "{told}");
+        assert!(!seen.contains(&told), "{told} {seen:?}");
+        seen.push(told);
+    }
+    assert_eq!(a.connections(), seen.len());
+}
+
+#[test]
+fn without_a_name_a_session_is_what_the_request_is_sticky_by() {
+    let users = "access: {users: [{username: bob, password: x}]}";
+    for (sticky, user, told) in [
+        ("sticky: {by: client}", "", "7f000001"),
+        ("sticky: {by: target}", "", "o_2etest"),
+        (&*format!("sticky: {{by: user}}\n{users}"), "bob", "bob"),
+        ("sticky: {by: target}", "bob-session-1", "1"),
+        ("sticky: {by: session}", "bob-session-1", "1"),
+    ] {
+        let (proxy, a) = named("x-{session}", sticky);
+        proxy.client().send(get(user)).expect_status(200);
+        assert_eq!(last_user(&a), format!("x-{told}"), "{sticky}");
+    }
+}
+
+#[test]
+fn a_session_is_named_behind_the_user_that_logs_in() {
+    let users = "access: {users: [{username: bob, password: x}, {username: ann, password: x}]}";
+    let (proxy, a) = named("{user}-{client}-{session}", users);
+    for user in ["bob", "ann"] {
+        let request = get(&format!("{user}-session-1"));
+        proxy.client().send(request).expect_status(200);
+        assert_eq!(last_user(&a), format!("{user}-7f000001-1"));
+    }
+    proxy
+        .client()
+        .send(get("eve-session-1"))
+        .expect_refusal(407);
+    // Where no session is told there is none.
+    let (proxy, _a) = named("{user}", users);
+    proxy
+        .client()
+        .send(get("bob-session-1"))
+        .expect_refusal(407);
+}
+
+#[test]
+fn no_connection_is_used_in_the_name_of_two_sessions() {
+    let (proxy, a) = named("x-{session}", "{}");
+    for (user, connections) in [
+        ("x-session-1", 1),
+        ("x-session-2", 2),
+        ("y-session-1", 2),
+        ("x-session-2", 2),
+        ("x-session-3", 3),
+    ] {
+        proxy.client().send(get(user)).expect_status(200);
+        proxy.expect_at_rest();
+        assert_eq!(a.connections(), connections, "{user}");
+    }
+}
+
+#[test]
+fn a_socks_login_follows_the_session_too() {
+    let replies = SocksReplies {
+        greeting: b"\x05\x02",
+        ..SocksReplies::default()
+    };
+    let a = Upstream::socks("a", replies);
+    let keys = "{username: 'x-{session}', password: pw}";
+    let proxy = Proxy::over([a.as_socks(keys)]);
+    let mut client = proxy.client();
+    let mut hops = Vec::new();
+    for user in ["x-session-1", "x-session-22"] {
+        client.send(get(user));
+        let (mut hop, _) = a.accept_and_read_request();
+        hop.send_kept("hi");
+        client.expect_status(200);
+        hops.push(hop);
+    }
+    client.send(get("x-session-22"));
+    hops[1].read_request();
+    hops[1].send_kept("again");
+    client.expect_status(200).expect_body("again");
+    assert_eq!(
+        a.socks_handshakes(),
+        [
+            b"\x05\x02\x00\x02\x01\x03x-1\x02pw\x05\x01\x00\x03\x06o.test\x00\x50".to_vec(),
+            b"\x05\x02\x00\x02\x01\x04x-22\x02pw\x05\x01\x00\x03\x06o.test\x00\x50".to_vec(),
+        ]
+    );
+}
