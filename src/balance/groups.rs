@@ -38,12 +38,14 @@ mod tests {
     use std::time::{Duration, Instant};
 
     use super::*;
-    use crate::balance::identity::Identity;
     use crate::balance::pick::BalanceMode;
-    use crate::balance::pool::{Pool, Session, Tried, Wish};
+    use crate::balance::pool::Pool;
     use crate::balance::reason::OfflineReason;
     use crate::balance::state::{CheckVerdict, Thresholds};
     use crate::balance::sticky::SessionKey;
+    use crate::balance::told::Told;
+    use crate::balance::tried::Tried;
+    use crate::balance::wish::{Session, Wish};
     use crate::protocol::target::Authority;
 
     /// `a/eu`: host a.test, in the group eu.
@@ -55,7 +57,7 @@ mod tests {
                 name: name.into(),
                 authority: Authority::parse(format!("{name}.test:80").as_bytes(), None).unwrap(),
                 credentials: None,
-                identity: Identity::default(),
+                told: Told::default(),
                 weight: 1,
                 priority: 100,
                 group: (!group.is_empty()).then(|| group.into()),

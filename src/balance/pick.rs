@@ -408,6 +408,77 @@ mod tests {
         }
     }
 
+    /// Smooth weighted round robin without classes, as it was before there were any: the measure of smoothness.
+    fn one_by_one(weights: &[u32], count: usize) -> Vec<usize> {
+        let sum: i64 = weights.iter().copied().map(i64::from).sum();
+        let mut credits = vec![0_i64; weights.len()];
+        let pick = |_| {
+            for (credit, weight) in credits.iter_mut().zip(weights) {
+                *credit += i64::from(*weight);
+            }
+            let richest = (0..weights.len())
+                .max_by_key(|place| (credits[*place], -i64::try_from(*place).unwrap()));
+            credits[richest.unwrap()] -= sum;
+            richest.unwrap()
+        };
+        (0..count).map(pick).collect()
+    }
+
+    fn longest_run(picks: &[usize]) -> usize {
+        let runs = picks.chunk_by(|a, b| a == b);
+        runs.map(<[usize]>::len).max().unwrap_or(0)
+    }
+
+    #[test]
+    fn whatever_the_weights_each_cycle_is_exact_and_no_run_is_longer_than_one_by_one() {
+        let mut dice = 20_261_128_u64;
+        let mut roll = |sides: u64| {
+            dice = dice.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            (dice >> 33) % sides
+        };
+        for _ in 0..150 {
+            let (count, heaviest) = (2 + roll(63), 1 + roll(9));
+            let weights: Vec<u32> = (0..count)
+                .map(|_| 1 + u32::try_from(roll(heaviest)).unwrap())
+                .collect();
+            let cycle = weights.iter().sum::<u32>() as usize;
+            let picks = {
+                let members = Members {
+                    count: weights.len(),
+                    version: 1,
+                    look: |place: usize| Candidate {
+                        availability: Availability::Online,
+                        weight: weights[place],
+                        ..Candidate::OUT
+                    },
+                    may: |_| true,
+                };
+                let mut chooser = Chooser::default();
+                let pick = |_| chooser.choose(BalanceMode::RoundRobin, Account::First, &members);
+                (0..cycle * 3).filter_map(pick).collect::<Vec<usize>>()
+            };
+            for (number, cycle) in picks.chunks(cycle).enumerate() {
+                let share = |place| cycle.iter().filter(|pick| **pick == place).count();
+                let shares: Vec<_> = (0..weights.len()).map(share).collect();
+                let expected: Vec<_> = weights.iter().map(|weight| *weight as usize).collect();
+                assert_eq!(shares, expected, "cycle {number}");
+            }
+            let before = one_by_one(&weights, cycle * 3);
+            assert!(longest_run(&picks) <= longest_run(&before), "{weights:?}");
+        }
+    }
+
+    #[test]
+    fn where_no_two_weights_are_alike_the_order_is_that_of_one_by_one() {
+        check(BalanceMode::RoundRobin, "a*3 b*5 c", &{
+            let letter = |place: usize| char::from(b'a' + u8::try_from(place).unwrap());
+            one_by_one(&[3, 5, 1], 27)
+                .into_iter()
+                .map(letter)
+                .collect::<String>()
+        });
+    }
+
     #[test]
     fn the_largest_weights_cost_and_share_like_small_ones() {
         check(BalanceMode::RoundRobin, "a*4294967295 b*4294967295", "abab");

@@ -7,15 +7,17 @@ use std::time::{Duration, Instant};
 
 use crate::protocol::target::Authority;
 
-use super::identity::Identity;
 use super::pick::BalanceMode;
-use super::pool::{Pool, Session, Tried, Wish};
+use super::pool::Pool;
 use super::reason::{Depth, OfflineReason};
 use super::rests::{MOST_RESTS, Rest};
 use super::state::{CheckVerdict, Thresholds};
 use super::sticky::SessionKey;
+use super::told::Told;
+use super::tried::Tried;
 use super::upstream::{UpstreamProtocol, UpstreamSpec};
 use super::vitals::UpstreamId;
+use super::wish::{Session, Wish};
 
 const EXITS: usize = 200;
 const SESSIONS: usize = 1_000;
@@ -34,7 +36,7 @@ fn pool_of(exits: impl Iterator<Item = usize>) -> Pool {
         protocol: UpstreamProtocol::Http,
         authority: Authority::parse(format!("exit{exit}.test:8080").as_bytes(), None).unwrap(),
         credentials: None,
-        identity: Identity::default(),
+        told: Told::default(),
         weight: weight(exit),
         priority: 100,
         group: None,

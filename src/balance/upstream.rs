@@ -8,9 +8,9 @@ use crate::protocol::credentials::Credentials;
 use crate::protocol::target::Authority;
 
 use super::history::{EventKind, History};
-use super::identity::Identity;
 use super::state::{Availability, Change, Epoch, Health};
 use super::sticky;
+use super::told::Told;
 use super::vitals::{UpstreamId, Vitals};
 
 /// What an upstream speaks.
@@ -46,7 +46,7 @@ pub struct UpstreamSpec {
     /// others.
     pub credentials: Option<Credentials>,
     /// What it is told of the client.
-    pub identity: Identity,
+    pub told: Told,
     /// Its share among others; 0 = no new requests.
     pub weight: u32,
     /// Lower is preferred.
@@ -61,9 +61,15 @@ impl UpstreamSpec {
         format!("{}://{}", self.protocol.scheme(), self.authority)
     }
 
-    /// What tells it from other upstreams.
+    /// Where it is.
     pub fn place(&self) -> (UpstreamProtocol, &Authority) {
         (self.protocol, &self.authority)
+    }
+
+    /// What tells it from other upstreams: where it is, and as whom we are there.
+    pub fn identity(&self) -> (UpstreamProtocol, &Authority, Option<&str>) {
+        let user = self.credentials.as_ref().map(Credentials::user);
+        (self.protocol, &self.authority, user)
     }
 
     /// Whether it is a SOCKS5 proxy.
@@ -78,7 +84,7 @@ pub struct Upstream {
     /// What the file says.
     pub spec: UpstreamSpec,
     url: Box<str>,
-    /// Of its URL: what sessions are shared out by.
+    /// Of its URL and its user: what sessions are shared out by.
     hash: u64,
     vitals: Arc<Vitals>,
     history: Arc<History>,
@@ -99,9 +105,13 @@ pub struct Lease {
 impl Upstream {
     pub(super) fn new(spec: UpstreamSpec, vitals: Arc<Vitals>, history: Arc<History>) -> Self {
         let url = spec.url().into_boxed_str();
+        let known_by = match &spec.credentials {
+            Some(credentials) => Cow::Owned(format!("{url} {}", credentials.user())),
+            None => Cow::Borrowed(&*url),
+        };
         Self {
+            hash: sticky::hash(known_by.as_bytes()),
             spec,
-            hash: sticky::hash(url.as_bytes()),
             url,
             vitals,
             history,
@@ -279,13 +289,27 @@ mod tests {
     use crate::balance::reason::{Doubt, NO_NAME, OfflineReason};
     use crate::balance::state::{CheckVerdict, Thresholds};
 
+    /// Without a user the hash is that of the URL, which relays must agree on.
+    #[test]
+    fn sessions_are_shared_out_among_the_users_of_one_gateway() {
+        let hash = |user: Option<&str>| {
+            let spec = UpstreamSpec {
+                credentials: user.map(|user| Credentials::basic(user, "x")),
+                ..upstream().spec.clone()
+            };
+            Upstream::new(spec, Arc::default(), Arc::default()).hash()
+        };
+        assert_eq!(hash(None), sticky::hash(b"http://a.test:3128"));
+        assert!(hash(None) != hash(Some("ann")) && hash(Some("ann")) != hash(Some("bob")));
+    }
+
     fn upstream() -> Arc<Upstream> {
         let spec = UpstreamSpec {
             name: "a".into(),
             protocol: UpstreamProtocol::Http,
             authority: Authority::parse(b"a.test:3128", None).unwrap(),
             credentials: Some(Credentials::basic("bob", "hunter2")),
-            identity: Identity::default(),
+            told: Told::default(),
             weight: 1,
             priority: 100,
             group: None,

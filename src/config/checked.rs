@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::balance::identity::Part;
 use crate::balance::pick::BalanceMode;
+use crate::balance::told::Part;
 use crate::balance::upstream::UpstreamSpec;
 use crate::protocol::request_id::FieldName;
 use crate::route::Rules;
@@ -60,7 +60,7 @@ pub struct Config {
     /// Which requests keep their upstream. `None`: none.
     pub sticky: Option<Sticky>,
     /// What upstreams are told of requests in user names; each part once.
-    pub told: Vec<Part>,
+    pub told_parts: Vec<Part>,
     /// Which answers let an upstream rest.
     pub rest: Vec<RestRule>,
     /// The pool; each with a name and an authority of its own.
@@ -82,7 +82,7 @@ impl Config {
     pub fn has_sessions(&self) -> bool {
         let is_sticky_by_session =
             || matches!(&self.sticky, Some(sticky) if sticky.by == StickyBy::Session);
-        self.told.contains(&Part::Session) || is_sticky_by_session()
+        self.told_parts.contains(&Part::Session) || is_sticky_by_session()
     }
 
     /// Whether `--check` must fail although the file can be used: it relies on

@@ -209,7 +209,7 @@ mod tests {
     fn a_bad_line_of_a_list_is_named_and_skipped_and_fails_the_check() {
         let folder = TestFolder::new();
         folder.write("ads.txt", "# ads\n\n*.ads.test\na b\n", 0o644);
-        let exits = "a.test:1:ann:x group=eu\nb.test:hunter2\na.test:1\n";
+        let exits = "a.test:1:ann:x group=eu\nb.test:hunter2\na.test:1:ann:y\n";
         folder.write("exits.txt", exits, 0o600);
         let path = folder.write("c.yaml", WITH_LISTS, 0o644);
         let config = load(&path).unwrap();

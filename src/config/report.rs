@@ -182,7 +182,7 @@ fn write_upstreams(out: &mut Formatter<'_>, upstreams: &[UpstreamSpec]) -> fmt::
 
 fn credentials(upstream: &UpstreamSpec) -> String {
     let there = there(upstream.credentials.as_ref());
-    match &upstream.identity.username {
+    match &upstream.told.username {
         Some(username) => format!("{there}, with {}", username.shown()),
         None => there.to_owned(),
     }

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::balance::identity::Part;
 use crate::balance::pick::BalanceMode;
+use crate::balance::told::Part;
 use crate::balance::upstream::UpstreamSpec;
 use crate::protocol::request_id::FieldName;
 
@@ -112,7 +112,7 @@ fn read(files: &mut Files, root: &KeyBlock<'_>) -> Option<Config> {
     let sticky = Sticky::read(&root.block("sticky"), &access);
     let rest = RestRule::read(root);
     let upstreams = upstreams::read(files, root);
-    let told = read_told(root, &upstreams, &access);
+    let told_parts = read_told_parts(root, &upstreams, &access);
     let (rules, rule_words) = rules::read(files, root, &upstreams, &access);
     let config = Config {
         listen: listen?,
@@ -131,7 +131,7 @@ fn read(files: &mut Files, root: &KeyBlock<'_>) -> Option<Config> {
         rules: Arc::new(rules),
         rule_words,
         access,
-        told,
+        told_parts,
         sticky,
         rest,
         upstreams,
@@ -205,8 +205,12 @@ fn read_access_log(files: &Files, root: &KeyBlock<'_>) -> Option<AccessLogSettin
 }
 
 /// What user names hold: that of a user wants users.
-fn read_told(root: &KeyBlock<'_>, upstreams: &[UpstreamSpec], access: &AccessRules) -> Vec<Part> {
-    let telling = |part| upstreams.iter().find(|one| one.identity.has(part));
+fn read_told_parts(
+    root: &KeyBlock<'_>,
+    upstreams: &[UpstreamSpec],
+    access: &AccessRules,
+) -> Vec<Part> {
+    let telling = |part| upstreams.iter().find(|one| one.told.has(part));
     if let (Some(upstream), true) = (telling(Part::User), access.users.is_empty()) {
         root.place_of("upstream").error(format!(
             "the user name for {} has `{{user}}` in it, and without `access.users` nobody is a user: list users, or \
@@ -467,6 +471,30 @@ mod tests {
             text,
             Severity::Advice,
             "c.yaml:2: domain_policy: a whitelist without domains",
+        );
+    }
+
+    /// Providers sell exits as users of one gateway.
+    #[test]
+    fn the_users_of_one_gateway_are_upstreams_with_a_number_in_their_names() {
+        let text = "listen: 127.0.0.1:1\nupstream:\n  - {url: 'http://p.test', username: ann, password: x}\n  \
+                    - {url: 'http://p.test', username: bob, password: x}\n  - {url: 'http://q.test', name: \
+                    'p.test:8080-3'}\n  - {url: 'http://p.test'}\n  - {url: 'http://p.test', username: bob, \
+                    password: y}\n";
+        let config = check_notice(
+            text,
+            Severity::Compatibility,
+            "c.yaml:7: upstream[4].url: the same upstream as upstream[1], dropped",
+        );
+        let names = config.upstreams.iter().map(|spec| &*spec.name);
+        assert_eq!(
+            names.collect::<Vec<_>>(),
+            [
+                "p.test:8080",
+                "p.test:8080-2",
+                "p.test:8080-3",
+                "p.test:8080-4"
+            ]
         );
     }
 

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use crate::balance::identity::{Identity, UserTemplate};
+use crate::balance::told::{Told, UserTemplate};
 use crate::balance::upstream::{UpstreamProtocol, UpstreamSpec};
 use crate::protocol::credentials::Credentials;
 use crate::protocol::target::Authority;
@@ -65,8 +65,8 @@ pub(super) fn read(files: &mut Files, root: &KeyBlock<'_>) -> Vec<UpstreamSpec> 
             continue;
         }
         let block = KeyBlock::open(item, "upstream[]");
-        if let Some(spec) = read_one(files, &block)
-            && taken.is_new(&block, &spec)
+        if let Some(mut spec) = read_one(files, &block)
+            && taken.is_new(&block, &mut spec)
         {
             specs.push(spec);
         }
@@ -84,25 +84,26 @@ fn as_url(written: &str) -> String {
     }
 }
 
-/// The URLs and names of the upstreams so far, each with the place it was
-/// found at.
+/// What the upstreams so far are known by, and their names, each with the place it was found at.
 #[derive(Default)]
 struct Taken {
-    places: HashMap<(UpstreamProtocol, Authority), String>,
+    upstreams: HashMap<(UpstreamProtocol, Authority, Option<Box<str>>), String>,
     names: HashMap<String, String>,
+    /// The last number in a name of those that have none of their own.
+    numbers: HashMap<Authority, usize>,
 }
 
 /// What an upstream shares with one before it, and what that is called.
 enum Clash<'t> {
-    Address(&'t str),
+    Identity(&'t str),
     Name(&'t str),
 }
 
 impl Taken {
-    fn is_new(&mut self, block: &KeyBlock<'_>, spec: &UpstreamSpec) -> bool {
+    fn is_new(&mut self, block: &KeyBlock<'_>, spec: &mut UpstreamSpec) -> bool {
         match self.take(spec, || block.place.name.clone()) {
             Ok(()) => return true,
-            Err(Clash::Address(first)) => block.place_of("url").compatibility(format!(
+            Err(Clash::Identity(first)) => block.place_of("url").compatibility(format!(
                 "the same upstream as {first}, dropped; remove one of the two"
             )),
             Err(Clash::Name(first)) => block.place_of("name").error(format!(
@@ -113,19 +114,36 @@ impl Taken {
         false
     }
 
-    fn take(&mut self, spec: &UpstreamSpec, here: impl Fn() -> String) -> Result<(), Clash<'_>> {
-        let place = (spec.protocol, spec.authority.clone());
-        if self.places.contains_key(&place) {
-            let first = self.places.get(&place);
-            return Err(Clash::Address(first.map_or("", String::as_str)));
+    fn take(
+        &mut self,
+        spec: &mut UpstreamSpec,
+        here: impl Fn() -> String,
+    ) -> Result<(), Clash<'_>> {
+        let (protocol, authority, user) = spec.identity();
+        let identity = (protocol, authority.clone(), user.map(Into::into));
+        if self.upstreams.contains_key(&identity) {
+            let first = self.upstreams.get(&identity);
+            return Err(Clash::Identity(first.map_or("", String::as_str)));
+        }
+        if spec.name == spec.authority.to_string() {
+            self.number(spec);
         }
         if self.names.contains_key(&spec.name) {
             let first = self.names.get(&spec.name);
             return Err(Clash::Name(first.map_or("", String::as_str)));
         }
-        self.places.insert(place, here());
+        self.upstreams.insert(identity, here());
         self.names.insert(spec.name.clone(), here());
         Ok(())
+    }
+
+    /// Appends a number to the name `host:port` if it is taken: `gate.example:8000-2`.
+    fn number(&mut self, spec: &mut UpstreamSpec) {
+        let count = self.numbers.entry(spec.authority.clone()).or_insert(1);
+        while self.names.contains_key(&spec.name) {
+            *count += 1;
+            spec.name = format!("{}-{count}", spec.authority);
+        }
     }
 }
 
@@ -143,11 +161,11 @@ fn read_lists(
         let file = quote(path.value);
         let mut has_secret = false;
         let count = lists::read(&path, &content, |number, line| {
-            let spec = read_line(line)?;
+            let mut spec = read_line(line)?;
             has_secret |= spec.credentials.is_some();
-            match taken.take(&spec, || format!("line {number} of {file}")) {
+            match taken.take(&mut spec, || format!("line {number} of {file}")) {
                 Ok(()) => specs.push(spec),
-                Err(Clash::Address(first)) => return Err(format!("the same upstream as {first}")),
+                Err(Clash::Identity(first)) => return Err(format!("the same upstream as {first}")),
                 Err(Clash::Name(first)) => return Err(format!("its name is that of {first}, too")),
             }
             Ok(())
@@ -171,7 +189,7 @@ fn read_line(line: &str) -> Result<UpstreamSpec, String> {
     {
         check_socks_login(user, password)?;
     }
-    let (credentials, identity) = credentials
+    let (credentials, told) = credentials
         .map(|(user, password)| login(&user, &password))
         .unzip();
     let (mut name, mut group, mut weight) = (authority.to_string(), None, 1);
@@ -192,7 +210,7 @@ fn read_line(line: &str) -> Result<UpstreamSpec, String> {
         protocol,
         authority,
         credentials,
-        identity: identity.unwrap_or_default(),
+        told: told.unwrap_or_default(),
         weight,
         priority: PRIORITY_DEFAULT,
         group,
@@ -253,7 +271,7 @@ fn read_one(files: &mut Files, block: &KeyBlock<'_>) -> Option<UpstreamSpec> {
     let protocol = url
         .as_ref()
         .map_or_else(UpstreamProtocol::default, |url| url.0);
-    let (credentials, identity) = read_credentials(files, block, protocol).unzip();
+    let (credentials, told) = read_credentials(files, block, protocol).unzip();
     let name = read_name(block);
     let group = read_group(block);
     let (protocol, authority) = url?;
@@ -262,7 +280,7 @@ fn read_one(files: &mut Files, block: &KeyBlock<'_>) -> Option<UpstreamSpec> {
         protocol,
         authority,
         credentials,
-        identity: identity.unwrap_or_default(),
+        told: told.unwrap_or_default(),
         weight,
         priority,
         group,
@@ -318,6 +336,11 @@ fn parse_url(url: &str) -> Result<(Option<UpstreamProtocol>, Authority), String>
         (UpstreamProtocol::Socks5, SOCKS_PORT),
     ];
     let known = |scheme: &str| {
+        let is_word = |letter: char| letter.is_ascii_alphanumeric() || "+-.".contains(letter);
+        if !scheme.chars().all(is_word) {
+            // It may hold a password, which no message repeats.
+            return Err("what stands before `://` is no scheme: write http://host:port".to_owned());
+        }
         let is_it =
             |(protocol, _): &&(UpstreamProtocol, _)| scheme.eq_ignore_ascii_case(protocol.scheme());
         spoken.iter().find(is_it).ok_or_else(|| {
@@ -376,7 +399,7 @@ fn read_credentials(
     files: &mut Files,
     block: &KeyBlock<'_>,
     protocol: UpstreamProtocol,
-) -> Option<(Credentials, Identity)> {
+) -> Option<(Credentials, Told)> {
     let username = block.text("username");
     let password = files.secret(block, "password");
     match (username, password) {
@@ -414,13 +437,13 @@ fn read_credentials(
 }
 
 /// What an upstream of this login is told by checks, and by requests.
-fn login(user: &str, password: &str) -> (Credentials, Identity) {
+fn login(user: &str, password: &str) -> (Credentials, Told) {
     let username = UserTemplate::parse(user, password);
     let fixed = || Credentials::basic(user, password);
     let for_checks = username
         .as_ref()
         .map_or_else(fixed, UserTemplate::for_probe);
-    (for_checks, Identity { username })
+    (for_checks, Told { username })
 }
 
 fn check_socks_login(user: &str, password: &str) -> Result<(), String> {
@@ -438,7 +461,7 @@ fn check_socks_login(user: &str, password: &str) -> Result<(), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::balance::identity::Part;
+    use crate::balance::told::Part;
 
     fn check(url: &str, wanted: Result<&str, &str>) {
         match (parse_url(url), wanted) {
@@ -510,6 +533,8 @@ mod tests {
         for line in [
             "p.test:x:ann:hunter2",
             "p.test:1:hunter2",
+            "ann:hunter2://p.test:1",
+            "ann:hunter2://bob:x@p.test:1",
             "socks4://ann:hunter2@p.test:1",
             "socks5://:hunter2@p.test:1",
             "https://p.test:1:ann:hunter2",
@@ -570,7 +595,7 @@ mod tests {
     fn a_line_of_a_list_may_have_a_session_in_its_user() {
         for line in ["p.test:1:x-{session}:pw", "x-%7bsession%7d:pw@p.test:1"] {
             let spec = read_line(line).unwrap();
-            assert!(spec.identity.has(Part::Session), "{line}");
+            assert!(spec.told.has(Part::Session), "{line}");
             let for_checks = Credentials::basic("x-probe", "pw");
             assert_eq!(spec.credentials, Some(for_checks), "{line}");
         }

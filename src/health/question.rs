@@ -240,7 +240,7 @@ mod tests {
     use std::sync::mpsc;
     use std::thread::{self, JoinHandle};
 
-    use crate::balance::identity::Identity;
+    use crate::balance::told::Told;
     use crate::balance::upstream::UpstreamProtocol;
     use crate::protocol::credentials::Credentials;
     use crate::protocol::target::Authority;
@@ -261,7 +261,7 @@ mod tests {
             protocol: UpstreamProtocol::Http,
             authority: Authority::parse(address.to_string().as_bytes(), None).unwrap(),
             credentials,
-            identity: Identity::default(),
+            told: Told::default(),
             weight: 1,
             priority: 100,
             group: None,

@@ -126,7 +126,7 @@ pub(super) fn passes(health: &HealthCheck, answer: CheckAnswer) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use crate::balance::identity::Identity;
+    use crate::balance::told::Told;
     use crate::protocol::credentials::Credentials;
     use crate::protocol::target::Authority;
 
@@ -153,7 +153,7 @@ mod tests {
             protocol: UpstreamProtocol::Http,
             authority: Authority::parse(b"192.0.2.1:3128", None).unwrap(),
             credentials: Some(Credentials::basic("a", "b")),
-            identity: Identity::default(),
+            told: Told::default(),
             weight: 1,
             priority: 100,
             group: None,

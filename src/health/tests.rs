@@ -7,9 +7,9 @@ use std::thread;
 
 use parking_lot::Condvar;
 
-use crate::balance::identity::Identity;
 use crate::balance::reason::{Doubt, OfflineReason};
 use crate::balance::state::{Availability, Thresholds};
+use crate::balance::told::Told;
 use crate::balance::upstream::{UpstreamProtocol, UpstreamSpec};
 use crate::config::health::ProbeTarget;
 
@@ -110,7 +110,7 @@ impl Fake {
             protocol: UpstreamProtocol::Http,
             authority: self.authority.clone(),
             credentials: None,
-            identity: Identity::default(),
+            told: Told::default(),
             weight: 1,
             priority: 100,
             group: None,

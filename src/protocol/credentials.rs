@@ -1,7 +1,7 @@
 //! Basic credentials (RFC 7617): made once, and never shown.
 //!
-//! Nobody gets user or password back but SOCKS, which has a form of its own for them. `Debug` and
-//! `Display` hide both, so that they cannot end in a log by accident.
+//! Nobody gets the password back but SOCKS, which has a form of its own for it. `Debug` and
+//! `Display` hide user and password, so that they cannot end in a log by accident.
 
 use std::fmt;
 
@@ -18,8 +18,7 @@ const SCHEME: &str = "Basic";
 pub struct Credentials {
     /// `Basic` and the token, with one space between them.
     authorization: Box<str>,
-    /// The length of the user, in bytes.
-    user: usize,
+    user: Box<str>,
 }
 
 impl Credentials {
@@ -29,7 +28,7 @@ impl Credentials {
         let token = STANDARD.encode(format!("{user}:{password}"));
         Self {
             authorization: format!("{SCHEME} {token}").into_boxed_str(),
-            user: user.len(),
+            user: user.into(),
         }
     }
 
@@ -38,14 +37,19 @@ impl Credentials {
         &self.authorization
     }
 
+    /// The user: what tells apart those who share an address. Not to be shown.
+    pub fn user(&self) -> &str {
+        &self.user
+    }
+
     /// User and password, for [`super::socks`].
     pub(super) fn user_and_password(&self) -> Option<(Vec<u8>, Vec<u8>)> {
-        let mut user = STANDARD
+        let both = STANDARD
             .decode(token(self.authorization.as_bytes())?)
             .ok()?;
-        let password = user.get(self.user..)?.strip_prefix(b":")?.to_vec();
-        user.truncate(self.user);
-        Some((user, password))
+        let password = both.strip_prefix(self.user.as_bytes())?;
+        let password = password.strip_prefix(b":")?.to_vec();
+        Some((self.user.as_bytes().to_vec(), password))
     }
 
     /// Does a received field value present these credentials? The scheme may

@@ -10,8 +10,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::balance::failover::AttemptError;
-use crate::balance::identity::Parts;
-use crate::balance::pool::{Pool, Tried};
+use crate::balance::pool::Pool;
+use crate::balance::told::Parts;
+use crate::balance::tried::Tried;
 use crate::balance::upstream::Upstream;
 use crate::net::conn::SendError;
 use crate::net::socket::{self, HalfClose, Wait};

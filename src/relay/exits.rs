@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::balance::failover::AttemptError;
-use crate::balance::pool::{Session, Wish};
 use crate::balance::sticky::SessionKey;
+use crate::balance::wish::{Session, Wish};
 use crate::config::checked::Config;
 use crate::config::exits::StickyBy;
 use crate::protocol::credentials::{self, Credentials};

@@ -91,7 +91,7 @@ impl<'a> Exchange<'a> {
         let mut join_at = self.enter(&mut race, lease, begun);
         let mut has_cleared = false;
         loop {
-            let has_others = self.snapshot.pool.upstreams().len() > 1;
+            let has_others = self.pool().upstreams().len() > 1;
             let may_join = has_others
                 && !self.stays_with_session()
                 && race.len() < MOST_RACING

@@ -32,11 +32,11 @@ use super::exits::{Login, Wanted};
 use super::failed::{Failed, NoRequest};
 use super::foreign;
 use super::hop::{Hop, look_at};
-use super::identity;
 use super::introduction;
 use super::outcome::{Outcome, RequestScope, Suspended};
 use super::report::{Report, RouteTaken};
 use super::scratch::Scratch;
+use super::told;
 use super::upload::Upload;
 use super::worker::Worker;
 
@@ -461,7 +461,7 @@ impl Session<'_> {
                             Wanted::of(config, asker, destination.authority.host());
                         let place = (&**self.ctx, &*request.client);
                         destination.parts =
-                            identity::parts(config, place, asker, destination.authority.host());
+                            told::parts(config, place, asker, destination.authority.host());
                     }
                     return Ok((destination, framing));
                 }

@@ -41,9 +41,8 @@ impl Exchange<'_> {
             // Only an HTTP proxy may know what it means.
             let snapshot = self.snapshot;
             let upstreams = snapshot.pool.upstreams().iter();
-            for upstream in upstreams.filter(|one| one.spec.is_socks()) {
-                self.state.tried.insert(upstream.id());
-            }
+            let socks = upstreams.filter(|one| one.spec.is_socks());
+            self.state.tried.extend(socks.map(|one| one.id()));
         }
         while let Some(start) = self.next_start() {
             let result = attempt(self, start);

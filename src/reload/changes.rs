@@ -1,8 +1,9 @@
 //! What a new configuration changes, in words.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::fmt;
 
+use crate::balance::succession;
 use crate::balance::upstream::UpstreamSpec;
 use crate::config::checked::Config;
 use crate::config::report::values;
@@ -63,26 +64,18 @@ fn restart(key: &str, was: &dyn fmt::Display, is: &dyn fmt::Display) -> String {
 }
 
 fn upstreams(before: &Snapshot, after: &Config) -> Vec<String> {
-    let mut left: HashMap<_, &UpstreamSpec> = before
-        .pool
-        .upstreams()
-        .iter()
-        .map(|upstream| (upstream.spec.place(), &upstream.spec))
-        .collect();
+    let upstreams = before.pool.upstreams().iter();
+    let old: Vec<_> = upstreams.map(|upstream| &upstream.spec).collect();
+    let mut left: BTreeMap<usize, _> = (0..).zip(&old).collect();
     let (mut added, mut changed) = (Vec::new(), Vec::new());
-    for spec in &after.upstreams {
-        match left.remove(&spec.place()) {
+    let same = succession::predecessors(&old, &after.upstreams);
+    for (spec, place) in after.upstreams.iter().zip(same) {
+        match place.and_then(|place| left.remove(&place)) {
             None => added.push(spec.name.clone()),
             Some(old) => changed.extend(difference(old, spec)),
         }
     }
-    let gone = |spec: &&UpstreamSpec| left.contains_key(&spec.place());
-    let all = before.pool.upstreams().iter();
-    let removed: Vec<_> = all
-        .map(|upstream| &upstream.spec)
-        .filter(gone)
-        .map(|spec| spec.name.clone())
-        .collect();
+    let removed: Vec<_> = left.values().map(|spec| spec.name.clone()).collect();
     let mut made = Vec::new();
     for (what, names) in [("added", added), ("removed", removed), ("changed", changed)] {
         made.extend(sentence(&format!("upstreams {what}"), &names));
@@ -108,7 +101,7 @@ fn difference(old: &UpstreamSpec, new: &UpstreamSpec) -> Option<String> {
         let name = |spec: &UpstreamSpec| spec.group.as_deref().unwrap_or("none").to_owned();
         parts.push(format!("group {} -> {}", name(old), name(new)));
     }
-    if old.credentials != new.credentials || old.identity != new.identity {
+    if old.credentials != new.credentials || old.told != new.told {
         parts.push("credentials".to_owned());
     }
     (!parts.is_empty()).then(|| format!("{} ({})", new.name, parts.join(", ")))

@@ -136,7 +136,7 @@ mod rules;
 mod exits;
 
 /// What upstreams are told of the client.
-mod identity;
+mod told;
 
 /// Names and their addresses.
 mod dns;

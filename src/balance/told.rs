@@ -5,7 +5,7 @@
 //! user name is a contract with the provider. So a value has nothing in it but letters, digits and `_`, different
 //! values stay different, and none is longer than a provider takes.
 //!
-//! Not here: what a request is known by (`relay/identity.rs`).
+//! Not here: what a request is known by (`relay/told.rs`).
 
 use std::fmt::{self, Write};
 
@@ -21,7 +21,7 @@ const VALUE_MAX: usize = 64;
 
 /// What an upstream is told of the client.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
-pub struct Identity {
+pub struct Told {
     /// Its user name, where that depends on the request.
     pub username: Option<UserTemplate>,
 }
@@ -59,7 +59,7 @@ pub struct Parts {
     pub client: String,
 }
 
-impl Identity {
+impl Told {
     /// Whether the user name has a place for this part.
     pub fn has(&self, part: Part) -> bool {
         let username = self.username.as_ref();

@@ -7,7 +7,7 @@ use std::borrow::Cow;
 use std::hash::BuildHasher;
 use std::net::IpAddr;
 
-use crate::balance::identity::{Part, Parts, safe};
+use crate::balance::told::{Part, Parts, safe};
 use crate::balance::upstream::Upstream;
 use crate::config::checked::Config;
 use crate::config::exits::StickyBy;
@@ -28,7 +28,7 @@ pub(super) fn parts(
     (address, user, login): (IpAddr, Option<&str>, &Login<'_>),
     target: &Host,
 ) -> Option<Box<Parts>> {
-    if config.told.is_empty() {
+    if config.told_parts.is_empty() {
         return None;
     }
     let (client_part, user) = (
@@ -66,7 +66,7 @@ fn address_part(address: IpAddr) -> String {
 impl Exchange<'_> {
     /// The credentials that `upstream` is told with this request.
     pub(super) fn credentials<'u>(&self, upstream: &'u Upstream) -> Option<Cow<'u, Credentials>> {
-        let username = upstream.spec.identity.username.as_ref();
+        let username = upstream.spec.told.username.as_ref();
         match username.zip(self.state.destination.parts.as_ref()) {
             Some((username, parts)) => Some(Cow::Owned(username.fill(parts))),
             None => upstream.spec.credentials.as_ref().map(Cow::Borrowed),
@@ -75,12 +75,12 @@ impl Exchange<'_> {
 
     /// With which other requests this one shares connections to `upstream`. `None`: with none.
     pub(super) fn shared_by(&self, upstream: &Upstream) -> Option<SharedBy> {
-        let identity = &upstream.spec.identity;
-        if identity.username.is_none() {
+        let told = &upstream.spec.told;
+        if told.username.is_none() {
             return Some(SharedBy::All);
         }
         let parts = self.state.destination.parts.as_ref()?;
-        if identity.has(Part::Session) && !parts.is_session_shared {
+        if told.has(Part::Session) && !parts.is_session_shared {
             return None;
         }
         let credentials = self.credentials(upstream)?;
