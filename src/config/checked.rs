@@ -8,6 +8,7 @@ use std::time::Duration;
 use crate::balance::pick::BalanceMode;
 use crate::balance::told::Part;
 use crate::balance::upstream::UpstreamSpec;
+use crate::protocol::forwarded::ForwardedField;
 use crate::protocol::request_id::FieldName;
 use crate::route::Rules;
 
@@ -44,6 +45,8 @@ pub struct Config {
     pub request_id: Option<FieldName>,
     /// Whether messages carry `Via`, and loops are found by it.
     pub via: bool,
+    /// The field in which HTTP proxies are told who the client is. `None`: they are not.
+    pub forwarded: Option<ForwardedField>,
     /// Networks from which every connection must begin with a PROXY header;
     /// connections from elsewhere are refused. `None`: no PROXY header.
     pub proxy_protocol: Option<AddressList>,

@@ -77,6 +77,7 @@ pub static KEYS: &[Key] = rows! {
     "log":                               Block("log"),                "";
     "log.format":                        Word(LOG_FORMATS),           "text";
     "via":                               Switch,                      "true";
+    "forwarded":                         Word(FORWARDED),             "off";
     "listen_proxy_protocol":             Switch,                      "false";
     "health_check":                      Block("health_check"),       "";
     "health_check.interval_secs":        Seconds(0.001),              "30", "s";
@@ -165,6 +166,12 @@ const STICKY: &[&str] = &[
     "user (that the client has authenticated as)",
     "session (what stands behind -session- in the user name)",
     "target (its host)",
+];
+
+const FORWARDED: &[&str] = &[
+    "off (upstreams are not told who the client is)",
+    "x_forwarded_for (they are told in X-Forwarded-For)",
+    "forwarded (they are told in Forwarded, RFC 7239)",
 ];
 
 const SCOPES: &[&str] = &[

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use crate::balance::pick::BalanceMode;
 use crate::balance::told::Part;
 use crate::balance::upstream::UpstreamSpec;
+use crate::protocol::forwarded::ForwardedField;
 use crate::protocol::request_id::FieldName;
 
 use super::access::{AccessRules, AddressList};
@@ -104,6 +105,7 @@ fn read(files: &mut Files, root: &KeyBlock<'_>) -> Option<Config> {
     };
     let request_id = read_request_id(root);
     let via = root.switch("via");
+    let forwarded = read_forwarded(root);
     let health = HealthCheck::read(&root.block("health_check"));
     let limits = Limits::read(&root.block("limits"));
     let block = root.block("access");
@@ -125,6 +127,7 @@ fn read(files: &mut Files, root: &KeyBlock<'_>) -> Option<Config> {
         log_format,
         request_id,
         via,
+        forwarded,
         proxy_protocol,
         health: health?,
         limits,
@@ -220,6 +223,14 @@ fn read_told_parts(
     }
     let parts = Part::ALL.map(|(_, part)| part).into_iter();
     parts.filter(|part| telling(*part).is_some()).collect()
+}
+
+fn read_forwarded(root: &KeyBlock<'_>) -> Option<ForwardedField> {
+    match root.word("forwarded") {
+        "x_forwarded_for" => Some(ForwardedField::XForwardedFor),
+        "forwarded" => Some(ForwardedField::Forwarded),
+        _ => None,
+    }
 }
 
 fn read_request_id(root: &KeyBlock<'_>) -> Option<FieldName> {

@@ -12,6 +12,7 @@
 use super::credentials::Credentials;
 use super::decimal;
 use super::fields::{Field, Fields, NameList, write_field};
+use super::forwarded::ForwardedFor;
 use super::framing::{Framing, declared_length};
 use super::head::{RequestHead, ResponseHead, Version};
 use super::persistence::Persistence;
@@ -102,6 +103,8 @@ pub struct RequestRewrite<'a> {
     pub framing: Framing,
     /// For the upstream; never the client's.
     pub credentials: Option<&'a Credentials>,
+    /// What an upstream is told of the client.
+    pub forwarded: Option<ForwardedFor>,
     /// `None`: no `Via` is added.
     pub via: Option<&'a Via>,
     /// The protocols to offer, from [`requested_upgrade`].
@@ -128,6 +131,7 @@ pub fn request(head: &RequestHead, how: &RequestRewrite<'_>, out: &mut Vec<u8>) 
             // request MUST ignore that expectation" (RFC 9110 §10.1.1), but the
             // next hop would see it in a 1.1 request.
             || field.is("expect") && head.version() == Version::Http10
+            || how.forwarded.is_some_and(|told| told.replaces(field))
             || how.id.is_some_and(|id| id.replaces(field)))
     };
     head.fields().write_end_to_end(kept, out);
@@ -140,6 +144,9 @@ pub fn request(head: &RequestHead, how: &RequestRewrite<'_>, out: &mut Vec<u8>) 
     }
     if let Some(left) = how.max_forwards {
         write_number(b"Max-Forwards", left, out);
+    }
+    if let Some(told) = how.forwarded {
+        told.write(head.fields(), out);
     }
     write_hop(head.version(), how.via, how.credentials, how.id, out);
     // A connection that is kept needs no word in HTTP/1.1.
@@ -155,7 +162,7 @@ pub fn request(head: &RequestHead, how: &RequestRewrite<'_>, out: &mut Vec<u8>) 
 pub fn connect(
     head: &RequestHead,
     authority: &Authority,
-    credentials: Option<&Credentials>,
+    (credentials, forwarded): (Option<&Credentials>, Option<ForwardedFor>),
     (via, id): (Option<&Via>, Option<IdField<'_>>),
     out: &mut Vec<u8>,
 ) {
@@ -169,9 +176,13 @@ pub fn connect(
         !(REWRITTEN.has(field.name)
             || field.is("expect")
             || field.is("trailer")
+            || forwarded.is_some_and(|told| told.replaces(field))
             || id.is_some_and(|id| id.replaces(field)))
     };
     head.fields().write_end_to_end(kept, out);
+    if let Some(told) = forwarded {
+        told.write(head.fields(), out);
+    }
     write_hop(head.version(), via, credentials, id, out);
     out.extend_from_slice(b"\r\n");
 }
@@ -382,6 +393,7 @@ mod tests {
             path_and_query: target.path_and_query,
             framing: Framing::Empty,
             credentials: None,
+            forwarded: None,
             via: None,
             upgrade: None,
             max_forwards: None,
@@ -617,7 +629,7 @@ mod tests {
         connect(
             &head,
             &authority,
-            Some(&credentials),
+            (Some(&credentials), None),
             (Some(&via), None),
             &mut out,
         );
@@ -629,7 +641,7 @@ mod tests {
                 .to_string()
         );
         out.clear();
-        connect(&head, &authority, None, (None, None), &mut out);
+        connect(&head, &authority, (None, None), (None, None), &mut out);
         assert_eq!(
             out,
             b"CONNECT a.test:443 HTTP/1.1\r\nHost: a.test:443\r\nUser-Agent: c\r\n\r\n"
@@ -663,7 +675,7 @@ mod tests {
         let head = request_head(b"CONNECT a:443 HTTP/1.1\r\nHost: a\r\nX-REQUEST-ID: x\r\n\r\n");
         let authority = Authority::from_connect(head.target()).unwrap();
         out.clear();
-        connect(&head, &authority, None, (None, id), &mut out);
+        connect(&head, &authority, (None, None), (None, id), &mut out);
         assert_eq!(
             out,
             b"CONNECT a:443 HTTP/1.1\r\nHost: a:443\r\n\

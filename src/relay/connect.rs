@@ -162,7 +162,7 @@ impl Exchange<'_> {
             rewrite::connect(
                 self.head,
                 self.authority(),
-                credentials.as_deref(),
+                (credentials.as_deref(), self.forwarded()),
                 (self.via(), self.id_field()),
                 &mut out,
             );

@@ -6,6 +6,7 @@ use crate::balance::upstream::{Lease, UpstreamProtocol};
 use crate::net::idle_pool::Leftover;
 use crate::protocol::answer::{HopFailure, Refusal};
 use crate::protocol::credentials::Credentials;
+use crate::protocol::forwarded::ForwardedFor;
 use crate::protocol::rewrite::{self, Form, MaxForwards, RequestRewrite};
 use crate::protocol::shown::ShownHead;
 use crate::route::Route;
@@ -124,7 +125,7 @@ impl Exchange<'_> {
     fn converse_directly(&mut self, mut hop: Hop) -> Result<Done, Failed> {
         loop {
             if !hop.has_request() {
-                self.write_request(Form::Origin, None);
+                self.write_request(Form::Origin, (None, None));
             }
             let begun = hop.begun;
             let (failed, _, origin) = match self.converse(hop) {
@@ -182,13 +183,18 @@ impl Exchange<'_> {
         match upstream.spec.protocol {
             UpstreamProtocol::Http => {
                 let credentials = self.credentials(upstream);
-                self.write_request(self.state.destination.form, credentials.as_deref());
+                let told = (credentials.as_deref(), self.forwarded());
+                self.write_request(self.state.destination.form, told);
             }
-            UpstreamProtocol::Socks5 => self.write_request(Form::Origin, None),
+            UpstreamProtocol::Socks5 => self.write_request(Form::Origin, (None, None)),
         }
     }
 
-    fn write_request(&mut self, form: Form, credentials: Option<&Credentials>) {
+    fn write_request(
+        &mut self,
+        form: Form,
+        (credentials, forwarded): (Option<&Credentials>, Option<ForwardedFor>),
+    ) {
         let mut out = std::mem::take(&mut self.scratch.out);
         out.clear();
         let how = RequestRewrite {
@@ -198,6 +204,7 @@ impl Exchange<'_> {
             path_and_query: self.path_and_query(),
             framing: self.state.upload.framing(),
             credentials,
+            forwarded,
             via: self.via(),
             upgrade: self.state.upgrade.as_deref(),
             max_forwards: match rewrite::max_forwards(self.head) {

@@ -1,4 +1,4 @@
-//! What an upstream is told of the client of a request: a user name of its own.
+//! What an upstream is told of the client of a request: a user name of its own, a field with its address.
 //!
 //! Some proxies take whoever has authenticated on a connection for who asks from then on. So a connection that was used
 //! in one name serves no request that goes in another.
@@ -13,6 +13,7 @@ use crate::config::checked::Config;
 use crate::config::exits::StickyBy;
 use crate::net::idle_pool::SharedBy;
 use crate::protocol::credentials::Credentials;
+use crate::protocol::forwarded::ForwardedFor;
 use crate::protocol::target::Host;
 
 use super::client::Client;
@@ -71,6 +72,13 @@ impl Exchange<'_> {
             Some((username, parts)) => Some(Cow::Owned(username.fill(parts))),
             None => upstream.spec.credentials.as_ref().map(Cow::Borrowed),
         }
+    }
+
+    /// What an HTTP proxy is told of the client in a field of its own.
+    pub(super) fn forwarded(&self) -> Option<ForwardedFor> {
+        let field = self.snapshot.config.forwarded?;
+        let client = self.client.address.ip();
+        Some(ForwardedFor { field, client })
     }
 
     /// With which other requests this one shares connections to `upstream`. `None`: with none.

@@ -3,7 +3,7 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
-use super::harness::{Hop, Message, Proxy, SocksReplies, Talk, Upstream};
+use super::harness::{Hop, Message, Origin, Proxy, SocksReplies, Talk, Upstream};
 
 /// What a login looks like on the wire.
 fn basic(user: &str, password: &str) -> String {
@@ -172,4 +172,75 @@ fn a_socks_login_follows_the_session_too() {
             b"\x05\x02\x00\x02\x01\x04x-22\x02pw\x05\x01\x00\x03\x06o.test\x00\x50".to_vec(),
         ]
     );
+}
+
+/// What of these fields an upstream gets with a request, and with a CONNECT.
+#[track_caller]
+fn forwarded(yaml: &str, fields: &str, names: &[&str]) -> Vec<Vec<String>> {
+    let a = Upstream::answering("a", |hop: &mut Hop, _: &Message| {
+        hop.send_kept("a");
+    });
+    let proxy = Proxy::with_yaml(yaml, [&a]);
+    let requests = ["GET http://o.test/", "CONNECT o.test:443"];
+    for line in requests {
+        let request = format!("{line} HTTP/1.1\r\nHost: o.test\r\n{fields}\r\n");
+        proxy.client().send(request).expect_head(200);
+    }
+    let got = a.requests();
+    assert_eq!(got.len(), requests.len());
+    let values = |request: &Message| names.iter().flat_map(|name| request.values(name)).collect();
+    got.iter().map(values).collect()
+}
+
+#[test]
+fn upstreams_are_told_the_address_of_the_client_if_the_file_says_so() {
+    let sent = "X-Forwarded-For: 192.0.2.1\r\nForwarded: for=192.0.2.2\r\nConnection: x-forwarded-for, forwarded\r\n";
+    for (yaml, expected) in [
+        ("{}", ["192.0.2.1", "for=192.0.2.2"]),
+        ("forwarded: off", ["192.0.2.1", "for=192.0.2.2"]),
+        (
+            "forwarded: x_forwarded_for",
+            ["192.0.2.1, 127.0.0.1", "for=192.0.2.2"],
+        ),
+        (
+            "forwarded: forwarded",
+            ["192.0.2.1", "for=192.0.2.2, for=127.0.0.1"],
+        ),
+    ] {
+        let got = forwarded(yaml, sent, &["X-Forwarded-For", "Forwarded"]);
+        assert_eq!(got, [expected, expected], "{yaml}");
+    }
+    let got = forwarded("forwarded: forwarded", "", &["Forwarded"]);
+    assert_eq!(got, [["for=127.0.0.1"], ["for=127.0.0.1"]]);
+}
+
+#[test]
+fn who_a_balancer_names_is_told_and_not_the_balancer() {
+    let a = Upstream::echo_ok("a");
+    let yaml = "forwarded: forwarded\nlisten_proxy_protocol: true\n\
+                access: {proxy_protocol_from: [127.0.0.1], allow: ['2001:db8::/32']}";
+    let proxy = Proxy::with_yaml(yaml, [&a]);
+    let mut client = proxy.client();
+    client.send("PROXY TCP6 2001:db8::7 2001:db8::1 56324 8080\r\n");
+    client.send(get("")).expect_status(200);
+    a.requests()[0].expect_field("Forwarded", "for=\"[2001:db8::7]\"");
+}
+
+#[test]
+fn origins_are_not_told_who_the_client_is() {
+    let direct = "domain_policy: {mode: whitelist, domains: []}\nforwarded: x_forwarded_for";
+    let origin = Origin::echo_ok("origin");
+    let proxy = Proxy::with_yaml(direct, Vec::<&Upstream>::new());
+    proxy
+        .client()
+        .get(&format!("http://{}/", origin.authority()))
+        .expect_status(200);
+    origin.requests()[0].expect_no_field("X-Forwarded-For");
+
+    let a = Upstream::socks("a", SocksReplies::default());
+    let proxy = Proxy::with_yaml("forwarded: x_forwarded_for", [a.as_socks("{}")]);
+    let mut client = proxy.client();
+    client.send(get(""));
+    let (_hop, request) = a.accept_and_read_request();
+    request.expect_no_field("X-Forwarded-For");
 }

@@ -70,7 +70,7 @@ pub(crate) fn check(input: &[u8]) {
             rewrite::connect(
                 &head,
                 &authority,
-                Some(&credentials),
+                (Some(&credentials), None),
                 (Some(&via), None),
                 &mut out,
             );
@@ -101,6 +101,7 @@ fn check_request(
         path_and_query: target.path_and_query,
         framing,
         credentials: (how & 2 == 0).then_some(&credentials),
+        forwarded: None,
         via: (how & 4 == 0).then_some(&via),
         upgrade: upgrade.as_deref().filter(|_| how & 8 == 0),
         max_forwards: match rewrite::max_forwards(head) {
