@@ -1,4 +1,4 @@
-//! What an upstream is told of the client: a user name that is another for each session.
+//! What an upstream is told of the client: a user name that is another for each session, a PROXY header.
 //!
 //! Who sells exits keeps an exit for a session that is named in the user name of the login: with
 //! `customer-x-sessid-{session}` that session is the client's own. Clients choose such names, and what else stands in a
@@ -10,6 +10,7 @@
 use std::fmt::{self, Write};
 
 use crate::protocol::credentials::Credentials;
+use crate::protocol::proxy_header::HeaderVersion;
 
 use super::sticky;
 
@@ -24,6 +25,8 @@ const VALUE_MAX: usize = 64;
 pub struct Told {
     /// Its user name, where that depends on the request.
     pub username: Option<UserTemplate>,
+    /// The PROXY header that its connections begin with.
+    pub proxy_header: Option<HeaderVersion>,
 }
 
 /// A user name with places for parts of the request, and its password.
@@ -60,6 +63,11 @@ pub struct Parts {
 }
 
 impl Told {
+    /// Whether it is told the same of all clients.
+    pub fn is_nothing(&self) -> bool {
+        self.username.is_none() && self.proxy_header.is_none()
+    }
+
     /// Whether the user name has a place for this part.
     pub fn has(&self, part: Part) -> bool {
         let username = self.username.as_ref();

@@ -154,6 +154,7 @@ pub static KEYS: &[Key] = rows! {
     "upstream[].username":               Text("text"),                "none";
     "upstream[].password":               Text("text"),                "empty";
     "upstream[].password_file":          Text("path"),                "none";
+    "upstream[].proxy_protocol":         Word(PROXY_HEADERS),         "none";
 };
 
 const MODES: &[&str] = &["round_robin", "best", "priority"];
@@ -172,6 +173,12 @@ const FORWARDED: &[&str] = &[
     "off (upstreams are not told who the client is)",
     "x_forwarded_for (they are told in X-Forwarded-For)",
     "forwarded (they are told in Forwarded, RFC 7239)",
+];
+
+const PROXY_HEADERS: &[&str] = &[
+    "none",
+    "v1 (a line of text says who the client is)",
+    "v2 (a block of bytes says so)",
 ];
 
 const SCOPES: &[&str] = &[

@@ -8,6 +8,7 @@ use std::fmt::{self, Display, Formatter};
 use std::ops::RangeInclusive;
 
 use crate::balance::upstream::UpstreamSpec;
+use crate::protocol::proxy_header::HeaderVersion;
 
 use super::access::AccessRules;
 use super::checked::Config;
@@ -165,12 +166,13 @@ fn write_upstreams(out: &mut Formatter<'_>, upstreams: &[UpstreamSpec]) -> fmt::
     for upstream in upstreams {
         writeln!(
             out,
-            "  {}: {}, weight {}, priority {}, credentials: {}{}",
+            "  {}: {}, weight {}, priority {}, credentials: {}{}{}",
             upstream.name,
             upstream.url(),
             upstream.weight,
             upstream.priority,
             credentials(upstream),
+            proxy_header(upstream),
             match &upstream.group {
                 Some(name) => format!(", group {name}"),
                 None => String::new(),
@@ -185,6 +187,14 @@ fn credentials(upstream: &UpstreamSpec) -> String {
     match &upstream.told.username {
         Some(username) => format!("{there}, with {}", username.shown()),
         None => there.to_owned(),
+    }
+}
+
+fn proxy_header(upstream: &UpstreamSpec) -> &'static str {
+    match upstream.told.proxy_header {
+        Some(HeaderVersion::V1) => ", PROXY header v1",
+        Some(HeaderVersion::V2) => ", PROXY header v2",
+        None => "",
     }
 }
 

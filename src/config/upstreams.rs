@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use crate::balance::told::{Told, UserTemplate};
 use crate::balance::upstream::{UpstreamProtocol, UpstreamSpec};
 use crate::protocol::credentials::Credentials;
+use crate::protocol::proxy_header::HeaderVersion;
 use crate::protocol::target::Authority;
 
 use super::lists;
@@ -272,6 +273,10 @@ fn read_one(files: &mut Files, block: &KeyBlock<'_>) -> Option<UpstreamSpec> {
         .as_ref()
         .map_or_else(UpstreamProtocol::default, |url| url.0);
     let (credentials, told) = read_credentials(files, block, protocol).unzip();
+    let told = Told {
+        proxy_header: read_proxy_header(block),
+        ..told.unwrap_or_default()
+    };
     let name = read_name(block);
     let group = read_group(block);
     let (protocol, authority) = url?;
@@ -280,11 +285,19 @@ fn read_one(files: &mut Files, block: &KeyBlock<'_>) -> Option<UpstreamSpec> {
         protocol,
         authority,
         credentials,
-        told: told.unwrap_or_default(),
+        told,
         weight,
         priority,
         group,
     })
+}
+
+fn read_proxy_header(block: &KeyBlock<'_>) -> Option<HeaderVersion> {
+    match block.word("proxy_protocol") {
+        "v1" => Some(HeaderVersion::V1),
+        "v2" => Some(HeaderVersion::V2),
+        _ => None,
+    }
 }
 
 fn read_group(block: &KeyBlock<'_>) -> Option<Box<str>> {
@@ -443,7 +456,11 @@ fn login(user: &str, password: &str) -> (Credentials, Told) {
     let for_checks = username
         .as_ref()
         .map_or_else(fixed, UserTemplate::for_probe);
-    (for_checks, Told { username })
+    let told = Told {
+        username,
+        ..Told::default()
+    };
+    (for_checks, told)
 }
 
 fn check_socks_login(user: &str, password: &str) -> Result<(), String> {

@@ -157,6 +157,8 @@ impl Exchange<'_> {
         if !hop.has_request() {
             let mut out = std::mem::take(&mut self.scratch.out);
             out.clear();
+            self.write_proxy_header(hop, &mut out);
+            let begins = out.len();
             let lease = hop.lease.as_ref();
             let credentials = lease.and_then(|lease| self.credentials(lease.upstream()));
             rewrite::connect(
@@ -166,7 +168,8 @@ impl Exchange<'_> {
                 (self.via(), self.id_field()),
                 &mut out,
             );
-            passes!(self.report, self.ctx, "to the next hop", &out);
+            let head = out.get(begins..).unwrap_or_default();
+            passes!(self.report, self.ctx, "to the next hop", head);
             self.scratch.out = out;
         }
         let limit = self.snapshot.config.limits.response_timeout;

@@ -125,7 +125,7 @@ impl Exchange<'_> {
     fn converse_directly(&mut self, mut hop: Hop) -> Result<Done, Failed> {
         loop {
             if !hop.has_request() {
-                self.write_request(Form::Origin, (None, None));
+                self.write_request(None, Form::Origin, (None, None));
             }
             let begun = hop.begun;
             let (failed, _, origin) = match self.converse(hop) {
@@ -184,19 +184,25 @@ impl Exchange<'_> {
             UpstreamProtocol::Http => {
                 let credentials = self.credentials(upstream);
                 let told = (credentials.as_deref(), self.forwarded());
-                self.write_request(self.state.destination.form, told);
+                self.write_request(Some(hop), self.state.destination.form, told);
             }
-            UpstreamProtocol::Socks5 => self.write_request(Form::Origin, (None, None)),
+            UpstreamProtocol::Socks5 => self.write_request(None, Form::Origin, (None, None)),
         }
     }
 
+    /// `proxy`: the HTTP proxy that it is for.
     fn write_request(
         &mut self,
+        proxy: Option<&Hop>,
         form: Form,
         (credentials, forwarded): (Option<&Credentials>, Option<ForwardedFor>),
     ) {
         let mut out = std::mem::take(&mut self.scratch.out);
         out.clear();
+        if let Some(hop) = proxy {
+            self.write_proxy_header(hop, &mut out);
+        }
+        let begins = out.len();
         let how = RequestRewrite {
             form,
             authority: self.authority(),
@@ -214,7 +220,8 @@ impl Exchange<'_> {
             id: self.id_field(),
         };
         rewrite::request(self.head, &how, &mut out);
-        passes!(self.report, self.ctx, "to the next hop", &out);
+        let head = out.get(begins..).unwrap_or_default();
+        passes!(self.report, self.ctx, "to the next hop", head);
         self.scratch.out = out;
     }
 }

@@ -96,7 +96,12 @@ impl Exchange<'_> {
         let lease = hop.lease.as_ref();
         let credentials = lease.and_then(|lease| self.credentials(lease.upstream()));
         let message = round.message(credentials.as_deref(), self.authority());
-        let message = message.ok_or(Failed::Refused(Refusal::Internal))?;
+        let mut message = message.ok_or(Failed::Refused(Refusal::Internal))?;
+        if round == Round::Greeting {
+            let mut first = Vec::new();
+            self.write_proxy_header(hop, &mut first);
+            message.splice(..0, first);
+        }
         match hop.conn.send(&[IoSlice::new(&message)], Wait::No) {
             Ok(count) if count == message.len() => Ok(()),
             Ok(_) | Err(_) => Err(Failed::no_response(HopFailure::Reset)),

@@ -1,4 +1,5 @@
-//! What an upstream is told of the client of a request: a user name of its own, a field with its address.
+//! What an upstream is told of the client of a request: a user name of its own, a field with its address, a PROXY
+//! header.
 //!
 //! Some proxies take whoever has authenticated on a connection for who asks from then on. So a connection that was used
 //! in one name serves no request that goes in another.
@@ -14,12 +15,14 @@ use crate::config::exits::StickyBy;
 use crate::net::idle_pool::SharedBy;
 use crate::protocol::credentials::Credentials;
 use crate::protocol::forwarded::ForwardedFor;
+use crate::protocol::proxy_header;
 use crate::protocol::target::Host;
 
 use super::client::Client;
 use super::context::Context;
 use super::exchange::Exchange;
 use super::exits::{Login, host_name};
+use super::hop::{Hop, HopOrigin};
 
 /// What a request is known by, if there is an upstream that is told so. The session is what the client calls it; else
 /// what the request is sticky by; else one for this request alone.
@@ -81,19 +84,32 @@ impl Exchange<'_> {
         Some(ForwardedFor { field, client })
     }
 
+    /// Appends the PROXY header with which a connection to the upstream of `hop` begins, if it begins here.
+    pub(super) fn write_proxy_header(&self, hop: &Hop, out: &mut Vec<u8>) {
+        let lease = hop.lease.as_ref();
+        let version = lease.and_then(|lease| lease.upstream().spec.told.proxy_header);
+        if let (Some(version), HopOrigin::Fresh) = (version, hop.origin) {
+            let to = self.client.conn.stream().local_addr().ok();
+            let ends = to.map(|to| (self.client.address, to));
+            proxy_header::write(version, ends, out);
+        }
+    }
+
     /// With which other requests this one shares connections to `upstream`. `None`: with none.
     pub(super) fn shared_by(&self, upstream: &Upstream) -> Option<SharedBy> {
         let told = &upstream.spec.told;
-        if told.username.is_none() {
+        if told.is_nothing() {
             return Some(SharedBy::All);
         }
-        let parts = self.state.destination.parts.as_ref()?;
-        if told.has(Part::Session) && !parts.is_session_shared {
+        let parts = self.state.destination.parts.as_ref();
+        let has_own = parts.is_some_and(|parts| !parts.is_session_shared);
+        if told.has(Part::Session) && has_own {
             return None;
         }
-        let credentials = self.credentials(upstream)?;
-        let hash = self.ctx.target_hasher.hash_one(credentials);
-        Some(SharedBy::Alike(hash))
+        // The upstream takes all that comes on the connection for this client's.
+        let client = told.proxy_header.map(|_| self.client.id.number());
+        let told = (self.credentials(upstream), client);
+        Some(SharedBy::Alike(self.ctx.target_hasher.hash_one(told)))
     }
 }
 

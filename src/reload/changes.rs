@@ -101,8 +101,11 @@ fn difference(old: &UpstreamSpec, new: &UpstreamSpec) -> Option<String> {
         let name = |spec: &UpstreamSpec| spec.group.as_deref().unwrap_or("none").to_owned();
         parts.push(format!("group {} -> {}", name(old), name(new)));
     }
-    if old.credentials != new.credentials || old.told != new.told {
+    if old.credentials != new.credentials || old.told.username != new.told.username {
         parts.push("credentials".to_owned());
+    }
+    if old.told.proxy_header != new.told.proxy_header {
+        parts.push("proxy_protocol".to_owned());
     }
     (!parts.is_empty()).then(|| format!("{} ({})", new.name, parts.join(", ")))
 }

@@ -3,7 +3,7 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
-use super::harness::{Hop, Message, Origin, Proxy, SocksReplies, Talk, Upstream};
+use super::harness::{Client, Hop, Message, Origin, Proxy, SocksReplies, Talk, Upstream};
 
 /// What a login looks like on the wire.
 fn basic(user: &str, password: &str) -> String {
@@ -243,4 +243,86 @@ fn origins_are_not_told_who_the_client_is() {
     client.send(get(""));
     let (_hop, request) = a.accept_and_read_request();
     request.expect_no_field("X-Forwarded-For");
+}
+
+/// What connections of `client` to an upstream begin with: in text, and in bytes.
+fn headers_of(client: &mut Client, proxy: &Proxy) -> [Vec<u8>; 2] {
+    let port = client.socket().handle().local_addr().unwrap().port();
+    let to = proxy.address().port();
+    let line = format!("PROXY TCP4 127.0.0.1 127.0.0.1 {port} {to}\r\n");
+    let mut block = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\x00\x0c\x7f\0\0\x01\x7f\0\0\x01".to_vec();
+    block.extend(port.to_be_bytes());
+    block.extend(to.to_be_bytes());
+    [line.into_bytes(), block]
+}
+
+const LINE: &str = "PROXY UNKNOWN\r\n";
+const LOCAL: &[u8] = b"\r\n\r\n\0\r\nQUIT\n\x20\x00\x00\x00";
+
+#[test]
+fn a_connection_begins_with_a_proxy_header_and_serves_one_client() {
+    for (version, local) in [LINE.as_bytes(), LOCAL].into_iter().enumerate() {
+        let a = Upstream::echo_ok("a");
+        let keys = format!("{{proxy_protocol: v{}}}", version + 1);
+        let proxy = Proxy::over([a.with(&keys)]);
+        let of_checks = a.proxy_headers();
+        assert!(!of_checks.is_empty());
+        assert!(
+            of_checks.iter().all(|header| header == local),
+            "{of_checks:?}"
+        );
+        let (mut one, mut other) = (proxy.client(), proxy.client());
+        for client in [&mut one, &mut other] {
+            // The second goes over the connection of the first, and has no header of its own.
+            client.send(get("")).expect_status(200);
+            client.send(get("")).expect_status(200);
+        }
+        one.send(get("")).expect_status(200);
+        let mut tunnel = proxy.client();
+        tunnel
+            .open_tunnel("o.test:443")
+            .send("ping")
+            .expect_bytes("ping");
+        let clients = [&mut one, &mut other, &mut tunnel];
+        let expected = clients.map(|client| headers_of(client, &proxy)[version].clone());
+        assert_eq!(a.proxy_headers()[of_checks.len()..], expected);
+        assert_eq!(a.connections(), 3);
+        proxy.expect_online("a");
+    }
+}
+
+#[test]
+fn the_proxy_header_goes_before_the_greeting_of_socks() {
+    let a = Upstream::socks("a", SocksReplies::default());
+    let proxy = Proxy::over([a.as_socks("{proxy_protocol: v1}")]);
+    let of_checks = a.proxy_headers();
+    assert!(
+        of_checks.iter().all(|header| header == LINE.as_bytes()),
+        "{of_checks:?}"
+    );
+    let mut client = proxy.client();
+    client.send(get(""));
+    let (mut hop, request) = a.accept_and_read_request();
+    request.expect_line("GET / HTTP/1.1");
+    hop.send_kept("hi");
+    client.expect_status(200);
+    let [line, _] = headers_of(&mut client, &proxy);
+    assert_eq!(a.proxy_headers()[of_checks.len()..], [line]);
+    let handshake = b"\x05\x01\x00\x05\x01\x00\x03\x06o.test\x00\x50".to_vec();
+    assert_eq!(a.socks_handshakes(), [handshake]);
+}
+
+#[test]
+fn who_a_balancer_names_is_in_the_proxy_header() {
+    let a = Upstream::echo_ok("a");
+    let yaml = "listen_proxy_protocol: true\naccess: {proxy_protocol_from: [127.0.0.1], allow: [192.0.2.7]}";
+    let proxy = Proxy::with_yaml(yaml, [a.with("{proxy_protocol: v1}")]);
+    let mut client = proxy.client();
+    client.send("PROXY TCP4 192.0.2.7 198.51.100.1 56324 8080\r\n");
+    client.send(get("")).expect_status(200);
+    let expected = format!(
+        "PROXY TCP4 192.0.2.7 127.0.0.1 56324 {}\r\n",
+        proxy.address().port()
+    );
+    assert_eq!(a.proxy_headers().pop().unwrap(), expected.into_bytes());
 }
