@@ -27,6 +27,8 @@ pub struct Told {
     pub username: Option<UserTemplate>,
     /// The PROXY header that its connections begin with.
     pub proxy_header: Option<HeaderVersion>,
+    /// Whether the credentials it wants are the client's, and not ours.
+    pub passes_credentials: bool,
 }
 
 /// A user name with places for parts of the request, and its password.
@@ -65,7 +67,12 @@ pub struct Parts {
 impl Told {
     /// Whether it is told the same of all clients.
     pub fn is_nothing(&self) -> bool {
-        self.username.is_none() && self.proxy_header.is_none()
+        self.username.is_none() && !self.is_one_clients()
+    }
+
+    /// Whether it takes all that comes on a connection for that of one client.
+    pub fn is_one_clients(&self) -> bool {
+        self.proxy_header.is_some() || self.passes_credentials
     }
 
     /// Whether the user name has a place for this part.

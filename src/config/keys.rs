@@ -154,6 +154,7 @@ pub static KEYS: &[Key] = rows! {
     "upstream[].username":               Text("text"),                "none";
     "upstream[].password":               Text("text"),                "empty";
     "upstream[].password_file":          Text("path"),                "none";
+    "upstream[].credentials":            Word(CREDENTIALS),           "own";
     "upstream[].proxy_protocol":         Word(PROXY_HEADERS),         "none";
 };
 
@@ -173,6 +174,11 @@ const FORWARDED: &[&str] = &[
     "off (upstreams are not told who the client is)",
     "x_forwarded_for (they are told in X-Forwarded-For)",
     "forwarded (they are told in Forwarded, RFC 7239)",
+];
+
+const CREDENTIALS: &[&str] = &[
+    "own (it is told `username` and `password`)",
+    "client (what the client presents is passed on, and its answer back)",
 ];
 
 const PROXY_HEADERS: &[&str] = &[

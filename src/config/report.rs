@@ -183,6 +183,9 @@ fn write_upstreams(out: &mut Formatter<'_>, upstreams: &[UpstreamSpec]) -> fmt::
 }
 
 fn credentials(upstream: &UpstreamSpec) -> String {
+    if upstream.told.passes_credentials {
+        return "the client's".to_owned();
+    }
     let there = there(upstream.credentials.as_ref());
     match &upstream.told.username {
         Some(username) => format!("{there}, with {}", username.shown()),

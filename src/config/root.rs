@@ -221,6 +221,14 @@ fn read_told_parts(
             upstream.name
         ));
     }
+    let mut passing = upstreams.iter().filter(|one| one.told.passes_credentials);
+    if let (Some(upstream), false) = (passing.next(), access.users.is_empty()) {
+        root.place_of("upstream").error(format!(
+            "the credentials of clients are for this proxy, which wants those of `access.users`, and cannot be for {}, \
+             too (`credentials: client`): remove one of the two",
+            upstream.name
+        ));
+    }
     let parts = Part::ALL.map(|(_, part)| part).into_iter();
     parts.filter(|part| telling(*part).is_some()).collect()
 }

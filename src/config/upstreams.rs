@@ -275,6 +275,7 @@ fn read_one(files: &mut Files, block: &KeyBlock<'_>) -> Option<UpstreamSpec> {
     let (credentials, told) = read_credentials(files, block, protocol).unzip();
     let told = Told {
         proxy_header: read_proxy_header(block),
+        passes_credentials: reads_client(block, protocol),
         ..told.unwrap_or_default()
     };
     let name = read_name(block);
@@ -290,6 +291,23 @@ fn read_one(files: &mut Files, block: &KeyBlock<'_>) -> Option<UpstreamSpec> {
         priority,
         group,
     })
+}
+
+/// Whether the credentials are the client's.
+fn reads_client(block: &KeyBlock<'_>, protocol: UpstreamProtocol) -> bool {
+    let is_clients = block.word("credentials") == "client";
+    let place = block.place_of("credentials");
+    if is_clients && protocol == UpstreamProtocol::Socks5 {
+        place.error(
+            "clients have no credentials of SOCKS5 to pass on: write `username` and `password` for this upstream",
+        );
+    }
+    if is_clients && block.has("username") {
+        place.error(
+            "the client's credentials are passed on, so those of `username` would never be: remove one of the two",
+        );
+    }
+    is_clients
 }
 
 fn read_proxy_header(block: &KeyBlock<'_>) -> Option<HeaderVersion> {

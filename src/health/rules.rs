@@ -84,6 +84,10 @@ impl Premises<'_> {
         match (answer, fault(CheckQuestion::Itself, itself)) {
             (CannotConnect(_) | LoginRefused | NotSocks, _) => CheckStep::Fails(reason),
             (Status(status), _) if self.health.passes(status) => CheckStep::Passes,
+            // A probe has no client.
+            (Status(407), _) if self.spec.told.passes_credentials => {
+                CheckStep::Works(Depth::Probe, "it wants the credentials of the client")
+            }
             (Status(status), _) if self.refuses_credentials(status) => {
                 CheckStep::Fails(OfflineReason::Auth)
             }

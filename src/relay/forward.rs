@@ -5,7 +5,6 @@ use std::time::Instant;
 use crate::balance::upstream::{Lease, UpstreamProtocol};
 use crate::net::idle_pool::Leftover;
 use crate::protocol::answer::{HopFailure, Refusal};
-use crate::protocol::credentials::Credentials;
 use crate::protocol::forwarded::ForwardedFor;
 use crate::protocol::rewrite::{self, Form, MaxForwards, RequestRewrite};
 use crate::protocol::shown::ShownHead;
@@ -182,7 +181,7 @@ impl Exchange<'_> {
         let upstream = lease.upstream();
         match upstream.spec.protocol {
             UpstreamProtocol::Http => {
-                let credentials = self.credentials(upstream);
+                let credentials = self.authorization(upstream);
                 let told = (credentials.as_deref(), self.forwarded());
                 self.write_request(Some(hop), self.state.destination.form, told);
             }
@@ -195,7 +194,7 @@ impl Exchange<'_> {
         &mut self,
         proxy: Option<&Hop>,
         form: Form,
-        (credentials, forwarded): (Option<&Credentials>, Option<ForwardedFor>),
+        (credentials, forwarded): (Option<&[u8]>, Option<ForwardedFor>),
     ) {
         let mut out = std::mem::take(&mut self.scratch.out);
         out.clear();

@@ -134,17 +134,21 @@ impl Exchange<'_> {
     /// Keeps a connection whose exchange is complete: for this client alone if it is bound to it.
     pub(super) fn keep(&mut self, hop: Hop, after: After) {
         let upstream = hop.lease.as_ref().map(Lease::upstream);
-        let credentials = upstream.and_then(|upstream| upstream.spec.credentials.as_ref());
-        let use_for = match (after.keeps, credentials) {
+        let has_credentials = upstream.is_some_and(|upstream| {
+            let spec = &upstream.spec;
+            // Without a connection that stays there is no handshake.
+            spec.credentials.is_some() || spec.told.passes_credentials && !self.state.binds
+        });
+        let use_for = match (after.keeps, has_credentials) {
             (NextHopPersistence::Closes, _) => return,
             // It leads to this target, and nothing of our credentials is sent over it any more.
             _ if upstream.is_some_and(|upstream| upstream.spec.is_socks()) => {
                 UseFor::Target(self.target_hash())
             }
             (NextHopPersistence::Keeps, _) => UseFor::Anything,
-            (NextHopPersistence::KeepsUnsaid, None) => UseFor::Target(self.target_hash()),
-            // If it is a pipe to the origin by now, that one must not get our credentials.
-            (NextHopPersistence::KeepsUnsaid, Some(_)) => return,
+            (NextHopPersistence::KeepsUnsaid, false) => UseFor::Target(self.target_hash()),
+            // If it is a pipe to the origin by now, that one must not get credentials for a proxy.
+            (NextHopPersistence::KeepsUnsaid, true) => return,
         };
         let shared_by = match upstream {
             Some(upstream) => self.shared_by(upstream),

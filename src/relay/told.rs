@@ -67,7 +67,7 @@ fn address_part(address: IpAddr) -> String {
     }
 }
 
-impl Exchange<'_> {
+impl<'a> Exchange<'a> {
     /// The credentials that `upstream` is told with this request.
     pub(super) fn credentials<'u>(&self, upstream: &'u Upstream) -> Option<Cow<'u, Credentials>> {
         let username = upstream.spec.told.username.as_ref();
@@ -75,6 +75,27 @@ impl Exchange<'_> {
             Some((username, parts)) => Some(Cow::Owned(username.fill(parts))),
             None => upstream.spec.credentials.as_ref().map(Cow::Borrowed),
         }
+    }
+
+    /// What an HTTP proxy is told in `Proxy-Authorization`.
+    pub(super) fn authorization<'u>(&self, upstream: &'u Upstream) -> Option<Cow<'u, [u8]>>
+    where
+        'a: 'u,
+    {
+        if upstream.spec.told.passes_credentials {
+            let mut received = self.head.fields().values("Proxy-Authorization");
+            return received.next().map(Cow::Borrowed);
+        }
+        Some(match self.credentials(upstream)? {
+            Cow::Borrowed(fixed) => Cow::Borrowed(fixed.authorization().as_bytes()),
+            Cow::Owned(filled) => Cow::Owned(filled.authorization().as_bytes().to_vec()),
+        })
+    }
+
+    /// Whether this answer is about the client's credentials: neither the upstream's fault nor a reason to ask another.
+    pub(super) fn is_clients_matter(&self, hop: &Hop, status: u16) -> bool {
+        let lease = hop.lease.as_ref();
+        status == 407 && lease.is_some_and(|lease| lease.upstream().spec.told.passes_credentials)
     }
 
     /// What an HTTP proxy is told of the client in a field of its own.
@@ -107,7 +128,7 @@ impl Exchange<'_> {
             return None;
         }
         // The upstream takes all that comes on the connection for this client's.
-        let client = told.proxy_header.map(|_| self.client.id.number());
+        let client = told.is_one_clients().then(|| self.client.id.number());
         let told = (self.credentials(upstream), client);
         Some(SharedBy::Alike(self.ctx.target_hasher.hash_one(told)))
     }

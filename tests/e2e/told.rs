@@ -3,7 +3,9 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
-use super::harness::{Client, Hop, Message, Origin, Proxy, SocksReplies, Talk, Upstream};
+use super::harness::{
+    Client, Hop, Message, Origin, ProbeAnswer, Proxy, SocksReplies, Talk, Upstream,
+};
 
 /// What a login looks like on the wire.
 fn basic(user: &str, password: &str) -> String {
@@ -325,4 +327,93 @@ fn who_a_balancer_names_is_in_the_proxy_header() {
         proxy.address().port()
     );
     assert_eq!(a.proxy_headers().pop().unwrap(), expected.into_bytes());
+}
+
+const CHALLENGE: &str =
+    "HTTP/1.1 407 Who\r\nProxy-Authenticate: Basic realm=\"a\"\r\nContent-Length: 2\r\n\r\nno";
+
+#[test]
+fn the_credentials_of_a_client_are_passed_on_and_the_upstreams_answer_back() {
+    let a = Upstream::answering("a", |hop: &mut Hop, request: &Message| {
+        let is_known = request.values("Proxy-Authorization") == [basic("bob", "x")];
+        match (is_known, request.method()) {
+            (false, _) => hop.send(CHALLENGE),
+            (true, "CONNECT") => hop.send("HTTP/1.1 200 OK\r\n\r\n"),
+            (true, _) => hop.send_kept("a"),
+        };
+    });
+    a.answer_probes(ProbeAnswer::Status(407));
+    let b = Upstream::echo_ok("b");
+    let members = [
+        a.with("{credentials: client, priority: 1}"),
+        b.with("{priority: 2}"),
+    ];
+    let yaml = "mode: priority\nrest: [{status: [407]}]";
+    let proxy = Proxy::with_yaml(yaml, members);
+    let connect_bare = "CONNECT o.test:443 HTTP/1.1\r\nHost: o.test:443\r\n\r\n";
+    for request in [get(""), get("eve"), connect("eve"), connect_bare.to_owned()] {
+        let mut client = proxy.client();
+        client
+            .send(request)
+            .expect_status(407)
+            .expect_field("Proxy-Authenticate", "Basic realm=\"a\"")
+            .expect_body("no");
+    }
+    let mut client = proxy.client();
+    client.send(get("")).expect_status(407);
+    client.send(get("bob")).expect_status(200).expect_body("a");
+    proxy.client().send(connect("bob")).expect_head(200);
+    b.expect_untouched();
+    proxy.expect_online("a");
+    proxy.expect_nobody_suspected();
+}
+
+#[test]
+fn a_handshake_of_connect_stays_on_both_connections() {
+    let a = Upstream::by_hand("a");
+    let proxy = Proxy::over([a.with("{credentials: client}")]);
+    let mut client = proxy.client();
+    let ask = |token: &str| {
+        format!(
+            "CONNECT o.test:443 HTTP/1.1\r\nHost: o.test:443\r\nProxy-Authorization: NTLM {token}\r\n\r\n"
+        )
+    };
+    client.send(ask("one"));
+    let mut hop = a.accept();
+    hop.read_head()
+        .expect_field("Proxy-Authorization", "NTLM one");
+    hop.send("HTTP/1.1 407 Go on\r\nProxy-Authenticate: NTLM two\r\nContent-Length: 0\r\n\r\n");
+    client
+        .expect_status(407)
+        .expect_field("Proxy-Authenticate", "NTLM two")
+        .send(ask("three"));
+    hop.read_head()
+        .expect_field("Proxy-Authorization", "NTLM three");
+    hop.send("HTTP/1.1 200 OK\r\n\r\n");
+    client.expect_tunnel().send("ping");
+    hop.expect_bytes("ping");
+    assert_eq!(a.connections(), 1);
+}
+
+/// What a client sends early for a tunnel that is refused is no request.
+#[test]
+fn a_client_that_has_not_waited_for_a_challenge_is_closed() {
+    let a = Upstream::by_hand("a");
+    let proxy = Proxy::over([a.with("{credentials: client}")]);
+    for (field, early) in [
+        ("NTLM one", "GET http://o.test/ HTTP/1.1\r\n\r\n"),
+        ("Basic eA==", ""),
+    ] {
+        let mut client = proxy.client();
+        client.send(format!(
+            "CONNECT o.test:443 HTTP/1.1\r\nHost: o.test:443\r\nProxy-Authorization: {field}\r\n\r\n{early}"
+        ));
+        let mut hop = a.accept();
+        hop.read_head();
+        hop.send("HTTP/1.1 407 Go on\r\nProxy-Authenticate: NTLM two\r\nContent-Length: 0\r\n\r\n");
+        client
+            .expect_status(407)
+            .expect_field("Connection", "close")
+            .expect_closed();
+    }
 }

@@ -274,6 +274,7 @@ fn write_response(
         keep_alive: KeepAlive::Implied,
         via: None,
         upgrade: Switch::Stays,
+        passes_challenge: false,
         id: None,
     };
     rewrite::response(head, &how, &mut flow.sent);

@@ -90,6 +90,7 @@ pub(super) fn response(method: &str, received: &[u8]) -> Option<Vec<u8>> {
         keep_alive: KeepAlive::Implied,
         via: None,
         upgrade: Switch::Stays,
+        passes_challenge: false,
     };
     let mut out = Vec::new();
     rewrite::response(&head, &how, &mut out);
