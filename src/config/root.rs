@@ -104,6 +104,7 @@ fn read(files: &mut Files, root: &KeyBlock<'_>) -> Option<Config> {
         _ => LogFormat::Text,
     };
     let request_id = read_request_id(root);
+    let metrics_per_upstream = root.block("metrics").switch("per_upstream");
     let via = root.switch("via");
     let forwarded = read_forwarded(root);
     let health = HealthCheck::read(&root.block("health_check"));
@@ -126,6 +127,7 @@ fn read(files: &mut Files, root: &KeyBlock<'_>) -> Option<Config> {
         access_log_place: None,
         log_format,
         request_id,
+        metrics_per_upstream,
         via,
         forwarded,
         proxy_protocol,
