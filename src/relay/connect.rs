@@ -213,7 +213,7 @@ impl Exchange<'_> {
         }
         // A client that answers a challenge waits for what comes of that, and has sent nothing for the tunnel.
         let is_handshake = self.state.binds
-            && self.is_clients_matter(&hop, head.status())
+            && hop.is_clients_matter(head.status())
             && self.client.conn.unread().is_empty();
         if self.head.method() == "CONNECT" && !is_handshake {
             self.state.persistence = Persistence::Close(CloseReason::ConnectRefused);

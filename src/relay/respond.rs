@@ -40,11 +40,6 @@ fn body_plan(received: Framing, head: &ResponseHead, client: Version) -> (Sent, 
     }
 }
 
-/// Whether the credentials for this upstream are the client's.
-fn passes_credentials(lease: &Lease) -> bool {
-    lease.upstream().spec.told.passes_credentials
-}
-
 impl Exchange<'_> {
     /// Checks what an answer says about its next hop, before anything of it is passed on.
     ///
@@ -53,7 +48,7 @@ impl Exchange<'_> {
     pub(super) fn examine(&mut self, hop: &Hop, head: &ResponseHead) -> Result<Framing, Failed> {
         let framing = framing::of_response(self.head.method(), head)
             .map_err(|error| Failed::no_response(HopFailure::from(error)))?;
-        if self.is_clients_matter(hop, head.status()) {
+        if hop.is_clients_matter(head.status()) {
             return Ok(framing);
         }
         if self.is_about_our_credentials(hop, head.status()) {
@@ -106,7 +101,7 @@ impl Exchange<'_> {
             keep_alive: KeepAlive::towards(self.head),
             via: self.via(),
             upgrade: Switch::Stays,
-            passes_challenge: hop.lease.as_ref().is_some_and(passes_credentials),
+            passes_challenge: hop.passes_credentials(),
             id: self.id_field(),
         };
         out.clear();

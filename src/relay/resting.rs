@@ -77,7 +77,7 @@ impl<'a> Exchange<'a> {
         let lease = answer.hop.lease.as_ref()?;
         let wanted = self.state.destination.wanted.as_ref()?;
         let status = answer.head.status();
-        if self.is_clients_matter(&answer.hop, status) {
+        if answer.hop.is_clients_matter(status) {
             return None;
         }
         let rule = self.rest_rule(status)?;

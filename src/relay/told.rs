@@ -92,12 +92,6 @@ impl<'a> Exchange<'a> {
         })
     }
 
-    /// Whether this answer is about the client's credentials: neither the upstream's fault nor a reason to ask another.
-    pub(super) fn is_clients_matter(&self, hop: &Hop, status: u16) -> bool {
-        let lease = hop.lease.as_ref();
-        status == 407 && lease.is_some_and(|lease| lease.upstream().spec.told.passes_credentials)
-    }
-
     /// What an HTTP proxy is told of the client in a field of its own.
     pub(super) fn forwarded(&self) -> Option<ForwardedFor> {
         let field = self.snapshot.config.forwarded?;
