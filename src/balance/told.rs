@@ -18,7 +18,7 @@ use super::sticky;
 const PROBE: &str = "probe";
 
 /// The longest value, in bytes; a hash stands for what would be longer.
-const VALUE_MAX: usize = 64;
+const PART_MAX: usize = 64;
 
 /// What an upstream is told of the client.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
@@ -128,7 +128,7 @@ impl UserTemplate {
 
     /// The longest user name that it can make, in bytes.
     pub fn length_max(&self) -> usize {
-        let texts = self.parts.iter().map(|(text, _)| text.len() + VALUE_MAX);
+        let texts = self.parts.iter().map(|(text, _)| text.len() + PART_MAX);
         texts.sum::<usize>() + self.rest.len()
     }
 
@@ -169,7 +169,7 @@ fn next_part(text: &str) -> Option<(&str, Part, &str)> {
 /// and a hash for the whole where that is too long. So no two values are the same afterwards.
 pub fn safe(value: &[u8]) -> String {
     let mut safe = String::new();
-    for byte in value.iter().take(VALUE_MAX + 1) {
+    for byte in value.iter().take(PART_MAX + 1) {
         if byte.is_ascii_alphanumeric() {
             safe.push(char::from(*byte));
         } else {
@@ -177,7 +177,7 @@ pub fn safe(value: &[u8]) -> String {
             let _always = write!(safe, "_{byte:02x}");
         }
     }
-    if safe.len() <= VALUE_MAX {
+    if safe.len() <= PART_MAX {
         return safe;
     }
     let (one, other) = (sticky::hash(value), sticky::hash(&[b"_", value].concat()));
