@@ -24,6 +24,7 @@
 //! | empty lines before it | 4; 2 between requests | `EMPTY_LINES_MAX`, `EMPTY_LINES` | 400 | `empty_lines_before_a_request_are_skipped` |
 //! | the host of a target | 253 bytes, 63 a label | `NAME_MAX`, `LABEL_MAX` | 400 | `what_cannot_become_a_request_is_refused_at_once` |
 //! | what they call a request, in the field of `request_id` | 128 bytes | `ID_MAX` | the request is named here | `a_clients_name_is_taken_if_it_is_said_once_and_is_short_and_plain` |
+//! | what they call a session, in the user name for an upstream | 64 bytes | `PART_MAX` | a hash stands for it | `a_value_that_is_too_long_becomes_a_hash` |
 //! | memory of a held connection | its unread bytes | `limits.max_header_bytes` | | `a_held_connection_keeps_its_unread_bytes_and_no_more_memory` |
 //! | a PROXY header | 107 bytes as a line, 4096 as a block | `LINE_MAX`, `BLOCK_MAX` | 400 | `a_malformed_block_is_refused` |
 //! | requests on a connection | none: each is served in its turn, and none is kept; after 20 ms of them whoever waits comes first | `TURN` | | `ten_thousand_pipelined_requests_are_answered_in_order`, `a_pipeline_whose_answers_nobody_reads_is_cut`, `an_endless_pipeline_makes_way_for_whoever_waits` |

@@ -87,7 +87,7 @@
 //!    A SOCKS5 upstream is asked for a connection to the origin first (`relay/socks.rs`), which is waited for
 //!    as an answer is.
 //! 5. [`relay::attempt`] sends the head written by [`protocol::rewrite`] and the body
-//!    ([`relay::upload`]). Until the next hop answers, the exchange is suspended
+//!    ([`relay::upload`]); what an upstream is told of the client `relay/told.rs` says. Until the next hop answers, the exchange is suspended
 //!    ([`relay::outcome::Suspended`]); then a worker goes on with it ([`relay::session::resume`]) and reads the
 //!    head of the final response.
 //! 6. [`relay::respond`] passes it and its body on ([`protocol::body`]). If the attempt failed before

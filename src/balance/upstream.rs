@@ -12,6 +12,7 @@ use super::history::{EventKind, History};
 use super::room::{Line, Slot};
 use super::state::{Availability, Change, Epoch, Health};
 use super::sticky;
+use super::told::Told;
 use super::vitals::{Cuts, UpstreamId, Vitals};
 
 /// What an upstream speaks.
@@ -43,8 +44,11 @@ pub struct UpstreamSpec {
     pub protocol: UpstreamProtocol,
     /// Where it listens.
     pub authority: Authority,
-    /// The user and password it is told, to HTTP proxies in `Proxy-Authorization`.
+    /// The user and password it is told, to HTTP proxies in `Proxy-Authorization`; those for checks, if requests have
+    /// others.
     pub credentials: Option<Credentials>,
+    /// What it is told of the client.
+    pub told: Told,
     /// Its share among others; 0 = no new requests.
     pub weight: u32,
     /// Lower is preferred.
@@ -351,6 +355,7 @@ mod tests {
             protocol: UpstreamProtocol::Http,
             authority: Authority::parse(b"a.test:3128", None).unwrap(),
             credentials: Some(Credentials::basic("bob", "hunter2")),
+            told: Told::default(),
             weight: 1,
             priority: 100,
             group: None,

@@ -9,6 +9,7 @@ use parking_lot::Condvar;
 
 use crate::balance::reason::{Doubt, OfflineReason};
 use crate::balance::state::{Availability, Thresholds};
+use crate::balance::told::Told;
 use crate::balance::upstream::{UpstreamProtocol, UpstreamSpec};
 use crate::config::health::ProbeTarget;
 
@@ -109,6 +110,7 @@ impl Fake {
             protocol: UpstreamProtocol::Http,
             authority: self.authority.clone(),
             credentials: None,
+            told: Told::default(),
             weight: 1,
             priority: 100,
             group: None,

@@ -467,6 +467,7 @@ impl Exchange<'_> {
             keep_alive: KeepAlive::Implied,
             via: self.via(),
             upgrade,
+            passes_challenge: false,
             id: self.id_field().filter(|_| upgrade == Switch::Switches),
         };
         rewrite::response(head, &how, &mut bytes);

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use crate::balance::failover::AttemptError;
 use crate::balance::pool::Pool;
+use crate::balance::told::Parts;
 use crate::balance::tried::Tried;
 use crate::balance::upstream::Upstream;
 use crate::net::conn::{LookAround, SendError};
@@ -107,6 +108,8 @@ pub(super) struct Destination {
     pub(super) route: Route,
     /// What it wants of its upstream.
     pub(super) wanted: Option<Box<Wanted>>,
+    /// What it is known by, if an upstream is told so.
+    pub(super) parts: Option<Box<Parts>>,
 }
 
 impl Destination {
@@ -137,6 +140,7 @@ impl Destination {
             form: Form::for_upstream(scheme),
             path_length,
             wanted: None,
+            parts: None,
         }
     }
 

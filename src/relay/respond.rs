@@ -48,6 +48,9 @@ impl Exchange<'_> {
     pub(super) fn examine(&mut self, hop: &Hop, head: &ResponseHead) -> Result<Framing, Failed> {
         let framing = framing::of_response(self.head.method(), head)
             .map_err(|error| Failed::no_response(HopFailure::from(error)))?;
+        if hop.is_clients_matter(head.status()) {
+            return Ok(framing);
+        }
         if self.is_about_our_credentials(hop, head.status()) {
             // The client's answer to it would be another's password. Through SOCKS5 the origin says it.
             let failure = HopFailure::AuthenticationRefused;
@@ -98,6 +101,7 @@ impl Exchange<'_> {
             keep_alive: KeepAlive::towards(self.head),
             via: self.via(),
             upgrade: Switch::Stays,
+            passes_challenge: hop.passes_credentials(),
             id: self.id_field(),
         };
         out.clear();

@@ -104,8 +104,12 @@ fn difference(old: &UpstreamSpec, new: &UpstreamSpec) -> Option<String> {
         let name = |spec: &UpstreamSpec| spec.group.as_deref().unwrap_or("none").to_owned();
         parts.push(format!("group {} -> {}", name(old), name(new)));
     }
-    if old.credentials != new.credentials {
+    let login = |spec: &UpstreamSpec| (spec.told.username.clone(), spec.told.passes_credentials);
+    if old.credentials != new.credentials || login(old) != login(new) {
         parts.push("credentials".to_owned());
+    }
+    if old.told.proxy_header != new.told.proxy_header {
+        parts.push("proxy_protocol".to_owned());
     }
     (!parts.is_empty()).then(|| format!("{} ({})", new.name, parts.join(", ")))
 }

@@ -137,6 +137,9 @@ mod rules;
 /// Sessions that keep their upstream, and upstreams that rest.
 mod exits;
 
+/// What upstreams are told of the client.
+mod told;
+
 /// Names and their addresses.
 mod dns;
 

@@ -74,7 +74,7 @@ impl Pool {
         let memory = Arc::clone(&self.memory);
         let pool = Self::with(specs, memory, |spec| match known.next().flatten() {
             Some(before) => {
-                if before.spec.credentials != spec.credentials {
+                if before.spec.credentials != spec.credentials || before.spec.told != spec.told {
                     before.vitals().want_check();
                 }
                 if before.spec.weight != spec.weight {

@@ -10,6 +10,7 @@ use crate::balance::reason::{Depth, Doubt, NO_NAME};
 use crate::balance::rests::Rest;
 use crate::balance::state::{CheckVerdict, Thresholds};
 use crate::balance::sticky::SessionKey;
+use crate::balance::told::Told;
 use crate::balance::tried::Tried;
 use crate::balance::upstream::UpstreamProtocol;
 use crate::balance::wish::{Session, Wish};
@@ -32,6 +33,7 @@ fn specs(text: &str) -> Vec<UpstreamSpec> {
                 protocol: UpstreamProtocol::Http,
                 authority: Authority::parse(format!("{name}.test:8080").as_bytes(), None).unwrap(),
                 credentials: None,
+                told: Told::default(),
                 weight: weight.parse().unwrap(),
                 priority: priority.parse().unwrap(),
                 group: None,
