@@ -5,6 +5,7 @@
 //! follows the rules of Prometheus, and tells upstreams by name, never anything that a client can choose.
 //! A new number is one row here.
 
+use std::fmt::{Display, Write as _};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -18,11 +19,12 @@ use crate::net::idle_pool::IdlePool;
 use crate::net::process::Usage;
 use crate::relay::{Context, Snapshot};
 
-use super::exposition::{Exposition, Label, MetricType};
+use super::exposition::{self, Exposition, Label, MetricType};
 use super::readiness::why_not_ready;
 use super::view::Load;
 
-/// A number that is shown. `read` is the way to it, and gives it as it is written.
+/// A number that is shown. `read` is the way to it, and appends it as it is written: of a large pool there are
+/// hundreds of thousands, and none needs memory of its own.
 pub(super) struct NumberRow<Read> {
     kind: MetricType,
     /// Its name in `/metrics`, without prefix.
@@ -36,11 +38,11 @@ pub(super) struct NumberRow<Read> {
 }
 
 /// A number of the whole relay.
-pub(super) type ServerRow = NumberRow<fn(&ServerNow<'_>) -> String>;
+pub(super) type ServerRow = NumberRow<fn(&ServerNow<'_>, &mut String)>;
 /// A number of one upstream.
-pub(super) type UpstreamRow = NumberRow<fn(&UpstreamNow<'_>) -> String>;
+pub(super) type UpstreamRow = NumberRow<fn(&UpstreamNow<'_>, &mut String)>;
 /// A number of the process.
-pub(super) type ProcessRow = NumberRow<fn(&Usage) -> String>;
+pub(super) type ProcessRow = NumberRow<fn(&Usage, &mut String)>;
 
 /// The relay as it is now.
 pub(super) struct ServerNow<'a> {
@@ -74,7 +76,7 @@ macro_rules! rows {
             label: rows!(@pair $($label $text)?),
             help: concat!($($help)?),
             json: rows!(@pair $($place $name)?),
-            read: |$subject| ($number).to_string(),
+            read: |$subject, out| append($number, out),
         }),*]
     };
     (@pair) => { None };
@@ -170,6 +172,10 @@ pub(super) const CONFIG: &[ServerRow] = rows! {
         = |it| u8::from(it.why_not_ready.is_none());
     Gauge "last_resort" "Whether nobody is online, and suspects serve."
         = |it| u8::from(it.is_at_last_resort());
+    Gauge "upstreams" {"state" "online"} "Upstreams by their state, drained or not."
+        = |it| it.upstreams(Availability::Online);
+    Gauge "upstreams" {"state" "suspect"} = |it| it.upstreams(Availability::Suspect);
+    Gauge "upstreams" {"state" "offline"} = |it| it.upstreams(Availability::Offline);
     Gauge "probe_target_believed"
         "Whether the target of the probe is believed; 0: it passes through no upstream."
         = |it| u8::from(it.snapshot.pool.belief().is_believed(Instant::now()));
@@ -317,6 +323,14 @@ impl<'a> ServerNow<'a> {
         moves.find(|(one, _)| *one == reason).map_or(0, |it| it.1)
     }
 
+    /// How many upstreams are in this state.
+    fn upstreams(&self, state: Availability) -> usize {
+        let upstreams = self.snapshot.pool.upstreams().iter();
+        upstreams
+            .filter(|upstream| upstream.vitals().availability() == state)
+            .count()
+    }
+
     /// Whether requests are served, but by suspects alone.
     fn is_at_last_resort(&self) -> bool {
         let upstreams = self.snapshot.pool.upstreams().iter();
@@ -352,26 +366,29 @@ impl<'a> UpstreamNow<'a> {
 }
 
 /// The families of `rows`, each with a sample or more for every subject; `label` tells those apart.
-pub(super) fn write<Read: Fn(&Subject) -> String, Subject>(
+pub(super) fn write<Read: Fn(&Subject, &mut String), Subject>(
     out: &mut Exposition,
     rows: &[NumberRow<Read>],
     subjects: &[Subject],
     label: impl for<'s> Fn(&'s Subject) -> Option<Label<'s>>,
 ) {
+    let labels = subjects
+        .iter()
+        .map(|subject| exposition::labels(label(subject).as_slice()));
+    let labels: Vec<_> = labels.collect();
     for rows in rows.chunk_by(|one, other| one.metric == other.metric) {
         let Some(first) = rows.first() else { continue };
         let mut family = out.family(first.kind, first.metric, first.help);
-        for subject in subjects {
+        for (subject, its) in subjects.iter().zip(&labels) {
             for row in rows {
-                let labels: Vec<_> = label(subject).into_iter().chain(row.label).collect();
-                family.sample(&labels, (row.read)(subject));
+                family.sample_of(its, row.label, |out| (row.read)(subject, out));
             }
         }
     }
 }
 
 /// The members of a place in `/status`: what is now, and then what was counted.
-pub(super) fn members<Read: Fn(&Subject) -> String, Subject>(
+pub(super) fn members<Read: Fn(&Subject, &mut String), Subject>(
     rows: &[NumberRow<Read>],
     place: &str,
     subject: &Subject,
@@ -381,9 +398,16 @@ pub(super) fn members<Read: Fn(&Subject) -> String, Subject>(
         .chain(of_kind(MetricType::Counter))
         .filter_map(|row| {
             let (_, name) = row.json.filter(|(stands_at, _)| *stands_at == place)?;
-            Some((name.into(), JsonText((row.read)(subject))))
+            let mut number = String::new();
+            (row.read)(subject, &mut number);
+            Some((name.into(), JsonText(number)))
         })
         .collect()
+}
+
+fn append(number: impl Display, out: &mut String) {
+    let written = write!(out, "{number}");
+    debug_assert!(written.is_ok());
 }
 
 #[cfg(test)]

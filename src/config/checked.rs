@@ -41,6 +41,8 @@ pub struct Config {
     pub log_format: LogFormat,
     /// The field in which upstreams and clients are told what a request is called. `None`: they are not.
     pub request_id: Option<FieldName>,
+    /// Whether `/metrics` has numbers of each upstream.
+    pub metrics_per_upstream: bool,
     /// Whether messages carry `Via`, and loops are found by it.
     pub via: bool,
     /// Networks from which every connection must begin with a PROXY header;

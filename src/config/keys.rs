@@ -76,6 +76,8 @@ pub static KEYS: &[Key] = rows! {
     "request_id":                        Text("field"),               "none";
     "log":                               Block("log"),                "";
     "log.format":                        Word(LOG_FORMATS),           "text";
+    "metrics":                           Block("metrics"),            "";
+    "metrics.per_upstream":              Switch,                      "true";
     "via":                               Switch,                      "true";
     "listen_proxy_protocol":             Switch,                      "false";
     "health_check":                      Block("health_check"),       "";

@@ -18,13 +18,14 @@ use super::keys::KEYS;
 const KEY_WIDTH: usize = 36;
 
 /// What the report tells before its place in the table of keys: right before this other key.
-const EARLIER: [(&str, &str); 12] = [
+const EARLIER: [(&str, &str); 13] = [
     ("domain_policy.mode", "health_check.interval_secs"),
     ("domain_policy.domains", "health_check.interval_secs"),
     ("upstream_files", "health_check.interval_secs"),
     ("default", "health_check.interval_secs"),
     ("rest", "health_check.interval_secs"),
     ("log.format", "health_check.interval_secs"),
+    ("metrics.per_upstream", "health_check.interval_secs"),
     ("sticky.by", "health_check.interval_secs"),
     ("sticky.ttl_secs", "health_check.interval_secs"),
     ("sticky.max_sessions", "health_check.interval_secs"),

@@ -101,6 +101,7 @@ fn read(files: &mut Files, root: &KeyBlock<'_>) -> Option<Config> {
         _ => LogFormat::Text,
     };
     let request_id = read_request_id(root);
+    let metrics_per_upstream = root.block("metrics").switch("per_upstream");
     let via = root.switch("via");
     let health = HealthCheck::read(&root.block("health_check"));
     let limits = Limits::read(&root.block("limits"));
@@ -127,6 +128,7 @@ fn read(files: &mut Files, root: &KeyBlock<'_>) -> Option<Config> {
         access_log_place: None,
         log_format,
         request_id,
+        metrics_per_upstream,
         via,
         proxy_protocol,
         health: health?,

@@ -610,6 +610,28 @@ fn ten_thousand_upstreams_are_told() {
 }
 
 #[test]
+fn numbers_of_each_upstream_can_be_left_out() {
+    let yaml = format!("{ADMIN}metrics: {{per_upstream: false}}\n");
+    let (a, b) = (Upstream::echo_ok("a"), Upstream::echo_ok("b"));
+    let proxy = Proxy::with_yaml(&yaml, [&a, &b]);
+    proxy.client().get("http://o.test/").expect_status(200);
+    let text = metrics(&proxy);
+    assert!(
+        !text.contains("upstream=") && !text.contains("url="),
+        "{text}"
+    );
+    check(
+        &text,
+        &[
+            ("upstreams{state=\"online\"}", 2),
+            ("upstreams{state=\"suspect\"}", 0),
+            ("upstreams{state=\"offline\"}", 0),
+            ("requests_total", 1),
+        ],
+    );
+}
+
+#[test]
 #[ignore = "needs promtool (Debian package prometheus)"]
 fn promtool_names_exactly_the_names_of_the_first_release() {
     let upstream = Upstream::echo_ok("a");

@@ -64,3 +64,5 @@ mod monitoring;
 mod page;
 /// GET and POST while upstreams die at random.
 mod replay;
+/// Sessions that stay with their exit.
+mod sticky;
