@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
+use crate::balance::connect::TELLING_PORT;
 use crate::balance::failover::AttemptError;
 use crate::balance::sticky::SessionKey;
 use crate::balance::wish::{Session, Wish};
@@ -14,7 +15,7 @@ use crate::config::checked::Config;
 use crate::config::exits::StickyBy;
 use crate::protocol::credentials::{self, Credentials};
 use crate::protocol::head::RequestHead;
-use crate::protocol::target::Host;
+use crate::protocol::target::Authority;
 
 use super::failed::RESTS;
 
@@ -43,7 +44,7 @@ struct NamedSession {
 pub(super) struct Wanted {
     /// To stay with the upstream of this session.
     pub(super) session: Option<Session>,
-    /// The host of its target.
+    /// The host of its target, with the port where that is not the usual one: what upstreams rest for.
     pub(super) host: Arc<str>,
 }
 
@@ -93,12 +94,12 @@ impl Wanted {
     pub(super) fn of(
         config: &Config,
         (client, user, login): (IpAddr, Option<&str>, &Login<'_>),
-        target: &Host,
+        target: Target<'_>,
     ) -> Option<Box<Self>> {
         if config.sticky.is_none() && config.rest.is_empty() {
             return None;
         }
-        let name = target.to_string();
+        let name = target.authority.host().to_string();
         let host = name.strip_suffix('.').unwrap_or(&name);
         let session = config.sticky.as_ref().and_then(|sticky| {
             let key = match sticky.by {
@@ -113,7 +114,7 @@ impl Wanted {
                 most: sticky.max_sessions,
             })
         });
-        let host = host.into();
+        let host = target.rests_for(host).into();
         Some(Box::new(Self { session, host }))
     }
 
@@ -124,6 +125,30 @@ impl Wanted {
             host: Some(&self.host),
             only_rested: last == Some(RESTS),
             now: Instant::now(),
+        }
+    }
+}
+
+/// Where a request leads.
+#[derive(Clone, Copy)]
+pub(super) struct Target<'t> {
+    pub(super) authority: &'t Authority,
+    /// The port that its scheme has.
+    pub(super) default_port: u16,
+    /// CONNECT asks for it.
+    pub(super) is_tunnel: bool,
+}
+
+impl Target<'_> {
+    /// What an upstream rests for whose answer begins a rest. Upstreams refuse many ports by rules of their own, and
+    /// to CONNECT more than to others: whoever asks for such a port tells nothing of the site at the usual one.
+    fn rests_for(self, host: &str) -> String {
+        let port = self.authority.port();
+        match self.is_tunnel {
+            true if port == TELLING_PORT => host.to_owned(),
+            true => format!("CONNECT {host}:{port}"),
+            false if port == self.default_port => host.to_owned(),
+            false => format!("{host}:{port}"),
         }
     }
 }

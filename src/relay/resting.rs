@@ -98,9 +98,13 @@ impl<'a> Exchange<'a> {
         Some(rule)
     }
 
+    /// The rule for such an answer. A refused CONNECT says nothing of other targets.
     fn rest_rule(&self, status: u16) -> Option<&'a RestRule> {
+        let is_tunnel = self.head.method() == "CONNECT";
         let mut rules = self.snapshot.config.rest.iter();
-        rules.find(|rule| rule.statuses.contains(&status))
+        rules.find(|rule| {
+            rule.statuses.contains(&status) && !(is_tunnel && rule.scope == RestScope::Upstream)
+        })
     }
 }
 
