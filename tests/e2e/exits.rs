@@ -367,3 +367,17 @@ fn a_refused_connect_lets_nobody_rest_for_all_hosts() {
     let metrics = admin(&proxy, "GET /metrics");
     assert!(metrics.contains("http_proxy_lb_rests 0\n"), "{metrics}");
 }
+
+/// It has an answer already, whose server does not wait for ever either.
+#[test]
+fn with_an_answer_in_hand_no_other_upstream_is_waited_for_as_long_as_without() {
+    let silent = Upstream::answering("b", |_: &mut Hop, _: &Message| {});
+    let upstreams = [banned("a", "HTTP/1.1 429 No\r\n"), silent];
+    let extra = "rest: [{status: [429], retry: true}]\nlimits: {response_timeout_secs: 3600, request_timeout_secs: 0}";
+    let proxy = Proxy::with_yaml(extra, &upstreams);
+    proxy
+        .client()
+        .send(get("x.test", ""))
+        .expect_status(429)
+        .expect_body("a");
+}
