@@ -50,7 +50,7 @@ impl Exchange<'_> {
         if self.state.upload.is_finished() {
             self.state.request_done = Some(Instant::now());
         } else {
-            self.worker.takes_over(self.client);
+            self.worker.reads_body(self.client);
         }
         Ok(())
     }

@@ -28,7 +28,7 @@
 //! - [`connections`]: who is connected, for operators
 //! - [`client`], `route_taken`, `scratch`, `snapshot`, `context`: who asks, and what there is to serve him with
 //!
-//! Nothing here knows of queues, workers or the waiter: [`session::serve`] *returns* what is to become
+//! Nothing here knows of lanes and their threads: [`session::serve`] *returns* what is to become
 //! of the connection, and the server does it.
 
 /// Tells the log what was decided about a request, by its name: whoever has two words of it has all.

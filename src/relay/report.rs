@@ -64,12 +64,11 @@ impl Report {
     /// still unread) and sent until now.
     pub fn begin(ctx: &Context, client: &mut Client, before: (u64, u64)) -> Self {
         let queued = std::mem::take(&mut client.queued);
-        let read = client.head_begun.take().unwrap_or_else(Instant::now);
         Self {
             number: ctx.next_exchange_number(),
             id: OnceCell::new(),
             client: client.address,
-            begun: read.checked_sub(queued).unwrap_or(read),
+            begun: client.head_begun.take().unwrap_or_else(Instant::now),
             queued,
             kind: MethodClass::Unread,
             entry: None,

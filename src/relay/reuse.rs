@@ -98,6 +98,7 @@ impl Exchange<'_> {
             client: self.client.id,
             within: self.snapshot.config.limits.upstream_idle,
             is_repeatable,
+            home: self.worker.home(),
         };
         loop {
             match idle.take(&wanted, Instant::now()) {
@@ -188,6 +189,7 @@ impl Exchange<'_> {
             client: self.client.id,
             begun: hop.begun,
             leftover: after.rest(hop.origin),
+            home: self.worker.home(),
         };
         let most = self.snapshot.config.limits.upstream_idle_connections;
         let mut conn = hop.conn;
