@@ -634,20 +634,27 @@ mod tests {
         for (path, words) in KEYS.iter().filter_map(words_of) {
             let meanings = words.iter().map(|word| {
                 let word = keys::bare(word);
-                let line = match path.split_once('.') {
-                    Some(("rest[]", key)) => format!("rest: [{{status: [429], {key}: {word}}}]"),
-                    Some((block, key)) => format!("{block}: {{{key}: {word}}}"),
-                    None => format!("{path}: {word}"),
+                let text = match path.split_once('.') {
+                    Some(("upstream[]", key)) => {
+                        format!("listen: 127.0.0.1:1\nupstream: [{{url: 'http://p.test', {key}: {word}}}]")
+                    }
+                    Some(("rest[]", key)) => {
+                        with(&format!("rest: [{{status: [429], {key}: {word}}}]"))
+                    }
+                    Some((block, key)) => with(&format!("{block}: {{{key}: {word}}}")),
+                    None => with(&format!("{path}: {word}")),
                 };
-                let config = parse(&with(&line), "c.yaml").unwrap();
+                let config = parse(&text, "c.yaml").unwrap();
                 format!(
-                    "{:?} {:?} {:?} {:?} {:?} {:?}",
+                    "{:?} {:?} {:?} {:?} {:?} {:?} {:?} {:?}",
                     config.mode,
                     config.access_log,
                     config.log_format,
                     config.rules,
                     config.sticky,
-                    config.rest
+                    config.rest,
+                    config.forwarded,
+                    config.upstreams[0].told
                 )
             });
             assert_eq!(
@@ -657,7 +664,7 @@ mod tests {
             );
             compared += words.len();
         }
-        assert_eq!(compared, 18);
+        assert_eq!(compared, 26);
     }
 
     #[test]
