@@ -9,7 +9,7 @@ use crate::protocol::request_id::FieldName;
 
 use super::access::{AccessRules, AddressList};
 use super::advice;
-use super::checked::{AccessLogFormat, AccessLogSettings, Config, LogFormat};
+use super::checked::{AccessLogFormat, AccessLogSettings, Config, LogFormat, MetricsSettings};
 use super::exits::{RestRule, Sticky, StickyBy};
 use super::findings::{ConfigErrors, Findings};
 use super::health::HealthCheck;
@@ -101,7 +101,6 @@ fn read(files: &mut Files, root: &KeyBlock<'_>) -> Option<Config> {
         _ => LogFormat::Text,
     };
     let request_id = read_request_id(root);
-    let metrics_per_upstream = root.block("metrics").switch("per_upstream");
     let via = root.switch("via");
     let health = HealthCheck::read(&root.block("health_check"));
     let limits = Limits::read(&root.block("limits"));
@@ -128,7 +127,7 @@ fn read(files: &mut Files, root: &KeyBlock<'_>) -> Option<Config> {
         access_log_place: None,
         log_format,
         request_id,
-        metrics_per_upstream,
+        metrics: read_metrics(root),
         via,
         proxy_protocol,
         health: health?,
@@ -205,6 +204,12 @@ fn read_access_log(files: &Files, root: &KeyBlock<'_>) -> Option<AccessLogSettin
             mismatch(&item.place, item.value, wanted, "");
             None
         }
+    }
+}
+
+fn read_metrics(root: &KeyBlock<'_>) -> MetricsSettings {
+    MetricsSettings {
+        per_upstream: root.block("metrics").switch("per_upstream"),
     }
 }
 
