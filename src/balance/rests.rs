@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 
 use super::vitals::UpstreamId;
 
@@ -43,8 +43,8 @@ pub struct Rest {
 
 #[derive(Debug, Default)]
 struct Table {
-    for_hosts: HashMap<Arc<str>, Resting>,
-    for_all: Resting,
+    for_hosts: HashMap<Arc<str>, Arc<Resting>>,
+    for_all: Arc<Resting>,
     /// All of them, the one that ends first in front.
     rows: BTreeMap<RowKey, Rest>,
     rows_ever: u64,
@@ -60,11 +60,13 @@ type RowKey = (Instant, u64);
 /// The upstreams that rest, each with its row.
 type Resting = BTreeMap<UpstreamId, RowKey>;
 
-/// The rests that matter for one host.
+/// The rests that matter for one host, as they were when it was asked: a pick may look at every upstream, and no
+/// other waits for that.
 #[derive(Debug)]
 pub(super) struct RestsForHost<'r> {
-    table: MutexGuard<'r, Table>,
-    host: &'r str,
+    rests: &'r Rests,
+    for_all: Arc<Resting>,
+    for_host: Option<Arc<Resting>>,
 }
 
 impl Rests {
@@ -99,14 +101,18 @@ impl Rests {
     }
 
     /// What rests for `host`; none: nothing does.
-    pub(super) fn for_host<'r>(&'r self, host: &'r str, now: Instant) -> Option<RestsForHost<'r>> {
+    pub(super) fn for_host(&self, host: &str, now: Instant) -> Option<RestsForHost<'_>> {
         if self.len.load(Ordering::Acquire) == 0 {
             return None;
         }
         let mut table = self.table.lock();
         table.forget_until(now);
         self.len.store(table.rows.len(), Ordering::Release);
-        (!table.rows.is_empty()).then(|| RestsForHost { table, host })
+        (!table.rows.is_empty()).then(|| RestsForHost {
+            rests: self,
+            for_all: Arc::clone(&table.for_all),
+            for_host: table.for_hosts.get(host).map(Arc::clone),
+        })
     }
 
     /// Ends all rests of `upstream`. Gives their number.
@@ -183,8 +189,8 @@ impl Table {
     /// Those that rest for `host`; none: for all hosts.
     fn resting(&mut self, host: Option<&Arc<str>>) -> &mut Resting {
         match host {
-            Some(host) => self.for_hosts.entry(Arc::clone(host)).or_default(),
-            None => &mut self.for_all,
+            Some(host) => Arc::make_mut(self.for_hosts.entry(Arc::clone(host)).or_default()),
+            None => Arc::make_mut(&mut self.for_all),
         }
     }
 
@@ -203,8 +209,7 @@ impl Table {
 impl RestsForHost<'_> {
     /// When the rest of `upstream` ends; none: it does not rest for this host.
     pub(super) fn until(&self, upstream: UpstreamId) -> Option<Instant> {
-        let for_host = self.table.for_hosts.get(self.host);
-        let resting = [Some(&self.table.for_all), for_host];
+        let resting = [Some(&self.for_all), self.for_host.as_ref()];
         let ends = resting
             .into_iter()
             .flatten()
@@ -213,8 +218,8 @@ impl RestsForHost<'_> {
     }
 
     /// Counts a pick of one that rests.
-    pub(super) fn overridden(&mut self) {
-        self.table.overridden += 1;
+    pub(super) fn overridden(&self) {
+        self.rests.table.lock().overridden += 1;
     }
 }
 

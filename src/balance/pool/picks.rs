@@ -82,7 +82,7 @@ impl Pool {
             None if wish.is_some_and(|wish| wish.only_rested) => None,
             // It is waited for: who rests would be asked for want of room alone.
             None if self.is_full_for(filter) => None,
-            None => self.pick_resting(tried, rests?),
+            None => self.pick_resting(tried, rests.as_ref()?),
             Some(_) => picked,
         }?;
         tried.insert(picked.upstream().id());
@@ -182,19 +182,27 @@ impl Pool {
             key: session.key.within(self.hash),
             ..session
         };
-        let mut pins = self.memory.pins.lock();
-        let pinned = pins
-            .find(session.key, session.ttl, now)
-            .map(|id| self.by_id(id));
-        if let Some(Some(upstream)) = pinned
-            && upstream.serves()
-            && filter.passes(upstream)
+        let pins = &self.memory.pins;
+        let pinned = |id| {
+            let upstream = self.by_id(id)?;
+            (upstream.serves() && filter.passes(upstream)).then_some(upstream)
+        };
+        let before = pins.lock().find(session.key, session.ttl, now);
+        if let Some(upstream) = before.and_then(pinned) {
+            // One that has no room is waited for.
+            return Lease::take(upstream);
+        }
+        // It looks at every upstream: no other session waits for that.
+        let upstream = self.first_for(session.key, mode, filter)?;
+        let mut pins = pins.lock();
+        let meanwhile = pins.find(session.key, session.ttl, now);
+        if meanwhile != before
+            && let Some(upstream) = meanwhile.and_then(pinned)
         {
             // One that has no room is waited for.
             return Lease::take(upstream);
         }
-        let upstream = self.first_for(session.key, mode, filter)?;
-        let reason = match pinned {
+        let reason = match meanwhile.map(|id| self.by_id(id)) {
             None => None,
             Some(None) => Some(MoveReason::Removed),
             Some(Some(before)) if !before.is_in_service() => Some(MoveReason::Drained),
@@ -218,29 +226,32 @@ impl Pool {
         mode: BalanceMode,
         filter: Filter<'_>,
     ) -> Option<&Arc<Upstream>> {
-        let class = |candidate: &Candidate| {
+        let mut best = None;
+        for upstream in &self.upstreams {
+            let candidate = candidate(upstream);
             let priority = match mode {
                 BalanceMode::RoundRobin | BalanceMode::Best => 0,
                 BalanceMode::Priority => candidate.priority,
             };
-            (candidate.availability, priority)
-        };
-        let candidates = || {
-            let all = self.upstreams.iter();
-            all.map(|upstream| (upstream, candidate(upstream)))
-                .filter(|(_, candidate)| candidate.availability != Availability::Offline)
-                .filter(|(upstream, _)| filter.passes(upstream) && !upstream.vitals().is_full())
-        };
-        let best = candidates().map(|(_, candidate)| class(&candidate)).min()?;
-        let (_, upstream) = candidates()
-            .filter(|(_, candidate)| class(candidate) == best)
-            .map(|(upstream, _)| (key.score(upstream.hash(), upstream.weight()), upstream))
-            .max_by(|(a, _), (b, _)| a.total_cmp(b))?;
-        Some(upstream)
+            let class = (candidate.availability, priority);
+            let is_worse = best.is_some_and(|(best, _, _)| best < class);
+            if is_worse
+                || candidate.availability == Availability::Offline
+                || !filter.passes(upstream)
+                || upstream.vitals().is_full()
+            {
+                continue;
+            }
+            let score = key.score(upstream.hash(), upstream.weight());
+            if best.is_none_or(|(best, most, _)| class < best || score >= most) {
+                best = Some((class, score, upstream));
+            }
+        }
+        best.map(|(_, _, upstream)| upstream)
     }
 
     /// The upstream whose rest ends first: all that could be picked rest.
-    fn pick_resting(&self, tried: &Tried, mut rests: RestsForHost<'_>) -> Option<Lease> {
+    fn pick_resting(&self, tried: &Tried, rests: &RestsForHost<'_>) -> Option<Lease> {
         let upstream = self
             .serving()
             .filter(|upstream| !tried.contains(upstream.id()) && !upstream.vitals().is_full())
