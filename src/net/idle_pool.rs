@@ -128,6 +128,8 @@ pub struct Wanted {
     pub within: Duration,
     /// Whether it can be sent once more if the connection breaks under it; else it is lost.
     pub is_repeatable: bool,
+    /// Where the connection should be watched already.
+    pub home: usize,
 }
 
 /// What was found for a request.
@@ -284,11 +286,18 @@ impl PoolState {
             wanted.within.min(TRUSTED_IDLE)
         };
         let is_shared = self.distrust_at(now).is_none();
-        let index = self.idle.iter().rposition(|idle| {
+        let is_good = |idle: &IdleConn| {
             idle.last_use.use_for.admits(wanted.target)
                 && (idle.last_use.client == wanted.client
                     || is_shared && idle.leftover_at(now) == Leftover::Nothing)
-        })?;
+        };
+        let is_at_home = |idle: &IdleConn| {
+            let home = idle.conn.watched_as().map(|(home, _)| home);
+            home == Some(wanted.home) && is_within(within, idle.since, now)
+        };
+        let idle = &self.idle;
+        let own = idle.iter().rposition(|idle| is_at_home(idle) && is_good(idle));
+        let index = own.or_else(|| idle.iter().rposition(is_good))?;
         let found = self.idle.get(index)?;
         if !is_within(within, found.since, now) {
             return None; // Every other one is older still; the next sweep has them.
@@ -355,6 +364,7 @@ mod tests {
             client,
             within: LONG,
             is_repeatable: true,
+            home: 0,
         }
     }
 

@@ -45,7 +45,7 @@ impl Exchange<'_> {
         if self.course.upload.is_finished() {
             self.course.request_done = Some(Instant::now());
         } else {
-            self.worker.takes_over(self.client);
+            self.worker.reads_body(self.client);
         }
         Ok(())
     }

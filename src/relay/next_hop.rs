@@ -81,7 +81,6 @@ impl<'a> Exchange<'a> {
     /// A new connection to the upstream of `lease`, or one to another upstream that is there sooner. Those
     /// to which there is none are blamed.
     pub(super) fn dial_upstream(&mut self, lease: Lease, begun: Instant) -> Result<Hop, Failed> {
-        self.worker.dials();
         let dialling = Instant::now();
         let mut race = Race::new(&self.ctx.upstream_names);
         let mut join_at = self.enter(&mut race, lease, begun);
@@ -236,7 +235,6 @@ impl<'a> Exchange<'a> {
 
     /// A new connection to the origin, if the direct route may go there.
     pub(super) fn dial_origin(&self) -> Result<Conn, Failed> {
-        self.worker.dials();
         let (begun, deadline) = (Instant::now(), self.connect_deadline());
         let dial = || {
             let origin = Origin {
@@ -271,8 +269,9 @@ impl<'a> Exchange<'a> {
         access::allows_origin(rules, Requester::of(self.client), self.head, address)
     }
 
-    /// Whether there is a point in waiting for a connection.
+    /// A connection is to be waited for: whether there is a point in that.
     fn look(&self) -> LookAround {
+        self.worker.may_block();
         if self.client_is_gone() {
             LookAround::GiveUp
         } else {

@@ -93,6 +93,7 @@ impl Exchange<'_> {
             client: self.client.id,
             within: self.snapshot.config.limits.upstream_idle,
             is_repeatable,
+            home: self.worker.home(),
         };
         loop {
             match idle.take(&wanted, Instant::now()) {

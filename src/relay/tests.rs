@@ -33,6 +33,8 @@ impl Worker for Alone<'_> {
         true
     }
 
+    fn reads_body(&self, _client: &Client) {}
+
     fn takes_over(&self, _client: &Client) {}
 
     fn takes_over_hop(&self, _conn: &mut Conn) {}
@@ -41,12 +43,12 @@ impl Worker for Alone<'_> {
         self.0();
     }
 
-    fn dials(&self) {
-        self.0();
-    }
-
     fn may_suspend(&self, _since: std::time::Instant) -> bool {
         true
+    }
+
+    fn home(&self) -> usize {
+        0
     }
 }
 

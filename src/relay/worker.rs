@@ -12,8 +12,12 @@ pub trait Worker {
     /// while, and those who wait are next.
     fn may_go_on(&self) -> bool;
 
-    /// What `client` sends from now on is waited for elsewhere (in the middle of a body, by a tunnel):
-    /// no other worker is to be told of it.
+    /// What `client` sends from now on is the body of its request: should this worker have to wait for it,
+    /// no other is to be told of it.
+    fn reads_body(&self, client: &Client);
+
+    /// What `client` sends from now on is waited for elsewhere, by a tunnel: no other worker is to be told
+    /// of it.
     fn takes_over(&self, client: &Client);
 
     /// The same for what a next hop sends.
@@ -22,10 +26,10 @@ pub trait Worker {
     /// From here on the exchange at hand may wait for its peers: other clients need another worker.
     fn may_block(&self);
 
-    /// A connection is about to be made, which takes a moment or very long.
-    fn dials(&self);
-
     /// Whether the exchange at hand may wait for its next hop without this worker; it has waited since
     /// `since`, which says which exchange of the session it is, too.
     fn may_suspend(&self, since: Instant) -> bool;
+
+    /// Where connections to next hops are watched that were used here before; those are the best.
+    fn home(&self) -> usize;
 }

@@ -11,16 +11,15 @@
 //! The end has two stages (see [`crate::stop::Stage`]): draining finishes what is in flight, and when
 //! the drain time is over, or a second signal comes, everything is cut.
 
-mod acceptor;
+mod budget;
 mod checks;
-mod crew;
+mod door;
+mod lane;
+mod lanes;
 mod pages;
-mod queue;
 mod service;
 mod signals;
 mod table;
-mod waiter;
-mod workers;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -47,10 +46,9 @@ use crate::stop::{Alarm, Stage, Woken};
 
 pub use signals::{Watch, may_read, run};
 
-use acceptor::Acceptor;
+use door::Door;
+use lanes::{Bounds, Lanes};
 use service::{Follower, Seen, Service};
-use waiter::Waiter;
-use workers::{Bounds, Workers};
 
 /// File descriptors that connections may not use: files, probes, the resolver, reserves.
 const RESERVED_FILES: usize = 32;
@@ -82,14 +80,12 @@ pub struct Server {
     ctx: Arc<Context>,
     address: SocketAddr,
     holder: Holder,
-    waiter: Arc<Waiter>,
-    workers: Arc<Workers>,
+    lanes: Arc<Lanes>,
     connections: Arc<Permits>,
     reload_alarm: Alarm,
     service: Arc<Service>,
     admin: Option<Admin>,
     threads: Mutex<Vec<JoinHandle<()>>>,
-    acceptor: Mutex<Option<JoinHandle<()>>>,
     failure: Arc<Failure>,
 }
 
@@ -107,6 +103,13 @@ impl std::fmt::Debug for Failure {
 }
 
 impl Failure {
+    /// Does what must not panic.
+    fn essential(&self, thread: &'static str, run: impl FnOnce()) {
+        if catch_unwind(AssertUnwindSafe(run)).is_err() {
+            self.report(thread);
+        }
+    }
+
     fn report(&self, thread: &'static str) {
         if self.thread.set(thread).is_ok()
             && let Some(told) = self.told.get()
@@ -184,20 +187,19 @@ impl Server {
     pub fn start(config: Config, options: Options) -> io::Result<Self> {
         let (listener, holder) = passed::or_listen(options.passed.proxy, "listen", &config.listen)?;
         let admin = admin_listener(options.passed.admin, &config)?;
-        Acceptor::prepare(&listener)?;
+        Door::prepare(&listener)?;
         let address = listener.local_addr()?;
         let access_log = config.access_log.clone();
         let ctx = Arc::new(Context::new(config, options.resolver)?);
         ctx.access_log.configure(access_log.as_ref())?;
         let service = Arc::new(Service::new(options.manager));
-        let waiter = Waiter::new(Arc::clone(&ctx), Arc::clone(&service))?;
+        let failure = Arc::<Failure>::default();
         let connections = Permits::new(most_connections(&ctx));
-        let acceptor = Acceptor::new((&ctx, &service), &waiter, (listener, holder), &connections)?;
-        let workers = Workers::new(Arc::clone(&ctx), Arc::clone(&waiter), Arc::clone(&acceptor));
+        let shared = (&ctx, &service, &failure);
+        let (lanes, all) = Lanes::new(shared, (listener, holder), &connections)?;
         let observed = Observed {
             ctx: Arc::clone(&ctx),
-            waiter: Arc::clone(&waiter),
-            workers: Arc::clone(&workers),
+            lanes: Arc::clone(&lanes),
             connections: Arc::clone(&connections),
         };
         let start = |(listener, listen)| Admin::start(listener, listen, Arc::new(observed));
@@ -207,22 +209,19 @@ impl Server {
             ctx,
             address,
             holder,
-            waiter,
-            workers,
+            lanes,
             connections,
             service,
             threads: Mutex::default(),
-            acceptor: Mutex::default(),
-            failure: Arc::default(),
+            failure,
         };
-        server.start_threads(acceptor, options.file)?;
+        server.start_threads(options.file)?;
+        server.lanes.start(all)?;
         server.start_service()?;
         Ok(server)
     }
 
-    fn start_threads(&self, acceptor: Arc<Acceptor>, file: Option<PathBuf>) -> io::Result<()> {
-        let workers = Arc::clone(&self.workers);
-        self.keep(self.essential("overseer", move || workers.oversee())?);
+    fn start_threads(&self, file: Option<PathBuf>) -> io::Result<()> {
         for event_loop in self.ctx.tunnels.event_loops() {
             self.keep(self.essential("tunnels", event_loop)?);
         }
@@ -235,14 +234,12 @@ impl Server {
             let follower = Follower {
                 ctx: Arc::clone(&self.ctx),
                 connections: Arc::clone(&self.connections),
-                workers: Arc::clone(&self.workers),
+                lanes: Arc::clone(&self.lanes),
                 service: Arc::clone(&self.service),
             };
             let reloader = move || reload::run(&file, &ctx, &alarm, &follower);
             self.keep(self.essential("reload", reloader)?);
         }
-        let workers = Arc::clone(&self.workers);
-        *self.acceptor.lock() = Some(self.essential("acceptor", move || acceptor.run(&workers))?);
         Ok(())
     }
 
@@ -254,7 +251,7 @@ impl Server {
         let service = Arc::clone(&self.service);
         let seen = Seen {
             ctx: Arc::clone(&self.ctx),
-            workers: Arc::clone(&self.workers),
+            lanes: Arc::clone(&self.lanes),
             connections: Arc::clone(&self.connections),
         };
         self.keep(self.essential("service", move || service.run(&seen))?);
@@ -270,11 +267,7 @@ impl Server {
         run: impl FnOnce() + Send + 'static,
     ) -> io::Result<JoinHandle<()>> {
         let failure = Arc::clone(&self.failure);
-        threads::start(name, move || {
-            if catch_unwind(AssertUnwindSafe(run)).is_err() {
-                failure.report(name);
-            }
-        })
+        threads::start(name, move || failure.essential(name, run))
     }
 
     fn keep(&self, thread: JoinHandle<()>) {
@@ -326,21 +319,20 @@ impl Server {
     /// When its access log cannot be opened; then nothing has changed.
     pub fn reload(&self, config: Config) -> io::Result<Changes> {
         let changes = reload::apply(&self.ctx, config)?;
-        apply_limits(&self.ctx, &self.connections, &self.workers);
+        apply_limits(&self.ctx, &self.connections, &self.lanes);
         Ok(changes)
     }
 
     /// What it is doing right now.
     pub fn counts(&self) -> Counts {
-        let workers = self.workers.counts();
         Counts {
             connections: self.connections.taken(),
-            parked: self.waiter.counts().parked,
-            workers: workers.workers,
-            busy: workers.busy,
-            long: workers.lasting,
+            parked: self.lanes.parked(),
+            workers: self.lanes.followers.count(),
+            busy: self.lanes.budget.taken(),
+            long: 0,
             tunnels: self.ctx.tunnels.count(),
-            queue: workers.queue,
+            queue: self.lanes.queue.taken(),
             panics: self.ctx.metrics.panics.value(),
         }
     }
@@ -374,15 +366,11 @@ impl Server {
         let deadline = Instant::now() + limit;
         self.ctx.stop.advance(Stage::Draining);
         self.service.stopping();
-        let acceptor = self.acceptor.lock().take();
-        if let Some(acceptor) = acceptor {
-            join(acceptor);
-        }
+        self.lanes.close_door();
         if self.holder == Holder::Manager {
             self.wait_for_first_bytes(deadline);
         }
-        self.waiter.drain();
-        self.workers.ensure_watched();
+        self.lanes.drain();
         let drained = self.wait_until_quiet(deadline);
         self.end();
         drained
@@ -392,11 +380,11 @@ impl Server {
     /// one more does not matter; where they are promised that they are not, it gets a moment.
     fn wait_for_first_bytes(&self, deadline: Instant) {
         let deadline = deadline.min(Instant::now() + FIRST_BYTES);
-        while self.waiter.counts().parked > 0
+        while self.lanes.parked() > 0
             && Instant::now() < deadline
             && self.ctx.stop.stage() != Stage::Ended
         {
-            self.workers.wait_a_moment(DRAIN_TICK);
+            self.lanes.followers.wait_a_moment(DRAIN_TICK);
         }
     }
 
@@ -404,14 +392,14 @@ impl Server {
     fn wait_until_quiet(&self, deadline: Instant) -> Drained {
         loop {
             let left = self.connections.taken();
-            let left = left.saturating_sub(self.waiter.counts().lingering);
+            let left = left.saturating_sub(self.lanes.lingering());
             if left == 0 {
                 return Drained::Clean;
             }
             if Instant::now() >= deadline || self.ctx.stop.stage() == Stage::Ended {
                 return Drained::Cut(left);
             }
-            self.workers.wait_a_moment(DRAIN_TICK);
+            self.lanes.followers.wait_a_moment(DRAIN_TICK);
         }
     }
 
@@ -427,9 +415,8 @@ impl Server {
         self.ctx.stop.advance(Stage::Ended);
         self.ctx.tunnels.cut();
         self.service.finish();
-        self.workers.close(self.waiter.end());
         let deadline = Instant::now() + CUT_TIME;
-        self.workers.wait_until_over(deadline);
+        self.lanes.end(deadline);
         self.ctx.tunnels.wait_until_over(deadline);
         self.ctx.tunnels.finish();
         let threads = std::mem::take(&mut *self.threads.lock());
@@ -442,8 +429,7 @@ impl Server {
 /// What the admin server sees of a server.
 struct Observed {
     ctx: Arc<Context>,
-    waiter: Arc<Waiter>,
-    workers: Arc<Workers>,
+    lanes: Arc<Lanes>,
     connections: Arc<Permits>,
 }
 
@@ -453,19 +439,18 @@ impl Surroundings for Observed {
     }
 
     fn load(&self) -> Load {
-        let workers = self.workers.counts();
-        let waiting = self.waiter.counts();
+        let lanes = &self.lanes;
         Load {
             connections: self.connections.taken(),
             most_connections: self.connections.limit(),
-            parked: waiting.parked,
-            lingering: waiting.lingering,
-            workers: workers.workers,
-            busy: workers.busy,
-            most_workers: workers.most_workers,
-            lasting: workers.lasting,
-            queue: workers.queue,
-            most_queued: workers.most_queued,
+            parked: lanes.parked(),
+            lingering: lanes.lingering(),
+            workers: lanes.followers.count(),
+            busy: lanes.budget.taken(),
+            most_workers: lanes.budget.limit(),
+            lasting: 0,
+            queue: lanes.queue.taken(),
+            most_queued: lanes.queue.limit(),
         }
     }
 }
@@ -507,9 +492,9 @@ fn log_panics() {
 const DRAIN_TICK: Duration = Duration::from_millis(20);
 
 /// What a change of the configuration changes here.
-fn apply_limits(ctx: &Context, connections: &Permits, workers: &Workers) {
+fn apply_limits(ctx: &Context, connections: &Permits, lanes: &Lanes) {
     connections.set_limit(most_connections(ctx));
-    workers.set_bounds(Bounds::of(&ctx.snapshot().config.limits));
+    lanes.set_bounds(Bounds::of(&ctx.snapshot().config.limits));
 }
 
 /// `limits.max_connections`, but never more than file descriptors allow: each connection may need one

@@ -17,12 +17,10 @@ use crate::relay::Context;
 use crate::reload::Watcher;
 use crate::stop::Stage;
 
-use super::workers::Workers;
+use super::lanes::Lanes;
 
 /// How often the status line is written anew, if it has changed.
 const STATUS_EVERY: Duration = Duration::from_secs(3);
-/// How much longer than its patience a request may wait for a worker before something is wrong.
-const QUEUE_SLACK: Duration = Duration::from_secs(10);
 
 /// How much later than it should this thread may wake up; later, the whole process stood still.
 const SLACK: Duration = Duration::from_millis(250);
@@ -51,26 +49,18 @@ impl Pulse {
         self.last.store(now, Ordering::Relaxed);
     }
 
-    fn age(&self) -> Duration {
+    pub(super) fn age(&self) -> Duration {
         let last = Duration::from_millis(self.last.load(Ordering::Relaxed));
         self.born.elapsed().saturating_sub(last)
     }
-}
-
-/// The loops that a watchdog looks at.
-#[derive(Debug, Default)]
-pub(super) struct Pulses {
-    /// How often they must go round; `None`: nobody looks.
-    pub(super) every: Option<Duration>,
-    pub(super) acceptor: Pulse,
-    pub(super) waiter: Pulse,
 }
 
 /// The service manager and its thread.
 #[derive(Debug)]
 pub(super) struct Service {
     manager: Manager,
-    pub(super) pulses: Pulses,
+    /// How often a lane must go round; `None`: nobody looks.
+    pub(super) every: Option<Duration>,
     over: Mutex<bool>,
     changed: Condvar,
 }
@@ -79,19 +69,15 @@ pub(super) struct Service {
 #[derive(Debug)]
 pub(super) struct Seen {
     pub(super) ctx: Arc<Context>,
-    pub(super) workers: Arc<Workers>,
+    pub(super) lanes: Arc<Lanes>,
     pub(super) connections: Arc<Permits>,
 }
 
 impl Service {
     pub(super) fn new(manager: Manager) -> Self {
-        let pulses = Pulses {
-            every: manager.watchdog().map(|limit| limit / 4),
-            ..Pulses::default()
-        };
         Self {
+            every: manager.watchdog().map(|limit| limit / 4),
             manager,
-            pulses,
             over: Mutex::default(),
             changed: Condvar::new(),
         }
@@ -132,7 +118,7 @@ impl Service {
                 told = status;
             }
             if let Some(limit) = watchdog {
-                let trouble = seen.trouble(&self.pulses, limit);
+                let trouble = seen.trouble(limit);
                 // Then no loop went round, and none of them is to blame.
                 let trouble = trouble.filter(|_| !stood_still);
                 match trouble {
@@ -175,21 +161,10 @@ impl Seen {
     }
 
     /// Which part makes no progress, if one does not.
-    fn trouble(&self, pulses: &Pulses, limit: Duration) -> Option<&'static str> {
-        let stage = self.ctx.stop.stage();
-        if stage == Stage::Ended {
-            return None;
-        }
-        let patience = self.ctx.snapshot().config.limits.queue_timeout;
-        if stage == Stage::Running && pulses.acceptor.age() > limit {
-            Some("connections are not accepted")
-        } else if pulses.waiter.age() > limit {
-            Some("connections are not watched")
-        } else if self.workers.oldest_wait() > patience + QUEUE_SLACK {
-            Some("requests wait and no worker takes them")
-        } else {
-            None
-        }
+    fn trouble(&self, limit: Duration) -> Option<&'static str> {
+        let hangs = self.lanes.oldest_pulse() > limit;
+        (hangs && self.ctx.stop.stage() != Stage::Ended)
+            .then_some("a lane does not go round: its connections are not watched")
     }
 }
 
@@ -197,7 +172,7 @@ impl Seen {
 #[derive(Debug)]
 pub(super) struct Follower {
     pub(super) ctx: Arc<Context>,
-    pub(super) workers: Arc<Workers>,
+    pub(super) lanes: Arc<Lanes>,
     pub(super) connections: Arc<Permits>,
     pub(super) service: Arc<Service>,
 }
@@ -208,96 +183,10 @@ impl Watcher for Follower {
     }
 
     fn applied(&self) {
-        super::apply_limits(&self.ctx, &self.connections, &self.workers);
+        super::apply_limits(&self.ctx, &self.connections, &self.lanes);
     }
 
     fn over(&self) {
         self.service.manager.ready();
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::net::TcpListener;
-
-    use super::super::acceptor::Acceptor;
-    use super::super::waiter::Waiter;
-    use super::*;
-    use crate::config;
-    use crate::net::passed::Holder;
-    use crate::net::resolve::Resolver;
-
-    const LIMIT: Duration = Duration::from_secs(30);
-
-    fn old() -> Pulse {
-        Pulse {
-            born: Instant::now().checked_sub(2 * LIMIT).unwrap(),
-            last: AtomicU64::new(0),
-        }
-    }
-
-    fn seen() -> Seen {
-        let config = config::parse("listen: 127.0.0.1:0\nupstream: []\n", "c.yaml").unwrap();
-        let ctx = Arc::new(Context::new(config, Resolver::default()).unwrap());
-        let service = Arc::new(Service::new(Manager::default()));
-        let waiter = Waiter::new(Arc::clone(&ctx), Arc::clone(&service)).unwrap();
-        let connections = Permits::new(1);
-        let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
-        let door = (listener, Holder::Us);
-        let acceptor = Acceptor::new((&ctx, &service), &waiter, door, &connections).unwrap();
-        Seen {
-            workers: Workers::new(Arc::clone(&ctx), waiter, acceptor),
-            ctx,
-            connections,
-        }
-    }
-
-    #[test]
-    fn a_loop_that_does_not_go_round_is_trouble() {
-        let seen = seen();
-        let check = |acceptor, waiter, wanted| {
-            let pulses = Pulses {
-                every: None,
-                acceptor,
-                waiter,
-            };
-            assert_eq!(seen.trouble(&pulses, LIMIT), wanted);
-            pulses.acceptor.beat();
-            pulses.waiter.beat();
-            assert_eq!(seen.trouble(&pulses, LIMIT), None);
-        };
-        check(Pulse::default(), Pulse::default(), None);
-        check(
-            old(),
-            Pulse::default(),
-            Some("connections are not accepted"),
-        );
-        check(Pulse::default(), old(), Some("connections are not watched"));
-    }
-
-    /// The acceptor has ended by then, as it should.
-    #[test]
-    fn a_drain_is_no_trouble() {
-        let seen = seen();
-        let pulses = Pulses {
-            every: None,
-            acceptor: old(),
-            waiter: Pulse::default(),
-        };
-        seen.ctx.stop.advance(Stage::Draining);
-        assert_eq!(seen.trouble(&pulses, LIMIT), None);
-        assert_eq!(seen.status(), "stopping, 0 connections left");
-    }
-
-    #[test]
-    fn the_status_is_one_line_and_names_a_failed_reload() {
-        let seen = seen();
-        assert_eq!(seen.status(), "0/0 upstreams online, 0 tunnels");
-        let last = &seen.ctx.metrics.last_reload;
-        last.failed(1, "c.yaml:3: mode: what\nc.yaml:4: and more".to_owned());
-        assert_eq!(
-            seen.status(),
-            "0/0 upstreams online, 0 tunnels; reload failed: c.yaml:3: mode: what"
-        );
     }
 }

@@ -1,0 +1,226 @@
+//! The door: takes connections from the listener and refuses those for which there is no room.
+//!
+//! Every lane is told of new connections; whichever is awake takes them in.
+//!
+//! When the process runs out of file descriptors, accepting fails at once and for as long as they are
+//! used, so a lane then stops for a while, and says so once in a while; a descriptor held in reserve lets it
+//! tell at least one client after the other.
+
+use std::fs::File;
+use std::io::{self, IoSlice};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+
+use parking_lot::{Mutex, RwLock};
+
+use crate::net::conn::Conn;
+use crate::net::passed::Holder;
+use crate::net::permits::{PerClient, Permits};
+use crate::net::seldom::Seldom;
+use crate::net::socket::{self, TICK, Wait};
+use crate::protocol::answer::{self, AnswerContext, BodyWanted, Refusal};
+use crate::protocol::persistence::{CloseReason, Persistence};
+use crate::relay::{Arrival, Client, Context};
+
+/// Connections that may wait to be accepted; the system may allow fewer.
+const BACKLOG: u16 = 4096;
+/// Connections taken at once by a thread that has other things to do.
+const BATCH: u16 = 32;
+
+/// The listener.
+#[derive(Debug)]
+pub(super) struct Door {
+    ctx: Arc<Context>,
+    /// None: it was closed.
+    listener: RwLock<Option<TcpListener>>,
+    holder: Holder,
+    connections: Arc<Permits>,
+    clients: Arc<PerClient>,
+    complaints: Complaints,
+    reserve: Mutex<Option<File>>,
+}
+
+/// Who has come.
+#[derive(Debug, Default)]
+pub(super) struct Arrivals {
+    pub(super) clients: Vec<Box<Client>>,
+    /// Told that there is no room; they may linger.
+    pub(super) refused: Vec<Conn>,
+}
+
+/// What is left in the listener's queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Left {
+    Nothing,
+    /// Maybe something.
+    Some,
+    /// What cannot be accepted for now.
+    Stuck,
+}
+
+/// What is said when somebody is turned away.
+#[derive(Debug, Default)]
+struct Complaints {
+    no_files: Seldom,
+    too_many: Seldom,
+    too_many_of_one: Seldom,
+}
+
+impl Door {
+    /// The door at `listener`.
+    pub(super) fn new(
+        ctx: &Arc<Context>,
+        (listener, holder): (TcpListener, Holder),
+        connections: &Arc<Permits>,
+    ) -> Self {
+        Self {
+            ctx: Arc::clone(ctx),
+            listener: RwLock::new(Some(listener)),
+            holder,
+            connections: Arc::clone(connections),
+            clients: Arc::default(),
+            complaints: Complaints::default(),
+            reserve: Mutex::new(File::open("/dev/null").ok()),
+        }
+    }
+
+    /// Sets what accepted sockets inherit, where they do.
+    ///
+    /// # Errors
+    /// When the listener is unusable.
+    pub(super) fn prepare(listener: &TcpListener) -> io::Result<()> {
+        listener.set_nonblocking(true)?;
+        // The 128 of the standard library overflow in a burst, and whoever finds the queue full tries
+        // again only after a second.
+        rustix::net::listen(listener, BACKLOG.into())?;
+        if cfg!(target_os = "linux") {
+            socket::prepare_listener(listener, TICK, TICK)?;
+        }
+        Ok(())
+    }
+
+    /// Does something with the listener, if it is still there.
+    pub(super) fn with<T>(&self, what: impl FnOnce(&TcpListener) -> T) -> Option<T> {
+        self.listener.read().as_ref().map(what)
+    }
+
+    /// Takes in some who have come.
+    pub(super) fn take_in(&self, arrivals: &mut Arrivals) -> Left {
+        self.with(|listener| self.accept(listener, BATCH, arrivals))
+            .unwrap_or(Left::Nothing)
+    }
+
+    /// Closes it. What is in its queue already would get a reset then, so it comes in; no more than fits into
+    /// it, or clients that keep coming would keep it open. Or else it stays for the next process.
+    pub(super) fn close(&self, arrivals: &mut Arrivals) {
+        let Some(listener) = self.listener.write().take() else {
+            return;
+        };
+        if self.holder == Holder::Us {
+            self.accept(&listener, BACKLOG, arrivals);
+        }
+    }
+
+    fn accept(&self, listener: &TcpListener, most: u16, arrivals: &mut Arrivals) -> Left {
+        for _ in 0..most {
+            match listener.accept() {
+                Ok((stream, address)) => self.admit(stream, address, arrivals),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Left::Nothing,
+                Err(error) if socket::is_exhaustion(&error) => {
+                    self.make_way(listener, &error, arrivals);
+                    return Left::Stuck;
+                }
+                // The client gave up before it was accepted (ECONNABORTED and the like).
+                Err(error) => log::debug!("a connection was lost before it was accepted: {error}"),
+            }
+        }
+        Left::Some
+    }
+
+    /// There are no descriptors left: tells one client, with the one in reserve.
+    fn make_way(&self, listener: &TcpListener, error: &io::Error, arrivals: &mut Arrivals) {
+        if let Some(more) = self.complaints.no_files.says() {
+            log::error!(
+                "cannot accept connections: {error}; raise the limit of open files or lower \
+                 limits.max_connections{more}"
+            );
+        }
+        let mut reserve = self.reserve.lock();
+        drop(reserve.take());
+        if let Ok((stream, _)) = listener.accept() {
+            self.ctx.metrics.refused.increment();
+            let refused = self.refuse(stream, &Refusal::ConnectionLimit);
+            arrivals.refused.extend(refused);
+        }
+        *reserve = File::open("/dev/null").ok();
+        drop(reserve);
+    }
+
+    /// Makes a client of a connection, or refuses it.
+    fn admit(&self, stream: TcpStream, address: SocketAddr, arrivals: &mut Arrivals) {
+        self.ctx.metrics.accepted.increment();
+        let Some(connection) = self.connections.take(1) else {
+            self.ctx.metrics.refused.increment();
+            if let Some(more) = self.complaints.too_many.says() {
+                log::warn!(
+                    "{} connections are all there may be: {address} is refused; see \
+                     limits.max_connections{more}",
+                    self.connections.limit()
+                );
+            }
+            let refused = self.refuse(stream, &Refusal::ConnectionLimit);
+            return arrivals.refused.extend(refused);
+        };
+        let snapshot = self.ctx.snapshot();
+        let (arrival, limit) = match snapshot.config.proxy_protocol {
+            None => (
+                Arrival::Direct,
+                snapshot.config.limits.max_connections_per_client,
+            ),
+            // Who it counts for is said in its header.
+            Some(_) => (Arrival::Unannounced, None),
+        };
+        let Some(client) = self.clients.take(address.ip(), limit) else {
+            self.ctx.metrics.refused_for_client.increment();
+            if let Some(more) = self.complaints.too_many_of_one.says() {
+                log::warn!(
+                    "{} has all the connections that one client may have: one more is refused; see \
+                     limits.max_connections_per_client{more}",
+                    address.ip()
+                );
+            }
+            let refused = self.refuse(stream, &Refusal::ClientConnectionLimit);
+            return arrivals.refused.extend(refused);
+        };
+        if !cfg!(target_os = "linux") {
+            let prepared = stream
+                .set_nonblocking(false)
+                .and_then(|()| socket::prepare(&stream))
+                .and_then(|()| stream.set_read_timeout(Some(TICK)))
+                .and_then(|()| stream.set_write_timeout(Some(TICK)));
+            if prepared.is_err() {
+                return; // It is gone already.
+            }
+        }
+        let conn = Conn::prepared(stream, TICK);
+        let permits = (connection, client);
+        let client = Client::new(conn, (address, arrival), permits);
+        arrivals.clients.push(Box::new(client));
+    }
+
+    /// Tells a client that there is no room for it, without a permit and without waiting for it.
+    fn refuse(&self, stream: TcpStream, refusal: &Refusal) -> Option<Conn> {
+        let context = AnswerContext {
+            body: BodyWanted::Yes,
+            persistence: Persistence::Close(CloseReason::RequestRefused),
+            next_hop: None,
+            server: self.ctx.via.pseudonym(),
+        };
+        let mut out = Vec::new();
+        answer::write(refusal, &context, &mut out);
+        let mut conn = Conn::prepared(stream, TICK);
+        conn.send(&[IoSlice::new(&out)], Wait::No).ok()?;
+        conn.finish_sending();
+        Some(conn)
+    }
+}
