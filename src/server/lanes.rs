@@ -44,6 +44,7 @@ pub(super) struct Lanes {
     pub(super) failure: Arc<Failure>,
     /// For each lane.
     pub(super) most_uncounted: usize,
+    pub(super) pins: bool,
     handles: Vec<Arc<Handle>>,
 }
 
@@ -94,6 +95,7 @@ impl Lanes {
             queue: Permits::new(bounds.queue),
             followers: Arc::default(),
             failure: Arc::clone(failure),
+            pins: std::env::var("HPLB_PIN").is_ok(),
             most_uncounted: (uncounted / polls.len()).max(1),
             handles: polls.iter().map(|(_, handle)| Arc::clone(handle)).collect(),
         });

@@ -20,6 +20,11 @@ use super::{Back, Lane, Task};
 /// Leads `lane` until it has ended, or was handed on.
 pub(super) fn lead(mut lane: Box<Lane>, scratch: &mut Scratch) {
     let (lanes, handle) = (Arc::clone(&lane.lanes), Arc::clone(&lane.handle));
+    if lanes.pins {
+        let mut set = rustix::thread::CpuSet::new();
+        set.set(handle.number);
+        drop(rustix::thread::sched_setaffinity(None, &set));
+    }
     while let Some(task) = lane.next_task() {
         let seat = Seat {
             lanes: &lanes,
