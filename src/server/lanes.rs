@@ -123,6 +123,8 @@ impl Lanes {
     pub(super) fn set_bounds(&self, bounds: Bounds) {
         self.budget.set_limit(bounds.workers);
         self.queue.set_limit(bounds.queue);
+        // Each of them lets go of the configuration that was.
+        self.handles.iter().for_each(|lane| lane.wake());
     }
 
     /// The lane that gets a new client, if that is not `own`; it counts there from now on.

@@ -125,9 +125,9 @@ impl Worker for Seat<'_> {
         let Some(mut lane) = self.lane.take() else {
             return;
         };
-        if let (Some(fd), Some(slot)) = (self.body_from.take(), self.slot.take()) {
+        if let Some(fd) = self.body_from.take() {
             self.handle.unwatch(fd);
-            lane.leave(slot);
+            lane.forget(self.slot.take());
         }
         if let Err(same) = self.lanes.followers.hand_on(lane) {
             self.lane.set(Some(same));
