@@ -99,7 +99,6 @@ impl Lanes {
             most_uncounted: (uncounted / polls.len()).max(1),
             handles: polls.iter().map(|(_, handle)| Arc::clone(handle)).collect(),
         });
-        lanes.budget.serves(&lanes.handles);
         let polls = polls.into_iter();
         let all = polls.map(|(poll, handle)| Lane::new(&lanes, poll, &handle));
         let all = all.collect::<io::Result<_>>()?;

@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 use crate::net::conn::{Conn, GiveBack};
 use crate::relay::Client;
 
+use super::super::budget::WorkPermit;
 use super::super::service::Pulse;
 use super::super::table::Slot;
 use super::{Back, WAKE};
@@ -24,6 +25,8 @@ pub(in crate::server) enum Mail {
     Came(Box<Client>),
     /// A follower is done.
     Back(Back),
+    /// For the client that has waited longest.
+    Permit(WorkPermit),
     /// This client is not watched any more.
     Left(Slot),
     /// The same of a next hop.

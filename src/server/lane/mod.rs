@@ -96,6 +96,8 @@ pub(super) struct Lane {
 #[derive(Debug)]
 enum Ready {
     Begin(Box<Client>, Option<Slot>),
+    /// The same, with its permit.
+    Permitted(Task),
     Resume(Awaiting),
 }
 
@@ -249,17 +251,12 @@ impl Lane {
                             may_suspend: awaiting.may_suspend,
                         });
                     }
-                    Ready::Begin(client, slot) => {
-                        let permit = self.waiting.is_empty().then(|| self.lanes.budget.take());
-                        match permit.flatten() {
-                            Some(permit) => return Some(begin(client, slot, permit)),
-                            None => self.let_wait(client, slot),
-                        }
-                    }
+                    Ready::Begin(client, slot) => match self.lanes.budget.take() {
+                        Some(permit) => return Some(begin(client, slot, permit)),
+                        None => self.let_wait(client, slot),
+                    },
+                    Ready::Permitted(task) => return Some(task),
                 }
-            }
-            if let Some(task) = self.next_waiting() {
-                return Some(task);
             }
             if !self.round() {
                 return None;
@@ -267,17 +264,12 @@ impl Lane {
         }
     }
 
-    /// A client for which there is a permit by now.
-    fn next_waiting(&mut self) -> Option<Task> {
-        if self.waiting.is_empty() {
-            return None;
+    /// There is a permit for the client that has waited longest for one. If it has given up, another has it.
+    fn permit_came(&mut self, permit: WorkPermit) {
+        if let Some(first) = self.waiting.pop_front() {
+            self.ready
+                .push_back(Ready::Permitted(begin(first.client, first.slot, permit)));
         }
-        let permit = self.lanes.budget.take()?;
-        let first = self.waiting.pop_front()?;
-        if self.waiting.is_empty() {
-            self.lanes.budget.is_wanted_by(self.handle.number, false);
-        }
-        Some(begin(first.client, first.slot, permit))
     }
 
     /// There is no permit for this client.
@@ -291,7 +283,7 @@ impl Lane {
             since: Instant::now(),
             _place: place,
         });
-        self.lanes.budget.is_wanted_by(self.handle.number, true);
+        self.lanes.budget.stand_in_line(&self.handle);
     }
 
     /// Sees what is to be done with what was served.
@@ -452,6 +444,7 @@ impl Lane {
             match mail {
                 Mail::Came(client) => self.guarded(|lane| lane.welcome(client)),
                 Mail::Back(back) => self.settle(back),
+                Mail::Permit(permit) => self.permit_came(permit),
                 Mail::Left(slot) => self.leave(slot),
                 Mail::HopLeft(slot) => drop(self.hops.leave(slot)),
                 Mail::Drain => {
@@ -665,9 +658,6 @@ impl Lane {
             && let Some(first) = self.waiting.pop_front()
         {
             self.guarded(|lane| lane.refuse(first.client, first.slot, &Refusal::QueueTimeout));
-            if self.waiting.is_empty() {
-                self.lanes.budget.is_wanted_by(self.handle.number, false);
-            }
         }
     }
 
@@ -730,7 +720,7 @@ impl Lane {
         let left = self.handle.close();
         let ready = std::mem::take(&mut self.ready).into_iter();
         let ready = ready.filter_map(|ready| match ready {
-            Ready::Begin(..) => None,
+            Ready::Begin(..) | Ready::Permitted(_) => None,
             Ready::Resume(waiting) => Some(waiting),
         });
         let waiting: Vec<_> = self.hops.take_all(|_| true).into_iter().chain(ready).collect();
@@ -743,7 +733,6 @@ impl Lane {
                 back.is_over(&self.lanes);
             }
         }
-        self.lanes.budget.is_wanted_by(self.handle.number, false);
         self.waiting.clear();
         self.publish();
     }
