@@ -69,7 +69,7 @@ const HOMES: [(&str, &[&str]); 19] = [
     ("httparse", &["protocol/head.rs"]),
     ("log", &[]),
     ("memmap2", &["net/memory.rs"]),
-    ("mio", &["server/waiter.rs"]),
+    ("mio", &["server/lane"]),
     ("parking_lot", &[]),
     ("rayon", &["health"]),
     ("rustix", &["net", "server"]),

@@ -7,6 +7,9 @@
 //! from one client to another only if nothing is to be expected on it, and an upstream that was seen to
 //! send bytes without a request has each connection serve one client only, for a while.
 //!
+//! Each lane has a shelf of its own, so that two of them do not wait for each other, and a connection stays where
+//! it is watched. A lane whose shelf has nothing that will do looks at those of the others.
+//!
 //! The newest comes first: it is the least likely to have been closed meanwhile, and the oldest get the
 //! chance to expire. Count and age are limited by `limits.upstream_idle_connections` and
 //! `.upstream_idle_secs`.
@@ -15,7 +18,8 @@
 
 use std::collections::VecDeque;
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -33,18 +37,32 @@ const QUIET: Duration = Duration::from_millis(20);
 /// request.
 pub const REMEMBERED: Duration = Duration::from_secs(600);
 
+/// How many shelves a pool has: one for each core.
+static SHELVES: LazyLock<usize> =
+    LazyLock::new(|| std::thread::available_parallelism().map_or(2, usize::from));
+
 /// Idle connections to one upstream.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct IdlePool {
-    state: Mutex<PoolState>,
-    /// Whether there ever was a stray byte: until then requests are spared the lock.
-    has_strayed: AtomicBool,
+    shelves: Box<[Shelf]>,
+    /// Looked at with a shelf locked, never the other way round.
+    trust: Mutex<Trust>,
+    /// Whether there is anything in `trust`: until then requests are spared its lock.
+    has_doubts: AtomicBool,
 }
 
+/// The connections of one lane, on a cache line of its own.
 #[derive(Debug, Default)]
-struct PoolState {
+#[repr(align(128))]
+struct Shelf {
     /// The oldest first.
-    idle: VecDeque<IdleConn>,
+    idle: Mutex<VecDeque<IdleConn>>,
+    count: AtomicUsize,
+}
+
+/// What was seen of the upstream that bears on its connections.
+#[derive(Clone, Copy, Debug, Default)]
+struct Trust {
     distrust: Option<Distrust>,
     /// When a reused connection last broke under a request.
     broke: Option<Instant>,
@@ -87,6 +105,8 @@ pub struct LastUse {
     pub begun: Instant,
     /// Whether more may come on it.
     pub leftover: Leftover,
+    /// The lane that used it.
+    pub home: usize,
 }
 
 /// What an idle connection is good for.
@@ -128,7 +148,7 @@ pub struct Wanted {
     pub within: Duration,
     /// Whether it can be sent once more if the connection breaks under it; else it is lost.
     pub is_repeatable: bool,
-    /// Where the connection should be watched already.
+    /// The lane that wants it.
     pub home: usize,
 }
 
@@ -143,6 +163,25 @@ pub enum TakenConn {
     Nothing,
 }
 
+impl Default for IdlePool {
+    fn default() -> Self {
+        Self {
+            shelves: (0..*SHELVES).map(|_| Shelf::default()).collect(),
+            trust: Mutex::default(),
+            has_doubts: AtomicBool::new(false),
+        }
+    }
+}
+
+impl Shelf {
+    fn change<T>(&self, what: impl FnOnce(&mut VecDeque<IdleConn>) -> T) -> T {
+        let mut idle = self.idle.lock();
+        let changed = what(&mut idle);
+        self.count.store(idle.len(), Ordering::Relaxed);
+        changed
+    }
+}
+
 impl IdlePool {
     /// Keeps a connection on which nothing is under way. If there are `most` already, the oldest leaves.
     pub fn keep(&self, conn: Conn, last_use: LastUse, most: usize, now: Instant) {
@@ -151,23 +190,48 @@ impl IdlePool {
             last_use,
             since: now,
         };
+        let Some(shelf) = self.shelves.iter().cycle().nth(last_use.home) else {
+            return;
+        };
         // Closed when the lock has been given back.
-        let _evicted = self.state.lock().put(idle, most, now);
+        let _evicted = shelf.change(|shelf| {
+            if most == 0 || self.trust().lost_since(idle.last_use.begun, now) {
+                return Some(idle);
+            }
+            shelf.push_back(idle);
+            // The others are looked at only by who has more than a fair share.
+            let may_be_full = shelf.len() > most / self.shelves.len();
+            let is_full = may_be_full && shelf.len() + self.count_beside(last_use.home) > most;
+            is_full.then(|| shelf.pop_front())?
+        });
+    }
+
+    /// How many there are on other shelves than this one.
+    fn count_beside(&self, home: usize) -> usize {
+        let home = home % self.shelves.len().max(1);
+        let others = self.shelves.iter().enumerate();
+        let others = others.filter(|(number, _)| *number != home);
+        others
+            .map(|(_, shelf)| shelf.count.load(Ordering::Relaxed))
+            .sum()
     }
 
     /// The connection used last of those that are good for the request. Those found closed are dropped
     /// on the way.
     pub fn take(&self, wanted: &Wanted, now: Instant) -> TakenConn {
-        loop {
-            let Some((idle, leftover)) = self.state.lock().newest(wanted, now) else {
-                return TakenConn::Nothing;
-            };
-            match socket::peek(idle.conn.stream()) {
-                Peeked::Quiet => return TakenConn::Idle(idle.conn, leftover),
-                Peeked::Bytes => return TakenConn::Stray,
-                Peeked::Ended => {}
+        let home = wanted.home % self.shelves.len().max(1);
+        let from_home = self.shelves.iter().cycle().skip(home);
+        for shelf in from_home.take(self.shelves.len()) {
+            let newest = || shelf.change(|idle| newest(idle, self.trust(), wanted, now));
+            while let Some((idle, leftover)) = newest() {
+                match socket::peek(idle.conn.stream()) {
+                    Peeked::Quiet => return TakenConn::Idle(idle.conn, leftover),
+                    Peeked::Bytes => return TakenConn::Stray,
+                    Peeked::Ended => {}
+                }
             }
         }
+        TakenConn::Nothing
     }
 
     /// Drops what is older than `within`, was closed by the upstream, or is more than `most`. Says whether
@@ -175,21 +239,28 @@ impl IdlePool {
     pub fn sweep(&self, within: Duration, most: usize, now: Instant) -> bool {
         let mut dropped = Vec::new();
         let mut strays = false;
-        {
-            let mut state = self.state.lock();
-            for idle in std::mem::take(&mut state.idle) {
-                let is_old = now.saturating_duration_since(idle.since) >= within;
-                // A look does not wait, and a request that comes meanwhile would find none of them.
-                let seen = socket::peek(idle.conn.stream());
-                strays |= seen == Peeked::Bytes;
-                if is_old || seen != Peeked::Quiet {
-                    dropped.push(idle);
-                } else {
-                    state.idle.push_back(idle);
+        for shelf in &self.shelves {
+            shelf.change(|shelf| {
+                for idle in std::mem::take(shelf) {
+                    let is_old = now.saturating_duration_since(idle.since) >= within;
+                    // A look does not wait, and a request that comes meanwhile would find none of them.
+                    let seen = socket::peek(idle.conn.stream());
+                    strays |= seen == Peeked::Bytes;
+                    if is_old || seen != Peeked::Quiet {
+                        dropped.push(idle);
+                    } else {
+                        shelf.push_back(idle);
+                    }
                 }
-            }
-            let surplus = state.idle.len().saturating_sub(most);
-            dropped.extend(state.idle.drain(..surplus));
+            });
+        }
+        let mut surplus = self.len().saturating_sub(most);
+        for shelf in &self.shelves {
+            shelf.change(|shelf| {
+                let oldest = surplus.min(shelf.len());
+                surplus -= oldest;
+                dropped.extend(shelf.drain(..oldest));
+            });
         }
         strays
     }
@@ -198,23 +269,27 @@ impl IdlePool {
     pub fn keep_only(&self, addresses: &[IpAddr]) {
         let leads_there =
             |idle: &IdleConn| idle.conn.dialled().is_none_or(|at| addresses.contains(&at));
-        let mut state = self.state.lock();
-        let (there, elsewhere): (VecDeque<_>, VecDeque<_>) =
-            state.idle.drain(..).partition(leads_there);
-        state.idle = there;
-        // They are closed outside of the lock.
-        drop(state);
-        drop(elsewhere);
+        for shelf in &self.shelves {
+            // They are closed outside of the lock.
+            let _elsewhere: VecDeque<_> = shelf.change(|shelf| {
+                let (there, elsewhere) = shelf.drain(..).partition(leads_there);
+                *shelf = there;
+                elsewhere
+            });
+        }
     }
 
     /// Drops all.
     pub fn clear(&self) {
-        let _dropped = std::mem::take(&mut self.state.lock().idle);
+        for shelf in &self.shelves {
+            let _dropped = shelf.change(std::mem::take);
+        }
     }
 
     /// How many are kept.
     pub fn len(&self) -> usize {
-        self.state.lock().idle.len()
+        let counts = self.shelves.iter().map(|shelf| &shelf.count);
+        counts.map(|count| count.load(Ordering::Relaxed)).sum()
     }
 
     /// Whether none is kept.
@@ -226,91 +301,83 @@ impl IdlePool {
     /// their exchange is over; from then on until [`REMEMBERED`] after the last one each serves one client.
     /// Says whether it is the first one.
     pub fn distrust(&self, now: Instant) -> bool {
-        let mut state = self.state.lock();
-        self.has_strayed.store(true, Ordering::Release);
-        let before = state.distrust_at(now);
-        state.distrust = Some(Distrust {
+        let mut trust = self.trust.lock();
+        let before = trust.distrust_at(now);
+        trust.distrust = Some(Distrust {
             since: before.map_or(now, |distrust| distrust.since),
             until: now + REMEMBERED,
         });
+        self.has_doubts.store(true, Ordering::Release);
+        drop(trust);
         if before.is_some() {
             return false;
         }
-        let evicted = std::mem::take(&mut state.idle);
-        // They are closed outside of the lock.
-        drop(state);
-        drop(evicted);
+        // Whoever locks a shelf after this knows already.
+        self.clear();
         true
+    }
+
+    fn trust(&self) -> Trust {
+        let has_doubts = self.has_doubts.load(Ordering::Acquire);
+        has_doubts.then(|| *self.trust.lock()).unwrap_or_default()
     }
 
     /// Until when each connection serves one client, if that is so.
     pub fn distrusted_until(&self, now: Instant) -> Option<Instant> {
-        let has_strayed = self.has_strayed.load(Ordering::Acquire);
-        let distrust = has_strayed.then(|| self.state.lock().distrust_at(now))?;
+        let distrust = self.trust().distrust_at(now);
         distrust.map(|distrust| distrust.until)
     }
 
     /// Whether the upstream lost its trust during an exchange that began at `begun`: what comes on its
     /// connection may be meant for another client.
     pub fn lost_trust_since(&self, begun: Instant, now: Instant) -> bool {
-        self.has_strayed.load(Ordering::Acquire) && self.state.lock().lost_trust_since(begun, now)
+        self.trust().lost_since(begun, now)
     }
 
     /// A reused connection broke under a request: for [`REMEMBERED`] those that cannot be repeated get a fresh
     /// one.
     pub fn broke(&self, now: Instant) {
-        self.state.lock().broke = Some(now);
+        self.trust.lock().broke = Some(now);
+        self.has_doubts.store(true, Ordering::Release);
     }
 }
 
-impl PoolState {
-    /// Keeps a connection, and evicts the oldest if there are more than `most`; returns what is to be closed.
-    fn put(&mut self, idle: IdleConn, most: usize, now: Instant) -> Option<IdleConn> {
-        if most == 0 || self.lost_trust_since(idle.last_use.begun, now) {
-            return Some(idle);
-        }
-        self.idle.push_back(idle);
-        let is_full = self.idle.len() > most;
-        is_full.then(|| self.idle.pop_front())?
+/// The newest that is good for `wanted`, and whether more may come on it.
+fn newest(
+    idle: &mut VecDeque<IdleConn>,
+    trust: Trust,
+    wanted: &Wanted,
+    now: Instant,
+) -> Option<(IdleConn, Leftover)> {
+    let broke = trust.broke.is_some_and(|at| is_within(REMEMBERED, at, now));
+    if broke && !wanted.is_repeatable {
+        return None;
     }
-
-    /// The newest that is good for `wanted`, and whether more may come on it.
-    fn newest(&mut self, wanted: &Wanted, now: Instant) -> Option<(IdleConn, Leftover)> {
-        let broke = self.broke.is_some_and(|at| is_within(REMEMBERED, at, now));
-        if broke && !wanted.is_repeatable {
-            return None;
-        }
-        let within = if wanted.is_repeatable {
-            wanted.within
-        } else {
-            wanted.within.min(TRUSTED_IDLE)
-        };
-        let is_shared = self.distrust_at(now).is_none();
-        let is_good = |idle: &IdleConn| {
-            idle.last_use.use_for.admits(wanted.target)
-                && (idle.last_use.client == wanted.client
-                    || is_shared && idle.leftover_at(now) == Leftover::Nothing)
-        };
-        let is_at_home = |idle: &IdleConn| {
-            let home = idle.conn.watched_as().map(|(home, _)| home);
-            home == Some(wanted.home) && is_within(within, idle.since, now)
-        };
-        let idle = &self.idle;
-        let own = idle.iter().rposition(|idle| is_at_home(idle) && is_good(idle));
-        let index = own.or_else(|| idle.iter().rposition(is_good))?;
-        let found = self.idle.get(index)?;
-        if !is_within(within, found.since, now) {
-            return None; // Every other one is older still; the next sweep has them.
-        }
-        let leftover = found.leftover_at(now);
-        Some((self.idle.remove(index)?, leftover))
+    let within = if wanted.is_repeatable {
+        wanted.within
+    } else {
+        wanted.within.min(TRUSTED_IDLE)
+    };
+    let is_shared = trust.distrust_at(now).is_none();
+    let index = idle.iter().rposition(|idle| {
+        idle.last_use.use_for.admits(wanted.target)
+            && (idle.last_use.client == wanted.client
+                || is_shared && idle.leftover_at(now) == Leftover::Nothing)
+    })?;
+    let found = idle.get(index)?;
+    if !is_within(within, found.since, now) {
+        return None; // Every other one is older still; the next sweep has them.
     }
+    let leftover = found.leftover_at(now);
+    Some((idle.remove(index)?, leftover))
+}
 
+impl Trust {
     fn distrust_at(&self, now: Instant) -> Option<Distrust> {
         self.distrust.filter(|distrust| now < distrust.until)
     }
 
-    fn lost_trust_since(&self, begun: Instant, now: Instant) -> bool {
+    fn lost_since(&self, begun: Instant, now: Instant) -> bool {
         let distrust = self.distrust_at(now);
         distrust.is_some_and(|distrust| begun <= distrust.since)
     }
@@ -383,6 +450,7 @@ mod tests {
                 client,
                 begun: self.now,
                 leftover,
+                home: 0,
             }
         }
 
@@ -415,7 +483,7 @@ mod tests {
             self.far[number].write_all(bytes).unwrap();
             // The bytes are on loopback, but arrival is the kernel's business: wait for it.
             let name = self.far[number].peer_addr().unwrap();
-            for idle in &self.pool.state.lock().idle {
+            for idle in self.pool.shelves[0].idle.lock().iter() {
                 if idle.conn.stream().local_addr().unwrap() == name {
                     idle.conn.stream().peek(&mut [0]).unwrap();
                 }

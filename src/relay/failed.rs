@@ -10,6 +10,8 @@ use crate::protocol::persistence::CloseReason;
 pub enum NoRequest {
     /// The rest is still to come.
     Incomplete,
+    /// It is there, and must wait until it may be worked at.
+    NotYet,
     /// The connection ended before.
     Ended,
     /// What came is none, or not from where it may come.

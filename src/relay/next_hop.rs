@@ -196,6 +196,7 @@ impl<'a> Exchange<'a> {
                 client: self.client.id,
                 begun: now,
                 leftover: Leftover::Nothing,
+                home: self.worker.home(),
             };
             idle_pool.keep(conn, last_use, most, now);
         }

@@ -17,6 +17,8 @@ use super::snapshot::Snapshot;
 pub enum Outcome {
     /// Idle, or its next head is incomplete: to the waiter.
     Park(Box<Client>),
+    /// Its next request is here, and must wait until it may be worked at.
+    Wait(Box<Client>),
     /// Its next request is here already, but it is the turn of others: to the end of the queue.
     Yield(Box<Client>),
     /// Answered for the last time; what the client still sends must be read away for a moment, or a

@@ -159,6 +159,7 @@ impl Exchange<'_> {
             client: self.client.id,
             begun: hop.begun,
             leftover: after.rest(hop.origin),
+            home: self.worker.home(),
         };
         let most = self.snapshot.config.limits.upstream_idle_connections;
         let mut conn = hop.conn;

@@ -168,7 +168,7 @@ impl Session<'_> {
     /// A connection that waits needs no memory for what has not come yet.
     fn release_memory(&mut self, mut outcome: Outcome) -> Outcome {
         match &mut outcome {
-            Outcome::Park(client) => client.conn.lay_aside(&mut self.scratch.from_client),
+            Outcome::Park(client) | Outcome::Wait(client) => client.conn.lay_aside(&mut self.scratch.from_client),
             Outcome::Suspended(suspended) => {
                 let Suspended { request, hop, .. } = &mut **suspended;
                 let conn = &mut request.client.conn;
@@ -188,6 +188,7 @@ impl Session<'_> {
                 Outcome::Closed
             }
             NoRequest::Incomplete => Outcome::Park(client),
+            NoRequest::NotYet => Outcome::Wait(client),
         }
     }
 
@@ -213,6 +214,10 @@ impl Session<'_> {
                 client.head_begun.get_or_insert_with(Instant::now);
                 let scanned = client.scanner.scan(client.conn.unread(), limits);
                 if let Some(length) = scanned.map_err(NoRequest::from)? {
+                    if !self.worker.may_begin(client) {
+                        client.scanner = HeadScanner::default();
+                        return Err(NoRequest::NotYet);
+                    }
                     let mut memory = self.scratch.requests.pop().unwrap_or_default();
                     client.conn.take_into(length, &mut memory.bytes);
                     return RequestHead::scanned(memory, &client.scanner).map_err(NoRequest::from);

@@ -29,6 +29,10 @@ const TRAILER: &str = "X-Last: x\r\n\r\n";
 struct Alone<'a>(&'a dyn Fn());
 
 impl Worker for Alone<'_> {
+    fn may_begin(&self, _client: &Client) -> bool {
+        true
+    }
+
     fn may_go_on(&self) -> bool {
         true
     }
@@ -96,7 +100,7 @@ fn serve_with(ctx: &Arc<Context>, mut client: Box<Client>, worker: &dyn Worker) 
         }
         client = match outcome {
             Outcome::Park(client) | Outcome::Yield(client) => client,
-            Outcome::Linger(_) | Outcome::Closed | Outcome::Tunneled | Outcome::Suspended(_) => {
+            Outcome::Wait(_) | Outcome::Linger(_) | Outcome::Closed | Outcome::Tunneled | Outcome::Suspended(_) => {
                 return;
             }
         };

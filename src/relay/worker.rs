@@ -8,6 +8,9 @@ use super::client::Client;
 
 /// The worker that serves a session, as far as the session is concerned.
 pub trait Worker {
+    /// A request is there: whether it may be worked at. If not, it waits for others to be over.
+    fn may_begin(&self, client: &Client) -> bool;
+
     /// A further exchange would begin: whether it may at once. If not, the session has been served for a
     /// while, and those who wait are next.
     fn may_go_on(&self) -> bool;
@@ -30,6 +33,6 @@ pub trait Worker {
     /// `since`, which says which exchange of the session it is, too.
     fn may_suspend(&self, since: Instant) -> bool;
 
-    /// Where connections to next hops are watched that were used here before; those are the best.
+    /// The number of its lane: connections to next hops that were used there are watched there, too.
     fn home(&self) -> usize;
 }

@@ -1,16 +1,27 @@
 //! How many requests are at work at once (`limits.workers`), as guards.
 //!
-//! A permit is taken before a request is served and lives in its exchange, with a thread or without. Where
-//! there is none a lane stands in line, once for each client that waits there, and gets one by mail: in the
-//! order in which they came, whichever lane they are in. While any stand in line, none is taken past them.
+//! A permit is taken before a request is worked at and lives in its exchange, with a thread or without. Where
+//! there is none, the client stands in line, and its lane gets one by mail: each client address in its turn,
+//! whichever lane it is in. While any stand in line, none is taken past them.
+//!
+//! An exchange that lasts longer than a second gives its permit up for one of the budget for what lasts, as
+//! soon as any stand in line: so neither streams nor slow readers use the permits up.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
+use crate::net::permits::{Permit, Permits};
+use crate::net::threads::LongThreads;
+
 use super::lane::inbox::{Handle, Mail};
+
+/// After so long an exchange lasts.
+const LASTING: Duration = Duration::from_secs(1);
 
 /// The permits.
 #[derive(Debug)]
@@ -19,7 +30,58 @@ pub(super) struct Budget {
     limit: AtomicUsize,
     /// How many stand in `line`.
     wanted: AtomicUsize,
-    line: Mutex<VecDeque<Arc<Handle>>>,
+    line: Mutex<Line>,
+    long_threads: LongThreads,
+    /// Counts what lasts.
+    lasting: Arc<Permits>,
+}
+
+/// Who stands in line, by client address; the addresses take turns.
+#[derive(Debug, Default)]
+struct Line {
+    turns: VecDeque<IpAddr>,
+    /// The lanes of each; none is empty.
+    lanes: HashMap<IpAddr, VecDeque<Arc<Handle>>>,
+    length: usize,
+}
+
+impl Line {
+    fn push(&mut self, client: IpAddr, lane: Arc<Handle>) {
+        self.length += 1;
+        let lanes = self.lanes.entry(client).or_default();
+        if lanes.is_empty() {
+            self.turns.push_back(client);
+        }
+        lanes.push_back(lane);
+    }
+
+    fn pop(&mut self) -> Option<(IpAddr, Arc<Handle>)> {
+        let client = self.turns.pop_front()?;
+        let lanes = self.lanes.get_mut(&client)?;
+        let lane = lanes.pop_front()?;
+        self.length -= 1;
+        if lanes.is_empty() {
+            self.lanes.remove(&client);
+        } else {
+            self.turns.push_back(client);
+        }
+        Some((client, lane))
+    }
+
+    /// One client of this address and lane waits no more.
+    fn remove(&mut self, client: IpAddr, lane: &Arc<Handle>) {
+        let Some(lanes) = self.lanes.get_mut(&client) else {
+            return;
+        };
+        if let Some(place) = lanes.iter().position(|other| Arc::ptr_eq(other, lane)) {
+            lanes.remove(place);
+            self.length -= 1;
+        }
+        if lanes.is_empty() {
+            self.lanes.remove(&client);
+            self.turns.retain(|other| *other != client);
+        }
+    }
 }
 
 /// The right to be at work at one request; given back when dropped.
@@ -27,14 +89,48 @@ pub(super) struct Budget {
 #[derive(Debug)]
 pub(super) struct WorkPermit(Arc<Budget>);
 
+/// What an exchange holds.
+#[must_use = "a permit that is dropped at once permits nothing"]
+#[derive(Debug)]
+pub(super) enum Held {
+    /// One of `limits.workers`.
+    Work(WorkPermit),
+    /// One of the budget for what lasts, and the count of those.
+    Lasting {
+        _thread: Permit,
+        _count: Permit,
+    },
+}
+
+impl Held {
+    /// Gives a permit up that others want, if this exchange lasts since `since`.
+    pub(super) fn lasts(&mut self, since: Instant, now: Instant) {
+        let Self::Work(WorkPermit(budget)) = self else {
+            return;
+        };
+        if budget.is_wanted()
+            && now.saturating_duration_since(since) >= LASTING
+            && let Some(thread) = budget.long_threads.take(1)
+            && let Some(count) = budget.lasting.take(1)
+        {
+            *self = Self::Lasting {
+                _thread: thread,
+                _count: count,
+            };
+        }
+    }
+}
+
 impl Budget {
-    /// At most `limit` at once.
-    pub(super) fn new(limit: usize) -> Arc<Self> {
+    /// At most `limit` at once, those not counted that last.
+    pub(super) fn new(limit: usize, long_threads: LongThreads) -> Arc<Self> {
         Arc::new(Self {
             taken: AtomicUsize::new(0),
             limit: AtomicUsize::new(limit),
             wanted: AtomicUsize::new(0),
             line: Mutex::default(),
+            long_threads,
+            lasting: Permits::new(usize::MAX),
         })
     }
 
@@ -52,9 +148,22 @@ impl Budget {
         self.taken.load(Ordering::Relaxed)
     }
 
+    /// Exchanges that last.
+    pub(super) fn lasting(&self) -> usize {
+        self.lasting.taken()
+    }
+
+    /// Whether any stand in line.
+    pub(super) fn is_wanted(&self) -> bool {
+        self.wanted.load(Ordering::SeqCst) > 0
+    }
+
     /// One permit, if there is one and none stands in line for it.
     pub(super) fn take(self: &Arc<Self>) -> Option<WorkPermit> {
-        (self.wanted.load(Ordering::SeqCst) == 0).then(|| self.take_past_line())?
+        if self.is_wanted() {
+            return None;
+        }
+        self.take_past_line()
     }
 
     fn take_past_line(self: &Arc<Self>) -> Option<WorkPermit> {
@@ -66,36 +175,45 @@ impl Budget {
             .map(|_| WorkPermit(Arc::clone(self)))
     }
 
-    /// Has a permit sent to `lane` when it is its turn.
-    pub(super) fn stand_in_line(self: &Arc<Self>, lane: &Arc<Handle>) {
+    /// Has a permit for `client` sent to `lane` when it is its turn. Says whether it is the first in line.
+    pub(super) fn stand_in_line(self: &Arc<Self>, client: IpAddr, lane: &Arc<Handle>) -> bool {
         let mut line = self.line.lock();
-        line.push_back(Arc::clone(lane));
-        self.wanted.store(line.len(), Ordering::SeqCst);
+        line.push(client, Arc::clone(lane));
+        let is_first = line.length == 1;
+        self.wanted.store(line.length, Ordering::SeqCst);
         drop(line);
         // One may have been given back since it was looked.
         self.pass_on();
+        is_first
+    }
+
+    /// A client waits no more. If its permit is on the way, another has it.
+    pub(super) fn leave_line(&self, client: IpAddr, lane: &Arc<Handle>) {
+        let mut line = self.line.lock();
+        line.remove(client, lane);
+        self.wanted.store(line.length, Ordering::SeqCst);
     }
 
     /// Gives those in line what there is.
     fn pass_on(self: &Arc<Self>) {
-        while self.wanted.load(Ordering::SeqCst) > 0
-            && let Some((lane, permit)) = self.next_in_line()
+        while self.is_wanted()
+            && let Some(((client, lane), permit)) = self.next_in_line()
         {
             // From a lane that has ended it comes back, and is given back here.
-            drop(lane.post(Mail::Permit(permit)));
+            drop(lane.post(Mail::Permit(client, permit)));
         }
     }
 
-    fn next_in_line(self: &Arc<Self>) -> Option<(Arc<Handle>, WorkPermit)> {
+    fn next_in_line(self: &Arc<Self>) -> Option<((IpAddr, Arc<Handle>), WorkPermit)> {
         let mut line = self.line.lock();
-        if line.is_empty() {
+        if line.length == 0 {
             return None;
         }
         let permit = self.take_past_line()?;
-        let lane = line.pop_front();
-        self.wanted.store(line.len(), Ordering::SeqCst);
+        let next = line.pop();
+        self.wanted.store(line.length, Ordering::SeqCst);
         drop(line);
-        lane.map(|lane| (lane, permit))
+        next.map(|next| (next, permit))
     }
 }
 
@@ -103,5 +221,86 @@ impl Drop for WorkPermit {
     fn drop(&mut self) {
         self.0.taken.fetch_sub(1, Ordering::SeqCst);
         self.0.pass_on();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::lane;
+    use super::*;
+
+    fn handle(number: usize) -> Arc<Handle> {
+        lane::poll(number).unwrap().1
+    }
+
+    fn address(last: u8) -> IpAddr {
+        IpAddr::from([10, 0, 0, last])
+    }
+
+    fn permits(lane: &Handle) -> Vec<(IpAddr, WorkPermit)> {
+        let mut mail = Vec::new();
+        lane.read(&mut mail);
+        let permits = mail.into_iter().filter_map(|mail| match mail {
+            Mail::Permit(client, permit) => Some((client, permit)),
+            Mail::Came(_)
+            | Mail::Back(_)
+            | Mail::Left(_)
+            | Mail::HopLeft(_)
+            | Mail::Drain
+            | Mail::End => None,
+        });
+        permits.collect()
+    }
+
+    #[test]
+    fn addresses_take_turns() {
+        let lane = handle(0);
+        let mut line = Line::default();
+        for client in [1, 1, 1, 2, 3, 2] {
+            line.push(address(client), Arc::clone(&lane));
+        }
+        line.remove(address(3), &lane);
+        let turns: Vec<_> = std::iter::from_fn(|| line.pop()).collect();
+        let turns: Vec<_> = turns.iter().map(|(client, _)| *client).collect();
+        assert_eq!(turns, [1, 2, 1, 2, 1].map(address));
+        assert_eq!(line.length, 0);
+        assert!(line.lanes.is_empty());
+    }
+
+    #[test]
+    fn a_permit_that_is_given_back_is_for_who_stands_in_line_whichever_lane_that_is() {
+        let budget = Budget::new(1, LongThreads::within_system_limits());
+        let [one, other] = [handle(0), handle(1)];
+        let held = budget.take().unwrap();
+        assert!(budget.stand_in_line(address(1), &other));
+        assert!(!budget.stand_in_line(address(2), &one));
+        assert!(permits(&one).is_empty() && permits(&other).is_empty());
+        drop(held);
+        assert!(budget.take().is_none(), "none is taken past the line");
+        assert!(permits(&one).is_empty());
+        let given = permits(&other);
+        assert_eq!(given.len(), 1);
+        drop(given);
+        assert_eq!(permits(&one).len(), 1);
+        assert_eq!((budget.taken(), budget.is_wanted()), (0, false));
+    }
+
+    #[test]
+    fn what_lasts_gives_its_permit_up_only_once_it_is_wanted() {
+        let budget = Budget::new(1, LongThreads::within_system_limits());
+        let lane = handle(0);
+        let mut held = Held::Work(budget.take().unwrap());
+        let now = Instant::now();
+        let since = now.checked_sub(LASTING).unwrap();
+        held.lasts(since, now);
+        assert_eq!((budget.taken(), budget.lasting()), (1, 0));
+        budget.stand_in_line(address(1), &lane);
+        held.lasts(now, now);
+        assert_eq!(budget.lasting(), 0, "it does not last");
+        held.lasts(since, now);
+        assert_eq!((budget.taken(), budget.lasting()), (1, 1));
+        assert_eq!(permits(&lane).len(), 1);
+        drop(held);
+        assert_eq!((budget.taken(), budget.lasting()), (0, 0));
     }
 }

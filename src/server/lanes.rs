@@ -16,6 +16,7 @@ use crate::relay::Context;
 
 use super::Failure;
 use super::budget::Budget;
+use super::cores::Cores;
 use super::door::{Arrivals, Door};
 use super::lane::followers::Followers;
 use super::lane::inbox::{Handle, Mail};
@@ -44,7 +45,7 @@ pub(super) struct Lanes {
     pub(super) failure: Arc<Failure>,
     /// For each lane.
     pub(super) most_uncounted: usize,
-    pub(super) pins: bool,
+    pub(super) cores: Cores,
     handles: Vec<Arc<Handle>>,
 }
 
@@ -91,11 +92,11 @@ impl Lanes {
             ctx: Arc::clone(ctx),
             service: Arc::clone(service),
             door: Door::new(ctx, listener, connections),
-            budget: Budget::new(bounds.workers),
+            budget: Budget::new(bounds.workers, ctx.long_threads.clone()),
             queue: Permits::new(bounds.queue),
             followers: Arc::default(),
             failure: Arc::clone(failure),
-            pins: std::env::var("HPLB_PIN").is_ok(),
+            cores: Cores::new(),
             most_uncounted: (uncounted / polls.len()).max(1),
             handles: polls.iter().map(|(_, handle)| Arc::clone(handle)).collect(),
         });
@@ -123,6 +124,11 @@ impl Lanes {
         self.budget.set_limit(bounds.workers);
         self.queue.set_limit(bounds.queue);
         // Each of them lets go of the configuration that was.
+        self.wake();
+    }
+
+    /// Has every leader go round.
+    pub(super) fn wake(&self) {
         self.handles.iter().for_each(|lane| lane.wake());
     }
 

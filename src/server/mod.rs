@@ -13,6 +13,7 @@
 
 mod budget;
 mod checks;
+mod cores;
 mod door;
 mod lane;
 mod lanes;
@@ -330,7 +331,7 @@ impl Server {
             parked: self.lanes.parked(),
             workers: self.lanes.followers.count(),
             busy: self.lanes.budget.taken(),
-            long: 0,
+            long: self.lanes.budget.lasting(),
             tunnels: self.ctx.tunnels.count(),
             queue: self.lanes.queue.taken(),
             panics: self.ctx.metrics.panics.value(),
@@ -448,7 +449,7 @@ impl Surroundings for Observed {
             workers: lanes.followers.count(),
             busy: lanes.budget.taken(),
             most_workers: lanes.budget.limit(),
-            lasting: 0,
+            lasting: lanes.budget.lasting(),
             queue: lanes.queue.taken(),
             most_queued: lanes.queue.limit(),
         }

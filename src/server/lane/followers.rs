@@ -94,9 +94,9 @@ impl Followers {
         let own = Arc::<Follower>::default();
         *own.order.lock() = Order::Lead(lane);
         let (followers, follower) = (Arc::clone(self), Arc::clone(&own));
-        let started = threads::start("lane", move || {
+        let started = threads::start("worker", move || {
             let leaves = Leaves(&followers);
-            failure.essential("lane", || followers.stay(&follower));
+            failure.essential("worker", || followers.stay(&follower));
             drop(leaves);
         });
         let Err(error) = started else { return Ok(()) };
@@ -149,11 +149,6 @@ impl Followers {
     /// Threads there are.
     pub(in crate::server) fn count(&self) -> usize {
         self.state.lock().threads
-    }
-
-    /// Those that have no lane and no exchange.
-    pub(in crate::server) fn idle(&self) -> usize {
-        self.state.lock().idle.len()
     }
 
     /// Lets go of the threads that have nothing to do, from now on.

@@ -3,6 +3,7 @@
 //! The inbox is the only way into a lane. Who puts something there wakes the leader if it sleeps; a leader
 //! that is awake looks before it sleeps.
 
+use std::net::IpAddr;
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
@@ -25,8 +26,8 @@ pub(in crate::server) enum Mail {
     Came(Box<Client>),
     /// A follower is done.
     Back(Back),
-    /// For the client that has waited longest.
-    Permit(WorkPermit),
+    /// For a client from this address.
+    Permit(IpAddr, WorkPermit),
     /// This client is not watched any more.
     Left(Slot),
     /// The same of a next hop.
@@ -129,7 +130,7 @@ impl Handle {
     }
 
     /// Takes all mail; `into` is empty.
-    pub(super) fn read(&self, into: &mut Vec<Mail>) {
+    pub(in crate::server) fn read(&self, into: &mut Vec<Mail>) {
         if self.has_mail.load(Ordering::SeqCst) {
             let mut inbox = self.inbox.lock();
             self.has_mail.store(false, Ordering::SeqCst);

@@ -15,6 +15,7 @@ mod seat;
 
 use std::collections::VecDeque;
 use std::io;
+use std::net::IpAddr;
 use std::os::fd::AsRawFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering;
@@ -26,7 +27,7 @@ use mio::{Events, Interest, Poll, Token};
 
 use crate::net::conn::{Conn, WatchedSlot};
 use crate::net::memory::Memory;
-use crate::net::permits::Permit;
+use crate::net::permits::{Permit, one_client};
 use crate::net::seldom::Seldom;
 use crate::net::socket::{self, Received, Wait};
 use crate::protocol::answer::Refusal;
@@ -35,12 +36,13 @@ use crate::relay::session;
 use crate::relay::{Client, Snapshot};
 use crate::stop::Stage;
 
-use super::budget::WorkPermit;
+use super::budget::{Held, WorkPermit};
 use super::door::{Arrivals, Left};
 use super::lanes::Lanes;
 use super::table::{Parked, Slot, SlotTable, SocketEvent, Waits};
 
 use inbox::{Handle, Mail};
+use seat::Away;
 
 /// How long a client may go on sending after its last answer.
 const LINGER: Duration = Duration::from_secs(5);
@@ -53,6 +55,8 @@ const LAST_BYTES: Duration = Duration::from_secs(1);
 const PAUSES: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
 /// How much later than it should a leader may wake up; later, the whole process stood still.
 const SLACK: Duration = Duration::from_millis(250);
+/// How often a lane looks for exchanges that last while clients wait for a permit.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// The token of the waker.
 const WAKE: Token = Token(0);
 /// The token of the listener.
@@ -83,6 +87,8 @@ pub(super) struct Lane {
     pass: usize,
     /// Clients for which there is no permit.
     waiting: VecDeque<WaitingClient>,
+    /// Exchanges that followers serve.
+    away: Vec<Arc<Away>>,
     door: DoorState,
     stage: LaneStage,
     /// The configuration as of the last round.
@@ -107,7 +113,7 @@ struct Awaiting {
     suspended: Box<Suspended>,
     /// That of its client.
     slot: Option<Slot>,
-    permit: WorkPermit,
+    held: Option<Held>,
     /// Whether it may do so without a thread: the system can watch its next hop.
     may_suspend: bool,
 }
@@ -123,6 +129,7 @@ impl Waits for Awaiting {
 struct WaitingClient {
     client: Box<Client>,
     slot: Option<Slot>,
+    address: IpAddr,
     since: Instant,
     /// Its place in the queue.
     _place: Permit,
@@ -158,7 +165,8 @@ enum LaneStage {
 struct Task {
     work: Work,
     slot: Option<Slot>,
-    permit: WorkPermit,
+    /// The permit of its exchange, if that has begun.
+    held: Option<Held>,
     may_suspend: bool,
 }
 
@@ -173,8 +181,10 @@ enum Work {
 pub(super) struct Back {
     outcome: Outcome,
     slot: Option<Slot>,
-    /// That of an exchange that is not over.
-    permit: Option<WorkPermit>,
+    /// The permit of an exchange that is not over.
+    held: Option<Held>,
+    /// As what its lane knew it while a follower served it.
+    away: Option<Arc<Away>>,
 }
 
 impl Back {
@@ -183,6 +193,7 @@ impl Back {
         match self.outcome {
             Outcome::Suspended(suspended) => seat::cut(lanes, *suspended),
             Outcome::Park(_)
+            | Outcome::Wait(_)
             | Outcome::Yield(_)
             | Outcome::Linger(_)
             | Outcome::Closed
@@ -227,6 +238,7 @@ impl Lane {
             ready: VecDeque::new(),
             pass: 0,
             waiting: VecDeque::new(),
+            away: Vec::new(),
             door: DoorState::Quiet,
             stage: LaneStage::Running,
             arrivals: Arrivals::default(),
@@ -247,14 +259,11 @@ impl Lane {
                         return Some(Task {
                             work: Work::Resume(awaiting.suspended),
                             slot: awaiting.slot,
-                            permit: awaiting.permit,
+                            held: awaiting.held,
                             may_suspend: awaiting.may_suspend,
                         });
                     }
-                    Ready::Begin(client, slot) => match self.lanes.budget.take() {
-                        Some(permit) => return Some(begin(client, slot, permit)),
-                        None => self.let_wait(client, slot),
-                    },
+                    Ready::Begin(client, slot) => return Some(begin(client, slot, None)),
                     Ready::Permitted(task) => return Some(task),
                 }
             }
@@ -264,11 +273,14 @@ impl Lane {
         }
     }
 
-    /// There is a permit for the client that has waited longest for one. If it has given up, another has it.
-    fn permit_came(&mut self, permit: WorkPermit) {
-        if let Some(first) = self.waiting.pop_front() {
-            self.ready
-                .push_back(Ready::Permitted(begin(first.client, first.slot, permit)));
+    /// There is a permit for a client from `address`. If none waits any more, another has it.
+    fn permit_came(&mut self, address: IpAddr, permit: WorkPermit) {
+        let mut all = self.waiting.iter();
+        let place = all.position(|waiting| waiting.address == address);
+        if let Some(first) = place.and_then(|place| self.waiting.remove(place)) {
+            let held = Some(Held::Work(permit));
+            let task = begin(first.client, first.slot, held);
+            self.ready.push_back(Ready::Permitted(task));
         }
     }
 
@@ -277,13 +289,44 @@ impl Lane {
         let Some(place) = self.lanes.queue.take(1) else {
             return self.guarded(|lane| lane.refuse(client, slot, &Refusal::QueueFull));
         };
+        let address = one_client(client.address.ip());
         self.waiting.push_back(WaitingClient {
             client,
             slot,
+            address,
             since: Instant::now(),
             _place: place,
         });
-        self.lanes.budget.stand_in_line(&self.handle);
+        if self.lanes.budget.stand_in_line(address, &self.handle) {
+            // Every lane is to look for exchanges that last.
+            self.lanes.wake();
+        }
+    }
+
+    /// A follower serves this exchange from now on.
+    fn lends(&mut self, away: &Arc<Away>) {
+        self.away.push(Arc::clone(away));
+    }
+
+    /// It does so no more.
+    fn is_back(&mut self, away: &Arc<Away>) {
+        let place = self.away.iter().position(|other| Arc::ptr_eq(other, away));
+        if let Some(place) = place {
+            self.away.swap_remove(place);
+        }
+    }
+
+    /// Exchanges that last give up their permits for those who stand in line.
+    fn make_room(&mut self, now: Instant) {
+        for away in &self.away {
+            away.gives_up(now);
+        }
+        for waiting in self.hops.waiting_mut() {
+            let since = waiting.suspended.since();
+            if let Some(held) = &mut waiting.held {
+                held.lasts(since, now);
+            }
+        }
     }
 
     /// Sees what is to be done with what was served.
@@ -291,22 +334,25 @@ impl Lane {
         let Back {
             outcome,
             slot,
-            permit,
+            held,
+            away,
         } = back;
+        if let Some(away) = away {
+            self.is_back(&away);
+        }
         match outcome {
             Outcome::Park(client) => self.park(client, slot),
+            Outcome::Wait(client) => self.let_wait(client, slot),
             Outcome::Yield(client) => self.ready.push_back(Ready::Begin(client, slot)),
             Outcome::Linger(client) => self.linger(client, slot),
             Outcome::Closed | Outcome::Tunneled => self.forget(slot),
             Outcome::Suspended(suspended) => {
-                if let Some(permit) = permit {
-                    self.suspend(Awaiting {
-                        suspended,
-                        slot,
-                        permit,
-                        may_suspend: true,
-                    });
-                }
+                self.suspend(Awaiting {
+                    suspended,
+                    slot,
+                    held,
+                    may_suspend: true,
+                });
             }
         }
     }
@@ -338,7 +384,7 @@ impl Lane {
             }
         }
         let now = Instant::now();
-        self.excuse(now.saturating_duration_since(begun), timeout);
+        self.excuse(begun, now, timeout);
         self.snapshot = self.lanes.ctx.snapshot();
         // A full batch: there may be more that is no longer idle.
         let all_seen = self.events.iter().count() < EVENTS;
@@ -346,6 +392,9 @@ impl Lane {
         self.read_mail();
         self.answer_door(now);
         self.give_up_late(now);
+        if self.lanes.budget.is_wanted() {
+            self.make_room(now);
+        }
         if sweeps && all_seen {
             self.drop_idle();
         }
@@ -385,7 +434,9 @@ impl Lane {
         ];
         let until = deadlines.into_iter().flatten().min();
         let left = until.map(|at| at.saturating_duration_since(now));
-        (left.into_iter().chain(self.lanes.service.every).min(), false)
+        let look = self.lanes.budget.is_wanted().then_some(LOOK_EVERY);
+        let limits = left.into_iter().chain(self.lanes.service.every);
+        (limits.chain(look).min(), false)
     }
 
     fn patience(&self) -> Duration {
@@ -393,11 +444,12 @@ impl Lane {
     }
 
     /// While the whole process stood still nobody was served: that is not counted as waiting.
-    fn excuse(&mut self, passed: Duration, timeout: Option<Duration>) {
+    fn excuse(&mut self, begun: Instant, now: Instant, timeout: Option<Duration>) {
+        let passed = now.saturating_duration_since(begun);
         let too_late = passed.saturating_sub(timeout.unwrap_or(passed));
         if too_late > SLACK {
             for waiting in &mut self.waiting {
-                waiting.since += too_late;
+                waiting.since = (waiting.since + passed).min(now);
             }
         }
     }
@@ -444,7 +496,7 @@ impl Lane {
             match mail {
                 Mail::Came(client) => self.guarded(|lane| lane.welcome(client)),
                 Mail::Back(back) => self.settle(back),
-                Mail::Permit(permit) => self.permit_came(permit),
+                Mail::Permit(address, permit) => self.permit_came(address, permit),
                 Mail::Left(slot) => self.leave(slot),
                 Mail::HopLeft(slot) => drop(self.hops.leave(slot)),
                 Mail::Drain => {
@@ -657,6 +709,7 @@ impl Lane {
             && now.saturating_duration_since(first.since) >= patience
             && let Some(first) = self.waiting.pop_front()
         {
+            self.lanes.budget.leave_line(first.address, &self.handle);
             self.guarded(|lane| lane.refuse(first.client, first.slot, &Refusal::QueueTimeout));
         }
     }
@@ -682,7 +735,10 @@ impl Lane {
     /// Refuses a connection of which no request could be read.
     fn refuse(&mut self, client: Box<Client>, slot: Option<Slot>, refusal: &Refusal) {
         match session::refuse(&self.lanes.ctx, client, refusal) {
-            Outcome::Park(client) | Outcome::Yield(client) | Outcome::Linger(client) => {
+            Outcome::Park(client)
+            | Outcome::Wait(client)
+            | Outcome::Yield(client)
+            | Outcome::Linger(client) => {
                 self.linger(client, slot);
             }
             Outcome::Closed | Outcome::Tunneled | Outcome::Suspended(_) => self.forget(slot),
@@ -738,11 +794,11 @@ impl Lane {
     }
 }
 
-fn begin(client: Box<Client>, slot: Option<Slot>, permit: WorkPermit) -> Task {
+fn begin(client: Box<Client>, slot: Option<Slot>, held: Option<Held>) -> Task {
     Task {
         work: Work::Begin(client),
         slot,
-        permit,
+        held,
         may_suspend: true,
     }
 }

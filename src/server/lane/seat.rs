@@ -6,35 +6,36 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Instant;
 
+use parking_lot::Mutex;
+
 use crate::net::conn::Conn;
 use crate::relay::outcome::{Outcome, Suspended};
 use crate::relay::session;
 use crate::relay::worker::Worker;
 use crate::relay::{Client, Scratch};
 
+use super::super::budget::Held;
 use super::super::lanes::Lanes;
 use super::super::table::Slot;
 use super::inbox::{Handle, Mail};
-use super::{Back, Lane, Task};
+use super::{Back, Lane, Work};
 
 /// Leads `lane` until it has ended, or was handed on.
 pub(super) fn lead(mut lane: Box<Lane>, scratch: &mut Scratch) {
     let (lanes, handle) = (Arc::clone(&lane.lanes), Arc::clone(&lane.handle));
-    if lanes.pins {
-        let mut set = rustix::thread::CpuSet::new();
-        set.set(handle.number);
-        drop(rustix::thread::sched_setaffinity(None, &set));
-    }
+    lanes.cores.bind(handle.number);
     while let Some(task) = lane.next_task() {
         let seat = Seat {
             lanes: &lanes,
             handle: &handle,
             lane: Cell::new(Some(lane)),
             slot: Cell::new(task.slot),
+            held: Cell::new(task.held),
+            away: Cell::new(None),
             body_from: Cell::new(None),
             may_suspend: task.may_suspend,
         };
-        let back = seat.serve(task, scratch);
+        let back = seat.serve(task.work, scratch);
         match seat.lane.into_inner() {
             Some(same) => lane = same,
             None => return return_to(&lanes, &handle, back),
@@ -59,29 +60,57 @@ struct Seat<'a> {
     lane: Cell<Option<Box<Lane>>>,
     /// That of the client.
     slot: Cell<Option<Slot>>,
+    /// The permit of its exchange, while this thread leads.
+    held: Cell<Option<Held>>,
+    /// The same once it follows: its lane knows of it.
+    away: Cell<Option<Arc<Away>>>,
     /// The client, while the body of its request is read.
     body_from: Cell<Option<RawFd>>,
     may_suspend: bool,
 }
 
+/// An exchange that a follower serves, as its lane knows it.
+#[derive(Debug)]
+pub(super) struct Away {
+    since: Instant,
+    held: Mutex<Option<Held>>,
+}
+
+impl Away {
+    /// Gives a permit up that others want, if this exchange lasts.
+    pub(super) fn gives_up(&self, now: Instant) {
+        if let Some(held) = &mut *self.held.lock() {
+            held.lasts(self.since, now);
+        }
+    }
+
+    fn take(&self) -> Option<Held> {
+        self.held.lock().take()
+    }
+}
+
 impl Seat<'_> {
     /// Serves one client until it is somebody else's business. A panic costs that client.
-    fn serve(&self, task: Task, scratch: &mut Scratch) -> Back {
+    fn serve(&self, work: Work, scratch: &mut Scratch) -> Back {
         let ctx = &self.lanes.ctx;
-        let Task { work, permit, .. } = task;
         let served = catch_unwind(AssertUnwindSafe(|| match work {
-            super::Work::Begin(client) => session::serve(ctx, scratch, client, self),
-            super::Work::Resume(suspended) => session::resume(ctx, scratch, *suspended, self),
+            Work::Begin(client) => session::serve(ctx, scratch, client, self),
+            Work::Resume(suspended) => session::resume(ctx, scratch, *suspended, self),
         }));
         let outcome = served.unwrap_or_else(|_panic| {
             ctx.metrics.panics.increment();
             Outcome::Closed
         });
-        let permit = matches!(outcome, Outcome::Suspended(_)).then_some(permit);
+        let away = self.away.take();
+        let held = match &away {
+            Some(away) => away.take(),
+            None => self.held.take(),
+        };
         Back {
+            held: held.filter(|_| matches!(outcome, Outcome::Suspended(_))),
             outcome,
             slot: self.slot.get(),
-            permit,
+            away,
         }
     }
 
@@ -99,6 +128,14 @@ impl Seat<'_> {
 }
 
 impl Worker for Seat<'_> {
+    fn may_begin(&self, _client: &Client) -> bool {
+        let held = self.held.take();
+        let held = held.or_else(|| self.lanes.budget.take().map(Held::Work));
+        let may = held.is_some();
+        self.held.set(held);
+        may
+    }
+
     /// The others of this lane are next.
     fn may_go_on(&self) -> bool {
         false
@@ -129,8 +166,21 @@ impl Worker for Seat<'_> {
             self.handle.unwatch(fd);
             lane.forget(self.slot.take());
         }
-        if let Err(same) = self.lanes.followers.hand_on(lane) {
-            self.lane.set(Some(same));
+        let away = Arc::new(Away {
+            since: Instant::now(),
+            held: Mutex::new(self.held.take()),
+        });
+        lane.lends(&away);
+        match self.lanes.followers.hand_on(lane) {
+            Ok(()) => {
+                self.away.set(Some(away));
+                self.lanes.cores.unbind();
+            }
+            Err(mut same) => {
+                same.is_back(&away);
+                self.held.set(away.take());
+                self.lane.set(Some(same));
+            }
         }
     }
 
@@ -147,6 +197,10 @@ impl Worker for Seat<'_> {
 struct Last;
 
 impl Worker for Last {
+    fn may_begin(&self, _client: &Client) -> bool {
+        false
+    }
+
     fn may_go_on(&self) -> bool {
         false
     }
