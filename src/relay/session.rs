@@ -168,7 +168,9 @@ impl Session<'_> {
     /// A connection that waits needs no memory for what has not come yet.
     fn release_memory(&mut self, mut outcome: Outcome) -> Outcome {
         match &mut outcome {
-            Outcome::Park(client) | Outcome::Wait(client) => client.conn.lay_aside(&mut self.scratch.from_client),
+            Outcome::Park(client) | Outcome::Wait(client) => {
+                client.conn.lay_aside(&mut self.scratch.from_client)
+            }
             Outcome::Suspended(suspended) => {
                 let Suspended { request, hop, .. } = &mut **suspended;
                 let conn = &mut request.client.conn;

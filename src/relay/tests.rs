@@ -100,7 +100,11 @@ fn serve_with(ctx: &Arc<Context>, mut client: Box<Client>, worker: &dyn Worker) 
         }
         client = match outcome {
             Outcome::Park(client) | Outcome::Yield(client) => client,
-            Outcome::Wait(_) | Outcome::Linger(_) | Outcome::Closed | Outcome::Tunneled | Outcome::Suspended(_) => {
+            Outcome::Wait(_)
+            | Outcome::Linger(_)
+            | Outcome::Closed
+            | Outcome::Tunneled
+            | Outcome::Suspended(_) => {
                 return;
             }
         };

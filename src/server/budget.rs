@@ -96,10 +96,7 @@ pub(super) enum Held {
     /// One of `limits.workers`.
     Work(WorkPermit),
     /// One of the budget for what lasts, and the count of those.
-    Lasting {
-        _thread: Permit,
-        _count: Permit,
-    },
+    Lasting { _thread: Permit, _count: Permit },
 }
 
 impl Held {

@@ -82,7 +82,9 @@ impl Lanes {
         listener: (TcpListener, Holder),
         connections: &Arc<Permits>,
     ) -> io::Result<(Arc<Self>, Vec<Box<Lane>>)> {
-        let count = std::env::var("HPLB_LANES").ok().and_then(|n| n.parse().ok());
+        let count = std::env::var("HPLB_LANES")
+            .ok()
+            .and_then(|n| n.parse().ok());
         let polls: Vec<_> = (0..count.unwrap_or_else(cores))
             .map(lane::poll)
             .collect::<io::Result<_>>()?;
@@ -189,7 +191,11 @@ impl Lanes {
         });
         let mut arrivals = Arrivals::default();
         self.door.close(&mut arrivals);
-        for (client, lane) in arrivals.clients.into_iter().zip(self.handles.iter().cycle()) {
+        for (client, lane) in arrivals
+            .clients
+            .into_iter()
+            .zip(self.handles.iter().cycle())
+        {
             drop(lane.post(Mail::Came(client)));
         }
     }

@@ -328,10 +328,12 @@ impl<W: Waits> SlotTable<W> {
 
     /// All that wait.
     pub(super) fn waiting_mut(&mut self) -> impl Iterator<Item = &mut W> {
-        self.entries.iter_mut().filter_map(|entry| match &mut entry.state {
-            EntryState::Waiting { what, .. } => Some(what),
-            EntryState::Vacant | EntryState::Away(_) => None,
-        })
+        self.entries
+            .iter_mut()
+            .filter_map(|entry| match &mut entry.state {
+                EntryState::Waiting { what, .. } => Some(what),
+                EntryState::Vacant | EntryState::Away(_) => None,
+            })
     }
 
     /// How many slots there are, vacant ones included.

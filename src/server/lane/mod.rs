@@ -224,7 +224,11 @@ impl Lane {
     ///
     /// # Errors
     /// When the system has no memory left.
-    pub(super) fn new(lanes: &Arc<Lanes>, poll: Poll, handle: &Arc<Handle>) -> io::Result<Box<Self>> {
+    pub(super) fn new(
+        lanes: &Arc<Lanes>,
+        poll: Poll,
+        handle: &Arc<Handle>,
+    ) -> io::Result<Box<Self>> {
         let watched = lanes.door.with(|listener| watch_door(&poll, listener));
         watched.transpose()?;
         Ok(Box::new(Self {
@@ -371,7 +375,11 @@ impl Lane {
         let begun = Instant::now();
         let (timeout, sweeps) = self.timeout(begun);
         let may_sleep = timeout != Some(Duration::ZERO) && self.handle.falls_asleep();
-        let timeout = if may_sleep { timeout } else { Some(Duration::ZERO) };
+        let timeout = if may_sleep {
+            timeout
+        } else {
+            Some(Duration::ZERO)
+        };
         let polled = self.poll.poll(&mut self.events, timeout);
         self.handle.is_awake();
         match polled {
@@ -425,7 +433,10 @@ impl Lane {
         if !self.ready.is_empty() || door == Some(now) || self.stage == LaneStage::Ended {
             return (Some(Duration::ZERO), false);
         }
-        let first = self.waiting.front().map(|first| first.since + self.patience());
+        let first = self
+            .waiting
+            .front()
+            .map(|first| first.since + self.patience());
         let deadlines = [
             self.clients.first_deadline(),
             self.hops.first_deadline(),
@@ -779,7 +790,12 @@ impl Lane {
             Ready::Begin(..) | Ready::Permitted(_) => None,
             Ready::Resume(waiting) => Some(waiting),
         });
-        let waiting: Vec<_> = self.hops.take_all(|_| true).into_iter().chain(ready).collect();
+        let waiting: Vec<_> = self
+            .hops
+            .take_all(|_| true)
+            .into_iter()
+            .chain(ready)
+            .collect();
         drop(self.clients.take_all(|_| true));
         for waiting in waiting {
             seat::cut(&self.lanes, *waiting.suspended);
