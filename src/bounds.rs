@@ -28,17 +28,17 @@
 //! | requests on a connection | none: each is served in its turn, and none is kept; after 20 ms of them whoever waits comes first | `TURN` | | `ten_thousand_pipelined_requests_are_answered_in_order`, `a_pipeline_whose_answers_nobody_reads_is_cut`, `an_endless_pipeline_makes_way_for_whoever_waits` |
 //! | requests that wait for a worker | four for each worker | `limits.queue` | 503 | `more_waiting_requests_than_the_queue_holds_are_refused` |
 //! | how long they wait | 5 s | `limits.queue_timeout_secs` | 503 | `a_request_that_waits_too_long_for_a_worker_is_refused` |
-//! | requests at work, with a worker or waiting for their next hop | 64 a core, between 512 and 1024 | `limits.workers`, at most `WORKERS_MAX` | the request waits | `never_more_workers_are_started_than_the_file_says`, `requests_that_wait_for_an_upstream_count_as_workers` |
+//! | requests at work, with a worker or waiting for their next hop | 64 a core, between 512 and 1024 | `limits.workers`, at most 16384 | the request waits | `never_more_workers_are_started_than_the_file_says`, `requests_that_wait_for_an_upstream_count_as_workers` |
 //! | workers of one address | half of them, while others wait | | the others go first | `one_address_cannot_take_all_workers` |
-//! | threads for what lasts | three quarters of what the system allows, at most 16384 | `MOST_LONG_THREADS` | exchanges keep their workers, tunnels get 503 | `endless_streams_and_stalled_readers_do_not_use_up_the_workers`, `with_forty_threads_it_answers_and_recovers` |
-//! | those of one address | the last eighth is for whoever has less than half of them | | tunnels get 503 | `one_client_cannot_take_all_threads_for_tunnels` |
+//! | threads for what lasts | three quarters of what the system allows, at most 16384 | `MOST_LONG_THREADS` | exchanges keep their workers, busy tunnels are carried by the event loops | `endless_streams_and_stalled_readers_do_not_use_up_the_workers`, `with_forty_threads_it_answers_and_recovers` |
+//! | those of tunnels of one address | the last eighth is for clients that have less than half of them | | the event loops carry them | `one_client_cannot_take_all_threads_for_tunnels` |
 //! | the stack of a thread | 1 MiB; half of that to look names up | `STACK`, `LOOK_UP_STACK` | | `the_deepest_request_needs_less_than_an_eighth_of_a_stack` |
 //! | a body without progress | 60 s | `limits.io_timeout_secs` | 408, or the end of the connection | `a_body_that_stops_is_told_408_and_blamed_on_no_upstream`, `an_upstream_that_drips_does_not_keep_a_stopped_upload_alive` |
 //! | a reader without progress | 60 s | `limits.io_timeout_secs` | the end of the connection | `a_client_that_does_not_read_is_cut_and_blamed_alone` |
 //! | a body that makes progress | none: it gives up its worker's place after a second | | | `slow_bodies_leave_the_workers_to_others` |
 //! | a chunk size | 16 digits | `SIZE_DIGITS_MAX` | 400 | `sizes_that_do_not_fit_are_refused` |
-//! | chunk extensions | 1 KiB a line, 16 KiB a body | `EXTENSION_LINE_MAX`, `EXTENSIONS_MAX` | 400 | `endless_chunk_extensions_of_a_request_are_refused` |
-//! | trailers | as a head | `limits.max_header_bytes`, `FIELDS_MAX` | 400 | `endless_trailers_of_a_request_are_refused` |
+//! | chunk extensions | 1 KiB a line, 16 KiB a body | `EXTENSION_LINE_MAX`, `EXTENSIONS_MAX` | 431 | `endless_chunk_extensions_of_a_request_are_refused` |
+//! | trailers | as a head | `limits.max_header_bytes`, `FIELDS_MAX` | 431 | `endless_trailers_of_a_request_are_refused` |
 //! | a body kept to be sent again | 64 KiB | `REPLAYABLE` | it is sent once only | `a_body_that_is_gone_is_not_repeated` |
 //! | bytes of a body on their way | 148 KiB each way; 1 MiB of a long one of known length | `LARGE`, `WINDOW`, `PIPE_BYTES` | nothing more is read | `a_slow_client_costs_a_window_however_long_the_body_is` |
 //! | bytes after the last answer | 16 MiB in 5 s | `LINGER_BYTES` | closed | `the_answer_reaches_a_client_that_is_sending` |
@@ -66,14 +66,16 @@
 //! | chunk extensions and trailers | as of clients | `EXTENSIONS_MAX`, `limits.max_header_bytes` | the client sees that the body breaks off, or 502 if nothing of it was sent yet | `endless_chunk_extensions_of_a_response_break_it_off`, `endless_trailers_of_a_response_break_it_off` |
 //! | a body without progress | 60 s | `limits.io_timeout_secs` | the client sees that it breaks off | `a_response_body_that_stops_breaks_off_at_the_client` |
 //! | a request that is not taken | 60 s | `limits.io_timeout_secs` | 504 | `an_upstream_that_does_not_take_the_request_is_504_and_probed`, `a_client_that_leaves_while_its_request_is_not_taken_is_noticed` |
-//! | idle connections, each upstream | 64 | `limits.upstream_idle_connections`, at most `UPSTREAM_IDLE_MAX` | the oldest is closed | `when_there_are_too_many_the_oldest_leaves` |
+//! | idle connections, each upstream | 64 | `limits.upstream_idle_connections`, at most 65535 | the oldest is closed | `when_there_are_too_many_the_oldest_leaves` |
 //! | their age | 30 s | `limits.upstream_idle_secs` | closed | `one_that_is_too_old_is_neither_taken_nor_kept` |
 //! | bytes nobody asked for | one | `REMEMBERED` | for 10 minutes each connection of that upstream serves one client | `late_bodies_behind_answers_without_one_reach_no_other_client` |
 //! | connections that break under a request | one | `REMEMBERED` | for 10 minutes a request that cannot be repeated gets a fresh one | `of_requests_that_cannot_be_repeated_one_is_lost_to_an_upstream_that_closes_under_them` |
 //! | pipes | 32, or one for 64 descriptors | `MOST_PIPES`, `FILES_PER_PIPE` | bytes are copied | `a_large_response_arrives_whole_where_no_pipe_can_be_had`, `a_tunnel_carries_megabytes_where_no_pipe_can_be_had` |
-//! | pipes kept | 8 | `SPARE_PIPES` | closed | `an_empty_pipe_is_lent_again_and_one_with_bytes_in_it_never` |
-//! | mappings for reads, and for what is held | 16384 | `MOST_PIECES` | the heap is used | |
-//! | buffers kept for reads | 8 of 20 KiB, 4 of 128 KiB | `SPARE_SMALL`, `SPARE_LARGE` | given back | `no_more_pieces_are_kept_than_are_worth_it` |
+//! | pipes kept | 8, for 2 s | `SPARE_PIPES` | closed | `an_empty_pipe_is_lent_again_and_one_with_bytes_in_it_never`, `an_idle_pipe_that_was_not_used_between_two_sweeps_is_closed` |
+//! | mappings for reads, and for what is held | 16384 | `MOST_MAPPINGS` | the heap is used | |
+//! | buffers of more than 128 KiB, for what receivers do not take at once | 8 | `MOST_LONG` | no more than 128 KiB is moved at a time | `while_much_waits_for_receivers_less_is_moved_at_a_time` |
+//! | pipes held while nothing moves | 20 ms | `QUIET` | given back | `clients_that_do_not_read_their_responses_leave_the_pipes_to_others`, `upstreams_that_do_not_take_their_requests_leave_the_pipes_to_others`, `tunnels_that_are_not_read_from_leave_pipes_and_threads_to_others` |
+//! | buffers kept for reads | 8 of 20 KiB, 4 of 128 KiB | `SPARE_SMALL`, `SPARE_LARGE` | given back | `no_more_mappings_are_kept_than_are_worth_it` |
 //! | a question of a check | 2.5 s; its answer's head 64 KiB | half of `health_check.timeout_secs` | failed | `an_upstream_that_drips_has_the_timeout_and_no_more`, `an_endless_head_of_an_answer_fails_the_probe` |
 //! | questions at a time | 32 | `MOST_THREADS` | they wait for each other | `silent_upstreams_do_not_delay_the_probes_of_others` |
 //!
@@ -109,8 +111,8 @@
 //! | entries that wait for the access log | 16384, and 16 MiB | `MOST_WAITING`, `MOST_BYTES` | lost and counted | `long_entries_that_wait_take_a_bounded_amount_of_memory`, `a_stuck_sink_never_stops_the_relay` |
 //! | complaints about a full disk | one a minute | `COMPLAIN_EVERY` | not made | `a_full_disk_under_the_access_log_is_told_once_and_got_over` |
 //! | a line of the log | 8 KiB | `MESSAGE_MAX`, `LINE_MAX` | cut | `a_long_message_is_cut_and_still_one_write` |
-//! | a wait for whoever reads the log | 500 ms, once | `PATIENCE` | lines are lost and counted | `a_pipe_that_nobody_reads_holds_nobody_up`, `a_blocked_standard_error_holds_nobody_up` |
-//! | complaints that a peer can cause | one in 30 s of each kind | `EVERY` | counted in the next one | `a_flood_is_one_complaint_and_a_count` |
+//! | a wait for the reader of the log | 500 ms, once | `PATIENCE` | lines are lost and counted | `a_pipe_that_nobody_reads_holds_nobody_up`, `a_blocked_standard_error_holds_nobody_up` |
+//! | complaints that a peer can cause | one in 30 s of each kind | `EVERY` | counted in the next one | `a_flood_is_one_line_and_a_count` |
 //!
 //! # Files, and what we ask as clients
 //!
@@ -120,7 +122,7 @@
 //! | its values, aliases unfolded | 500000 | `VALUES_MAX` | an error | `an_alias_bomb_is_refused` |
 //! | its open brackets | 1000 | `BRACKETS_MAX` | an error | `brackets_without_end_are_refused_before_the_parser_sees_them` |
 //! | what is said about it | 30 messages, 60 bytes of a value, 10 names | `SHOWN_MAX`, `QUOTED_MAX`, `VALUE_MAX`, `NAMES_MAX` | counted | `a_thousand_errors_are_not_a_thousand_lines`, `many_names_are_counted` |
-//! | a secret or a file of users | 1 MiB | `SECRET_FILE_MAX` | an error | `secret_files_that_cannot_be_used_are_named_with_the_reason` |
-//! | numbers in it | a head 1 KiB to 1 MiB, a queue 2^20, a time ten years | `HEADER_BYTES_MIN`, `HEADER_BYTES_MAX`, `QUEUE_MAX`, `SECONDS_MAX` | an error | `its_examples_are_examples_of_valid_keys` |
+//! | a secret or a file of users | 1 MiB | `FILE_MAX` | an error | `secret_files_that_cannot_be_used_are_named_with_the_reason` |
+//! | numbers in it | a head 1 KiB to 1 MiB, a queue 2^20, a time ten years | `limits.max_header_bytes`, `limits.queue`, `SECONDS_MAX` | an error | `its_examples_are_examples_of_valid_keys` |
 //! | an answer to `status` | 64 MiB, 4 million values, 16 levels, 10 s | `MOST`, `MOST_VALUES`, `DEEPEST`, `PATIENCE` | an error | `endless_nesting_is_not_followed`, `endless_lists_are_not_kept` |
 //! | connections to the origin of `demo` | 256, each with a head of 64 KiB | `MOST_CONNECTIONS`, `HEAD_MAX` | closed | |

@@ -11,15 +11,14 @@ use std::process::ExitCode;
 
 use clap::builder::PossibleValuesParser;
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
-use log::LevelFilter;
 
 use crate::config;
 use crate::config::checked::Config;
-use crate::config::report::Report;
+use crate::config::report::CheckReport;
 use crate::health::survey;
 use crate::logging::{self, Level};
-use crate::net::passed::Passed;
-use crate::status::{self, NoQuestion, Question, Times, Verdict, What, Whom};
+use crate::net::inherited::InheritedSockets;
+use crate::status::{self, Shown, StatusError, StatusOf, StatusRequest};
 use crate::{demo, server};
 
 /// The program could not start, or failed while it ran.
@@ -38,20 +37,13 @@ enum Wish {
     /// Relay until a signal.
     Run { config: PathBuf },
     /// Say what the configuration means.
-    Check { config: PathBuf, how: How },
+    Check { config: PathBuf },
+    /// The same, and whether its upstreams work.
+    Probe { config: PathBuf },
     /// Show everything without a configuration.
     Demo,
     /// Ask a running relay how it is.
-    Status(Question),
-}
-
-/// How much `--check` finds out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum How {
-    /// What the file means.
-    ReadOnly,
-    /// And whether its upstreams work.
-    Probe,
+    Status(StatusRequest),
 }
 
 /// Does what the arguments say; the first one is the name of the program.
@@ -64,22 +56,22 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             return printed(error.print(), code);
         }
     };
-    let asked = level(&matches);
-    let from_environment = std::env::var(RUST_LOG).ok();
-    match wish(&matches) {
-        Wish::Check { config, how } => check(&config, how),
+    let ended = match wish(&matches) {
+        Wish::Check { config } => check(&config).map(|_| ExitCode::SUCCESS),
+        Wish::Probe { config } => check(&config).map(|config| probe(&config)),
         Wish::Run { config } => {
             // Before the log has a descriptor, which would be taken for one that was passed.
-            let passed = Passed::of_environment();
-            start_log(Level::choose(asked, from_environment.as_deref()));
+            let passed = InheritedSockets::of_environment();
+            start_log(&matches);
             relay(&config, passed)
         }
         Wish::Demo => {
-            start_log(Level::choose(asked, from_environment.as_deref()));
-            ended(demo::run())
+            start_log(&matches);
+            Ok(ended(demo::run()))
         }
-        Wish::Status(question) => ask(&question),
-    }
+        Wish::Status(question) => Ok(ask(&question)),
+    };
+    ended.unwrap_or_else(|code| code)
 }
 
 fn config_argument() -> Arg {
@@ -90,6 +82,13 @@ fn config_argument() -> Arg {
         .default_value("config.yaml")
         .value_parser(value_parser!(PathBuf))
         .help("The configuration file")
+}
+
+fn flag(name: &'static str, help: &'static str) -> Arg {
+    Arg::new(name)
+        .long(name)
+        .action(ArgAction::SetTrue)
+        .help(help)
 }
 
 fn status_command() -> Command {
@@ -103,12 +102,6 @@ fn status_command() -> Command {
         .value_name("F")
         .value_parser(value_parser!(PathBuf))
         .help("A file with the admin token, instead of the one in FILE");
-    let flag = |name: &'static str, help: &'static str| {
-        Arg::new(name)
-            .long(name)
-            .action(ArgAction::SetTrue)
-            .help(help)
-    };
     Command::new("status")
         .about("Show the state of a running relay")
         .after_help("Exit codes: 0 if it is ready (with --live: if it lives), 1 if not.")
@@ -123,15 +116,11 @@ fn status_command() -> Command {
 }
 
 fn command() -> Command {
-    let check = Arg::new("check")
-        .long("check")
-        .action(ArgAction::SetTrue)
-        .help("Check FILE, print what it means and start nothing");
-    let probe = Arg::new("probe")
-        .long("probe")
-        .action(ArgAction::SetTrue)
-        .requires("check")
-        .help("With --check ask every upstream once, too, and say what each answered");
+    let check = flag("check", "Check FILE, print what it means and start nothing");
+    let probe = flag(
+        "probe",
+        "With --check ask every upstream once, too, and say what each answered",
+    );
     let levels = PossibleValuesParser::new(["error", "warn", "info", "debug", "trace"]);
     let log_level = Arg::new("log-level")
         .long("log-level")
@@ -150,7 +139,7 @@ fn command() -> Command {
             "Exit codes: 0 after a clean stop, 1 if it cannot start or fails, or no upstream passes \
              --probe, 2 for a misspelled command, 78 for a configuration that cannot be used.",
         )
-        .args([config_argument(), check, probe, log_level])
+        .args([config_argument(), check, probe.requires("check"), log_level])
         .subcommands([demo, status_command()])
         .args_conflicts_with_subcommands(true)
         .disable_help_subcommand(true)
@@ -166,71 +155,51 @@ fn wish(matches: &ArgMatches) -> Wish {
         .get_one::<PathBuf>("config")
         .cloned()
         .unwrap_or_default();
-    if matches.get_flag("check") {
-        let how = if matches.get_flag("probe") {
-            How::Probe
-        } else {
-            How::ReadOnly
-        };
-        Wish::Check { config, how }
-    } else {
-        Wish::Run { config }
+    match (matches.get_flag("check"), matches.get_flag("probe")) {
+        (false, _) => Wish::Run { config },
+        (true, false) => Wish::Check { config },
+        (true, true) => Wish::Probe { config },
     }
 }
 
-fn question(asked: &ArgMatches) -> Question {
+fn question(asked: &ArgMatches) -> StatusRequest {
     let config = asked.get_one::<PathBuf>("config").cloned();
-    Question {
-        whom: match asked.get_one::<String>("admin") {
-            Some(url) => Whom::Admin(url.clone()),
-            None => Whom::Config(config.unwrap_or_default()),
+    StatusRequest {
+        of: match asked.get_one::<String>("admin") {
+            Some(url) => StatusOf::Admin(url.clone()),
+            None => StatusOf::Config(config.unwrap_or_default()),
         },
         token_file: asked.get_one::<PathBuf>("token-file").cloned(),
-        what: match (asked.get_flag("live"), asked.get_flag("json")) {
-            (true, _) => What::Life,
-            (false, true) => What::Json,
-            (false, false) => What::Table,
+        shown: match (asked.get_flag("live"), asked.get_flag("json")) {
+            (true, _) => Shown::Life,
+            (false, true) => Shown::Json,
+            (false, false) => Shown::Table,
         },
-        times: if asked.get_flag("watch") {
-            Times::Forever
-        } else {
-            Times::Once
-        },
+        again: asked.get_flag("watch"),
     }
-}
-
-fn level(matches: &ArgMatches) -> Option<LevelFilter> {
-    matches
-        .get_one::<String>("log-level")
-        .and_then(|word| word.parse().ok())
 }
 
 /// `--check`: the report goes to standard output, errors to standard error.
-fn check(path: &Path, how: How) -> ExitCode {
-    let file = path.display().to_string();
-    match config::load(path) {
-        Ok(config) => {
-            let code = if config.relies_on_compatibility() {
-                EXIT_CONFIG
-            } else {
-                0
-            };
-            let report = Report {
-                config: &config,
-                file: &file,
-            };
-            let told = write!(io::stdout(), "{report}");
-            if how == How::Probe && code == 0 && told.is_ok() {
-                probe(&config)
-            } else {
-                printed(told, code)
-            }
-        }
-        Err(error) => refuse(&error),
+///
+/// # Errors
+/// The exit code, if that is all there is to do.
+fn check(path: &Path) -> Result<Config, ExitCode> {
+    let config = config::load(path).map_err(|error| refuse(&error))?;
+    let report = CheckReport {
+        config: &config,
+        file: &path.display().to_string(),
+    };
+    let told = write!(io::stdout(), "{report}");
+    if config.relies_on_compatibility() {
+        Err(printed(told, EXIT_CONFIG))
+    } else if told.is_err() {
+        Err(printed(told, 0))
+    } else {
+        Ok(config)
     }
 }
 
-/// `--probe`: whether there is somebody to serve, if somebody is needed.
+/// `--probe`: whether there is an upstream that serves, if one is needed.
 fn probe(config: &Config) -> ExitCode {
     let survey = survey::survey(config);
     let is_good = survey.has_passed() || !config.rules.needs_upstream();
@@ -238,32 +207,34 @@ fn probe(config: &Config) -> ExitCode {
     printed(write!(io::stdout(), "{survey}"), code)
 }
 
-fn relay(path: &Path, passed: io::Result<Passed>) -> ExitCode {
-    match config::load(path) {
-        Ok(config) => {
-            for notice in &config.warnings {
-                log::warn!("{notice}");
-            }
-            ended(passed.and_then(|passed| server::run(config, path, passed)))
-        }
-        Err(error) => refuse(&error),
+fn relay(path: &Path, passed: io::Result<InheritedSockets>) -> Result<ExitCode, ExitCode> {
+    let config = config::load(path).map_err(|error| refuse(&error))?;
+    for notice in &config.warnings {
+        log::warn!("{notice}");
     }
+    Ok(ended(
+        passed.and_then(|passed| server::run(config, path, passed)),
+    ))
 }
 
 /// `status`: the answer goes to standard output, errors to standard error.
-fn ask(question: &Question) -> ExitCode {
+fn ask(question: &StatusRequest) -> ExitCode {
     match status::run(question) {
-        Ok(Verdict::Good) => ExitCode::SUCCESS,
-        Ok(Verdict::Bad) => ExitCode::from(EXIT_FAILURE),
-        Err(error @ NoQuestion::Config(_)) => refuse(&error),
-        Err(error @ NoQuestion::Other(_)) => {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::from(EXIT_FAILURE),
+        Err(error @ StatusError::Config(_)) => refuse(&error),
+        Err(error @ StatusError::Other(_)) => {
             printed(writeln!(io::stderr(), "{error}"), EXIT_FAILURE)
         }
     }
 }
 
-fn start_log(level: Level) {
-    if let Err(error) = logging::start(level) {
+fn start_log(matches: &ArgMatches) {
+    let asked = matches
+        .get_one::<String>("log-level")
+        .and_then(|word| word.parse().ok());
+    let from_environment = std::env::var(RUST_LOG).ok();
+    if let Err(error) = logging::start(Level::choose(asked, from_environment.as_deref())) {
         // a log is there, else this would not have failed
         log::warn!("{error}");
     }
@@ -283,7 +254,7 @@ fn ended(result: Result<(), impl Display>) -> ExitCode {
     }
 }
 
-/// `code`, unless printing failed. Whoever closes the pipe (`--check | head`)
+/// `code`, unless printing failed. A reader that closes the pipe (`--check | head`)
 /// has seen enough, which is no failure.
 fn printed(result: io::Result<()>, code: u8) -> ExitCode {
     match result {
@@ -305,7 +276,6 @@ mod tests {
     fn check_with(config: &str) -> Wish {
         Wish::Check {
             config: config.into(),
-            how: How::ReadOnly,
         }
     }
 
@@ -327,10 +297,7 @@ mod tests {
         check_wish("--config=x.yaml --log-level debug", &run_with("x.yaml"));
         check_wish("--check", &check_with("config.yaml"));
         check_wish("--check -c x.yaml", &check_with("x.yaml"));
-        let probed = Wish::Check {
-            config: "x".into(),
-            how: How::Probe,
-        };
+        let probed = Wish::Probe { config: "x".into() };
         check_wish("--check --probe -c x", &probed);
         check_wish("demo", &Wish::Demo);
         check_wish("demo --log-level trace", &Wish::Demo);
@@ -338,23 +305,23 @@ mod tests {
 
     #[test]
     fn a_question_says_whom_and_what() {
-        let question = |whom: Whom, what: What| Question {
-            whom,
+        let question = |of: StatusOf, shown: Shown| StatusRequest {
+            of,
             token_file: None,
-            what,
-            times: Times::Once,
+            shown,
+            again: false,
         };
-        let config = |file: &str| Whom::Config(file.into());
-        let asked = question(config("config.yaml"), What::Table);
+        let config = |file: &str| StatusOf::Config(file.into());
+        let asked = question(config("config.yaml"), Shown::Table);
         check_wish("status", &Wish::Status(asked));
-        let asked = question(config("x"), What::Json);
+        let asked = question(config("x"), Shown::Json);
         check_wish("status -c x --json", &Wish::Status(asked));
-        let asked = question(Whom::Admin("http://h:1".to_owned()), What::Life);
+        let asked = question(StatusOf::Admin("http://h:1".to_owned()), Shown::Life);
         check_wish("status --admin http://h:1 --live", &Wish::Status(asked));
-        let asked = Question {
+        let asked = StatusRequest {
             token_file: Some("f".into()),
-            times: Times::Forever,
-            ..question(config("config.yaml"), What::Table)
+            again: true,
+            ..question(config("config.yaml"), Shown::Table)
         };
         check_wish("status --watch --token-file f", &Wish::Status(asked));
     }

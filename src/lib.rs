@@ -7,7 +7,7 @@
 //!
 //! | word | meaning |
 //! |---|---|
-//! | client | who connects to us |
+//! | client | the program that connects to us |
 //! | upstream | one proxy of the pool |
 //! | origin | the server named by the target, when we go there directly |
 //! | next hop | the upstream or origin of *this* request |
@@ -17,22 +17,23 @@
 //! | attempt | one try at one next hop within an exchange |
 //! | session | all exchanges of one client connection |
 //! | parked | held by the waiter: idle, or its next head is incomplete |
-//! | set aside | held by the waiter: the next hop was asked and has not answered yet |
+//! | suspended | an exchange held by the waiter: the next hop was asked and has not answered yet |
 //! | lasting | an exchange whose thread no longer counts as a worker |
 //! | tunnel | bytes after a successful CONNECT or a 101 |
-//! | refusal | an answer this proxy makes itself |
+//! | refusal | an answer that says why this proxy does not serve a request |
 //! | lease | one thing open on an upstream |
 //!
 //! # Layers
 //!
-//! A module imports only from rows above it, or from inside its own folder (`tests/tidy.rs` checks it).
+//! A module imports only from rows above it, or from inside its own folder, and no files import each other
+//! in a circle (`tests/tidy.rs` checks both; the files of `server` are the one exception left).
 //!
 //! | layer | modules | does |
 //! |---|---|---|
 //! | 0 | [`protocol`] | HTTP/1.x as pure functions: bytes and values in, bytes and values out |
 //! | 1 | [`route`], [`balance`] | which way, which upstream; no IO, no clock |
 //! | 2 | [`config`], [`metrics`] | the file, the counters |
-//! | 3 | [`stop`], [`net`], [`access_log`], [`logging`] | sockets, threads, time limits, files |
+//! | 3 | [`stop`], [`net`], [`access_log`], [`logging`], [`json`] | sockets, threads, time limits, files, JSON |
 //! | 4 | [`relay`] | the only place where protocol, balancing and sockets meet |
 //! | 5 | [`health`], [`reload`], [`admin`] | checks of upstreams; the file again; what operators ask |
 //! | 6 | [`server`] | which threads there are, who starts and joins them |
@@ -44,7 +45,7 @@
 //!  main ── Server::start ── waits for signals ── drain ── join
 //!  acceptor x1  accept ─ permit ─▶ waiter ─ readable ─▶ [bounded queue] ─▶ worker xN ─ session::serve
 //!                                    ▲ an idle worker      full: 503          │ Park       │ Tunnel
-//!                                    │ watches (mio)                          │ Asked      └▶ ferry x1 per 2 cores
+//!                                    │ watches (mio)                          │ Suspended  └▶ tunnels x1 per 2 cores
 //!                                    └────────────────────────────────────────┘
 //!  tunnel x0..2 each, while it is busy
 //!  overseer x1   health x1 (+ probe x0..32)   reload x1   sweeper x1   access-log x1   resolver x0..64 (more while they hang)
@@ -54,53 +55,67 @@
 //! A worker without a request watches the listener and the parked connections, takes in who comes, and
 //! serves the first that says something itself; so a lone request wakes one thread, be its connection new
 //! or not. The acceptor's thread sees to what cannot be done in passing: no descriptors left, the end.
-//! An exchange whose next hop has not answered is set aside: whoever watches is told when it does, and
-//! goes on with it. So a worker only ever blocks on a body, a connection that is being made, or a peer that
+//! An exchange whose next hop has not answered is suspended: the worker that watches sees the answer come,
+//! and resumes it. So a worker only ever blocks on a body, a connection that is being made, or a peer that
 //! does not take what it is sent; and as many run as there is work for (`server/crew.rs`). The overseer
 //! sees to that, and watches while every worker is busy.
 //!
 //! Workers start when requests wait, up to `limits.workers`, and leave when idle. An exchange that lasts
 //! longer than a second gives its worker's place up as soon as others wait for one: it goes on in its
-//! thread, which then counts against the same budget as the threads of tunnels.
+//! thread, which then counts against the same budget as the threads of busy tunnels.
 //!
 //! # A request walks
 //!
 //! `GET http://origin.test/a` through an upstream:
 //!
 //! 1. The worker that watches sees a connection come; `server/acceptor.rs` accepts it, takes a permit
-//!    (else 503), and parks it if it says nothing yet.
-//! 2. Who watches (`server/waiter.rs`) sees its first byte and queues it; `server/workers/mod.rs` hands it to
-//!    [`relay::session::serve`].
+//!    of the program and one of its client (else 503), and parks it if it says nothing yet.
+//! 2. The worker that watches (`server/waiter.rs`) sees its first byte and queues it; `server/workers/mod.rs`
+//!    hands it to [`relay::session::serve`].
 //! 3. The session reads the head; [`protocol::head`] parses it once, [`protocol::target`] and
 //!    [`protocol::framing`] say where it leads and where its body ends, [`relay::access`] whether it may.
-//!    Every error is a [`protocol::answer::Refusal`].
-//! 4. [`relay::exchange`] asks [`route`], then [`balance::pool`] for a lease, takes an idle connection
-//!    from [`net::idle_pool`] or dials one ([`net::dial`]); if that is not there soon, the next upstream is
-//!    dialled beside it (`relay/next_hop.rs`), and its lease may be the one that counts.
+//!    What is wrong with a request is a [`protocol::answer::Refusal`].
+//! 4. The session asks [`route`] once. `relay/forward.rs` gets an upstream from `relay/upstreams.rs`, which
+//!    asks [`balance::pool`] for a lease, and its connection from [`net::idle_pool`] (`relay/reuse.rs`) or
+//!    [`net::dial`] (`relay/next_hop.rs`). If that is not there soon, the next upstream is dialled beside
+//!    it, and its lease may be the one that counts.
 //! 5. [`relay::attempt`] sends the head written by [`protocol::rewrite`] and the body
-//!    ([`relay::upload`]). Until the next hop answers, the exchange is set aside
-//!    ([`relay::outcome::Asked`]); then a worker goes on with it ([`relay::session::go_on`]) and reads the
+//!    ([`relay::upload`]). Until the next hop answers, the exchange is suspended
+//!    ([`relay::outcome::Suspended`]); then a worker goes on with it ([`relay::session::resume`]) and reads the
 //!    head of the final response.
 //! 6. [`relay::respond`] passes it and its body on ([`protocol::body`]). If the attempt failed before
 //!    that, [`balance::failover`] says whether another upstream is tried.
-//! 7. [`relay::report`] writes metrics and access log, and nobody else does.
+//! 7. [`relay::report`] counts the exchange and writes its line of the access log; nothing else does.
 //! 8. The session goes on with the next request, or makes way for others that wait, or the connection is
 //!    parked, closed or lingers.
 //!
 //! `CONNECT origin.test:443`: as 1 to 3; [`relay::connect`] dials or asks an upstream, and both
-//! connections, with every byte read too far, become a [`net::tunnel`]: the ferry carries it while little
+//! connections, with every byte read too far, become a [`net::tunnel`]: an event loop carries it while little
 //! moves, and each direction that is busy has a thread until it is quiet again.
 //!
 //! # An upstream is judged
 //!
 //! 1. [`balance::failover`] says what the end of an attempt is evidence of, and `relay/evidence.rs` tells the
 //!    upstream's [`balance::vitals`]. Only what no one else can cause is proof; everything else is a
-//!    [`balance::reason::Doubt`], which makes a suspect and rings the prober.
+//!    [`balance::reason::Doubt`], which makes a suspect and notifies the prober.
 //! 2. The prober ([`health`]) has the suspect checked. Its examiner, a pure state machine, decides which
 //!    question is asked of whom, and what the answers mean.
 //! 3. The verdict goes to the state machine of the upstream ([`balance::state`]). An answer that came in the
 //!    meantime, from traffic, is better evidence and outranks it.
-//! 4. A probe that passes through nobody accuses its target: [`balance::belief`].
+//! 4. A probe that passes through no upstream at all accuses its target: [`balance::belief`].
+//! 5. An upstream that fails far more often than all others is ejected for a while (`health/outliers.rs`).
+//!
+//! A *probe* is one question to one upstream, a *check* all questions until its verdict. The prober is the
+//! thread, the examiner its rules, a *survey* what `--check --probe` does once.
+//!
+//! # One row each
+//!
+//! | new | row in | and |
+//! |---|---|---|
+//! | key of the file | [`config::keys`] | the line that reads it |
+//! | cause of a refusal, failure of a next hop | [`protocol::answer`] | the reason phrase of a status that is new; for a failure what it means: [`balance::failover`] |
+//! | number in `/status` and `/metrics` | `admin/rows.rs` (`LOAD`, `UPSTREAM`) | the counter it reads |
+//! | thing a peer can make grow | [`bounds`] | the test that its row names |
 //!
 //! # Limits
 //!
@@ -110,7 +125,8 @@
 //!
 //! 1. Layers 0 and 1 do no IO, read no clock and cannot block. *So every rule of HTTP and of balancing
 //!    is a table test.*
-//! 2. One dependency, one module. *So replacing one is a change of one file.*
+//! 2. A dependency is used where `HOMES` in `tests/tidy.rs` says, most of them in one module. *So replacing
+//!    one is a change of few files.*
 //! 3. A head is parsed once; log, route, rewrite and framing see the same value. *Two parsers are a
 //!    smuggling hole.*
 //! 4. A socket is blocking; a single call may be told not to wait. *So one thread can watch two peers
@@ -127,11 +143,11 @@
 //!    together or not at all.*
 //! 9. [`balance::vitals::Vitals`] outlive a reload. *A lease taken before ends on the same counter.*
 //! 10. What must be given back is a guard: leases, permits. *No early return can leak a count.*
-//! 11. A panic costs one connection: it is caught and counted where a worker serves. *So the release
-//!     profile keeps unwinding.*
-//! 12. Nobody is given up by the clock before a look at the sockets that was taken after the clock was read
+//! 11. A panic costs one connection: it is caught where a worker serves, and its request is counted and
+//!     logged as `panicked`. *So the release profile keeps unwinding.*
+//! 12. No peer is given up by the clock before a look at the sockets that was taken after the clock was read
 //!     ([`net::socket::is_overdue`]). *So the whole process may stand still (stopped, its container paused,
-//!     its machine suspended) and nobody pays for it.*
+//!     its machine suspended) and no request pays for it.*
 
 pub mod protocol;
 
@@ -142,6 +158,7 @@ pub mod config;
 pub mod metrics;
 
 pub mod access_log;
+pub mod json;
 pub mod logging;
 pub mod net;
 pub mod stop;

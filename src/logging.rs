@@ -4,7 +4,7 @@
 //! on one terminal or pipe do not mix. Names from clients and upstreams end up
 //! in messages; a line feed or an escape sequence in one of them must not forge
 //! a line or reach the terminal, so control characters are written as escapes.
-//! Every thread writes here, so a pipe that nobody reads must not hold them up:
+//! Every thread writes here, so a pipe without a reader must not hold them up:
 //! what it does not take is lost, and told once it takes something again.
 //! No colors: the log is read by journals and files more than by people.
 //!
@@ -14,10 +14,10 @@ use std::fmt::{self, Write as _};
 use std::io::{self, LineWriter, Write};
 use std::time::Duration;
 
-use log::{LevelFilter, Log, Metadata, Record};
+use log::{LevelFilter, Log, Metadata, Record, SetLoggerError};
 use simplelog::{ConfigBuilder, LevelPadding, WriteLogger};
 
-use crate::net::sink::Sink;
+use crate::net::sink::{LineBuffer, Sink};
 
 /// A longer message is cut, in bytes.
 const MESSAGE_MAX: usize = 8 * 1024;
@@ -33,18 +33,6 @@ const PATIENCE: Duration = Duration::from_millis(500);
 /// Libraries that tell about each of their steps: only their warnings count.
 const TALKATIVE: &[&str] = &["ureq", "ureq_proto"];
 
-/// Why there is no log.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct AlreadyLogging;
-
-impl fmt::Display for AlreadyLogging {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.write_str("this process has a log already")
-    }
-}
-
-impl std::error::Error for AlreadyLogging {}
-
 /// Which records are written, and why those.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Level {
@@ -54,7 +42,7 @@ pub enum Level {
     Misspelled(LevelFilter),
 }
 
-/// What is logged unless somebody asks for more or less.
+/// What is logged unless more or less is asked for.
 pub const LEVEL_DEFAULT: LevelFilter = LevelFilter::Info;
 
 impl Level {
@@ -77,13 +65,13 @@ impl Level {
 /// # Errors
 ///
 /// The process has a log already.
-pub fn start(level: Level) -> Result<(), AlreadyLogging> {
+pub fn start(level: Level) -> Result<(), SetLoggerError> {
     let (Level::Chosen(filter) | Level::Misspelled(filter)) = level;
     let logger: Box<dyn Log> = match Sink::standard_error() {
         Ok(sink) => Box::new(ProcessLog::to(Impatient::new(sink))),
         Err(_no_descriptor) => Box::new(ProcessLog::to(io::stderr())),
     };
-    log::set_boxed_logger(logger).or(Err(AlreadyLogging))?;
+    log::set_boxed_logger(logger)?;
     log::set_max_level(filter);
     if let Level::Misspelled(used) = level {
         log::warn!(
@@ -93,42 +81,39 @@ pub fn start(level: Level) -> Result<(), AlreadyLogging> {
     Ok(())
 }
 
-/// Gives lines up rather than waiting for whoever reads them.
+/// Gives lines up rather than waiting for a reader that does not read.
 #[derive(Debug)]
 struct Impatient {
     sink: Sink,
-    /// Writes given up since the last one that was not.
+    lines: LineBuffer,
+    /// Lines given up since the last one that was not.
     lost: u64,
-    /// The last line that is there lacks its end.
-    torn: bool,
 }
 
 impl Impatient {
     fn new(sink: Sink) -> Self {
         Self {
             sink,
+            lines: LineBuffer::default(),
             lost: 0,
-            torn: false,
         }
     }
 
-    /// Writes all of `bytes`. `false`: not all, which is noted.
-    fn put(&mut self, bytes: &[u8]) -> bool {
-        let mut left = bytes;
-        while !left.is_empty() {
-            let patience = if self.lost == 0 {
-                PATIENCE
-            } else {
-                Duration::ZERO
-            };
+    /// Writes all of `line`. `false`: not all, and the rest is given up.
+    fn put(&mut self, line: &str) -> bool {
+        let patience = if self.lost == 0 {
+            PATIENCE
+        } else {
+            Duration::ZERO
+        };
+        self.lines.lines().push_str(line);
+        while !self.lines.is_empty() {
             // An interruption of the wait is no room, which the write finds out.
             let waited = self.sink.wait(patience).map(|_room| ());
-            match waited.and_then(|()| self.sink.write_some(left)) {
-                Ok(0) | Err(_) => {
-                    self.torn |= left.len() < bytes.len();
-                    return false;
-                }
-                Ok(count) => left = left.get(count..).unwrap_or_default(),
+            let written = waited.and_then(|()| self.lines.write_to(&mut self.sink));
+            if !written.unwrap_or(false) {
+                self.lines.abandon();
+                return false;
             }
         }
         true
@@ -136,18 +121,12 @@ impl Impatient {
 }
 
 impl Write for Impatient {
-    /// Takes everything: what it cannot write is lost, and nobody's failure.
+    /// Takes everything: what it cannot write is lost, and no failure of the thread that logs.
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if self.lost > 0 {
-            let begin = if self.torn { "\n" } else { "" };
-            let told = format!("{begin}{} lines of this log are lost\n", self.lost);
-            if !self.put(told.as_bytes()) {
-                self.lost += 1;
-                return Ok(bytes.len());
-            }
-            (self.lost, self.torn) = (0, false);
+        if self.lost > 0 && self.put(&format!("{} lines of this log are lost\n", self.lost)) {
+            self.lost = 0;
         }
-        if !self.put(bytes) {
+        if self.lost > 0 || !self.put(&String::from_utf8_lossy(bytes)) {
             self.lost += 1;
         }
         Ok(bytes.len())

@@ -1,8 +1,11 @@
-//! The stop signal every thread waits on, and alarms: waits that somebody can cut short.
+//! The stop signal every thread waits on, and [`Notify`]: a wait that another thread can cut short.
 //!
-//! A thread that sleeps can be neither joined nor told anything, so nobody here sleeps: a thread waits
-//! on its [`Alarm`], a poll loop watches [`Stop::wake_fd`], and a worker looks at [`Stop::stage`]
-//! between two blocking calls, each of which has a time limit.
+//! A thread that sleeps can be neither joined nor told anything, so no thread here sleeps: it waits on
+//! its [`Notify`], a poll loop watches [`Stop::wake_fd`], and a worker looks at [`Stop::stage`] between
+//! two blocking calls, each of which has a time limit.
+//!
+//! The stage is kept in one place, which a wait looks at itself. So a subscription that comes beside a
+//! change of the stage cannot miss it: it is either in the list that is woken, or comes after the change.
 
 use std::io;
 use std::net::Shutdown;
@@ -21,16 +24,16 @@ pub enum Stage {
     Running,
     /// No new connection; what is in flight is finished.
     Draining,
-    /// The drain time is over, or somebody insisted: everything is cut.
+    /// The drain time is over, or a second signal came: everything is cut.
     Ended,
 }
 
 /// The stop signal: one per server, shared by all of its threads.
 #[derive(Debug)]
 pub struct Stop {
-    stage: AtomicU8,
-    alarms: Mutex<Vec<Arc<Bell>>>,
-    rest: Alarm,
+    stage: Arc<AtomicU8>,
+    subscribers: Mutex<Vec<Notify>>,
+    rest: Notify,
     wake_sender: UnixStream,
     wake_receiver: UnixStream,
 }
@@ -42,11 +45,11 @@ impl Stop {
     /// When the process has no file descriptors left.
     pub fn new() -> io::Result<Self> {
         let (wake_sender, wake_receiver) = UnixStream::pair()?;
-        let bell = Arc::<Bell>::default();
+        let rest = Notify::default();
         Ok(Self {
-            stage: AtomicU8::new(0),
-            alarms: Mutex::new(vec![Arc::clone(&bell)]),
-            rest: Alarm { bell },
+            stage: Arc::clone(&rest.inner.stage),
+            subscribers: Mutex::new(vec![rest.clone()]),
+            rest,
             wake_sender,
             wake_receiver,
         })
@@ -61,16 +64,15 @@ impl Stop {
         }
     }
 
-    /// Advances to `stage` (never back) and wakes everybody who waits.
+    /// Advances to `stage` (never back) and wakes every thread that waits.
     pub fn advance(&self, stage: Stage) {
         self.stage.fetch_max(stage as u8, Ordering::AcqRel);
         // The other end becomes readable (end of stream) for every poller, for good.
         if let Err(error) = self.wake_sender.shutdown(Shutdown::Both) {
             log::debug!("the wake socket was already closed: {error}");
         }
-        for bell in self.alarms.lock().iter() {
-            bell.state.lock().stopped = true;
-            bell.changed.notify_all();
+        for notify in self.subscribers.lock().iter() {
+            notify.wake();
         }
     }
 
@@ -84,12 +86,16 @@ impl Stop {
         self.rest.wait(Some(limit));
     }
 
-    /// A new alarm that this signal also wakes.
-    pub fn alarm(&self) -> Alarm {
-        let bell = Arc::new(Bell::default());
-        bell.state.lock().stopped = self.stage() != Stage::Running;
-        self.alarms.lock().push(Arc::clone(&bell));
-        Alarm { bell }
+    /// A new wait that this signal ends, too.
+    pub fn subscribe(&self) -> Notify {
+        let notify = Notify {
+            inner: Arc::new(NotifyState {
+                stage: Arc::clone(&self.stage),
+                ..NotifyState::default()
+            }),
+        };
+        self.subscribers.lock().push(notify.clone());
+        notify
     }
 }
 
@@ -98,54 +104,61 @@ impl Stop {
 pub enum Woken {
     /// The process drains or ends.
     Stopped,
-    /// Somebody rang.
-    Rung,
+    /// By [`Notify::notify_one`].
+    Notified,
     /// The time is over.
     TimedOut,
 }
 
-/// A wait that [`Alarm::ring`] cuts short, and [`Stop`] if it gave it. A ring during no wait is not lost.
+/// A wait that [`Notify::notify_one`] cuts short, and [`Stop`] if it was subscribed to. A notification
+/// during no wait is not lost.
 #[derive(Clone, Debug, Default)]
-pub struct Alarm {
-    bell: Arc<Bell>,
+pub struct Notify {
+    inner: Arc<NotifyState>,
 }
 
 #[derive(Debug, Default)]
-struct Bell {
-    state: Mutex<BellState>,
+struct NotifyState {
+    /// That of the [`Stop`], else 0 for good.
+    stage: Arc<AtomicU8>,
+    is_notified: Mutex<bool>,
     changed: Condvar,
 }
 
-#[derive(Debug, Default)]
-struct BellState {
-    stopped: bool,
-    rings: u64,
-    heard: u64,
-}
-
-impl Alarm {
+impl Notify {
     /// Ends the present wait, or the next one.
-    pub fn ring(&self) {
-        self.bell.state.lock().rings += 1;
-        self.bell.changed.notify_all();
+    pub fn notify_one(&self) {
+        *self.inner.is_notified.lock() = true;
+        self.inner.changed.notify_all();
     }
 
-    /// Waits for a ring or the stop, at most `limit` (`None`: without an end).
+    /// Has the present wait look at the stage.
+    fn wake(&self) {
+        // It has looked and waits by now, or it looks later: between the two it holds the lock.
+        drop(self.inner.is_notified.lock());
+        self.inner.changed.notify_all();
+    }
+
+    /// Waits for a notification or the stop, at most `limit` (`None`: without an end).
     pub fn wait(&self, limit: Option<Duration>) -> Woken {
+        let NotifyState {
+            stage,
+            is_notified,
+            changed,
+        } = &*self.inner;
         let until = limit.map(|limit| Instant::now() + limit);
-        let mut state = self.bell.state.lock();
+        let mut is_notified = is_notified.lock();
         loop {
-            if state.stopped {
+            if stage.load(Ordering::Acquire) != Stage::Running as u8 {
                 return Woken::Stopped;
             }
-            if state.rings > state.heard {
-                state.heard = state.rings;
-                return Woken::Rung;
+            if std::mem::take(&mut *is_notified) {
+                return Woken::Notified;
             }
             match until {
-                None => self.bell.changed.wait(&mut state),
+                None => changed.wait(&mut is_notified),
                 Some(until) => {
-                    if self.bell.changed.wait_until(&mut state, until).timed_out() {
+                    if changed.wait_until(&mut is_notified, until).timed_out() {
                         return Woken::TimedOut;
                     }
                 }
@@ -168,19 +181,38 @@ mod tests {
     }
 
     #[test]
-    fn a_ring_before_the_wait_is_not_lost() {
-        let alarm = Stop::new().unwrap().alarm();
-        alarm.ring();
-        assert_eq!(alarm.wait(None), Woken::Rung);
-        assert_eq!(alarm.wait(Some(Duration::ZERO)), Woken::TimedOut);
+    fn a_notification_before_the_wait_is_not_lost() {
+        let notify = Stop::new().unwrap().subscribe();
+        notify.notify_one();
+        assert_eq!(notify.wait(None), Woken::Notified);
+        assert_eq!(notify.wait(Some(Duration::ZERO)), Woken::TimedOut);
     }
 
     #[test]
     fn a_stop_ends_every_later_wait() {
         let stop = Stop::new().unwrap();
-        let early = stop.alarm();
+        let early = stop.subscribe();
         stop.advance(Stage::Draining);
         assert_eq!(early.wait(None), Woken::Stopped);
-        assert_eq!(stop.alarm().wait(None), Woken::Stopped);
+        assert_eq!(stop.subscribe().wait(None), Woken::Stopped);
+    }
+
+    /// A subscription that saw the stage before the stop, and was listed after it, would wait for ever.
+    #[test]
+    fn a_subscription_beside_a_stop_is_told_of_it() {
+        for _ in 0..5000 {
+            let stop = Stop::new().unwrap();
+            let both = std::sync::Barrier::new(2);
+            let notify = std::thread::scope(|scope| {
+                let subscribed = scope.spawn(|| {
+                    both.wait();
+                    stop.subscribe()
+                });
+                both.wait();
+                stop.advance(Stage::Draining);
+                subscribed.join().unwrap()
+            });
+            assert_eq!(notify.wait(Some(Duration::ZERO)), Woken::Stopped);
+        }
     }
 }

@@ -15,7 +15,7 @@ use std::process::Command;
 use parking_lot::Mutex;
 
 /// What the packages that Cargo.toml names are for.
-const PURPOSES: [(&str, &str); 19] = [
+const PURPOSES: [(&str, &str); 20] = [
     ("base64", "Basic credentials"),
     ("clap", "the command line"),
     (
@@ -33,6 +33,10 @@ const PURPOSES: [(&str, &str); 19] = [
     ),
     ("mio", "waiting for many idle connections (epoll)"),
     ("parking_lot", "locks"),
+    (
+        "percent-encoding",
+        "names of upstreams in paths of the admin endpoints",
+    ),
     ("rayon", "probes of many upstreams at once"),
     (
         "rustix",
@@ -51,7 +55,10 @@ const PURPOSES: [(&str, &str); 19] = [
         "tiny_http",
         "answers of the admin endpoints, behind the admin front",
     ),
-    ("ureq", "requests of health probes"),
+    (
+        "ureq",
+        "requests of health probes, and of the command `status`",
+    ),
     ("yaml_serde", "the configuration file, as YAML"),
 ];
 

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
-use http_proxy_lb::config;
+use http_proxy_lb::config::keys::KEYS;
 
 const TABLES: &str = include_str!("../src/bounds.rs");
 
@@ -67,14 +67,14 @@ fn constants(text: &str) -> BTreeSet<&str> {
 
 #[test]
 fn every_key_and_constant_in_the_tables_exists() {
-    let (source, keys) = (sources("src"), config::key_paths());
+    let source = sources("src");
     let constants = constants(&source);
     assert!(rows().len() > 50, "{}", rows().len());
     for name in named(2) {
         let known = if is_constant(name) {
             constants.contains(name)
         } else {
-            keys.iter().any(|key| key == name)
+            KEYS.iter().any(|key| key.path == name)
         };
         assert!(known, "{name} is neither a key nor a constant");
     }
@@ -100,10 +100,10 @@ fn no_limit_is_left_out_of_the_tables() {
             "{name} is a limit; src/bounds.rs should tell of it"
         );
     }
-    for key in config::key_paths() {
+    for path in KEYS.iter().map(|key| key.path) {
         assert!(
-            !key.starts_with("limits.") || listed.contains(key.as_str()),
-            "{key} is missing in src/bounds.rs"
+            !path.starts_with("limits.") || listed.contains(path),
+            "{path} is missing in src/bounds.rs"
         );
     }
 }

@@ -4,7 +4,8 @@
 
 use http_proxy_lb::config;
 use http_proxy_lb::config::checked::Config;
-use http_proxy_lb::config::report::Report;
+use http_proxy_lb::config::keys::{KEYS, KeyKind};
+use http_proxy_lb::config::report::CheckReport;
 
 const EXAMPLE: &str = include_str!("../config.example.yaml");
 
@@ -13,7 +14,7 @@ fn load(text: &str) -> Config {
 }
 
 fn report(config: &Config) -> String {
-    Report { config, file: "x" }.to_string()
+    CheckReport { config, file: "x" }.to_string()
 }
 
 /// The example with every key set: the `#` before a key is taken away where no
@@ -77,13 +78,62 @@ fn it_says_what_the_defaults_are() {
 
 #[test]
 fn it_names_every_key() {
-    for path in config::key_paths() {
-        let key = path.rsplit('.').next().unwrap_or(&path);
+    for path in KEYS.iter().map(|key| key.path) {
+        let key = path.rsplit('.').next().unwrap_or(path);
         let is_named = EXAMPLE.lines().any(|line| {
             let line = line.trim_start_matches([' ', '#', '-']);
             line.starts_with(&format!("{key}:"))
         });
         assert!(is_named, "{path} is missing");
+    }
+}
+
+/// What it sets: path and value.
+fn set() -> Vec<(String, String)> {
+    let mut block = String::new();
+    let mut found = Vec::new();
+    let is_comment = |line: &&str| line.trim_start().starts_with('#');
+    for line in EXAMPLE.lines().filter(|line| !is_comment(line)) {
+        let Some((key, value)) = line.split_once(':') else {
+            continue;
+        };
+        match (key.strip_prefix("  "), value.trim()) {
+            (None, "") => key.clone_into(&mut block),
+            (None, value) => found.push((key.to_owned(), value.to_owned())),
+            (Some(_), "") => {}
+            (Some(key), value) => found.push((format!("{block}.{key}"), value.to_owned())),
+        }
+    }
+    found
+}
+
+#[test]
+fn what_it_sets_is_the_default_of_the_row_of_the_key() {
+    let set = set();
+    let keys = KEYS
+        .iter()
+        .filter(|key| !matches!(key.kind, KeyKind::Blocks(_)) && key.default != "required");
+    let mut compared = 0;
+    for key in keys {
+        if let Some((_, value)) = set.iter().find(|(path, _)| path == key.path) {
+            assert_eq!(value, key.default, "{}", key.path);
+            compared += 1;
+        } else {
+            let is_measured = matches!(key.kind, KeyKind::Number(..) | KeyKind::Seconds(_));
+            let in_list = key.path.contains("[]");
+            assert!(in_list || !is_measured, "{} is not set", key.path);
+        }
+    }
+    assert!(25 < compared, "{compared} defaults were compared");
+}
+
+/// As the head of the file says.
+#[test]
+fn its_times_are_in_seconds() {
+    for key in KEYS {
+        let is_time = matches!(key.kind, KeyKind::Seconds(_));
+        assert_eq!(key.path.ends_with("_secs"), is_time, "{}", key.path);
+        assert_eq!(key.unit == "s", is_time, "{}", key.path);
     }
 }
 

@@ -8,6 +8,7 @@ use std::path::Path;
 use std::process::Command;
 
 use http_proxy_lb::config;
+use http_proxy_lb::config::keys::{KEYS, Key, KeyKind};
 use http_proxy_lb::config::listen::ListenAddress;
 
 const COMMANDS: [&str; 2] = ["demo", "status"];
@@ -99,64 +100,156 @@ fn the_manual_explains_every_exit_code() {
     assert_eq!(codes, ["0", "1", "2", "78"]);
 }
 
-/// The items of the manual about the file: each key with its default, if it has one.
-fn keys() -> Vec<(String, Option<String>)> {
-    let page = read("packaging/man/http-proxy-lb.yaml.5");
-    let items = page.lines().filter_map(|line| line.strip_prefix(".It Ic "));
-    items
-        .map(|item| {
-            let key = item.split(' ').next().expect("a key").to_owned();
-            let default = item.split_once(" Pq default ");
-            (key, default.map(|(_, value)| value.to_owned()))
-        })
-        .collect()
+/// What the manual calls what a key may be.
+fn kind_in_manual(key: &Key) -> &'static str {
+    match key.kind {
+        KeyKind::Text(what) => what,
+        KeyKind::Word(_) => "word",
+        KeyKind::Switch => "boolean",
+        KeyKind::SwitchOrBlock(_) => "boolean | block",
+        KeyKind::Number(..) if key.unit == "bytes" => "bytes",
+        KeyKind::Number(..) => "number",
+        KeyKind::Seconds(_) => "seconds",
+        KeyKind::Texts | KeyKind::Blocks(_) => "list",
+        KeyKind::Block(_) => "block",
+        KeyKind::Anything => panic!("{} may be anything", key.path),
+    }
+}
+
+/// The line of the manual that a row of the table stands for.
+fn line_in_manual(key: &Key) -> String {
+    let line = format!(".It Ic {} : Ar {}", key.path, kind_in_manual(key));
+    let default = match key.path {
+        // too many to repeat
+        "access.allow" => "loopback and private networks",
+        "access.direct_deny" => "link-local and cloud metadata addresses",
+        _ => key.default,
+    };
+    match default {
+        "" | "required" => line,
+        default => format!("{line} Pq default {default}"),
+    }
 }
 
 #[test]
-fn the_manual_explains_every_key_once_and_no_other() {
-    let mut told: Vec<String> = keys().into_iter().map(|(key, _)| key).collect();
-    let mut known = config::key_paths();
+fn the_manual_explains_every_key_once_as_its_row_says_and_no_other() {
+    let page = read("packaging/man/http-proxy-lb.yaml.5");
+    let mut told: Vec<String> = page
+        .lines()
+        .filter(|line| line.starts_with(".It Ic "))
+        .map(str::to_owned)
+        .collect();
+    let mut known: Vec<String> = KEYS.iter().map(line_in_manual).collect();
     told.sort();
     known.sort();
     assert_eq!(told, known);
 }
 
-/// What the example sets, and so what the defaults are: another test compares those.
-fn set_in_example() -> Vec<(String, String)> {
-    let text = read("config.example.yaml");
-    let mut block = String::new();
-    let mut found = Vec::new();
-    for line in text
-        .lines()
-        .filter(|line| !line.trim_start().starts_with('#'))
-    {
-        let Some((key, value)) = line.split_once(':') else {
+/// What the manual says below the line of a key, on one line.
+fn explanation(key: &Key) -> String {
+    let page = read("packaging/man/http-proxy-lb.yaml.5");
+    let line = line_in_manual(key);
+    let below = page.lines().skip_while(|other| *other != line).skip(1);
+    let text: Vec<&str> = below
+        .take_while(|line| !line.starts_with(".It Ic ") && !line.starts_with(".Ss "))
+        .collect();
+    text.join(" ")
+}
+
+#[test]
+fn the_manual_says_the_range_of_every_number_and_what_0_means() {
+    for key in KEYS {
+        let said = explanation(key);
+        let is_told = key.zero.is_empty() || said.contains("0 = ");
+        assert!(is_told, "{}: {said}", key.path);
+        let KeyKind::Number(least, most) = key.kind else {
             continue;
         };
-        match (key.strip_prefix("  "), value.trim()) {
-            (None, "") => key.clone_into(&mut block),
-            (None, value) => found.push((key.to_owned(), value.to_owned())),
-            (Some(_), "") => {}
-            (Some(key), value) => found.push((format!("{block}.{key}"), value.to_owned())),
+        let range = match (least, most) {
+            (0, u32::MAX) => String::new(),
+            (0, most) => format!("At most {most}."),
+            (least, most) => format!("from {least} to {most}"),
+        };
+        assert!(said.contains(&range), "{}: {range}: {said}", key.path);
+    }
+    let page = read("packaging/man/http-proxy-lb.yaml.5");
+    assert!(page.contains("from 0.001 to 315360000 seconds"));
+}
+
+#[test]
+fn the_manual_says_which_keys_are_required_and_which_words_there_are() {
+    for key in KEYS {
+        let said = explanation(key);
+        let is_required = key.default == "required";
+        assert_eq!(said.starts_with("Required."), is_required, "{}", key.path);
+        if let KeyKind::Word(words) = key.kind {
+            for word in words.iter().filter_map(|word| word.split(' ').next()) {
+                assert!(said.contains(word), "{}: {word}: {said}", key.path);
+            }
+        }
+    }
+}
+
+/// The rows of the table of the README about the file, written out: key, unit, default.
+fn rows_in_readme() -> Vec<(String, String, String)> {
+    let page = read("README.md");
+    let table = page.split("| key | unit | default | meaning |\n|---|---|---|---|\n");
+    let rows = table.last().expect("the table").lines();
+    let mut found = Vec::new();
+    for row in rows.take_while(|line| line.starts_with('|')) {
+        let cells: Vec<String> = row
+            .split('|')
+            .map(|cell| cell.trim().replace('`', ""))
+            .collect();
+        let names: Vec<&str> = cells[1].split(", ").collect();
+        let defaults: Vec<&str> = cells[3].split(", ").collect();
+        let (block, _) = names[0].rsplit_once('.').unwrap_or_default();
+        for (position, name) in names.iter().enumerate() {
+            let shared = name.strip_prefix('.');
+            let key = shared.map_or((*name).to_owned(), |name| format!("{block}.{name}"));
+            let default = if defaults.len() == names.len() {
+                defaults[position].to_owned()
+            } else {
+                cells[3].clone()
+            };
+            found.push((key, cells[2].clone(), default));
         }
     }
     found
 }
 
 #[test]
-fn the_manual_has_the_defaults_of_the_example() {
-    let keys = keys();
-    let mut compared = 0;
-    for (key, value) in set_in_example() {
-        let told = keys.iter().find(|(name, _)| *name == key);
-        // what is required has no default, and `access.allow` too many to repeat
-        let Some((_, Some(default))) = told else {
-            continue;
+fn the_readme_has_every_key_with_its_default_and_its_unit() {
+    // these are told with the key they stand in, or have only a heading
+    let is_told_elsewhere = |key: &&Key| {
+        key.path.starts_with("access_log.")
+            || key.path.starts_with("access.users[]")
+            || key.path == "upstream"
+            || matches!(key.kind, KeyKind::Block(_))
+    };
+    let rows = rows_in_readme();
+    let told: BTreeSet<&str> = rows.iter().map(|(key, ..)| key.as_str()).collect();
+    let known: BTreeSet<&str> = KEYS
+        .iter()
+        .filter(|key| !is_told_elsewhere(key))
+        .map(|key| key.path)
+        .collect();
+    assert_eq!(told, known);
+    assert_eq!(rows.len(), known.len(), "no key stands there twice");
+    for (path, unit, default) in rows {
+        let key = KEYS.iter().find(|key| key.path == path).expect("a row");
+        let wanted = match key.path {
+            "health_check.url" => "Google's generate_204",
+            "access.allow" => "loopback, private",
+            "access.direct_deny" => "link-local, cloud metadata",
+            "domain_policy.domains" | "upstream[].password" => "none",
+            _ => key.default,
         };
-        assert_eq!(*default, value, "{key}");
-        compared += 1;
+        let is_same = default == wanted || default.starts_with(&format!("{wanted} = "));
+        assert!(is_same, "{path}: {default} instead of {wanted}");
+        let is_told = |what: &str| (key.unit == what) == (unit == what);
+        assert!(is_told("s") && is_told("bytes"), "{path}: {unit}");
     }
-    assert!(25 < compared, "{compared} defaults were compared");
 }
 
 #[test]

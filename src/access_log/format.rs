@@ -3,17 +3,17 @@
 //! Everything a client can choose is escaped, so that one exchange is one line of printable ASCII
 //! whatever bytes it carried.
 
-use std::fmt::Write as _;
+use std::fmt::{self, Display, Formatter, Write as _};
 use std::time::{Duration, SystemTime};
 
 use time::OffsetDateTime;
 
 use crate::config::checked::AccessLogFormat;
 
-use super::Entry;
+use super::entry::AccessEntry;
 
 /// Appends the line of `entry` with its line feed.
-pub(super) fn write_line(entry: &Entry, format: AccessLogFormat, out: &mut String) {
+pub(super) fn write_line(entry: &AccessEntry, format: AccessLogFormat, out: &mut String) {
     // Writing to a String cannot fail.
     let written = match format {
         AccessLogFormat::Text => write_text(entry, out),
@@ -24,119 +24,81 @@ pub(super) fn write_line(entry: &Entry, format: AccessLogFormat, out: &mut Strin
     out.push('\n');
 }
 
-fn write_text(entry: &Entry, out: &mut String) -> std::fmt::Result {
+fn write_text(entry: &AccessEntry, out: &mut String) -> fmt::Result {
     write_time(entry.time, out)?;
-    write!(out, " id={} client={}", entry.id, entry.client)?;
-    for (name, value) in [("method", &entry.method), ("target", &entry.target)] {
-        write!(out, " {name}=")?;
-        write_word(value, out);
-    }
-    out.push_str(" status=");
-    match entry.status {
-        Some(status) => write!(out, "{status}")?,
-        None => out.push('-'),
-    }
-    write!(out, " in={} out={}", entry.received, entry.sent)?;
-    write!(out, " ms={}", Millis(entry.elapsed))?;
-    out.push_str(" ttfb_ms=");
-    match entry.first_byte {
-        Some(elapsed) => write!(out, "{}", Millis(elapsed))?,
-        None => out.push('-'),
-    }
-    out.push_str(" route=");
-    write_word(&entry.route, out);
+    let (id, client, attempts) = (entry.id, entry.client, entry.attempts);
+    let (method, target, route) = (Word(&entry.method), Word(&entry.target), Word(&entry.route));
+    let (status, cause) = (Or(entry.status, "-"), Or(entry.cause, "-"));
+    let (received, sent, ms) = (entry.received, entry.sent, InMillis(entry.elapsed));
+    let ttfb = Or(entry.first_byte.map(InMillis), "-");
     write!(
         out,
-        " attempts={} cause={}",
-        entry.attempts,
-        entry.cause.unwrap_or("-")
+        " id={id} client={client} method={method} target={target} status={status} in={received} \
+         out={sent} ms={ms} ttfb_ms={ttfb} route={route} attempts={attempts} cause={cause}"
     )
 }
 
-fn write_json(entry: &Entry, out: &mut String) -> std::fmt::Result {
-    out.push_str("{\"time\":\"");
+fn write_json(entry: &AccessEntry, out: &mut String) -> fmt::Result {
+    out.push_str(r#"{"time":""#);
     write_time(entry.time, out)?;
+    let (id, client, attempts) = (entry.id, entry.client, entry.attempts);
+    let (method, target) = (Quoted(&entry.method), Quoted(&entry.target));
+    let (route, cause) = (Quoted(&entry.route), entry.cause.map(Quoted));
+    let (status, cause) = (Or(entry.status, "null"), Or(cause, "null"));
+    let (received, sent, ms) = (entry.received, entry.sent, InMillis(entry.elapsed));
+    let ttfb = Or(entry.first_byte.map(InMillis), "null");
     write!(
         out,
-        "\",\"id\":{},\"client\":\"{}\"",
-        entry.id, entry.client
+        r#"","id":{id},"client":"{client}","method":{method},"target":{target}"#
     )?;
-    for (name, value) in [
-        ("method", &entry.method),
-        ("target", &entry.target),
-        ("route", &entry.route),
-    ] {
-        write!(out, ",\"{name}\":")?;
-        write_quoted(value, out);
-    }
-    match entry.status {
-        Some(status) => write!(out, ",\"status\":{status}")?,
-        None => out.push_str(",\"status\":null"),
-    }
-    write!(out, ",\"in\":{},\"out\":{}", entry.received, entry.sent)?;
-    write!(out, ",\"ms\":{}", Millis(entry.elapsed))?;
-    match entry.first_byte {
-        Some(elapsed) => write!(out, ",\"ttfb_ms\":{}", Millis(elapsed))?,
-        None => out.push_str(",\"ttfb_ms\":null"),
-    }
-    write!(out, ",\"attempts\":{},\"cause\":", entry.attempts)?;
-    match entry.cause {
-        Some(cause) => write_quoted(cause, out),
-        None => out.push_str("null"),
-    }
-    out.push('}');
-    Ok(())
+    write!(
+        out,
+        r#","route":{route},"status":{status},"in":{received},"out":{sent},"ms":{ms}"#
+    )?;
+    write!(
+        out,
+        r#","ttfb_ms":{ttfb},"attempts":{attempts},"cause":{cause}}}"#
+    )
 }
 
 /// The Apache format of that name; the proxy's own facts follow as two more quoted fields.
-fn write_combined(entry: &Entry, out: &mut String) -> std::fmt::Result {
+fn write_combined(entry: &AccessEntry, out: &mut String) -> fmt::Result {
     let at = OffsetDateTime::from(entry.time);
+    let month = at.month().to_string();
     write!(
         out,
-        "{} - - [{:02}/{}/{:04}:{:02}:{:02}:{:02} +0000] ",
+        "{} - - [{:02}/{month:.3}/{:04}:{:02}:{:02}:{:02} +0000] {} {} {}",
         entry.client.ip(),
         at.day(),
-        month(at.month()),
         at.year(),
         at.hour(),
         at.minute(),
-        at.second()
+        at.second(),
+        Quoted(&format!("{} {} HTTP/1.1", entry.method, entry.target)),
+        Or(entry.status, "-"),
+        entry.sent,
     )?;
-    write_quoted(&format!("{} {} HTTP/1.1", entry.method, entry.target), out);
-    match entry.status {
-        Some(status) => write!(out, " {status}")?,
-        None => out.push_str(" -"),
-    }
-    write!(out, " {}", entry.sent)?;
-    let agent = entry.agent.clone().unwrap_or_default();
-    let dash = |text: &str| {
-        if text.is_empty() {
-            "-".to_owned()
-        } else {
-            text.to_owned()
-        }
+    let (referer, user_agent) = match &entry.agent {
+        Some(agent) => (&*agent.referer, &*agent.user_agent),
+        None => ("", ""),
     };
     for text in [
-        dash(&agent.referer),
-        dash(&agent.user_agent),
-        dash(&entry.route),
-        dash(entry.cause.unwrap_or_default()),
+        referer,
+        user_agent,
+        &entry.route,
+        entry.cause.unwrap_or_default(),
     ] {
-        out.push(' ');
-        write_quoted(&text, out);
+        let text = if text.is_empty() { "-" } else { text };
+        write!(out, " {}", Quoted(text))?;
     }
     Ok(())
-}
-
-fn month(month: time::Month) -> String {
-    month.to_string().chars().take(3).collect()
 }
 
 /// RFC 3339, UTC, milliseconds.
 ///
 /// # Errors
 /// When `out` cannot be written to, which a `String` always can.
-pub fn write_time(time: SystemTime, out: &mut String) -> std::fmt::Result {
+pub fn write_time(time: SystemTime, out: &mut String) -> fmt::Result {
     let at = OffsetDateTime::from(time);
     write!(
         out,
@@ -151,56 +113,88 @@ pub fn write_time(time: SystemTime, out: &mut String) -> std::fmt::Result {
     )
 }
 
-struct Millis(Duration);
+/// A JSON string, as [`Quoted`].
+pub fn write_quoted(text: &str, out: &mut String) {
+    let written = write!(out, "{}", Quoted(text));
+    debug_assert!(written.is_ok());
+}
 
-impl std::fmt::Display for Millis {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+/// Milliseconds with three decimals.
+struct InMillis(Duration);
+
+impl Display for InMillis {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let micros = self.0.as_micros();
         write!(f, "{}.{:03}", micros / 1000, micros % 1000)
     }
 }
 
+/// A value, or what stands for one that is not there.
+struct Or<T>(Option<T>, &'static str);
+
+impl<T: Display> Display for Or<T> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Some(value) => value.fmt(f),
+            None => f.write_str(self.1),
+        }
+    }
+}
+
 /// A value of the text format: bare if it cannot be misread, else quoted.
-fn write_word(text: &str, out: &mut String) {
-    let bare = |c: char| c.is_ascii_graphic() && c != '"' && c != '\\';
-    if text.is_empty() {
-        out.push('-');
-    } else if text.chars().all(bare) {
-        out.push_str(text);
-    } else {
-        write_quoted(text, out);
+struct Word<'t>(&'t str);
+
+impl Display for Word<'_> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        if self.0.is_empty() {
+            f.write_str("-")
+        } else if self.0.bytes().all(|byte| byte != b' ' && is_plain(byte)) {
+            f.write_str(self.0)
+        } else {
+            Quoted(self.0).fmt(f)
+        }
     }
 }
 
 /// A JSON string in ASCII. Control characters and everything beyond ASCII are escaped, so that no
 /// terminal or line reader can be fooled.
-pub fn write_quoted(text: &str, out: &mut String) {
-    out.push('"');
-    for unit in text.encode_utf16() {
-        match u8::try_from(unit) {
-            Ok(byte @ (b'"' | b'\\')) => {
-                out.push('\\');
-                out.push(char::from(byte));
-            }
-            Ok(byte) if byte == b' ' || byte.is_ascii_graphic() => out.push(char::from(byte)),
-            _ => {
-                let escaped = write!(out, "\\u{unit:04x}");
-                debug_assert!(escaped.is_ok());
+struct Quoted<'t>(&'t str);
+
+impl Display for Quoted<'_> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        if self.0.bytes().all(is_plain) {
+            return write!(f, "\"{}\"", self.0);
+        }
+        f.write_char('"')?;
+        for letter in self.0.chars() {
+            match letter {
+                '"' | '\\' => write!(f, "\\{letter}")?,
+                ' '..='~' => f.write_char(letter)?,
+                _ => {
+                    for unit in letter.encode_utf16(&mut [0; 2]) {
+                        write!(f, "\\u{unit:04x}")?;
+                    }
+                }
             }
         }
+        f.write_char('"')
     }
-    out.push('"');
+}
+
+/// Whether a byte stands for itself in quotes.
+fn is_plain(byte: u8) -> bool {
+    matches!(byte, b' '..=b'~') && byte != b'"' && byte != b'\\'
 }
 
 #[cfg(test)]
 mod tests {
     use std::net::SocketAddr;
 
-    use super::super::Agent;
+    use super::super::entry::Agent;
     use super::*;
 
-    fn entry(target: &str) -> Entry {
-        Entry {
+    fn entry(target: &str) -> AccessEntry {
+        AccessEntry {
             time: SystemTime::UNIX_EPOCH + Duration::from_millis(1_700_000_000_123),
             id: 7,
             client: SocketAddr::from(([192, 0, 2, 1], 5000)),
@@ -218,7 +212,7 @@ mod tests {
         }
     }
 
-    fn line(entry: &Entry, format: AccessLogFormat) -> String {
+    fn line(entry: &AccessEntry, format: AccessLogFormat) -> String {
         let mut out = String::new();
         write_line(entry, format, &mut out);
         out

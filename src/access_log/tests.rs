@@ -2,11 +2,14 @@
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, AtomicUsize};
+use std::time::{Instant, SystemTime};
 
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 
+use super::writer::MOST_BYTES;
 use super::*;
 
 /// Longer than anything here takes.
@@ -49,15 +52,15 @@ fn to(path: &Path) -> Settings {
     }
 }
 
-fn log_to(path: &Path) -> (AccessLog, Arc<Metrics>) {
+fn log_to(path: &Path) -> (AccessLogger, Arc<Metrics>) {
     let metrics = Arc::<Metrics>::default();
-    let log = AccessLog::new(Arc::clone(&metrics));
+    let log = AccessLogger::new(Arc::clone(&metrics));
     log.configure(Some(&to(path))).unwrap();
     (log, metrics)
 }
 
-fn entry(id: u64) -> Entry {
-    Entry {
+fn entry(id: u64) -> AccessEntry {
+    AccessEntry {
         time: SystemTime::UNIX_EPOCH,
         id,
         client: SocketAddr::from(([192, 0, 2, 1], 5000)),
@@ -75,7 +78,7 @@ fn entry(id: u64) -> Entry {
     }
 }
 
-fn record(log: &AccessLog, ids: std::ops::Range<u64>) {
+fn record(log: &AccessLogger, ids: std::ops::Range<u64>) {
     for id in ids {
         log.record(entry(id));
     }
@@ -197,7 +200,7 @@ fn a_full_disk_costs_lines_that_are_counted() {
 fn a_fifo_waits_for_readers_as_they_come_and_go() {
     let folder = Folder::new();
     let path = folder.fifo();
-    // Nobody reads yet, and nothing waits for that.
+    // There is no reader yet, and nothing waits for one.
     let (log, metrics) = log_to(&path);
     record(&log, 0..2000);
     let mut lines = BufReader::new(File::open(&path).unwrap()).lines();
@@ -255,7 +258,7 @@ fn behind_a_reader_that_stalls_the_queue_fills_and_the_rest_is_counted() {
     log.finish(PATIENCE);
 }
 
-/// Else a reload could not get away from a pipe that nobody reads.
+/// Else a reload could not get away from a pipe without a reader.
 #[test]
 fn a_sink_that_takes_nothing_does_not_hold_up_a_change() {
     let folder = Folder::new();
@@ -287,7 +290,7 @@ fn a_new_file_can_be_read_by_its_owner_and_group_alone() {
 #[test]
 fn a_listener_hears_of_every_entry() {
     static HEARD: AtomicU64 = AtomicU64::new(0);
-    let log = AccessLog::new(Arc::default());
+    let log = AccessLogger::new(Arc::default());
     log.hand_to(|entry| {
         HEARD.fetch_add(entry.id, Ordering::Relaxed);
     })
@@ -298,12 +301,12 @@ fn a_listener_hears_of_every_entry() {
     assert_eq!(HEARD.load(Ordering::Relaxed), 7);
 }
 
-/// Whoever may use the proxy chooses how long an entry is.
+/// A client chooses how long an entry is.
 #[test]
 fn long_entries_that_wait_take_a_bounded_amount_of_memory() {
     let folder = Folder::new();
-    let (log, metrics) = log_to(&folder.fifo()); // Nobody reads it.
-    let lengthy = || Entry {
+    let (log, metrics) = log_to(&folder.fifo()); // It has no reader.
+    let lengthy = || AccessEntry {
         agent: Some(Agent {
             referer: String::new(),
             user_agent: "x".repeat(MOST_BYTES / 8),
@@ -313,7 +316,7 @@ fn long_entries_that_wait_take_a_bounded_amount_of_memory() {
     // As many again may be with the writer.
     for _ in 0..32 {
         log.record(lengthy());
-        assert!(log.shared.state.lock().bytes <= MOST_BYTES);
+        assert!(log.queue.state.lock().bytes <= MOST_BYTES);
     }
     assert!(metrics.access_log_dropped.value() >= 16);
 }

@@ -5,24 +5,21 @@ use std::time::Duration;
 
 use crate::metrics::histogram::Histogram;
 
-/// Every name begins with this.
+/// Every name begins with this, but for those that all programs share.
 const PREFIX: &str = "http_proxy_lb_";
+/// What the names begin with that all programs share.
+const SHARED: &str = "process_";
 
 /// What the numbers of a family mean.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum MetricType {
     Counter,
     Gauge,
+    Histogram,
 }
 
-impl Kind {
-    fn word(self) -> &'static str {
-        match self {
-            Self::Counter => "counter",
-            Self::Gauge => "gauge",
-        }
-    }
-}
+/// The name of a label and its value.
+pub(super) type Label<'a> = (&'a str, &'a str);
 
 /// An exposition under construction.
 #[derive(Debug, Default)]
@@ -38,39 +35,37 @@ pub(super) struct Family<'a> {
 }
 
 impl Exposition {
-    /// A family of this program; `name` without prefix.
-    pub(super) fn family(&mut self, kind: Kind, name: &str, help: &str) -> Family<'_> {
-        self.begin(format!("{PREFIX}{name}"), kind.word(), help)
-    }
-
-    /// A family with a name that all programs share.
-    pub(super) fn common(&mut self, kind: Kind, name: &str, help: &str) -> Family<'_> {
-        self.begin(name.to_owned(), kind.word(), help)
-    }
-
-    /// A counter without labels.
-    pub(super) fn counter(&mut self, name: &str, help: &str, value: u64) {
-        self.family(Kind::Counter, name, help).sample(&[], value);
-    }
-
-    /// A gauge without labels.
-    pub(super) fn gauge(&mut self, name: &str, help: &str, value: impl Display) {
-        self.family(Kind::Gauge, name, help).sample(&[], value);
+    /// A family; `name` without prefix.
+    pub(super) fn family(&mut self, kind: MetricType, name: &str, help: &str) -> Family<'_> {
+        let prefix = if name.starts_with(SHARED) { "" } else { PREFIX };
+        let name = format!("{prefix}{name}");
+        let help = help.replace('\\', "\\\\").replace('\n', "\\n");
+        let kind = match kind {
+            MetricType::Counter => "counter",
+            MetricType::Gauge => "gauge",
+            MetricType::Histogram => "histogram",
+        };
+        let text = format!("# HELP {name} {help}\n# TYPE {name} {kind}\n");
+        self.out.push_str(&text);
+        Family {
+            out: &mut self.out,
+            name,
+        }
     }
 
     /// A histogram without labels; its name ends with the unit, `_seconds`.
     pub(super) fn histogram(&mut self, name: &str, help: &str, histogram: &Histogram) {
-        let mut family = self.begin(format!("{PREFIX}{name}"), "histogram", help);
+        let mut family = self.family(MetricType::Histogram, name, help);
         let mut all = 0;
         for (bound, count) in histogram.cumulative() {
             let bound = bound.map_or_else(
                 || "+Inf".to_owned(),
-                |micros| seconds(Duration::from_micros(micros)).to_string(),
+                |micros| Duration::from_micros(micros).as_secs_f64().to_string(),
             );
             family.line("_bucket", &[("le", &bound)], count);
             all = count;
         }
-        family.line("_sum", &[], seconds(histogram.sum()));
+        family.line("_sum", &[], histogram.sum().as_secs_f64());
         family.line("_count", &[], all);
     }
 
@@ -78,40 +73,29 @@ impl Exposition {
     pub(super) fn finish(self) -> String {
         self.out
     }
-
-    fn begin(&mut self, name: String, kind: &str, help: &str) -> Family<'_> {
-        let written = write!(
-            self.out,
-            "# HELP {name} {}\n# TYPE {name} {kind}\n",
-            help.replace('\\', "\\\\").replace('\n', "\\n")
-        );
-        debug_assert!(written.is_ok());
-        Family {
-            out: &mut self.out,
-            name,
-        }
-    }
-}
-
-/// A duration in the base unit of Prometheus.
-pub(super) fn seconds(duration: Duration) -> f64 {
-    duration.as_secs_f64()
 }
 
 impl Family<'_> {
     /// One sample.
-    pub(super) fn sample(&mut self, labels: &[(&str, &str)], value: impl Display) {
+    pub(super) fn sample(&mut self, labels: &[Label<'_>], value: impl Display) {
         self.line("", labels, value);
     }
 
-    fn line(&mut self, suffix: &str, labels: &[(&str, &str)], value: impl Display) {
+    fn line(&mut self, suffix: &str, labels: &[Label<'_>], value: impl Display) {
         self.out.push_str(&self.name);
         self.out.push_str(suffix);
         for (place, (label, text)) in labels.iter().enumerate() {
             self.out.push(if place == 0 { '{' } else { ',' });
             self.out.push_str(label);
             self.out.push_str("=\"");
-            escape(text, self.out);
+            for letter in text.chars() {
+                match letter {
+                    '\\' => self.out.push_str("\\\\"),
+                    '"' => self.out.push_str("\\\""),
+                    '\n' => self.out.push_str("\\n"),
+                    _ => self.out.push(letter),
+                }
+            }
             self.out.push('"');
         }
         if !labels.is_empty() {
@@ -122,17 +106,6 @@ impl Family<'_> {
     }
 }
 
-fn escape(text: &str, out: &mut String) {
-    for letter in text.chars() {
-        match letter {
-            '\\' => out.push_str("\\\\"),
-            '"' => out.push_str("\\\""),
-            '\n' => out.push_str("\\n"),
-            _ => out.push(letter),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -140,7 +113,7 @@ mod tests {
     #[test]
     fn a_family_is_told_before_its_samples() {
         let mut exposition = Exposition::default();
-        let mut family = exposition.family(Kind::Gauge, "up", "Whether.\nOr \\ not.");
+        let mut family = exposition.family(MetricType::Gauge, "up", "Whether.\nOr \\ not.");
         family.sample(&[("name", "a"), ("b", "c")], 1);
         family.sample(&[], 0.5);
         assert_eq!(
@@ -153,12 +126,12 @@ mod tests {
     #[test]
     fn a_hostile_label_stays_a_label() {
         let mut exposition = Exposition::default();
-        let mut family = exposition.common(Kind::Counter, "x_total", "X.");
+        let mut family = exposition.family(MetricType::Counter, "process_x_total", "X.");
         family.sample(&[("name", "\"} 1\nx_total{a=\"\\")], 2);
         assert!(
             exposition
                 .finish()
-                .ends_with("\nx_total{name=\"\\\"} 1\\nx_total{a=\\\"\\\\\"} 2\n")
+                .ends_with("\nprocess_x_total{name=\"\\\"} 1\\nx_total{a=\\\"\\\\\"} 2\n")
         );
     }
 

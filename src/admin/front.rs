@@ -1,28 +1,32 @@
 //! The front of the admin server: the only part that the network talks to.
 //!
 //! One thread watches all connections, so that a silent or slow one costs a descriptor and a few
-//! kilobytes, and delays nobody. A connection has one request, without a body, whose head must come
-//! within a few seconds; a complete one is judged by the gate, answered by the server behind it in
+//! kilobytes, and delays no other. A connection has one request, without a body, whose head must come
+//! within a few seconds; a complete one is judged by the auth check, answered by the server behind it in
 //! milliseconds, and the answer then waits here for the client to take it. When the places or the
-//! descriptors are used up, whoever has been silent longest loses its own.
+//! descriptors are used up, the connection that has been silent longest is closed. A front that fails goes on
+//! without the connections it had.
 
 use std::io::{self, IoSlice};
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::config::listen::ListenAddress;
 use crate::net::conn::Conn;
-use crate::net::seldom::Seldom;
+use crate::net::log_limiter::LogLimiter;
 use crate::net::socket::{self, PollReady, Received, TICK, Wait, Want};
 use crate::protocol::head::{HeadLimits, HeadScanner, RequestHead};
 use crate::relay::Context;
 
-use super::gate::{Denied, Gate};
-use super::guesses::{self, Guesses};
-use super::inner::Inner;
+use super::authorization::AuthCheck;
+use super::failed_logins::{self, FailedLogins};
+use super::inner::{Inner, Prepare};
 use super::refused::{self, Refused};
+use super::view::RelayView;
 
 /// Connections at once.
 const MOST: usize = 64;
@@ -38,7 +42,7 @@ const LINGER: (Duration, u64) = (Duration::from_secs(1), 256 * 1024);
 const MOST_WAITING: usize = 64 * 1024 * 1024;
 /// Connections accepted before the others have their turn again.
 const AT_ONCE: usize = 64;
-/// The pause when there is no descriptor for even one connection.
+/// The pause when there is no descriptor for even one connection, and after a failure.
 const REST: Duration = Duration::from_millis(100);
 /// Descriptors that stay free once there were none: one to be accepted with, and what one request
 /// needs behind the front.
@@ -47,39 +51,35 @@ const SPARE: usize = 6;
 const CAUTION: Duration = Duration::from_secs(10);
 
 /// What is said when the server behind this one does not answer.
-static UNANSWERED: Seldom = Seldom::new();
+static UNANSWERED: LogLimiter = LogLimiter::new();
 
 /// Everything the thread has.
-#[derive(Debug)]
-pub(super) struct Front<'a> {
-    ctx: &'a Context,
+pub(super) struct Front {
+    ctx: Arc<Context>,
     /// Where it listens, as the file said at the start.
-    listen: &'a ListenAddress,
-    listener: &'a TcpListener,
+    listen: ListenAddress,
+    listener: TcpListener,
     /// Readable: leave.
-    wake: &'a UnixStream,
-    inner: &'a mut Inner,
-    seats: Vec<Seat>,
-    /// Until when the listener is left alone.
-    resting: Option<Instant>,
+    wake: UnixStream,
+    inner: Inner,
+    connections: Vec<Connection>,
     /// How many connections there may be until when, after descriptors had run out.
     cautious: Option<(usize, Instant)>,
-    guesses: Guesses,
+    failed_logins: FailedLogins,
 }
 
 /// One connection.
-#[derive(Debug)]
-struct Seat {
+struct Connection {
     conn: Conn,
     phase: Phase,
     until: Instant,
 }
 
-#[derive(Debug)]
+/// How far a connection is.
 enum Phase {
     Reading(HeadScanner),
-    /// Until a guess has taken long enough.
-    Held(Vec<u8>),
+    /// The answer to a wrong token, until its time has come.
+    Delayed(Vec<u8>),
     Writing {
         answer: Vec<u8>,
         sent: usize,
@@ -89,30 +89,40 @@ enum Phase {
     },
 }
 
-/// What becomes of a connection.
-enum Next {
-    Stay(Seat),
-    Leave,
-}
-
-impl<'a> Front<'a> {
-    /// A front without connections.
-    pub(super) fn new(
-        ctx: &'a Context,
-        listen: &'a ListenAddress,
-        (listener, wake): (&'a TcpListener, &'a UnixStream),
-        inner: &'a mut Inner,
-    ) -> Self {
-        Self {
-            ctx,
+impl Front {
+    /// A front without connections, and the server behind it.
+    ///
+    /// # Errors
+    /// When there is no folder for a private socket, or no descriptor or thread left.
+    pub(super) fn start(
+        seen: Arc<dyn RelayView>,
+        listener: TcpListener,
+        listen: ListenAddress,
+        wake: UnixStream,
+        prepare: Prepare,
+    ) -> io::Result<Self> {
+        Ok(Self {
+            ctx: Arc::clone(seen.context()),
             listen,
             listener,
             wake,
-            inner,
-            seats: Vec::new(),
-            resting: None,
+            inner: Inner::start(seen, prepare)?,
+            connections: Vec::new(),
             cautious: None,
-            guesses: Guesses::default(),
+            failed_logins: FailedLogins::default(),
+        })
+    }
+
+    /// The thread: serves until it is told to leave, and goes on should that ever fail.
+    pub(super) fn run(mut self) {
+        loop {
+            match catch_unwind(AssertUnwindSafe(|| self.serve())) {
+                Ok(Ok(())) => return,
+                Ok(Err(error)) => log::error!("the admin server is started anew: {error}"),
+                Err(_panic) => self.ctx.metrics.panics.increment(),
+            }
+            self.connections.clear();
+            self.rest();
         }
     }
 
@@ -120,44 +130,46 @@ impl<'a> Front<'a> {
     ///
     /// # Errors
     /// When waiting is impossible.
-    pub(super) fn run(&mut self) -> io::Result<()> {
+    fn serve(&mut self) -> io::Result<()> {
         loop {
             let now = Instant::now();
-            self.resting = self.resting.filter(|until| *until > now);
             self.cautious = self.cautious.filter(|(_, until)| *until > now);
             let ready = self.wait(now)?;
-            let mut ready = ready.into_iter();
-            if ready.next().is_some_and(PollReady::to_read) {
+            let [wake, listener, connections @ ..] = &*ready else {
+                continue; // Each that was asked for has an answer.
+            };
+            if wake.to_read() {
                 return Ok(());
             }
-            let knocked = ready.next().is_some_and(PollReady::to_read);
-            let ready: Vec<PollReady> = ready.collect();
-            self.advance(now, &ready);
-            if knocked && self.resting.is_none() {
+            self.advance(now, connections);
+            if listener.to_read() {
                 self.accept();
             }
         }
     }
 
-    /// Waits for something to do: the wake-up first, then the listener, then the seats in their order.
+    /// Does nothing for a moment, unless it is told to leave.
+    fn rest(&self) {
+        if let Err(error) = socket::wait_any(&[(self.wake.as_fd(), Want::Read)], REST) {
+            log::debug!("the admin server cannot wait: {error}");
+        }
+    }
+
+    /// Waits for something to do: the wake-up first, then the listener, then the connections in their order.
     fn wait(&self, now: Instant) -> io::Result<Vec<PollReady>> {
-        let listen = match self.resting {
-            Some(_) => Want::Nothing,
-            None => Want::Read,
-        };
         let mut asked: Vec<(BorrowedFd<'_>, Want)> = vec![
             (self.wake.as_fd(), Want::Read),
-            (self.listener.as_fd(), listen),
+            (self.listener.as_fd(), Want::Read),
         ];
-        asked.extend(self.seats.iter().map(|seat| {
-            let want = match seat.phase {
+        asked.extend(self.connections.iter().map(|connection| {
+            let want = match connection.phase {
                 Phase::Reading(_) | Phase::Lingering { .. } => Want::Read,
-                Phase::Held(_) => Want::Nothing,
+                Phase::Delayed(_) => Want::Nothing,
                 Phase::Writing { .. } => Want::Write,
             };
-            (seat.conn.stream().as_fd(), want)
+            (connection.conn.stream().as_fd(), want)
         }));
-        let deadlines = self.seats.iter().map(|seat| seat.until).chain(self.resting);
+        let deadlines = self.connections.iter().map(|connection| connection.until);
         let until = deadlines.min().unwrap_or(now + TICK * 60);
         socket::wait_any(&asked, until.saturating_duration_since(now))
     }
@@ -165,113 +177,102 @@ impl<'a> Front<'a> {
     /// Serves those that are `ready`, and gives those up whose time was over at `now`, before that was
     /// looked at: however long this process stood still meanwhile.
     fn advance(&mut self, now: Instant, ready: &[PollReady]) {
-        let seats = std::mem::take(&mut self.seats);
-        for (place, seat) in seats.into_iter().enumerate() {
+        let connections = std::mem::take(&mut self.connections);
+        for (place, mut connection) in connections.into_iter().enumerate() {
             let ready = ready.get(place).copied().unwrap_or_default();
-            let next = if ready.to_read() || ready.to_write() {
-                self.step(seat)
-            } else if seat.until <= now {
-                Self::give_up(seat)
+            let stays = if ready.to_read() || ready.to_write() {
+                self.step(&mut connection)
             } else {
-                Next::Stay(seat)
+                connection.until > now || connection.is_answered_late()
             };
-            if let Next::Stay(seat) = next {
-                self.seats.push(seat);
+            if stays {
+                self.connections.push(connection);
             }
         }
-        self.forget_what_nobody_takes();
+        self.drop_answers_not_taken();
     }
 
-    fn step(&mut self, mut seat: Seat) -> Next {
-        match &mut seat.phase {
-            Phase::Reading(_) => self.read(seat),
-            Phase::Held(_) => Next::Leave, // It has left.
+    /// Goes on with a connection. Whether it stays.
+    fn step(&mut self, connection: &mut Connection) -> bool {
+        match &mut connection.phase {
+            Phase::Reading(_) => self.read(connection),
+            Phase::Delayed(_) => false, // The client has left.
             Phase::Writing { answer, sent } => {
                 let rest = answer.get(*sent..).unwrap_or_default();
-                let Ok(count) = seat.conn.send(&[IoSlice::new(rest)], Wait::No) else {
-                    return Next::Leave;
+                let Ok(count) = connection.conn.send(&[IoSlice::new(rest)], Wait::No) else {
+                    return false;
                 };
                 *sent += count;
-                if *sent < answer.len() {
-                    return Next::Stay(seat);
+                if *sent == answer.len() {
+                    connection.conn.finish_sending();
+                    connection.enter(Phase::Lingering { left: LINGER.1 }, LINGER.0);
                 }
-                seat.conn.finish_sending();
-                seat.until = Instant::now() + LINGER.0;
-                seat.phase = Phase::Lingering { left: LINGER.1 };
-                Next::Stay(seat)
+                true
             }
             Phase::Lingering { left } => {
-                seat.conn.consume(usize::MAX);
-                match seat.conn.receive(Wait::No) {
+                connection.conn.consume(usize::MAX);
+                match connection.conn.receive(Wait::No) {
                     Ok(Received::Bytes(count)) if (count as u64) < *left => {
                         *left -= count as u64;
-                        Next::Stay(seat)
+                        true
                     }
-                    Ok(Received::Nothing) => Next::Stay(seat),
-                    Ok(Received::Bytes(_) | Received::End) | Err(_) => Next::Leave,
+                    Ok(Received::Nothing) => true,
+                    Ok(Received::Bytes(_) | Received::End) | Err(_) => false,
                 }
             }
         }
     }
 
-    fn read(&mut self, mut seat: Seat) -> Next {
-        match seat.conn.receive(Wait::No) {
-            Ok(Received::Bytes(_)) => {}
-            Ok(Received::Nothing) => return Next::Stay(seat),
-            Ok(Received::End) | Err(_) => return Next::Leave,
-        }
-        let Phase::Reading(scanner) = &mut seat.phase else {
-            return Next::Stay(seat);
+    fn read(&mut self, connection: &mut Connection) -> bool {
+        let Phase::Reading(scanner) = &mut connection.phase else {
+            return true;
         };
-        let head = match scanner.scan(seat.conn.unread(), HEAD) {
-            Ok(None) => return Next::Stay(seat),
+        match connection.conn.receive(Wait::No) {
+            Ok(Received::Bytes(_)) => {}
+            Ok(Received::Nothing) => return true,
+            Ok(Received::End) | Err(_) => return false,
+        }
+        let head = match scanner.scan(connection.conn.unread(), HEAD) {
+            Ok(None) => return true,
             Ok(Some(length)) => {
                 let mut bytes = Vec::new();
-                seat.conn.take_into(length, &mut bytes);
+                connection.conn.take_into(length, &mut bytes);
                 RequestHead::parse(bytes)
             }
             Err(error) => Err(error),
         };
-        let head = match head {
-            Ok(head) => head,
-            Err(error) => return Self::write(seat, refused::answer(Refused::Head(error), None)),
-        };
-        match self.judge(&head) {
-            Ok(answer) => Self::write(seat, answer),
-            Err(denied) => {
-                let answer = refused::answer(Refused::Denied(denied), Some(&head));
-                let guessed = head.fields().contains("authorization");
-                if denied != Denied::TokenWanted || !guessed {
-                    return Self::write(seat, answer);
-                }
-                let now = Instant::now();
-                let from = seat.conn.stream().peer_addr().ok();
-                if let Some(said) = self.guesses.add(now, from) {
-                    log::warn!("{said}");
-                }
-                seat.until = now + guesses::HELD;
-                seat.phase = Phase::Held(answer);
-                Next::Stay(seat)
-            }
+        match head {
+            Err(error) => connection.write(refused::answer(Refused::Head(error), None)),
+            Ok(head) => match self.judge(&head) {
+                Ok(answer) => connection.write(answer),
+                Err(denied) => self.deny(connection, denied, &head),
+            },
         }
+        true
     }
 
-    /// Puts an answer before a client, and sends what it takes at once.
-    fn write(mut seat: Seat, answer: Vec<u8>) -> Next {
-        seat.until = Instant::now() + ANSWER_TIME;
-        seat.phase = Phase::Writing { answer, sent: 0 };
-        Next::Stay(seat)
+    /// Refuses a request; later, if that was a failed login.
+    fn deny(&mut self, connection: &mut Connection, denied: Refused, head: &RequestHead) {
+        let answer = refused::answer(denied, Some(head));
+        if denied != Refused::TokenWanted || !head.fields().contains("authorization") {
+            return connection.write(answer);
+        }
+        let from = connection.conn.stream().peer_addr().ok();
+        if let Some(said) = self.failed_logins.add(Instant::now(), from) {
+            log::warn!("{said}");
+        }
+        connection.enter(Phase::Delayed(answer), failed_logins::DELAY);
     }
 
     /// The answer to a request, or why there is none but a refusal.
-    fn judge(&mut self, head: &RequestHead) -> Result<Vec<u8>, Denied> {
+    fn judge(&mut self, head: &RequestHead) -> Result<Vec<u8>, Refused> {
         let snapshot = self.ctx.snapshot();
         let config = &snapshot.config;
-        let gate = Gate {
+        let check = AuthCheck {
             token: config.admin_token.as_ref(),
-            listen: self.listen,
+            listen: &self.listen,
         };
-        let call = gate.check(head)?;
+        let call = check.judge(head)?;
         let answered = self.inner.answer(&call).or_else(|error| {
             if !socket::is_exhaustion(&error) {
                 return Err(error);
@@ -280,7 +281,7 @@ impl<'a> Front<'a> {
             self.inner.answer(&call)
         });
         Ok(answered.unwrap_or_else(|error| {
-            if let Some(more) = UNANSWERED.says() {
+            if let Some(more) = UNANSWERED.allow() {
                 log::error!("an admin request cannot be answered: {error}{more}");
             }
             refused::answer(Refused::Unavailable, Some(head))
@@ -290,15 +291,14 @@ impl<'a> Front<'a> {
     fn accept(&mut self) {
         for _ in 0..AT_ONCE {
             match self.listener.accept() {
-                Ok((stream, _)) => self.seat(stream),
+                Ok((stream, _)) => self.admit(stream),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 Err(error) if socket::is_exhaustion(&error) => {
                     if self.cautious.is_none() {
                         log::warn!("the admin server closes silent connections: {error}");
                     }
-                    if self.seats.is_empty() {
-                        self.resting = Some(Instant::now() + REST);
-                        return;
+                    if self.connections.is_empty() {
+                        return self.rest();
                     }
                     self.make_room();
                 }
@@ -307,15 +307,15 @@ impl<'a> Front<'a> {
         }
     }
 
-    fn seat(&mut self, stream: TcpStream) {
+    fn admit(&mut self, stream: TcpStream) {
         let most = self.cautious.map_or(MOST, |(most, _)| most);
-        if self.seats.len() >= most {
+        if self.connections.len() >= most {
             self.evict();
         }
         if stream.set_nonblocking(false).is_err() || socket::prepare(&stream).is_err() {
             return; // It is gone already.
         }
-        self.seats.push(Seat {
+        self.connections.push(Connection {
             conn: Conn::prepared(stream, TICK),
             phase: Phase::Reading(HeadScanner::default()),
             until: Instant::now() + HEAD_TIME,
@@ -324,36 +324,36 @@ impl<'a> Front<'a> {
 
     /// Closes the connection that has done nothing useful for longest.
     fn evict(&mut self) {
-        let rank = |seat: &Seat| match seat.phase {
-            Phase::Lingering { .. } | Phase::Held(_) => 0,
+        let rank = |connection: &Connection| match connection.phase {
+            Phase::Lingering { .. } | Phase::Delayed(_) => 0,
             Phase::Reading(_) => 1,
             Phase::Writing { .. } => 2,
         };
-        let places = self.seats.iter().enumerate();
-        let worst = places.min_by_key(|(_, seat)| (rank(seat), seat.until));
+        let places = self.connections.iter().enumerate();
+        let worst = places.min_by_key(|(_, connection)| (rank(connection), connection.until));
         if let Some((place, _)) = worst {
-            drop(self.seats.remove(place));
+            drop(self.connections.remove(place));
         }
     }
 
     /// Frees descriptors, and keeps them free for a while.
     fn make_room(&mut self) {
-        let most = self.seats.len().saturating_sub(SPARE).max(1);
+        let most = self.connections.len().saturating_sub(SPARE).max(1);
         self.cautious = Some((most, Instant::now() + CAUTION));
         for _ in 0..SPARE {
             self.evict();
         }
     }
 
-    /// Keeps the memory for answers within bounds: the oldest ones go first.
-    fn forget_what_nobody_takes(&mut self) {
-        let size = |seat: &Seat| match &seat.phase {
+    /// Keeps the memory for answers that clients do not take within bounds: the oldest ones go first.
+    fn drop_answers_not_taken(&mut self) {
+        let size = |connection: &Connection| match &connection.phase {
             Phase::Writing { answer, .. } => answer.len(),
-            Phase::Reading(_) | Phase::Held(_) | Phase::Lingering { .. } => 0,
+            Phase::Reading(_) | Phase::Delayed(_) | Phase::Lingering { .. } => 0,
         };
-        let mut waiting: usize = self.seats.iter().map(size).sum();
-        self.seats.retain(|seat| {
-            let own = size(seat);
+        let mut waiting: usize = self.connections.iter().map(size).sum();
+        self.connections.retain(|connection| {
+            let own = size(connection);
             let stays = own == 0 || waiting <= MOST_WAITING || waiting == own;
             if !stays {
                 waiting -= own;
@@ -361,21 +361,33 @@ impl<'a> Front<'a> {
             stays
         });
     }
+}
 
-    /// A deadline has passed. Who sent nothing at all is not worth a word.
-    fn give_up(mut seat: Seat) -> Next {
-        if let Phase::Held(answer) = &mut seat.phase {
-            let answer = std::mem::take(answer);
-            return Self::write(seat, answer);
-        }
-        match seat.phase {
-            Phase::Reading(_) if !seat.conn.unread().is_empty() => {
-                Self::write(seat, refused::answer(Refused::TooSlow, None))
+impl Connection {
+    fn enter(&mut self, phase: Phase, limit: Duration) {
+        self.phase = phase;
+        self.until = Instant::now() + limit;
+    }
+
+    /// Puts an answer before the client.
+    fn write(&mut self, answer: Vec<u8>) {
+        self.enter(Phase::Writing { answer, sent: 0 }, ANSWER_TIME);
+    }
+
+    /// Its time is over: whether there is an answer all the same. A client that sent nothing at all gets
+    /// none.
+    fn is_answered_late(&mut self) -> bool {
+        match &mut self.phase {
+            Phase::Delayed(answer) => {
+                let answer = std::mem::take(answer);
+                self.write(answer);
+                true
             }
-            Phase::Reading(_)
-            | Phase::Held(_)
-            | Phase::Writing { .. }
-            | Phase::Lingering { .. } => Next::Leave,
+            Phase::Reading(_) if !self.conn.unread().is_empty() => {
+                self.write(refused::answer(Refused::TooSlow, None));
+                true
+            }
+            Phase::Reading(_) | Phase::Writing { .. } | Phase::Lingering { .. } => false,
         }
     }
 }

@@ -1,12 +1,13 @@
 //! What each endpoint answers. A panic here costs one answer.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
 
-use super::Surroundings;
-use super::families;
-use super::gate::{Action, Call, Endpoint};
-use super::status;
+use crate::relay::Context;
+
+use super::authorization::{Action, Call, Endpoint};
+use super::rows::ServerNow;
+use super::view::RelayView;
+use super::{families, status};
 
 const JSON: &str = "application/json";
 const TEXT: &str = "text/plain; charset=utf-8";
@@ -17,13 +18,13 @@ const PAGE_POLICY: &str = include_str!("page_policy.txt");
 
 /// An answer before it is framed.
 #[derive(Debug)]
-pub(super) struct Reply {
+pub(super) struct AdminReply {
     pub(super) status: u16,
     media_type: &'static str,
     pub(super) body: Vec<u8>,
 }
 
-impl Reply {
+impl AdminReply {
     fn new(status: u16, media_type: &'static str, body: impl Into<Vec<u8>>) -> Self {
         Self {
             status,
@@ -44,71 +45,65 @@ impl Reply {
     }
 }
 
-/// Answers calls that passed the gate.
-pub(super) struct Handler {
-    seen: Arc<dyn Surroundings>,
+/// The answer to a target that [`Call::request_line`] wrote.
+pub(super) fn reply(seen: &dyn RelayView, target: &str) -> AdminReply {
+    let Some(endpoint) = Call::endpoint_of(target) else {
+        return AdminReply::new(404, TEXT, "There is nothing here.\n");
+    };
+    catch_unwind(AssertUnwindSafe(|| answer(seen, &endpoint))).unwrap_or_else(|_panic| {
+        seen.context().metrics.panics.increment();
+        AdminReply::new(500, TEXT, "This is a defect; the log has the details.\n")
+    })
 }
 
-impl Handler {
-    pub(super) fn new(seen: Arc<dyn Surroundings>) -> Self {
-        Self { seen }
+fn answer(seen: &dyn RelayView, endpoint: &Endpoint) -> AdminReply {
+    let ctx = seen.context();
+    let tell = |write: fn(&ServerNow<'_>) -> String| {
+        write(&ServerNow::new(ctx, &ctx.snapshot(), &seen.load()))
+    };
+    match endpoint {
+        Endpoint::Page => {
+            let page = include_str!("page.html");
+            AdminReply::new(200, "text/html; charset=utf-8", page)
+        }
+        Endpoint::Health => AdminReply::new(200, JSON, "{\"status\":\"ok\"}\n"),
+        Endpoint::Ready(detail) => {
+            let (is_ready, body) = status::ready(ctx, *detail);
+            let code = if is_ready { 200 } else { 503 };
+            AdminReply::new(code, JSON, body)
+        }
+        Endpoint::Status => AdminReply::new(200, JSON, tell(status::status)),
+        Endpoint::Metrics => {
+            let media_type = "text/plain; version=0.0.4; charset=utf-8";
+            AdminReply::new(200, media_type, tell(families::metrics))
+        }
+        Endpoint::Act(action, name) => act(ctx, *action, name),
     }
+}
 
-    /// The answer to a target that [`Call::request_line`] wrote.
-    pub(super) fn reply(&self, target: &str) -> Reply {
-        let Some(endpoint) = Call::endpoint_of(target) else {
-            return Reply::new(404, TEXT, "There is nothing here.\n");
-        };
-        catch_unwind(AssertUnwindSafe(|| self.answer(&endpoint))).unwrap_or_else(|_panic| {
-            self.seen.context().metrics.panics.increment();
-            Reply::new(500, TEXT, "This is a defect; the log has the details.\n")
-        })
-    }
-
-    fn answer(&self, endpoint: &Endpoint) -> Reply {
-        let ctx = self.seen.context();
-        match endpoint {
-            Endpoint::Page => {
-                let page = include_str!("page.html");
-                Reply::new(200, "text/html; charset=utf-8", page)
+fn act(ctx: &Context, action: Action, name: &str) -> AdminReply {
+    let snapshot = ctx.snapshot();
+    let Some(upstream) = snapshot.pool.find(name) else {
+        return AdminReply::new(404, TEXT, "There is no upstream of this name.\n");
+    };
+    let name = &upstream.spec.name;
+    match action {
+        Action::Drain => {
+            upstream.vitals().drain();
+            log::info!("upstream {name} is drained: it gets no new requests");
+        }
+        Action::Enable => {
+            upstream.vitals().enable();
+            if upstream.spec.weight == 0 {
+                log::warn!(
+                    "upstream {name} is enabled, but its weight in the file is 0: it gets no requests"
+                );
+            } else {
+                log::info!("upstream {name} is enabled");
             }
-            Endpoint::Health => Reply::new(200, JSON, status::HEALTH),
-            Endpoint::Ready(detail) => {
-                let (readiness, body) = status::ready(ctx, *detail);
-                let code = if readiness.is_ready() { 200 } else { 503 };
-                Reply::new(code, JSON, body)
-            }
-            Endpoint::Status => Reply::new(200, JSON, status::status(ctx, &self.seen.load())),
-            Endpoint::Metrics => {
-                let text = families::metrics(ctx, &self.seen.load());
-                Reply::new(200, "text/plain; version=0.0.4; charset=utf-8", text)
-            }
-            Endpoint::Act(action, name) => self.act(*action, name),
         }
     }
-
-    fn act(&self, action: Action, name: &str) -> Reply {
-        let snapshot = self.seen.context().snapshot();
-        let Some(upstream) = snapshot.pool.find(name) else {
-            return Reply::new(404, TEXT, "There is no upstream of this name.\n");
-        };
-        let vitals = upstream.vitals();
-        match action {
-            Action::Drain => vitals.drain(),
-            Action::Enable => vitals.enable(),
-        }
-        let name = &upstream.spec.name;
-        match (action, upstream.spec.weight) {
-            (Action::Drain, _) => {
-                log::info!("upstream {name} is drained: it gets no new requests");
-            }
-            (Action::Enable, 0) => log::warn!(
-                "upstream {name} is enabled, but its weight in the file is 0: it gets no requests"
-            ),
-            (Action::Enable, _) => log::info!("upstream {name} is enabled"),
-        }
-        Reply::new(200, JSON, status::acted(upstream))
-    }
+    AdminReply::new(200, JSON, status::acted(upstream))
 }
 
 #[cfg(test)]

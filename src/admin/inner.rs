@@ -1,4 +1,4 @@
-//! The HTTP server behind the gate: `tiny_http` on a private Unix socket.
+//! The HTTP server behind the front: `tiny_http` on a private Unix socket.
 //!
 //! It has no time limits, no limits of size, and dies silently of several things, so it only ever sees
 //! requests written here, one at a time; what it does not answer in time, or at all, is answered by a
@@ -9,33 +9,34 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tiny_http::{Header, Request, Response, Server, StatusCode};
 
-use crate::net::folder::Folder;
-use crate::net::seldom::Seldom;
+use crate::net::folder::SocketFolder;
+use crate::net::log_limiter::LogLimiter;
 use crate::net::threads;
 
-use super::gate::Call;
-use super::handler::{Handler, Reply};
+use super::authorization::Call;
+use super::handler::{self, AdminReply};
+use super::view::RelayView;
 
-/// How long an answer may take; rendering ten thousand upstreams takes a tenth of it.
+/// How long the server may say nothing; rendering ten thousand upstreams takes a tenth of it.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// The largest answer, in bytes.
 const MOST: u64 = 64 * 1024 * 1024;
 
 /// What is said of a server that failed.
-static ANEW: Seldom = Seldom::new();
+static RESTARTED: LogLimiter = LogLimiter::new();
 
 /// What a new server's listener goes through first: tests make it fail here.
 pub(super) type Prepare = fn(&UnixListener) -> io::Result<()>;
 
 /// The server, made anew whenever it fails.
 pub(super) struct Inner {
-    handler: Arc<Handler>,
+    seen: Arc<dyn RelayView>,
     prepare: Prepare,
-    folder: Folder,
+    folder: SocketFolder,
     sockets: u64,
     running: Option<Running>,
 }
@@ -46,24 +47,16 @@ struct Running {
     socket: PathBuf,
 }
 
-impl std::fmt::Debug for Inner {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Inner")
-            .field("folder", &self.folder)
-            .finish_non_exhaustive()
-    }
-}
-
 impl Inner {
     /// A running server.
     ///
     /// # Errors
     /// When there is no folder for its socket, or no descriptor or thread left.
-    pub(super) fn start(handler: Arc<Handler>, prepare: Prepare) -> io::Result<Self> {
+    pub(super) fn start(seen: Arc<dyn RelayView>, prepare: Prepare) -> io::Result<Self> {
         let folder = folder()?;
         folder.tidy();
         let mut inner = Self {
-            handler,
+            seen,
             prepare,
             folder,
             sockets: 0,
@@ -76,7 +69,7 @@ impl Inner {
     /// Makes sure that a server runs, and says where.
     fn run(&mut self) -> io::Result<PathBuf> {
         if !self.folder.is_ours() {
-            // Somebody cleans up temporary folders, and perhaps somebody else has the name by now.
+            // Temporary folders are cleaned up by other programs, and another user may have the name by now.
             self.running = None;
             self.folder = folder()?;
         }
@@ -89,8 +82,8 @@ impl Inner {
         (self.prepare)(&listener)?;
         let server = Server::from_listener(listener, None).map_err(io::Error::other)?;
         let server = Arc::new(server);
-        let (serving, handler) = (Arc::clone(&server), Arc::clone(&self.handler));
-        let thread = threads::start("admin-handler", move || serve(&serving, &handler))?;
+        let (serving, seen) = (Arc::clone(&server), Arc::clone(&self.seen));
+        let thread = threads::start("admin-handler", move || serve(&serving, &*seen))?;
         self.running = Some(Running {
             server,
             thread: Some(thread),
@@ -107,7 +100,7 @@ impl Inner {
         let asked = self.run().and_then(|socket| ask(&socket, call));
         match asked {
             Err(error) if !crate::net::socket::is_exhaustion(&error) => {
-                if let Some(more) = ANEW.says() {
+                if let Some(more) = RESTARTED.allow() {
                     log::warn!("the admin server is started anew: {error}{more}");
                 }
                 self.running = None;
@@ -119,8 +112,8 @@ impl Inner {
     }
 }
 
-fn folder() -> io::Result<Folder> {
-    Folder::make().map_err(|error| {
+fn folder() -> io::Result<SocketFolder> {
+    SocketFolder::make().map_err(|error| {
         let text = format!("admin_listen: no temporary folder for a private socket: {error}");
         io::Error::new(error.kind(), text)
     })
@@ -129,7 +122,7 @@ fn folder() -> io::Result<Folder> {
 impl Drop for Running {
     fn drop(&mut self) {
         self.server.unblock();
-        // A thread that is in the middle of an answer ends after it; nobody waits for that.
+        // A thread that is in the middle of an answer ends after it; it is not waited for.
         if let Some(thread) = self.thread.take()
             && thread.is_finished()
             && thread.join().is_err()
@@ -140,16 +133,16 @@ impl Drop for Running {
 }
 
 /// The handler thread: until it is told to leave, or the accept thread failed.
-fn serve(server: &Server, handler: &Handler) {
+fn serve(server: &Server, seen: &dyn RelayView) {
     while let Ok(request) = server.recv() {
-        let reply = handler.reply(request.url());
+        let reply = handler::reply(seen, request.url());
         if let Err(error) = respond(request, reply) {
             log::debug!("an admin answer was not taken: {error}");
         }
     }
 }
 
-fn respond(request: Request, reply: Reply) -> io::Result<()> {
+fn respond(request: Request, reply: AdminReply) -> io::Result<()> {
     let fields = reply.fields();
     let mut response = Response::from_data(reply.body)
         .with_status_code(StatusCode(reply.status))
@@ -164,31 +157,18 @@ fn respond(request: Request, reply: Reply) -> io::Result<()> {
 
 /// One request over one connection.
 fn ask(socket: &Path, call: &Call) -> io::Result<Vec<u8>> {
-    let deadline = Instant::now() + PATIENCE;
     let mut stream = UnixStream::connect(socket)?;
     stream.set_write_timeout(Some(PATIENCE))?;
+    stream.set_read_timeout(Some(PATIENCE))?;
     let (method, target) = call.request_line();
     let request = format!(
         "{method} {target} HTTP/1.1\r\nHost: admin\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
     );
     stream.write_all(request.as_bytes())?;
     let mut answer = Vec::new();
-    let mut chunk = vec![0; 64 * 1024];
-    loop {
-        let left = deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return Err(io::ErrorKind::TimedOut.into());
-        }
-        stream.set_read_timeout(Some(left))?;
-        match stream.read(&mut chunk) {
-            Ok(0) => break,
-            Ok(count) => answer.extend_from_slice(chunk.get(..count).unwrap_or_default()),
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-        if answer.len() as u64 > MOST {
-            return Err(io::Error::other("the answer is too large"));
-        }
+    stream.take(MOST + 1).read_to_end(&mut answer)?;
+    if answer.len() as u64 > MOST {
+        return Err(io::Error::other("the answer is too large"));
     }
     closing(answer)
 }

@@ -2,105 +2,56 @@
 //! `/status`, `/metrics`, `/`, and `POST /upstreams/NAME/drain` and `/enable`).
 //!
 //! ```text
-//!  network ─▶ front ─ a complete head ─▶ gate ─ a call ─▶ inner (tiny_http, Unix socket) ─▶ handler
-//!                ◀──────── refused ────────┘ ◀───────────────── the whole answer ─────────────┘
+//!  network ─▶ front ─ a complete head ─▶ authorization ─ a call ─▶ inner (tiny_http, Unix socket) ─▶ handler
+//!                ◀────────── refused ──────────┘ ◀────────────────── the whole answer ────────────────┘
 //! ```
 //!
 //! It must answer when the relay is in trouble, and must not be the trouble: it has two threads of its
 //! own whatever comes, takes no lock that a worker holds for long, and is started anew when a part of
 //! it fails. It goes on while the relay drains, so that `/ready` can say so.
 //!
-//! In reading order: `front` (connections), `gate` (who may ask for what), `refused`, `inner` (the HTTP
-//! library), `handler`, `readiness`, `status` and `json`, `families`, `upstream_families` and
-//! `exposition`.
+//! In reading order: `view` (what is seen of the relay), `front` (connections), `authorization` (who may ask
+//! for what), `failed_logins`, `refused`, `inner` (the HTTP library), `handler`, `readiness`, `rows` (every
+//! number that is shown), `status` (JSON), `families` and `exposition` (Prometheus).
 
+mod authorization;
 mod exposition;
+mod failed_logins;
 mod families;
 mod front;
-mod gate;
-mod guesses;
 mod handler;
 mod inner;
-mod json;
 mod readiness;
 mod refused;
+mod rows;
 mod status;
 #[cfg(test)]
 mod tests;
-mod upstream_families;
+mod view;
 
 use std::io;
 use std::net::{Shutdown, SocketAddr, TcpListener};
-use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Duration;
 
 use parking_lot::Mutex;
 
 use crate::config::listen::ListenAddress;
-use crate::net::socket::{self, Want};
 use crate::net::threads;
-use crate::relay::Context;
+
+pub use view::{Load, RelayView};
 
 use front::Front;
-use handler::Handler;
-use inner::{Inner, Prepare};
-
-/// The pause before a front that failed is started anew.
-const PAUSE: Duration = Duration::from_millis(100);
-
-/// What the admin server needs of the rest of the program.
-pub trait Surroundings: Send + Sync + 'static {
-    /// What the relay shares.
-    fn context(&self) -> &Arc<Context>;
-
-    /// What the server is doing right now.
-    fn load(&self) -> Load;
-}
-
-/// What a server is doing right now, and how much it may.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Load {
-    /// Client connections, tunnels included.
-    pub connections: usize,
-    /// How many there may be.
-    pub most_connections: usize,
-    /// Those that wait for a request, or the rest of one.
-    pub parked: usize,
-    /// Those that are about to be closed.
-    pub lingering: usize,
-    /// Threads that count as workers.
-    pub workers: usize,
-    /// Exchanges at work, with a thread or, while the next hop has not answered, without.
-    pub busy: usize,
-    /// How many there may be.
-    pub most_workers: usize,
-    /// Threads whose exchange lasts.
-    pub lasting: usize,
-    /// Connections that wait for a worker.
-    pub queue: usize,
-    /// How many may wait.
-    pub most_queued: usize,
-}
+use inner::Prepare;
 
 /// A running admin server.
 #[derive(Debug)]
 pub struct Admin {
     address: SocketAddr,
+    /// Shut down, it makes the thread leave.
     wake: UnixStream,
     thread: Mutex<Option<JoinHandle<()>>>,
-}
-
-/// What the supervising thread owns.
-struct Desk {
-    seen: Arc<dyn Surroundings>,
-    listen: ListenAddress,
-    listener: TcpListener,
-    wake: UnixStream,
-    inner: Inner,
 }
 
 impl Admin {
@@ -111,7 +62,7 @@ impl Admin {
     pub fn start(
         listener: TcpListener,
         listen: ListenAddress,
-        seen: Arc<dyn Surroundings>,
+        seen: Arc<dyn RelayView>,
     ) -> io::Result<Self> {
         Self::start_prepared(listener, listen, seen, |_| Ok(()))
     }
@@ -119,21 +70,14 @@ impl Admin {
     fn start_prepared(
         listener: TcpListener,
         listen: ListenAddress,
-        seen: Arc<dyn Surroundings>,
+        seen: Arc<dyn RelayView>,
         prepare: Prepare,
     ) -> io::Result<Self> {
         listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;
         let (wake, woken) = UnixStream::pair()?;
-        let handler = Arc::new(Handler::new(Arc::clone(&seen)));
-        let desk = Desk {
-            inner: Inner::start(handler, prepare)?,
-            seen,
-            listen,
-            listener,
-            wake: woken,
-        };
-        let thread = threads::start("admin", move || desk.run())?;
+        let front = Front::start(seen, listener, listen, woken, prepare)?;
+        let thread = threads::start("admin", move || front.run())?;
         Ok(Self {
             address,
             wake,
@@ -162,25 +106,5 @@ impl Admin {
 impl Drop for Admin {
     fn drop(&mut self) {
         self.end();
-    }
-}
-
-impl Desk {
-    /// The thread: a front, and another one should that ever fail.
-    fn run(mut self) {
-        loop {
-            let ctx = Arc::clone(self.seen.context());
-            let doors = (&self.listener, &self.wake);
-            let mut front = Front::new(&ctx, &self.listen, doors, &mut self.inner);
-            match catch_unwind(AssertUnwindSafe(|| front.run())) {
-                Ok(Ok(())) => return,
-                Ok(Err(error)) => log::error!("the admin server is started anew: {error}"),
-                Err(_panic) => ctx.metrics.panics.increment(),
-            }
-            let told = socket::wait_any(&[(self.wake.as_fd(), Want::Read)], PAUSE);
-            if told.is_ok_and(|ready| ready.first().is_some_and(|wake| wake.to_read())) {
-                return;
-            }
-        }
     }
 }

@@ -1,19 +1,31 @@
 //! The answers of the front itself: what is refused, and why.
 
+use std::borrow::Cow;
+
 use crate::protocol::answer::BodyWanted;
 use crate::protocol::head::{HeadError, RequestHead};
 
-use super::gate::Denied;
-
-/// Why the front answers.
+/// Why a request gets no answer but the front's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Refused {
     /// The head cannot be used.
     Head(HeadError),
     /// The head did not come in time.
     TooSlow,
-    /// The request must not pass.
-    Denied(Denied),
+    /// The target is no path, or the framing is wrong.
+    Malformed(&'static str),
+    /// It has a body.
+    Body,
+    /// No such path.
+    Unknown,
+    /// There is such a path, for these methods.
+    Method(&'static str),
+    /// The token is missing or wrong.
+    TokenWanted,
+    /// No token is configured, so no client can act.
+    ActionsOff,
+    /// Another site's page sent the browser here.
+    CrossSite(&'static str),
     /// There is no server behind the front.
     Unavailable,
 }
@@ -21,94 +33,78 @@ pub(super) enum Refused {
 const BASIC: &str = "WWW-Authenticate: Basic realm=\"http-proxy-lb\", charset=\"UTF-8\"\r\n";
 const BEARER: &str = "WWW-Authenticate: Bearer realm=\"http-proxy-lb\"\r\n";
 
-struct Row {
-    status: &'static str,
-    /// A field line or nothing.
-    field: String,
-    sentence: String,
-}
-
-fn row(status: &'static str, sentence: impl Into<String>) -> Row {
-    Row {
-        status,
-        field: String::new(),
-        sentence: sentence.into(),
-    }
-}
-
 impl Refused {
-    fn row(self) -> Row {
+    /// The status, and what the body says.
+    fn words(self) -> (&'static str, Cow<'static, str>) {
         match self {
-            Self::Head(HeadError::Malformed(what)) => {
-                let sentence = format!("The request head is malformed: {what}.");
-                row("400 Bad Request", sentence)
-            }
-            Self::Head(HeadError::RequestLineTooLong | HeadError::TooLarge) => row(
+            Self::Head(HeadError::Malformed(what)) => (
+                "400 Bad Request",
+                format!("The request head is malformed: {what}.").into(),
+            ),
+            Self::Head(HeadError::RequestLineTooLong | HeadError::TooLarge) => (
                 "431 Request Header Fields Too Large",
-                "The request head is larger than 8 KiB.",
+                "The request head is larger than 8 KiB.".into(),
             ),
-            Self::Head(HeadError::VersionUnsupported) => row(
+            Self::Head(HeadError::VersionUnsupported) => (
                 "505 HTTP Version Not Supported",
-                "This server speaks HTTP/1.0 and HTTP/1.1.",
+                "This server speaks HTTP/1.0 and HTTP/1.1.".into(),
             ),
-            Self::TooSlow => row(
+            Self::TooSlow => (
                 "408 Request Timeout",
-                "The request head did not come within 5 seconds.",
+                "The request head did not come within 5 seconds.".into(),
             ),
-            Self::Denied(denied) => denied_row(denied),
-            Self::Unavailable => row(
+            Self::Unavailable => (
                 "503 Service Unavailable",
-                "The admin server lacks resources; the log has the details.",
+                "The admin server lacks resources; the log has the details.".into(),
             ),
+            Self::Malformed(what) => ("400 Bad Request", format!("Not understood: {what}.").into()),
+            Self::Body => (
+                "413 Content Too Large",
+                "Nothing here wants a body: send the request without one.".into(),
+            ),
+            Self::Unknown => ("404 Not Found", "There is nothing at this path.".into()),
+            Self::Method(methods) => (
+                "405 Method Not Allowed",
+                format!("Only {methods} here.").into(),
+            ),
+            Self::TokenWanted => (
+                "401 Unauthorized",
+                "The admin token is wanted: as Bearer token, or as the password of any user."
+                    .into(),
+            ),
+            Self::ActionsOff => (
+                "403 Forbidden",
+                "Actions need a token: set admin_token or admin_token_file in the configuration."
+                    .into(),
+            ),
+            Self::CrossSite(what) => ("403 Forbidden", format!("Refused: {what}.").into()),
         }
     }
-}
 
-fn denied_row(denied: Denied) -> Row {
-    match denied {
-        Denied::Malformed(what) => row("400 Bad Request", format!("Not understood: {what}.")),
-        Denied::Body => row(
-            "413 Content Too Large",
-            "Nothing here wants a body: send the request without one.",
-        ),
-        Denied::Unknown => row("404 Not Found", "There is nothing at this path."),
-        Denied::Method(methods) => Row {
-            field: format!("Allow: {methods}\r\n"),
-            ..row("405 Method Not Allowed", format!("Only {methods} here."))
-        },
-        Denied::TokenWanted => Row {
-            field: format!("{BASIC}{BEARER}"),
-            ..row(
-                "401 Unauthorized",
-                "The admin token is wanted: as Bearer token, or as the password of any user.",
-            )
-        },
-        Denied::ActionsOff => row(
-            "403 Forbidden",
-            "Actions need a token: set admin_token or admin_token_file in the configuration.",
-        ),
-        Denied::CrossSite(what) => row("403 Forbidden", format!("Refused: {what}.")),
+    /// The field lines that only this refusal has.
+    fn fields(self, head: Option<&RequestHead>) -> String {
+        // Basic makes a browser ask its user, again and again if a script asks. Scripts that say so ask
+        // for the token themselves.
+        let scripted = head.is_some_and(|head| head.fields().contains("x-requested-with"));
+        if let Self::Method(methods) = self {
+            format!("Allow: {methods}\r\n")
+        } else if self != Self::TokenWanted {
+            String::new()
+        } else if scripted {
+            BEARER.to_owned()
+        } else {
+            [BASIC, BEARER].concat()
+        }
     }
 }
 
 /// The whole answer; `head` is the request it answers, if one could be read.
 pub(super) fn answer(refused: Refused, head: Option<&RequestHead>) -> Vec<u8> {
-    let Row {
-        status,
-        field,
-        sentence,
-    } = refused.row();
-    // Basic makes a browser ask its user, again and again if a script asks. Scripts that say so ask
-    // for the token themselves.
-    let scripted = head.is_some_and(|head| head.fields().contains("x-requested-with"));
-    let field = if scripted {
-        field.replace(BASIC, "")
-    } else {
-        field
-    };
+    let (status, sentence) = refused.words();
+    let fields = refused.fields(head);
     let length = sentence.len() + 1;
     let mut text = format!(
-        "HTTP/1.1 {status}\r\nConnection: close\r\nServer: {}\r\n{field}Cache-Control: no-store\r\n\
+        "HTTP/1.1 {status}\r\nConnection: close\r\nServer: {}\r\n{fields}Cache-Control: no-store\r\n\
          Content-Type: text/plain; charset=utf-8\r\nX-Content-Type-Options: nosniff\r\n\
          Content-Length: {length}\r\n\r\n",
         env!("CARGO_PKG_NAME")
@@ -135,10 +131,10 @@ mod tests {
             Refused::Head(HeadError::TooLarge),
             Refused::Head(HeadError::VersionUnsupported),
             Refused::TooSlow,
-            Refused::Denied(Denied::Body),
-            Refused::Denied(Denied::Method("GET, HEAD")),
-            Refused::Denied(Denied::TokenWanted),
-            Refused::Denied(Denied::CrossSite("what")),
+            Refused::Body,
+            Refused::Method("GET, HEAD"),
+            Refused::TokenWanted,
+            Refused::CrossSite("what"),
             Refused::Unavailable,
         ] {
             let text = answer(refused, None);
@@ -159,7 +155,7 @@ mod tests {
         let schemes = |field: &str| {
             let request = format!("GET /status HTTP/1.1\r\nHost: h\r\n{field}\r\n");
             let head = RequestHead::parse(request.into_bytes()).unwrap();
-            let text = answer(Refused::Denied(Denied::TokenWanted), Some(&head));
+            let text = answer(Refused::TokenWanted, Some(&head));
             let text = String::from_utf8(text).unwrap();
             (text.contains("Basic realm"), text.contains("Bearer realm"))
         };
@@ -170,7 +166,7 @@ mod tests {
     #[test]
     fn a_head_request_gets_a_head_alone() {
         let head = RequestHead::parse(b"HEAD /x HTTP/1.1\r\nHost: h\r\n\r\n".to_vec()).unwrap();
-        let text = answer(Refused::Denied(Denied::Unknown), Some(&head));
+        let text = answer(Refused::Unknown, Some(&head));
         assert!(text.ends_with(b"\r\n\r\n"));
     }
 }

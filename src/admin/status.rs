@@ -1,234 +1,193 @@
-//! `/health`, `/ready` and `/status` as JSON.
+//! `/ready` and `/status` as JSON.
 //!
 //! The names of the first release stay what they were, with the same meaning; what is new stands beside
 //! them. Upstreams are told by name, address and state; credentials are never here.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
+use crate::access_log::write_time;
 use crate::balance::reason::OfflineReason;
 use crate::balance::state::Availability;
 use crate::balance::upstream::Upstream;
-use crate::net::idle_pool::IdlePool;
+use crate::json::{self, JsonText, Members, members};
 use crate::relay::{Context, Snapshot, unix_ms};
 
-use super::Load;
-use super::gate::Detail;
-use super::json::{Millis, Moment, Object, document};
-use super::readiness::Readiness;
+use super::authorization::Detail;
+use super::readiness::why_not_ready;
+use super::rows::{self, ServerNow, UpstreamNow};
 
-/// The answer of `/health`.
-pub(super) const HEALTH: &str = "{\"status\":\"ok\"}\n";
-
-/// The answer of `/ready`, and whether it is good news.
-pub(super) fn ready(ctx: &Context, detail: Detail) -> (Readiness, String) {
+/// Whether this instance is ready, and the answer of `/ready`.
+pub(super) fn ready(ctx: &Context, detail: Detail) -> (bool, String) {
     let snapshot = ctx.snapshot();
-    let readiness = Readiness::of(ctx, &snapshot);
-    let text = document(|object| {
-        let word = if readiness.is_ready() {
-            "ready"
-        } else {
-            "not ready"
-        };
-        object.field("status", word);
-        object.field("reason", readiness.reason());
-        if detail == Detail::Shown {
-            object.field("upstreams", snapshot.pool.upstreams().len());
-            object.field("upstreams_online", snapshot.pool.online_count());
-            let troubled = snapshot
-                .pool
-                .upstreams()
-                .iter()
-                .filter(|upstream| upstream.vitals().is_offline() || !upstream.is_in_service());
-            object.list("not_in_use", troubled, |object, upstream| {
-                write_state(object, upstream);
-            });
-            write_probe_target(object, &snapshot);
-            let reload = ctx.metrics.last_reload.state();
-            object.field("reload_error", reload.failure.map(|(_, error)| error));
-        }
-    });
-    (readiness, text)
+    let reason = why_not_ready(ctx, &snapshot);
+    let mut ready = members! {
+        "status": if reason.is_none() { "ready" } else { "not ready" },
+        "reason": reason,
+    };
+    if detail == Detail::Shown {
+        let pool = &snapshot.pool;
+        let not_in_use = pool
+            .upstreams()
+            .iter()
+            .filter(|upstream| upstream.vitals().is_offline() || !upstream.is_in_service());
+        let reload = ctx.metrics.last_reload.lock().clone();
+        ready.extend(members! {
+            "upstreams": pool.upstreams().len(),
+            "upstreams_online": pool.online_count(),
+            "not_in_use": not_in_use.map(|upstream| state(upstream)).collect::<JsonText>(),
+            "probe_target": probe_target(&snapshot),
+            "reload_error": reload.failure.map(|(_, error)| error),
+        });
+    }
+    (reason.is_none(), json::document(ready))
 }
 
 /// The answer of `/status`.
-pub(super) fn status(ctx: &Context, load: &Load) -> String {
-    let snapshot = ctx.snapshot();
-    document(|object| {
-        write_totals(object, ctx, load);
-        let readiness = Readiness::of(ctx, &snapshot);
-        object.field("version", env!("CARGO_PKG_VERSION"));
-        object.field("via", ctx.via.pseudonym());
-        let up = u64::try_from(ctx.started.elapsed().as_millis()).unwrap_or(u64::MAX);
-        object.field("started", Moment(unix_ms().saturating_sub(up)));
-        object.field("ready", readiness.is_ready());
-        object.field("reason", readiness.reason());
-        object.field("mode", snapshot.config.mode.to_string());
-        write_probe_target(object, &snapshot);
-        write_load(object, ctx, load);
-        write_config(object, ctx, &snapshot);
-        let upstreams = snapshot.pool.upstreams();
-        object.list("upstreams", upstreams, |object, upstream| {
-            write_upstream(object, &snapshot, upstream);
-        });
+pub(super) fn status(server: &ServerNow<'_>) -> String {
+    let (ctx, snapshot) = (server.ctx, server.snapshot);
+    let up = u64::try_from(ctx.started.elapsed().as_millis()).unwrap_or(u64::MAX);
+    let numbers = |place: &str| numbers(server, place);
+    let failures = server
+        .metrics
+        .failures
+        .all()
+        .filter(|(_, count)| *count > 0);
+    let failures = failures.map(|(cause, count)| (cause.into(), count.into()));
+    let upstreams = snapshot.pool.upstreams().iter();
+    json::document(members! {
+        ..numbers(""),
+        ..numbers("now"),
+        "version": env!("CARGO_PKG_VERSION"),
+        "via": ctx.via.pseudonym(),
+        "started": moment(unix_ms().saturating_sub(up)),
+        "ready": server.why_not_ready.is_none(),
+        "reason": server.why_not_ready,
+        "mode": snapshot.config.mode.to_string(),
+        "probe_target": probe_target(snapshot),
+        "connections": numbers("connections"),
+        "workers": numbers("workers"),
+        "queue": numbers("queue"),
+        ..numbers("totals"),
+        "failures": failures.collect::<Members>(),
+        "config": members! {
+            "fingerprint": format!("{:016x}", snapshot.config.fingerprint),
+            "warnings": snapshot.config.warnings.iter().map(ToString::to_string).collect::<JsonText>(),
+        },
+        "reload": reload(server),
+        "upstreams": upstreams
+            .map(|upstream| whole(&UpstreamNow::new(snapshot, upstream)))
+            .collect::<JsonText>(),
     })
 }
 
-/// The names of the first release.
-fn write_totals(object: &mut Object<'_>, ctx: &Context, load: &Load) {
-    let metrics = &ctx.metrics;
-    object.field("uptime_seconds", ctx.started.elapsed().as_secs());
-    for (name, counter) in [
-        ("requests_total", &metrics.requests),
-        ("requests_success", &metrics.succeeded),
-        ("requests_failed", &metrics.failed),
-        ("connect_requests", &metrics.connect_requests),
-        ("http_requests", &metrics.http_requests),
-        ("direct_connections", &metrics.direct),
-        ("bytes_received", &metrics.received),
-        ("bytes_sent", &metrics.sent),
-        ("health_checks_total", &metrics.probes),
-        ("health_checks_success", &metrics.probes_succeeded),
-        ("hot_reloads", &metrics.reloads),
-    ] {
-        object.field(name, counter.value());
-    }
-    object.field("active_connections", load.connections);
+/// The numbers of the relay at a place.
+fn numbers(server: &ServerNow<'_>, place: &str) -> Members {
+    [rows::FIRST_RELEASE, rows::LOAD, rows::CONFIG]
+        .into_iter()
+        .flat_map(|rows| rows::members(rows, place, server))
+        .collect()
 }
 
 /// Whether the target of the probe is believed, and if not, why.
-fn write_probe_target(object: &mut Object<'_>, snapshot: &Snapshot) {
+fn probe_target(snapshot: &Snapshot) -> Members {
     let disbelief = snapshot.pool.belief().disbelief(Instant::now());
-    object.object("probe_target", |object| {
-        object.field("url", snapshot.config.health.target.to_string());
-        object.field("believed", disbelief.is_none());
-        let since = disbelief.as_ref().map(|disbelief| disbelief.since_unix_ms);
-        object.field("since", since.map(Moment));
-        let seen = disbelief.as_ref().map(|disbelief| &*disbelief.seen);
-        object.field("seen", seen);
-    });
+    members! {
+        "url": snapshot.config.health.target.to_string(),
+        "believed": disbelief.is_none(),
+        "since": disbelief.as_ref().map(|disbelief| moment(disbelief.since_unix_ms)),
+        "seen": disbelief.as_ref().map(|disbelief| &*disbelief.seen),
+    }
 }
 
-fn write_load(object: &mut Object<'_>, ctx: &Context, load: &Load) {
-    let metrics = &ctx.metrics;
-    object.object("connections", |object| {
-        object.field("limit", load.most_connections);
-        object.field("parked", load.parked);
-        object.field("lingering", load.lingering);
-        object.field("accepted", metrics.accepted.value());
-        object.field("refused", metrics.refused.value());
-        object.field("refused_for_client", metrics.refused_for_client.value());
-    });
-    object.object("workers", |object| {
-        object.field("threads", load.workers);
-        object.field("busy", load.busy);
-        object.field("limit", load.most_workers);
-        object.field("lasting", load.lasting);
-    });
-    object.object("queue", |object| {
-        object.field("waiting", load.queue);
-        object.field("limit", load.most_queued);
-    });
-    object.field("tunnels", ctx.tunnels.count());
-    object.field("panics", metrics.panics.value());
-    object.field("access_log_lines_lost", metrics.access_log_dropped.value());
-    object.object("failures", |object| {
-        for (cause, count) in metrics.failures.all().filter(|(_, count)| *count > 0) {
-            object.field(cause, count);
-        }
-    });
-}
-
-fn write_config(object: &mut Object<'_>, ctx: &Context, snapshot: &Snapshot) {
-    let config = &snapshot.config;
-    object.object("config", |object| {
-        object.field("fingerprint", format!("{:016x}", config.fingerprint));
-        object.values("warnings", config.warnings.iter().map(ToString::to_string));
-    });
-    let reload = ctx.metrics.last_reload.state();
-    object.object("reload", |object| {
-        object.field("ok", reload.failure.is_none());
-        object.field("last_success", reload.succeeded_unix_ms.map(Moment));
-        object.field("failed", ctx.metrics.failed_reloads.value());
-        object.values("changes", reload.changes);
-        object.values("needs_restart", reload.needs_restart);
-        let (at, error) = match reload.failure {
-            Some((at, error)) => (Some(Moment(at)), Some(error)),
-            None => (None, None),
-        };
-        object.field("failing_since", at);
-        object.field("error", error);
-    });
+fn reload(server: &ServerNow<'_>) -> Members {
+    let reload = server.metrics.last_reload.lock().clone();
+    let (failing_since, error) = reload.failure.unzip();
+    members! {
+        "ok": error.is_none(),
+        "last_success": reload.succeeded_unix_ms.map(moment),
+        ..numbers(server, "reload"),
+        "changes": JsonText::from_iter(reload.changes),
+        "needs_restart": JsonText::from_iter(reload.needs_restart),
+        "failing_since": failing_since.map(moment),
+        "error": error,
+    }
 }
 
 /// What both `/ready` and `/status` say of an upstream.
-fn write_state(object: &mut Object<'_>, upstream: &Upstream) {
+fn state(upstream: &Upstream) -> Members {
     let state = upstream.vitals().state();
-    object.field("name", upstream.spec.name.as_str());
-    object.field("online", state.availability != Availability::Offline);
-    object.field("state", state.availability.label());
-    object.field("drained", !upstream.is_in_service());
-    object.field("reason", state.reason.map(|reason| reason.to_string()));
-    object.field("doubt", state.doubt.map(|doubt| doubt.to_string()));
-    object.field("evidence", &*upstream.vitals().evidence());
-    object.field("since", state.since_unix_ms.map(Moment));
+    members! {
+        "name": upstream.spec.name.as_str(),
+        "online": state.availability != Availability::Offline,
+        "state": state.availability.label(),
+        "drained": !upstream.is_in_service(),
+        "reason": state.reason.map(|reason| reason.to_string()),
+        "doubt": state.doubt.map(|doubt| doubt.to_string()),
+        "evidence": &*upstream.vitals().evidence(),
+        "since": state.since_unix_ms.map(moment),
+    }
 }
 
-fn write_upstream(object: &mut Object<'_>, snapshot: &Snapshot, upstream: &Arc<Upstream>) {
-    let vitals = upstream.vitals();
-    let counters = &vitals.counters;
-    object.field("url", upstream.url());
-    write_state(object, upstream);
-    let label = vitals.state().reason.map(OfflineReason::label);
-    object.field("reason_label", label);
-    object.field("drained_at_run_time", vitals.is_drained());
-    object.field("active_connections", vitals.active());
-    // A number for scripts; 0 for one that was never measured, as in the first release.
-    object.field(
-        "latency_ms",
-        Millis(vitals.latency().unwrap_or(Duration::ZERO)),
-    );
-    object.field("consecutive_failures", vitals.consecutive_failures());
-    object.field("weight", upstream.spec.weight);
-    object.field("priority", upstream.spec.priority);
-    let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-    let answered = read(&counters.attempts_answered);
-    let failed = read(&counters.attempts_failed);
-    let given_up = read(&counters.attempts_given_up);
-    object.field("attempts", answered + failed + given_up);
-    object.field("attempts_answered", answered);
-    object.field("attempts_failed", failed);
-    object.field("attempts_given_up", given_up);
-    for (name, counter) in [
-        ("failures", &counters.faults),
-        ("gateway_errors", &counters.gateway_errors),
-        ("retries", &counters.retries),
-        ("probes_succeeded", &counters.probes_ok),
-        ("probes_failed", &counters.probes_failed),
-        ("went_offline", &counters.went_offline),
-        ("came_online", &counters.came_online),
-        ("connections_opened", &counters.connections_opened),
-        ("connections_reused", &counters.connections_reused),
-        ("strays", &counters.strays),
-        ("reuse_broken", &counters.reuse_broken),
-        ("bytes_sent", &counters.bytes_sent),
-        ("bytes_received", &counters.bytes_received),
-    ] {
-        object.field(name, read(counter));
+/// Everything about an upstream.
+fn whole(it: &UpstreamNow<'_>) -> Members {
+    let (upstream, vitals) = (it.upstream, it.vitals);
+    let numbers = |place: &str| rows::members(rows::UPSTREAM, place, it);
+    let attempts = numbers("attempts");
+    let all_attempts: u64 = attempts
+        .iter()
+        .filter_map(|(_, count)| count.0.parse::<u64>().ok())
+        .sum();
+    let distrusted_for = it.distrusted_for().map(|left| left.as_millis());
+    let left = distrusted_for.and_then(|left| u64::try_from(left).ok());
+    members! {
+        "url": upstream.url(),
+        ..state(upstream),
+        "reason_label": vitals.state().reason.map(OfflineReason::label),
+        "drained_at_run_time": vitals.is_drained(),
+        ..numbers("now"),
+        // A number for scripts; 0 for one that was never measured, as in the first release.
+        "latency_ms": millis(it.latency()),
+        ..numbers("trouble"),
+        "weight": upstream.spec.weight,
+        "priority": upstream.spec.priority,
+        "attempts": all_attempts,
+        ..attempts,
+        ..["failures", "checks", "connections", "traffic", "idle"].into_iter().flat_map(numbers),
+        // Until then each connection serves one client.
+        "distrusted_until": left.map(|left| moment(unix_ms().saturating_add(left))),
     }
-    let idle_pool = snapshot.idle_pool(upstream);
-    object.field("connections_idle", idle_pool.map_or(0, IdlePool::len));
-    let now = Instant::now();
-    let until = idle_pool.and_then(|idle_pool| idle_pool.distrusted_until(now));
-    let left = until.map(|until| until.saturating_duration_since(now).as_millis());
-    let left = left.and_then(|left| u64::try_from(left).ok());
-    // Until then each connection serves one client.
-    let until = left.map(|left| Moment(unix_ms().saturating_add(left)));
-    object.field("distrusted_until", until);
 }
 
 /// The answer to an action: the upstream as it is now.
 pub(super) fn acted(upstream: &Upstream) -> String {
-    document(|object| write_state(object, upstream))
+    json::document(state(upstream))
+}
+
+/// A duration in milliseconds, with three digits behind the point.
+fn millis(duration: Duration) -> JsonText {
+    let micros = duration.as_micros();
+    JsonText(format!("{}.{:03}", micros / 1000, micros % 1000))
+}
+
+/// A moment, from milliseconds since 1970, as RFC 3339 writes it.
+fn moment(unix_ms: u64) -> String {
+    // Beyond the year 9999 there is no RFC 3339.
+    let at = Duration::from_millis(unix_ms.min(253_402_300_799_999));
+    let mut text = String::new();
+    let written = write_time(UNIX_EPOCH + at, &mut text);
+    debug_assert!(written.is_ok());
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_and_moments_have_milliseconds() {
+        let ms = millis(Duration::from_micros(1_234_567));
+        assert_eq!(ms.0, "1234.567");
+        let at = moment(1_700_000_000_123);
+        assert_eq!(at, "2023-11-14T22:13:20.123Z");
+    }
 }

@@ -8,13 +8,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use rustix::net::sockopt;
 
 use super::*;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::balance::reason::{Depth, OfflineReason};
 use crate::balance::state::{CheckVerdict, Thresholds};
 use crate::config;
+use crate::json::Json;
 use crate::net::resolve::Resolver;
 use crate::net::socket;
+use crate::relay::Context;
 use crate::stop::Stage;
 
 /// Long enough for a busy machine; nothing that works waits so long.
@@ -29,7 +31,7 @@ struct Invented {
     panics: AtomicBool,
 }
 
-impl Surroundings for Invented {
+impl RelayView for Invented {
     fn context(&self) -> &Arc<Context> {
         &self.ctx
     }
@@ -58,8 +60,8 @@ impl Stand {
             port: 0,
         };
         let listener = socket::listen("admin_listen", &listen).unwrap();
-        let surroundings: Arc<dyn Surroundings> = Arc::<Invented>::clone(&seen);
-        let admin = Admin::start_prepared(listener, listen, surroundings, prepare).unwrap();
+        let view: Arc<dyn RelayView> = Arc::<Invented>::clone(&seen);
+        let admin = Admin::start_prepared(listener, listen, view, prepare).unwrap();
         Self { admin, seen }
     }
 
@@ -188,7 +190,7 @@ fn a_challenge_comes_without_the_token() {
     );
 }
 
-/// The answer is held back, and nobody waits for it but who asked.
+/// The answer is delayed, and no other client waits for it.
 #[test]
 fn a_wrong_token_is_answered_and_delays_nobody() {
     let stand = Stand::new();
@@ -235,7 +237,7 @@ fn five_hundred_silent_clients_delay_nobody() {
     let stand = Stand::new();
     let silent: Vec<_> = (0..500).map(|_| stand.connect()).collect();
     stand.check(HEALTH, "200 OK");
-    // Nobody waited for their time to pass: the last one still has some.
+    // No client waited for their time to pass: the last one still has some.
     let mut last = silent.last().unwrap();
     last.set_nonblocking(true).unwrap();
     let said = last.read(&mut [0]).unwrap_err();
@@ -349,9 +351,7 @@ fn readiness_follows_the_upstreams_and_the_drain() {
     );
     pool.upstreams()[0].vitals().enable();
     check("200", "\"reason\":null");
-    ctx.metrics
-        .last_reload
-        .failed(1, "test.yaml:3: mode: what".to_owned());
+    ctx.metrics.last_reload.lock().failure = Some((1, "test.yaml:3: mode: what".to_owned()));
     check("200", "\"reload_error\":\"test.yaml:3: mode: what\"");
     ctx.stop.advance(Stage::Draining);
     check("503", "\"reason\":\"draining\"");
@@ -397,6 +397,24 @@ fn upstreams_are_drained_and_enabled_by_name() {
         "401 Unauthorized",
     );
     assert_eq!(drained(), [true, false]);
+}
+
+#[test]
+fn every_number_that_has_a_name_in_the_status_stands_there() {
+    let answer = Stand::new().get("/status");
+    let status = Json::parse(body(&answer)).unwrap();
+    let server = [rows::FIRST_RELEASE, rows::LOAD, rows::CONFIG];
+    for (place, name) in server.into_iter().flatten().filter_map(|row| row.json) {
+        let inside = status.get(place).get(name).text();
+        assert!(
+            inside.or(status.get(name).text()).is_some(),
+            "{place} {name}"
+        );
+    }
+    let upstream = &status.get("upstreams").elements()[0];
+    for (_, name) in rows::UPSTREAM.iter().filter_map(|row| row.json) {
+        assert!(upstream.get(name).text().is_some(), "{name}");
+    }
 }
 
 #[test]

@@ -129,11 +129,11 @@ impl Epoch {
 /// It starts online.
 #[derive(Default, Debug)]
 pub(super) struct StateMachine {
-    health: Health,
+    pub(super) health: Health,
     /// What a check must find out to end the suspicion: the most that any doubt since asked for.
     needed: Depth,
     since_unix_ms: Option<u64>,
-    epoch: Epoch,
+    pub(super) epoch: Epoch,
     /// In a row, each.
     connect_failures: u32,
     check_failures: u32,
@@ -170,14 +170,6 @@ struct GatewayErrors {
 }
 
 impl StateMachine {
-    pub(super) fn health(&self) -> Health {
-        self.health
-    }
-
-    pub(super) fn epoch(&self) -> Epoch {
-        self.epoch
-    }
-
     /// Of attempts to connect and of checks, each in a row.
     pub(super) fn failures(&self) -> u32 {
         self.connect_failures.saturating_add(self.check_failures)
@@ -446,7 +438,7 @@ mod tests {
 
         fn event(&mut self, letter: char) -> Option<Change> {
             self.now += 1_000;
-            let (now, current) = (self.now, self.state.epoch());
+            let (now, current) = (self.now, self.state.epoch);
             match letter {
                 'g' => self.state.good(current, now),
                 'G' => self.state.good(self.begun, now),
@@ -482,7 +474,7 @@ mod tests {
 
         /// `+` online, `?` suspect, `-` offline.
         fn sign(&self) -> char {
-            match self.state.health() {
+            match self.state.health {
                 Health::Online => '+',
                 Health::Suspect(_) => '?',
                 Health::Offline(_) => '-',
@@ -812,7 +804,7 @@ mod tests {
             let now = driver.sign();
             assert_eq!(now, contract.state, "{history}, fall {fall}, rise {rise}");
             assert_eq!(change.is_some(), before != now, "{history}");
-            assert_eq!(driver.state.epoch().is_offline(), now == '-', "{history}");
+            assert_eq!(driver.state.epoch.is_offline(), now == '-', "{history}");
             assert_eq!(driver.state.failures(), contract.connects + contract.fails);
         }
     }

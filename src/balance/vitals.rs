@@ -454,13 +454,13 @@ fn micros(duration: Duration) -> u64 {
 }
 
 fn word(state: &StateMachine) -> u64 {
-    let availability = match state.health() {
+    let availability = match state.health {
         Health::Online => 0,
         Health::Suspect(_) => 1,
         Health::Offline(_) => 2,
     };
     let heeds = u64::from(state.heeds_good_evidence()) * HEEDS;
-    state.epoch().0 << STATE_BITS | heeds | availability
+    state.epoch.0 << STATE_BITS | heeds | availability
 }
 
 #[cfg(test)]

@@ -8,41 +8,16 @@ use std::ops::RangeInclusive;
 use crate::protocol::credentials::Credentials;
 use crate::route::networks::{Network, Networks};
 
-use super::findings::{Findings, Place};
-use super::reader::{Section, Text, quote};
+use super::findings::KeyPlace;
+use super::reader::{KeyBlock, Located, quote};
 use super::secret::Files;
-
-/// Loopback, RFC 1918, RFC 6598, IPv6 unique-local and link-local.
-const ALLOW_DEFAULT: &[&str] = &[
-    "127.0.0.0/8",
-    "::1",
-    "10.0.0.0/8",
-    "172.16.0.0/12",
-    "192.168.0.0/16",
-    "100.64.0.0/10",
-    "fc00::/7",
-    "fe80::/10",
-];
-
-/// Link-local, where clouds keep the credentials of a machine, and the
-/// addresses outside of it that serve the same: AWS and Google over IPv6,
-/// Alibaba, Azure, Oracle.
-const DIRECT_DENY_DEFAULT: &[&str] = &[
-    "169.254.0.0/16",
-    "fe80::/10",
-    "fd00:ec2::254",
-    "fd20:ce::254",
-    "100.100.100.200",
-    "168.63.129.16",
-    "192.0.0.192",
-];
 
 /// The block `access`.
 #[derive(Clone, Debug)]
 pub struct AccessRules {
     /// Where clients may come from.
     pub allow: AddressList,
-    /// Who they must be, if anybody in particular. Empty: no credentials are
+    /// Who they must be, if not just anyone. Empty: no credentials are
     /// asked for.
     pub users: Vec<User>,
     /// Ports that CONNECT may reach. Empty: all.
@@ -83,32 +58,28 @@ impl AddressList {
         self.set.is_empty()
     }
 
-    fn of(texts: &[&str]) -> Self {
-        let mut spelled = Vec::new();
-        let mut networks = Vec::new();
-        for text in texts {
-            if let Ok(network) = Network::parse(text) {
-                networks.push(network);
-                spelled.push((*text).to_owned());
-            }
-        }
+    fn of(listed: impl Iterator<Item = (Network, String)>) -> Self {
+        let (networks, spelled): (Vec<_>, _) = listed.unzip();
         Self {
             set: networks.into_iter().collect(),
             spelled,
         }
     }
 
+    /// What its row has for a list that is absent, with commas in between.
+    fn of_default(texts: &str) -> Self {
+        let texts = texts.split(", ");
+        Self::of(texts.filter_map(|text| Some((Network::parse(text).ok()?, text.to_owned()))))
+    }
+
     /// Reads the list `key`; elements that are no networks are noted.
-    pub(super) fn read(findings: &mut Findings, block: &Section<'_>, key: &str) -> Option<Self> {
-        let texts = block.texts(findings, key)?;
-        for Text { place, text } in &texts {
-            if let Err(error) = Network::parse(text) {
-                findings.error(place, format!("{} is {error}", quote(text)));
-            }
-        }
-        Some(Self::of(
-            &texts.iter().map(|text| text.text).collect::<Vec<_>>(),
-        ))
+    pub(super) fn read(block: &KeyBlock<'_>, key: &str) -> Option<Self> {
+        let texts = block.texts(key)?.into_iter();
+        Some(Self::of(texts.filter_map(|Located { place, value }| {
+            let network = Network::parse(value)
+                .map_err(|error| place.error(format!("{} is {error}", quote(value))));
+            Some((network.ok()?, value.to_owned()))
+        })))
     }
 }
 
@@ -119,25 +90,28 @@ impl fmt::Display for AddressList {
 }
 
 impl AccessRules {
-    /// Reads the block; the defaults stand for absent keys.
-    pub(super) fn read(findings: &mut Findings, files: &mut Files, block: &Section<'_>) -> Self {
-        let allow = AddressList::read(findings, block, "allow");
+    /// Reads the block.
+    pub(super) fn read(files: &mut Files, block: &KeyBlock<'_>) -> Self {
+        let allow = AddressList::read(block, "allow");
         if allow.as_ref().is_some_and(AddressList::is_empty) {
-            let text = "an empty list would refuse every client: name networks, or remove the key \
-                        to allow private ones";
-            findings.error(&block.place_of("allow"), text);
+            block.place_of("allow").error(
+                "an empty list would refuse every client: name networks, or remove the key to \
+                 allow private ones",
+            );
         }
-        let direct_deny = AddressList::read(findings, block, "direct_deny");
+        let direct_deny = AddressList::read(block, "direct_deny");
         if direct_deny.as_ref().is_some_and(AddressList::is_empty) {
-            let text = "with an empty list the direct route reaches the metadata service of a \
-                        cloud, too: remove the key to deny that";
-            findings.advice(&block.place_of("direct_deny"), text);
+            block.place_of("direct_deny").advice(
+                "with an empty list the direct route reaches the metadata service of a cloud, \
+                 too: remove the key to deny that",
+            );
         }
+        let default = |key| AddressList::of_default(block.default_of(key));
         Self {
-            allow: allow.unwrap_or_else(|| AddressList::of(ALLOW_DEFAULT)),
-            users: read_users(findings, files, block),
-            connect_ports: read_ports(findings, block),
-            direct_deny: direct_deny.unwrap_or_else(|| AddressList::of(DIRECT_DENY_DEFAULT)),
+            allow: allow.unwrap_or_else(|| default("allow")),
+            users: read_users(files, block),
+            connect_ports: read_ports(block),
+            direct_deny: direct_deny.unwrap_or_else(|| default("direct_deny")),
         }
     }
 
@@ -148,19 +122,15 @@ impl AccessRules {
     }
 }
 
-fn read_ports(findings: &mut Findings, block: &Section<'_>) -> Vec<RangeInclusive<u16>> {
-    let texts = block.texts(findings, "connect_ports").unwrap_or_default();
+fn read_ports(block: &KeyBlock<'_>) -> Vec<RangeInclusive<u16>> {
     let mut ports = Vec::new();
-    for Text { place, text } in &texts {
-        match parse_ports(text) {
+    for Located { place, value } in block.texts("connect_ports").unwrap_or_default() {
+        match parse_ports(value) {
             Some(range) => ports.push(range),
-            None => findings.error(
-                place,
-                format!(
-                    "{} is no port: write 443, or a range like 8000-8999",
-                    quote(text)
-                ),
-            ),
+            None => place.error(format!(
+                "{} is no port: write 443, or a range like 8000-8999",
+                quote(value)
+            )),
         }
     }
     ports
@@ -178,37 +148,39 @@ fn parse_port(text: &str) -> Option<u16> {
     text.parse().ok().filter(|port| digits && *port != 0)
 }
 
-fn read_users(findings: &mut Findings, files: &mut Files, block: &Section<'_>) -> Vec<User> {
-    let listed = block.list(findings, "users");
-    let file = block.text(findings, "users_file");
+fn read_users(files: &mut Files, block: &KeyBlock<'_>) -> Vec<User> {
+    let listed = block.list("users");
+    let file = block.text("users_file");
     let asked_for = listed.is_some() || file.is_some();
     let mut users = Users::default();
     for item in listed.unwrap_or_default() {
         files.has_inline_secret = true;
-        let shape = block.shape_of("users").element();
-        let user = Section::open(findings, item, shape);
-        let (name, password) = (
-            user.text(findings, "username"),
-            user.text(findings, "password"),
-        );
-        if let (Some(name), Some(password)) = (name, password) {
-            users.add(findings, &name.place, (name.text, password.text));
+        let user = KeyBlock::open(item, "access.users[]");
+        if let (Some(name), Some(password)) = (user.text("username"), user.text("password")) {
+            users.add(&name.place, name.value, password.value);
         } else {
-            let text = "a user has a `username` and a `password`: write both";
-            findings.error(user.place(), text);
+            user.place
+                .error("a user has a `username` and a `password`: write both");
         }
     }
     if let Some(path) = &file
-        && let Some(content) = files.content(findings, path)
+        && let Some(content) = files.content(path)
     {
-        for (number, line) in content.lines().enumerate() {
-            users.add_line(findings, path, (number + 1, line));
+        let is_user = |line: &str| !(line.trim().is_empty() || line.starts_with('#'));
+        let lines = (1_usize..).zip(content.lines());
+        for (number, line) in lines.filter(|(_, line)| is_user(line)) {
+            match line.split_once(':') {
+                Some((name, password)) => users.add(&path.place, name, password),
+                None => path.place.error(format!(
+                    "line {number} of {} has no colon: write user:password",
+                    quote(path.value)
+                )),
+            }
         }
     }
-    if asked_for && users.list.is_empty() && !findings.has_error() {
+    if asked_for && users.list.is_empty() && !block.place.findings.has_error() {
         let place = file.map_or_else(|| block.place_of("users"), |file| file.place);
-        let text = "no user in it: name one, or remove the key to ask nobody for credentials";
-        findings.error(&place, text);
+        place.error("no user in it: name one, or remove the key to ask nobody for credentials");
     }
     users.list
 }
@@ -220,40 +192,21 @@ struct Users {
 }
 
 impl Users {
-    /// One line of a users file: `user:password`, a comment or nothing.
-    fn add_line(&mut self, findings: &mut Findings, path: &Text<'_>, line: (usize, &str)) {
-        let (number, line) = line;
-        if line.trim().is_empty() || line.starts_with('#') {
-            return;
-        }
-        match line.split_once(':') {
-            Some((name, password)) => self.add(findings, &path.place, (name, password)),
-            None => findings.error(
-                &path.place,
-                format!(
-                    "line {number} of {} has no colon: write user:password",
-                    quote(path.text)
-                ),
-            ),
-        }
-    }
-
-    fn add(&mut self, findings: &mut Findings, place: &Place, user: (&str, &str)) {
-        let (name, password) = user;
+    fn add(&mut self, place: &KeyPlace<'_>, name: &str, password: &str) {
         if name.is_empty() || name.contains(':') || name.chars().any(char::is_control) {
-            let text = "a user name has no colon and no control characters, and is not empty \
-                        (RFC 7617)";
-            findings.error(place, text);
+            place.error(
+                "a user name has no colon and no control characters, and is not empty (RFC 7617)",
+            );
         } else if self.names.insert(name.to_owned()) {
             self.list.push(User {
                 username: name.to_owned(),
                 credentials: Credentials::basic(name, password),
             });
         } else {
-            findings.error(
-                place,
-                format!("the user {} is there twice: remove one", quote(name)),
-            );
+            place.error(format!(
+                "the user {} is there twice: remove one",
+                quote(name)
+            ));
         }
     }
 }
@@ -261,6 +214,11 @@ impl Users {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::keys;
+
+    fn default_of(key: &str) -> &'static str {
+        keys::find("access", key).unwrap().default
+    }
 
     #[test]
     fn ports_are_numbers_and_ranges() {
@@ -276,15 +234,16 @@ mod tests {
 
     #[test]
     fn every_default_network_is_read() {
-        for defaults in [ALLOW_DEFAULT, DIRECT_DENY_DEFAULT] {
-            let list = AddressList::of(defaults);
-            assert_eq!(list.spelled, defaults);
+        for key in ["allow", "direct_deny"] {
+            let defaults = default_of(key);
+            let list = AddressList::of_default(defaults);
+            assert_eq!(list.spelled, defaults.split(", ").collect::<Vec<_>>());
         }
     }
 
     #[test]
     fn private_clients_are_allowed_and_public_ones_are_not() {
-        let allow = AddressList::of(ALLOW_DEFAULT);
+        let allow = AddressList::of_default(default_of("allow"));
         for (address, allowed) in [
             ("127.0.0.1", true),
             ("10.1.2.3", true),

@@ -3,23 +3,22 @@
 use crate::route::PolicyMode;
 
 use super::checked::Config;
-use super::findings::Findings;
 use super::listen::ListenAddress;
-use super::reader::Section;
+use super::reader::KeyBlock;
 
 /// Looks at `config` as a whole.
-pub(super) fn give(findings: &mut Findings, root: &Section<'_>, config: &Config) {
-    about_clients(findings, root, config);
-    about_admin(findings, root, config);
-    about_next_hops(findings, root, config);
+pub(super) fn give(root: &KeyBlock<'_>, config: &Config) {
+    about_clients(root, config);
+    about_admin(root, config);
+    about_next_hops(root, config);
     if !config.via {
         let text = "without Via fields a request that comes back to this proxy goes round in \
                     circles: leave the key out unless an upstream cannot bear the field";
-        findings.advice(&root.place_of("via"), text);
+        root.place_of("via").advice(text);
     }
 }
 
-fn about_clients(findings: &mut Findings, root: &Section<'_>, config: &Config) {
+fn about_clients(root: &KeyBlock<'_>, config: &Config) {
     if config.listen.is_loopback() || !config.access.users.is_empty() {
         return;
     }
@@ -36,28 +35,29 @@ fn about_clients(findings: &mut Findings, root: &Section<'_>, config: &Config) {
             config.access.allow
         )
     };
-    findings.advice(&root.place_of("listen"), text);
+    root.place_of("listen").advice(text);
 }
 
-fn about_admin(findings: &mut Findings, root: &Section<'_>, config: &Config) {
+fn about_admin(root: &KeyBlock<'_>, config: &Config) {
     let place = root.place_of("admin_listen");
     let Some(admin) = &config.admin_listen else {
         if config.admin_token.is_some() {
-            findings.advice(&place, "the admin token has no effect without this key");
+            place.advice("the admin token has no effect without this key");
         }
         return;
     };
     if clashes(admin, &config.listen) {
-        let text = format!("`listen` is {} already: choose another port", config.listen);
-        findings.error(&place, text);
+        place.error(format!(
+            "`listen` is {} already: choose another port",
+            config.listen
+        ));
     }
     if !admin.is_loopback() && config.admin_token.is_none() {
-        let text = format!(
+        place.advice(format!(
             "anyone who can reach {admin} may read the state of this proxy: set \
              `admin_token_file`, or listen on 127.0.0.1:{}",
             admin.port
-        );
-        findings.advice(&place, text);
+        ));
     }
 }
 
@@ -67,23 +67,23 @@ fn clashes(one: &ListenAddress, other: &ListenAddress) -> bool {
     one.port == other.port && one.port != 0 && same_host
 }
 
-fn about_next_hops(findings: &mut Findings, root: &Section<'_>, config: &Config) {
+fn about_next_hops(root: &KeyBlock<'_>, config: &Config) {
     let goes_direct = !config.rules.needs_upstream();
     if goes_direct {
         let text = "a whitelist without domains: every request goes to its origin directly, no \
                     upstream is used";
-        findings.advice(&root.place_of("domain_policy"), text);
+        root.place_of("domain_policy").advice(text);
     } else if config.upstreams.is_empty() {
         let text = "no upstream is configured, so requests are answered with 503: add one as \
                     `- url: http://host:port`";
-        findings.advice(&root.place_of("upstream"), text);
+        root.place_of("upstream").advice(text);
     } else if config.upstreams.iter().all(|upstream| upstream.weight == 0) {
-        let text = "every upstream has weight 0, so requests are answered with 503";
-        findings.advice(&root.place_of("upstream"), text);
+        root.place_of("upstream")
+            .advice("every upstream has weight 0, so requests are answered with 503");
     }
-    if config.policy.mode == PolicyMode::Off && config.policy.domains > 0 {
-        let text = "the domains have no effect while the mode is off";
-        findings.advice(&root.place_of("domain_policy"), text);
+    if config.rules.mode() == PolicyMode::Off && !config.rules.is_empty() {
+        root.place_of("domain_policy")
+            .advice("the domains have no effect while the mode is off");
     }
     for upstream in &config.upstreams {
         let authority = &upstream.authority;
@@ -97,8 +97,10 @@ fn about_next_hops(findings: &mut Findings, root: &Section<'_>, config: &Config)
         };
         let local = there.is_loopback() && config.listen.is_unspecified();
         if there.port == config.listen.port && (local || there.host == config.listen.host) {
-            let text = format!("the upstream {} is this proxy itself", upstream.name);
-            findings.advice(&root.place_of("upstream"), text);
+            root.place_of("upstream").advice(format!(
+                "the upstream {} is this proxy itself",
+                upstream.name
+            ));
         }
     }
 }

@@ -1,12 +1,13 @@
 //! The configuration as the program uses it: nothing here needs a second look.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::balance::pick::BalanceMode;
 use crate::balance::upstream::UpstreamSpec;
-use crate::route::{PolicyMode, Rules};
+use crate::route::Rules;
 
 use super::access::{AccessRules, AddressList};
 use super::findings::{Notice, Severity};
@@ -22,7 +23,7 @@ pub struct Config {
     pub listen: ListenAddress,
     /// Where the admin endpoints are. `None`: nowhere.
     pub admin_listen: Option<ListenAddress>,
-    /// What the admin endpoints want from who does more than look: visible
+    /// What the admin endpoints want from a client that does more than look: visible
     /// ASCII. `None`: reading is open, actions are refused.
     pub admin_token: Option<Secret>,
     /// How an upstream is chosen.
@@ -30,7 +31,7 @@ pub struct Config {
     /// How often the file is looked at. `None`: only on SIGHUP.
     pub reload_interval: Option<Duration>,
     /// One line per request, and where to. `None`: not written.
-    pub access_log: Option<AccessLog>,
+    pub access_log: Option<AccessLogSettings>,
     /// Whether messages carry `Via`, and loops are found by it.
     pub via: bool,
     /// Networks from which every connection must begin with a PROXY header;
@@ -40,14 +41,15 @@ pub struct Config {
     pub health: HealthCheck,
     /// How much and how long.
     pub limits: Limits,
-    /// `domain_policy` as it was written, for people.
-    pub policy: PolicySummary,
     /// The domain policy.
     pub rules: Arc<Rules>,
     /// Who may use this proxy, and for what.
     pub access: AccessRules,
     /// The pool; each with a name and an authority of its own.
     pub upstreams: Vec<UpstreamSpec>,
+    /// By their paths, in the words of `--check`, the values that need no more than their row in
+    /// [`super::keys`] to be told.
+    pub values: BTreeMap<&'static str, String>,
     /// What an operator should know. No [`Severity::Error`] among them.
     pub warnings: Vec<Notice>,
     /// Another number when the file, or a secret file it names, has another
@@ -66,8 +68,8 @@ impl Config {
 }
 
 /// What the access log looks like, and where it goes.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct AccessLog {
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AccessLogSettings {
     /// The form of a line.
     pub format: AccessLogFormat,
     /// A file to append to. `None`: standard output.
@@ -84,13 +86,4 @@ pub enum AccessLogFormat {
     /// `key=value` pairs.
     #[default]
     Text,
-}
-
-/// The domain policy in short.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct PolicySummary {
-    /// What the list means.
-    pub mode: PolicyMode,
-    /// How many expressions it has.
-    pub domains: usize,
 }

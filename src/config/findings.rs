@@ -5,10 +5,12 @@
 //! What the findings lead to (a refused start, a line in the log) is not
 //! decided here.
 
+use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::error::Error;
-use std::fmt::{self, Write};
+use std::fmt;
 
-use super::locate;
+use super::raw;
 
 /// Messages beyond this many are counted, not shown: each costs a pass over
 /// the file to find its line.
@@ -44,33 +46,30 @@ pub struct Notice {
 
 impl fmt::Display for Notice {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        Printable(&self.file).fmt(out)?;
+        out.write_str(&printable(&self.file))?;
         if let Some(line) = self.line {
             write!(out, ":{line}")?;
         }
         out.write_str(": ")?;
         if !self.key.is_empty() {
-            write!(out, "{}: ", Printable(&self.key))?;
+            write!(out, "{}: ", printable(&self.key))?;
         }
-        Printable(&self.text).fmt(out)
+        out.write_str(&printable(&self.text))
     }
 }
 
-/// A text on one line, with escapes for its control characters: keys are quoted as they stand in the
-/// file, by the YAML parser, too, and must not act on the terminal of whoever checks it.
-struct Printable<'t>(&'t str);
-
-impl fmt::Display for Printable<'_> {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for letter in self.0.chars() {
-            if letter.is_control() {
-                write!(out, "{}", letter.escape_default())?;
-            } else {
-                out.write_char(letter)?;
-            }
+/// `text` on one line, with escapes for its control characters: keys are quoted as they stand in the
+/// file, by the YAML parser, too, and must not act on the terminal where it is checked.
+pub(super) fn printable(text: &str) -> String {
+    let mut printable = String::new();
+    for letter in text.chars() {
+        if letter.is_control() {
+            printable.extend(letter.escape_default());
+        } else {
+            printable.push(letter);
         }
-        Ok(())
     }
+    printable
 }
 
 /// Why a file cannot be used, and what else must be mended in it, in the order
@@ -81,122 +80,143 @@ pub struct ConfigErrors {
     pub errors: Vec<Notice>,
 }
 
+impl ConfigErrors {
+    /// The file, or this line of it, is none that could be checked.
+    pub(super) fn about_file(file: &str, line: Option<usize>, text: String) -> Self {
+        let notice = Notice {
+            line,
+            ..whole_file(Severity::Error, file, text)
+        };
+        Self {
+            errors: vec![notice],
+        }
+    }
+}
+
 impl fmt::Display for ConfigErrors {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (position, error) in self.errors.iter().enumerate() {
-            if position > 0 {
-                out.write_str("\n")?;
-            }
-            write!(out, "{error}")?;
-        }
-        Ok(())
+        let lines: Vec<_> = self.errors.iter().map(ToString::to_string).collect();
+        out.write_str(&lines.join("\n"))
     }
 }
 
 impl Error for ConfigErrors {}
 
-/// A place in the file: how to get there, and what people call it.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Place {
-    /// The position of the entry in each map and list on the way.
-    pub(super) steps: Vec<usize>,
+/// A place in the file, and what people call it. What is wrong there is said to it.
+#[derive(Clone, Debug)]
+pub(super) struct KeyPlace<'f> {
+    /// What has been found so far, anywhere in the file.
+    pub(super) findings: &'f Findings,
+    /// Its number in the tree, which leads to its line.
+    number: u32,
     /// `upstream[0].url`.
     pub(super) name: String,
 }
 
-impl Place {
-    /// The entry `key`, `position`th of the map at this place.
-    pub(super) fn entry(&self, position: usize, key: &str) -> Self {
+impl KeyPlace<'_> {
+    /// The entry `key` of the map at this place, with its number in the tree.
+    pub(super) fn entry(&self, number: u32, key: &str) -> Self {
         Self {
-            steps: self.steps_to(position),
-            name: self.name_of(key),
+            number,
+            ..self.missing(key)
         }
     }
 
-    /// The element `position` of the list at this place.
-    pub(super) fn element(&self, position: usize) -> Self {
+    /// The element `position` of the list at this place, with its number in the tree.
+    pub(super) fn element(&self, position: usize, number: u32) -> Self {
         Self {
-            steps: self.steps_to(position),
+            number,
             name: format!("{}[{position}]", self.name),
+            ..*self
         }
     }
 
     /// A key that is not there: its name, at the line of what should hold it.
     pub(super) fn missing(&self, key: &str) -> Self {
-        Self {
-            steps: self.steps.clone(),
-            name: self.name_of(key),
-        }
-    }
-
-    fn name_of(&self, key: &str) -> String {
-        if self.name.is_empty() {
+        let name = if self.name.is_empty() {
             key.to_owned()
         } else {
             format!("{}.{key}", self.name)
-        }
+        };
+        Self { name, ..*self }
     }
 
-    fn steps_to(&self, position: usize) -> Vec<usize> {
-        let mut steps = self.steps.clone();
-        steps.push(position);
-        steps
-    }
-}
-
-/// Collects what the checks find.
-#[derive(Debug, Default)]
-pub(super) struct Findings {
-    found: Vec<(Severity, Place, String)>,
-}
-
-impl Findings {
     /// The value cannot be used.
-    pub(super) fn error(&mut self, place: &Place, text: impl Into<String>) {
-        self.found
-            .push((Severity::Error, place.clone(), text.into()));
+    pub(super) fn error(&self, text: impl Into<String>) {
+        self.note(Severity::Error, text.into());
     }
 
     /// The first release took it; see [`Severity::Compatibility`].
-    pub(super) fn compatibility(&mut self, place: &Place, text: impl Into<String>) {
-        self.found
-            .push((Severity::Compatibility, place.clone(), text.into()));
+    pub(super) fn compatibility(&self, text: impl Into<String>) {
+        self.note(Severity::Compatibility, text.into());
     }
 
     /// Valid, and worth a word.
-    pub(super) fn advice(&mut self, place: &Place, text: impl Into<String>) {
-        self.found
-            .push((Severity::Advice, place.clone(), text.into()));
+    pub(super) fn advice(&self, text: impl Into<String>) {
+        self.note(Severity::Advice, text.into());
+    }
+
+    fn note(&self, severity: Severity, text: String) {
+        let notice = Notice {
+            key: self.name.clone(),
+            ..whole_file(severity, "", text)
+        };
+        let mut found = self.findings.found.borrow_mut();
+        found.push((self.number, notice));
+    }
+}
+
+/// Collects what the checks find: what is wrong, and what holds.
+#[derive(Debug, Default)]
+pub(super) struct Findings {
+    /// Each with the number of its place; file and line are not told yet.
+    found: RefCell<Vec<(u32, Notice)>>,
+    /// By their paths, in the words of `--check`, the values that need no more than their row to be told.
+    pub(super) values: RefCell<BTreeMap<&'static str, String>>,
+}
+
+impl Findings {
+    /// The file as a whole.
+    pub(super) fn file(&self) -> KeyPlace<'_> {
+        KeyPlace {
+            findings: self,
+            number: 0,
+            name: String::new(),
+        }
     }
 
     /// Whether the file is refused already.
     pub(super) fn has_error(&self) -> bool {
-        self.found
+        let found = self.found.borrow();
+        found
             .iter()
-            .any(|(severity, ..)| *severity == Severity::Error)
+            .any(|(_, notice)| notice.severity == Severity::Error)
     }
 
     /// Whether what is noted from now on will only be counted.
     pub(super) fn is_full(&self) -> bool {
-        SHOWN_MAX <= self.found.len()
+        SHOWN_MAX <= self.found.borrow().len()
     }
 
-    /// Looks up the lines and sorts. With an error all that must be mended
-    /// comes back as one: nobody wants to hear of the rest the next time.
-    pub(super) fn conclude(mut self, file: &str, text: &str) -> Result<Vec<Notice>, ConfigErrors> {
+    /// Looks up the lines and sorts. With an error all that must be mended comes back as one, so that
+    /// the operator does not hear of the rest the next time.
+    pub(super) fn conclude(self, file: &str, text: &str) -> Result<Vec<Notice>, ConfigErrors> {
         let failed = self.has_error();
+        let mut found = self.found.into_inner();
         if failed {
-            self.found
-                .retain(|(severity, ..)| *severity != Severity::Advice);
+            found.retain(|(_, notice)| notice.severity != Severity::Advice);
         }
-        let beyond = self.found.split_off(self.found.len().min(SHOWN_MAX));
-        let mut notices: Vec<Notice> = self
-            .found
+        let beyond = found.split_off(found.len().min(SHOWN_MAX));
+        let mut notices: Vec<Notice> = found
             .into_iter()
-            .map(|found| locate(file, text, found))
+            .map(|(number, notice)| Notice {
+                file: file.to_owned(),
+                line: raw::line_of(text, number),
+                ..notice
+            })
             .collect();
         notices.sort_by_key(|notice| notice.line);
-        if let Some(worst) = beyond.iter().map(|(severity, ..)| *severity).min() {
+        if let Some(worst) = beyond.iter().map(|(_, notice)| notice.severity).min() {
             let more = format!(
                 "and {} more like these; mend those above first",
                 beyond.len()
@@ -213,25 +233,12 @@ impl Findings {
 
 /// A notice about the file as a whole.
 pub(super) fn whole_file(severity: Severity, file: &str, text: impl Into<String>) -> Notice {
-    let (file, text) = (file.to_owned(), text.into());
-    Notice {
-        severity,
-        file,
-        line: None,
-        key: String::new(),
-        text,
-    }
-}
-
-fn locate(file: &str, text: &str, found: (Severity, Place, String)) -> Notice {
-    let (severity, place, said) = found;
-    let line = locate::line_of(text, &place.steps);
     Notice {
         severity,
         file: file.to_owned(),
-        line,
-        key: place.name,
-        text: said,
+        line: None,
+        key: String::new(),
+        text: text.into(),
     }
 }
 
@@ -241,9 +248,9 @@ mod tests {
 
     #[test]
     fn an_error_says_file_line_key_and_text() {
-        let mut findings = Findings::default();
-        let place = Place::default().entry(1, "limits").entry(0, "queue");
-        findings.error(&place, "write a number");
+        let findings = Findings::default();
+        let place = findings.file().entry(2, "limits").entry(3, "queue");
+        place.error("write a number");
         let errors = findings
             .conclude("c.yaml", "a: 1\nlimits:\n  queue: x\n")
             .unwrap_err();
@@ -252,11 +259,12 @@ mod tests {
 
     #[test]
     fn what_stands_in_a_key_does_not_act_on_the_terminal() {
-        let mut findings = Findings::default();
-        let place = Place::default()
-            .entry(0, "limits")
-            .entry(0, "\u{1b}[2J\tqueue");
-        findings.error(&place, "is unknown\r");
+        let findings = Findings::default();
+        let place = findings
+            .file()
+            .entry(1, "limits")
+            .entry(2, "\u{1b}[2J\tqueue");
+        place.error("is unknown\r");
         let errors = findings.conclude("c.yaml", "limits: {a: 1}").unwrap_err();
         let said = errors.to_string();
         assert_eq!(said, "c.yaml:1: limits.\\u{1b}[2J\\tqueue: is unknown\\r");
@@ -264,18 +272,18 @@ mod tests {
 
     #[test]
     fn warnings_do_not_drown_errors() {
-        let mut findings = Findings::default();
-        findings.advice(&Place::default(), "by the way");
-        findings.error(&Place::default(), "no");
+        let findings = Findings::default();
+        findings.file().advice("by the way");
+        findings.file().error("no");
         let errors = findings.conclude("c.yaml", "").unwrap_err();
         assert_eq!(errors.to_string(), "c.yaml: no");
     }
 
     #[test]
     fn notices_come_in_the_order_of_the_file() {
-        let mut findings = Findings::default();
-        findings.advice(&Place::default().entry(1, "b"), "second");
-        findings.advice(&Place::default().entry(0, "a"), "first");
+        let findings = Findings::default();
+        findings.file().entry(2, "b").advice("second");
+        findings.file().entry(1, "a").advice("first");
         let notices = findings.conclude("c", "a: 1\nb: 2\n").unwrap();
         assert_eq!(
             notices.iter().map(|n| n.line).collect::<Vec<_>>(),
@@ -285,9 +293,9 @@ mod tests {
 
     #[test]
     fn a_thousand_errors_are_not_a_thousand_lines() {
-        let mut findings = Findings::default();
+        let findings = Findings::default();
         for _ in 0..1000 {
-            findings.error(&Place::default(), "no");
+            findings.file().error("no");
         }
         let errors = findings.conclude("c", "").unwrap_err().errors;
         assert_eq!(errors.len(), SHOWN_MAX + 1);

@@ -3,18 +3,11 @@
 use std::fmt;
 use std::time::Duration;
 
-use crate::protocol::target::{Authority, Host};
+use crate::protocol::target::Authority;
 
-use super::findings::Findings;
 use super::limits::unless_zero;
-use super::reader::{Section, Shortest, quote};
+use super::reader::{KeyBlock, quote};
 use super::urls;
-
-/// What a probe asks for unless the file says otherwise: it answers 204 from
-/// almost anywhere, and was fixed in the first release.
-const PROBE_HOST: &str = "connectivitycheck.gstatic.com";
-/// The path of the same.
-const PROBE_PATH: &str = "/generate_204";
 
 /// The block `health_check`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,31 +47,20 @@ pub enum ProbeTarget {
 
 impl fmt::Display for ProbeTarget {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (scheme, authority, default_port, path) = match self {
+            Self::Nothing => return out.write_str("none"),
+            Self::Get {
+                authority,
+                path_and_query,
+            } => ("http", authority, 80, path_and_query.as_str()),
+            Self::Connect(authority) => ("https", authority, 443, ""),
+        };
+        write!(out, "{scheme}://{}", authority.host())?;
         // the default port is left out, as in the request itself
-        match self {
-            Self::Nothing => out.write_str("none"),
-            Self::Get {
-                authority,
-                path_and_query,
-            } if authority.port() == 80 => {
-                write!(out, "http://{}{path_and_query}", authority.host())
-            }
-            Self::Get {
-                authority,
-                path_and_query,
-            } => write!(
-                out,
-                "http://{}:{}{path_and_query}",
-                authority.host(),
-                authority.port()
-            ),
-            Self::Connect(authority) if authority.port() == 443 => {
-                write!(out, "https://{}", authority.host())
-            }
-            Self::Connect(authority) => {
-                write!(out, "https://{}:{}", authority.host(), authority.port())
-            }
+        if authority.port() != default_port {
+            write!(out, ":{}", authority.port())?;
         }
+        out.write_str(path)
     }
 }
 
@@ -92,18 +74,23 @@ impl HealthCheck {
         }
     }
 
-    /// Reads the block; the defaults stand for absent keys.
-    pub(super) fn read(findings: &mut Findings, block: &Section<'_>) -> Option<Self> {
-        let interval = block.seconds(findings, "interval_secs", Shortest::Millisecond, 30);
-        let timeout = block.seconds(findings, "timeout_secs", Shortest::Millisecond, 5);
-        let online = block.seconds(findings, "online_interval_secs", Shortest::Zero, 0);
-        let status = block.integer(findings, "expect_status", 200..=599, 204);
-        let fall = block.integer(findings, "fall", 1..=1000, 1);
-        let rise = block.integer(findings, "rise", 1..=1000, 1);
+    /// Reads the block.
+    pub(super) fn read(block: &KeyBlock<'_>) -> Option<Self> {
+        let interval = block.seconds("interval_secs");
+        let timeout = block.seconds("timeout_secs");
+        let online = block.seconds("online_interval_secs");
+        let status = block.number("expect_status");
+        let fall = block.number("fall");
+        let rise = block.number("rise");
+        let written = block.text("url");
+        let url = written
+            .as_ref()
+            .map_or(block.default_of("url"), |url| url.value);
+        let target = parse_target(url).map_err(|said| block.place_of("url").error(said));
         Some(Self {
             interval,
             timeout,
-            target: read_target(findings, block)?,
+            target: target.ok()?,
             expect_status: u16::try_from(status).ok()?,
             fall,
             rise,
@@ -112,57 +99,41 @@ impl HealthCheck {
     }
 }
 
-fn read_target(findings: &mut Findings, block: &Section<'_>) -> Option<ProbeTarget> {
-    let Some(written) = block.text(findings, "url") else {
-        let authority = Authority::new(Host::Name(PROBE_HOST.into()), 80)?;
-        return Some(ProbeTarget::Get {
-            authority,
-            path_and_query: PROBE_PATH.to_owned(),
-        });
-    };
-    parse_target(written.text)
-        .map_err(|said| findings.error(&written.place, said))
-        .ok()
-}
-
 fn parse_target(url: &str) -> Result<ProbeTarget, String> {
     let example = "write http://host/path, https://host or none";
     if url == "none" {
         return Ok(ProbeTarget::Nothing);
     }
-    let parts = urls::split(url);
-    let is_https = match parts.scheme {
-        Some(scheme) if scheme.eq_ignore_ascii_case("http") => false,
-        Some(scheme) if scheme.eq_ignore_ascii_case("https") => true,
-        Some(scheme) => {
-            let scheme = quote(scheme);
-            return Err(format!(
-                "{scheme} cannot be probed, a probe is an HTTP request or a CONNECT: {example}"
-            ));
-        }
-        None => return Err(format!("the scheme is missing: {example}")),
-    };
-    let authority = urls::authority(parts.authority, if is_https { 443 } else { 80 })?;
+    let (scheme, authority, path) = urls::split(url);
+    let scheme = scheme.ok_or_else(|| format!("the scheme is missing: {example}"))?;
+    let is_https = scheme.eq_ignore_ascii_case("https");
+    if !is_https && !scheme.eq_ignore_ascii_case("http") {
+        return Err(format!(
+            "{} cannot be probed, a probe is an HTTP request or a CONNECT: {example}",
+            quote(scheme)
+        ));
+    }
+    let authority = urls::authority(authority, if is_https { 443 } else { 80 })?;
     if is_https {
-        return match parts.rest {
+        return match path {
             "" | "/" => Ok(ProbeTarget::Connect(authority)),
             _ => Err(
                 "a CONNECT asks for no path: write https://host or https://host:port".to_owned(),
             ),
         };
     }
-    if parts.rest.contains('#') {
+    if path.contains('#') {
         return Err("a fragment (`#`) is never sent: remove it".to_owned());
     }
-    if !parts.rest.bytes().all(|byte| byte.is_ascii_graphic()) {
+    if !path.bytes().all(|byte| byte.is_ascii_graphic()) {
         return Err(
             "the path has a space or a letter beyond ASCII: write it percent-encoded".to_owned(),
         );
     }
-    let slash = if parts.rest.starts_with('/') { "" } else { "/" };
+    let slash = if path.starts_with('/') { "" } else { "/" };
     Ok(ProbeTarget::Get {
         authority,
-        path_and_query: format!("{slash}{}", parts.rest),
+        path_and_query: format!("{slash}{path}"),
     })
 }
 

@@ -1,121 +1,197 @@
-//! Every key a configuration file may have, and the nearest one to a key that
-//! it may not have.
+//! Every key a configuration file may have: one row each.
 //!
-//! This is the only list: the reader asks it which scalars are texts, the
-//! check for unknown keys asks it what is known, and a test compares
-//! `config.example.yaml` with it.
+//! This is the only list. The parser asks it which scalars are texts, the reader which range a
+//! number has and what holds where it is absent, the check for unknown keys what is known, `--check`
+//! in which words to tell of a value; and tests compare the manual, the README and
+//! `config.example.yaml` with it. A new key is a row here, and a line where its value is read.
+
+use KeyKind::{Block, Blocks, Number, Seconds, Switch, SwitchOrBlock, Text, Texts, Word};
+
+/// One key of the file.
+#[derive(Debug)]
+pub struct Key {
+    /// With the keys it stands in: `upstream[].url`.
+    pub path: &'static str,
+    /// What its value may be.
+    pub kind: KeyKind,
+    /// What holds where the key is absent: as it would be written, or in words. Empty for blocks.
+    pub default: &'static str,
+    /// What stands behind a number in the report of `--check`.
+    pub unit: &'static str,
+    /// What 0 means, where it is more than a small number.
+    pub zero: &'static str,
+}
 
 /// What may stand at a place of the file.
-#[derive(Debug)]
-pub(super) enum Shape {
-    /// A scalar that is taken letter by letter.
-    Text,
-    /// A number or a boolean.
-    Plain,
-    /// A list.
-    List(&'static Shape),
-    /// A block of keys.
-    Map(&'static [(&'static str, Shape)]),
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum KeyKind {
+    /// A scalar that is taken letter by letter, and what the manual calls it.
+    Text(&'static str),
+    /// One of these words; behind some of them, in brackets, what they mean.
+    Word(&'static [&'static str]),
+    /// `true` or `false`.
+    Switch,
+    /// A whole number: the least and the most.
+    Number(u32, u32),
+    /// A time in seconds, with or without a fraction: the least.
+    Seconds(f64),
+    /// A list of texts.
+    Texts,
+    /// A block of keys, whose paths begin with this.
+    Block(&'static str),
+    /// `true`, `false`, or a block of keys.
+    SwitchOrBlock(&'static str),
+    /// A list of blocks of keys.
+    Blocks(&'static str),
+    /// What stands below a key that is not known.
+    Anything,
 }
 
-impl Shape {
-    /// The shape of the elements, if this is a list.
-    pub(super) fn element(&self) -> &'static Self {
-        match self {
-            Self::List(element) => element,
-            Self::Text | Self::Plain | Self::Map(_) => &Self::Plain,
+/// Makes rows: path, kind, default, unit, what 0 means; the last two where there are some.
+macro_rules! rows {
+    ($($path:literal: $kind:expr, $default:literal $(, $unit:literal $(, $zero:literal)?)?;)*) => {
+        &[$(Key {
+            path: $path,
+            kind: $kind,
+            default: $default,
+            unit: concat!($($unit)?),
+            zero: concat!($($($zero)?)?),
+        }),*]
+    };
+}
+
+/// The table, in the order in which messages list the keys.
+#[rustfmt::skip]
+pub static KEYS: &[Key] = rows! {
+    "listen":                            Text("address"),             "required";
+    "admin_listen":                      Text("address"),             "none";
+    "admin_token":                       Text("text"),                "none";
+    "admin_token_file":                  Text("path"),                "none";
+    "mode":                              Word(MODES),                 "round_robin";
+    "reload_interval_secs":              Seconds(0.0),                "60", "s", "only on SIGHUP";
+    "access_log":                        SwitchOrBlock("access_log"), "false";
+    "access_log.format":                 Word(FORMATS),               "text";
+    "access_log.file":                   Text("path"),                "standard output";
+    "via":                               Switch,                      "true";
+    "listen_proxy_protocol":             Switch,                      "false";
+    "health_check":                      Block("health_check"),       "";
+    "health_check.interval_secs":        Seconds(0.001),              "30", "s";
+    "health_check.timeout_secs":         Seconds(0.001),              "5", "s";
+    // It answers 204 from almost anywhere, and was fixed in the first release.
+    "health_check.url":                  Text("url"),                 "http://connectivitycheck.gstatic.com/generate_204";
+    "health_check.expect_status":        Number(200, 599),            "204";
+    "health_check.fall":                 Number(1, 1000),             "1", "in a row";
+    "health_check.rise":                 Number(1, 1000),             "1", "in a row";
+    "health_check.online_interval_secs": Seconds(0.0),                "0", "s", "online upstreams are checked when requests give reason to";
+    "limits":                            Block("limits"),             "";
+    "limits.max_connections":            Number(0, u32::MAX),         "0", "connections", "as many as file descriptors and threads allow";
+    "limits.max_connections_per_client": Number(0, u32::MAX),         "0", "connections", "no limit";
+    // More threads are no help.
+    "limits.workers":                    Number(0, 16_384),           "0", "threads", "auto: 64 a core, between 512 and 1024";
+    // More requests cannot be waiting in memory.
+    "limits.queue":                      Number(0, 1_048_576),        "0", "requests", "auto: 4 for each worker";
+    "limits.queue_timeout_secs":         Seconds(0.0),                "5", "s";
+    "limits.request_timeout_secs":       Seconds(0.0),                "0", "s", "none";
+    "limits.response_timeout_secs":      Seconds(0.001),              "300", "s";
+    "limits.connect_timeout_secs":       Seconds(0.001),              "5", "s";
+    "limits.header_timeout_secs":        Seconds(0.001),              "15", "s";
+    "limits.idle_timeout_secs":          Seconds(0.001),              "60", "s";
+    "limits.io_timeout_secs":            Seconds(0.001),              "60", "s";
+    "limits.tunnel_idle_timeout_secs":   Seconds(0.001),              "3600", "s";
+    "limits.shutdown_timeout_secs":      Seconds(0.0),                "30", "s";
+    // The smallest still holds a request.
+    "limits.max_header_bytes":           Number(1024, 1_048_576),     "65536", "bytes";
+    // For more an upstream has no ports.
+    "limits.upstream_idle_connections":  Number(0, 65_535),           "64", "for each upstream";
+    "limits.upstream_idle_secs":         Seconds(0.0),                "30", "s";
+    "domain_policy":                     Block("domain_policy"),      "";
+    "domain_policy.mode":                Word(POLICIES),              "off";
+    "domain_policy.domains":             Texts,                       "[]";
+    "access":                            Block("access"),             "";
+    // Loopback, RFC 1918, RFC 6598, IPv6 unique-local and link-local.
+    "access.allow":                      Texts,                       "127.0.0.0/8, ::1, 10.0.0.0/8, 172.16.0.0/12, 192.168.0.0/16, 100.64.0.0/10, fc00::/7, fe80::/10";
+    "access.users":                      Blocks("access.users[]"),    "none";
+    "access.users[].username":           Text("text"),                "required";
+    "access.users[].password":           Text("text"),                "required";
+    "access.users_file":                 Text("path"),                "none";
+    "access.connect_ports":              Texts,                       "[]";
+    // Link-local, where clouds keep the credentials of a machine, and the addresses outside of it
+    // that serve the same: AWS and Google over IPv6, Alibaba, Azure, Oracle.
+    "access.direct_deny":                Texts,                       "169.254.0.0/16, fe80::/10, fd00:ec2::254, fd20:ce::254, 100.100.100.200, 168.63.129.16, 192.0.0.192";
+    "access.proxy_protocol_from":        Texts,                       "none";
+    "upstream":                          Blocks("upstream[]"),        "";
+    "upstream[].name":                   Text("text"),                "host:port";
+    "upstream[].url":                    Text("url"),                 "required";
+    "upstream[].weight":                 Number(0, u32::MAX),         "1";
+    "upstream[].priority":               Number(0, u32::MAX),         "100";
+    "upstream[].username":               Text("text"),                "none";
+    "upstream[].password":               Text("text"),                "empty";
+    "upstream[].password_file":          Text("path"),                "none";
+};
+
+const MODES: &[&str] = &["round_robin", "best", "priority"];
+
+const FORMATS: &[&str] = &["text", "json", "combined"];
+
+const POLICIES: &[&str] = &[
+    "off (everything uses an upstream)",
+    "blacklist (listed domains go direct)",
+    "whitelist (only listed domains use an upstream)",
+];
+
+impl Key {
+    /// The path of the block it stands in and its name there.
+    pub fn split(&self) -> (&'static str, &'static str) {
+        self.path.rsplit_once('.').unwrap_or(("", self.path))
+    }
+
+    /// A number with its unit, or what 0 means.
+    pub(super) fn in_words(&self, number: f64) -> String {
+        if number == 0.0 && !self.zero.is_empty() {
+            format!("0 ({})", self.zero)
+        } else if self.unit.is_empty() {
+            number.to_string()
+        } else {
+            format!("{number} {}", self.unit)
+        }
+    }
+}
+
+impl KeyKind {
+    /// The kind of the elements of this list.
+    pub(super) fn element(self) -> Self {
+        if let Blocks(block) = self {
+            Block(block)
+        } else if self == Texts {
+            Text("text")
+        } else {
+            Self::Anything
         }
     }
 
-    /// The shape of the value of `key`.
-    pub(super) fn below(&self, key: &str) -> &'static Self {
-        let known = self.entries().iter().find(|(name, _)| *name == key);
-        known.map_or(&Self::Plain, |(_, shape)| shape)
-    }
-
-    /// The keys of this block, empty for anything else.
-    pub(super) fn entries(&self) -> &'static [(&'static str, Self)] {
-        match self {
-            Self::Map(entries) => entries,
-            Self::Text | Self::Plain | Self::List(_) => &[],
-        }
+    /// The kind of the value of `name` in this block.
+    pub(super) fn below(self, name: &str) -> Self {
+        let (Block(block) | SwitchOrBlock(block)) = self else {
+            return Self::Anything;
+        };
+        find(block, name).map_or(Self::Anything, |key| key.kind)
     }
 }
 
-/// The whole file.
-pub(super) static ROOT: Shape = Shape::Map(&[
-    ("listen", Shape::Text),
-    ("admin_listen", Shape::Text),
-    ("admin_token", Shape::Text),
-    ("admin_token_file", Shape::Text),
-    ("mode", Shape::Text),
-    ("reload_interval_secs", Shape::Plain),
-    ("access_log", Shape::Map(ACCESS_LOG)),
-    ("via", Shape::Plain),
-    ("listen_proxy_protocol", Shape::Plain),
-    ("health_check", Shape::Map(HEALTH_CHECK)),
-    ("limits", Shape::Map(LIMITS)),
-    ("domain_policy", Shape::Map(DOMAIN_POLICY)),
-    ("access", Shape::Map(ACCESS)),
-    ("upstream", Shape::List(&Shape::Map(UPSTREAM))),
-]);
+/// The word itself of one of [`KeyKind::Word`].
+pub(super) fn bare(word: &str) -> &str {
+    word.split_once(' ').map_or(word, |(word, _meaning)| word)
+}
 
-const ACCESS_LOG: &[(&str, Shape)] = &[("format", Shape::Text), ("file", Shape::Text)];
+/// The keys of a block, by its path; those at the top for an empty one.
+pub(super) fn in_block(block: &str) -> impl Iterator<Item = &'static Key> {
+    KEYS.iter().filter(move |key| key.split().0 == block)
+}
 
-const HEALTH_CHECK: &[(&str, Shape)] = &[
-    ("interval_secs", Shape::Plain),
-    ("timeout_secs", Shape::Plain),
-    ("url", Shape::Text),
-    ("expect_status", Shape::Plain),
-    ("fall", Shape::Plain),
-    ("rise", Shape::Plain),
-    ("online_interval_secs", Shape::Plain),
-];
-
-const LIMITS: &[(&str, Shape)] = &[
-    ("max_connections", Shape::Plain),
-    ("max_connections_per_client", Shape::Plain),
-    ("workers", Shape::Plain),
-    ("queue", Shape::Plain),
-    ("queue_timeout_secs", Shape::Plain),
-    ("request_timeout_secs", Shape::Plain),
-    ("response_timeout_secs", Shape::Plain),
-    ("connect_timeout_secs", Shape::Plain),
-    ("header_timeout_secs", Shape::Plain),
-    ("idle_timeout_secs", Shape::Plain),
-    ("io_timeout_secs", Shape::Plain),
-    ("tunnel_idle_timeout_secs", Shape::Plain),
-    ("shutdown_timeout_secs", Shape::Plain),
-    ("max_header_bytes", Shape::Plain),
-    ("upstream_idle_connections", Shape::Plain),
-    ("upstream_idle_secs", Shape::Plain),
-];
-
-const DOMAIN_POLICY: &[(&str, Shape)] = &[
-    ("mode", Shape::Text),
-    ("domains", Shape::List(&Shape::Text)),
-];
-
-const ACCESS: &[(&str, Shape)] = &[
-    ("allow", Shape::List(&Shape::Text)),
-    ("users", Shape::List(&Shape::Map(USER))),
-    ("users_file", Shape::Text),
-    ("connect_ports", Shape::List(&Shape::Text)),
-    ("direct_deny", Shape::List(&Shape::Text)),
-    ("proxy_protocol_from", Shape::List(&Shape::Text)),
-];
-
-const USER: &[(&str, Shape)] = &[("username", Shape::Text), ("password", Shape::Text)];
-
-const UPSTREAM: &[(&str, Shape)] = &[
-    ("name", Shape::Text),
-    ("url", Shape::Text),
-    ("weight", Shape::Plain),
-    ("priority", Shape::Plain),
-    ("username", Shape::Text),
-    ("password", Shape::Text),
-    ("password_file", Shape::Text),
-];
+/// The key `name` of a block.
+pub(super) fn find(block: &str, name: &str) -> Option<&'static Key> {
+    in_block(block).find(|key| key.split().1 == name)
+}
 
 /// Below this likeness (0 to 1) a suggestion would only puzzle.
 const LIKENESS_MIN: f64 = 0.75;
@@ -125,28 +201,28 @@ const LIKENESS_ELSEWHERE_MIN: f64 = 0.85;
 /// A shorter key is like many others, in bytes.
 const LENGTH_MIN: usize = 3;
 
-/// The key that was probably meant by `unknown`, which stands in a block of
-/// `shape`: one of that block by its name, one of another block by its path
-/// (`limits.workers`).
-pub(super) fn nearest(shape: &Shape, unknown: &str) -> Option<String> {
-    let moved = paths().into_iter().find(|path| last_of(path) == unknown);
-    let here = shape
-        .entries()
-        .iter()
-        .map(|(key, _)| (*key).to_owned())
-        .collect();
+/// The key that was probably meant by `unknown`, which stands in `block`: one of that block by its
+/// name, one of another block by its path (`limits.workers`).
+pub(super) fn nearest(block: &str, unknown: &str) -> Option<&'static str> {
+    let moved = KEYS.iter().find(|key| key.split().1 == unknown);
     moved
-        .or_else(|| most_alike(here, unknown, LIKENESS_MIN))
-        .or_else(|| most_alike(paths(), unknown, LIKENESS_ELSEWHERE_MIN))
+        .map(|key| key.path)
+        .or_else(|| {
+            let here = most_alike(in_block(block), unknown, LIKENESS_MIN)?;
+            Some(here.split().1)
+        })
+        .or_else(|| Some(most_alike(KEYS.iter(), unknown, LIKENESS_ELSEWHERE_MIN)?.path))
 }
 
-fn most_alike(paths: Vec<String>, unknown: &str, least: f64) -> Option<String> {
-    let rated = paths
-        .into_iter()
-        .map(|path| (likeness(last_of(&path), unknown), path));
+fn most_alike(
+    keys: impl Iterator<Item = &'static Key>,
+    unknown: &str,
+    least: f64,
+) -> Option<&'static Key> {
+    let rated = keys.map(|key| (likeness(key.split().1, unknown), key));
     let best = rated.max_by(|one, other| one.0.total_cmp(&other.0));
     best.filter(|(likeness, _)| least <= *likeness)
-        .map(|(_, path)| path)
+        .map(|(_, key)| key)
 }
 
 /// From 0 to 1; 1 is the same.
@@ -160,81 +236,88 @@ fn likeness(key: &str, unknown: &str) -> f64 {
     strsim::jaro_winkler(&unknown, key).max(if is_prefix { 0.9 } else { 0.0 })
 }
 
-/// `workers` of `limits.workers`.
-fn last_of(path: &str) -> &str {
-    path.rsplit('.').next().unwrap_or(path)
-}
-
-/// Every key with the keys it stands in: `upstream[].url`.
-pub(super) fn paths() -> Vec<String> {
-    let mut paths = Vec::new();
-    collect(&ROOT, "", &mut paths);
-    paths
-}
-
-fn collect(shape: &Shape, above: &str, paths: &mut Vec<String>) {
-    if let Shape::List(element) = shape {
-        return collect(element, &format!("{above}[]"), paths);
-    }
-    for (key, below) in shape.entries() {
-        let path = if above.is_empty() {
-            (*key).to_owned()
-        } else {
-            format!("{above}.{key}")
-        };
-        paths.push(path.clone());
-        collect(below, &path, paths);
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
+
     use super::*;
 
-    fn check(shape: &Shape, unknown: &str, meant: Option<&str>) {
-        assert_eq!(nearest(shape, unknown).as_deref(), meant, "{unknown}");
+    fn check(block: &str, unknown: &str, meant: Option<&str>) {
+        assert_eq!(nearest(block, unknown), meant, "{unknown}");
     }
 
     #[test]
     fn a_mistyped_key_leads_to_the_one_meant() {
-        check(&ROOT, "lisen", Some("listen"));
-        check(&ROOT, "upstreams", Some("upstream"));
-        check(&ROOT, "Listen", Some("listen"));
-        check(&ROOT, "admin-listen", Some("admin_listen"));
-        check(
-            ROOT.below("limits"),
-            "max_conections",
-            Some("max_connections"),
-        );
-        check(
-            ROOT.below("limits"),
-            "idle_timeout",
-            Some("idle_timeout_secs"),
-        );
-        check(ROOT.below("upstream").element(), "wieght", Some("weight"));
+        check("", "lisen", Some("listen"));
+        check("", "upstreams", Some("upstream"));
+        check("", "Listen", Some("listen"));
+        check("", "admin-listen", Some("admin_listen"));
+        check("limits", "max_conections", Some("max_connections"));
+        check("limits", "idle_timeout", Some("idle_timeout_secs"));
+        check("upstream[]", "wieght", Some("weight"));
     }
 
     #[test]
     fn a_key_like_no_other_gets_no_suggestion() {
-        check(&ROOT, "x-anchors", None);
-        check(&ROOT, "<<", None);
-        check(&ROOT, "a", None);
-        check(&ROOT, "", None);
+        check("", "x-anchors", None);
+        check("", "<<", None);
+        check("", "a", None);
+        check("", "", None);
     }
 
     #[test]
     fn a_key_in_the_wrong_block_is_told_where_it_belongs() {
-        check(&ROOT, "workers", Some("limits.workers"));
-        check(&ROOT, "max_conections", Some("limits.max_connections"));
-        check(ROOT.below("limits"), "weight", Some("upstream[].weight"));
-        check(ROOT.below("limits"), "via", Some("via"));
+        check("", "workers", Some("limits.workers"));
+        check("", "max_conections", Some("limits.max_connections"));
+        check("limits", "weight", Some("upstream[].weight"));
+        check("limits", "via", Some("via"));
     }
 
     #[test]
-    fn paths_name_blocks_and_lists() {
-        let paths = paths();
-        assert!(paths.contains(&"upstream[].password_file".to_owned()));
-        assert!(paths.contains(&"access.users[].username".to_owned()));
-        assert!(paths.contains(&"limits".to_owned()));
+    fn a_key_has_one_row_and_stands_in_a_block_that_has_one() {
+        let paths: HashSet<_> = KEYS.iter().map(|key| key.path).collect();
+        assert_eq!(paths.len(), KEYS.len());
+        let blocks: HashSet<_> = KEYS
+            .iter()
+            .filter_map(|key| match key.kind {
+                Block(block) | SwitchOrBlock(block) | Blocks(block) => Some(block),
+                Text(_)
+                | Word(_)
+                | Switch
+                | Number(..)
+                | Seconds(_)
+                | Texts
+                | KeyKind::Anything => None,
+            })
+            .collect();
+        for key in KEYS {
+            let (block, _) = key.split();
+            assert!(block.is_empty() || blocks.contains(block), "{}", key.path);
+        }
+        for block in blocks {
+            assert!(paths.contains(block.trim_end_matches("[]")), "{block}");
+            assert!(in_block(block).next().is_some(), "{block}");
+        }
+    }
+
+    #[test]
+    fn a_default_is_one_of_the_values_that_may_be_written() {
+        for Key {
+            path,
+            kind,
+            default,
+            ..
+        } in KEYS
+        {
+            let fits = match kind {
+                Number(least, most) => (*least..=*most).contains(&default.parse().unwrap()),
+                Seconds(least) => *least <= default.parse().unwrap(),
+                Switch | SwitchOrBlock(_) => default.parse::<bool>().is_ok(),
+                Word(words) => words.iter().any(|word| bare(word) == *default),
+                Texts | Text(_) | Blocks(_) | Block(_) => true,
+                KeyKind::Anything => false,
+            };
+            assert!(fits, "{path}: {default}");
+        }
     }
 }

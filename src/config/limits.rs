@@ -3,19 +3,7 @@
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
-use super::findings::Findings;
-use super::reader::{Section, Shortest};
-
-/// The largest head that may be allowed, in bytes.
-const HEADER_BYTES_MAX: u32 = 1024 * 1024;
-/// The smallest head that still holds a request, in bytes.
-const HEADER_BYTES_MIN: u32 = 1024;
-/// More threads than this are no help to anybody.
-const WORKERS_MAX: u32 = 16_384;
-/// More requests than this cannot be waiting in memory.
-const QUEUE_MAX: u32 = 1_048_576;
-/// More idle connections than this no upstream has ports for.
-const UPSTREAM_IDLE_MAX: u32 = 65_535;
+use super::reader::KeyBlock;
 
 /// The block `limits`. `None` is no limit, or, where it is said, a value that
 /// the program works out for itself.
@@ -26,7 +14,7 @@ pub struct Limits {
     pub max_connections: Option<NonZeroUsize>,
     /// Client connections at a time from one address.
     pub max_connections_per_client: Option<NonZeroUsize>,
-    /// Worker threads at most. `None`: 64 a core, between 512 and 1024.
+    /// Requests at work at a time, with a thread or suspended. `None`: 64 a core, between 512 and 1024.
     pub workers: Option<NonZeroUsize>,
     /// Requests waiting for a worker. `None`: four for each worker.
     pub queue: Option<NonZeroUsize>,
@@ -58,62 +46,31 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// Reads the block; the defaults stand for absent keys.
-    pub(super) fn read(findings: &mut Findings, limits: &Section<'_>) -> Self {
-        let mut integer = |key, range, default| limits.integer(findings, key, range, default);
-        let max_connections = limit(integer("max_connections", 0..=u32::MAX, 0));
-        let per_client = limit(integer("max_connections_per_client", 0..=u32::MAX, 0));
-        let workers = limit(integer("workers", 0..=WORKERS_MAX, 0));
-        let queue = limit(integer("queue", 0..=QUEUE_MAX, 0));
-        let max_header_bytes = size(integer(
-            "max_header_bytes",
-            HEADER_BYTES_MIN..=HEADER_BYTES_MAX,
-            65_536,
-        ));
-        let upstream_idle_connections = size(integer(
-            "upstream_idle_connections",
-            0..=UPSTREAM_IDLE_MAX,
-            64,
-        ));
-
-        let mut may_be_zero = |key, default| limits.seconds(findings, key, Shortest::Zero, default);
-        let queue_timeout = may_be_zero("queue_timeout_secs", 5);
-        let request_timeout = unless_zero(may_be_zero("request_timeout_secs", 0));
-        let shutdown_timeout = may_be_zero("shutdown_timeout_secs", 30);
-        let upstream_idle = may_be_zero("upstream_idle_secs", 30);
-
-        let mut seconds =
-            |key, default| limits.seconds(findings, key, Shortest::Millisecond, default);
+    /// Reads the block.
+    pub(super) fn read(limits: &KeyBlock<'_>) -> Self {
+        let limit = |key| NonZeroUsize::new(limits.size(key));
         Self {
-            max_connections,
-            max_connections_per_client: per_client,
-            workers,
-            queue,
-            queue_timeout,
-            request_timeout,
-            response_timeout: seconds("response_timeout_secs", 300),
-            connect_timeout: seconds("connect_timeout_secs", 5),
-            header_timeout: seconds("header_timeout_secs", 15),
-            idle_timeout: seconds("idle_timeout_secs", 60),
-            io_timeout: seconds("io_timeout_secs", 60),
-            tunnel_idle_timeout: seconds("tunnel_idle_timeout_secs", 3600),
-            shutdown_timeout,
-            max_header_bytes,
-            upstream_idle_connections,
-            upstream_idle,
+            max_connections: limit("max_connections"),
+            max_connections_per_client: limit("max_connections_per_client"),
+            workers: limit("workers"),
+            queue: limit("queue"),
+            max_header_bytes: limits.size("max_header_bytes"),
+            upstream_idle_connections: limits.size("upstream_idle_connections"),
+            queue_timeout: limits.seconds("queue_timeout_secs"),
+            request_timeout: unless_zero(limits.seconds("request_timeout_secs")),
+            shutdown_timeout: limits.seconds("shutdown_timeout_secs"),
+            upstream_idle: limits.seconds("upstream_idle_secs"),
+            response_timeout: limits.seconds("response_timeout_secs"),
+            connect_timeout: limits.seconds("connect_timeout_secs"),
+            header_timeout: limits.seconds("header_timeout_secs"),
+            idle_timeout: limits.seconds("idle_timeout_secs"),
+            io_timeout: limits.seconds("io_timeout_secs"),
+            tunnel_idle_timeout: limits.seconds("tunnel_idle_timeout_secs"),
         }
     }
 }
 
-/// In the file 0 means "none"; behind it, nothing does.
+/// For keys where 0 means "none": a `Duration` that is kept is never zero for that.
 pub(super) fn unless_zero(time: Duration) -> Option<Duration> {
     (!time.is_zero()).then_some(time)
-}
-
-fn limit(number: u32) -> Option<NonZeroUsize> {
-    NonZeroUsize::new(size(number))
-}
-
-fn size(number: u32) -> usize {
-    usize::try_from(number).unwrap_or(usize::MAX)
 }

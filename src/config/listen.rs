@@ -5,8 +5,7 @@ use std::net::{IpAddr, Ipv6Addr};
 
 use crate::protocol::target::Host;
 
-use super::findings::Findings;
-use super::reader::Text;
+use super::reader::Located;
 
 /// Where to listen: an address, or a name that will be resolved at the start.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,9 +38,9 @@ impl ListenAddress {
 
     /// Reads `127.0.0.1:8080`, `[::1]:8080` or `name:8080`; notes what to write
     /// instead of anything else.
-    pub(super) fn read(findings: &mut Findings, written: &Text<'_>) -> Option<Self> {
-        parse(written.text)
-            .map_err(|said| findings.error(&written.place, said))
+    pub(super) fn read(written: &Located<'_, &str>) -> Option<Self> {
+        parse(written.value)
+            .map_err(|said| written.place.error(said))
             .ok()
     }
 }
@@ -81,24 +80,18 @@ fn parse(text: &str) -> Result<ListenAddress, &'static str> {
     let Ok(port) = port.parse() else {
         return Err("the port is too large: write one from 1 to 65535");
     };
-    match Host::parse(host.as_bytes()) {
-        Ok(Host::Name(name)) => Ok(ListenAddress {
-            host: name.to_string(),
-            port,
-        }),
-        Ok(Host::V4(address)) => Ok(ListenAddress {
-            host: address.to_string(),
-            port,
-        }),
-        Ok(Host::V6(address)) => Ok(ListenAddress {
-            host: address.to_string(),
-            port,
-        }),
-        Err(_) => Err(
-            "this is neither an address nor a host name: write address:port, as in \
-                       127.0.0.1:8080 or [::1]:8080",
-        ),
-    }
+    let host = match Host::parse(host.as_bytes()) {
+        Ok(Host::Name(name)) => name.to_string(),
+        Ok(Host::V4(address)) => address.to_string(),
+        Ok(Host::V6(address)) => address.to_string(),
+        Err(_) => {
+            return Err(
+                "this is neither an address nor a host name: write address:port, as in \
+                 127.0.0.1:8080 or [::1]:8080",
+            );
+        }
+    };
+    Ok(ListenAddress { host, port })
 }
 
 #[cfg(test)]

@@ -1,10 +1,11 @@
 //! The configuration file: read, checked to its end, and turned into values
 //! that need no second look.
 //!
-//! Three steps, each in modules of its own. `raw`, `keys` and `locate` know
+//! [`keys`] is the table of all keys: what each may be, and what it is where it is absent. Around it
+//! there are three steps, each in modules of its own. `raw` knows
 //! YAML and nothing of what it means; `reader` and `findings` take typed values
 //! out of it and collect every mistake with file, line and key; the rest knows
-//! the keys: `root` as a whole, [`listen`], [`limits`], [`health`], [`access`]
+//! what the values are for: `root` as a whole, [`listen`], [`limits`], [`health`], [`access`]
 //! and `upstreams` each for its part. What comes out is in [`checked`];
 //! [`report`] tells people what it means, `advice` what may surprise them.
 //!
@@ -16,67 +17,25 @@ mod advice;
 pub mod checked;
 pub mod findings;
 pub mod health;
-mod keys;
+pub mod keys;
 pub mod limits;
 pub mod listen;
-mod locate;
 mod raw;
 mod reader;
 pub mod report;
 mod root;
 pub mod secret;
+mod text_file;
 mod upstreams;
 mod urls;
 
-use std::error::Error;
-use std::fmt;
 use std::fs::File;
-use std::io::{self, Read};
-use std::os::unix::fs::PermissionsExt;
+use std::io;
 use std::path::Path;
 
 use checked::Config;
 use findings::ConfigErrors;
-use root::Source;
-
-/// The largest file that is read, in bytes: the parser takes memory and time
-/// in proportion before any other limit holds.
-const FILE_MAX: u64 = 1024 * 1024;
-
-/// Why there is no configuration. Its `Display` may have several lines.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ConfigError {
-    /// There is no file of this name.
-    Missing {
-        /// As it was named.
-        file: String,
-    },
-    /// The file cannot be read, or is no file.
-    Unreadable {
-        /// As it was named.
-        file: String,
-        /// What the system said, or what it is instead.
-        said: String,
-    },
-    /// What is written in it cannot be used.
-    Invalid(ConfigErrors),
-}
-
-impl fmt::Display for ConfigError {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Missing { file } => write!(
-                out,
-                "{file}: no such file; name another one with --config FILE, or try \
-                 `http-proxy-lb demo`, which needs none"
-            ),
-            Self::Unreadable { file, said } => write!(out, "{file}: {said}"),
-            Self::Invalid(errors) => errors.fmt(out),
-        }
-    }
-}
-
-impl Error for ConfigError {}
+use text_file::Unread;
 
 /// Reads and checks the file at `path`, and the secret files it names.
 ///
@@ -84,14 +43,11 @@ impl Error for ConfigError {}
 ///
 /// The file is missing, unreadable, larger than 1 MiB or no UTF-8 text, or
 /// something in it is wrong: then every mistake in it is told.
-pub fn load(path: &Path) -> Result<Config, ConfigError> {
-    let (text, mode) = read(path)?;
-    root::check(Source {
-        path,
-        text: &text,
-        mode: Some(mode),
-    })
-    .map_err(ConfigError::Invalid)
+pub fn load(path: &Path) -> Result<Config, ConfigErrors> {
+    let opened = File::open(path).map_err(Unread::Failed);
+    let read = opened.and_then(text_file::read);
+    let (text, mode) = read.map_err(|why| unreadable(path, why))?;
+    root::check(path, &text, Some(mode))
 }
 
 /// Checks `text` as if it were the content of a file called `file`. Secret
@@ -101,69 +57,33 @@ pub fn load(path: &Path) -> Result<Config, ConfigError> {
 ///
 /// Every mistake in the text.
 pub fn parse(text: &str, file: &str) -> Result<Config, ConfigErrors> {
-    root::check(Source {
-        path: Path::new(file),
-        text,
-        mode: None,
-    })
+    root::check(Path::new(file), text, None)
 }
 
-/// Every key that a file may have, with the keys it stands in, like
-/// `upstream[].url`.
-pub fn key_paths() -> Vec<String> {
-    keys::paths()
-}
-
-/// The content of a file and its permission bits.
-fn read(path: &Path) -> Result<(String, u32), ConfigError> {
-    let file = path.display().to_string();
-    let unreadable = |said: String| ConfigError::Unreadable {
-        file: file.clone(),
-        said,
-    };
-    let failed = |error: io::Error| {
-        if error.kind() == io::ErrorKind::NotFound {
-            ConfigError::Missing { file: file.clone() }
-        } else {
-            unreadable(format!("cannot be read: {error}"))
+fn unreadable(path: &Path, why: Unread) -> ConfigErrors {
+    let mut line = None;
+    let said = match why {
+        Unread::Failed(error) if error.kind() == io::ErrorKind::NotFound => {
+            "no such file; name another one with --config FILE, or try `http-proxy-lb demo`, which needs none"
+                .to_owned()
+        }
+        Unread::Failed(error) if error.kind() == io::ErrorKind::IsADirectory => {
+            "is a folder: name the file in it".to_owned()
+        }
+        Unread::Failed(error) => format!("cannot be read: {error}"),
+        Unread::TooLarge => "is larger than 1 MiB, so it is hardly a configuration file".to_owned(),
+        Unread::NoText { line: invalid } => {
+            line = Some(invalid);
+            "is not UTF-8 text: save it as such".to_owned()
         }
     };
-    let opened = File::open(path).map_err(failed)?;
-    let about = opened.metadata().map_err(failed)?;
-    if about.is_dir() {
-        return Err(unreadable("is a folder: name the file in it".to_owned()));
-    }
-    let mut bytes = Vec::new();
-    opened
-        .take(FILE_MAX + 1)
-        .read_to_end(&mut bytes)
-        .map_err(failed)?;
-    if FILE_MAX < bytes.len() as u64 {
-        return Err(unreadable(
-            "is larger than 1 MiB, so it is hardly a configuration file".to_owned(),
-        ));
-    }
-    match String::from_utf8(bytes) {
-        Ok(text) => Ok((text, about.permissions().mode())),
-        Err(error) => {
-            let valid = error.utf8_error().valid_up_to();
-            let lines = error
-                .as_bytes()
-                .iter()
-                .take(valid)
-                .filter(|byte| **byte == b'\n')
-                .count();
-            Err(ConfigError::Unreadable {
-                file: format!("{file}:{}", lines + 1),
-                said: "is not UTF-8 text: save it as such".to_owned(),
-            })
-        }
-    }
+    ConfigErrors::about_file(&path.display().to_string(), line, said)
 }
 
 #[cfg(test)]
 mod tests {
     use std::fs::{self, Permissions};
+    use std::os::unix::fs::PermissionsExt;
     use std::path::PathBuf;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -171,9 +91,9 @@ mod tests {
     use super::*;
 
     /// A folder that is gone with the test.
-    struct Folder(PathBuf);
+    struct TestFolder(PathBuf);
 
-    impl Folder {
+    impl TestFolder {
         fn new() -> Self {
             static COUNT: AtomicUsize = AtomicUsize::new(0);
             let number = COUNT.fetch_add(1, Ordering::Relaxed);
@@ -191,7 +111,7 @@ mod tests {
         }
     }
 
-    impl Drop for Folder {
+    impl Drop for TestFolder {
         fn drop(&mut self) {
             fs::remove_dir_all(&self.0).unwrap();
         }
@@ -211,7 +131,7 @@ mod tests {
 
     #[test]
     fn secrets_are_read_from_files_beside_the_configuration() {
-        let folder = Folder::new();
+        let folder = TestFolder::new();
         folder.write("token", "0123456789abcdef\r\n", 0o600);
         folder.write("users", "# people\n\nann:p:w\nbob:\n", 0o640);
         folder.write("password", " pass word \n", 0o600);
@@ -233,7 +153,7 @@ mod tests {
 
     #[test]
     fn a_changed_secret_changes_the_fingerprint() {
-        let folder = Folder::new();
+        let folder = TestFolder::new();
         folder.write("token", "0123456789abcdef", 0o600);
         folder.write("users", "ann:x", 0o600);
         folder.write("password", "x", 0o600);
@@ -246,7 +166,7 @@ mod tests {
 
     #[test]
     fn a_secret_that_others_may_write_is_refused() {
-        let folder = Folder::new();
+        let folder = TestFolder::new();
         folder.write("token", "0123456789abcdef", 0o602);
         folder.write("users", "ann:x", 0o666);
         folder.write("password", "x", 0o622);
@@ -264,7 +184,7 @@ mod tests {
 
     #[test]
     fn a_secret_that_others_may_read_is_warned_about() {
-        let folder = Folder::new();
+        let folder = TestFolder::new();
         folder.write("token", "0123456789abcdef", 0o604);
         folder.write("users", "ann:x", 0o644);
         folder.write("password", "x", 0o620);
@@ -282,7 +202,7 @@ mod tests {
 
     #[test]
     fn secret_files_that_cannot_be_used_are_named_with_the_reason() {
-        let folder = Folder::new();
+        let folder = TestFolder::new();
         fs::create_dir(folder.0.join("token")).unwrap();
         folder.write("users", "ann\n", 0o600);
         folder.write("password", "\n", 0o600);
@@ -306,7 +226,7 @@ mod tests {
 
     #[test]
     fn a_configuration_with_secrets_that_others_may_read_is_warned_about() {
-        let folder = Folder::new();
+        let folder = TestFolder::new();
         let text = "listen: 127.0.0.1:1\nupstream:\n  - {url: 'http://p.test', username: u, \
                     password: x}\n";
         let config = load(&folder.write("c.yaml", text, 0o644)).unwrap();
@@ -319,7 +239,7 @@ mod tests {
     #[test]
     fn a_missing_file_is_one_line_with_the_path_and_a_way_out() {
         let error = load(Path::new("/nonexistent/c.yaml")).unwrap_err();
-        assert!(matches!(error, ConfigError::Missing { .. }));
+        assert_eq!(error.errors.len(), 1);
         let said = error.to_string();
         assert!(
             said.starts_with("/nonexistent/c.yaml: no such file"),
@@ -331,7 +251,7 @@ mod tests {
 
     #[test]
     fn a_file_that_cannot_be_a_configuration_is_refused() {
-        let folder = Folder::new();
+        let folder = TestFolder::new();
         let check = |path: &Path, part: &str| {
             let error = load(path).unwrap_err().to_string();
             assert!(error.contains(part), "{error}");

@@ -3,17 +3,22 @@
 //! A derived `Deserialize` stops at the first wrong key and reads `007` as a
 //! number where a password was meant. An operator with three typing errors
 //! wants to hear of three, so the file is read into a tree first, led by the
-//! [`Shape`] of `keys.rs`: where a text is expected, a scalar keeps every
+//! [`KeyKind`] of each key: where a text is expected, a scalar keeps every
 //! character (`password: 1e5` is `1e5`), elsewhere YAML's own rules decide.
+//!
+//! The YAML reader gives positions with its errors only. So each key and each element of a list has a
+//! number in the tree; to find its line, the text is read once more up to it, and an error is raised
+//! there. That costs one pass over the file for each message shown to a person, and nothing while all
+//! is well.
 //!
 //! What a value means, its range and its default are not here.
 
 use std::cell::Cell;
 use std::fmt;
 
-use serde::de::{self, Deserialize, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde::de::{self, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 
-use super::keys::Shape;
+use super::keys::KeyKind;
 
 /// More values than this are refused: aliases could otherwise unfold a file of
 /// 1 MiB into more than the memory holds.
@@ -25,7 +30,7 @@ const BRACKETS_MAX: usize = 1000;
 
 /// One value of the file.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum Value {
+pub(super) enum YamlValue {
     /// Nothing, `~` or `null`.
     Null,
     /// `true` or `false`.
@@ -36,13 +41,13 @@ pub(super) enum Value {
     Float(f64),
     /// Any other scalar; where a text is expected, every scalar.
     Text(String),
-    /// A sequence.
-    List(Vec<Value>),
-    /// A mapping, in the order of the file, duplicate keys included.
-    Map(Vec<(String, Value)>),
+    /// A sequence: each element with its number, for [`line_of`].
+    List(Vec<(u32, YamlValue)>),
+    /// A mapping, in the order of the file, duplicate keys included: each key with its number.
+    Map(Vec<(u32, String, YamlValue)>),
 }
 
-impl Value {
+impl YamlValue {
     /// What the value is, for a sentence like "expected .., found ..". Never
     /// the content of a text: it may be a secret.
     pub(super) fn kind(&self) -> &'static str {
@@ -67,13 +72,13 @@ pub(super) struct SyntaxError {
     pub(super) text: String,
 }
 
-/// Reads `text` as one YAML document of the given shape.
+/// Reads `text` as one YAML document.
 ///
 /// # Errors
 ///
 /// [`SyntaxError`] for anything that is not YAML, two documents, nesting
 /// beyond 128 levels, and a list or block of keys in the place of a text.
-pub(super) fn parse(text: &str, shape: &'static Shape) -> Result<Value, SyntaxError> {
+pub(super) fn parse(text: &str) -> Result<YamlValue, SyntaxError> {
     if let Some(line) = line_of_too_many_brackets(text) {
         let text = format!("more than {BRACKETS_MAX} brackets are open: close them");
         return Err(SyntaxError {
@@ -81,25 +86,35 @@ pub(super) fn parse(text: &str, shape: &'static Shape) -> Result<Value, SyntaxEr
             text,
         });
     }
-    let budget = Cell::new(VALUES_MAX);
+    read(text, None).map_err(|error| {
+        let line = error.location().map(|location| location.line());
+        let said = error.to_string();
+        let text = said
+            .rsplit_once(" at line ")
+            .map_or(said.as_str(), |(text, _)| text);
+        let remedy = REMEDIES.iter().find(|(mistake, _)| text.contains(mistake));
+        let text = match remedy {
+            Some((_, remedy)) => format!("{text}: {remedy}"),
+            None => text.to_owned(),
+        };
+        SyntaxError { line, text }
+    })
+}
+
+/// The line, from 1, of the key or element with this number. `None` for the file as a whole, which is
+/// number 0, and for a number that none has.
+pub(super) fn line_of(text: &str, number: u32) -> Option<usize> {
+    let error = read(text, Some(number).filter(|number| 0 < *number)).err()?;
+    error.location().map(|location| location.line())
+}
+
+fn read(text: &str, wanted: Option<u32>) -> Result<YamlValue, serde_yaml::Error> {
     let node = Node {
-        shape,
-        budget: &budget,
+        kind: Some(KeyKind::Block("")),
+        values: &Cell::new(0),
+        wanted,
     };
     node.deserialize(serde_yaml::Deserializer::from_str(text))
-        .map_err(|error| {
-            let line = error.location().map(|location| location.line());
-            let said = error.to_string();
-            let text = said
-                .rsplit_once(" at line ")
-                .map_or(said.as_str(), |(text, _)| text);
-            let remedy = REMEDIES.iter().find(|(mistake, _)| text.contains(mistake));
-            let text = match remedy {
-                Some((_, remedy)) => format!("{text}: {remedy}"),
-                None => text.to_owned(),
-            };
-            SyntaxError { line, text }
-        })
 }
 
 /// What to write instead of what the parser does not understand, by what it says.
@@ -144,154 +159,145 @@ fn line_of_too_many_brackets(text: &str) -> Option<usize> {
     None
 }
 
-/// Reads one value of a shape.
+/// Reads one value, or the name of a key.
 #[derive(Clone, Copy)]
-struct Node<'b> {
-    shape: &'static Shape,
-    budget: &'b Cell<u32>,
-}
-
-impl Node<'_> {
-    fn spend<E: de::Error>(self) -> Result<(), E> {
-        let left = self.budget.get().checked_sub(1);
-        self.budget
-            .set(left.ok_or_else(|| E::custom("too many values (500000 at most)"))?);
-        Ok(())
-    }
+struct Node<'c> {
+    /// What may stand there; `None`: the name of a key.
+    kind: Option<KeyKind>,
+    /// How many values were read. It numbers the next one, and the key before that.
+    values: &'c Cell<u32>,
+    /// The number whose line is looked for.
+    wanted: Option<u32>,
 }
 
 impl<'de> DeserializeSeed<'de> for Node<'_> {
-    type Value = Value;
+    type Value = YamlValue;
 
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
-        self.spend()?;
-        match self.shape {
-            Shape::Text => deserializer.deserialize_option(TextVisitor),
-            Shape::Plain | Shape::List(_) | Shape::Map(_) => deserializer.deserialize_any(self),
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<YamlValue, D::Error> {
+        let number = self.values.get();
+        if self.wanted == Some(number) {
+            return deserializer.deserialize_any(Refusal);
+        }
+        let Some(kind) = self.kind else {
+            // nothing is a text, too
+            return deserializer.deserialize_str(self);
+        };
+        if VALUES_MAX <= number {
+            return Err(de::Error::custom("too many values (500000 at most)"));
+        }
+        self.values.set(number + 1);
+        if let KeyKind::Text(_) | KeyKind::Word(_) = kind {
+            deserializer.deserialize_option(self)
+        } else {
+            deserializer.deserialize_any(self)
         }
     }
 }
 
 impl<'de> Visitor<'de> for Node<'_> {
-    type Value = Value;
+    type Value = YamlValue;
 
     fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.write_str("a YAML value")
+        out.write_str(match self.kind {
+            None | Some(KeyKind::Text(_) | KeyKind::Word(_)) => "one word, or a text in quotes",
+            Some(_) => "a YAML value",
+        })
     }
 
-    fn visit_none<E: de::Error>(self) -> Result<Value, E> {
-        Ok(Value::Null)
+    fn visit_none<E: de::Error>(self) -> Result<YamlValue, E> {
+        Ok(YamlValue::Null)
     }
 
-    fn visit_unit<E: de::Error>(self) -> Result<Value, E> {
-        Ok(Value::Null)
-    }
-
-    fn visit_bool<E: de::Error>(self, value: bool) -> Result<Value, E> {
-        Ok(Value::Bool(value))
-    }
-
-    fn visit_i64<E: de::Error>(self, value: i64) -> Result<Value, E> {
-        Ok(Value::Integer(value))
-    }
-
-    fn visit_u64<E: de::Error>(self, value: u64) -> Result<Value, E> {
-        Ok(i64::try_from(value).map_or(Value::Float(f64::INFINITY), Value::Integer))
-    }
-
-    fn visit_u128<E: de::Error>(self, _: u128) -> Result<Value, E> {
-        Ok(Value::Float(f64::INFINITY))
-    }
-
-    fn visit_i128<E: de::Error>(self, _: i128) -> Result<Value, E> {
-        Ok(Value::Float(f64::NEG_INFINITY))
-    }
-
-    fn visit_f64<E: de::Error>(self, value: f64) -> Result<Value, E> {
-        Ok(Value::Float(value))
-    }
-
-    fn visit_str<E: de::Error>(self, value: &str) -> Result<Value, E> {
-        Ok(Value::Text(value.to_owned()))
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<Value, A::Error> {
-        let shape = self.shape.element();
-        let mut list = Vec::new();
-        while let Some(value) = elements.next_element_seed(Node { shape, ..self })? {
-            list.push(value);
-        }
-        Ok(Value::List(list))
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Value, A::Error> {
-        let mut map = Vec::new();
-        while let Some(Key(key)) = entries.next_key()? {
-            let shape = self.shape.below(&key);
-            let value = entries.next_value_seed(Node { shape, ..self })?;
-            map.push((key, value));
-        }
-        Ok(Value::Map(map))
-    }
-}
-
-/// A key, whatever YAML takes its scalar for.
-struct Key(String);
-
-impl<'de> Deserialize<'de> for Key {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer
-            .deserialize_str(TextVisitor)
-            .map(|value| match value {
-                Value::Text(key) => Self(key),
-                Value::Null
-                | Value::Bool(_)
-                | Value::Integer(_)
-                | Value::Float(_)
-                | Value::List(_)
-                | Value::Map(_) => Self(String::new()),
-            })
-    }
-}
-
-/// A scalar with all its characters, or nothing.
-struct TextVisitor;
-
-impl<'de> Visitor<'de> for TextVisitor {
-    type Value = Value;
-
-    fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.write_str("one word, or a text in quotes")
-    }
-
-    fn visit_none<E: de::Error>(self) -> Result<Value, E> {
-        Ok(Value::Null)
-    }
-
-    fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
+    /// Of a text, with all its characters, whatever YAML takes it for.
+    fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<YamlValue, D::Error> {
         deserializer.deserialize_str(self)
     }
 
-    fn visit_str<E: de::Error>(self, text: &str) -> Result<Value, E> {
-        Ok(Value::Text(text.to_owned()))
+    fn visit_unit<E: de::Error>(self) -> Result<YamlValue, E> {
+        Ok(YamlValue::Null)
+    }
+
+    fn visit_bool<E: de::Error>(self, value: bool) -> Result<YamlValue, E> {
+        Ok(YamlValue::Bool(value))
+    }
+
+    fn visit_i64<E: de::Error>(self, value: i64) -> Result<YamlValue, E> {
+        Ok(YamlValue::Integer(value))
+    }
+
+    fn visit_u64<E: de::Error>(self, value: u64) -> Result<YamlValue, E> {
+        Ok(i64::try_from(value).map_or(YamlValue::Float(f64::INFINITY), YamlValue::Integer))
+    }
+
+    fn visit_u128<E: de::Error>(self, _: u128) -> Result<YamlValue, E> {
+        Ok(YamlValue::Float(f64::INFINITY))
+    }
+
+    fn visit_i128<E: de::Error>(self, _: i128) -> Result<YamlValue, E> {
+        Ok(YamlValue::Float(f64::NEG_INFINITY))
+    }
+
+    fn visit_f64<E: de::Error>(self, value: f64) -> Result<YamlValue, E> {
+        Ok(YamlValue::Float(value))
+    }
+
+    fn visit_str<E: de::Error>(self, value: &str) -> Result<YamlValue, E> {
+        Ok(YamlValue::Text(value.to_owned()))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<YamlValue, A::Error> {
+        let kind = self.kind.map(KeyKind::element);
+        let mut list = Vec::new();
+        let mut number = self.values.get();
+        while let Some(value) = elements.next_element_seed(Node { kind, ..self })? {
+            list.push((number, value));
+            number = self.values.get();
+        }
+        Ok(YamlValue::List(list))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<YamlValue, A::Error> {
+        let name = Node { kind: None, ..self };
+        let mut map = Vec::new();
+        while let Some(YamlValue::Text(key)) = entries.next_key_seed(name)? {
+            let number = self.values.get();
+            let kind = self.kind.map(|kind| kind.below(&key));
+            let value = entries.next_value_seed(Node { kind, ..self })?;
+            map.push((number, key, value));
+        }
+        Ok(YamlValue::Map(map))
+    }
+}
+
+/// Takes nothing, so what it is shown is an error at its place.
+struct Refusal;
+
+impl Visitor<'_> for Refusal {
+    type Value = YamlValue;
+
+    fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str("the place looked for")
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::keys::ROOT;
 
-    fn entry(text: &str, key: &str) -> Value {
-        let tree = parse(text, &ROOT).unwrap();
-        let Value::Map(entries) = tree else {
+    fn entry(text: &str, key: &str) -> YamlValue {
+        let tree = parse(text).unwrap();
+        let YamlValue::Map(entries) = tree else {
             panic!("{tree:?} is no map")
         };
-        entries.into_iter().find(|(name, _)| name == key).unwrap().1
+        entries
+            .into_iter()
+            .find(|(_, name, _)| name == key)
+            .unwrap()
+            .2
     }
 
     fn check_error(text: &str, line: Option<usize>, said: &str) {
-        let error = parse(text, &ROOT).unwrap_err();
+        let error = parse(text).unwrap_err();
         assert_eq!(error.line, line, "{error:?}");
         assert!(error.text.contains(said), "{error:?}");
     }
@@ -300,18 +306,24 @@ mod tests {
     fn a_text_keeps_every_character_of_an_unquoted_scalar() {
         for text in ["007", "1e5", "0x1F", "1.10", "true", ".inf"] {
             let file = format!("admin_token: {text}\n");
-            assert_eq!(entry(&file, "admin_token"), Value::Text(text.to_owned()));
+            assert_eq!(
+                entry(&file, "admin_token"),
+                YamlValue::Text(text.to_owned())
+            );
         }
     }
 
     #[test]
     fn nothing_is_nothing_and_quoted_nothing_is_an_empty_text() {
-        assert_eq!(entry("listen:\n", "listen"), Value::Null);
-        assert_eq!(entry("listen: ~\n", "listen"), Value::Null);
-        assert_eq!(entry("listen: ''\n", "listen"), Value::Text(String::new()));
+        assert_eq!(entry("listen:\n", "listen"), YamlValue::Null);
+        assert_eq!(entry("listen: ~\n", "listen"), YamlValue::Null);
+        assert_eq!(
+            entry("listen: ''\n", "listen"),
+            YamlValue::Text(String::new())
+        );
         assert_eq!(
             entry("listen: '~'\n", "listen"),
-            Value::Text("~".to_owned())
+            YamlValue::Text("~".to_owned())
         );
     }
 
@@ -319,24 +331,24 @@ mod tests {
     fn numbers_and_booleans_are_read_by_the_rules_of_yaml() {
         assert_eq!(
             entry("reload_interval_secs: 5", "reload_interval_secs"),
-            Value::Integer(5)
+            YamlValue::Integer(5)
         );
         assert_eq!(
             entry("reload_interval_secs: 0.5", "reload_interval_secs"),
-            Value::Float(0.5)
+            YamlValue::Float(0.5)
         );
-        assert_eq!(entry("via: true", "via"), Value::Bool(true));
+        assert_eq!(entry("via: true", "via"), YamlValue::Bool(true));
         assert_eq!(
             entry("via: 99999999999999999999", "via"),
-            Value::Float(f64::INFINITY)
+            YamlValue::Float(f64::INFINITY)
         );
     }
 
     #[test]
     fn duplicate_keys_are_kept_for_the_check_that_names_them() {
-        let tree = parse("via: true\nvia: false\n", &ROOT).unwrap();
-        let via = |value| ("via".to_owned(), Value::Bool(value));
-        assert_eq!(tree, Value::Map(vec![via(true), via(false)]));
+        let tree = parse("via: true\nvia: false\n").unwrap();
+        let via = |number, value| (number, "via".to_owned(), YamlValue::Bool(value));
+        assert_eq!(tree, YamlValue::Map(vec![via(1, true), via(2, false)]));
     }
 
     #[test]
@@ -360,7 +372,7 @@ mod tests {
             ),
         };
         let bomb: String = (0..9).map(level).collect();
-        assert!(parse(&bomb, &ROOT).is_err());
+        assert!(parse(&bomb).is_err());
     }
 
     #[test]
@@ -382,5 +394,81 @@ mod tests {
             None,
             "more than one document",
         );
+    }
+
+    /// Each step is the position of an entry in its map or list.
+    fn check_line(text: &str, steps: &[usize], line: usize) {
+        let mut value = parse(text).unwrap();
+        let mut number = 0;
+        for step in steps {
+            (number, value) = match value {
+                YamlValue::List(mut elements) => elements.swap_remove(*step),
+                YamlValue::Map(mut entries) => {
+                    let (number, _, value) = entries.swap_remove(*step);
+                    (number, value)
+                }
+                YamlValue::Null
+                | YamlValue::Bool(_)
+                | YamlValue::Integer(_)
+                | YamlValue::Float(_)
+                | YamlValue::Text(_) => panic!("no step {step} in {text}"),
+            };
+        }
+        assert_eq!(line_of(text, number), Some(line), "{steps:?} in\n{text}");
+    }
+
+    #[test]
+    fn a_key_of_a_block_is_found() {
+        let text = "# comment\na: 1\n\nb:\n  c: 2\n  d:\n    long\n";
+        check_line(text, &[0], 2);
+        check_line(text, &[1], 4);
+        check_line(text, &[1, 0], 5);
+        check_line(text, &[1, 1], 6);
+    }
+
+    #[test]
+    fn keys_inside_lists_are_found() {
+        let text = "u:\n  - url: x\n    weight: 1\n  -\n    url: y\n    weight: 2\n  - z\n";
+        check_line(text, &[0, 0], 2);
+        check_line(text, &[0, 0, 1], 3);
+        check_line(text, &[0, 1], 5);
+        check_line(text, &[0, 1, 1], 6);
+        check_line(text, &[0, 2], 7);
+    }
+
+    #[test]
+    fn flow_style_is_found() {
+        let text = "a: {b: 1,\n  c: [x,\n    y],\n  d: 4}\n";
+        check_line(text, &[0, 0], 1);
+        check_line(text, &[0, 1], 2);
+        check_line(text, &[0, 1, 0], 2);
+        check_line(text, &[0, 1, 1], 3);
+        check_line(text, &[0, 2], 4);
+    }
+
+    #[test]
+    fn the_second_of_two_equal_keys_is_found() {
+        let text = "a: 1\nb: 2\na: 3\n";
+        check_line(text, &[0], 1);
+        check_line(text, &[2], 3);
+    }
+
+    #[test]
+    fn scalars_of_every_kind_are_found() {
+        let text = "- 1\n- -1\n- 1.5\n- true\n- ~\n- x\n- 'y'\n- |\n  z\n- 99999999999999999999\n";
+        for (position, line) in [1, 2, 3, 4, 5, 6, 7, 8, 10].into_iter().enumerate() {
+            check_line(text, &[position], line);
+        }
+    }
+
+    #[test]
+    fn windows_line_ends_do_not_shift_lines() {
+        check_line("a: 1\r\n\r\nb: 2\r\n", &[1], 3);
+    }
+
+    #[test]
+    fn a_number_that_none_has_gives_no_wrong_line() {
+        assert_eq!(line_of("a: 1\n", 0), None);
+        assert_eq!(line_of("a: 1\n", 7), None);
     }
 }

@@ -4,15 +4,15 @@
 //! in for it, so that the check goes on to the end of the file. Nothing built
 //! from such a stand-in is ever used: an error refuses the whole file.
 //!
-//! What a key means is not here.
+//! Which range and which default a key has says its row in `keys.rs`; what it
+//! means is not here.
 
 use std::collections::HashSet;
-use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use super::findings::{Findings, Place};
-use super::keys::{self, Shape};
-use super::raw::Value;
+use super::findings::{KeyPlace, printable};
+use super::keys::{self, KeyKind};
+use super::raw::YamlValue;
 
 /// The longest time a `*_secs` may hold: ten years, which stands for "never"
 /// and still adds up with any clock.
@@ -21,314 +21,293 @@ const SECONDS_MAX: f64 = 315_360_000.0;
 /// The longest part of a key or value that a message repeats.
 const QUOTED_MAX: usize = 60;
 
-/// The shortest time a `*_secs` may hold.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Shortest {
-    /// 0 has a meaning of its own, or is simply very short.
-    Zero,
-    /// Without any time nothing could succeed.
-    Millisecond,
-}
-
-/// One value and where it stands.
+/// A value and where it stands.
 #[derive(Clone, Debug)]
-pub(super) struct Item<'v> {
-    pub(super) place: Place,
-    pub(super) value: &'v Value,
-}
-
-/// A text and where it stands.
-#[derive(Clone, Debug)]
-pub(super) struct Text<'v> {
-    pub(super) place: Place,
-    pub(super) text: &'v str,
+pub(super) struct Located<'v, T> {
+    pub(super) place: KeyPlace<'v>,
+    pub(super) value: T,
 }
 
 /// A block of keys. A key without a value counts as absent.
 #[derive(Debug)]
-pub(super) struct Section<'v> {
-    place: Place,
-    shape: &'static Shape,
-    entries: &'v [(String, Value)],
+pub(super) struct KeyBlock<'v> {
+    /// The block as a whole.
+    pub(super) place: KeyPlace<'v>,
+    /// What the paths of its keys begin with: `upstream[]`.
+    path: &'static str,
+    entries: &'v [(u32, String, YamlValue)],
 }
 
-impl<'v> Section<'v> {
-    /// Takes `item` for a block of the keys of `shape`; notes duplicate and
-    /// unknown keys.
-    pub(super) fn open(findings: &mut Findings, item: Item<'v>, shape: &'static Shape) -> Self {
-        let Item { place, value } = item;
-        let entries: &[_] = match value {
-            Value::Map(entries) => entries,
-            Value::Null => &[],
-            Value::Bool(_)
-            | Value::Integer(_)
-            | Value::Float(_)
-            | Value::Text(_)
-            | Value::List(_) => {
-                let known: Vec<_> = shape.entries().iter().map(|(key, _)| *key).collect();
-                let text = format!(
-                    "expected a block of keys, found {}: write `key: value` lines below it, \
-                     with the keys {}",
-                    value.kind(),
-                    known.join(", ")
-                );
-                findings.error(&place, text);
-                &[]
-            }
-        };
-        let section = Self {
+impl<'v> KeyBlock<'v> {
+    /// Takes `item` for the block `path`; notes duplicate and unknown keys.
+    pub(super) fn open(item: Located<'v, &'v YamlValue>, path: &'static str) -> Self {
+        let Located { place, value } = item;
+        let mut entries: &[_] = &[];
+        if let YamlValue::Map(written) = value {
+            entries = written;
+        } else if *value != YamlValue::Null {
+            let known: Vec<_> = keys::in_block(path).map(|key| key.split().1).collect();
+            place.error(format!(
+                "expected a block of keys, found {}: write `key: value` lines below it, with \
+                 the keys {}",
+                value.kind(),
+                known.join(", ")
+            ));
+        }
+        let block = Self {
             place,
-            shape,
+            path,
             entries,
         };
-        section.check_keys(findings);
-        section
-    }
-
-    /// The block as a whole.
-    pub(super) fn place(&self) -> &Place {
-        &self.place
-    }
-
-    /// What may stand below `key`.
-    pub(super) fn shape_of(&self, key: &str) -> &'static Shape {
-        self.shape.below(key)
+        block.check_keys();
+        block
     }
 
     /// Where `key` stands, or would stand.
-    pub(super) fn place_of(&self, key: &str) -> Place {
-        match self.position(key) {
-            Some(position) => self.place.entry(position, key),
+    pub(super) fn place_of(&self, key: &str) -> KeyPlace<'v> {
+        match self.entries.iter().find(|(_, name, _)| name == key) {
+            Some((number, ..)) => self.place.entry(*number, key),
             None => self.place.missing(key),
         }
     }
 
     /// The value of `key`, unless it is absent.
-    pub(super) fn item(&self, key: &str) -> Option<Item<'v>> {
-        let position = self.position(key)?;
-        let (_, value) = self.entries.get(position)?;
-        let place = self.place.entry(position, key);
-        (*value != Value::Null).then_some(Item { place, value })
+    pub(super) fn item(&self, key: &str) -> Option<Located<'v, &'v YamlValue>> {
+        let (_, _, value) = self.entries.iter().find(|(_, name, _)| name == key)?;
+        let place = self.place_of(key);
+        (*value != YamlValue::Null).then_some(Located { place, value })
     }
 
-    fn position(&self, key: &str) -> Option<usize> {
-        self.entries.iter().position(|(name, _)| name == key)
+    /// Refuses every file: the program reads a key as what its row says it is not.
+    fn misread<T: Default>(&self, key: &str) -> T {
+        let place = self.place_of(key);
+        place.error("is read as what its row in `keys.rs` does not say");
+        T::default()
+    }
+
+    fn kind_of(&self, key: &str) -> KeyKind {
+        KeyKind::Block(self.path).below(key)
+    }
+
+    /// Says what holds for `key`, for the report; elements of lists have one of their own.
+    pub(super) fn hold(&self, key: &str, value: String) {
+        if let Some(row) = keys::find(self.path, key)
+            && !self.path.ends_with("[]")
+        {
+            let mut values = self.place.findings.values.borrow_mut();
+            values.insert(row.path, value);
+        }
+    }
+
+    fn hold_number(&self, key: &str, number: f64) {
+        if let Some(row) = keys::find(self.path, key) {
+            self.hold(key, row.in_words(number));
+        }
     }
 
     /// The block below `key`; an empty one if it is absent.
-    pub(super) fn section(&self, findings: &mut Findings, key: &str) -> Self {
-        let absent = Item {
-            place: self.place.missing(key),
-            value: &Value::Null,
+    pub(super) fn block(&self, key: &str) -> Self {
+        let path = if let KeyKind::Block(path) | KeyKind::SwitchOrBlock(path) = self.kind_of(key) {
+            path
+        } else {
+            self.misread(key)
         };
-        Section::open(
-            findings,
-            self.item(key).unwrap_or(absent),
-            self.shape.below(key),
-        )
+        let absent = Located {
+            place: self.place.missing(key),
+            value: &YamlValue::Null,
+        };
+        Self::open(self.item(key).unwrap_or(absent), path)
     }
 
     /// The elements of the list below `key`, if there is one.
-    pub(super) fn list(&self, findings: &mut Findings, key: &str) -> Option<Vec<Item<'v>>> {
-        let Item { place, value } = self.item(key)?;
-        let Value::List(elements) = value else {
-            let found = value.kind();
-            findings.error(
-                &place,
-                format!("expected a list, found {found}: write each element on a line of its own, after `- `"),
-            );
+    pub(super) fn list(&self, key: &str) -> Option<Vec<Located<'v, &'v YamlValue>>> {
+        let Located { place, value } = self.item(key)?;
+        let YamlValue::List(elements) = value else {
+            place.error(format!(
+                "expected a list, found {}: write each element on a line of its own, after `- `",
+                value.kind()
+            ));
             return None;
         };
-        let items = elements.iter().enumerate();
-        Some(
-            items
-                .map(|(i, value)| Item {
-                    place: place.element(i),
-                    value,
-                })
-                .collect(),
-        )
+        let located = |(position, (number, value)): (usize, &'v (u32, YamlValue))| Located {
+            place: place.element(position, *number),
+            value,
+        };
+        Some(elements.iter().enumerate().map(located).collect())
     }
 
     /// The texts of the list below `key`, if there is one; others are noted.
-    pub(super) fn texts(&self, findings: &mut Findings, key: &str) -> Option<Vec<Text<'v>>> {
-        let items = self.list(findings, key)?;
-        Some(
-            items
-                .into_iter()
-                .filter_map(|item| text_of(findings, item))
-                .collect(),
-        )
+    pub(super) fn texts(&self, key: &str) -> Option<Vec<Located<'v, &'v str>>> {
+        Some(self.list(key)?.into_iter().filter_map(text_of).collect())
     }
 
     /// The text of `key`, if there is one.
-    pub(super) fn text(&self, findings: &mut Findings, key: &str) -> Option<Text<'v>> {
-        text_of(findings, self.item(key)?)
+    pub(super) fn text(&self, key: &str) -> Option<Located<'v, &'v str>> {
+        text_of(self.item(key)?)
     }
 
-    /// One of the `words`, each standing for a value; the first is the default.
-    pub(super) fn word<T: Copy>(
-        &self,
-        findings: &mut Findings,
-        key: &str,
-        words: &[(&str, T)],
-        default: T,
-    ) -> T {
-        let Some(Text { place, text }) = self.text(findings, key) else {
-            return default;
+    /// What holds where `key` is absent, as it would be written.
+    pub(super) fn default_of(&self, key: &str) -> &'static str {
+        keys::find(self.path, key).map_or_else(|| self.misread(key), |row| row.default)
+    }
+
+    /// One of the words of its row.
+    pub(super) fn word(&self, key: &str) -> &'static str {
+        let KeyKind::Word(words) = self.kind_of(key) else {
+            return self.misread(key);
         };
-        if let Some((_, meant)) = words.iter().find(|(word, _)| *word == text) {
-            return *meant;
+        let written = self.text(key);
+        let wanted = written
+            .as_ref()
+            .map_or(self.default_of(key), |written| written.value);
+        if let Some(word) = words.iter().find(|word| keys::bare(word) == wanted) {
+            self.hold(key, (*word).to_owned());
+            return keys::bare(word);
         }
-        let known: Vec<_> = words.iter().map(|(word, _)| format!("`{word}`")).collect();
-        findings.error(
-            &place,
-            format!("{} is not known: write {}", quote(text), one_of(&known)),
-        );
-        default
+        let known: Vec<_> = words
+            .iter()
+            .map(|word| format!("`{}`", keys::bare(word)))
+            .collect();
+        let known = match &*known {
+            [most @ .., last] => format!("{} or {last}", most.join(", ")),
+            [] => String::new(),
+        };
+        self.place_of(key)
+            .error(format!("{} is not known: write {known}", quote(wanted)));
+        self.default_of(key)
     }
 
     /// `true` or `false`.
-    pub(super) fn switch(&self, findings: &mut Findings, key: &str) -> Option<bool> {
-        let Item { place, value } = self.item(key)?;
-        if let Value::Bool(value) = value {
-            return Some(*value);
+    pub(super) fn switch(&self, key: &str) -> bool {
+        if self.kind_of(key) != KeyKind::Switch {
+            return self.misread(key);
         }
-        let found = value.kind();
-        findings.error(
-            &place,
-            format!("expected `true` or `false` without quotes, found {found}"),
-        );
-        None
+        let mut is_on = self.default_of(key) == "true";
+        if let Some(Located { place, value }) = self.item(key) {
+            if let YamlValue::Bool(written) = value {
+                is_on = *written;
+            } else {
+                place.error(format!(
+                    "expected `true` or `false` without quotes, found {}",
+                    value.kind()
+                ));
+            }
+        }
+        self.hold(key, is_on.to_string());
+        is_on
     }
 
-    /// A whole number within `range`.
-    pub(super) fn integer(
-        &self,
-        findings: &mut Findings,
-        key: &str,
-        range: RangeInclusive<u32>,
-        default: u32,
-    ) -> u32 {
-        let Some(Item { place, value }) = self.item(key) else {
-            return default;
+    /// A whole number within the range of its row.
+    pub(super) fn number(&self, key: &str) -> u32 {
+        let KeyKind::Number(least, most) = self.kind_of(key) else {
+            return self.misread(key);
         };
-        let wanted = format!("a whole number from {} to {}", range.start(), range.end());
-        let text = match value {
-            Value::Integer(number) => match u32::try_from(*number) {
-                Ok(number) if range.contains(&number) => return number,
-                Ok(_) | Err(_) => format!("{number} is out of range: write {wanted}"),
-            },
-            Value::Float(number) => format!("{number} does not fit: write {wanted}"),
-            Value::Text(text) => not_a_number(text, &wanted),
-            Value::Null | Value::Bool(_) | Value::List(_) | Value::Map(_) => {
-                format!("expected {wanted}, found {}", value.kind())
+        let written = self.item(key).and_then(|Located { place, value }| {
+            if let YamlValue::Integer(number) = value
+                && let Ok(number) = u32::try_from(*number)
+                && (least..=most).contains(&number)
+            {
+                return Some(number);
             }
-        };
-        findings.error(&place, text);
-        default
+            let wanted = format!("a whole number from {least} to {most}");
+            place.error(if let YamlValue::Float(number) = value {
+                format!("{number} does not fit: write {wanted}")
+            } else {
+                unfit(value, &wanted)
+            });
+            None
+        });
+        let number = written.unwrap_or_else(|| self.default_of(key).parse().unwrap_or_default());
+        self.hold_number(key, number.into());
+        number
+    }
+
+    /// The same in the type of a size.
+    pub(super) fn size(&self, key: &str) -> usize {
+        usize::try_from(self.number(key)).unwrap_or(usize::MAX)
     }
 
     /// A number of seconds, with or without a fraction.
-    pub(super) fn seconds(
-        &self,
-        findings: &mut Findings,
-        key: &str,
-        shortest: Shortest,
-        default_secs: u32,
-    ) -> Duration {
-        let default = Duration::from_secs(default_secs.into());
-        let Some(Item { place, value }) = self.item(key) else {
-            return default;
+    pub(super) fn seconds(&self, key: &str) -> Duration {
+        let KeyKind::Seconds(least) = self.kind_of(key) else {
+            return self.misread(key);
         };
-        let (least, wanted) = match shortest {
-            Shortest::Zero => (0.0, format!("a number of seconds from 0 to {SECONDS_MAX}")),
-            Shortest::Millisecond => {
-                let wanted = format!(
-                    "a number of seconds from 0.001 to {SECONDS_MAX} \
-                     (ten years, which is as good as never)"
-                );
-                (0.001, wanted)
-            }
-        };
-        let number = match value {
+        let written = self.item(key).and_then(|Located { place, value }| {
             #[expect(
                 clippy::cast_precision_loss,
                 reason = "anything that large is out of range"
             )]
-            Value::Integer(number) => *number as f64,
-            Value::Float(number) => *number,
-            Value::Text(text) => {
-                findings.error(&place, not_a_number(text, &wanted));
-                return default;
+            let value = &if let YamlValue::Integer(number) = value {
+                YamlValue::Float(*number as f64)
+            } else {
+                value.clone()
+            };
+            if let YamlValue::Float(number) = value
+                && (least..=SECONDS_MAX).contains(number)
+            {
+                // -0.0 lies within the range and is no duration
+                return Some(Duration::from_secs_f64(number.abs()));
             }
-            Value::Null | Value::Bool(_) | Value::List(_) | Value::Map(_) => {
-                findings.error(&place, format!("expected {wanted}, found {}", value.kind()));
-                return default;
+            let mut wanted = format!("a number of seconds from {least} to {SECONDS_MAX}");
+            if 0.0 < least {
+                wanted.push_str(" (ten years, which is as good as never)");
             }
-        };
-        if (least..=SECONDS_MAX).contains(&number) {
-            // -0.0 lies within the range and is no duration
-            return Duration::from_secs_f64(number.abs());
-        }
-        findings.error(&place, format!("{number} is out of range: write {wanted}"));
-        default
+            place.error(unfit(value, &wanted));
+            None
+        });
+        let default = || self.default_of(key).parse().unwrap_or_default();
+        let time = written.unwrap_or_else(|| Duration::from_secs(default()));
+        self.hold_number(key, time.as_secs_f64());
+        time
     }
 
-    fn check_keys(&self, findings: &mut Findings) {
+    fn check_keys(&self) {
         let mut seen = HashSet::new();
-        for (position, (key, _)) in self.entries.iter().enumerate() {
-            let place = self.place.entry(position, &plain(key));
-            let known = self.shape.entries().iter().any(|(name, _)| name == key);
+        for (number, key, _) in self.entries {
+            let place = self.place.entry(*number, &cut(key));
             if !seen.insert(key) {
-                findings.error(
-                    &place,
+                place.error(
                     "this key stands in the same block a second time: remove one of the two",
                 );
-            } else if !known {
-                // looking for the nearest key is slow, and nobody will read it
-                let near = if findings.is_full() {
+            } else if keys::find(self.path, key).is_none() {
+                // looking for the nearest key is slow, and no message will show it
+                let near = if place.findings.is_full() {
                     None
                 } else {
-                    keys::nearest(self.shape, key)
+                    keys::nearest(self.path, key)
                 };
-                findings.compatibility(&place, unknown(near));
+                place.compatibility(match near {
+                    Some(near) => format!("unknown key, ignored; did you mean `{near}`?"),
+                    None => "unknown key, ignored; remove it (config.example.yaml lists every key)"
+                        .to_owned(),
+                });
             }
         }
-    }
-}
-
-fn unknown(near: Option<String>) -> String {
-    match near {
-        Some(near) => format!("unknown key, ignored; did you mean `{near}`?"),
-        None => "unknown key, ignored; remove it (config.example.yaml lists every key)".to_owned(),
     }
 }
 
 /// Takes `item` for a text.
-pub(super) fn text_of<'v>(findings: &mut Findings, item: Item<'v>) -> Option<Text<'v>> {
-    let Item { place, value } = item;
-    if let Value::Text(text) = value {
-        return Some(Text { place, text });
+fn text_of<'v>(item: Located<'v, &'v YamlValue>) -> Option<Located<'v, &'v str>> {
+    let Located { place, value } = item;
+    if let YamlValue::Text(value) = value {
+        return Some(Located { place, value });
     }
-    findings.error(&place, format!("expected a text, found {}", value.kind()));
+    place.error(format!("expected a text, found {}", value.kind()));
     None
 }
 
-fn not_a_number(text: &str, wanted: &str) -> String {
-    if text.parse::<f64>().is_ok() {
-        format!("{} is a text: write {wanted}, without quotes", quote(text))
-    } else {
-        format!("{} is no number: write {wanted}", quote(text))
-    }
-}
-
-/// `a`, `a or b`, `a, b or c`.
-pub(super) fn one_of(words: &[String]) -> String {
-    match words {
-        [] => String::new(),
-        [only] => only.clone(),
-        [most @ .., last] => format!("{} or {last}", most.join(", ")),
+/// What to say of a value that is not the number that is `wanted`.
+fn unfit(value: &YamlValue, wanted: &str) -> String {
+    match value {
+        YamlValue::Integer(number) => format!("{number} is out of range: write {wanted}"),
+        YamlValue::Float(number) => format!("{number} is out of range: write {wanted}"),
+        YamlValue::Text(text) if text.parse::<f64>().is_ok() => {
+            format!("{} is a text: write {wanted}, without quotes", quote(text))
+        }
+        YamlValue::Text(text) => format!("{} is no number: write {wanted}", quote(text)),
+        YamlValue::Null | YamlValue::Bool(_) | YamlValue::List(_) | YamlValue::Map(_) => {
+            format!("expected {wanted}, found {}", value.kind())
+        }
     }
 }
 
@@ -336,8 +315,8 @@ pub(super) fn one_of(words: &[String]) -> String {
 /// not endless, and without a password before an `@`. Never for a secret.
 pub(super) fn quote(text: &str) -> String {
     match text.rsplit_once('@') {
-        Some((_userinfo, rest)) if has_password(text) => format!("`..@{}`", plain(rest)),
-        Some(_) | None => format!("`{}`", plain(text)),
+        Some((_userinfo, rest)) if has_password(text) => format!("`..@{}`", cut(rest)),
+        Some(_) | None => format!("`{}`", cut(text)),
     }
 }
 
@@ -348,36 +327,29 @@ pub(super) fn has_password(text: &str) -> bool {
 }
 
 /// `text` without control characters, cut where it is long.
-fn plain(text: &str) -> String {
-    let mut plain = String::new();
-    for letter in text.chars().take(QUOTED_MAX) {
-        if letter.is_control() {
-            plain.extend(letter.escape_default());
-        } else {
-            plain.push(letter);
-        }
+fn cut(text: &str) -> String {
+    match text.char_indices().nth(QUOTED_MAX) {
+        Some((end, _)) => printable(text.get(..end).unwrap_or_default()) + "..",
+        None => printable(text),
     }
-    if text.chars().nth(QUOTED_MAX).is_some() {
-        plain.push_str("..");
-    }
-    plain
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::findings::Findings;
     use crate::config::raw;
 
     /// Reads `text` with `read` and gives the value with the messages.
-    fn with<T>(text: &str, read: impl FnOnce(&mut Findings, &Section<'_>) -> T) -> (T, String) {
-        let tree = raw::parse(text, &keys::ROOT).unwrap();
-        let mut findings = Findings::default();
-        let item = Item {
-            place: Place::default(),
+    fn with<T>(text: &str, read: impl FnOnce(&KeyBlock<'_>) -> T) -> (T, String) {
+        let tree = raw::parse(text).unwrap();
+        let findings = Findings::default();
+        let item = Located {
+            place: findings.file(),
             value: &tree,
         };
-        let root = Section::open(&mut findings, item, &keys::ROOT);
-        let value = read(&mut findings, &root);
+        let root = KeyBlock::open(item, "");
+        let value = read(&root);
         let said = match findings.conclude("c", text) {
             Ok(notices) => notices
                 .iter()
@@ -391,9 +363,7 @@ mod tests {
 
     fn check_seconds(written: &str, wanted: Result<Duration, &str>) {
         let text = format!("reload_interval_secs: {written}\n");
-        let (value, said) = with(&text, |findings, root| {
-            root.seconds(findings, "reload_interval_secs", Shortest::Zero, 60)
-        });
+        let (value, said) = with(&text, |root| root.seconds("reload_interval_secs"));
         match wanted {
             Ok(wanted) => assert_eq!((value, said.as_str()), (wanted, ""), "{written}"),
             Err(part) => assert!(said.contains(part), "{written}: {said:?}"),
@@ -434,16 +404,13 @@ mod tests {
     fn whole_numbers_stay_whole() {
         let read = |written: &str| {
             let text = format!("limits: {{workers: {written}}}\n");
-            with(&text, |findings, root| {
-                root.section(findings, "limits")
-                    .integer(findings, "workers", 0..=9, 1)
-            })
+            with(&text, |root| root.block("limits").number("workers"))
         };
         assert_eq!(read("7"), (7, String::new()));
         for (written, part) in [
             (
-                "10",
-                "c:1: limits.workers: 10 is out of range: write a whole number from 0 to 9",
+                "16385",
+                "c:1: limits.workers: 16385 is out of range: write a whole number from 0 to 16384",
             ),
             ("-1", "-1 is out of range"),
             ("1.5", "1.5 does not fit"),
@@ -456,8 +423,8 @@ mod tests {
     #[test]
     fn duplicate_keys_are_found_in_every_block_at_the_second_place() {
         let text = "via: true\nlimits:\n  queue: 1\n  workers: 1\n  queue: 2\nvia: false\n";
-        let ((), said) = with(text, |findings, root| {
-            root.section(findings, "limits");
+        let ((), said) = with(text, |root| {
+            root.block("limits");
         });
         let second = "this key stands in the same block a second time: remove one of the two";
         assert_eq!(
@@ -468,12 +435,9 @@ mod tests {
 
     #[test]
     fn unknown_keys_are_ignored_with_the_nearest_key() {
-        let ((), said) = with(
-            "lisen: x\nlimits:\n  mode: best\n  zzz: 1\n",
-            |findings, root| {
-                root.section(findings, "limits");
-            },
-        );
+        let ((), said) = with("lisen: x\nlimits:\n  mode: best\n  zzz: 1\n", |root| {
+            root.block("limits");
+        });
         let lines: Vec<_> = said.lines().collect();
         assert_eq!(
             lines[0],
@@ -488,14 +452,23 @@ mod tests {
 
     #[test]
     fn control_characters_do_not_reach_a_message() {
-        let ((), said) = with("\"a\\nb\\e[31m\": x\n", |_, _| ());
+        let ((), said) = with("\"a\\nb\\e[31m\": x\n", |_| ());
         assert!(said.contains("a\\nb\\u{1b}[31m: unknown"), "{said}");
     }
 
     #[test]
+    fn a_key_that_is_read_as_what_it_is_not_refuses_every_file() {
+        for key in ["via", "workers"] {
+            let (number, said) = with("listen: a:1\n", |root| root.number(key));
+            assert_eq!(number, 0);
+            assert!(said.contains(&format!("{key}: is read as")), "{said}");
+        }
+    }
+
+    #[test]
     fn a_scalar_in_the_place_of_a_block_is_an_error() {
-        let ((), said) = with("limits: 5\n", |findings, root| {
-            root.section(findings, "limits");
+        let ((), said) = with("limits: 5\n", |root| {
+            root.block("limits");
         });
         assert!(
             said.starts_with("c:1: limits: expected a block of keys, found a number"),

@@ -1,63 +1,52 @@
 //! The keys at the top of the file, and the way through all of it.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
 use crate::balance::pick::BalanceMode;
-use crate::route::{PolicyMode, Rules};
+use crate::route::{PolicyMode, Rule, Rules};
 
 use super::access::{AccessRules, AddressList};
 use super::advice;
-use super::checked::{AccessLog, AccessLogFormat, Config, PolicySummary};
-use super::findings::{ConfigErrors, Findings, Notice, Place, Severity};
+use super::checked::{AccessLogFormat, AccessLogSettings, Config};
+use super::findings::{ConfigErrors, Findings};
 use super::health::HealthCheck;
-use super::keys;
 use super::limits::{Limits, unless_zero};
 use super::listen::ListenAddress;
-use super::raw::{self, Value};
-use super::reader::{Item, Section, Shortest, quote};
+use super::raw::{self, YamlValue};
+use super::reader::{KeyBlock, Located, quote};
 use super::secret::{self, Files, Secret};
 use super::upstreams;
 
 /// A token shorter than this can be guessed, in bytes.
 const TOKEN_SHORT: usize = 16;
 
-/// A file that was read, with what the system says about it.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Source<'t> {
-    /// As it was named; other paths are meant from its folder on.
-    pub(super) path: &'t Path,
-    /// Its content.
-    pub(super) text: &'t str,
-    /// Its permission bits, where it is a file.
-    pub(super) mode: Option<u32>,
-}
-
-/// Checks a file to its end.
-pub(super) fn check(source: Source<'_>) -> Result<Config, ConfigErrors> {
-    let file = source.path.display().to_string();
-    let text = source.text.strip_prefix('\u{feff}').unwrap_or(source.text);
-    let tree = raw::parse(text, &keys::ROOT).map_err(|error| ConfigErrors {
-        errors: vec![Notice {
-            severity: Severity::Error,
-            file: file.clone(),
-            line: error.line,
-            key: String::new(),
-            text: error.text,
-        }],
-    })?;
-    let mut findings = Findings::default();
-    let mut files = Files::beside(source.path);
+/// Checks the text of a file to its end. Other paths in it are meant from the folder of `path` on;
+/// `mode` are its permission bits, where it is a file.
+pub(super) fn check(path: &Path, text: &str, mode: Option<u32>) -> Result<Config, ConfigErrors> {
+    let file = path.display().to_string();
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let tree = raw::parse(text)
+        .map_err(|error| ConfigErrors::about_file(&file, error.line, error.text))?;
+    let findings = Findings::default();
+    let mut files = Files::beside(path);
     files.saw(text);
-    let config = read(&mut findings, &mut files, &tree);
+    let item = Located {
+        place: findings.file(),
+        value: &tree,
+    };
+    let config = read(&mut files, &KeyBlock::open(item, ""));
     if files.has_inline_secret
-        && let Some(advice) = source.mode.and_then(secret::advice_for_config)
+        && let Some(advice) = mode.and_then(secret::advice_for_config)
     {
-        findings.advice(&Place::default(), advice);
+        findings.file().advice(advice);
     }
+    let values = findings.values.take();
     let warnings = findings.conclude(&file, text)?;
     match config {
         Some(config) => Ok(Config {
+            values,
             warnings,
             fingerprint: files.fingerprint(),
             ..config
@@ -67,185 +56,140 @@ pub(super) fn check(source: Source<'_>) -> Result<Config, ConfigErrors> {
     }
 }
 
-fn read(findings: &mut Findings, files: &mut Files, tree: &Value) -> Option<Config> {
-    let root = Section::open(
-        findings,
-        Item {
-            place: Place::default(),
-            value: tree,
-        },
-        &keys::ROOT,
-    );
-    let listen = read_listen(findings, &root);
-    let admin_listen = root.text(findings, "admin_listen");
-    let admin_listen = admin_listen.and_then(|text| ListenAddress::read(findings, &text));
-    let admin_token = read_token(findings, files, &root);
-    let mode = root.word(
-        findings,
-        "mode",
-        &[
-            ("round_robin", BalanceMode::RoundRobin),
-            ("best", BalanceMode::Best),
-            ("priority", BalanceMode::Priority),
-        ],
-        BalanceMode::RoundRobin,
-    );
-    let reload = root.seconds(findings, "reload_interval_secs", Shortest::Zero, 60);
-    let access_log = read_access_log(findings, files, &root);
-    let via = root.switch(findings, "via").unwrap_or(true);
-    let health = root.section(findings, "health_check");
-    let health = HealthCheck::read(findings, &health);
-    let limits = root.section(findings, "limits");
-    let limits = Limits::read(findings, &limits);
-    let (policy, rules) = read_policy(findings, &root);
-    let block = root.section(findings, "access");
-    let access = AccessRules::read(findings, files, &block);
-    let proxy_protocol = read_proxy_protocol(findings, &root, &block);
-    let items = root.list(findings, "upstream").unwrap_or_default();
-    let shape = root.shape_of("upstream").element();
-    let upstreams = upstreams::read(findings, files, items, shape);
+fn read(files: &mut Files, root: &KeyBlock<'_>) -> Option<Config> {
+    let listen = read_listen(root);
+    let admin_listen = root.text("admin_listen");
+    let admin_listen = admin_listen.and_then(|text| ListenAddress::read(&text));
+    let admin_token = read_token(files, root);
+    let mode = match root.word("mode") {
+        "best" => BalanceMode::Best,
+        "priority" => BalanceMode::Priority,
+        _ => BalanceMode::RoundRobin,
+    };
+    let reload_interval = unless_zero(root.seconds("reload_interval_secs"));
+    let access_log = read_access_log(files, root);
+    let via = root.switch("via");
+    let health = HealthCheck::read(&root.block("health_check"));
+    let limits = Limits::read(&root.block("limits"));
+    let rules = read_rules(root);
+    let block = root.block("access");
+    let access = AccessRules::read(files, &block);
+    let proxy_protocol = read_proxy_protocol(root, &block);
+    let upstreams = upstreams::read(files, root);
     let config = Config {
         listen: listen?,
         admin_listen,
         admin_token,
         mode,
-        reload_interval: unless_zero(reload),
+        reload_interval,
         access_log,
         via,
         proxy_protocol,
         health: health?,
         limits,
-        policy,
-        rules: Arc::new(rules?),
+        rules: Arc::new(rules),
         access,
         upstreams,
+        values: BTreeMap::new(),
         warnings: Vec::new(),
         fingerprint: 0,
     };
-    advice::give(findings, &root, &config);
+    advice::give(root, &config);
     Some(config)
 }
 
-fn read_listen(findings: &mut Findings, root: &Section<'_>) -> Option<ListenAddress> {
+fn read_listen(root: &KeyBlock<'_>) -> Option<ListenAddress> {
     if root.item("listen").is_none() {
-        let text = "required: write `listen: 127.0.0.1:8080` for clients on this \
-                    machine, or `listen: 0.0.0.0:8080` for the network";
-        findings.error(&root.place_of("listen"), text);
-        return None;
+        root.place_of("listen").error(
+            "required: write `listen: 127.0.0.1:8080` for clients on this machine, or \
+             `listen: 0.0.0.0:8080` for the network",
+        );
     }
-    let written = root.text(findings, "listen")?;
-    ListenAddress::read(findings, &written)
+    ListenAddress::read(&root.text("listen")?)
 }
 
-fn read_token(findings: &mut Findings, files: &mut Files, root: &Section<'_>) -> Option<Secret> {
-    let inline = root.text(findings, "admin_token");
-    let file = root.text(findings, "admin_token_file");
-    if let (Some(_), Some(file)) = (&inline, &file) {
-        upstreams::note_both(findings, &file.place, "admin_token");
-    }
-    files.has_inline_secret |= inline.is_some();
-    let (token, place) = match (inline, file) {
-        (Some(token), _) => (token.text.to_owned(), token.place),
-        (None, Some(path)) => (files.secret(findings, &path)?, path.place),
-        (None, None) => return None,
-    };
+fn read_token(files: &mut Files, root: &KeyBlock<'_>) -> Option<Secret> {
+    let Located { place, value } = files.secret(root, "admin_token")?;
+    let token = value?;
     if token.is_empty() || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
-        let text = "a token is sent in a header: write visible ASCII characters without spaces";
-        findings.error(&place, text);
+        place.error("a token is sent in a header: write visible ASCII characters without spaces");
         return None;
     }
     if token.len() < TOKEN_SHORT {
-        let text = format!("shorter than {TOKEN_SHORT} characters, so it can be guessed");
-        findings.advice(&place, text);
+        place.advice(format!(
+            "shorter than {TOKEN_SHORT} characters, so it can be guessed"
+        ));
     }
     Some(Secret::new(token))
 }
 
-fn read_access_log(
-    findings: &mut Findings,
-    files: &Files,
-    root: &Section<'_>,
-) -> Option<AccessLog> {
+fn read_access_log(files: &Files, root: &KeyBlock<'_>) -> Option<AccessLogSettings> {
     let item = root.item("access_log")?;
     match item.value {
-        Value::Bool(false) => None,
-        Value::Bool(true) => Some(AccessLog {
-            format: AccessLogFormat::Text,
-            file: None,
-        }),
-        Value::Map(_) => {
-            let block = root.section(findings, "access_log");
-            let words = &[
-                ("text", AccessLogFormat::Text),
-                ("json", AccessLogFormat::Json),
-                ("combined", AccessLogFormat::Combined),
-            ];
-            let format = block.word(findings, "format", words, AccessLogFormat::Text);
-            let file = block
-                .text(findings, "file")
-                .map(|path| files.resolve(path.text));
-            Some(AccessLog { format, file })
+        YamlValue::Bool(false) => None,
+        YamlValue::Bool(true) => Some(AccessLogSettings::default()),
+        YamlValue::Map(_) => {
+            let block = root.block("access_log");
+            let format = match block.word("format") {
+                "json" => AccessLogFormat::Json,
+                "combined" => AccessLogFormat::Combined,
+                _ => AccessLogFormat::Text,
+            };
+            let file = block.text("file").map(|path| files.resolve(path.value));
+            Some(AccessLogSettings { format, file })
         }
-        Value::Null | Value::Integer(_) | Value::Float(_) | Value::Text(_) | Value::List(_) => {
-            let text = "write `true`, `false`, or a block like `{format: json, file: PATH}`";
-            findings.error(&item.place, text);
+        YamlValue::Null
+        | YamlValue::Integer(_)
+        | YamlValue::Float(_)
+        | YamlValue::Text(_)
+        | YamlValue::List(_) => {
+            item.place
+                .error("write `true`, `false`, or a block like `{format: json, file: PATH}`");
             None
         }
     }
 }
 
-fn read_policy(findings: &mut Findings, root: &Section<'_>) -> (PolicySummary, Option<Rules>) {
-    let block = root.section(findings, "domain_policy");
-    let words = &[
-        ("off", PolicyMode::Off),
-        ("blacklist", PolicyMode::Blacklist),
-        ("whitelist", PolicyMode::Whitelist),
-    ];
-    let mode = block.word(findings, "mode", words, PolicyMode::Off);
-    let mut domains = Vec::new();
-    for domain in block.texts(findings, "domains").unwrap_or_default() {
-        // The first release took anything and matched nothing by it.
-        match Rules::compile(PolicyMode::Off, &[domain.text]) {
-            Ok(_) => domains.push(domain.text),
-            Err(error) => {
-                let text = format!("{} is ignored: {}", quote(domain.text), error.reason);
-                findings.compatibility(&domain.place, text);
-            }
-        }
-    }
-    let rules = Rules::compile(mode, &domains);
-    if let Err(error) = &rules {
-        findings.error(&block.place_of("domains"), error.to_string());
-    }
-    (
-        PolicySummary {
-            mode,
-            domains: domains.len(),
-        },
-        rules.ok(),
-    )
+/// All expressions are read, also where the mode is off: a mistake shall not wait for the day on which
+/// the policy is switched on.
+fn read_rules(root: &KeyBlock<'_>) -> Rules {
+    let block = root.block("domain_policy");
+    let mode = match block.word("mode") {
+        "blacklist" => PolicyMode::Blacklist,
+        "whitelist" => PolicyMode::Whitelist,
+        _ => PolicyMode::Off,
+    };
+    let domains = block.texts("domains").unwrap_or_default().into_iter();
+    let rules: Vec<_> = domains
+        .filter_map(|Located { place, value }| {
+            // The first release took anything and matched nothing by it.
+            Rule::parse(value)
+                .map_err(|error| {
+                    place.compatibility(format!("{} is ignored: {error}", quote(value)));
+                })
+                .ok()
+        })
+        .collect();
+    block.hold("domains", format!("{} listed", rules.len()));
+    Rules::new(mode, rules)
 }
 
-fn read_proxy_protocol(
-    findings: &mut Findings,
-    root: &Section<'_>,
-    access: &Section<'_>,
-) -> Option<AddressList> {
-    let wanted = root
-        .switch(findings, "listen_proxy_protocol")
-        .unwrap_or(false);
-    let from = AddressList::read(findings, access, "proxy_protocol_from");
+fn read_proxy_protocol(root: &KeyBlock<'_>, access: &KeyBlock<'_>) -> Option<AddressList> {
+    let wanted = root.switch("listen_proxy_protocol");
+    let from = AddressList::read(access, "proxy_protocol_from");
     match (wanted, from) {
         (true, Some(from)) if !from.is_empty() => Some(from),
         (true, _) => {
-            let text = "whoever may send a PROXY header may claim any address: name the networks \
-                        of your balancer in `access.proxy_protocol_from`";
-            findings.error(&root.place_of("listen_proxy_protocol"), text);
+            root.place_of("listen_proxy_protocol").error(
+                "whoever may send a PROXY header may claim any address: name the networks of \
+                 your balancer in `access.proxy_protocol_from`",
+            );
             None
         }
         (false, Some(_)) => {
-            let text = "has no effect without `listen_proxy_protocol: true`";
-            findings.advice(&access.place_of("proxy_protocol_from"), text);
+            access
+                .place_of("proxy_protocol_from")
+                .advice("has no effect without `listen_proxy_protocol: true`");
             None
         }
         (false, None) => None,
@@ -254,10 +198,13 @@ fn read_proxy_protocol(
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
     use std::path::PathBuf;
     use std::time::Duration;
 
     use super::*;
+    use crate::config::findings::Severity;
+    use crate::config::keys::{self, KEYS, Key, KeyKind};
     use crate::config::parse;
     use crate::protocol::credentials::Credentials;
 
@@ -523,7 +470,7 @@ mod tests {
         let log = clean(&with("access_log: true")).access_log.unwrap();
         assert_eq!(
             log,
-            AccessLog {
+            AccessLogSettings {
                 format: AccessLogFormat::Text,
                 file: None
             }
@@ -534,7 +481,7 @@ mod tests {
         let file = Some(PathBuf::from("a.log"));
         assert_eq!(
             log,
-            AccessLog {
+            AccessLogSettings {
                 format: AccessLogFormat::Json,
                 file
             }
@@ -547,6 +494,36 @@ mod tests {
             &with("access_log: {format: xml}"),
             &["c.yaml:3: access_log.format: `xml` is not known: write `text`, `json` or"],
         );
+    }
+
+    #[test]
+    fn every_word_of_the_table_has_a_meaning_of_its_own() {
+        let words_of = |key: &'static Key| {
+            let KeyKind::Word(words) = key.kind else {
+                return None;
+            };
+            Some((key.path, words))
+        };
+        let mut compared = 0;
+        for (path, words) in KEYS.iter().filter_map(words_of) {
+            let meanings = words.iter().map(|word| {
+                let word = keys::bare(word);
+                let line = match path.split_once('.') {
+                    Some((block, key)) => format!("{block}: {{{key}: {word}}}"),
+                    None => format!("{path}: {word}"),
+                };
+                let config = parse(&with(&line), "c.yaml").unwrap();
+                let policy = config.rules.mode();
+                format!("{:?} {:?} {policy:?}", config.mode, config.access_log)
+            });
+            assert_eq!(
+                meanings.collect::<HashSet<_>>().len(),
+                words.len(),
+                "{path}"
+            );
+            compared += words.len();
+        }
+        assert_eq!(compared, 9);
     }
 
     #[test]

@@ -1,20 +1,16 @@
 //! Passwords and tokens: kept out of every message, and read from files that
-//! nobody else can change.
+//! other users cannot change.
 
 use std::fmt;
 use std::fs::File;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::io::Read;
-use std::os::unix::fs::PermissionsExt;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::protocol::credentials::is_same_in_constant_time;
 
-use super::findings::Findings;
-use super::reader::{Text, quote};
-
-/// The most a secret file may hold, in bytes; a file of users is one, too.
-const SECRET_FILE_MAX: u64 = 1024 * 1024;
+use super::reader::{KeyBlock, Located, quote};
+use super::text_file::{self, Unread};
 
 /// The permission bit that lets everybody write.
 const OTHERS_WRITE: u32 = 0o002;
@@ -51,7 +47,7 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// The secret in a file that somebody named: its content without the line end behind it, and what to say
+/// The secret in the file at `path`: its content without the line end behind it, and what to say
 /// about who else may read or change it.
 ///
 /// # Errors
@@ -98,71 +94,68 @@ impl Files {
         self.seen.finish()
     }
 
-    /// The content of a secret file without the line end behind it.
-    pub(super) fn secret(&mut self, findings: &mut Findings, path: &Text<'_>) -> Option<String> {
-        let mut content = self.content(findings, path)?;
-        let end = content.trim_end_matches(['\r', '\n']).len();
-        content.truncate(end);
-        if content.is_empty() {
-            findings.error(&path.place, format!("{} is empty", quote(path.text)));
-            return None;
+    /// The secret `key` of a block with its place: written there, or alone in the file that `key`_file
+    /// names, without the line end behind it. No value: there is no secret in that file, as was noted.
+    pub(super) fn secret<'v>(
+        &mut self,
+        block: &KeyBlock<'v>,
+        key: &str,
+    ) -> Option<Located<'v, Option<String>>> {
+        let inline = block.text(key);
+        let file = block.text(&format!("{key}_file"));
+        if let (Some(_), Some(file)) = (&inline, &file) {
+            file.place
+                .error(format!("`{key}` is there, too: keep one of the two"));
         }
-        Some(content)
+        if let Some(Located { place, value }) = inline {
+            self.has_inline_secret = true;
+            let value = Some(value.to_owned());
+            return Some(Located { place, value });
+        }
+        let path = file?;
+        let mut value = self.content(&path);
+        if let Some(content) = &mut value {
+            content.truncate(content.trim_end_matches(['\r', '\n']).len());
+        }
+        if value.as_ref().is_some_and(String::is_empty) {
+            path.place.error(format!("{} is empty", quote(path.value)));
+            value = None;
+        }
+        let place = path.place;
+        Some(Located { place, value })
     }
 
     /// The content of a secret file.
-    pub(super) fn content(&mut self, findings: &mut Findings, path: &Text<'_>) -> Option<String> {
-        match read(&self.resolve(path.text)) {
+    pub(super) fn content(&mut self, path: &Located<'_, &str>) -> Option<String> {
+        let name = quote(path.value);
+        let judged = match read(&self.resolve(path.value)) {
             Ok((content, mode)) => {
                 self.saw(&content);
-                check_mode(findings, path, mode)?;
-                Some(content)
+                judge_mode(&name, mode).map(|advice| (content, advice))
             }
-            Err(said) => {
-                findings.error(&path.place, format!("{}: {said}", quote(path.text)));
-                None
-            }
+            Err(said) => Err(format!("{name}: {said}")),
+        };
+        let (content, advice) = judged.map_err(|said| path.place.error(said)).ok()?;
+        if let Some(advice) = advice {
+            path.place.advice(advice);
         }
+        Some(content)
     }
 }
 
-/// Reads a file that is not endless, with its permission bits. The bits are
-/// those of the file that was opened, not of whatever has the name by then.
+/// Reads a secret file, or a file of users, with its permission bits.
 fn read(path: &Path) -> Result<(String, u32), String> {
-    let about = path
-        .metadata()
-        .map_err(|error| format!("cannot be read: {error}"))?;
-    if !about.is_file() {
+    let failed = |error: io::Error| format!("cannot be read: {error}");
+    if !path.metadata().map_err(failed)?.is_file() {
         // opening a FIFO would wait for a writer
         return Err("is not a file".to_owned());
     }
-    let file = File::open(path).map_err(|error| format!("cannot be read: {error}"))?;
-    let about = file
-        .metadata()
-        .map_err(|error| format!("cannot be read: {error}"))?;
-    let mut bytes = Vec::new();
-    file.take(SECRET_FILE_MAX + 1)
-        .read_to_end(&mut bytes)
-        .map_err(|error| format!("cannot be read: {error}"))?;
-    if SECRET_FILE_MAX < bytes.len() as u64 {
-        return Err("is larger than 1 MiB".to_owned());
-    }
-    match String::from_utf8(bytes) {
-        Ok(text) => Ok((text, about.permissions().mode())),
-        Err(_) => Err("is not UTF-8 text".to_owned()),
-    }
-}
-
-fn check_mode(findings: &mut Findings, path: &Text<'_>, mode: u32) -> Option<()> {
-    match judge_mode(&quote(path.text), mode) {
-        Ok(None) => {}
-        Ok(Some(advice)) => findings.advice(&path.place, advice),
-        Err(said) => {
-            findings.error(&path.place, said);
-            return None;
-        }
-    }
-    Some(())
+    let file = File::open(path).map_err(failed)?;
+    text_file::read(file).map_err(|why| match why {
+        Unread::Failed(error) => failed(error),
+        Unread::TooLarge => "is larger than 1 MiB".to_owned(),
+        Unread::NoText { .. } => "is not UTF-8 text".to_owned(),
+    })
 }
 
 /// What to say about a secret file of that name with these permission bits; an error: others can change

@@ -6,10 +6,8 @@ use crate::balance::upstream::UpstreamSpec;
 use crate::protocol::credentials::Credentials;
 use crate::protocol::target::Authority;
 
-use super::findings::{Findings, Place};
-use super::keys::Shape;
-use super::raw::Value;
-use super::reader::{Item, Section, has_password, quote};
+use super::raw::YamlValue;
+use super::reader::{KeyBlock, Located, has_password, quote};
 use super::secret::Files;
 use super::urls;
 
@@ -20,22 +18,19 @@ const PORT_DEFAULT: u16 = 8080;
 const NAME_MAX: usize = 128;
 
 /// Reads the list. The second of two equal upstreams is left out.
-pub(super) fn read(
-    findings: &mut Findings,
-    files: &mut Files,
-    items: Vec<Item<'_>>,
-    shape: &'static Shape,
-) -> Vec<UpstreamSpec> {
+pub(super) fn read(files: &mut Files, root: &KeyBlock<'_>) -> Vec<UpstreamSpec> {
     let mut specs = Vec::new();
     let mut taken = Taken::default();
-    for item in items {
-        let Some(block) = open(findings, item, shape) else {
+    for item in root.list("upstream").unwrap_or_default() {
+        if let YamlValue::Text(_) | YamlValue::Null = item.value {
+            item.place
+                .error("an upstream is a block of keys: write `- url: http://host:port`");
             continue;
-        };
-        let Some(spec) = read_one(findings, files, &block) else {
-            continue;
-        };
-        if taken.is_new(findings, &block, &spec) {
+        }
+        let block = KeyBlock::open(item, "upstream[]");
+        if let Some(spec) = read_one(files, &block)
+            && taken.is_new(&block, &spec)
+        {
             specs.push(spec);
         }
     }
@@ -51,24 +46,19 @@ struct Taken {
 }
 
 impl Taken {
-    fn is_new(
-        &mut self,
-        findings: &mut Findings,
-        block: &Section<'_>,
-        spec: &UpstreamSpec,
-    ) -> bool {
-        let here = block.place().name.clone();
+    fn is_new(&mut self, block: &KeyBlock<'_>, spec: &UpstreamSpec) -> bool {
+        let here = block.place.name.clone();
         if let Some(first) = self.authorities.get(&spec.authority) {
-            let text = format!("the same upstream as {first}, dropped; remove one of the two");
-            findings.compatibility(&block.place_of("url"), text);
+            block.place_of("url").compatibility(format!(
+                "the same upstream as {first}, dropped; remove one of the two"
+            ));
             return false;
         }
         if let Some(first) = self.names.get(&spec.name) {
-            let text = format!(
+            block.place_of("name").error(format!(
                 "{} is the name of {first}, too: give each upstream a name of its own",
                 quote(&spec.name)
-            );
-            findings.error(&block.place_of("name"), text);
+            ));
             return false;
         }
         self.authorities
@@ -78,37 +68,20 @@ impl Taken {
     }
 }
 
-fn open<'v>(findings: &mut Findings, item: Item<'v>, shape: &'static Shape) -> Option<Section<'v>> {
-    if let Value::Text(_) | Value::Null = item.value {
-        findings.error(
-            &item.place,
-            "an upstream is a block of keys: write `- url: http://host:port`",
-        );
-        return None;
-    }
-    Some(Section::open(findings, item, shape))
-}
-
-fn read_one(
-    findings: &mut Findings,
-    files: &mut Files,
-    block: &Section<'_>,
-) -> Option<UpstreamSpec> {
-    let weight = block.integer(findings, "weight", 0..=u32::MAX, 1);
+fn read_one(files: &mut Files, block: &KeyBlock<'_>) -> Option<UpstreamSpec> {
+    let weight = block.number("weight");
     if weight == 0 {
-        findings.advice(
-            &block.place_of("weight"),
+        block.place_of("weight").advice(
             "0 means no new requests (in the first release it meant 1): write 1 or more to use \
              this upstream",
         );
     }
-    let priority = block.integer(findings, "priority", 0..=u32::MAX, 100);
-    let credentials = read_credentials(findings, files, block);
-    let name = read_name(findings, block);
-    let authority = read_url(findings, block)?;
-    let name = name.unwrap_or_else(|| authority.to_string());
+    let priority = block.number("priority");
+    let credentials = read_credentials(files, block);
+    let name = read_name(block);
+    let authority = read_url(block)?;
     Some(UpstreamSpec {
-        name,
+        name: name.unwrap_or_else(|| authority.to_string()),
         authority,
         credentials,
         weight,
@@ -116,40 +89,26 @@ fn read_one(
     })
 }
 
-fn read_url(findings: &mut Findings, block: &Section<'_>) -> Option<Authority> {
+fn read_url(block: &KeyBlock<'_>) -> Option<Authority> {
+    let place = block.place_of("url");
     if block.item("url").is_none() {
-        let place = block.place_of("url");
-        findings.error(
-            &place,
-            "every upstream needs one: write `url: http://host:port`",
-        );
+        place.error("every upstream needs one: write `url: http://host:port`");
         return None;
     }
-    let written = block.text(findings, "url")?;
-    match parse_url(written.text) {
-        Ok(Url::Whole(authority)) => Some(authority),
-        Ok(Url::Schemeless(authority)) => {
-            let text = format!("the scheme is missing, read as `http://{authority}`: write that");
-            findings.compatibility(&written.place, text);
-            Some(authority)
-        }
-        Err(said) => {
-            findings.error(&written.place, said);
-            None
-        }
+    let url = parse_url(block.text("url")?.value);
+    let (scheme, authority) = url.map_err(|said| place.error(said)).ok()?;
+    if scheme.is_none() {
+        place.compatibility(format!(
+            "the scheme is missing, read as `http://{authority}`: write that"
+        ));
     }
+    Some(authority)
 }
 
-/// Where an upstream is, and how that was written.
-#[derive(Debug, PartialEq, Eq)]
-enum Url {
-    Whole(Authority),
-    Schemeless(Authority),
-}
-
-fn parse_url(url: &str) -> Result<Url, String> {
-    let parts = urls::split(url);
-    if let Some(scheme) = parts.scheme
+/// The scheme of an upstream, if it was written, and where it is.
+fn parse_url(url: &str) -> Result<(Option<&str>, Authority), String> {
+    let (scheme, authority, rest) = urls::split(url);
+    if let Some(scheme) = scheme
         && !scheme.eq_ignore_ascii_case("http")
     {
         return Err(format!(
@@ -157,77 +116,56 @@ fn parse_url(url: &str) -> Result<Url, String> {
             quote(scheme)
         ));
     }
-    let authority = urls::authority(parts.authority, PORT_DEFAULT)?;
-    if !matches!(parts.rest, "" | "/") {
+    let authority = urls::authority(authority, PORT_DEFAULT)?;
+    if !matches!(rest, "" | "/") {
         return Err(format!(
             "a path, query or fragment means nothing for an upstream: write `http://{authority}`"
         ));
     }
-    Ok(match parts.scheme {
-        Some(_) => Url::Whole(authority),
-        None => Url::Schemeless(authority),
-    })
+    Ok((scheme, authority))
 }
 
-fn read_name(findings: &mut Findings, block: &Section<'_>) -> Option<String> {
-    let written = block.text(findings, "name")?;
-    if written.text.is_empty()
-        || NAME_MAX < written.text.len()
-        || written.text.chars().any(char::is_control)
-    {
-        let text = format!("write 1 to {NAME_MAX} bytes without control characters");
-        findings.error(&written.place, text);
+fn read_name(block: &KeyBlock<'_>) -> Option<String> {
+    let Located { place, value } = block.text("name")?;
+    if value.is_empty() || NAME_MAX < value.len() || value.chars().any(char::is_control) {
+        place.error(format!(
+            "write 1 to {NAME_MAX} bytes without control characters"
+        ));
         return None;
     }
-    if has_password(written.text) {
-        let text = "a name is shown in logs and metrics: write it without user and password";
-        findings.error(&written.place, text);
+    if has_password(value) {
+        place.error("a name is shown in logs and metrics: write it without user and password");
         return None;
     }
-    Some(written.text.to_owned())
+    Some(value.to_owned())
 }
 
-fn read_credentials(
-    findings: &mut Findings,
-    files: &mut Files,
-    block: &Section<'_>,
-) -> Option<Credentials> {
-    let username = block.text(findings, "username");
-    let inline = block.text(findings, "password");
-    let file = block.text(findings, "password_file");
-    if let (Some(_), Some(file)) = (&inline, &file) {
-        note_both(findings, &file.place, "password");
-    }
-    files.has_inline_secret |= inline.is_some();
-    let password = match (inline, &file) {
-        (Some(password), _) => Some(password.text.to_owned()),
-        (None, Some(path)) => Some(files.secret(findings, path).unwrap_or_default()),
-        (None, None) => None,
-    };
+fn read_credentials(files: &mut Files, block: &KeyBlock<'_>) -> Option<Credentials> {
+    let username = block.text("username");
+    let password = files.secret(block, "password");
     match (username, password) {
         // a password may be empty (RFC 7617 section 2)
         (Some(user), password) => {
-            if user.text.contains(':') {
-                findings.advice(
-                    &user.place,
-                    "the upstream takes what stands behind the colon for the password \
-                     (RFC 7617): a user name cannot have one",
+            if user.value.contains(':') {
+                user.place.advice(
+                    "the upstream takes what stands behind the colon for the password (RFC 7617): \
+                     a user name cannot have one",
                 );
             }
-            Some(Credentials::basic(user.text, &password.unwrap_or_default()))
+            let password = password.map(|password| password.value.unwrap_or_default());
+            Some(Credentials::basic(
+                user.value,
+                &password.unwrap_or_default(),
+            ))
         }
         (None, Some(_)) => {
-            let place = file.map_or_else(|| block.place_of("password"), |file| file.place);
-            findings.compatibility(&place, "ignored without `username`: write that, too");
+            let file = block.item("password_file").map(|file| file.place);
+            file.unwrap_or_else(|| block.place_of("password"))
+                .compatibility("ignored without `username`: write that, too");
             None
         }
         (None, None) => None,
     }
-}
-
-/// Notes that a secret was given twice: as `key` and as `key`_file.
-pub(super) fn note_both(findings: &mut Findings, place: &Place, key: &str) {
-    findings.error(place, format!("`{key}` is there, too: keep one of the two"));
 }
 
 #[cfg(test)]
@@ -236,8 +174,8 @@ mod tests {
 
     fn check(url: &str, wanted: Result<&str, &str>) {
         match (parse_url(url), wanted) {
-            (Ok(Url::Whole(authority)), Ok(wanted)) => assert_eq!(authority.to_string(), wanted),
-            (Ok(Url::Schemeless(authority)), Ok(wanted)) => {
+            (Ok((Some(_), authority)), Ok(wanted)) => assert_eq!(authority.to_string(), wanted),
+            (Ok((None, authority)), Ok(wanted)) => {
                 assert_eq!(format!("schemeless {authority}"), wanted);
             }
             (Err(said), Err(part)) => assert!(said.contains(part), "{url}: {said}"),

@@ -2,30 +2,16 @@
 
 use crate::protocol::target::{Authority, TargetError};
 
-/// A URL taken apart at its delimiters, nothing of it checked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Parts<'u> {
-    /// What stands before `://`, if that is there.
-    pub(super) scheme: Option<&'u str>,
-    /// Up to the first `/`, `?` or `#`.
-    pub(super) authority: &'u str,
-    /// From there on; may be empty.
-    pub(super) rest: &'u str,
-}
-
-/// Takes `url` apart.
-pub(super) fn split(url: &str) -> Parts<'_> {
+/// Takes a URL apart at its delimiters, without a check: the scheme before `://`, if that is there;
+/// the authority up to the first `/`, `?` or `#`; the rest from there on, which may be empty.
+pub(super) fn split(url: &str) -> (Option<&str>, &str, &str) {
     let (scheme, behind) = match url.split_once("://") {
         Some((scheme, behind)) => (Some(scheme), behind),
         None => (None, url),
     };
     let end = behind.find(['/', '?', '#']).unwrap_or(behind.len());
     let (authority, rest) = behind.split_at_checked(end).unwrap_or((behind, ""));
-    Parts {
-        scheme,
-        authority,
-        rest,
-    }
+    (scheme, authority, rest)
 }
 
 /// Reads `host[:port]`, or says what to write instead. The text is not
@@ -66,15 +52,7 @@ mod tests {
             ("http://", Some("http"), "", ""),
             ("", None, "", ""),
         ] {
-            assert_eq!(
-                split(url),
-                Parts {
-                    scheme,
-                    authority,
-                    rest
-                },
-                "{url}"
-            );
+            assert_eq!(split(url), (scheme, authority, rest), "{url}");
         }
     }
 }

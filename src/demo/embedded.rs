@@ -3,17 +3,22 @@
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, ToSocketAddrs};
 
+use crate::config;
 use crate::net::resolve::Resolver;
 use crate::server::{Options, Server};
 use crate::stop::Stage;
 
-use super::{ORIGIN_NAME, serve};
+/// The name of the origin. Only the embedded upstreams know it, so a request for it cannot bypass the
+/// relay because of `NO_PROXY=localhost,127.0.0.1`, which many environments have.
+pub(super) const ORIGIN_NAME: &str = "origin.test";
 
 /// One of them.
 #[derive(Debug)]
-pub(super) struct Embedded {
-    number: usize,
-    address: SocketAddr,
+pub(super) struct EmbeddedUpstream {
+    /// What the relay calls it.
+    pub(super) name: String,
+    /// Where it listens, or would.
+    pub(super) address: SocketAddr,
     /// `None` while it is dead.
     server: Option<Server>,
 }
@@ -27,25 +32,15 @@ pub(super) enum Life {
     Dead,
 }
 
-impl Embedded {
+impl EmbeddedUpstream {
     /// Starts the upstream of that number (from 1).
     pub(super) fn start(number: usize, port: u16) -> io::Result<Self> {
         let server = server(port)?;
         Ok(Self {
-            number,
+            name: format!("upstream-{number}"),
             address: server.local_addr(),
             server: Some(server),
         })
-    }
-
-    /// What the relay calls it.
-    pub(super) fn name(&self) -> String {
-        format!("upstream-{}", self.number)
-    }
-
-    /// Where it listens, or would.
-    pub(super) fn address(&self) -> SocketAddr {
-        self.address
     }
 
     /// Whether it is alive.
@@ -64,17 +59,17 @@ impl Embedded {
 
     /// Kills it as a crash would, and tells what that means.
     pub(super) fn kill(&mut self) -> String {
-        let (name, port) = (self.name(), self.address.port());
         if self.life() == Life::Dead {
-            return format!("{name} is dead already");
+            return format!("{} is dead already", self.name);
         }
         self.end();
+        let (name, port) = (&self.name, self.address.port());
         format!("{name} is dead: port {port} refuses connections, what it relayed was cut")
     }
 
     /// Starts it again where it was, and tells what came of it.
     pub(super) fn revive(&mut self) -> String {
-        let (name, port) = (self.name(), self.address.port());
+        let (name, port) = (&self.name, self.address.port());
         if self.life() == Life::Alive {
             return format!("{name} is alive already");
         }
@@ -103,7 +98,7 @@ impl Embedded {
     }
 }
 
-/// A relay without upstreams: the list of those who need one is empty.
+/// A relay without upstreams: the list of the domains that need one is empty.
 fn server(port: u16) -> io::Result<Server> {
     let text = format!(
         "listen: 127.0.0.1:{port}\n\
@@ -123,4 +118,10 @@ fn server(port: u16) -> io::Result<Server> {
         ..Options::default()
     };
     serve(&text, options)
+}
+
+/// Starts a relay with the configuration `text`.
+pub(super) fn serve(text: &str, options: Options) -> io::Result<Server> {
+    let config = config::parse(text, "demo").map_err(io::Error::other)?;
+    Server::start(config, options)
 }

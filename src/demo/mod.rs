@@ -6,43 +6,31 @@
 //! it is simulated: a dead one has closed its port and every connection.
 //!
 //! In reading order: [`screen`] says what is going on, [`embedded`] is an upstream that can die,
-//! [`origin`] is the web server, [`terminal`] waits for what is typed.
+//! [`origin`] is the web server, [`terminal`] waits for what is typed, [`ports`] are those in use.
 
 mod embedded;
 mod origin;
+mod ports;
 mod screen;
 mod terminal;
 
 use std::fs::File;
 use std::io::{self, Read as _};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::TcpListener;
 use std::sync::Arc;
 
-use crate::config;
 use crate::net::threads;
-use crate::server::{Options, Server, Watch};
+use crate::server::{Options, Server, SignalWatcher};
 use crate::stop::{Stage, Stop};
 
-use embedded::Embedded;
-use origin::Origin;
-use terminal::{Command, Event, Terminal};
+use embedded::{EmbeddedUpstream, ORIGIN_NAME, serve};
+use origin::EmbeddedOrigin;
+use ports::{FIRST_PORT, PAGE_PORT, RELAY_PORT, free_port, loopback};
+use terminal::{Input, Terminal};
 
-/// Where the relay listens, if that port is free.
-const RELAY_PORT: u16 = 8080;
-/// Where the status page is, if that port is free.
-const PAGE_PORT: u16 = 9090;
-/// The first port that is tried for everything behind it. Below the ports that systems give to outgoing
-/// connections, so that none of those can take the port of an upstream that is dead for a while.
-const FIRST_PORT: u16 = 8081;
-/// How many ports are tried before any will do.
-const PORTS_TRIED: u16 = 200;
 /// How many upstreams there are.
 const UPSTREAMS: usize = 3;
-/// The name of the origin. Only the embedded upstreams know it, so a request for it cannot bypass the
-/// relay because of `NO_PROXY=localhost,127.0.0.1`, which many environments have.
-const ORIGIN_NAME: &str = "origin.test";
-
-/// Runs it until somebody ends it.
+/// Runs it until a signal, or what is typed, ends it.
 ///
 /// # Errors
 /// When there are no free ports, threads or file descriptors for it.
@@ -51,9 +39,9 @@ pub fn run() -> io::Result<()> {
     // Before the first thread: no signal may find its default action.
     let signals = {
         let (stop, over) = (Arc::clone(&stop), Arc::clone(&over));
-        Watch::start(move || match stop.stage() {
+        SignalWatcher::start(move || match stop.stage() {
             Stage::Running => stop.advance(Stage::Draining),
-            // The second one: nobody waits for the end any longer.
+            // The second one: the end is not waited for any longer.
             Stage::Draining | Stage::Ended => over.advance(Stage::Ended),
         })?
     };
@@ -61,17 +49,12 @@ pub fn run() -> io::Result<()> {
     screen::show(&demo.welcome());
     demo.relay.context().access_log.hand_to(screen::exchange)?;
     let mut terminal = Terminal::new(Arc::clone(&stop));
-    loop {
-        match terminal.next()? {
-            Event::Typed(Ok(Command::Quit)) | Event::Stopped => break,
-            Event::Typed(Ok(command)) => screen::show(&demo.obey(command)),
-            Event::Typed(Err(misspelled)) => screen::show(&misspelled.to_string()),
-            Event::Closed => screen::show(screen::INPUT_CLOSED),
-        }
+    while let Some(said) = demo.obey(terminal.next()?) {
+        screen::show(&said);
     }
     stop.advance(Stage::Draining);
     log::info!("stopping; a second signal ends at once");
-    let end = over.alarm();
+    let end = over.subscribe();
     threads::start("drain", move || {
         demo.end();
         over.advance(Stage::Ended);
@@ -84,22 +67,22 @@ pub fn run() -> io::Result<()> {
 /// The scene.
 struct Demo {
     relay: Server,
-    /// What the status page wants to hear.
+    /// The password of the status page.
     token: String,
-    upstreams: Vec<Embedded>,
-    origin: Origin,
+    upstreams: Vec<EmbeddedUpstream>,
+    origin: EmbeddedOrigin,
 }
 
 impl Demo {
     fn start() -> io::Result<Self> {
         let upstreams = (1..=UPSTREAMS)
-            .map(|number| free_port(FIRST_PORT, |port| Embedded::start(number, port)))
+            .map(|number| free_port(FIRST_PORT, |port| EmbeddedUpstream::start(number, port)))
             .collect::<io::Result<Vec<_>>>()?;
-        let origin = free_port(FIRST_PORT, Origin::start)?;
+        let origin = free_port(FIRST_PORT, EmbeddedOrigin::start)?;
         for upstream in &upstreams {
             origin.introduce(upstream);
         }
-        let port = origin.address().port();
+        let port = origin.address.port();
         let token = random_token()?;
         // Its own first, so that a port in use is not taken for the one of the relay.
         let page = free_port(PAGE_PORT, |port| TcpListener::bind(loopback(port)))?.local_addr()?;
@@ -114,29 +97,40 @@ impl Demo {
     }
 
     fn welcome(&self) -> String {
-        let relay = self.relay.local_addr();
         let page = self.relay.admin_addr().unwrap_or(loopback(PAGE_PORT));
         let page = format!("http://any:{}@{page}/", self.token);
-        screen::welcome(relay, &page, &self.upstreams, self.origin.address())
+        let pool = self
+            .upstreams
+            .iter()
+            .map(|one| (one.name.clone(), one.address));
+        let pool: Vec<_> = pool.collect();
+        screen::welcome(self.relay.local_addr(), &page, &pool, self.origin.address)
     }
 
-    /// Does what was typed, and tells what came of it.
-    fn obey(&mut self, command: Command) -> String {
-        let number = match command {
-            Command::Kill(number) | Command::Revive(number) => number,
-            Command::Status => return screen::status(&self.relay.upstreams(), &self.upstreams),
-            Command::Quit => return String::new(),
+    /// Does what was typed, and tells what came of it. `None`: it is over.
+    fn obey(&mut self, input: Input) -> Option<String> {
+        let (number, is_kill) = match input {
+            Input::Kill(number) => (number, true),
+            Input::Revive(number) => (number, false),
+            Input::Status => {
+                return Some(screen::status(&self.relay.upstreams(), &self.upstreams));
+            }
+            Input::Misspelled => return Some(screen::MISSPELLED.to_owned()),
+            Input::Closed => return Some(screen::INPUT_CLOSED.to_owned()),
+            Input::Quit => return None,
         };
         let index = number.checked_sub(1);
         let Some(upstream) = index.and_then(|index| self.upstreams.get_mut(index)) else {
-            return format!("there is no upstream {number}: type a number from 1 to {UPSTREAMS}");
+            return Some(format!(
+                "there is no upstream {number}: type a number from 1 to {UPSTREAMS}"
+            ));
         };
-        if command == Command::Kill(number) {
-            return upstream.kill();
+        if is_kill {
+            return Some(upstream.kill());
         }
         let said = upstream.revive();
         self.origin.introduce(upstream);
-        said
+        Some(said)
     }
 
     /// Ends everything, front to back, so that what is in flight can be finished.
@@ -153,7 +147,12 @@ impl Demo {
 }
 
 /// The relay in front: what an operator would configure, in short intervals.
-fn relay(port: u16, admin: &str, upstreams: &[Embedded], origin: u16) -> io::Result<Server> {
+fn relay(
+    port: u16,
+    admin: &str,
+    upstreams: &[EmbeddedUpstream],
+    origin: u16,
+) -> io::Result<Server> {
     use std::fmt::Write as _;
     let mut text = format!(
         "listen: 127.0.0.1:{port}\n\
@@ -168,64 +167,27 @@ fn relay(port: u16, admin: &str, upstreams: &[Embedded], origin: u16) -> io::Res
         origin::PROBE_PATH,
     );
     for upstream in upstreams {
-        let (name, address) = (upstream.name(), upstream.address());
+        let (name, address) = (&upstream.name, upstream.address);
         writeln!(text, "  - name: {name}\n    url: http://{address}").map_err(io::Error::other)?;
     }
     serve(&text, Options::default())
 }
 
-/// Starts a relay with the configuration `text`.
-fn serve(text: &str, options: Options) -> io::Result<Server> {
-    let config = config::parse(text, "demo").map_err(io::Error::other)?;
-    Server::start(config, options)
-}
-
-/// What `start` makes of the first port from `first` on that is not in use.
-fn free_port<T>(first: u16, start: impl Fn(u16) -> io::Result<T>) -> io::Result<T> {
-    for port in first..first.saturating_add(PORTS_TRIED) {
-        match start(port) {
-            Err(error) if error.kind() == io::ErrorKind::AddrInUse => {}
-            result => return result,
-        }
-    }
-    start(0)
-}
-
-/// A token that nobody guesses.
+/// A token that cannot be guessed.
 fn random_token() -> io::Result<String> {
     let mut bytes = [0; 16];
     File::open("/dev/urandom")?.read_exact(&mut bytes)?;
     Ok(format!("{:032x}", u128::from_ne_bytes(bytes)))
 }
 
-fn loopback(port: u16) -> SocketAddr {
-    (Ipv4Addr::LOCALHOST, port).into()
-}
-
 #[cfg(test)]
 mod tests {
-    use std::net::TcpListener;
-
     use super::*;
-
-    #[test]
-    fn a_port_in_use_is_passed_over() {
-        let first = TcpListener::bind(loopback(0)).unwrap();
-        let taken = first.local_addr().unwrap().port();
-        let next = free_port(taken, |port| TcpListener::bind(loopback(port))).unwrap();
-        assert_ne!(next.local_addr().unwrap().port(), taken);
-    }
 
     #[test]
     fn each_token_is_another_one() {
         let (one, other) = (random_token().unwrap(), random_token().unwrap());
         assert_ne!(one, other);
         assert_eq!((one.len(), other.len()), (32, 32));
-    }
-
-    #[test]
-    fn other_failures_to_start_are_told() {
-        let failed = free_port(1, |_| Err::<(), _>(io::ErrorKind::PermissionDenied.into()));
-        assert_eq!(failed.unwrap_err().kind(), io::ErrorKind::PermissionDenied);
     }
 }

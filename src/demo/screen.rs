@@ -3,22 +3,26 @@
 //! Every line is for copying or for reading once, so it is short, and nothing is drawn over. Standard
 //! output has the demonstration, standard error the log, as an operator would see it.
 
-use std::fmt;
 use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use crate::access_log::Entry;
+use crate::access_log::AccessEntry;
 use crate::server::UpstreamReport;
 
-use super::embedded::{Embedded, Life};
-use super::{ORIGIN_NAME, RELAY_PORT, origin};
+use super::embedded::{EmbeddedUpstream, Life, ORIGIN_NAME};
+use super::origin::{BYTES_PATH, ECHO_PATH};
+use super::ports::RELAY_PORT;
 
-/// Said when nobody will type anything.
+/// Said when nothing more will be typed.
 pub(super) const INPUT_CLOSED: &str =
     "(standard input has ended, so nothing can be typed; Ctrl-C or SIGTERM ends the demo)";
 
-/// Prints `text` and a line end. Whoever closed the pipe (`demo | head`) has seen enough.
+/// Said when what was typed is no command.
+pub(super) const MISSPELLED: &str =
+    "type kill 2, revive 2, status or quit; curl belongs in another terminal";
+
+/// Prints `text` and a line end. A reader that closed the pipe (`demo | head`) has seen enough.
 pub(super) fn show(text: &str) {
     let mut out = io::stdout().lock();
     if let Err(error) = writeln!(out, "{text}").and_then(|()| out.flush()) {
@@ -27,111 +31,112 @@ pub(super) fn show(text: &str) {
 }
 
 /// Prints an exchange that is over.
-pub(super) fn exchange(entry: &Entry) {
-    show(&Line(entry).to_string());
+pub(super) fn exchange(entry: &AccessEntry) {
+    show(&sentence(entry));
 }
 
-/// One exchange in one line.
-struct Line<'e>(&'e Entry);
-
-impl fmt::Display for Line<'_> {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self(entry) = self;
-        write!(
-            out,
-            "{} {} ",
-            Visible(&entry.method),
-            Visible(&entry.target)
-        )?;
-        match entry.status {
-            Some(status) => write!(out, "{status}")?,
-            None => out.write_str("unanswered")?,
-        }
-        if entry.route != "-" {
-            write!(out, " via {}", entry.route)?;
-        }
-        write!(out, " in {}", Took(entry.elapsed))?;
-        if 1 < entry.attempts {
-            write!(out, ", attempt {}", entry.attempts)?;
-        }
-        match entry.cause {
-            Some(cause) => write!(out, " ({cause})"),
-            None => Ok(()),
-        }
-    }
+fn sentence(entry: &AccessEntry) -> String {
+    let (method, target) = (visible(&entry.method), visible(&entry.target));
+    let status = entry.status.map(|status| status.to_string());
+    let status = status.as_deref().unwrap_or("unanswered");
+    let via = match &*entry.route {
+        "-" => String::new(),
+        route => format!(" via {route}"),
+    };
+    let took = took(entry.elapsed);
+    let attempt = match entry.attempts {
+        0 | 1 => String::new(),
+        attempt => format!(", attempt {attempt}"),
+    };
+    let cause = entry.cause.map(|cause| format!(" ({cause})"));
+    let cause = cause.unwrap_or_default();
+    format!("{method} {target} {status}{via} in {took}{attempt}{cause}")
 }
 
 /// What a client sent, without anything that could steer a terminal.
-struct Visible<'t>(&'t str);
-
-impl fmt::Display for Visible<'_> {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for letter in self.0.chars() {
-            if letter.is_ascii_graphic() {
-                write!(out, "{letter}")?;
-            } else {
-                write!(out, "{}", letter.escape_default())?;
-            }
-        }
-        Ok(())
-    }
-}
-
-struct Took(Duration);
-
-impl fmt::Display for Took {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let seconds = self.0.as_secs_f64();
-        if seconds < 1.0 {
-            write!(out, "{:.1} ms", seconds * 1000.0)
+fn visible(text: &str) -> String {
+    let mut visible = String::new();
+    for letter in text.chars() {
+        if letter.is_ascii_graphic() {
+            visible.push(letter);
         } else {
-            write!(out, "{seconds:.1} s")
+            visible.extend(letter.escape_default());
         }
+    }
+    visible
+}
+
+fn took(time: Duration) -> String {
+    let seconds = time.as_secs_f64();
+    if seconds < 1.0 {
+        format!("{:.1} ms", seconds * 1000.0)
+    } else {
+        format!("{seconds:.1} s")
     }
 }
 
-/// The first screen.
+/// The first screen. `page`: the address of the status page, with the token.
 pub(super) fn welcome(
     relay: SocketAddr,
     page: &str,
-    upstreams: &[Embedded],
+    pool: &[(String, SocketAddr)],
     origin: SocketAddr,
 ) -> String {
-    let names = upstreams.iter().map(Embedded::name);
-    let pool: Vec<_> = names.zip(upstreams.iter().map(Embedded::address)).collect();
-    [
-        scene(relay, &pool, origin),
-        watch(page),
-        requests(relay, origin.port()),
-        failover(relay, origin.port()),
-    ]
-    .join("\n\n")
-}
-
-fn scene(relay: SocketAddr, pool: &[(String, SocketAddr)], origin: SocketAddr) -> String {
-    let note = match relay.port() {
+    let used = match relay.port() {
         RELAY_PORT => "the proxy that clients use".to_owned(),
         _ => format!("the proxy that clients use ({RELAY_PORT} is in use)"),
     };
-    let mut lines = vec![
-        "http-proxy-lb demo: a relay, three upstream proxies and an origin in one process"
-            .to_owned(),
-        String::new(),
-        row("relay", relay, &note),
-    ];
     let notes = [
         "the pool: each request goes through one of",
         "them, in turn",
     ];
     let notes = notes.into_iter().chain(std::iter::repeat(""));
-    lines.extend(
+    let mut rows = vec![row("relay", relay, &used)];
+    rows.extend(
         pool.iter()
             .zip(notes)
             .map(|((name, address), note)| row(name, *address, note)),
     );
     let note = format!("a web server, {ORIGIN_NAME} to the upstreams");
-    lines.push(row("origin", origin, &note));
-    lines.join("\n")
+    rows.push(row("origin", origin, &note));
+    let rows = rows.join("\n");
+    let url = format!("http://{ORIGIN_NAME}:{}", origin.port());
+    format!(
+        "\
+http-proxy-lb demo: a relay, three upstream proxies and an origin in one process
+
+{rows}
+
+See all of it in a browser (this password is good for this demo):
+
+  {page}
+
+Ask the origin from another terminal. It tells which way each request came:
+
+  curl -x {relay} {url}/
+
+Upload, download, tunnel (CONNECT) and, where there is a network, see any site:
+
+  curl -x {relay} -d 'any text' {url}{ECHO_PATH}
+  curl -x {relay} --limit-rate 5M -o /dev/null {url}{BYTES_PATH}100000000
+  curl -x {relay} -p {url}/
+  curl -x {relay} https://example.com/
+
+Now see a failover. Leave this running in the other terminal,
+
+  while sleep 0.3; do curl -sS -x {relay} {url}/; done
+
+and type here, each with Enter:
+
+  kill 2     upstream-2 dies: its port refuses connections, and what it was
+             relaying is cut. The requests go on, through the other two.
+  revive 2   it is back, and has its share of the requests within 2 seconds
+  status     what the relay knows of its upstreams
+  quit       ends the demo, as Ctrl-C does
+
+Each request is one line below, each change of an upstream a line of the log.
+"
+    )
 }
 
 fn row(name: &str, address: SocketAddr, note: &str) -> String {
@@ -139,62 +144,14 @@ fn row(name: &str, address: SocketAddr, note: &str) -> String {
     row.trim_end().to_owned()
 }
 
-/// `page`: its address, with the token.
-fn watch(page: &str) -> String {
-    format!("See all of it in a browser (this password is good for this demo):\n\n  {page}")
-}
-
-fn requests(relay: SocketAddr, origin: u16) -> String {
-    let curl = |options: &str, path: &str| {
-        format!("  curl -x {relay} {options}http://{ORIGIN_NAME}:{origin}{path}")
-    };
-    let download = format!("{}100000000", origin::BYTES_PATH);
-    [
-        "Ask the origin from another terminal. It tells which way each request came:",
-        "",
-        &curl("", "/"),
-        "",
-        "Upload, download, tunnel (CONNECT) and, where there is a network, see any site:",
-        "",
-        &curl("-d 'any text' ", origin::ECHO_PATH),
-        &curl("--limit-rate 5M -o /dev/null ", &download),
-        &curl("-p ", "/"),
-        &format!("  curl -x {relay} https://example.com/"),
-    ]
-    .join("\n")
-}
-
-fn failover(relay: SocketAddr, origin: u16) -> String {
-    let curl = format!("curl -sS -x {relay} http://{ORIGIN_NAME}:{origin}/");
-    [
-        "Now see a failover. Leave this running in the other terminal,",
-        "",
-        &format!("  while sleep 0.3; do {curl}; done"),
-        "",
-        "and type here, each with Enter:",
-        "",
-        "  kill 2     upstream-2 dies: its port refuses connections, and what it was",
-        "             relaying is cut. The requests go on, through the other two.",
-        "  revive 2   it is back, and has its share of the requests within 2 seconds",
-        "  status     what the relay knows of its upstreams",
-        "  quit       ends the demo, as Ctrl-C does",
-        "",
-        "Each request is one line below, each change of an upstream a line of the log.",
-        "",
-    ]
-    .join("\n")
-}
-
 /// What the relay knows of its upstreams, and what they are.
-pub(super) fn status(reports: &[UpstreamReport], upstreams: &[Embedded]) -> String {
+pub(super) fn status(reports: &[UpstreamReport], upstreams: &[EmbeddedUpstream]) -> String {
     let known = reports.iter().zip(upstreams);
-    let lines: Vec<_> = known
-        .map(|(report, upstream)| {
-            let standing = standing(report, upstream.life());
-            row(&report.name, upstream.address(), &standing)
-        })
-        .collect();
-    lines.join("\n")
+    let rows = known.map(|(report, upstream)| {
+        let standing = standing(report, upstream.life());
+        row(&report.name, upstream.address, &standing)
+    });
+    rows.collect::<Vec<_>>().join("\n")
 }
 
 fn standing(report: &UpstreamReport, life: Life) -> String {
@@ -202,11 +159,10 @@ fn standing(report: &UpstreamReport, life: Life) -> String {
         (None, Life::Dead) => "online, as far as the relay knows yet".to_owned(),
         (None, Life::Alive) => match report.latency {
             None => "online, not used yet".to_owned(),
-            Some(latency) => format!(
-                "online, answers in {}, {} open",
-                Took(latency),
-                report.active
-            ),
+            Some(latency) => {
+                let (latency, active) = (took(latency), report.active);
+                format!("online, answers in {latency}, {active} open")
+            }
         },
         (Some(reason), Life::Dead) => format!("offline: {reason}"),
         (Some(reason), Life::Alive) => {
@@ -219,11 +175,11 @@ fn standing(report: &UpstreamReport, life: Life) -> String {
 mod tests {
     use std::time::SystemTime;
 
-    use super::super::loopback;
+    use super::super::ports::loopback;
     use super::*;
 
-    fn entry(method: &str, target: &str) -> Entry {
-        Entry {
+    fn entry(method: &str, target: &str) -> AccessEntry {
+        AccessEntry {
             time: SystemTime::UNIX_EPOCH,
             id: 7,
             client: loopback(5000),
@@ -244,7 +200,7 @@ mod tests {
     #[test]
     fn an_exchange_is_a_sentence() {
         assert_eq!(
-            Line(&entry("GET", "http://origin.test:8084/")).to_string(),
+            sentence(&entry("GET", "http://origin.test:8084/")),
             "GET http://origin.test:8084/ 200 via upstream-2 in 1.2 ms"
         );
     }
@@ -255,7 +211,7 @@ mod tests {
         second.attempts = 2;
         second.elapsed = Duration::from_millis(61_040);
         assert_eq!(
-            Line(&second).to_string(),
+            sentence(&second),
             "CONNECT a.test:443 200 via upstream-2 in 61.0 s, attempt 2"
         );
         let mut refused = entry("GET", "http://a.test/");
@@ -264,7 +220,7 @@ mod tests {
         refused.attempts = 0;
         refused.cause = Some("no_upstream");
         assert_eq!(
-            Line(&refused).to_string(),
+            sentence(&refused),
             "GET http://a.test/ 503 in 1.2 ms (no_upstream)"
         );
     }
@@ -272,7 +228,7 @@ mod tests {
     #[test]
     fn a_client_cannot_steer_the_terminal() {
         assert_eq!(
-            Line(&entry("G", "/\u{1b}[31m\r\n\u{202e}")).to_string(),
+            sentence(&entry("G", "/\u{1b}[31m\r\n\u{202e}")),
             "G /\\u{1b}[31m\\r\\n\\u{202e} 200 via upstream-2 in 1.2 ms"
         );
     }
@@ -280,16 +236,13 @@ mod tests {
     #[test]
     fn the_first_screen_fits_a_terminal_and_its_lines_name_the_ports_in_use() {
         let port = 18_080;
-        let pool: Vec<_> = (1..=3)
-            .map(|n| (format!("upstream-{n}"), loopback(18_080 + n)))
-            .collect();
-        let text = [
-            scene(loopback(port), &pool, loopback(18_084)),
-            watch("http://any:0123456789abcdef0123456789abcdef@127.0.0.1:19090/"),
-            requests(loopback(port), 18_084),
-            failover(loopback(port), 18_084),
-        ]
-        .join("\n\n");
+        let pool = [1, 2, 3].map(|n| (format!("upstream-{n}"), loopback(18_080 + n)));
+        let text = welcome(
+            loopback(port),
+            "http://any:0123456789abcdef0123456789abcdef@127.0.0.1:19090/",
+            &pool,
+            loopback(18_084),
+        );
         for line in text.lines() {
             let widest = if line.contains("curl ") { 100 } else { 80 };
             assert!(line.len() <= widest && line.trim_end() == line, "{line:?}");

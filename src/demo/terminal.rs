@@ -1,9 +1,8 @@
 //! What is typed, and the end of the demonstration, whichever comes first.
 //!
 //! Reading must never be in the way of a signal, nor stop a job that was sent to the background; and
-//! where there is nobody who types (`< /dev/null`), the demonstration just goes on.
+//! where nothing is typed (`< /dev/null`), the demonstration just goes on.
 
-use std::fmt;
 use std::io::{self, BufRead};
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,66 +16,46 @@ const BACKGROUND_LOOK: Duration = Duration::from_millis(500);
 /// A longer line is no command, in bytes.
 const LINE_MAX: usize = 1024;
 
-/// What can be asked for.
+/// What was typed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Command {
+pub(super) enum Input {
     /// Kill the upstream of that number.
     Kill(usize),
     /// Start it again.
     Revive(usize),
     /// Show what the relay knows.
     Status,
-    /// End the demonstration.
+    /// None of it.
+    Misspelled,
+    /// Nothing more will be typed. Told once.
+    Closed,
+    /// End the demonstration: a signal says that, too.
     Quit,
 }
 
-/// What was typed is none of it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Misspelled;
-
-impl fmt::Display for Misspelled {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.write_str("type kill 2, revive 2, status or quit; curl belongs in another terminal")
-    }
-}
-
-impl Command {
+impl Input {
     /// Reads a line; an empty one asks for nothing.
-    fn parse(line: &str) -> Option<Result<Self, Misspelled>> {
-        let mut words = line.split_whitespace();
-        let first = words.next()?;
-        let number = |word: Option<&str>| {
-            let word = word.ok_or(Misspelled)?;
+    fn parse(line: &str) -> Option<Self> {
+        let words: Vec<_> = line.split_whitespace().collect();
+        let of_number = |input: fn(usize) -> Self, word: &str| {
             let digits = word.strip_prefix("upstream-").unwrap_or(word);
-            digits.parse::<usize>().or(Err(Misspelled))
+            digits.parse().map_or(Self::Misspelled, input)
         };
-        let command = match first {
-            "kill" => number(words.next()).map(Self::Kill),
-            "revive" => number(words.next()).map(Self::Revive),
-            "status" => Ok(Self::Status),
-            "quit" | "exit" => Ok(Self::Quit),
-            _ => Err(Misspelled),
-        };
-        let rest = words.next();
-        Some(command.and_then(|command| rest.map_or(Ok(command), |_| Err(Misspelled))))
+        Some(match *words {
+            [] => return None,
+            ["kill", number] => of_number(Self::Kill, number),
+            ["revive", number] => of_number(Self::Revive, number),
+            ["status"] => Self::Status,
+            ["quit" | "exit"] => Self::Quit,
+            _ => Self::Misspelled,
+        })
     }
-}
-
-/// What ended a wait.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Event {
-    /// Somebody typed a line.
-    Typed(Result<Command, Misspelled>),
-    /// Nothing more will be typed. Told once.
-    Closed,
-    /// The demonstration is told to end.
-    Stopped,
 }
 
 /// Standard input, until it ends.
 pub(super) struct Terminal {
     stop: Arc<Stop>,
-    lines: Option<Lines>,
+    lines: Option<InputLines>,
 }
 
 impl Terminal {
@@ -84,25 +63,25 @@ impl Terminal {
     pub(super) fn new(stop: Arc<Stop>) -> Self {
         Self {
             stop,
-            lines: Some(Lines::default()),
+            lines: Some(InputLines::default()),
         }
     }
 
-    /// Waits for the next event.
+    /// Waits for the next line, or the end.
     ///
     /// # Errors
     /// When the system cannot wait.
-    pub(super) fn next(&mut self) -> io::Result<Event> {
+    pub(super) fn next(&mut self) -> io::Result<Input> {
         let stdin = io::stdin();
         loop {
-            if let Some(command) = self.lines.as_mut().and_then(Lines::next) {
-                return Ok(Event::Typed(command));
+            if let Some(input) = self.lines.as_mut().and_then(InputLines::next) {
+                return Ok(input);
             }
             if self.stop.stage() != Stage::Running {
-                return Ok(Event::Stopped);
+                return Ok(Input::Quit);
             }
             let Some(lines) = &mut self.lines else {
-                self.stop.alarm().wait(None);
+                self.stop.subscribe().wait(None);
                 continue;
             };
             if !server::may_read(&stdin) {
@@ -114,9 +93,9 @@ impl Terminal {
             if !ready.to_read() || !server::may_read(&stdin) {
                 continue;
             }
-            if lines.read(&mut stdin.lock()) == Input::Ended {
+            if !lines.read(&mut stdin.lock()) {
                 self.lines = None;
-                return Ok(Event::Closed);
+                return Ok(Input::Closed);
             }
         }
     }
@@ -124,39 +103,34 @@ impl Terminal {
 
 /// Lines out of what arrives in pieces.
 #[derive(Debug, Default)]
-struct Lines {
+struct InputLines {
     received: Vec<u8>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Input {
-    GoesOn,
-    Ended,
-}
-
-impl Lines {
-    /// Takes what one read brings; all of it, so that the next wait knows of everything unread.
-    fn read(&mut self, input: &mut impl BufRead) -> Input {
+impl InputLines {
+    /// Takes what one read brings; all of it, so that the next wait knows of everything unread. `false`:
+    /// it was the end.
+    fn read(&mut self, input: &mut impl BufRead) -> bool {
         let count = match input.fill_buf() {
-            Ok([]) => return Input::Ended,
+            Ok([]) => return false,
             Ok(bytes) => {
                 self.received.extend_from_slice(bytes);
                 bytes.len()
             }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => 0,
             // A terminal that hung up.
-            Err(_) => return Input::Ended,
+            Err(_) => return false,
         };
         input.consume(count);
-        Input::GoesOn
+        true
     }
 
-    /// The command of the next whole line, if there is one.
-    fn next(&mut self) -> Option<Result<Command, Misspelled>> {
+    /// What the next whole line asks for, if there is one.
+    fn next(&mut self) -> Option<Input> {
         while let Some(end) = self.received.iter().position(|byte| *byte == b'\n') {
             let line: Vec<u8> = self.received.drain(..=end).collect();
-            if let Some(command) = Command::parse(&String::from_utf8_lossy(&line)) {
-                return Some(command);
+            if let Some(input) = Input::parse(&String::from_utf8_lossy(&line)) {
+                return Some(input);
             }
         }
         if LINE_MAX < self.received.len() {
@@ -170,17 +144,17 @@ impl Lines {
 mod tests {
     use super::*;
 
-    fn check(line: &str, wanted: Option<Result<Command, Misspelled>>) {
-        assert_eq!(Command::parse(line), wanted, "{line:?}");
+    fn check(line: &str, wanted: Option<Input>) {
+        assert_eq!(Input::parse(line), wanted, "{line:?}");
     }
 
     #[test]
     fn the_commands_on_the_screen_are_understood() {
-        check("kill 2", Some(Ok(Command::Kill(2))));
-        check("  revive   3 \r", Some(Ok(Command::Revive(3))));
-        check("kill upstream-1", Some(Ok(Command::Kill(1))));
-        check("status", Some(Ok(Command::Status)));
-        check("quit", Some(Ok(Command::Quit)));
+        check("kill 2", Some(Input::Kill(2)));
+        check("  revive   3 \r", Some(Input::Revive(3)));
+        check("kill upstream-1", Some(Input::Kill(1)));
+        check("status", Some(Input::Status));
+        check("quit", Some(Input::Quit));
     }
 
     #[test]
@@ -194,32 +168,32 @@ mod tests {
         for line in [
             "kill", "kill two", "kill 1 2", "kill -1", "help", "quit now",
         ] {
-            check(line, Some(Err(Misspelled)));
+            check(line, Some(Input::Misspelled));
         }
     }
 
     #[test]
     fn a_line_may_come_in_pieces_and_several_at_once() {
-        let mut lines = Lines::default();
+        let mut lines = InputLines::default();
         for (piece, wanted) in [
             ("kil", None),
             ("l 2", None),
-            ("\nstatus\n\nqu", Some(Ok(Command::Kill(2)))),
+            ("\nstatus\n\nqu", Some(Input::Kill(2))),
         ] {
-            assert_eq!(lines.read(&mut piece.as_bytes()), Input::GoesOn);
+            assert!(lines.read(&mut piece.as_bytes()));
             assert_eq!(lines.next(), wanted, "{piece:?}");
         }
-        assert_eq!(lines.next(), Some(Ok(Command::Status)));
+        assert_eq!(lines.next(), Some(Input::Status));
         assert_eq!(lines.next(), None);
-        assert_eq!(lines.read(&mut &b""[..]), Input::Ended);
+        assert!(!lines.read(&mut &b""[..]));
     }
 
     #[test]
     fn a_line_without_an_end_is_forgotten() {
-        let mut lines = Lines::default();
+        let mut lines = InputLines::default();
         lines.read(&mut vec![b'x'; LINE_MAX + 1].as_slice());
         assert_eq!(lines.next(), None);
         lines.read(&mut &b"quit\n"[..]);
-        assert_eq!(lines.next(), Some(Ok(Command::Quit)));
+        assert_eq!(lines.next(), Some(Input::Quit));
     }
 }

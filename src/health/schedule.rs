@@ -9,7 +9,7 @@
 use std::time::{Duration, Instant};
 
 use crate::balance::reason::Depth;
-use crate::balance::state::{Availability, Epoch};
+use crate::balance::state::{Availability, CheckVerdict, Epoch};
 use crate::config::health::HealthCheck;
 
 /// From the moment an upstream is seen offline to its first check.
@@ -44,15 +44,6 @@ pub(super) enum Urgency {
     Offline,
     /// It is new, or its time has come.
     Routine,
-}
-
-/// What came out of a check.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum CheckOutcome {
-    Passed,
-    Failed,
-    /// It could not be carried out.
-    NotAsked,
 }
 
 /// The pauses that are configured, and chance to vary them by.
@@ -168,47 +159,51 @@ impl Plan {
         self.due = Some(until);
     }
 
-    /// A check has ended, and the upstream looks like this after it.
+    /// A check has ended, and the upstream looks like this after it. No verdict: it could not be carried out.
     pub(super) fn ended(
         &mut self,
         now: Instant,
-        outcome: CheckOutcome,
+        verdict: Option<CheckVerdict>,
         availability: Availability,
         pace: Pace,
     ) {
         self.wanted = None;
-        let pause = match (availability, outcome) {
-            (_, CheckOutcome::NotAsked) => Some(SECOND_PAUSE),
-            (Availability::Offline, CheckOutcome::Passed) => {
+        let pause = match (availability, verdict) {
+            (_, None) => Some(SECOND_PAUSE),
+            (Availability::Offline, Some(CheckVerdict::Works(_))) => {
                 self.failed = 0;
                 Some(pace.vary(SECOND_PAUSE, pace.interval))
             }
-            (Availability::Offline, CheckOutcome::Failed) => {
+            (Availability::Offline, Some(CheckVerdict::Fails(_))) => {
                 let doubled = SECOND_PAUSE.saturating_mul(2_u32.saturating_pow(self.failed));
                 self.failed = self.failed.saturating_add(1);
                 Some(pace.vary(doubled, pace.interval))
             }
-            (Availability::Online | Availability::Suspect, CheckOutcome::Failed) => {
+            (Availability::Online | Availability::Suspect, Some(CheckVerdict::Fails(_))) => {
                 Some(pace.vary(SECOND_PAUSE, pace.interval))
             }
-            (Availability::Online | Availability::Suspect, CheckOutcome::Passed) => pace
+            (Availability::Online | Availability::Suspect, Some(CheckVerdict::Works(_))) => pace
                 .online_interval
                 .map(|interval| pace.vary(interval, interval)),
         };
         self.due = pause.map(|pause| now + pause);
-        self.not_before = Some(match outcome {
-            CheckOutcome::Passed => now + SUSPECT_PAUSE,
-            CheckOutcome::Failed | CheckOutcome::NotAsked => now + SECOND_PAUSE,
+        self.not_before = Some(match verdict {
+            Some(CheckVerdict::Works(_)) => now + SUSPECT_PAUSE,
+            Some(CheckVerdict::Fails(_)) | None => now + SECOND_PAUSE,
         });
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use crate::balance::reason::OfflineReason;
+
     use super::*;
 
     /// The chance that gives the pause itself where nothing caps it.
     const MIDDLE: u64 = 500;
+    const PASSED: Option<CheckVerdict> = Some(CheckVerdict::Works(Depth::Probe));
+    const FAILED: Option<CheckVerdict> = Some(CheckVerdict::Fails(OfflineReason::Silent));
     const ONLINE: (Epoch, Availability) = (Epoch::FIRST, Availability::Online);
     const SUSPECT: (Epoch, Availability) = (Epoch::FIRST, Availability::Suspect);
 
@@ -234,7 +229,7 @@ mod tests {
         plan: &mut Plan,
         state: (Epoch, Availability),
         pace: Pace,
-        outcomes: &[CheckOutcome],
+        outcomes: &[Option<CheckVerdict>],
     ) -> Vec<f64> {
         let mut now = Instant::now();
         let mut pauses = Vec::new();
@@ -262,7 +257,7 @@ mod tests {
             &mut Plan::default(),
             offline(),
             pace(30.0, None),
-            &[CheckOutcome::Failed; 9],
+            &[FAILED; 9],
         );
         // The last ones vary downwards only: the interval is the longest pause.
         check(&got, &[0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 27.0, 27.0]);
@@ -270,7 +265,7 @@ mod tests {
 
     #[test]
     fn a_short_interval_is_the_longest_pause_but_makes_no_storm() {
-        let outcomes = [CheckOutcome::Failed; 4];
+        let outcomes = [FAILED; 4];
         let got = pauses(&mut Plan::default(), offline(), pace(0.2, None), &outcomes);
         check(&got, &[0.2, 0.18, 0.18, 0.18]);
         let got = pauses(
@@ -284,12 +279,7 @@ mod tests {
 
     #[test]
     fn where_one_more_result_decides_it_comes_soon() {
-        let outcomes = [
-            CheckOutcome::Failed,
-            CheckOutcome::Failed,
-            CheckOutcome::Passed,
-            CheckOutcome::Passed,
-        ];
+        let outcomes = [FAILED, FAILED, PASSED, PASSED];
         let got = pauses(&mut Plan::default(), offline(), pace(30.0, None), &outcomes);
         check(&got, &[0.25, 0.5, 1.0, 0.5]);
     }
@@ -302,7 +292,7 @@ mod tests {
             &mut Plan::default(),
             ONLINE,
             pace(30.0, Some(10.0)),
-            &[CheckOutcome::Passed; 3],
+            &[PASSED; 3],
         );
         check(&got, &[9.0, 9.0, 9.0]);
     }
@@ -312,7 +302,7 @@ mod tests {
         let (mut plan, now) = (Plan::default(), Instant::now());
         let pace = pace(30.0, None);
         assert_eq!(plan.look(now, SUSPECT, pace), Due::Now(Urgency::Suspect));
-        plan.ended(now, CheckOutcome::Passed, Availability::Online, pace);
+        plan.ended(now, PASSED, Availability::Online, pace);
         assert_eq!(plan.look(now, ONLINE, pace), Due::Never);
         assert_eq!(plan.look(now, SUSPECT, pace), Due::At(now + SUSPECT_PAUSE));
     }
@@ -325,7 +315,7 @@ mod tests {
         plan.want(now);
         assert_eq!(plan.wanted_depth(), Depth::Probe);
         assert_eq!(plan.look(now, ONLINE, pace), Due::Now(Urgency::Routine));
-        plan.ended(now, CheckOutcome::Passed, Availability::Online, pace);
+        plan.ended(now, PASSED, Availability::Online, pace);
         assert_eq!(plan.look(now, ONLINE, pace), Due::Never);
     }
 
@@ -346,12 +336,7 @@ mod tests {
         let (mut plan, now) = (Plan::default(), Instant::now());
         plan.look(now, offline(), pace(300.0, None));
         for _ in 0..8 {
-            plan.ended(
-                now,
-                CheckOutcome::Failed,
-                Availability::Offline,
-                pace(300.0, None),
-            );
+            plan.ended(now, FAILED, Availability::Offline, pace(300.0, None));
         }
         let Due::At(due) = plan.look(now, offline(), pace(2.0, None)) else {
             panic!("it is due some time");

@@ -24,11 +24,9 @@ impl Threads {
     /// As many as there can be questions, but not too many; made anew where a reload needs more.
     pub(super) fn get(&mut self, questions: usize) -> Option<&rayon::ThreadPool> {
         let wanted = questions.clamp(1, MOST_THREADS);
-        let enough = match self {
-            Self::Some(threads) => wanted <= threads.current_num_threads(),
-            Self::None | Self::Refused => false,
-        };
-        if !enough {
+        let has_enough =
+            matches!(self, Self::Some(threads) if wanted <= threads.current_num_threads());
+        if !has_enough {
             self.replace(wanted);
         }
         match self {

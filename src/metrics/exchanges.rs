@@ -1,12 +1,12 @@
 //! Exchanges by route, method and status, and failures by cause: tables of counters that exist from the
 //! start, so that counting is one addition, and a rate is right from the first event on.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use crate::protocol::answer::Refusal;
 use crate::protocol::persistence::CloseReason;
 
-use super::Counter;
+use super::counter::Counter;
 
 /// Which way an exchange went.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,24 +32,14 @@ pub enum MethodClass {
     Other,
 }
 
-impl RouteClass {
-    /// All, with their labels.
-    pub const ALL: [(Self, &'static str); 3] = [
-        (Self::None, "none"),
-        (Self::Direct, "direct"),
-        (Self::Upstream, "upstream"),
-    ];
-}
+/// Labels of [`RouteClass`], in its order.
+pub const ROUTE_LABELS: [&str; 3] = ["none", "direct", "upstream"];
+/// Labels of [`MethodClass`], in its order.
+pub const METHOD_LABELS: [&str; 4] = ["unread", "connect", "safe", "other"];
+/// Labels of the classes of status codes; the first one is for exchanges without a status.
+pub const STATUS_LABELS: [&str; 6] = ["none", "1xx", "2xx", "3xx", "4xx", "5xx"];
 
 impl MethodClass {
-    /// All, with their labels.
-    pub const ALL: [(Self, &'static str); 4] = [
-        (Self::Unread, "unread"),
-        (Self::Connect, "connect"),
-        (Self::Safe, "safe"),
-        (Self::Other, "other"),
-    ];
-
     /// The class of a method.
     pub fn of(method: &str) -> Self {
         match method {
@@ -59,9 +49,6 @@ impl MethodClass {
         }
     }
 }
-
-/// Labels of the classes of status codes; the first one is for exchanges without a status.
-pub const STATUS_LABELS: [&str; 6] = ["none", "1xx", "2xx", "3xx", "4xx", "5xx"];
 
 /// Exchanges that ended, by route, method and status.
 #[derive(Debug, Default)]
@@ -86,10 +73,10 @@ impl Exchanges {
 
     /// Every combination with its labels (route, method, status) and its number.
     pub fn all(&self) -> impl Iterator<Item = ([&'static str; 3], u64)> {
-        let routes = RouteClass::ALL.into_iter().zip(&self.counters);
-        routes.flat_map(|((_, route), methods)| {
-            let methods = MethodClass::ALL.into_iter().zip(methods);
-            methods.flat_map(move |((_, method), statuses)| {
+        let routes = ROUTE_LABELS.into_iter().zip(&self.counters);
+        routes.flat_map(|(route, methods)| {
+            let methods = METHOD_LABELS.into_iter().zip(methods);
+            methods.flat_map(move |(method, statuses)| {
                 let statuses = STATUS_LABELS.into_iter().zip(statuses);
                 statuses.map(move |(status, counter)| ([route, method, status], counter.value()))
             })
@@ -104,10 +91,7 @@ pub const UNANSWERED: &str = "unanswered";
 
 /// Failed exchanges by cause. Each has exactly one.
 #[derive(Debug)]
-pub struct Failures {
-    /// Sorted by label.
-    counters: Box<[(&'static str, Counter)]>,
-}
+pub struct Failures(BTreeMap<&'static str, Counter>);
 
 impl Default for Failures {
     fn default() -> Self {
@@ -118,41 +102,27 @@ impl Default for Failures {
             CloseReason::ResponseTruncated,
             CloseReason::Panicked,
         ];
-        let labels: BTreeSet<&'static str> = Refusal::all()
-            .iter()
-            .map(Refusal::label)
-            .chain(closed.map(CloseReason::label))
-            .chain([RELAYED_GATEWAY_ERROR, UNANSWERED])
-            .collect();
-        Self {
-            counters: labels
-                .into_iter()
-                .map(|label| (label, Counter::default()))
-                .collect(),
-        }
+        let refused = Refusal::all();
+        let causes = refused.iter().map(Refusal::label);
+        let causes = causes.chain(closed.map(CloseReason::label));
+        let causes = causes.chain([RELAYED_GATEWAY_ERROR, UNANSWERED]);
+        Self(causes.map(|cause| (cause, Counter::default())).collect())
     }
 }
 
 impl Failures {
     /// Counts one with this cause.
     pub fn count(&self, cause: &str) {
-        let place = self
-            .counters
-            .binary_search_by(|(label, _)| (*label).cmp(cause))
-            .or_else(|_| {
-                self.counters
-                    .binary_search_by(|(label, _)| (*label).cmp(UNANSWERED))
-            });
-        if let Some((_, counter)) = place.ok().and_then(|place| self.counters.get(place)) {
+        if let Some(counter) = self.0.get(cause).or_else(|| self.0.get(UNANSWERED)) {
             counter.increment();
         }
     }
 
     /// Every cause with its number, sorted.
     pub fn all(&self) -> impl Iterator<Item = (&'static str, u64)> {
-        self.counters
+        self.0
             .iter()
-            .map(|(label, counter)| (*label, counter.value()))
+            .map(|(cause, counter)| (*cause, counter.value()))
     }
 }
 
@@ -187,11 +157,20 @@ mod tests {
 
     #[test]
     fn the_labels_stand_in_the_order_of_their_places() {
-        for (place, (route, _)) in RouteClass::ALL.into_iter().enumerate() {
-            assert_eq!(route as usize, place);
+        for (route, label) in [
+            (RouteClass::None, "none"),
+            (RouteClass::Direct, "direct"),
+            (RouteClass::Upstream, "upstream"),
+        ] {
+            assert_eq!(ROUTE_LABELS[route as usize], label);
         }
-        for (place, (method, _)) in MethodClass::ALL.into_iter().enumerate() {
-            assert_eq!(method as usize, place);
+        for (method, label) in [
+            (MethodClass::Unread, "unread"),
+            (MethodClass::Connect, "connect"),
+            (MethodClass::Safe, "safe"),
+            (MethodClass::Other, "other"),
+        ] {
+            assert_eq!(METHOD_LABELS[method as usize], label);
         }
     }
 

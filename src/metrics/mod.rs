@@ -1,39 +1,18 @@
-//! Counters of the whole relay. Written by `relay/report.rs` and the server, read by everybody.
+//! Counters of the whole relay. Written by `relay/report.rs` and the server, shown by `admin`.
 //!
 //! Each is an atomic addition on the path of a request; gauges (connections, workers, tunnels) are read
-//! from their owners when somebody asks. What is counted for each upstream is in
+//! from their owners when they are asked for. What is counted for each upstream is in
 //! [`crate::balance::vitals::Counters`]. How all of it is shown is not decided here.
 
+pub mod counter;
 pub mod exchanges;
 pub mod histogram;
 
-use std::sync::atomic::{AtomicU64, Ordering};
-
 use parking_lot::Mutex;
 
+use counter::Counter;
 use exchanges::{Exchanges, Failures};
 use histogram::{EXCHANGE_BOUNDS, Histogram, TUNNEL_BOUNDS};
-
-/// A number that only grows.
-#[derive(Debug, Default)]
-pub struct Counter(AtomicU64);
-
-impl Counter {
-    /// Adds one.
-    pub fn increment(&self) {
-        self.add(1);
-    }
-
-    /// Adds `count`.
-    pub fn add(&self, count: u64) {
-        self.0.fetch_add(count, Ordering::Relaxed);
-    }
-
-    /// The number so far.
-    pub fn value(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
-    }
-}
 
 /// The counters.
 #[derive(Debug, Default)]
@@ -42,11 +21,11 @@ pub struct Metrics {
     pub requests: Counter,
     /// Those whose final response reached the client whole, if it is none of 502, 503 and 504.
     pub succeeded: Counter,
-    /// The others, and all that have a cause of failure.
+    /// Those that did not succeed, and all that have a cause of failure.
     pub failed: Counter,
     /// CONNECT requests among `requests`.
     pub connect_requests: Counter,
-    /// The others.
+    /// Requests that are not CONNECT, and those that could not be read.
     pub http_requests: Counter,
     /// Requests that went to an origin directly.
     pub direct: Counter,
@@ -59,7 +38,7 @@ pub struct Metrics {
     /// `failed` by cause.
     pub failures: Failures,
     /// How long exchanges, connecting and tunnels took.
-    pub times: Times,
+    pub times: Durations,
     /// Tunnels that ended, by how.
     pub tunnel_ends: TunnelEnds,
     /// Client connections accepted.
@@ -78,15 +57,15 @@ pub struct Metrics {
     pub reloads: Counter,
     /// Reloads that failed.
     pub failed_reloads: Counter,
-    /// How the last reload ended.
-    pub last_reload: LastReload,
+    /// How the last reload ended. Written by the reload thread alone.
+    pub last_reload: Mutex<ReloadState>,
     /// Lines missing from the access log because its queue was full or its file could not be written.
     pub access_log_dropped: Counter,
 }
 
 /// How long things took.
 #[derive(Debug)]
-pub struct Times {
+pub struct Durations {
     /// Exchanges other than tunnels: from the first byte of the request to the last of the response.
     pub exchange: Histogram,
     /// From the first byte of a request to the first one of its final response.
@@ -97,7 +76,7 @@ pub struct Times {
     pub tunnel: Histogram,
 }
 
-impl Default for Times {
+impl Default for Durations {
     fn default() -> Self {
         Self {
             exchange: Histogram::new(EXCHANGE_BOUNDS),
@@ -121,12 +100,6 @@ pub struct TunnelEnds {
     pub cut: Counter,
 }
 
-/// How the last reload ended. Written by the reload thread alone.
-#[derive(Debug, Default)]
-pub struct LastReload {
-    state: Mutex<ReloadState>,
-}
-
 /// What is known of reloads.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ReloadState {
@@ -139,31 +112,4 @@ pub struct ReloadState {
     pub changes: Vec<String>,
     /// Keys whose value in the file has to wait for a restart, a sentence each.
     pub needs_restart: Vec<String>,
-}
-
-impl LastReload {
-    /// The file was put in force; what that changed, and what has to wait for a restart.
-    pub fn succeeded(&self, now_unix_ms: u64, changes: &[String], needs_restart: &[String]) {
-        *self.state.lock() = ReloadState {
-            succeeded_unix_ms: Some(now_unix_ms),
-            failure: None,
-            changes: changes.to_vec(),
-            needs_restart: needs_restart.to_vec(),
-        };
-    }
-
-    /// The file cannot be used.
-    pub fn failed(&self, now_unix_ms: u64, error: String) {
-        self.state.lock().failure = Some((now_unix_ms, error));
-    }
-
-    /// The file is the one in force, perhaps again.
-    pub fn unchanged(&self) {
-        self.state.lock().failure = None;
-    }
-
-    /// How it is.
-    pub fn state(&self) -> ReloadState {
-        self.state.lock().clone()
-    }
 }

@@ -10,14 +10,14 @@ use std::net::{IpAddr, Shutdown, TcpStream};
 use std::sync::Weak;
 use std::time::{Duration, Instant};
 
-use super::memory::{LARGE, Memory, SMALL};
+use super::buffer::{Buffer, LARGE, SMALL};
 use super::socket::{self, Received, TICK, Wait};
 
 /// A connection and its unread bytes.
 #[derive(Debug)]
 pub struct Conn {
     stream: TcpStream,
-    buffer: Memory,
+    buffer: Buffer,
     /// Bytes of `buffer` before this one are consumed. At most as many as there are.
     start: usize,
     read_limit: Duration,
@@ -70,7 +70,7 @@ enum LastRead {
     TookAll,
     /// It filled the buffer: more is coming at once.
     FilledBuffer,
-    /// The same, but nothing more was there since.
+    /// It filled the buffer, but a look since then found nothing more.
     FilledBufferAndAll,
     /// There will be nothing more.
     End,
@@ -102,7 +102,7 @@ impl Conn {
     pub fn prepared(stream: TcpStream, read_limit: Duration) -> Self {
         Self {
             stream,
-            buffer: Memory::default(),
+            buffer: Buffer::default(),
             start: 0,
             read_limit,
             last: LastRead::TookAll,
@@ -194,7 +194,7 @@ impl Conn {
     /// long, and an idle one is a socket and this struct.
     pub fn shrink(&mut self) {
         if self.buffer.size() > self.unread().len() {
-            self.buffer = Memory::holding(self.unread());
+            self.buffer = Buffer::holding(self.unread());
             self.start = 0;
         }
     }
@@ -206,7 +206,7 @@ impl Conn {
     }
 
     /// Reads into `spare` from now on, if it is room for what is unread and for more.
-    pub fn borrow_memory(&mut self, spare: &mut Memory) {
+    pub fn borrow_memory(&mut self, spare: &mut Buffer) {
         let unread = self.unread();
         if self.buffer.size() < spare.size() && unread.len() <= spare.size() / 2 {
             let mut memory = std::mem::take(spare);
@@ -218,9 +218,9 @@ impl Conn {
     }
 
     /// Gives the memory back; what is unread keeps no more than it needs.
-    pub fn lay_aside(&mut self, spare: &mut Memory) {
+    pub fn release(&mut self, spare: &mut Buffer) {
         if self.buffer.size() == SMALL {
-            let unread = Memory::holding(self.unread());
+            let unread = Buffer::holding(self.unread());
             *spare = std::mem::replace(&mut self.buffer, unread);
             self.start = 0;
         }
@@ -242,7 +242,7 @@ impl Conn {
     /// When the connection is broken.
     pub fn receive(&mut self, wait: Wait) -> io::Result<Received> {
         self.make_room(SMALL);
-        let received = socket::receive_into(&self.stream, self.buffer.room(), wait)?;
+        let received = socket::receive(&self.stream, self.buffer.room(), wait)?;
         match received {
             Received::Bytes(count) => {
                 self.buffer.extend(count);
@@ -277,7 +277,7 @@ impl Conn {
         let unread = self.unread().len();
         let room = self.buffer.size() - unread;
         if room < wanted.min(SMALL) / 4 || self.buffer.size() < wanted {
-            let mut larger = Memory::with_room(unread + wanted);
+            let mut larger = Buffer::with_room(unread + wanted);
             larger.append(self.unread());
             self.buffer = larger;
         } else if self.start > 0 {
@@ -439,13 +439,13 @@ mod tests {
         far.write_all(b"GET htt").unwrap();
         receive_all(&mut conn, 7);
         conn.shrink();
-        let mut spare = Memory::with_room(SMALL);
+        let mut spare = Buffer::with_room(SMALL);
         conn.borrow_memory(&mut spare);
         assert_eq!((spare.size(), conn.buffer.size()), (0, SMALL));
         far.write_all(b"p://").unwrap();
         receive_all(&mut conn, 11);
         conn.consume(4);
-        conn.lay_aside(&mut spare);
+        conn.release(&mut spare);
         assert_eq!((spare.size(), conn.buffer.size()), (SMALL, 7));
         assert_eq!(conn.unread(), b"http://");
     }
@@ -456,7 +456,7 @@ mod tests {
         far.write_all(&vec![b'x'; SMALL]).unwrap();
         receive_all(&mut conn, SMALL);
         conn.shrink();
-        let mut spare = Memory::with_room(SMALL);
+        let mut spare = Buffer::with_room(SMALL);
         conn.borrow_memory(&mut spare);
         assert_eq!((spare.size(), conn.unread().len()), (SMALL, SMALL));
         far.write_all(b"y").unwrap();

@@ -332,6 +332,7 @@ impl<G: Goal> Runner<G> {
         if self.waiting.is_none() && !self.look_up(names)? {
             return Ok(None);
         }
+        let mut has_tried = false;
         loop {
             let now = Instant::now();
             if let Some(conn) = self.arrived(now) {
@@ -340,6 +341,10 @@ impl<G: Goal> Runner<G> {
             if now >= self.deadline {
                 self.note_those(|_| true, now);
                 return Err(HopFailure::ConnectTimeout.into());
+            }
+            // What refused may have taken its time: the race looks whether another try is wanted.
+            if has_tried && on_the_spot.is_some() && self.running.is_empty() && self.has_more() {
+                return Ok(None);
             }
             let is_due = self.running.is_empty() || (beside < MOST_BESIDE && now >= self.next_at);
             let waiting = self.waiting.iter_mut();
@@ -352,6 +357,7 @@ impl<G: Goal> Runner<G> {
                 };
             };
             self.begin(address, now, on_the_spot);
+            has_tried = true;
         }
     }
 
@@ -386,10 +392,14 @@ impl<G: Goal> Runner<G> {
         }
     }
 
+    /// Whether there is an address that was not tried yet.
+    fn has_more(&self) -> bool {
+        self.waiting.as_ref().is_some_and(|more| !more.is_empty())
+    }
+
     /// When there is something to do, whatever happens.
     fn due_at(&self, beside: usize) -> Instant {
-        let has_more = self.waiting.as_ref().is_some_and(|more| !more.is_empty());
-        if has_more && beside < MOST_BESIDE {
+        if self.has_more() && beside < MOST_BESIDE {
             self.next_at.min(self.deadline)
         } else {
             self.deadline
@@ -744,6 +754,22 @@ mod tests {
             }
         });
         assert_eq!(given_up.err(), Some(DialError::GivenUp));
+    }
+
+    /// All addresses were tried in one go, each for up to [`STAGGER`].
+    #[test]
+    fn whether_a_connection_is_still_wanted_is_asked_between_two_addresses_that_refuse() {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let port = listener.local_addr().unwrap().port();
+        // No listener is at the first address.
+        let resolver = Resolver::asking(|_| Ok(vec![[127, 0, 0, 9].into(), [127, 0, 0, 1].into()]));
+        let name = "two.test";
+        assert!(resolver.addresses(name, deadline()).is_ok());
+        let target = authority(&format!("{name}:{port}"));
+        let mut race = Race::new(&resolver);
+        race.enter(&target, deadline());
+        let event = race.next(None, &mut || LookAround::GiveUp);
+        assert!(matches!(event, RaceEvent::GivenUp), "{event:?}");
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! A private folder for Unix sockets, and what is left of those of processes that were killed.
 //!
 //! Where it is made is mostly `/tmp`, where others have files of any name. So what is there is taken for
-//! ours only if this user owns it and nobody else can look into it, nothing is reached through a link,
+//! ours only if this user owns it and no other can look into it, nothing is reached through a link,
 //! and only sockets with our kind of name are removed from it.
 
 use std::fs::{self, DirBuilder, File};
@@ -25,18 +25,18 @@ const LONGEST_PATH: usize = 107;
 const STARTING: Duration = Duration::from_secs(60);
 /// Names that are looked at, and sockets that are expected, at most: a start must not take long.
 const MOST: (usize, usize) = (10_000, 100);
-/// How long it may take to find out whether somebody listens.
+/// How long it may take to find out whether a process listens.
 const PATIENCE: Duration = Duration::from_millis(1);
 
-/// A folder that nobody else can look into; removed with all that is in it when dropped.
+/// A folder that no other user can look into; removed with all that is in it when dropped.
 #[derive(Debug)]
-pub struct Folder {
+pub struct SocketFolder {
     path: PathBuf,
     /// This process's user.
     owner: u32,
 }
 
-impl Folder {
+impl SocketFolder {
     /// An empty one, where the system keeps such things.
     ///
     /// # Errors
@@ -75,13 +75,13 @@ impl Folder {
         self.path.join(number.to_string())
     }
 
-    /// Whether it is there, and nobody else made what is there: whoever did would answer for us.
+    /// Whether it is there, and made by this user: the maker of another one would answer for us.
     pub fn is_ours(&self) -> bool {
         fs::symlink_metadata(&self.path)
             .is_ok_and(|it| it.is_dir() && it.uid() == self.owner && it.mode() % 0o100 == 0)
     }
 
-    /// Removes those beside it in whose sockets nobody listens any more: a process that is killed leaves
+    /// Removes those beside it on whose sockets no process listens any more: one that is killed leaves
     /// its own behind.
     pub fn tidy(&self) {
         let place = self.path.parent().unwrap_or(Path::new("/"));
@@ -97,16 +97,18 @@ impl Folder {
         }
     }
 
-    fn remove_if_left(&self, path: &Path) -> Result<(), Stays> {
+    /// Removes one of this user and program, unless its process may be about to listen, or listens. The
+    /// error says why it stays.
+    fn remove_if_left(&self, path: &Path) -> io::Result<()> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let folder = File::from(openat(CWD, path, flags, Mode::empty())?);
         let about = folder.metadata()?;
         if about.uid() != self.owner || about.mode() % 0o100 != 0 {
-            return Err(Stays::Foreign);
+            return Err(io::Error::other("it is not ours"));
         }
         let age = SystemTime::now().duration_since(about.modified()?);
         if age.is_ok_and(|age| age < STARTING) {
-            return Err(Stays::New);
+            return Err(io::Error::other("it is new"));
         }
         let mut sockets = Vec::new();
         for entry in Dir::read_from(&folder)? {
@@ -118,62 +120,32 @@ impl Folder {
             let is_ours = name.to_bytes().iter().all(u8::is_ascii_digit)
                 && FileType::from_raw_mode(mode).is_socket();
             if !is_ours || sockets.len() >= MOST.1 {
-                return Err(Stays::Foreign);
+                return Err(io::Error::other("it is not ours"));
             }
             sockets.push(name);
         }
         for name in &sockets {
-            // What somebody else may have put at this path by now is only asked.
+            // What another user may have put at this path by now is only asked.
             let path = path.join(name.to_str().unwrap_or_default());
             if may_be_listened_to(&path)? {
-                return Err(Stays::InUse);
+                return Err(io::Error::other("it is in use"));
             }
         }
         for name in &sockets {
             unlinkat(&folder, name, AtFlags::empty())?;
         }
         // Only an empty one, and no link.
-        Ok(fs::remove_dir(path)?)
+        fs::remove_dir(path)
     }
 }
 
-impl Drop for Folder {
+impl Drop for SocketFolder {
     fn drop(&mut self) {
         if !self.is_ours() {
             return;
         }
         if let Err(error) = fs::remove_dir_all(&self.path) {
             log::debug!("{} was not removed: {error}", self.path.display());
-        }
-    }
-}
-
-/// Why one is not removed.
-#[derive(Debug)]
-enum Stays {
-    /// It is not this user's, or not this program's.
-    Foreign,
-    /// Its process may be about to listen.
-    New,
-    /// Its process lives.
-    InUse,
-    /// Nobody knows.
-    Unknown(io::Error),
-}
-
-impl<E: Into<io::Error>> From<E> for Stays {
-    fn from(error: E) -> Self {
-        Self::Unknown(error.into())
-    }
-}
-
-impl std::fmt::Display for Stays {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Foreign => f.write_str("it is not ours"),
-            Self::New => f.write_str("it is new"),
-            Self::InUse => f.write_str("it is in use"),
-            Self::Unknown(error) => error.fmt(f),
         }
     }
 }
@@ -186,7 +158,7 @@ fn has_such_a_name(path: &Path) -> bool {
     })
 }
 
-/// Whether somebody listens there, or may: only a refusal says that nobody does.
+/// Whether a process listens there, or may: only a refusal says that none does.
 fn may_be_listened_to(path: &Path) -> io::Result<bool> {
     let probe = socket::open(AddressFamily::UNIX)?;
     // It is one for connecting, too, where the listener has no room.
@@ -202,14 +174,14 @@ mod tests {
 
     use super::*;
 
-    /// A place where nobody else makes folders.
-    fn place() -> Folder {
-        Folder::make().unwrap()
+    /// A place where no other process makes folders.
+    fn place() -> SocketFolder {
+        SocketFolder::make().unwrap()
     }
 
     /// What a killed process leaves in `place`, a while ago.
-    fn left_in(place: &Folder) -> PathBuf {
-        let folder = Folder::make_in(&place.path).unwrap();
+    fn left_in(place: &SocketFolder) -> PathBuf {
+        let folder = SocketFolder::make_in(&place.path).unwrap();
         drop(UnixListener::bind(folder.socket(1)).unwrap());
         let random = RandomState::new().hash_one(place.owner);
         let path = place.path.join(format!("{NAME}{random:016x}"));
@@ -226,17 +198,17 @@ mod tests {
 
     #[test]
     fn a_folder_that_somebody_else_may_have_made_is_not_used() {
-        let folder = Folder::make().unwrap();
+        let folder = SocketFolder::make().unwrap();
         assert!(folder.is_ours());
         fs::set_permissions(&folder.path, PermissionsExt::from_mode(0o755)).unwrap();
         assert!(!folder.is_ours(), "open to others");
         fs::remove_dir(&folder.path).unwrap();
         assert!(!folder.is_ours(), "gone");
-        let elsewhere = Folder::make().unwrap();
+        let elsewhere = SocketFolder::make().unwrap();
         symlink(&elsewhere.path, &folder.path).unwrap();
         assert!(!folder.is_ours(), "a link");
         fs::remove_file(&folder.path).unwrap();
-        let foreign = Folder {
+        let foreign = SocketFolder {
             path: elsewhere.path.clone(),
             owner: elsewhere.owner + 1,
         };
@@ -247,7 +219,7 @@ mod tests {
     fn what_a_killed_process_left_is_removed() {
         let place = place();
         let left = left_in(&place);
-        let own = Folder::make_in(&place.path).unwrap();
+        let own = SocketFolder::make_in(&place.path).unwrap();
         own.tidy();
         assert!(!left.exists());
         assert!(own.is_ours());
@@ -263,10 +235,10 @@ mod tests {
             .unwrap()
             .set_modified(SystemTime::now())
             .unwrap();
-        Folder::make_in(&place.path).unwrap().tidy();
+        SocketFolder::make_in(&place.path).unwrap().tidy();
         assert!(used.join("1").exists() && new.join("1").exists());
         drop(listener);
-        Folder::make_in(&place.path).unwrap().tidy();
+        SocketFolder::make_in(&place.path).unwrap().tidy();
         assert!(!used.exists());
     }
 
@@ -280,18 +252,18 @@ mod tests {
         let with_file = left_in(&place);
         fs::write(with_file.join("3"), "").unwrap();
         age(&with_file);
-        let elsewhere = Folder::make().unwrap();
+        let elsewhere = SocketFolder::make().unwrap();
         let target = left_in(&elsewhere);
         let link = place.path.join(format!("{NAME}0123456789abcdef"));
         symlink(&target, &link).unwrap();
-        let own = Folder::make_in(&place.path).unwrap();
+        let own = SocketFolder::make_in(&place.path).unwrap();
         own.tidy();
         for path in [&named, &open, &with_file, &target] {
             assert!(path.join("1").exists(), "{}", path.display());
         }
         let foreign = left_in(&place);
         let (path, owner) = (own.path.clone(), own.owner + 1);
-        let other = Folder { path, owner };
+        let other = SocketFolder { path, owner };
         other.tidy();
         assert!(foreign.exists(), "another user's");
     }

@@ -2,21 +2,21 @@
 //!
 //! - [`socket`]: system calls with a time limit, and waiting for two sockets at once
 //! - [`addresses`]: which address of a name comes next
+//! - [`buffer`]: memory for bytes on their way
 //! - [`conn`]: a socket with the bytes read too far
 //! - [`dial`]: an authority to a connected socket, several against each other
 //! - [`folder`]: a private folder for Unix sockets
 //! - [`idle_pool`]: idle connections to one upstream, kept for reuse
-//! - [`memory`]: memory for bytes on their way
-//! - [`notify`]: what the service manager is told
-//! - [`passed`]: sockets that the service manager opened
+//! - [`inherited`]: sockets that the service manager opened
+//! - [`log_limiter`]: lines of the log that come once in a while
 //! - [`permits`]: how many of a thing may exist, as guards
 //! - [`pipe`]: bytes from socket to socket without a copy
 //! - [`process`]: what the system says about this process
 //! - [`readiness`]: which of many sockets are ready
 //! - [`resolve`]: names to addresses, off the workers, under a deadline
-//! - [`seldom`]: complaints that come once in a while
-//! - `shares`: who may ask for names, and in which order
+//! - `shares`: which clients may ask for names, and in which order
 //! - [`sink`]: files and pipes for lines, written to without being held up
+//! - [`systemd_notifier`]: what the service manager is told
 //! - [`thread_pool`]: threads kept for the next job
 //! - [`threads`]: named threads within the process's budget
 //! - [`tunnel`]: what follows a CONNECT or an Upgrade
@@ -25,22 +25,22 @@
 //! watched at once. Nothing here knows HTTP.
 
 pub mod addresses;
+pub mod buffer;
 pub mod conn;
 pub mod dial;
 pub mod folder;
 pub mod idle_pool;
-pub mod memory;
-pub mod notify;
-pub mod passed;
+pub mod inherited;
+pub mod log_limiter;
 pub mod permits;
 pub mod pipe;
 pub mod process;
 pub mod readiness;
 pub mod resolve;
-pub mod seldom;
 mod shares;
 pub mod sink;
 pub mod socket;
+pub mod systemd_notifier;
 pub mod thread_pool;
 pub mod threads;
 pub mod tunnel;

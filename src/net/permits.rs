@@ -69,7 +69,7 @@ impl Drop for Permit {
     }
 }
 
-/// What `address` is counted as. Whoever has one IPv6 address has the 2^64 of its network, too, so all
+/// What `address` is counted as. A client that has one IPv6 address has the 2^64 of its network, too, so all
 /// of a /64 are one client; an IPv4 address is the same client however it is written.
 pub fn one_client(address: IpAddr) -> IpAddr {
     match address.to_canonical() {

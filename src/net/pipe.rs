@@ -15,13 +15,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
+use rustix::event::PollFlags;
 
-use super::memory::Memory;
-use super::socket::{self, Want};
+use super::buffer::{self, Buffer, LARGE};
+use super::socket;
 
-use system::Ends;
+use system::PipeEnds;
 
-pub use system::{drain, fill, into_memory};
+pub use system::{drain, drain_within_limit, fill, into_buffer};
 
 /// How long a pipe is held while nothing comes or nothing is taken.
 pub const QUIET: Duration = Duration::from_millis(20);
@@ -46,9 +47,17 @@ const ASK_AGAIN: Duration = Duration::from_secs(1);
 pub struct Pipes {
     most: usize,
     open: AtomicUsize,
-    spare: Mutex<Vec<Ends>>,
+    spare: Mutex<SparePipes>,
     /// When there was none to be had.
     refused: Mutex<Option<Instant>>,
+}
+
+/// Idle pipes, the last used one last.
+#[derive(Debug, Default)]
+struct SparePipes {
+    ends: Vec<PipeEnds>,
+    /// So many of them, the first ones, were not used since the last sweep.
+    unused: usize,
 }
 
 impl Pipes {
@@ -69,8 +78,7 @@ impl Pipes {
 
     /// An empty pipe, as long as there is one.
     pub fn lend(self: &Arc<Self>) -> Option<Pipe> {
-        let spare = self.spare.lock().pop();
-        let ends = match spare {
+        let ends = match self.take_spare() {
             Some(ends) => ends,
             None => self.open()?,
         };
@@ -81,7 +89,26 @@ impl Pipes {
         })
     }
 
-    fn open(&self) -> Option<Ends> {
+    fn take_spare(&self) -> Option<PipeEnds> {
+        let mut spare = self.spare.lock();
+        let ends = spare.ends.pop();
+        spare.unused = spare.unused.min(spare.ends.len());
+        ends
+    }
+
+    /// Closes the idle pipes that were not used since the last call.
+    pub fn sweep(&self) {
+        let mut spare = self.spare.lock();
+        let unused = spare.unused;
+        let closed: Vec<PipeEnds> = spare.ends.drain(..unused).collect();
+        spare.unused = spare.ends.len();
+        drop(spare);
+        for ends in closed {
+            self.close(ends);
+        }
+    }
+
+    fn open(&self) -> Option<PipeEnds> {
         if self
             .refused
             .lock()
@@ -93,14 +120,12 @@ impl Pipes {
         self.open
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, below)
             .ok()?;
-        match Ends::open(PIPE_BYTES) {
-            Ok(ends) if ends.capacity() >= LEAST => Some(ends),
-            Ok(_) | Err(_) => {
-                self.open.fetch_sub(1, Ordering::Relaxed);
-                *self.refused.lock() = Some(Instant::now());
-                None
-            }
+        let opened = system::open();
+        if opened.is_none() {
+            self.open.fetch_sub(1, Ordering::Relaxed);
+            *self.refused.lock() = Some(Instant::now());
         }
+        opened
     }
 
     /// Pipes open now, lent or spare.
@@ -110,21 +135,21 @@ impl Pipes {
 
     /// Pipes lent now.
     pub fn lent(&self) -> usize {
-        let spare = self.spare.lock().len();
+        let spare = self.spare.lock().ends.len();
         self.count().saturating_sub(spare)
     }
 
-    fn take_back(&self, ends: Ends) {
+    fn take_back(&self, ends: PipeEnds) {
         let mut spare = self.spare.lock();
-        if spare.len() < SPARE_PIPES {
-            spare.push(ends);
+        if spare.ends.len() < SPARE_PIPES {
+            spare.ends.push(ends);
         } else {
             drop(spare);
             self.close(ends);
         }
     }
 
-    fn close(&self, ends: Ends) {
+    fn close(&self, ends: PipeEnds) {
         drop(ends);
         self.open.fetch_sub(1, Ordering::Relaxed);
     }
@@ -133,7 +158,7 @@ impl Pipes {
 /// A pipe on loan; goes back when dropped, if it is empty.
 #[derive(Debug)]
 pub struct Pipe {
-    ends: Option<Ends>,
+    ends: Option<PipeEnds>,
     /// Bytes in it.
     held: usize,
     owner: Arc<Pipes>,
@@ -172,8 +197,7 @@ pub enum Filled {
 
 /// Waits until `to` can take more of what is in a pipe, for a moment at most. Says whether it can.
 pub fn takes_soon(to: &TcpStream) -> bool {
-    let waited = socket::wait_for((to, Want::Write), (to, Want::Nothing), QUIET);
-    waited.is_ok_and(|(to, _)| to.to_write())
+    socket::poll_one(to, PollFlags::OUT, QUIET).is_ok_and(|seen| !seen.is_empty())
 }
 
 #[cfg(target_os = "linux")]
@@ -181,37 +205,32 @@ mod system {
     use std::net::TcpStream;
     use std::os::fd::OwnedFd;
 
-    use rustix::io::Errno;
+    use rustix::io::{Errno, retry_on_intr};
     use rustix::pipe::{
         PipeFlags, SpliceFlags, fcntl_getpipe_size, fcntl_setpipe_size, pipe_with, splice,
     };
 
-    use super::{Filled, Memory, Pipe, io};
+    use super::{Buffer, Filled, LARGE, LEAST, PIPE_BYTES, Pipe, buffer, io};
 
     #[derive(Debug)]
-    pub(super) struct Ends {
+    pub(super) struct PipeEnds {
         read: OwnedFd,
         write: OwnedFd,
         capacity: usize,
     }
 
-    impl Ends {
-        pub(super) fn open(wanted: usize) -> io::Result<Self> {
-            let (read, write) = pipe_with(PipeFlags::CLOEXEC)?;
-            let capacity = match fcntl_setpipe_size(&write, wanted) {
-                Ok(capacity) => capacity,
-                Err(_limited) => fcntl_getpipe_size(&write)?,
-            };
-            Ok(Self {
-                read,
-                write,
-                capacity,
-            })
-        }
-
-        pub(super) fn capacity(&self) -> usize {
-            self.capacity
-        }
+    /// Opens a pipe, if it can be a large one.
+    pub(super) fn open() -> Option<PipeEnds> {
+        let (read, write) = pipe_with(PipeFlags::CLOEXEC).ok()?;
+        let capacity = fcntl_setpipe_size(&write, PIPE_BYTES)
+            .or_else(|_limited| fcntl_getpipe_size(&write))
+            .ok()?;
+        let ends = PipeEnds {
+            read,
+            write,
+            capacity,
+        };
+        (capacity >= LEAST).then_some(ends)
     }
 
     /// Moves at most `most` bytes that `from` received into the empty `pipe`, waiting for them up to
@@ -223,21 +242,22 @@ mod system {
         let Some(ends) = pipe.ends.as_ref().filter(|_| pipe.held == 0) else {
             return Ok(Filled::ReadInstead);
         };
-        let most = usize::try_from(most)
-            .unwrap_or(usize::MAX)
-            .min(ends.capacity);
-        loop {
-            return match splice(from, None, &ends.write, None, most, SpliceFlags::MOVE) {
-                Ok(0) => Ok(Filled::ReadInstead),
-                Ok(count) => {
-                    pipe.held = count;
-                    Ok(Filled::Bytes(count))
-                }
-                Err(Errno::INTR) => continue,
-                Err(Errno::AGAIN) => Ok(Filled::Nothing),
-                Err(Errno::INVAL) => Ok(Filled::ReadInstead),
-                Err(error) => Err(error.into()),
-            };
+        let room = if buffer::may_be_long() {
+            ends.capacity
+        } else {
+            LARGE
+        };
+        let most = usize::try_from(most).unwrap_or(usize::MAX).min(room);
+        let moved =
+            retry_on_intr(|| splice(from, None, &ends.write, None, most, SpliceFlags::MOVE));
+        match moved {
+            Ok(0) | Err(Errno::INVAL) => Ok(Filled::ReadInstead),
+            Ok(count) => {
+                pipe.held = count;
+                Ok(Filled::Bytes(count))
+            }
+            Err(Errno::AGAIN) => Ok(Filled::Nothing),
+            Err(error) => Err(error.into()),
         }
     }
 
@@ -248,25 +268,28 @@ mod system {
     pub fn drain(pipe: &mut Pipe, to: &TcpStream) -> io::Result<usize> {
         // There is no flag for it: SPLICE_F_NONBLOCK is about the pipe.
         to.set_nonblocking(true)?;
-        let sent = drain_nonblocking(pipe, to);
+        let sent = drain_within_limit(pipe, to);
         to.set_nonblocking(false)?;
         sent
     }
 
-    fn drain_nonblocking(pipe: &mut Pipe, to: &TcpStream) -> io::Result<usize> {
+    /// Moves what `to` takes within the socket's time limit out of `pipe`; `Ok(0)` means that it takes nothing.
+    ///
+    /// # Errors
+    /// When the connection is broken.
+    pub fn drain_within_limit(pipe: &mut Pipe, to: &TcpStream) -> io::Result<usize> {
         let Some(ends) = pipe.ends.as_ref().filter(|_| pipe.held > 0) else {
             return Ok(0);
         };
-        loop {
-            return match splice(&ends.read, None, to, None, pipe.held, SpliceFlags::MOVE) {
-                Ok(count) => {
-                    pipe.held -= count.min(pipe.held);
-                    Ok(count)
-                }
-                Err(Errno::INTR) => continue,
-                Err(Errno::AGAIN) => Ok(0),
-                Err(error) => Err(error.into()),
-            };
+        let moved =
+            retry_on_intr(|| splice(&ends.read, None, to, None, pipe.held, SpliceFlags::MOVE));
+        match moved {
+            Ok(count) => {
+                pipe.held -= count.min(pipe.held);
+                Ok(count)
+            }
+            Err(Errno::AGAIN) => Ok(0),
+            Err(error) => Err(error.into()),
         }
     }
 
@@ -274,19 +297,14 @@ mod system {
     ///
     /// # Errors
     /// When the system has no memory left.
-    pub fn into_memory(mut pipe: Pipe) -> io::Result<Memory> {
-        let mut memory = Memory::with_room(pipe.held);
+    pub fn into_buffer(mut pipe: Pipe) -> io::Result<Buffer> {
+        let mut buffer = Buffer::with_room(pipe.held);
         while let Some(ends) = pipe.ends.as_ref().filter(|_| pipe.held > 0) {
-            match rustix::io::read(&ends.read, memory.room()) {
-                Ok(count) => {
-                    memory.extend(count);
-                    pipe.held -= count.clamp(1, pipe.held);
-                }
-                Err(Errno::INTR) => {}
-                Err(error) => return Err(error.into()),
-            }
+            let count = retry_on_intr(|| rustix::io::read(&ends.read, buffer.room()))?;
+            buffer.extend(count);
+            pipe.held -= count.clamp(1, pipe.held);
         }
-        Ok(memory)
+        Ok(buffer)
     }
 }
 
@@ -294,20 +312,14 @@ mod system {
 mod system {
     use std::net::TcpStream;
 
-    use super::{Filled, Memory, Pipe, io};
+    use super::{Buffer, Filled, Pipe, io};
 
     /// There are none.
-    #[derive(Debug)]
-    pub(super) enum Ends {}
+    pub(super) type PipeEnds = std::convert::Infallible;
 
-    impl Ends {
-        pub(super) fn open(_wanted: usize) -> io::Result<Self> {
-            Err(io::ErrorKind::Unsupported.into())
-        }
-
-        pub(super) fn capacity(&self) -> usize {
-            match *self {}
-        }
+    /// Opens none.
+    pub(super) fn open() -> Option<PipeEnds> {
+        None
     }
 
     /// Nothing can be moved: read instead.
@@ -322,8 +334,8 @@ mod system {
     ///
     /// # Errors
     /// None.
-    pub fn into_memory(_pipe: Pipe) -> io::Result<Memory> {
-        Ok(Memory::default())
+    pub fn into_buffer(_pipe: Pipe) -> io::Result<Buffer> {
+        Ok(Buffer::default())
     }
 
     /// Nothing is in it.
@@ -331,6 +343,14 @@ mod system {
     /// # Errors
     /// None.
     pub fn drain(_pipe: &mut Pipe, _to: &TcpStream) -> io::Result<usize> {
+        Ok(0)
+    }
+
+    /// Nothing is in it.
+    ///
+    /// # Errors
+    /// None.
+    pub fn drain_within_limit(_pipe: &mut Pipe, _to: &TcpStream) -> io::Result<usize> {
         Ok(0)
     }
 }
@@ -430,6 +450,20 @@ mod tests {
     }
 
     #[test]
+    fn an_idle_pipe_that_was_not_used_between_two_sweeps_is_closed() {
+        let pipes = Pipes::at_most(2);
+        drop([pipes.lend(), pipes.lend()]);
+        pipes.sweep();
+        assert_eq!(pipes.count(), 2);
+        drop(pipes.lend());
+        pipes.sweep();
+        assert_eq!(pipes.count(), 1, "one of the two was in use");
+        pipes.sweep();
+        assert_eq!(pipes.count(), 0);
+        assert!(pipes.lend().is_some());
+    }
+
+    #[test]
     fn an_empty_pipe_is_lent_again_and_one_with_bytes_in_it_never() {
         let pipes = Pipes::at_most(1);
         let mut pipe = pipes.lend().unwrap();
@@ -452,12 +486,37 @@ mod tests {
         let (from, mut sender) = pair();
         sender.write_all(b"left over").unwrap();
         fill(&mut pipe, &from, 4).unwrap();
-        assert_eq!(into_memory(pipe).unwrap().bytes(), b"left");
+        assert_eq!(into_buffer(pipe).unwrap().bytes(), b"left");
         assert_eq!(pipes.lent(), 0);
     }
 
     #[test]
-    fn nobody_fails_where_no_pipe_may_be_had() {
+    fn while_much_waits_for_receivers_less_is_moved_at_a_time() {
+        let pipes = Pipes::at_most(1);
+        let mut pipe = pipes.lend().unwrap();
+        let waiting: Vec<Buffer> = std::iter::repeat_with(|| Buffer::with_room(LARGE + 1))
+            .take(buffer::MOST_LONG)
+            .collect();
+        let (from, mut sender) = pair();
+        let writes = threads::start("test-sender", move || {
+            sender.write_all(&vec![b'x'; 1 << 20])
+        });
+        let mut left = 1 << 20;
+        while left > 0 {
+            let Filled::Bytes(held) = fill(&mut pipe, &from, u64::MAX).unwrap() else {
+                panic!("nothing came");
+            };
+            assert!(held <= LARGE, "{held}");
+            left -= held;
+            drop(into_buffer(pipe).unwrap());
+            pipe = pipes.lend().unwrap();
+        }
+        writes.unwrap().join().unwrap().unwrap();
+        drop(waiting);
+    }
+
+    #[test]
+    fn where_no_pipe_may_be_had_none_is_lent() {
         assert!(Pipes::at_most(0).lend().is_none());
         assert!(Pipes::for_files(63).lend().is_none());
         assert!(Pipes::for_files(64).lend().is_some());

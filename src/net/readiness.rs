@@ -115,10 +115,8 @@ mod system {
 
     /// Adds the numbers of those of `set` that are ready.
     fn collect(set: &OwnedFd, ready: &mut Vec<u64>, limit: Option<Duration>) -> io::Result<()> {
-        let limit = limit.map(|limit| Timespec {
-            tv_sec: i64::try_from(limit.as_secs()).unwrap_or(i64::MAX),
-            tv_nsec: i64::from(limit.subsec_nanos()),
-        });
+        // One that is too long for the system is without an end.
+        let limit = limit.and_then(|limit| Timespec::try_from(limit).ok());
         let mut events = Vec::with_capacity(EVENTS);
         match epoll::wait(set, spare_capacity(&mut events), limit.as_ref()) {
             Ok(_) | Err(Errno::INTR) => {}

@@ -11,7 +11,7 @@
 //! there are look-ups under way, up to a limit, of which each client and each domain may have a share
 //! ([`super::shares`]). A look-up that has an answer neither way after 5 s is *silent*: it is not
 //! waited for any more, and moves to as many places again, by the same shares, where it takes none from
-//! others. While it hangs, and for a while after that, who asks for that name is told at once.
+//! others. While it hangs, and for a while after that, a caller that asks for that name is told so at once.
 
 use std::collections::{HashMap, HashSet};
 use std::io;
@@ -22,8 +22,8 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
+use super::log_limiter::LogLimiter;
 use super::permits::one_client;
-use super::seldom::Seldom;
 use super::shares::{ClientOrSelf, HostName, LineTurn, Shares, WaitingNames};
 use super::threads;
 
@@ -54,7 +54,7 @@ const LEAVE_AFTER: Duration = Duration::from_secs(10);
 const LOOK_UP_STACK: usize = 512 * 1024;
 
 /// What is said when there is no thread.
-static NO_THREAD: Seldom = Seldom::new();
+static NO_THREAD: LogLimiter = LogLimiter::new();
 
 /// Why a name has no address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -143,7 +143,7 @@ impl NotAsked {
         match self {
             Self::NoAnswer => ResolveError::TimedOut,
             Self::NoThread(error) => {
-                if let Some(more) = NO_THREAD.says() {
+                if let Some(more) = NO_THREAD.allow() {
                     log::warn!("no thread to resolve names with: {error}{more}");
                 }
                 ResolveError::NoAddress
@@ -175,7 +175,7 @@ impl Resolver {
         Self::sharing(Arc::new(ask), RENEW_AFTER)
     }
 
-    /// One that asks the same, with a table and threads of its own: who fills up this one cannot keep
+    /// One that asks the same, with a table and threads of its own: what fills up this one does not keep
     /// that one from answering.
     #[must_use = "this one is not changed"]
     pub fn apart(&self) -> Self {
@@ -475,7 +475,7 @@ impl ResolverState {
     }
 
     /// One resolver thread: asks for names until there has been none for a while. One that does not ask
-    /// stays as long as there are names to keep, and anybody to keep them for.
+    /// stays as long as there are names to keep, and a resolver to keep them for.
     fn run(self: &Arc<Self>) {
         let mut table = self.table.lock();
         let mut leave_at = Instant::now() + LEAVE_AFTER;
@@ -498,7 +498,7 @@ impl ResolverState {
                 table.renew(now);
                 continue;
             }
-            // Those who wait may go on then.
+            // The names that wait in line may go on then.
             let silent = table.next_silent(now).filter(|_| !table.lines.is_empty());
             let until = renewal.into_iter().chain(silent).fold(leave_at, Ord::min);
             table.idle += 1;

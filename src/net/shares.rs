@@ -1,7 +1,7 @@
-//! Who may ask the system for names, and in which order: shares of what is limited, and lines.
+//! Which clients may ask the system for names, and in which order: shares of what is limited, and lines.
 //!
 //! Clients choose names, and a name server that says nothing holds the thread that asks it for as long as it likes.
-//! So no client may have all of the threads, nor all places in the queue: each who asks, and each domain, may
+//! So no client may have all of the threads, nor all places in the queue: each client, and each domain, may
 //! have only as much as leaves some for the next ([`admits`]). Each client has a line of its own,
 //! and the lines take turns.
 //!
@@ -15,7 +15,7 @@ use std::sync::Arc;
 const MOST_LOOK_UPS: usize = 64;
 /// Names that wait for one of those places.
 const MOST_WAITING: usize = 1024;
-/// A domain may have one part of so many of what is free for one who asks.
+/// The names of one domain may take a third of what a client may take.
 const DOMAIN_SHARE: usize = 3;
 
 /// Who asks, by [`super::permits::one_client`]; `None`: this program itself.
@@ -64,7 +64,7 @@ impl<'n> Shares<'n> {
     }
 }
 
-/// The names that wait, in a line for each who asks. A name may stand in several.
+/// The names that wait, in a line for each client. A name may stand in several.
 #[derive(Debug, Default)]
 pub(super) struct WaitingNames {
     /// None of them is empty. The first has its turn next.

@@ -1,8 +1,8 @@
 //! Where lines go: a file, a FIFO, standard output or error, written to without being held up.
 //!
-//! Opening a FIFO for writing waits for a reader, and writing to a full pipe for room: for ever, if
-//! nobody reads. Here both come back at once and say so. Of a file nothing is known but that it takes
-//! bytes, so a disk that hangs still holds up its writer, who must be a thread of its own.
+//! Opening a FIFO for writing waits for a reader, and writing to a full pipe for room: for ever, if no
+//! reader comes. Here both come back at once and say so. Of a file nothing is known but that it takes
+//! bytes, so a disk that hangs still holds up the thread that writes.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
@@ -11,9 +11,11 @@ use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::Path;
 use std::time::Duration;
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::event::PollFlags;
 use rustix::fs::OFlags;
 use rustix::io::Errno;
+
+use super::socket;
 
 /// What a pipe that has room for anything takes without waiting: `PIPE_BUF` of Linux, in bytes.
 const ATOMIC: usize = 4096;
@@ -22,20 +24,13 @@ const ATOMIC: usize = 4096;
 #[derive(Debug)]
 pub struct Sink {
     file: File,
-    kind: Kind,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
-    /// Keeps what was written.
-    File,
-    /// Passes it on to whoever reads.
-    Stream,
+    /// It keeps what was written; anything else passes it on to its reader.
+    is_file: bool,
 }
 
 impl Sink {
     /// Opens the file at `path` to append to; it is made if it is not there, for its owner to write and
-    /// its group to read. `None`: it is a FIFO that nobody reads.
+    /// its group to read. `None`: it is a FIFO without a reader.
     ///
     /// # Errors
     /// When it cannot be opened or made.
@@ -77,17 +72,13 @@ impl Sink {
     /// # Errors
     /// What the system says.
     pub fn of(file: File) -> io::Result<Self> {
-        let kind = if file.metadata()?.is_file() {
-            Kind::File
-        } else {
-            Kind::Stream
-        };
-        Ok(Self { file, kind })
+        let is_file = file.metadata()?.is_file();
+        Ok(Self { file, is_file })
     }
 
-    /// Whether what was written of an unfinished line stays there.
-    pub fn keeps_parts(&self) -> bool {
-        self.kind == Kind::File
+    /// Whether it keeps what was written.
+    pub fn is_file(&self) -> bool {
+        self.is_file
     }
 
     /// Waits until something can be written, at most `limit`. `false`: nothing can.
@@ -95,40 +86,103 @@ impl Sink {
     /// # Errors
     /// What the system says.
     pub fn wait(&self, limit: Duration) -> io::Result<bool> {
-        if self.kind == Kind::File {
+        if self.is_file {
             return Ok(true);
         }
-        let limit = Timespec {
-            tv_sec: i64::try_from(limit.as_secs()).unwrap_or(i64::MAX),
-            tv_nsec: limit.subsec_nanos().into(),
-        };
-        let mut asked = [PollFd::new(&self.file, PollFlags::OUT)];
-        match poll(&mut asked, Some(&limit)) {
-            Ok(ready) => Ok(ready > 0),
-            Err(Errno::INTR) => Ok(false),
-            Err(error) => Err(error.into()),
-        }
+        Ok(!socket::poll_one(&self.file, PollFlags::OUT, limit)?.is_empty())
     }
 
     /// Writes as much of `bytes` as is taken at once; 0 is nothing.
     ///
     /// # Errors
     /// What the system says: a full disk, a reader that left.
-    pub fn write_some(&mut self, bytes: &[u8]) -> io::Result<usize> {
+    fn write_some(&mut self, bytes: &[u8]) -> io::Result<usize> {
         if !self.wait(Duration::ZERO)? {
             return Ok(0);
         }
         // Standard output may wait for room, and must not be told otherwise: others share it.
-        let most = match self.kind {
-            Kind::File => bytes.len(),
-            Kind::Stream => bytes.len().min(ATOMIC),
+        let part = match bytes.get(..ATOMIC) {
+            Some(part) if !self.is_file => part,
+            _ => bytes,
         };
-        let part = bytes.get(..most).unwrap_or(bytes);
         match self.file.write(part) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(0),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(0),
             written => written,
         }
+    }
+}
+
+/// Lines on their way to a sink: each gets there whole, or is counted as lost. What is there of one that
+/// got there in part is ended with a line feed, so that a lost line does not spoil the next.
+#[derive(Debug, Default)]
+pub struct LineBuffer {
+    lines: String,
+    /// How many bytes of `lines` are written.
+    written: usize,
+    /// The last line that is there lacks its end, and the rest of it is lost.
+    is_torn: bool,
+}
+
+impl LineBuffer {
+    /// Where whole lines are appended to.
+    pub fn lines(&mut self) -> &mut String {
+        &mut self.lines
+    }
+
+    /// Whether everything is written or lost.
+    pub fn is_empty(&self) -> bool {
+        self.lines.is_empty()
+    }
+
+    /// Writes what `sink` takes at once. `false`: it takes nothing.
+    ///
+    /// # Errors
+    /// As [`Sink::write_some`].
+    pub fn write_to(&mut self, sink: &mut Sink) -> io::Result<bool> {
+        if self.is_torn {
+            self.is_torn = sink.write_some(b"\n")? == 0;
+            return Ok(!self.is_torn);
+        }
+        let count = sink.write_some(
+            self.lines
+                .as_bytes()
+                .get(self.written..)
+                .unwrap_or_default(),
+        )?;
+        self.written += count;
+        if self.written >= self.lines.len() {
+            self.clear();
+        }
+        Ok(count > 0)
+    }
+
+    /// Drops the lines that are not whole yet; how many they are.
+    pub fn abandon(&mut self) -> u64 {
+        let (written, rest) = self.lines.as_bytes().split_at(self.written);
+        // The last element of the split is what follows the last line feed.
+        let lost = rest.split(|byte| *byte == b'\n').count() as u64 - 1;
+        if let Some(last) = written.last() {
+            self.is_torn = *last != b'\n';
+        }
+        self.clear();
+        lost
+    }
+
+    /// Begins the line anew that is there in part: its reader has left, and the next one gets all of it.
+    pub fn rewind(&mut self) {
+        let written = self
+            .lines
+            .as_bytes()
+            .get(..self.written)
+            .unwrap_or_default();
+        let end = written.iter().rposition(|byte| *byte == b'\n');
+        self.written = end.map_or(0, |end| end + 1);
+    }
+
+    fn clear(&mut self) {
+        self.lines.clear();
+        self.written = 0;
     }
 }
 

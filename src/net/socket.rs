@@ -14,7 +14,6 @@ use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-use rustix::buffer::spare_capacity;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::{Errno, retry_on_intr};
 use rustix::net::{
@@ -50,42 +49,19 @@ pub enum Wait {
     No,
 }
 
-impl Wait {
-    fn flags(self) -> RecvFlags {
-        match self {
-            Self::Tick => RecvFlags::empty(),
-            Self::No => RecvFlags::DONTWAIT,
-        }
-    }
-}
-
-/// Appends what arrives to the unused capacity of `buffer`, which must not be full.
-///
-/// # Errors
-/// What the system says, interruptions and time limits excepted.
-pub fn receive(stream: &TcpStream, buffer: &mut Vec<u8>, wait: Wait) -> io::Result<Received> {
-    debug_assert!(
-        buffer.len() < buffer.capacity(),
-        "a full buffer reads as end"
-    );
-    let got = retry_on_intr(|| recv(stream, spare_capacity(buffer), wait.flags()));
-    received(got.map(|(_, count)| count))
-}
-
 /// Writes what arrives to the beginning of `room`, of which there must be some.
 ///
 /// # Errors
-/// As for [`receive`].
-pub fn receive_into(stream: &TcpStream, room: &mut [u8], wait: Wait) -> io::Result<Received> {
+/// What the system says, interruptions and time limits excepted.
+pub fn receive(stream: &TcpStream, room: &mut [u8], wait: Wait) -> io::Result<Received> {
     debug_assert!(!room.is_empty(), "no room reads as end");
-    let got = retry_on_intr(|| recv(stream, &mut *room, wait.flags()));
-    received(got.map(|(_, count)| count))
-}
-
-fn received(got: Result<usize, Errno>) -> io::Result<Received> {
-    match got {
-        Ok(0) => Ok(Received::End),
-        Ok(count) => Ok(Received::Bytes(count)),
+    let flags = match wait {
+        Wait::Tick => RecvFlags::empty(),
+        Wait::No => RecvFlags::DONTWAIT,
+    };
+    match retry_on_intr(|| recv(stream, &mut *room, flags)) {
+        Ok((_, 0)) => Ok(Received::End),
+        Ok((_, count)) => Ok(Received::Bytes(count)),
         Err(Errno::AGAIN) => Ok(Received::Nothing),
         Err(error) => Err(error.into()),
     }
@@ -244,11 +220,19 @@ pub fn is_writable(stream: &TcpStream) -> bool {
 }
 
 fn poll_now(stream: &TcpStream, wanted: PollFlags) -> PollFlags {
-    let mut fds = [PollFd::new(stream, wanted)];
-    match poll_within(&mut fds, Some(Duration::ZERO)) {
-        Ok(()) => fds[0].revents(),
-        Err(_) => PollFlags::empty(),
-    }
+    poll_one(stream, wanted, Duration::ZERO).unwrap_or(PollFlags::empty())
+}
+
+/// Waits until there is one of the events `wanted`, an error or an end; says which there are. An interruption
+/// counts as a time-out.
+pub(super) fn poll_one(
+    fd: &impl AsFd,
+    wanted: PollFlags,
+    limit: Duration,
+) -> io::Result<PollFlags> {
+    let mut fds = [PollFd::new(fd, wanted)];
+    poll_within(&mut fds, Some(limit))?;
+    Ok(fds[0].revents())
 }
 
 /// Whether nothing has happened for `limit` since `since`, and `can_go_on`, a look at the sockets that is
@@ -304,15 +288,20 @@ pub fn prepare(socket: impl AsFd) -> io::Result<()> {
 /// the next call.
 pub fn limit(stream: &TcpStream, limit: Duration) {
     limit_read(stream, limit);
-    if let Err(error) = stream.set_write_timeout(Some(limit.max(Duration::from_millis(1)))) {
-        log::trace!("cannot set a time limit: {error}");
-    }
+    limit_write(stream, limit);
 }
 
 /// Changes how long one read of `stream` waits. Never less than a millisecond. A dead socket shows at
 /// the next call.
 pub fn limit_read(stream: &TcpStream, limit: Duration) {
     if let Err(error) = stream.set_read_timeout(Some(limit.max(Duration::from_millis(1)))) {
+        log::trace!("cannot set a time limit: {error}");
+    }
+}
+
+/// The same for one write.
+pub fn limit_write(stream: &TcpStream, limit: Duration) {
+    if let Err(error) = stream.set_write_timeout(Some(limit.max(Duration::from_millis(1)))) {
         log::trace!("cannot set a time limit: {error}");
     }
 }
@@ -342,10 +331,9 @@ pub enum Connected {
 /// # Errors
 /// What the system says: refused, unreachable, no descriptors left.
 pub fn connect(address: SocketAddr, limit: Duration) -> io::Result<(TcpStream, Connected)> {
-    let family = if address.is_ipv6() {
-        AddressFamily::INET6
-    } else {
-        AddressFamily::INET
+    let family = match address {
+        SocketAddr::V4(_) => AddressFamily::INET,
+        SocketAddr::V6(_) => AddressFamily::INET6,
     };
     let stream = TcpStream::from(open(family)?);
     let connected = match connect_within(&stream, address, limit) {

@@ -116,9 +116,9 @@ mod tests {
     /// Says on which thread it runs, and stays there until it is let go.
     struct Stay(Sender<ThreadId>, Receiver<()>);
 
-    fn stay(job: Stay) {
-        job.0.send(std::thread::current().id()).unwrap();
-        assert!(job.1.recv().is_err());
+    fn stay(Stay(said, held): Stay) {
+        said.send(std::thread::current().id()).unwrap();
+        assert!(held.recv().is_err());
     }
 
     #[test]

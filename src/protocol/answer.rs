@@ -1,17 +1,18 @@
-//! Answers this proxy gives itself: every cause with its status, its label,
-//! its error type (RFC 9209 §2.3) and words a person can act on.
+//! Answers this proxy gives itself: the table of causes, each with its status, its
+//! label, its error type (RFC 9209 §2.3) and words a person can act on; and the
+//! bytes that are made of it.
 //!
-//! A cause is one variant and nothing is told from a status code: metrics,
-//! log, `Proxy-Status` and body say the same thing. Nothing of a request is
+//! A cause is one row and nothing is told from a status code: metrics, log,
+//! `Proxy-Status` and body say the same thing. Nothing of a request is
 //! repeated in an answer but what TRACE asks for.
 //!
 //! Not here: whether to refuse, and whether the connection goes on.
 
 use std::borrow::Cow;
-use std::fmt;
 
-use super::body::BodyError;
-use super::fields::{Field, is_token_byte};
+use super::cause::causes;
+use super::chunked::BodyError;
+use super::fields::{Field, has_prefix, is_token_byte, write_field};
 use super::framing::FramingError;
 use super::head::{HeadError, RequestHead, Version};
 use super::persistence::Persistence;
@@ -20,127 +21,152 @@ use super::target::{RequestTarget, TargetError};
 /// How long a client should wait after a 503, in seconds.
 const RETRY_AFTER_SECS: u32 = 5;
 
-/// Why this proxy answers a request itself.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Refusal {
-    /// The head breaks the grammar: where, for people to read. 400.
-    MalformedHead(&'static str),
-    /// The request line is too long. 414.
-    RequestLineTooLong,
-    /// The head has too many bytes or too many fields. 431.
-    HeadTooLarge,
-    /// The head did not come in time. 408.
-    HeadTimeout,
-    /// Not HTTP/1.x. 505.
-    VersionUnsupported,
-    /// The target leads nowhere this proxy can go. 400.
-    Target(TargetError),
-    /// Where the body ends is unclear. 400, or 501 for an unknown coding.
-    Framing(FramingError),
-    /// The chunks or trailers of the body are malformed. 400.
-    BodyMalformed,
-    /// The chunk extensions or trailers of the body are too large. 431.
-    BodyFramingTooLarge,
-    /// The body did not come in time. 408.
-    BodyTimeout,
-    /// The client's address is not allowed. 403.
-    Forbidden,
-    /// CONNECT to a port that is not allowed. 403.
-    PortForbidden,
-    /// A destination that is not allowed. 403.
-    TargetForbidden,
-    /// The client's own credentials for this proxy are missing or wrong. 407.
-    CredentialsWanted,
-    /// The request has been here before. 508.
-    Loop,
-    /// No upstream is online. 503.
-    NoUpstream,
-    /// The configuration names no upstream. 503.
-    NoUpstreamConfigured,
-    /// Too many client connections. 503.
-    ConnectionLimit,
-    /// Too many connections of this client. 503.
-    ClientConnectionLimit,
-    /// Too many requests wait for a worker. 503.
-    QueueFull,
-    /// The request waited too long for a worker. 503.
-    QueueTimeout,
-    /// No threads can be had for a tunnel. 503.
-    ThreadLimit,
-    /// This proxy is shutting down. 503.
-    Draining,
-    /// A defect in this proxy. 500.
-    Internal,
-    /// The next hop could not be used, and no other one could. 502 or 504.
-    NextHop(HopFailure),
+/// What a 407 asks for.
+const PROXY_AUTHENTICATE: &str =
+    "Proxy-Authenticate: Basic realm=\"http-proxy-lb\", charset=\"UTF-8\"\r\n";
+
+/// A 200 that no next hop had a part in.
+const OWN_ANSWER: (u16, &str) = (200, "proxy_internal_response");
+
+// Advice that several causes share.
+const INVALID_HTTP_SENT: &str = "The client, or a proxy before this one, sends invalid HTTP.";
+const FEWER_FIELDS: &str = "Send fewer or smaller fields (cookies, mostly).";
+const AGAIN: &str = "Send the request again.";
+const IN_A_FEW_SECONDS: &str = "Try again in a few seconds.";
+
+causes! {
+    /// Why this proxy answers a request itself.
+    Refusal:
+    MalformedHead(what: &'static str = "what") = 400, "malformed_head", "http_request_error",
+        "the request head is malformed: {what}", INVALID_HTTP_SENT;
+    RequestLineTooLong = 414, "request_line_too_long", "http_request_error",
+        "the request line is too long", "Use a shorter URL.";
+    /// Too many bytes or too many fields.
+    HeadTooLarge = 431, "head_too_large", "http_request_error",
+        "the request head is too large", FEWER_FIELDS;
+    HeadTimeout = 408, "head_timeout", "http_request_error",
+        "the request head did not come in time", AGAIN;
+    VersionUnsupported = 505, "version_unsupported", "http_request_error",
+        "this proxy speaks HTTP/1.0 and HTTP/1.1 only", "Use HTTP/1.1 towards this proxy.";
+    BodyMalformed = 400, "body_malformed", "http_request_error",
+        "the chunked body of the request is malformed", INVALID_HTTP_SENT;
+    BodyFramingTooLarge = 431, "body_framing_too_large", "http_request_error",
+        "the trailers or chunk extensions are too large", FEWER_FIELDS;
+    BodyTimeout = 408, "body_timeout", "http_request_error",
+        "the request body did not come in time", AGAIN;
+    Forbidden = 403, "client_forbidden", "http_request_denied",
+        "your address may not use this proxy",
+        "The administrator can add its network to access.allow.";
+    PortForbidden = 403, "port_forbidden", "http_request_denied",
+        "this proxy does not open tunnels to that port",
+        "The administrator can add it to access.connect_ports.";
+    TargetForbidden = 403, "target_forbidden", "destination_ip_prohibited",
+        "this proxy does not connect to that destination",
+        "Ask the administrator if you need it.";
+    /// The client's credentials for this proxy are missing or wrong.
+    CredentialsWanted = 407, "credentials_wanted", "http_request_denied",
+        "this proxy wants valid credentials",
+        "Set user and password for the proxy in your client.";
+    Loop = 508, "loop", "proxy_loop_detected",
+        "the request has been at this proxy before",
+        "Check that no upstream leads back to this proxy.";
+    NoUpstream = 503, "no_upstream_online", "destination_unavailable",
+        "no upstream proxy is online", IN_A_FEW_SECONDS;
+    NoUpstreamConfigured = 503, "no_upstream_configured", "proxy_configuration_error",
+        "no upstream proxy is configured",
+        "Add one under \"upstream\" in the configuration file.";
+    ConnectionLimit = 503, "connection_limit", "connection_limit_reached",
+        "this proxy has as many connections as it may",
+        "Try again in a few seconds, or raise limits.max_connections.";
+    ClientConnectionLimit = 503, "client_connection_limit", "connection_limit_reached",
+        "your address has as many connections as it may",
+        "Close some, or raise limits.max_connections_per_client.";
+    QueueFull = 503, "queue_full", "proxy_internal_response",
+        "too many requests are waiting at this proxy", IN_A_FEW_SECONDS;
+    QueueTimeout = 503, "queue_timeout", "proxy_internal_response",
+        "the request waited too long at this proxy", IN_A_FEW_SECONDS;
+    /// Not given since tunnels need no thread of their own; the label stays for those who watch it.
+    ThreadLimit = 503, "thread_limit", "proxy_internal_response",
+        "this proxy has no resources left for a tunnel", IN_A_FEW_SECONDS;
+    Draining = 503, "draining", "proxy_internal_response",
+        "this proxy is shutting down", "Try again; another instance may answer.";
+    /// A defect in this proxy.
+    Internal = 500, "internal_error", "proxy_internal_error",
+        "an internal error of this proxy", "The log of the proxy has the details.";
+    + Target(error: TargetError) = "{error}";
+    + Framing(error: FramingError) = "the framing of the request is refused: {error}";
+    // No other next hop could be used, either.
+    + NextHop(failure: HopFailure) = "{failure}";
 }
 
-/// Why a next hop could not be used: what failed, seen from this proxy.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum HopFailure {
-    /// Its name has no address. 502.
-    DnsError,
-    /// Its name was not resolved in time. 504.
-    DnsTimeout,
-    /// It refused the connection. 502.
-    ConnectRefused,
-    /// It did not take the connection in time. 504.
-    ConnectTimeout,
-    /// There is no way to its address. 502.
-    ConnectUnreachable,
-    /// The connection could not be opened for another reason. 502.
-    ConnectFailed,
-    /// It did not take the request in time. 504.
-    SendTimeout,
-    /// It closed the connection before a byte of the response. 502.
-    Closed,
-    /// It reset the connection before a byte of the response. 502.
-    Reset,
-    /// It did not answer in time. 504.
-    ResponseTimeout,
-    /// A probe found it offline while the request waited. 502.
-    WentOffline,
-    /// What it sent is not HTTP. 502.
-    NotHttp,
-    /// The head of its response breaks the grammar: where. 502.
-    Malformed(&'static str),
-    /// Where the body of its response ends is unclear. 502.
-    Framing(FramingError),
-    /// The head of its response is too large. 502.
-    HeadTooLarge,
-    /// The trailers or chunk extensions of its response are too large. 502.
-    BodyFramingTooLarge,
-    /// It ended its response too early. 502.
-    Truncated,
-    /// It stopped in the middle of its response. 504.
-    Stalled,
-    /// This machine has no sockets or ports left. 502.
-    LocalExhaustion,
-    /// It could not open the tunnel (502, 503 or 504), and another one may. 502.
-    TunnelRefused,
-    /// More interim (1xx) responses than any server needs. 502.
-    TooManyInterim,
-    /// It switched protocols (101) unasked, or to another one. 502.
-    SwitchUnasked,
-    /// It does not accept this proxy's credentials (its 407, or 401 to CONNECT). 502.
-    AuthenticationRefused,
-}
+const LATER: &str = "Try again later.";
+const EFFECT_UNKNOWN: &str = "It is unknown whether the request was acted upon.";
+const SERVER_WRONG: &str = "The server, or a proxy on the way, must be corrected.";
 
-/// What `Proxy-Status` and metrics say about a cause.
-struct Row {
-    status: u16,
-    label: &'static str,
-    /// An error type of the registry of RFC 9209 §2.3.
-    proxy_error: &'static str,
-}
-
-/// A row of the tables below; they are read column by column.
-const fn row(status: u16, label: &'static str, proxy_error: &'static str) -> Row {
-    Row {
-        status,
-        label,
-        proxy_error,
-    }
+causes! {
+    /// Why a next hop could not be used: what failed, seen from this proxy.
+    HopFailure:
+    /// Also: the name has no address.
+    DnsError = 502, "dns_error", "dns_error",
+        "the name of the next hop cannot be resolved", "Check the spelling of the host.";
+    DnsTimeout = 504, "dns_timeout", "dns_timeout",
+        "the name of the next hop was not resolved in time", LATER;
+    ConnectRefused = 502, "connect_refused", "connection_refused",
+        "the next hop refused the connection", LATER;
+    ConnectTimeout = 504, "connect_timeout", "connection_timeout",
+        "the next hop did not take the connection in time", LATER;
+    /// There is no way to its address.
+    ConnectUnreachable = 502, "connect_unreachable", "destination_ip_unroutable",
+        "the next hop cannot be reached", LATER;
+    /// For a reason that is none of those above.
+    ConnectFailed = 502, "connect_failed", "destination_unavailable",
+        "no connection to the next hop could be opened", LATER;
+    SendTimeout = 504, "send_timeout", "connection_write_timeout",
+        "the next hop did not take the request in time", EFFECT_UNKNOWN;
+    /// Not a byte of a response had come.
+    Closed = 502, "closed", "connection_terminated",
+        "the next hop closed the connection without a response", EFFECT_UNKNOWN;
+    /// Not a byte of a response had come.
+    Reset = 502, "reset", "connection_terminated",
+        "the next hop reset the connection without a response", EFFECT_UNKNOWN;
+    ResponseTimeout = 504, "response_timeout", "http_response_timeout",
+        "the next hop did not answer in time", EFFECT_UNKNOWN;
+    /// A probe found so while the request waited.
+    WentOffline = 502, "went_offline", "destination_unavailable",
+        "the next hop went offline while it was waited for", EFFECT_UNKNOWN;
+    NotHttp = 502, "response_not_http", "http_protocol_error",
+        "the next hop sent something that is not HTTP", SERVER_WRONG;
+    /// Its head breaks the grammar.
+    Malformed(what: &'static str = "what") = 502, "response_malformed", "http_protocol_error",
+        "the response is malformed: {what}", SERVER_WRONG;
+    /// Where its body ends is unclear.
+    Framing(error: FramingError = FramingError::LengthInvalid) =
+        502, "response_framing", "http_protocol_error",
+        "the framing of the response is refused: {error}", SERVER_WRONG;
+    HeadTooLarge = 502, "response_head_too_large", "http_response_header_section_size",
+        "the response head is too large", SERVER_WRONG;
+    BodyFramingTooLarge = 502, "response_body_framing_too_large", "http_response_transfer_coding",
+        "the trailers or chunk extensions of the response are too large", SERVER_WRONG;
+    Truncated = 502, "response_truncated", "http_response_incomplete",
+        "the next hop ended the response too early", EFFECT_UNKNOWN;
+    Stalled = 504, "response_stalled", "connection_read_timeout",
+        "the next hop stopped in the middle of the response", EFFECT_UNKNOWN;
+    /// Also: no ports are left.
+    LocalExhaustion = 502, "local_exhaustion", "proxy_internal_error",
+        "this proxy has no sockets left", LATER;
+    /// It answered CONNECT with 502, 503 or 504; another upstream may open the tunnel.
+    TunnelRefused = 502, "tunnel_refused", "destination_unavailable",
+        "the upstream proxy could not open the tunnel", LATER;
+    /// More 1xx than any server needs.
+    TooManyInterim = 502, "too_many_interim", "http_protocol_error",
+        "the next hop sent too many interim responses", SERVER_WRONG;
+    /// 101 that was not asked for, or to another protocol.
+    SwitchUnasked = 502, "switch_unasked", "http_upgrade_failed",
+        "the next hop switched protocols unasked", SERVER_WRONG;
+    /// With 407, or 401 to CONNECT.
+    AuthenticationRefused = 502, "authentication_refused", "proxy_configuration_error",
+        "the upstream proxy refused this proxy's credentials",
+        "The administrator must correct username and password of the upstream.";
 }
 
 impl Refusal {
@@ -149,138 +175,27 @@ impl Refusal {
         self.row().status
     }
 
-    /// The name of the cause in metrics and logs: snake case, one each.
+    /// The name of the cause in metrics and logs.
     pub fn label(&self) -> &'static str {
         self.row().label
     }
 
-    /// One of each cause, in no order, for whoever counts them.
-    pub fn all() -> Vec<Self> {
-        let mut all = OWN.to_vec();
-        all.extend(TARGET_ERRORS.map(Self::Target));
-        all.extend(FRAMING_ERRORS.map(Self::Framing));
-        all.extend(HOP_FAILURES.map(Self::NextHop));
-        all
-    }
-
-    /// The error type for `Proxy-Status`, of the registry of RFC 9209 §2.3.
-    pub fn proxy_error(&self) -> &'static str {
-        self.row().proxy_error
-    }
-
     /// What is wrong and what to do: one or two sentences for the body.
-    pub fn sentence(&self) -> String {
+    fn sentence(&self) -> String {
         let what = self.to_string();
         let mut letters = what.chars();
         let first = letters.next().map(|letter| letter.to_ascii_uppercase());
         let what: String = first.into_iter().chain(letters).collect();
-        format!("{what}. {}", self.advice())
-    }
-
-    fn row(&self) -> Row {
-        match self {
-            Self::MalformedHead(_) => row(400, "malformed_head", "http_request_error"),
-            Self::RequestLineTooLong => row(414, "request_line_too_long", "http_request_error"),
-            Self::HeadTooLarge => row(431, "head_too_large", "http_request_error"),
-            Self::HeadTimeout => row(408, "head_timeout", "http_request_error"),
-            Self::VersionUnsupported => row(505, "version_unsupported", "http_request_error"),
-            Self::Target(error) => row(400, target_label(*error), "http_request_error"),
-            Self::Framing(error) => framing_row(*error),
-            Self::BodyMalformed => row(400, "body_malformed", "http_request_error"),
-            Self::BodyFramingTooLarge => row(431, "body_framing_too_large", "http_request_error"),
-            Self::BodyTimeout => row(408, "body_timeout", "http_request_error"),
-            Self::Forbidden => row(403, "client_forbidden", "http_request_denied"),
-            Self::PortForbidden => row(403, "port_forbidden", "http_request_denied"),
-            Self::TargetForbidden => row(403, "target_forbidden", "destination_ip_prohibited"),
-            Self::CredentialsWanted => row(407, "credentials_wanted", "http_request_denied"),
-            Self::Loop => row(508, "loop", "proxy_loop_detected"),
-            Self::NoUpstream => row(503, "no_upstream_online", "destination_unavailable"),
-            Self::NoUpstreamConfigured => {
-                row(503, "no_upstream_configured", "proxy_configuration_error")
-            }
-            Self::ConnectionLimit => row(503, "connection_limit", "connection_limit_reached"),
-            Self::ClientConnectionLimit => {
-                row(503, "client_connection_limit", "connection_limit_reached")
-            }
-            Self::QueueFull => row(503, "queue_full", "proxy_internal_response"),
-            Self::QueueTimeout => row(503, "queue_timeout", "proxy_internal_response"),
-            Self::ThreadLimit => row(503, "thread_limit", "proxy_internal_response"),
-            Self::Draining => row(503, "draining", "proxy_internal_response"),
-            Self::Internal => row(500, "internal_error", "proxy_internal_error"),
-            Self::NextHop(failure) => failure.row(),
-        }
-    }
-
-    /// What the reader of the body can do about it.
-    fn advice(&self) -> &'static str {
-        match self {
-            Self::MalformedHead(_) | Self::BodyMalformed => {
-                "The client, or a proxy before this one, sends invalid HTTP."
-            }
-            Self::RequestLineTooLong => "Use a shorter URL.",
-            Self::HeadTooLarge | Self::BodyFramingTooLarge => {
-                "Send fewer or smaller fields (cookies, mostly)."
-            }
-            Self::HeadTimeout | Self::BodyTimeout => "Send the request again.",
-            Self::VersionUnsupported => "Use HTTP/1.1 towards this proxy.",
-            Self::Target(error) => target_advice(*error),
-            Self::Framing(error) => framing_advice(*error),
-            Self::Forbidden => "The administrator can add its network to access.allow.",
-            Self::PortForbidden => "The administrator can add it to access.connect_ports.",
-            Self::TargetForbidden => "Ask the administrator if you need it.",
-            Self::CredentialsWanted => "Set user and password for the proxy in your client.",
-            Self::Loop => "Check that no upstream leads back to this proxy.",
-            Self::NoUpstream | Self::QueueFull | Self::QueueTimeout | Self::ThreadLimit => {
-                "Try again in a few seconds."
-            }
-            Self::NoUpstreamConfigured => "Add one under \"upstream\" in the configuration file.",
-            Self::ConnectionLimit => "Try again in a few seconds, or raise limits.max_connections.",
-            Self::ClientConnectionLimit => {
-                "Close some, or raise limits.max_connections_per_client."
-            }
-            Self::Draining => "Try again; another instance may answer.",
-            Self::Internal => "The log of the proxy has the details.",
-            Self::NextHop(failure) => failure.advice(),
-        }
+        format!("{what}. {}", self.row().advice)
     }
 }
 
-/// The cause in a few words: for logs and the details of `Proxy-Status`.
-impl fmt::Display for Refusal {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::MalformedHead(what) => return write!(f, "the request head is malformed: {what}"),
-            Self::RequestLineTooLong => "the request line is too long",
-            Self::HeadTooLarge => "the request head is too large",
-            Self::HeadTimeout => "the request head did not come in time",
-            Self::VersionUnsupported => "this proxy speaks HTTP/1.0 and HTTP/1.1 only",
-            Self::Target(error) => target_words(*error),
-            Self::Framing(error) => {
-                return write!(f, "the framing of the request is refused: {error}");
-            }
-            Self::BodyMalformed => "the chunked body of the request is malformed",
-            Self::BodyFramingTooLarge => "the trailers or chunk extensions are too large",
-            Self::BodyTimeout => "the request body did not come in time",
-            Self::Forbidden => "your address may not use this proxy",
-            Self::PortForbidden => "this proxy does not open tunnels to that port",
-            Self::TargetForbidden => "this proxy does not connect to that destination",
-            Self::CredentialsWanted => "this proxy wants valid credentials",
-            Self::Loop => "the request has been at this proxy before",
-            Self::NoUpstream => "no upstream proxy is online",
-            Self::NoUpstreamConfigured => "no upstream proxy is configured",
-            Self::ConnectionLimit => "this proxy has as many connections as it may",
-            Self::ClientConnectionLimit => "your address has as many connections as it may",
-            Self::QueueFull => "too many requests are waiting at this proxy",
-            Self::QueueTimeout => "the request waited too long at this proxy",
-            Self::ThreadLimit => "this proxy has no resources left for a tunnel",
-            Self::Draining => "this proxy is shutting down",
-            Self::Internal => "an internal error of this proxy",
-            Self::NextHop(failure) => return failure.fmt(f),
-        })
+impl HopFailure {
+    /// The name of the failure in metrics and logs.
+    pub fn label(&self) -> &'static str {
+        self.row().label
     }
 }
-
-impl std::error::Error for Refusal {}
 
 impl From<HeadError> for Refusal {
     fn from(error: HeadError) -> Self {
@@ -293,18 +208,6 @@ impl From<HeadError> for Refusal {
     }
 }
 
-impl From<TargetError> for Refusal {
-    fn from(error: TargetError) -> Self {
-        Self::Target(error)
-    }
-}
-
-impl From<FramingError> for Refusal {
-    fn from(error: FramingError) -> Self {
-        Self::Framing(error)
-    }
-}
-
 impl From<BodyError> for Refusal {
     fn from(error: BodyError) -> Self {
         match error {
@@ -313,205 +216,6 @@ impl From<BodyError> for Refusal {
         }
     }
 }
-
-impl From<HopFailure> for Refusal {
-    fn from(failure: HopFailure) -> Self {
-        Self::NextHop(failure)
-    }
-}
-
-fn target_label(error: TargetError) -> &'static str {
-    match error {
-        TargetError::OriginForm => "target_origin_form",
-        TargetError::SchemeUnsupported => "target_scheme_unsupported",
-        TargetError::HostMissing => "target_host_missing",
-        TargetError::HostInvalid => "target_host_invalid",
-        TargetError::PortMissing => "target_port_missing",
-        TargetError::PortInvalid => "target_port_invalid",
-        TargetError::UserinfoInConnect => "target_userinfo_in_connect",
-        TargetError::Malformed => "target_malformed",
-    }
-}
-
-fn target_words(error: TargetError) -> &'static str {
-    match error {
-        TargetError::OriginForm => "this is an HTTP proxy, not a web server",
-        TargetError::SchemeUnsupported => "this proxy forwards http:// URLs only",
-        TargetError::HostMissing => "the request target has no host",
-        TargetError::HostInvalid => "the request target has an invalid host",
-        TargetError::PortMissing => "the CONNECT target has no port",
-        TargetError::PortInvalid => "the request target has an invalid port",
-        TargetError::UserinfoInConnect => "the CONNECT target has userinfo",
-        TargetError::Malformed => "the request target is malformed",
-    }
-}
-
-fn target_advice(error: TargetError) -> &'static str {
-    match error {
-        TargetError::OriginForm => {
-            "Configure it as your client's proxy, or send an absolute-form request target such as \
-             http://example.com/."
-        }
-        TargetError::SchemeUnsupported => {
-            "For everything else, https:// too, the client opens a tunnel with CONNECT."
-        }
-        TargetError::HostMissing | TargetError::Malformed => {
-            "Send an absolute-form request target such as http://example.com/."
-        }
-        TargetError::HostInvalid => {
-            "Use a DNS name, an IPv4 address, or an IPv6 address in brackets."
-        }
-        TargetError::PortMissing | TargetError::UserinfoInConnect => {
-            "Send host:port, for example CONNECT example.com:443."
-        }
-        TargetError::PortInvalid => "A port is a number from 1 to 65535.",
-    }
-}
-
-fn framing_row(error: FramingError) -> Row {
-    match error {
-        FramingError::LengthInvalid => row(400, "length_invalid", "http_request_error"),
-        FramingError::LengthsDiffer => row(400, "lengths_differ", "http_request_error"),
-        FramingError::LengthWithCoding => row(400, "length_with_coding", "http_request_error"),
-        FramingError::CodingUnsupported => row(501, "coding_unsupported", "http_request_error"),
-        FramingError::CodingMalformed => row(400, "coding_malformed", "http_request_error"),
-        FramingError::CodingInHttp10 => row(400, "coding_in_http10", "http_request_error"),
-        FramingError::BodyNotAllowed => row(400, "body_not_allowed", "http_request_error"),
-    }
-}
-
-fn framing_advice(error: FramingError) -> &'static str {
-    match error {
-        FramingError::CodingUnsupported => "Send the body with Content-Length or chunked.",
-        FramingError::BodyNotAllowed => "Send it without a body, or use another method.",
-        FramingError::LengthInvalid
-        | FramingError::LengthsDiffer
-        | FramingError::LengthWithCoding
-        | FramingError::CodingMalformed
-        | FramingError::CodingInHttp10 => {
-            "A message that can be read in two ways is not forwarded; correct the client."
-        }
-    }
-}
-
-impl HopFailure {
-    /// The status code of the answer, 502 or 504.
-    pub fn status(&self) -> u16 {
-        self.row().status
-    }
-
-    /// The name of the failure in metrics and logs: snake case, one each.
-    pub fn label(&self) -> &'static str {
-        self.row().label
-    }
-
-    fn row(&self) -> Row {
-        match self {
-            Self::DnsError => row(502, "dns_error", "dns_error"),
-            Self::DnsTimeout => row(504, "dns_timeout", "dns_timeout"),
-            Self::ConnectRefused => row(502, "connect_refused", "connection_refused"),
-            Self::ConnectTimeout => row(504, "connect_timeout", "connection_timeout"),
-            Self::ConnectUnreachable => {
-                row(502, "connect_unreachable", "destination_ip_unroutable")
-            }
-            Self::ConnectFailed => row(502, "connect_failed", "destination_unavailable"),
-            Self::SendTimeout => row(504, "send_timeout", "connection_write_timeout"),
-            Self::Closed => row(502, "closed", "connection_terminated"),
-            Self::Reset => row(502, "reset", "connection_terminated"),
-            Self::ResponseTimeout => row(504, "response_timeout", "http_response_timeout"),
-            Self::WentOffline => row(502, "went_offline", "destination_unavailable"),
-            Self::NotHttp => row(502, "response_not_http", "http_protocol_error"),
-            Self::Malformed(_) => row(502, "response_malformed", "http_protocol_error"),
-            Self::Framing(_) => row(502, "response_framing", "http_protocol_error"),
-            Self::HeadTooLarge => row(
-                502,
-                "response_head_too_large",
-                "http_response_header_section_size",
-            ),
-            Self::BodyFramingTooLarge => row(
-                502,
-                "response_body_framing_too_large",
-                "http_response_transfer_coding",
-            ),
-            Self::Truncated => row(502, "response_truncated", "http_response_incomplete"),
-            Self::Stalled => row(504, "response_stalled", "connection_read_timeout"),
-            Self::LocalExhaustion => row(502, "local_exhaustion", "proxy_internal_error"),
-            Self::TunnelRefused => row(502, "tunnel_refused", "destination_unavailable"),
-            Self::TooManyInterim => row(502, "too_many_interim", "http_protocol_error"),
-            Self::SwitchUnasked => row(502, "switch_unasked", "http_upgrade_failed"),
-            Self::AuthenticationRefused => {
-                row(502, "authentication_refused", "proxy_configuration_error")
-            }
-        }
-    }
-
-    fn advice(&self) -> &'static str {
-        match self {
-            Self::DnsError => "Check the spelling of the host.",
-            Self::AuthenticationRefused => {
-                "The administrator must correct username and password of the upstream."
-            }
-            Self::DnsTimeout
-            | Self::ConnectRefused
-            | Self::ConnectTimeout
-            | Self::ConnectUnreachable
-            | Self::ConnectFailed
-            | Self::LocalExhaustion
-            | Self::TunnelRefused => "Try again later.",
-            Self::SendTimeout
-            | Self::Closed
-            | Self::Reset
-            | Self::ResponseTimeout
-            | Self::WentOffline
-            | Self::Truncated
-            | Self::Stalled => "It is unknown whether the request was acted upon.",
-            Self::NotHttp
-            | Self::Malformed(_)
-            | Self::Framing(_)
-            | Self::HeadTooLarge
-            | Self::BodyFramingTooLarge
-            | Self::TooManyInterim
-            | Self::SwitchUnasked => "The server, or a proxy on the way, must be corrected.",
-        }
-    }
-}
-
-/// What failed in a few words: for logs and the details of `Proxy-Status`.
-impl fmt::Display for HopFailure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::DnsError => "the name of the next hop cannot be resolved",
-            Self::DnsTimeout => "the name of the next hop was not resolved in time",
-            Self::ConnectRefused => "the next hop refused the connection",
-            Self::ConnectTimeout => "the next hop did not take the connection in time",
-            Self::ConnectUnreachable => "the next hop cannot be reached",
-            Self::ConnectFailed => "no connection to the next hop could be opened",
-            Self::SendTimeout => "the next hop did not take the request in time",
-            Self::Closed => "the next hop closed the connection without a response",
-            Self::Reset => "the next hop reset the connection without a response",
-            Self::ResponseTimeout => "the next hop did not answer in time",
-            Self::WentOffline => "the next hop went offline while it was waited for",
-            Self::NotHttp => "the next hop sent something that is not HTTP",
-            Self::Malformed(what) => return write!(f, "the response is malformed: {what}"),
-            Self::Framing(error) => {
-                return write!(f, "the framing of the response is refused: {error}");
-            }
-            Self::HeadTooLarge => "the response head is too large",
-            Self::BodyFramingTooLarge => {
-                "the trailers or chunk extensions of the response are too large"
-            }
-            Self::Truncated => "the next hop ended the response too early",
-            Self::Stalled => "the next hop stopped in the middle of the response",
-            Self::LocalExhaustion => "this proxy has no sockets left",
-            Self::TunnelRefused => "the upstream proxy could not open the tunnel",
-            Self::TooManyInterim => "the next hop sent too many interim responses",
-            Self::SwitchUnasked => "the next hop switched protocols unasked",
-            Self::AuthenticationRefused => "the upstream proxy refused this proxy's credentials",
-        })
-    }
-}
-
-impl std::error::Error for HopFailure {}
 
 impl From<HeadError> for HopFailure {
     fn from(error: HeadError) -> Self {
@@ -574,132 +278,96 @@ pub struct AnswerContext<'a> {
 
 /// Appends the whole answer to `out`.
 pub fn write(refusal: &Refusal, context: &AnswerContext<'_>, out: &mut Vec<u8>) {
-    let body = refusal.sentence() + "\n";
-    start_answer(refusal.status(), context.persistence, out);
-    push_all(out, &["Proxy-Status: ", &item(context.server)]);
-    push_all(out, &["; error=", refusal.proxy_error()]);
-    if let Some(name) = context.next_hop {
-        push_all(out, &["; next-hop=", &quoted(name)]);
-    }
-    push_all(out, &["; details=", &quoted(&refusal.to_string()), "\r\n"]);
-    if refusal.status() == 503 {
-        push_all(
-            out,
-            &["Retry-After: ", &RETRY_AFTER_SECS.to_string(), "\r\n"],
-        );
-    }
-    if refusal.status() == 407 {
-        out.extend_from_slice(
-            b"Proxy-Authenticate: Basic realm=\"http-proxy-lb\", charset=\"UTF-8\"\r\n",
-        );
+    let next_hop = context
+        .next_hop
+        .map_or_else(String::new, |name| format!("; next-hop={}", quoted(name)));
+    let details = quoted(&refusal.to_string());
+    let error = format!("{}{next_hop}; details={details}", refusal.row().proxy_error);
+    start_answer((refusal.status(), &error), context, out);
+    match refusal.status() {
+        503 => push(&format!("Retry-After: {RETRY_AFTER_SECS}\r\n"), out),
+        407 => push(PROXY_AUTHENTICATE, out),
+        _ => {}
     }
     // 414 and 501 may be stored without a word to the contrary (RFC 9110 §15.1).
-    out.extend_from_slice(b"Cache-Control: no-store\r\n");
-    finish_answer(
-        "text/plain; charset=utf-8",
-        body.as_bytes(),
-        context.body,
-        out,
-    );
+    push("Cache-Control: no-store\r\n", out);
+    let body = refusal.sentence() + "\n";
+    finish_answer("text/plain; charset=utf-8", body.as_bytes(), context, out);
 }
 
 /// Appends the answer to TRACE with `Max-Forwards: 0`: the request head as it
 /// came (RFC 9110 §9.3.8), without what a script must not learn from it.
 pub fn trace(head: &RequestHead, context: &AnswerContext<'_>, out: &mut Vec<u8>) {
     let mut echo = Vec::with_capacity(head.as_bytes().len());
-    push_all(&mut echo, &[head.method(), " "]);
+    push(head.method(), &mut echo);
+    echo.push(b' ');
     match RequestTarget::parse(head.method(), head.target()) {
         Ok(RequestTarget::Absolute(form)) => {
-            echo.extend_from_slice(b"http://");
+            push("http://", &mut echo);
             form.authority.write_as_host_field(80, &mut echo);
             echo.extend_from_slice(form.path_and_query);
         }
         Ok(RequestTarget::Authority(_)) | Err(_) => echo.extend_from_slice(head.target()),
     }
-    echo.extend_from_slice(match head.version() {
-        Version::Http10 => b" HTTP/1.0\r\n",
-        Version::Http11 => b" HTTP/1.1\r\n",
-    });
+    let version = match head.version() {
+        Version::Http10 => " HTTP/1.0\r\n",
+        Version::Http11 => " HTTP/1.1\r\n",
+    };
+    push(version, &mut echo);
     for field in head.fields().iter().filter(|field| !is_secret(field)) {
-        for part in [field.name, b": ", field.value, b"\r\n"] {
-            echo.extend_from_slice(part);
-        }
+        write_field(field.name, field.value, &mut echo);
     }
-    echo.extend_from_slice(b"\r\n");
-    start_own_answer(context, out);
-    finish_answer("message/http", &echo, context.body, out);
+    push("\r\n", &mut echo);
+    start_answer(OWN_ANSWER, context, out);
+    finish_answer("message/http", &echo, context, out);
 }
 
 /// Appends the answer to OPTIONS with `Max-Forwards: 0` (RFC 9110 §9.3.7).
 pub fn options(context: &AnswerContext<'_>, out: &mut Vec<u8>) {
-    start_own_answer(context, out);
-    out.extend_from_slice(b"Content-Length: 0\r\n\r\n");
+    start_answer(OWN_ANSWER, context, out);
+    push("Content-Length: 0\r\n\r\n", out);
 }
 
 /// Appends the answer that opens a tunnel: without framing fields, which have
 /// no meaning there (RFC 9110 §9.3.6).
 pub fn tunnel_opened(out: &mut Vec<u8>) {
-    out.extend_from_slice(b"HTTP/1.1 200 Connection established\r\n\r\n");
+    push("HTTP/1.1 200 Connection established\r\n\r\n", out);
 }
 
 /// Credentials, which TRACE must not show (RFC 9110 §9.3.8).
 fn is_secret(field: &Field<'_>) -> bool {
-    let is_proxy_field = field
-        .name
-        .get(..6)
-        .is_some_and(|prefix| prefix.eq_ignore_ascii_case(b"proxy-"));
-    is_proxy_field
+    has_prefix(field.name, "proxy-")
         || ["authorization", "cookie", "cookie2"]
             .iter()
             .any(|name| field.is(name))
 }
 
-/// A 200 that no next hop had a part in.
-fn start_own_answer(context: &AnswerContext<'_>, out: &mut Vec<u8>) {
-    start_answer(200, context.persistence, out);
-    push_all(
-        out,
-        &[
-            "Proxy-Status: ",
-            &item(context.server),
-            "; error=proxy_internal_response\r\n",
-        ],
+/// Status and error type, with what describes the error more closely.
+fn start_answer((status, error): (u16, &str), context: &AnswerContext<'_>, out: &mut Vec<u8>) {
+    let connection = match context.persistence {
+        Persistence::KeepAlive => "",
+        Persistence::Close(_) => "Connection: close\r\n",
+    };
+    let head = format!(
+        "HTTP/1.1 {status} {}\r\n{connection}Proxy-Status: {}; error={error}\r\n",
+        reason_phrase(status),
+        item(context.server),
     );
+    push(&head, out);
 }
 
-fn start_answer(status: u16, persistence: Persistence, out: &mut Vec<u8>) {
-    push_all(
-        out,
-        &[
-            "HTTP/1.1 ",
-            &status.to_string(),
-            " ",
-            reason_phrase(status),
-            "\r\n",
-        ],
-    );
-    match persistence {
-        Persistence::KeepAlive => {}
-        Persistence::Close(_) => out.extend_from_slice(b"Connection: close\r\n"),
-    }
-}
-
-fn finish_answer(media_type: &str, body: &[u8], wanted: BodyWanted, out: &mut Vec<u8>) {
-    push_all(out, &["Content-Type: ", media_type, "\r\n"]);
-    push_all(
-        out,
-        &["Content-Length: ", &body.len().to_string(), "\r\n\r\n"],
-    );
-    match wanted {
+fn finish_answer(media_type: &str, body: &[u8], context: &AnswerContext<'_>, out: &mut Vec<u8>) {
+    let length = body.len();
+    let fields = format!("Content-Type: {media_type}\r\nContent-Length: {length}\r\n\r\n");
+    push(&fields, out);
+    match context.body {
         BodyWanted::Yes => out.extend_from_slice(body),
         BodyWanted::HeadRequest => {}
     }
 }
 
-fn push_all(out: &mut Vec<u8>, parts: &[&str]) {
-    for part in parts {
-        out.extend_from_slice(part.as_bytes());
-    }
+fn push(text: &str, out: &mut Vec<u8>) {
+    out.extend_from_slice(text.as_bytes());
 }
 
 /// The reason phrases of RFC 9110 §15, RFC 6585 and RFC 5842, as far as they
@@ -751,82 +419,6 @@ fn quoted(text: &str) -> String {
     string.push('"');
     string
 }
-
-/// Every way in which a target can be refused.
-const TARGET_ERRORS: [TargetError; 8] = [
-    TargetError::OriginForm,
-    TargetError::SchemeUnsupported,
-    TargetError::HostMissing,
-    TargetError::HostInvalid,
-    TargetError::PortMissing,
-    TargetError::PortInvalid,
-    TargetError::UserinfoInConnect,
-    TargetError::Malformed,
-];
-
-/// Every way in which a framing can be refused.
-const FRAMING_ERRORS: [FramingError; 7] = [
-    FramingError::LengthInvalid,
-    FramingError::LengthsDiffer,
-    FramingError::LengthWithCoding,
-    FramingError::CodingUnsupported,
-    FramingError::CodingMalformed,
-    FramingError::CodingInHttp10,
-    FramingError::BodyNotAllowed,
-];
-
-/// Every way in which a next hop can fail; what differs in words alone is one.
-const HOP_FAILURES: [HopFailure; 23] = [
-    HopFailure::DnsError,
-    HopFailure::DnsTimeout,
-    HopFailure::ConnectRefused,
-    HopFailure::ConnectTimeout,
-    HopFailure::ConnectUnreachable,
-    HopFailure::ConnectFailed,
-    HopFailure::SendTimeout,
-    HopFailure::Closed,
-    HopFailure::Reset,
-    HopFailure::ResponseTimeout,
-    HopFailure::WentOffline,
-    HopFailure::NotHttp,
-    HopFailure::Malformed("what"),
-    HopFailure::Framing(FramingError::LengthInvalid),
-    HopFailure::HeadTooLarge,
-    HopFailure::BodyFramingTooLarge,
-    HopFailure::Truncated,
-    HopFailure::TooManyInterim,
-    HopFailure::Stalled,
-    HopFailure::LocalExhaustion,
-    HopFailure::TunnelRefused,
-    HopFailure::SwitchUnasked,
-    HopFailure::AuthenticationRefused,
-];
-
-/// Every other cause.
-const OWN: [Refusal; 22] = [
-    Refusal::MalformedHead("what"),
-    Refusal::RequestLineTooLong,
-    Refusal::HeadTooLarge,
-    Refusal::HeadTimeout,
-    Refusal::VersionUnsupported,
-    Refusal::BodyMalformed,
-    Refusal::BodyFramingTooLarge,
-    Refusal::BodyTimeout,
-    Refusal::Forbidden,
-    Refusal::PortForbidden,
-    Refusal::TargetForbidden,
-    Refusal::CredentialsWanted,
-    Refusal::Loop,
-    Refusal::NoUpstream,
-    Refusal::NoUpstreamConfigured,
-    Refusal::ConnectionLimit,
-    Refusal::ClientConnectionLimit,
-    Refusal::QueueFull,
-    Refusal::QueueTimeout,
-    Refusal::ThreadLimit,
-    Refusal::Draining,
-    Refusal::Internal,
-];
 
 #[cfg(test)]
 mod tests {
@@ -906,7 +498,10 @@ mod tests {
     fn every_cause_has_a_known_status_and_a_registered_error_type() {
         for refusal in Refusal::all() {
             assert!(!reason_phrase(refusal.status()).is_empty(), "{refusal:?}");
-            assert!(REGISTERED.contains(&refusal.proxy_error()), "{refusal:?}");
+            assert!(
+                REGISTERED.contains(&refusal.row().proxy_error),
+                "{refusal:?}"
+            );
         }
     }
 

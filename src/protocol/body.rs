@@ -9,9 +9,7 @@
 //! Not in here: finding the framing of a message (`framing`), the grammar of
 //! chunks (`chunked`), and which trailer fields may pass (`trailers`).
 
-use std::fmt;
-
-use super::chunked::{ChunkScanner, Run};
+use super::chunked::{BodyError, ByteKind, ChunkScanner};
 use super::framing::Framing;
 use super::trailers;
 
@@ -27,32 +25,9 @@ pub enum Sent {
     Decoded,
 }
 
-/// Why a body cannot go on. There is no way to go on behind it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum BodyError {
-    /// It breaks the grammar of RFC 9112 §7.1: where, for people to read.
-    Malformed(&'static str),
-    /// Extensions or trailers beyond their limits.
-    TooLarge,
-    /// The connection ended before the body.
-    Truncated,
-}
-
-impl fmt::Display for BodyError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Malformed(what) => write!(f, "malformed body: {what}"),
-            Self::TooLarge => f.write_str("chunk extensions or trailers are too large"),
-            Self::Truncated => f.write_str("connection ended before the body"),
-        }
-    }
-}
-
-impl std::error::Error for BodyError {}
-
 /// What one call of [`BodyCoder::pass`] made of its input.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Passed {
+pub struct PassedBytes {
     /// Bytes of the input that belong to the body. They are done with.
     pub taken: usize,
     /// Bytes at the start of the input that are to be written between
@@ -62,7 +37,7 @@ pub struct Passed {
 
 /// How far the body is.
 #[derive(Debug)]
-enum Progress {
+enum BodyProgress {
     Finished,
     /// Not 0.
     Length(u64),
@@ -95,7 +70,7 @@ enum Frames {
 /// ```
 #[derive(Debug)]
 pub struct BodyCoder {
-    progress: Progress,
+    progress: BodyProgress,
     before: Vec<u8>,
     after: Vec<u8>,
 }
@@ -105,13 +80,13 @@ impl BodyCoder {
     /// `trailer_limit` bytes of trailers, with the empty line behind them.
     pub fn new(framing: Framing, sent: Sent, trailer_limit: usize) -> Self {
         let progress = match (framing, sent) {
-            (Framing::Empty | Framing::Length(0), _) => Progress::Finished,
-            (Framing::Length(length), _) => Progress::Length(length),
-            (Framing::UntilClose, Sent::Chunked) => Progress::UntilClose(Frames::Chunks),
+            (Framing::Empty | Framing::Length(0), _) => BodyProgress::Finished,
+            (Framing::Length(length), _) => BodyProgress::Length(length),
+            (Framing::UntilClose, Sent::Chunked) => BodyProgress::UntilClose(Frames::Chunks),
             (Framing::UntilClose, Sent::AsReceived | Sent::Decoded) => {
-                Progress::UntilClose(Frames::Plain)
+                BodyProgress::UntilClose(Frames::Plain)
             }
-            (Framing::Chunked, _) => Progress::Chunked(
+            (Framing::Chunked, _) => BodyProgress::Chunked(
                 ChunkScanner::new(trailer_limit),
                 if sent == Sent::Decoded {
                     Frames::Plain
@@ -138,56 +113,53 @@ impl BodyCoder {
     ///
     /// `Malformed` and `TooLarge` of chunked bodies; the same again at each
     /// later call. Nothing of `input` is to be written then.
-    pub fn pass(&mut self, input: &mut [u8]) -> Result<Passed, BodyError> {
+    pub fn pass(&mut self, input: &mut [u8]) -> Result<PassedBytes, BodyError> {
         self.before.clear();
         self.after.clear();
         match &mut self.progress {
-            Progress::Finished => Ok(Passed::default()),
-            Progress::Length(left) => {
+            BodyProgress::Finished => Ok(PassedBytes::default()),
+            BodyProgress::Length(left) => {
                 let length = usize::try_from(*left)
                     .unwrap_or(usize::MAX)
                     .min(input.len());
                 // No platform of Rust has a usize of more than 64 bits.
-                *left = left.saturating_sub(length as u64);
-                if *left == 0 {
-                    self.progress = Progress::Finished;
-                }
-                Ok(Passed {
+                self.skip(length as u64);
+                Ok(PassedBytes {
                     taken: length,
                     output: length,
                 })
             }
-            Progress::UntilClose(frames) => {
+            BodyProgress::UntilClose(frames) => {
                 // A chunk of no bytes would end the body.
                 if *frames == Frames::Chunks && !input.is_empty() {
                     push_size_line(input.len(), &mut self.before);
                     self.after.extend_from_slice(b"\r\n");
                 }
-                Ok(Passed {
+                Ok(PassedBytes {
                     taken: input.len(),
                     output: input.len(),
                 })
             }
-            Progress::Chunked(scanner, frames) => {
+            BodyProgress::Chunked(scanner, frames) => {
                 let passed = pass_chunks(scanner, *frames, input, &mut self.after);
                 match passed {
-                    Err(error) => self.progress = Progress::Failed(error),
-                    Ok(_) if scanner.is_finished() => self.progress = Progress::Finished,
+                    Err(error) => self.progress = BodyProgress::Failed(error),
+                    Ok(_) if scanner.is_finished() => self.progress = BodyProgress::Finished,
                     Ok(_) => {}
                 }
                 passed
             }
-            Progress::Failed(error) => Err(*error),
+            BodyProgress::Failed(error) => Err(*error),
         }
     }
 
     /// So many of the [`remaining`](Self::remaining) bytes went past this coder. A body whose
     /// end is not found by counting must not.
     pub fn skip(&mut self, bytes: u64) {
-        if let Progress::Length(left) = &mut self.progress {
+        if let BodyProgress::Length(left) = &mut self.progress {
             *left = left.saturating_sub(bytes);
             if *left == 0 {
-                self.progress = Progress::Finished;
+                self.progress = BodyProgress::Finished;
             }
         }
         self.before.clear();
@@ -217,32 +189,34 @@ impl BodyCoder {
         self.before.clear();
         self.after.clear();
         match self.progress {
-            Progress::Finished => return Ok(()),
-            Progress::UntilClose(Frames::Chunks) => self.after.extend_from_slice(b"0\r\n\r\n"),
-            Progress::UntilClose(Frames::Plain) => {}
-            Progress::Failed(error) => return Err(error),
-            Progress::Length(_) | Progress::Chunked(..) => {
-                self.progress = Progress::Failed(BodyError::Truncated);
+            BodyProgress::Finished => return Ok(()),
+            BodyProgress::UntilClose(Frames::Chunks) => self.after.extend_from_slice(b"0\r\n\r\n"),
+            BodyProgress::UntilClose(Frames::Plain) => {}
+            BodyProgress::Failed(error) => return Err(error),
+            BodyProgress::Length(_) | BodyProgress::Chunked(..) => {
+                self.progress = BodyProgress::Failed(BodyError::Truncated);
                 return Err(BodyError::Truncated);
             }
         }
-        self.progress = Progress::Finished;
+        self.progress = BodyProgress::Finished;
         Ok(())
     }
 
     /// Whether the last byte of the body was taken. An empty body is finished
     /// from the start.
     pub fn is_finished(&self) -> bool {
-        matches!(self.progress, Progress::Finished)
+        matches!(self.progress, BodyProgress::Finished)
     }
 
     /// Bytes of the body still to come, where that is known: 0 once it is
     /// finished, else only for a body with a length.
     pub fn remaining(&self) -> Option<u64> {
         match self.progress {
-            Progress::Finished => Some(0),
-            Progress::Length(left) => Some(left),
-            Progress::UntilClose(_) | Progress::Chunked(..) | Progress::Failed(_) => None,
+            BodyProgress::Finished => Some(0),
+            BodyProgress::Length(left) => Some(left),
+            BodyProgress::UntilClose(_) | BodyProgress::Chunked(..) | BodyProgress::Failed(_) => {
+                None
+            }
         }
     }
 }
@@ -252,23 +226,22 @@ fn pass_chunks(
     frames: Frames,
     input: &mut [u8],
     after: &mut Vec<u8>,
-) -> Result<Passed, BodyError> {
-    let mut passed = Passed::default();
+) -> Result<PassedBytes, BodyError> {
+    let mut passed = PassedBytes::default();
     while let Some(run) = scanner.next_run(input.get(passed.taken..).unwrap_or_default())? {
-        let (length, kept) = match (run, frames) {
-            (Run::Data(length), _) | (Run::Framing(length), Frames::Chunks) => (length, length),
-            (Run::Extension(length) | Run::Trailers(length), _)
-            | (Run::Framing(length), Frames::Plain) => (length, 0),
+        let kept = match (run.kind, frames) {
+            (ByteKind::Data, _) | (ByteKind::Framing, Frames::Chunks) => run.length,
+            (ByteKind::Extension | ByteKind::Trailers, _) | (ByteKind::Framing, Frames::Plain) => 0,
         };
         if kept > 0 && passed.output < passed.taken {
             input.copy_within(passed.taken..passed.taken + kept, passed.output);
         }
-        passed.taken += length;
+        passed.taken += run.length;
         passed.output += kept;
     }
     if scanner.is_finished() && !scanner.trailers().is_empty() {
         trailers::rewrite(scanner.trailers(), after)?;
-        // Also trailers that nobody gets must be well formed.
+        // Trailers must be well formed also if they are left out.
         if frames == Frames::Plain {
             after.clear();
         }
@@ -278,12 +251,7 @@ fn pass_chunks(
 
 /// `chunk-size CRLF`, without leading zeros.
 fn push_size_line(size: usize, out: &mut Vec<u8>) {
-    let digits = size.checked_ilog2().map_or(1, |log| log / 4 + 1);
-    for place in (0..digits).rev() {
-        let digit = (size >> (place * 4)) & 0xf;
-        out.extend(b"0123456789abcdef".get(digit));
-    }
-    out.extend_from_slice(b"\r\n");
+    out.extend_from_slice(format!("{size:x}\r\n").as_bytes());
 }
 
 #[cfg(test)]
@@ -492,7 +460,7 @@ mod tests {
     }
 
     #[test]
-    fn malformed_trailers_are_refused_even_if_nobody_gets_them() {
+    fn malformed_trailers_are_refused_even_if_they_are_left_out() {
         let body = &b"0\r\nGET / HTTP/1.1\r\n\r\n"[..];
         assert!(matches!(
             send(Framing::Chunked, Sent::Decoded, &[body]),

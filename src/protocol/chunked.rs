@@ -10,7 +10,8 @@
 //! Not in here: what is passed on of all this (`body`), and what a trailer
 //! field may say (`trailers`).
 
-use super::body::BodyError;
+use std::fmt;
+
 use super::fields::is_token_byte;
 use super::head::{HeadError, HeadLimits, HeadScanner};
 
@@ -22,30 +23,67 @@ pub const EXTENSION_LINE_MAX: usize = 1024;
 /// byte of data costs a kilobyte of input for ever (CVE-2023-39326).
 pub const EXTENSIONS_MAX: usize = 16 * 1024;
 
-/// A run of bytes that are all of one kind; the number is its length in bytes, never 0.
+/// Why a body cannot go on. There is no way to go on behind it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Run {
-    /// Chunk sizes and the line ends around sizes and data.
-    Framing(usize),
-    /// Extensions, with the white space in front of them; without the line end.
-    Extension(usize),
-    /// Data.
-    Data(usize),
-    /// Trailer fields with the empty line that ends them. A body without
-    /// trailer fields has none: its last line end is `Framing`.
-    Trailers(usize),
+pub enum BodyError {
+    /// It breaks the grammar of RFC 9112 §7.1: where, for people to read.
+    Malformed(&'static str),
+    /// Extensions or trailers beyond their limits.
+    TooLarge,
+    /// The connection ended before the body.
+    Truncated,
 }
 
-/// The kinds of runs that are looked at byte by byte here.
+impl fmt::Display for BodyError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Malformed(what) => write!(f, "malformed body: {what}"),
+            Self::TooLarge => f.write_str("chunk extensions or trailers are too large"),
+            Self::Truncated => f.write_str("connection ended before the body"),
+        }
+    }
+}
+
+impl std::error::Error for BodyError {}
+
+impl From<HeadError> for BodyError {
+    fn from(error: HeadError) -> Self {
+        match error {
+            HeadError::Malformed(what) => Self::Malformed(what),
+            HeadError::TooLarge => Self::TooLarge,
+            HeadError::RequestLineTooLong | HeadError::VersionUnsupported => {
+                Self::Malformed("trailer section is malformed")
+            }
+        }
+    }
+}
+
+/// What a byte of a chunked body is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Kind {
+pub enum ByteKind {
+    /// Of a chunk size, or of a line end around sizes and data.
     Framing,
+    /// Of an extension, or of the white space in front of it; without the line end.
     Extension,
+    /// Data.
+    Data,
+    /// Of the trailer fields with the empty line that ends them. A body without
+    /// trailer fields has none: its last line end is `Framing`.
+    Trailers,
+}
+
+/// A run of bytes that are all of one kind.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Run {
+    /// What they are.
+    pub kind: ByteKind,
+    /// How many they are; never 0.
+    pub length: usize,
 }
 
 /// What the next byte belongs to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum State {
+enum ChunkState {
     /// A chunk size of which so many digits are known.
     Size(u8),
     /// Behind a size, before the end of its line.
@@ -71,7 +109,7 @@ enum State {
 /// Finds out what the bytes of one chunked body are, in whatever pieces they come.
 #[derive(Debug)]
 pub struct ChunkScanner {
-    state: State,
+    state: ChunkState,
     /// Value of the size line being read, then bytes of data to come in this chunk.
     left: u64,
     /// Bytes of extensions on this size line.
@@ -89,7 +127,7 @@ impl ChunkScanner {
     /// at most `trailer_limit` bytes.
     pub fn new(trailer_limit: usize) -> Self {
         Self {
-            state: State::Size(0),
+            state: ChunkState::Size(0),
             left: 0,
             extension_line: 0,
             extensions: 0,
@@ -103,7 +141,7 @@ impl ChunkScanner {
 
     /// Whether the last byte of the body was seen.
     pub fn is_finished(&self) -> bool {
-        self.state == State::Finished
+        self.state == ChunkState::Finished
     }
 
     /// The trailer section as received, with its empty line; empty if there
@@ -121,41 +159,41 @@ impl ChunkScanner {
     /// allow, `TooLarge` for extensions or trailers beyond their limits. There
     /// is no way to go on after an error.
     pub fn next_run(&mut self, input: &[u8]) -> Result<Option<Run>, BodyError> {
-        let mut run: Option<(Kind, usize)> = None;
-        for &byte in input {
-            let kind = match (self.kind(byte), run) {
-                (None, None) if self.state == State::Data => return Ok(self.data(input.len())),
-                (None, None) => return self.trailers_run(input),
-                (Some(kind), None) => kind,
-                (Some(kind), Some((so_far, _))) if kind == so_far => kind,
-                (_, Some(_)) => break,
-            };
-            self.state = self.step(byte)?;
-            run = Some((kind, run.map_or(1, |(_, length)| length + 1)));
-        }
-        Ok(run.map(|(kind, length)| match kind {
-            Kind::Framing => Run::Framing(length),
-            Kind::Extension => Run::Extension(length),
-        }))
+        let Some(kind) = input.first().and_then(|&byte| self.kind(byte)) else {
+            return Ok(None);
+        };
+        let length = match kind {
+            ByteKind::Data => self.data(input.len()),
+            ByteKind::Trailers => self.trailers_run(input)?,
+            ByteKind::Framing | ByteKind::Extension => {
+                let mut length = 0;
+                for &byte in input {
+                    if self.kind(byte) != Some(kind) {
+                        break;
+                    }
+                    self.state = self.step(byte)?;
+                    length += 1;
+                }
+                length
+            }
+        };
+        Ok((length > 0).then_some(Run { kind, length }))
     }
 
-    fn data(&mut self, available: usize) -> Option<Run> {
+    fn data(&mut self, available: usize) -> usize {
         let length = usize::try_from(self.left)
             .unwrap_or(usize::MAX)
             .min(available);
         // No platform of Rust has a usize of more than 64 bits.
         self.left = self.left.saturating_sub(length as u64);
         if self.left == 0 {
-            self.state = State::DataCr;
+            self.state = ChunkState::DataCr;
         }
-        (length > 0).then_some(Run::Data(length))
+        length
     }
 
-    fn trailers_run(&mut self, input: &[u8]) -> Result<Option<Run>, BodyError> {
-        if self.state == State::Finished {
-            return Ok(None);
-        }
-        self.state = State::Trailers;
+    fn trailers_run(&mut self, input: &[u8]) -> Result<usize, BodyError> {
+        self.state = ChunkState::Trailers;
         let before = self.trailers.len();
         let room = self.trailer_limits.bytes.saturating_sub(before);
         self.trailers.extend(input.iter().take(room));
@@ -164,59 +202,63 @@ impl ChunkScanner {
             .scan(&self.trailers, self.trailer_limits)?
         {
             self.trailers.truncate(length);
-            self.state = State::Finished;
+            self.state = ChunkState::Finished;
         }
-        let length = self.trailers.len() - before;
-        Ok((length > 0).then_some(Run::Trailers(length)))
+        Ok(self.trailers.len() - before)
     }
 
-    /// What `byte` is if the grammar allows it here; `None` for what is not
-    /// looked at byte by byte.
-    fn kind(&self, byte: u8) -> Option<Kind> {
+    /// What `byte`, the next one, is if the grammar allows it here; `None` behind the body.
+    fn kind(&self, byte: u8) -> Option<ByteKind> {
         match self.state {
-            State::Size(_) if matches!(byte, b' ' | b'\t' | b';') => Some(Kind::Extension),
-            State::Extension(_) if byte != b'\r' => Some(Kind::Extension),
-            State::AfterLastChunk if byte != b'\r' => None,
-            State::Size(_)
-            | State::Extension(_)
-            | State::SizeLf
-            | State::DataCr
-            | State::DataLf
-            | State::AfterLastChunk
-            | State::LastLf => Some(Kind::Framing),
-            State::Data | State::Trailers | State::Finished => None,
+            ChunkState::Size(_) if matches!(byte, b' ' | b'\t' | b';') => Some(ByteKind::Extension),
+            ChunkState::Extension(_) if byte != b'\r' => Some(ByteKind::Extension),
+            ChunkState::AfterLastChunk if byte != b'\r' => Some(ByteKind::Trailers),
+            ChunkState::Size(_)
+            | ChunkState::Extension(_)
+            | ChunkState::SizeLf
+            | ChunkState::DataCr
+            | ChunkState::DataLf
+            | ChunkState::AfterLastChunk
+            | ChunkState::LastLf => Some(ByteKind::Framing),
+            ChunkState::Data => Some(ByteKind::Data),
+            ChunkState::Trailers => Some(ByteKind::Trailers),
+            ChunkState::Finished => None,
         }
     }
 
-    fn step(&mut self, byte: u8) -> Result<State, BodyError> {
+    fn step(&mut self, byte: u8) -> Result<ChunkState, BodyError> {
         match (self.state, byte) {
-            (State::Size(digits), _) => self.size(digits, byte),
-            (State::Extension(place), b'\r') if place.may_end() => Ok(State::SizeLf),
-            (State::Extension(place), _) => self.extension(place, byte),
-            (State::SizeLf, b'\n') => Ok(self.size_line_end()),
-            (State::DataCr, b'\r') => Ok(State::DataLf),
-            (State::DataLf, b'\n') => Ok(State::Size(0)),
-            (State::DataCr | State::DataLf, _) => {
+            (ChunkState::Size(digits), _) => self.size(digits, byte),
+            (ChunkState::Extension(place), b'\r') if place.may_end() => Ok(ChunkState::SizeLf),
+            (ChunkState::Extension(place), _) => self.extension(place, byte),
+            (ChunkState::SizeLf, b'\n') => Ok(self.size_line_end()),
+            (ChunkState::DataCr, b'\r') => Ok(ChunkState::DataLf),
+            (ChunkState::DataLf, b'\n') => Ok(ChunkState::Size(0)),
+            (ChunkState::DataCr | ChunkState::DataLf, _) => {
                 Err(BodyError::Malformed("chunk data is not followed by CRLF"))
             }
-            (State::AfterLastChunk, b'\r') => Ok(State::LastLf),
-            (State::LastLf, b'\n') => Ok(State::Finished),
-            (State::SizeLf | State::LastLf, _) => {
+            (ChunkState::AfterLastChunk, b'\r') => Ok(ChunkState::LastLf),
+            (ChunkState::LastLf, b'\n') => Ok(ChunkState::Finished),
+            (ChunkState::SizeLf | ChunkState::LastLf, _) => {
                 Err(BodyError::Malformed("bare CR in chunked framing"))
             }
             // `kind` sends none of these here.
-            (State::AfterLastChunk | State::Data | State::Trailers | State::Finished, _) => {
-                Ok(self.state)
-            }
+            (
+                ChunkState::AfterLastChunk
+                | ChunkState::Data
+                | ChunkState::Trailers
+                | ChunkState::Finished,
+                _,
+            ) => Ok(self.state),
         }
     }
 
-    fn size(&mut self, digits: u8, byte: u8) -> Result<State, BodyError> {
+    fn size(&mut self, digits: u8, byte: u8) -> Result<ChunkState, BodyError> {
         let digit = match byte {
             b'0'..=b'9' => byte - b'0',
             b'a'..=b'f' => byte - b'a' + 10,
             b'A'..=b'F' => byte - b'A' + 10,
-            b'\r' if digits > 0 => return Ok(State::SizeLf),
+            b'\r' if digits > 0 => return Ok(ChunkState::SizeLf),
             b' ' | b'\t' | b';' if digits > 0 => {
                 return self.extension(Extension::BeforeMark, byte);
             }
@@ -235,10 +277,10 @@ impl ChunkScanner {
         if self.left > i64::MAX.unsigned_abs() {
             return Err(BodyError::Malformed("chunk size is out of range"));
         }
-        Ok(State::Size(digits + 1))
+        Ok(ChunkState::Size(digits + 1))
     }
 
-    fn extension(&mut self, place: Extension, byte: u8) -> Result<State, BodyError> {
+    fn extension(&mut self, place: Extension, byte: u8) -> Result<ChunkState, BodyError> {
         self.extension_line += 1;
         self.extensions += 1;
         if self.extension_line > EXTENSION_LINE_MAX || self.extensions > EXTENSIONS_MAX {
@@ -246,28 +288,16 @@ impl ChunkScanner {
         }
         place
             .next(byte)
-            .map(State::Extension)
+            .map(ChunkState::Extension)
             .ok_or(BodyError::Malformed("chunk extension is malformed"))
     }
 
-    fn size_line_end(&mut self) -> State {
+    fn size_line_end(&mut self) -> ChunkState {
         self.extension_line = 0;
         if self.left == 0 {
-            State::AfterLastChunk
+            ChunkState::AfterLastChunk
         } else {
-            State::Data
-        }
-    }
-}
-
-impl From<HeadError> for BodyError {
-    fn from(error: HeadError) -> Self {
-        match error {
-            HeadError::Malformed(what) => Self::Malformed(what),
-            HeadError::TooLarge => Self::TooLarge,
-            HeadError::RequestLineTooLong | HeadError::VersionUnsupported => {
-                Self::Malformed("trailer section is malformed")
-            }
+            ChunkState::Data
         }
     }
 }
@@ -349,15 +379,11 @@ mod tests {
         let mut seen = 0;
         for mut piece in pieces.iter().copied() {
             while let Some(run) = scanner.next_run(piece)? {
-                let (Run::Data(length)
-                | Run::Framing(length)
-                | Run::Extension(length)
-                | Run::Trailers(length)) = run;
-                let (bytes, rest) = piece.split_at(length);
-                if matches!(run, Run::Data(_)) {
+                let (bytes, rest) = piece.split_at(run.length);
+                if run.kind == ByteKind::Data {
                     data.extend_from_slice(bytes);
                 }
-                seen += length;
+                seen += run.length;
                 piece = rest;
             }
             assert!(

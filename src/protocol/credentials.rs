@@ -1,4 +1,4 @@
-//! Basic credentials (RFC 7617): made once, shown to nobody.
+//! Basic credentials (RFC 7617): made once, and never shown.
 //!
 //! The type has no way to get user or password back, and its `Debug` and
 //! `Display` hide both, so that they cannot end in a log by accident.

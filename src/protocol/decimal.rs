@@ -1,4 +1,4 @@
-//! Decimal numbers, written without asking for memory.
+//! Decimal numbers: read without mercy, and written without asking for memory.
 
 /// As many digits as 64 bits can need.
 const DIGITS: usize = 20;
@@ -20,9 +20,41 @@ pub(super) fn write(number: u64, out: &mut Vec<u8>) {
     out.extend_from_slice(digits.get(first..).unwrap_or_default());
 }
 
+/// `1*DIGIT` of at most 64 bits: no sign, no space, no separator, and not nothing.
+pub(super) fn read(digits: &[u8]) -> Option<u64> {
+    if digits.is_empty() {
+        return None;
+    }
+    digits.iter().try_fold(0_u64, |number, byte| {
+        let digit = byte.is_ascii_digit().then(|| u64::from(byte - b'0'))?;
+        number.checked_mul(10)?.checked_add(digit)
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn numbers_are_digits_alone_and_fit_into_64_bits() {
+        assert_eq!(read(b"0"), Some(0));
+        assert_eq!(read(b"0042"), Some(42));
+        assert_eq!(read(b"18446744073709551615"), Some(u64::MAX));
+        for text in [
+            "",
+            "+1",
+            "-1",
+            " 1",
+            "1 ",
+            "1_0",
+            "0x1",
+            "1.0",
+            "\u{ff11}",
+            "18446744073709551616",
+        ] {
+            assert_eq!(read(text.as_bytes()), None, "{text:?}");
+        }
+    }
 
     #[test]
     fn numbers_of_any_length_are_written_as_people_write_them() {

@@ -24,10 +24,10 @@ static HOP_BY_HOP: NameList = NameList::new(&[
     "upgrade",
 ]);
 
-/// Fields that pass although `Connection` names them. They frame, route or
-/// guard the message; whoever could have them removed here would make the
-/// next hop see another request than we do.
-const NEVER_NAMED: [&str; 25] = [
+/// Fields that frame, route, guard or describe the message. They pass although `Connection` names them: a
+/// client that had them removed here would make the next hop see another request than we do. And they
+/// pass in the head or not at all: never as trailers.
+pub(super) static MEANT_FOR_HEAD: NameList = NameList::new(&[
     "age",
     "authorization",
     "cache-control",
@@ -44,19 +44,24 @@ const NEVER_NAMED: [&str; 25] = [
     "max-forwards",
     "origin",
     "pragma",
-    "proxy-status",
     "range",
     "set-cookie",
     "vary",
     "via",
     "warning",
     "www-authenticate",
-    "x-forwarded",
     "x-real-ip",
-];
+]);
+
+/// More fields that pass although `Connection` names them.
+static NEVER_NAMED: NameList = NameList::new(&["proxy-status", "x-forwarded"]);
 
 /// The family of `X-Forwarded-For` and its kin, never named either.
-const NEVER_NAMED_PREFIX: &[u8] = b"x-forwarded-";
+const NEVER_NAMED_PREFIX: &str = "x-forwarded-";
+
+/// The members of nearly every `Connection`; none of them names a field that
+/// the fixed list would not remove anyway.
+static CONNECTION_OPTIONS: NameList = NameList::new(&["close", "keep-alive", "upgrade"]);
 
 /// One field line. `Debug` shows the name alone: values may be credentials.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -124,13 +129,21 @@ pub(super) fn write_field(name: &[u8], value: &[u8], out: &mut Vec<u8>) {
 
 /// A range of bytes in a head. Heads are far below 4 GiB, so half the size of
 /// a `Range<usize>` does.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Span {
     pub(super) start: u32,
     pub(super) end: u32,
 }
 
 impl Span {
+    /// `None` beyond 4 GiB.
+    pub(super) fn new(start: usize, length: usize) -> Option<Self> {
+        Some(Self {
+            start: u32::try_from(start).ok()?,
+            end: u32::try_from(start.checked_add(length)?).ok()?,
+        })
+    }
+
     pub(super) fn of(self, bytes: &[u8]) -> &[u8] {
         bytes
             .get(self.start as usize..self.end as usize)
@@ -291,14 +304,10 @@ impl fmt::Debug for Fields<'_> {
     }
 }
 
-/// May `Connection` not take this field away?
-fn is_never_named(name: &[u8]) -> bool {
-    NEVER_NAMED
-        .iter()
-        .any(|known| name.eq_ignore_ascii_case(known.as_bytes()))
-        || name
-            .get(..NEVER_NAMED_PREFIX.len())
-            .is_some_and(|prefix| prefix.eq_ignore_ascii_case(NEVER_NAMED_PREFIX))
+/// Whether a name begins so, in whatever case.
+pub(super) fn has_prefix(name: &[u8], prefix: &str) -> bool {
+    name.get(..prefix.len())
+        .is_some_and(|start| start.eq_ignore_ascii_case(prefix.as_bytes()))
 }
 
 /// The field names that `Connection` takes away.
@@ -311,7 +320,8 @@ impl<'a> NamedByConnection<'a> {
     fn of(fields: Fields<'a>) -> Self {
         let mut names: Vec<&[u8]> = fields
             .members("connection")
-            .filter(|name| !is_connection_option(name) && !is_never_named(name))
+            .filter(|name| !CONNECTION_OPTIONS.has(name))
+            .filter(|name| !is_never_named(name))
             .collect();
         names.sort_unstable_by(|a, b| compare_names(a, b));
         Self(names)
@@ -324,12 +334,9 @@ impl<'a> NamedByConnection<'a> {
     }
 }
 
-/// The members of nearly every `Connection`; none of them names a field that
-/// the fixed list would not remove anyway.
-fn is_connection_option(name: &[u8]) -> bool {
-    ["close", "keep-alive", "upgrade"]
-        .iter()
-        .any(|option| name.eq_ignore_ascii_case(option.as_bytes()))
+/// Asked for other options than [`CONNECTION_OPTIONS`] only.
+fn is_never_named(name: &[u8]) -> bool {
+    MEANT_FOR_HEAD.has(name) || NEVER_NAMED.has(name) || has_prefix(name, NEVER_NAMED_PREFIX)
 }
 
 fn compare_names(a: &[u8], b: &[u8]) -> Ordering {
@@ -381,6 +388,14 @@ pub(super) fn trim_whitespace(mut bytes: &[u8]) -> &[u8] {
         bytes = rest;
     }
     bytes
+}
+
+/// What stands before the first such byte, and the rest from there on.
+pub(super) fn split_before(bytes: &[u8], is_end: impl Fn(u8) -> bool) -> (&[u8], &[u8]) {
+    let length = bytes.iter().position(|&byte| is_end(byte));
+    length
+        .and_then(|length| bytes.split_at_checked(length))
+        .unwrap_or((bytes, &[]))
 }
 
 /// Is this a `tchar` of RFC 9110 §5.6.2?

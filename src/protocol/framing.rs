@@ -9,9 +9,9 @@
 //! Not in here: the body itself (`body`), and writing the framing fields for
 //! the next hop (`rewrite`).
 
-use std::fmt;
-
-use super::fields::{Fields, is_token_byte, trim_whitespace};
+use super::cause::causes;
+use super::decimal;
+use super::fields::{Fields, is_token_byte, split_before, trim_whitespace};
 use super::head::{RequestHead, ResponseHead, Version};
 
 /// How the end of a body is found.
@@ -27,43 +27,33 @@ pub enum Framing {
     UntilClose,
 }
 
-/// Why the framing of a message was refused.
-///
-/// In a request all of them are 400, save [`FramingError::CodingUnsupported`]
-/// (501); in a response they are the next hop's fault (502).
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum FramingError {
-    /// A `Content-Length` that is not a plain decimal number, or too large.
-    LengthInvalid,
-    /// Several `Content-Length` values that are not the same.
-    LengthsDiffer,
-    /// Both `Content-Length` and `Transfer-Encoding` (§6.1).
-    LengthWithCoding,
-    /// A transfer coding other than `chunked`.
-    CodingUnsupported,
-    /// A `Transfer-Encoding` that cannot be read, or names `chunked` twice.
-    CodingMalformed,
-    /// `Transfer-Encoding` in an HTTP/1.0 message (§6.1).
-    CodingInHttp10,
-    /// A body where the method leaves no room for one.
-    BodyNotAllowed,
-}
+const AMBIGUOUS: &str =
+    "A message that can be read in two ways is not forwarded; correct the client.";
 
-impl fmt::Display for FramingError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::LengthInvalid => "Content-Length is not a decimal number",
-            Self::LengthsDiffer => "several Content-Length values that differ",
-            Self::LengthWithCoding => "both Content-Length and Transfer-Encoding",
-            Self::CodingUnsupported => "a transfer coding other than chunked",
-            Self::CodingMalformed => "Transfer-Encoding is malformed",
-            Self::CodingInHttp10 => "Transfer-Encoding in an HTTP/1.0 message",
-            Self::BodyNotAllowed => "a body where the method allows none",
-        })
-    }
+causes! {
+    /// Why the framing of a message was refused. The table is about requests; in a response all of them
+    /// are the next hop's fault (502).
+    FramingError:
+    /// Or it is too large.
+    LengthInvalid = 400, "length_invalid", "http_request_error",
+        "Content-Length is not a decimal number", AMBIGUOUS;
+    LengthsDiffer = 400, "lengths_differ", "http_request_error",
+        "several Content-Length values that differ", AMBIGUOUS;
+    /// §6.1.
+    LengthWithCoding = 400, "length_with_coding", "http_request_error",
+        "both Content-Length and Transfer-Encoding", AMBIGUOUS;
+    CodingUnsupported = 501, "coding_unsupported", "http_request_error",
+        "a transfer coding other than chunked",
+        "Send the body with Content-Length or chunked.";
+    /// It cannot be read, or names `chunked` twice.
+    CodingMalformed = 400, "coding_malformed", "http_request_error",
+        "Transfer-Encoding is malformed", AMBIGUOUS;
+    /// §6.1.
+    CodingInHttp10 = 400, "coding_in_http10", "http_request_error",
+        "Transfer-Encoding in an HTTP/1.0 message", AMBIGUOUS;
+    BodyNotAllowed = 400, "body_not_allowed", "http_request_error",
+        "a body where the method allows none", "Send it without a body, or use another method.";
 }
-
-impl std::error::Error for FramingError {}
 
 /// The framing of a request body; never [`Framing::UntilClose`].
 ///
@@ -71,8 +61,8 @@ impl std::error::Error for FramingError {}
 ///
 /// # Errors
 ///
-/// See [`FramingError`]. The connection cannot go on: nobody knows where the
-/// next request begins.
+/// See [`FramingError`]. The connection cannot go on: where the next request
+/// begins is unknown.
 pub fn of_request(head: &RequestHead) -> Result<Framing, FramingError> {
     let framing = match declared(head.version(), head.fields())? {
         None | Some(Framing::Length(0)) => return Ok(Framing::Empty),
@@ -150,25 +140,15 @@ pub(super) fn declared_length(fields: Fields<'_>) -> Result<Option<u64>, Framing
         .values("content-length")
         .flat_map(|value| value.split(|&byte| byte == b','));
     for member in members {
-        let length = parse_length(trim_whitespace(member)).ok_or(FramingError::LengthInvalid)?;
+        let length = decimal::read(trim_whitespace(member))
+            .filter(|length| *length <= i64::MAX.unsigned_abs())
+            .ok_or(FramingError::LengthInvalid)?;
         if known.is_some_and(|before| before != length) {
             return Err(FramingError::LengthsDiffer);
         }
         known = Some(length);
     }
     Ok(known)
-}
-
-/// `1*DIGIT`: no sign, no space, no separator, and not nothing.
-fn parse_length(digits: &[u8]) -> Option<u64> {
-    if digits.is_empty() {
-        return None;
-    }
-    let length = digits.iter().try_fold(0_u64, |length, byte| {
-        let digit = byte.is_ascii_digit().then(|| u64::from(byte - b'0'))?;
-        length.checked_mul(10)?.checked_add(digit)
-    })?;
-    (length <= i64::MAX.unsigned_abs()).then_some(length)
 }
 
 /// `chunked`, one time and alone, or an error.
@@ -180,11 +160,7 @@ fn check_codings(fields: Fields<'_>) -> Result<(), FramingError> {
         .flat_map(|value| value.split(|&byte| byte == b','));
     for member in members {
         let coding = trim_whitespace(member);
-        let name_length = coding
-            .iter()
-            .take_while(|&&byte| is_token_byte(byte))
-            .count();
-        let (name, parameters) = coding.split_at_checked(name_length).unwrap_or_default();
+        let (name, parameters) = split_before(coding, |byte| !is_token_byte(byte));
         // An empty member, a control byte or a quote; or a coding on top of
         // chunked: "the message is not chunked, then" and "it is, for it says
         // so" are both what others answer.
@@ -206,8 +182,8 @@ fn check_codings(fields: Fields<'_>) -> Result<(), FramingError> {
 }
 
 /// Refuses `Content_Length` and `Transfer_Encoding`: gateways that turn names
-/// into variables (CGI, WSGI) read them as the real ones, and nobody else
-/// sends them.
+/// into variables (CGI, WSGI) read them as the real ones, and no honest
+/// client sends them.
 fn refuse_look_alikes(fields: Fields<'_>) -> Result<(), FramingError> {
     const LENGTH: &str = "content_length";
     const CODING: &str = "transfer_encoding";
@@ -509,7 +485,7 @@ mod tests {
     }
 
     #[test]
-    fn http_1_0_has_no_body_where_nobody_expects_one() {
+    fn http_1_0_has_no_body_where_none_is_expected() {
         for method in ["GET", "HEAD", "DELETE"] {
             let line = format!("{method} http://a/ HTTP/1.0");
             check_request(

@@ -3,9 +3,9 @@
 //! The peer decides when its bytes come and what they are. [`HeadScanner`]
 //! looks at each byte once, however small the pieces are, and refuses at the
 //! first one that cannot belong to a head. [`RequestHead`] and [`ResponseHead`]
-//! are what is left: whole, well formed, and read a single time. What this
-//! proxy is stricter about than the RFC demands (bare LF, folded lines), other
-//! proxies were led astray by.
+//! are what is left: whole, well formed, and read a single time, by `httparse`
+//! where the scanner found field lines. What this proxy is stricter about than
+//! the RFC demands (bare LF, folded lines), other proxies were led astray by.
 //!
 //! Not here: what the target means ([`super::target`]), how long the body is
 //! ([`super::framing`]).
@@ -13,18 +13,17 @@
 use std::fmt;
 
 use super::fields::{FieldSpan, Fields, Span, Summary, is_token_byte};
-use super::lanes::{find, find_control};
-use super::start_line::{RequestLine, StatusLine};
+use super::start_line::{RequestLine, StatusLine, malformed, span};
+use super::swar::find_control;
 use super::target::Authority;
+
+pub use super::start_line::{HeadError, Version};
 
 /// The longest request line, without its CRLF, in bytes.
 pub const REQUEST_LINE_MAX: usize = 16 * 1024;
 
 /// The most field lines in a head or trailer section.
 pub const FIELDS_MAX: usize = 256;
-
-/// Heads with no more fields than this are read without asking for memory.
-const FIELDS_USUAL: usize = 32;
 
 /// Empty lines that may precede a request (RFC 9112 §2.2); some clients send
 /// one after a body.
@@ -33,8 +32,8 @@ const EMPTY_LINES_MAX: usize = 4;
 /// Every status line begins so.
 const STATUS_LINE_START: &[u8] = b"HTTP/";
 
-/// What is said if the scanner accepts fields that `httparse` does not.
-const FIELDS_UNREADABLE: &str = "a field line that cannot be read";
+/// So many field lines are read without memory of their own.
+const FIELDS_USUAL: usize = 32;
 
 /// How large a head may be.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -43,68 +42,37 @@ pub struct HeadLimits {
     pub bytes: usize,
 }
 
-/// The versions this proxy speaks.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Version {
-    /// HTTP/1.0.
-    Http10,
-    /// HTTP/1.1, and every later 1.x, which must be compatible (RFC 9110 §2.5).
-    Http11,
-}
-
-/// Why a head was refused.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum HeadError {
-    /// It breaks the grammar: where, for people to read. 400.
-    Malformed(&'static str),
-    /// The request line is longer than [`REQUEST_LINE_MAX`]. 414.
-    RequestLineTooLong,
-    /// More bytes than the limit, or more than [`FIELDS_MAX`] fields. 431.
-    TooLarge,
-    /// Not HTTP/1.x. 505.
-    VersionUnsupported,
-}
-
-impl fmt::Display for HeadError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Malformed(what) => write!(f, "malformed head: {what}"),
-            Self::RequestLineTooLong => f.write_str("request line too long"),
-            Self::TooLarge => f.write_str("head too large"),
-            Self::VersionUnsupported => f.write_str("not HTTP/1.x"),
-        }
-    }
-}
-
-impl std::error::Error for HeadError {}
-
 /// Finds the end of a head in bytes that arrive piece by piece.
 ///
 /// `default()` expects a request. One scanner is good for one head.
 #[derive(Clone, Debug)]
 pub struct HeadScanner {
-    section: Section,
+    first_line: FirstLine,
     /// What the next byte belongs to; after an error there is nothing to go on
     /// with.
-    state: Result<State, HeadError>,
+    part: Result<Part, HeadError>,
     /// How many bytes have been looked at.
     at: usize,
     /// Where the start line begins, after leading empty lines. `start <= at`
     start: usize,
-    /// How many field lines have begun.
+    /// Where the field lines begin.
+    fields_start: usize,
+    /// How many of them have begun.
     fields: usize,
 }
 
-/// What the lines to come are.
+/// What the first line is, and what it says once it is there.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Section {
-    Request,
-    Response,
-    Trailers,
+enum FirstLine {
+    Request(Option<RequestLine>),
+    Status(Option<StatusLine>),
+    /// None: trailers are field lines alone.
+    Field,
 }
 
+/// The parts a head is scanned by.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum State {
+enum Part {
     /// A request's first byte, or the CR of an empty line before it.
     BeforeRequest,
     EmptyLineLf,
@@ -123,27 +91,28 @@ enum State {
 
 impl Default for HeadScanner {
     fn default() -> Self {
-        Self::new(Section::Request, State::BeforeRequest)
+        Self::new(FirstLine::Request(None), Part::BeforeRequest)
     }
 }
 
 impl HeadScanner {
     /// A scanner for the head of a response.
     pub fn for_response() -> Self {
-        Self::new(Section::Response, State::StatusLineStart)
+        Self::new(FirstLine::Status(None), Part::StatusLineStart)
     }
 
     /// A scanner for a trailer section with its blank line (RFC 9112 §7.1.2).
     pub fn for_trailers() -> Self {
-        Self::new(Section::Trailers, State::LineStart)
+        Self::new(FirstLine::Field, Part::LineStart)
     }
 
-    fn new(section: Section, state: State) -> Self {
+    fn new(first_line: FirstLine, part: Part) -> Self {
         Self {
-            section,
-            state: Ok(state),
+            first_line,
+            part: Ok(part),
             at: 0,
             start: 0,
+            fields_start: 0,
             fields: 0,
         }
     }
@@ -161,31 +130,26 @@ impl HeadScanner {
         limits: HeadLimits,
     ) -> Result<Option<usize>, HeadError> {
         let allowed = received.get(..limits.bytes).unwrap_or(received);
-        while self.state? != State::Done && self.at < allowed.len() {
-            if self.state == Ok(State::LineStart) {
+        while self.part? != Part::Done && self.at < allowed.len() {
+            if self.part == Ok(Part::LineStart) {
                 self.take_lines(allowed);
             }
-            self.state = self.advance(allowed);
+            self.part = self.advance(allowed);
         }
-        let state = self.state?;
-        if state == State::Done {
+        let part = self.part?;
+        if part == Part::Done {
             Ok(Some(self.at))
         } else if self.at < limits.bytes {
             Ok(None)
-        } else if state == State::StartLine && self.section == Section::Request {
+        } else if part == Part::StartLine && self.expects_request() {
             Err(HeadError::RequestLineTooLong)
         } else {
             Err(HeadError::TooLarge)
         }
     }
 
-    /// How many fields the head in `bytes` has, if that is what was looked at.
-    fn count_fields(&self, bytes: &[u8]) -> Result<usize, HeadError> {
-        if self.state? == State::Done && self.at == bytes.len() {
-            Ok(self.fields)
-        } else {
-            malformed("it is not what was looked at")
-        }
+    fn expects_request(&self) -> bool {
+        matches!(self.first_line, FirstLine::Request(_))
     }
 
     /// Takes field lines that are here from their first byte to their last, and as plain as nearly all
@@ -207,84 +171,82 @@ impl HeadScanner {
     }
 
     /// Takes a run of bytes that change nothing, or else the one that does.
-    fn advance(&mut self, received: &[u8]) -> Result<State, HeadError> {
-        let state = self.state?;
-        if state == State::StatusLineStart && received.starts_with(STATUS_LINE_START) {
+    fn advance(&mut self, received: &[u8]) -> Result<Part, HeadError> {
+        let part = self.part?;
+        if part == Part::StatusLineStart && received.starts_with(STATUS_LINE_START) {
             self.at = STATUS_LINE_START.len();
-            return Ok(State::StartLine);
+            return Ok(Part::StartLine);
         }
         let rest = received.get(self.at..).unwrap_or_default();
-        let run = if matches!(state, State::StartLine | State::Value) {
+        let run = if matches!(part, Part::StartLine | Part::Value) {
             run_without_controls(rest)
-        } else if state == State::Name {
+        } else if part == Part::Name {
             run_of(rest, is_token_byte)
         } else {
             0
         };
         self.at += run;
-        if state == State::StartLine
-            && self.section == Section::Request
+        if part == Part::StartLine
+            && self.expects_request()
             && REQUEST_LINE_MAX < self.at - self.start
         {
             return Err(HeadError::RequestLineTooLong);
         }
         match rest.get(run) {
             Some(&byte) => {
-                let next = self.step(state, byte, received)?;
+                let next = self.step(part, byte, received)?;
                 self.at += 1;
                 Ok(next)
             }
-            None => Ok(state),
+            None => Ok(part),
         }
     }
 
     /// What follows `byte`, the one at `self.at`. The rows are in the order of
     /// the grammar in RFC 9112 §2.1.
-    fn step(&mut self, state: State, byte: u8, received: &[u8]) -> Result<State, HeadError> {
-        match (state, byte) {
-            (State::BeforeRequest, b'\r') if self.at < 2 * EMPTY_LINES_MAX => {
-                Ok(State::EmptyLineLf)
-            }
-            (State::BeforeRequest, _) if is_token_byte(byte) => {
+    fn step(&mut self, part: Part, byte: u8, received: &[u8]) -> Result<Part, HeadError> {
+        match (part, byte) {
+            (Part::BeforeRequest, b'\r') if self.at < 2 * EMPTY_LINES_MAX => Ok(Part::EmptyLineLf),
+            (Part::BeforeRequest, _) if is_token_byte(byte) => {
                 self.start = self.at;
-                Ok(State::StartLine)
+                Ok(Part::StartLine)
             }
-            (State::BeforeRequest, _) => malformed("it does not begin with a method"),
-            (State::EmptyLineLf, b'\n') => Ok(State::BeforeRequest),
-            (State::StatusLineStart, _) => self.step_status_line_start(byte),
-            (State::StartLine, b'\r') => Ok(State::StartLineLf),
-            (State::StartLine, b'\t') if self.section == Section::Response => Ok(State::StartLine),
-            (State::StartLineLf, b'\n') => self.check_start_line(received),
-            (State::LineStart, b'\r') => Ok(State::BlankLineLf),
-            (State::LineStart, _) => self.step_line_start(byte),
-            (State::Name, b':') => Ok(State::Value),
-            (State::Name, b' ' | b'\t') => malformed("whitespace after a field name"),
-            (State::Name, b'\r' | b'\n') => malformed("a field line without a colon"),
-            (State::Name, _) => malformed("a field name with a byte that is not allowed there"),
-            (State::Value, b'\t') => Ok(State::Value),
-            (State::Value, b'\r') => Ok(State::ValueLf),
-            (State::ValueLf, b'\n') => Ok(State::LineStart),
-            (State::BlankLineLf, b'\n') => Ok(State::Done),
+            (Part::BeforeRequest, _) => malformed("it does not begin with a method"),
+            (Part::EmptyLineLf, b'\n') => Ok(Part::BeforeRequest),
+            (Part::StatusLineStart, _) => self.step_status_line_start(byte),
+            (Part::StartLine, b'\r') => Ok(Part::StartLineLf),
+            (Part::StartLine, b'\t') if !self.expects_request() => Ok(Part::StartLine),
+            (Part::StartLineLf, b'\n') => self.read_start_line(received),
+            (Part::LineStart, b'\r') => Ok(Part::BlankLineLf),
+            (Part::LineStart, _) => self.step_line_start(byte),
+            (Part::Name, b':') => Ok(Part::Value),
+            (Part::Name, b' ' | b'\t') => malformed("whitespace after a field name"),
+            (Part::Name, b'\r' | b'\n') => malformed("a field line without a colon"),
+            (Part::Name, _) => malformed("a field name with a byte that is not allowed there"),
+            (Part::Value, b'\t') => Ok(Part::Value),
+            (Part::Value, b'\r') => Ok(Part::ValueLf),
+            (Part::ValueLf, b'\n') => Ok(Part::LineStart),
+            (Part::BlankLineLf, b'\n') => Ok(Part::Done),
             (_, b'\n') => malformed("a bare LF"),
-            (State::EmptyLineLf | State::StartLineLf | State::ValueLf | State::BlankLineLf, _) => {
+            (Part::EmptyLineLf | Part::StartLineLf | Part::ValueLf | Part::BlankLineLf, _) => {
                 malformed("a bare CR")
             }
-            (State::StartLine | State::Value | State::Done, _) => malformed("a control character"),
+            (Part::StartLine | Part::Value | Part::Done, _) => malformed("a control character"),
         }
     }
 
-    fn step_status_line_start(&self, byte: u8) -> Result<State, HeadError> {
+    fn step_status_line_start(&self, byte: u8) -> Result<Part, HeadError> {
         if STATUS_LINE_START.get(self.at) != Some(&byte) {
             return malformed("it does not begin with HTTP/");
         }
         if self.at + 1 < STATUS_LINE_START.len() {
-            Ok(State::StatusLineStart)
+            Ok(Part::StatusLineStart)
         } else {
-            Ok(State::StartLine)
+            Ok(Part::StartLine)
         }
     }
 
-    fn step_line_start(&mut self, byte: u8) -> Result<State, HeadError> {
+    fn step_line_start(&mut self, byte: u8) -> Result<Part, HeadError> {
         match byte {
             b' ' | b'\t' => malformed("a folded field line"),
             b':' => malformed("a field line without a name"),
@@ -295,26 +257,23 @@ impl HeadScanner {
             _ if self.fields == FIELDS_MAX => Err(HeadError::TooLarge),
             _ => {
                 self.fields += 1;
-                Ok(State::Name)
+                Ok(Part::Name)
             }
         }
     }
 
     /// Reads the start line as soon as it is there: a peer that speaks another
     /// protocol need not be waited for.
-    fn check_start_line(&self, received: &[u8]) -> Result<State, HeadError> {
+    fn read_start_line(&mut self, received: &[u8]) -> Result<Part, HeadError> {
         let line = received.get(self.start..self.at - 1).unwrap_or_default();
-        match self.section {
-            Section::Request => RequestLine::parse(line).map(drop)?,
-            Section::Response => StatusLine::parse(line).map(drop)?,
-            Section::Trailers => {}
-        }
-        Ok(State::LineStart)
+        self.fields_start = self.at + 1;
+        self.first_line = match self.first_line {
+            FirstLine::Request(_) => FirstLine::Request(Some(RequestLine::parse(line)?)),
+            FirstLine::Status(_) => FirstLine::Status(Some(StatusLine::parse(line)?)),
+            FirstLine::Field => FirstLine::Field,
+        };
+        Ok(Part::LineStart)
     }
-}
-
-pub(super) fn malformed<T>(what: &'static str) -> Result<T, HeadError> {
-    Err(HeadError::Malformed(what))
 }
 
 /// How many bytes of that kind the slice begins with.
@@ -332,38 +291,105 @@ fn run_without_controls(bytes: &[u8]) -> usize {
 }
 
 /// The memory of a head, to be used for one after the other.
+///
+/// `Debug` shows no values: they may be credentials.
 #[derive(Clone, Default)]
 pub struct HeadMemory {
     /// The head, from its first byte to its blank line.
     pub bytes: Vec<u8>,
-    fields: FieldTable,
+    /// Where the fields are; none before the head is read.
+    spans: Vec<FieldSpan>,
+    /// Which fields there may be.
+    summary: Summary,
+}
+
+impl HeadMemory {
+    fn with(bytes: Vec<u8>) -> Self {
+        Self {
+            bytes,
+            ..Self::default()
+        }
+    }
+
+    /// Reads a trailer section (RFC 9112 §7.1.2) as [`HeadScanner::for_trailers`] found it, with its blank
+    /// line.
+    ///
+    /// # Errors
+    ///
+    /// Whatever the scanner refuses; bytes missing or left over.
+    pub(super) fn of_trailers(bytes: Vec<u8>) -> Result<Self, HeadError> {
+        let scanner = scan_whole(HeadScanner::for_trailers(), &bytes)?;
+        Self::with(bytes).read(&scanner)
+    }
+
+    /// The field lines.
+    pub(super) fn fields(&self) -> Fields<'_> {
+        Fields::new(&self.bytes, &self.spans, self.summary)
+    }
+
+    /// Notes where the fields are of the head that `scanner` has seen, and drops empty lines before it. The
+    /// scanner has approved of every byte; if `httparse` reads other field lines than it, that is a reason
+    /// to refuse.
+    fn read(mut self, scanner: &HeadScanner) -> Result<Self, HeadError> {
+        if scanner.part? != Part::Done || scanner.at != self.bytes.len() {
+            return malformed("it is not what was looked at");
+        }
+        self.bytes.drain(..scanner.start);
+        let lines = scanner.fields_start - scanner.start;
+        let lines = self.bytes.get(lines..).unwrap_or_default();
+        let (mut usual, mut many);
+        let slots = if scanner.fields <= FIELDS_USUAL {
+            usual = [httparse::EMPTY_HEADER; FIELDS_USUAL];
+            usual.get_mut(..scanner.fields).unwrap_or_default()
+        } else {
+            many = vec![httparse::EMPTY_HEADER; scanner.fields];
+            &mut many[..]
+        };
+        match httparse::parse_headers(lines, slots) {
+            Ok(httparse::Status::Complete((length, fields)))
+                if length == lines.len() && fields.len() == scanner.fields =>
+            {
+                for field in fields {
+                    self.summary.note(field.name.as_bytes());
+                    self.spans.push(FieldSpan {
+                        name: span_of(field.name.as_bytes(), &self.bytes)?,
+                        value: span_of(field.value, &self.bytes)?,
+                    });
+                }
+                Ok(self)
+            }
+            Ok(_) | Err(_) => malformed("a field line that cannot be read"),
+        }
+    }
+
+    /// For the next head.
+    fn cleared(mut self) -> Self {
+        self.spans.clear();
+        self.summary = Summary::default();
+        self
+    }
 }
 
 impl fmt::Debug for HeadMemory {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("HeadMemory").finish_non_exhaustive()
+        self.fields().fmt(f)
     }
 }
 
-/// Where the fields of a head are, and which there may be.
-#[derive(Clone, Default)]
-struct FieldTable {
-    spans: Vec<FieldSpan>,
-    summary: Summary,
+/// Where `part`, which is a part of `whole`, stands in it.
+fn span_of(part: &[u8], whole: &[u8]) -> Result<Span, HeadError> {
+    let start = part.as_ptr().addr().wrapping_sub(whole.as_ptr().addr());
+    if whole.get(start..start.wrapping_add(part.len())).is_none() {
+        return malformed("a part that is not in the head");
+    }
+    span(start, part.len())
 }
 
 /// A whole and well-formed request head.
-///
-/// `Debug` shows no values: they may be credentials.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct RequestHead {
-    bytes: Vec<u8>,
-    /// If it is one of those that nearly all requests have.
-    usual_method: Option<&'static str>,
-    method: Span,
-    target: Span,
-    version: Version,
-    fields: FieldTable,
+    memory: HeadMemory,
+    line: RequestLine,
 }
 
 impl RequestHead {
@@ -385,54 +411,43 @@ impl RequestHead {
     ///
     /// As [`RequestHead::parse`].
     pub fn scanned(memory: HeadMemory, scanner: &HeadScanner) -> Result<Self, HeadError> {
-        let HeadMemory { mut bytes, fields } = memory;
-        let count = scanner.count_fields(&bytes)?;
-        let empty_lines = run_of(&bytes, |byte| matches!(byte, b'\r' | b'\n'));
-        bytes.drain(..empty_lines);
-        let line_length = find(&bytes, b'\r').unwrap_or(bytes.len());
-        let line = RequestLine::parse(bytes.get(..line_length).unwrap_or_default())?;
-        let head = Self {
-            usual_method: usual_method(line.method),
-            method: span_of(line.method, &bytes)?,
-            target: span_of(line.target, &bytes)?,
-            version: line.version,
-            fields: fields.filled((&bytes, line_length + 2), count)?,
-            bytes,
+        let FirstLine::Request(Some(line)) = scanner.first_line else {
+            return malformed("it is not what was looked at");
         };
+        let memory = memory.read(scanner)?;
+        let head = Self { memory, line };
         head.check_host()?;
         Ok(head)
     }
 
     /// The method, in the case it was sent in: methods are case-sensitive.
     pub fn method(&self) -> &str {
-        self.usual_method
-            .unwrap_or_else(|| str::from_utf8(self.method.of(&self.bytes)).unwrap_or_default())
+        str::from_utf8(self.line.method.of(&self.memory.bytes)).unwrap_or_default()
     }
 
     /// The request target as received, not empty and without spaces.
     pub fn target(&self) -> &[u8] {
-        self.target.of(&self.bytes)
+        self.line.target.of(&self.memory.bytes)
     }
 
     /// The version the client speaks.
     pub fn version(&self) -> Version {
-        self.version
+        self.line.version
     }
 
     /// The field lines.
     pub fn fields(&self) -> Fields<'_> {
-        Fields::new(&self.bytes, &self.fields.spans, self.fields.summary)
+        self.memory.fields()
     }
 
     /// The head from its first letter to its blank line.
     pub fn as_bytes(&self) -> &[u8] {
-        &self.bytes
+        &self.memory.bytes
     }
 
     /// Its memory, to be used again.
     pub fn into_memory(self) -> HeadMemory {
-        let (bytes, fields) = (self.bytes, self.fields);
-        HeadMemory { bytes, fields }
+        self.memory.cleared()
     }
 
     /// "A server MUST respond with a 400 status code to any HTTP/1.1 request
@@ -441,7 +456,7 @@ impl RequestHead {
     /// with an invalid field value" (RFC 9112 §3.2).
     fn check_host(&self) -> Result<(), HeadError> {
         let mut hosts = self.fields().values("host");
-        match (hosts.next(), hosts.next(), self.version) {
+        match (hosts.next(), hosts.next(), self.line.version) {
             (None, _, Version::Http10) => Ok(()),
             (None, _, Version::Http11) => malformed("HTTP/1.1 without a Host field"),
             (Some(_), Some(_), _) => malformed("more than one Host field"),
@@ -452,26 +467,11 @@ impl RequestHead {
     }
 }
 
-impl fmt::Debug for RequestHead {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RequestHead")
-            .field("method", &self.method())
-            .field("version", &self.version)
-            .field("fields", &self.fields())
-            .finish_non_exhaustive()
-    }
-}
-
 /// A whole and well-formed response head.
-///
-/// `Debug` shows no values: they may be credentials.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct ResponseHead {
-    bytes: Vec<u8>,
-    version: Version,
-    status: u16,
-    reason: Span,
-    fields: FieldTable,
+    memory: HeadMemory,
+    line: StatusLine,
 }
 
 impl ResponseHead {
@@ -491,98 +491,41 @@ impl ResponseHead {
     ///
     /// As [`ResponseHead::parse`].
     pub fn scanned(memory: HeadMemory, scanner: &HeadScanner) -> Result<Self, HeadError> {
-        let HeadMemory { bytes, fields } = memory;
-        let count = scanner.count_fields(&bytes)?;
-        let line_length = find(&bytes, b'\r').unwrap_or(bytes.len());
-        let line = StatusLine::parse(bytes.get(..line_length).unwrap_or_default())?;
-        Ok(Self {
-            version: line.version,
-            status: line.status,
-            reason: if line.reason.is_empty() {
-                Span { start: 0, end: 0 }
-            } else {
-                span_of(line.reason, &bytes)?
-            },
-            fields: fields.filled((&bytes, line_length + 2), count)?,
-            bytes,
-        })
+        let FirstLine::Status(Some(line)) = scanner.first_line else {
+            return malformed("it is not what was looked at");
+        };
+        let memory = memory.read(scanner)?;
+        Ok(Self { memory, line })
     }
 
     /// The version the next hop speaks.
     pub fn version(&self) -> Version {
-        self.version
+        self.line.version
     }
 
     /// The status code, 100 to 999.
     pub fn status(&self) -> u16 {
-        self.status
+        self.line.status
     }
 
     /// The reason phrase as received; may be empty.
     pub fn reason(&self) -> &[u8] {
-        self.reason.of(&self.bytes)
+        self.line.reason.of(&self.memory.bytes)
     }
 
     /// The field lines.
     pub fn fields(&self) -> Fields<'_> {
-        Fields::new(&self.bytes, &self.fields.spans, self.fields.summary)
+        self.memory.fields()
     }
 
     /// The head from its first letter to its blank line.
     pub fn as_bytes(&self) -> &[u8] {
-        &self.bytes
+        &self.memory.bytes
     }
 
     /// Its memory, to be used again.
     pub fn into_memory(self) -> HeadMemory {
-        let (bytes, fields) = (self.bytes, self.fields);
-        HeadMemory { bytes, fields }
-    }
-}
-
-impl fmt::Debug for ResponseHead {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ResponseHead")
-            .field("version", &self.version)
-            .field("status", &self.status)
-            .field("fields", &self.fields())
-            .finish_non_exhaustive()
-    }
-}
-
-/// A whole and well-formed trailer section (RFC 9112 §7.1.2).
-#[derive(Clone)]
-pub struct Trailers {
-    bytes: Vec<u8>,
-    fields: FieldTable,
-}
-
-impl Trailers {
-    /// Reads a section as [`HeadScanner::for_trailers`] found it, with its
-    /// blank line.
-    ///
-    /// # Errors
-    ///
-    /// Whatever the scanner refuses; bytes missing or left over.
-    pub fn parse(bytes: Vec<u8>) -> Result<Self, HeadError> {
-        let scanner = scan_whole(HeadScanner::for_trailers(), &bytes)?;
-        Ok(Self {
-            fields: FieldTable::default().filled((&bytes, 0), scanner.fields)?,
-            bytes,
-        })
-    }
-
-    /// The field lines.
-    pub fn fields(&self) -> Fields<'_> {
-        Fields::new(&self.bytes, &self.fields.spans, self.fields.summary)
-    }
-}
-
-impl fmt::Debug for Trailers {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Trailers")
-            .field("fields", &self.fields())
-            .finish_non_exhaustive()
+        self.memory.cleared()
     }
 }
 
@@ -593,78 +536,6 @@ fn scan_whole(mut scanner: HeadScanner, bytes: &[u8]) -> Result<HeadScanner, Hea
         Some(length) if length == bytes.len() => Ok(scanner),
         Some(_) => malformed("bytes after the blank line"),
         None => malformed("it ends before the blank line"),
-    }
-}
-
-impl HeadMemory {
-    fn with(bytes: Vec<u8>) -> Self {
-        Self {
-            bytes,
-            fields: FieldTable::default(),
-        }
-    }
-}
-
-impl FieldTable {
-    /// Splits the `count` field lines that begin at `from`. The scanner has approved of every byte; a
-    /// second reader that disagrees is a reason to refuse.
-    fn filled(self, (bytes, from): (&[u8], usize), count: usize) -> Result<Self, HeadError> {
-        let section = bytes.get(from..).unwrap_or_default();
-        if count <= FIELDS_USUAL {
-            let mut slots = [httparse::EMPTY_HEADER; FIELDS_USUAL];
-            let slots = slots.get_mut(..count).unwrap_or_default();
-            return self.read((bytes, section), slots);
-        }
-        self.read((bytes, section), &mut vec![httparse::EMPTY_HEADER; count])
-    }
-
-    fn read<'h>(
-        mut self,
-        (bytes, section): (&'h [u8], &'h [u8]),
-        slots: &mut [httparse::Header<'h>],
-    ) -> Result<Self, HeadError> {
-        let count = slots.len();
-        self.spans.clear();
-        self.summary = Summary::default();
-        match httparse::parse_headers(section, slots) {
-            Ok(httparse::Status::Complete((length, fields)))
-                if length == section.len() && fields.len() == count =>
-            {
-                for field in fields {
-                    let name = span_of(field.name.as_bytes(), bytes)?;
-                    let value = span_of(field.value, bytes)?;
-                    self.summary.note(field.name.as_bytes());
-                    self.spans.push(FieldSpan { name, value });
-                }
-                Ok(self)
-            }
-            Ok(_) | Err(_) => malformed(FIELDS_UNREADABLE),
-        }
-    }
-}
-
-/// A method that need not be read anew whenever somebody asks for it.
-fn usual_method(method: &[u8]) -> Option<&'static str> {
-    match method {
-        b"GET" => Some("GET"),
-        b"HEAD" => Some("HEAD"),
-        b"POST" => Some("POST"),
-        b"PUT" => Some("PUT"),
-        b"CONNECT" => Some("CONNECT"),
-        _ => None,
-    }
-}
-
-/// Where `part`, which is a part of `whole`, stands in it.
-fn span_of(part: &[u8], whole: &[u8]) -> Result<Span, HeadError> {
-    let start = part.as_ptr().addr().wrapping_sub(whole.as_ptr().addr());
-    let end = start.wrapping_add(part.len());
-    if whole.get(start..end).is_none() {
-        return malformed("a part that is not in the head");
-    }
-    match (u32::try_from(start), u32::try_from(end)) {
-        (Ok(start), Ok(end)) => Ok(Span { start, end }),
-        _ => Err(HeadError::TooLarge),
     }
 }
 
@@ -1062,7 +933,7 @@ mod tests {
     /// the reader of fields behind it must never disagree.
     #[test]
     fn what_the_scanner_accepts_can_be_read() {
-        let unreadable = Some(HeadError::Malformed(FIELDS_UNREADABLE));
+        let unreadable = Some(HeadError::Malformed("a field line that cannot be read"));
         let request = b"GET http://h/ HTTP/1.1\r\nHost: h\r\nA-b:\t c d \r\nE:\r\n\r\n";
         let response = b"HTTP/1.1 200 OK\r\nA-b:\t c d \r\nE:\r\n\r\n";
         for value in 0..=255 {
@@ -1156,7 +1027,7 @@ mod tests {
             scan(HeadScanner::for_trailers, b"\r\n", LIMITS),
             Ok(Some(2))
         );
-        let trailers = Trailers::parse(section[..14].to_vec()).expect("well formed");
+        let trailers = HeadMemory::of_trailers(section[..14].to_vec()).expect("well formed");
         assert_eq!(trailers.fields().values("c").next(), Some(&b"d"[..]));
         for refused in [
             &b"A b\r\n\r\n"[..],

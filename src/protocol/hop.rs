@@ -7,7 +7,8 @@
 //! Not in here: whether the connection persists (`persistence`), and acting on
 //! the answers.
 
-use super::fields::{Fields, is_token_byte};
+use super::decimal;
+use super::fields::{Fields, is_token_byte, split_before};
 use super::head::{RequestHead, Version};
 
 /// The protocols a client offers to switch to, ready for the `Upgrade` field
@@ -34,11 +35,7 @@ fn may_upgrade_to(protocol: &[u8]) -> bool {
     let mut parts = protocol.split(|&byte| byte == b'/');
     let name = parts.next().unwrap_or_default().to_ascii_lowercase();
     let is_token = |part: &[u8]| !part.is_empty() && part.iter().all(|&byte| is_token_byte(byte));
-    let is_http = name == b"http"
-        || name == b"h2"
-        || name == b"h3"
-        || name == b"h2c"
-        || name.starts_with(b"h2c-");
+    let is_http = matches!(&*name, b"http" | b"h2" | b"h3" | b"h2c") || name.starts_with(b"h2c-");
     is_token(&name) && parts.next().is_none_or(is_token) && parts.next().is_none() && !is_http
 }
 
@@ -69,11 +66,7 @@ pub fn max_forwards(head: &RequestHead) -> MaxForwards {
     let (Some(value), None) = (values.next(), values.next()) else {
         return MaxForwards::Absent;
     };
-    let digits = str::from_utf8(value)
-        .ok()
-        .filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()))
-        .and_then(|text| text.parse::<u64>().ok());
-    match digits.map(|received| received.checked_sub(1)) {
+    match decimal::read(value).map(|received| received.checked_sub(1)) {
         None => MaxForwards::Absent,
         Some(None) => MaxForwards::Zero,
         Some(Some(left)) => MaxForwards::Left(left),
@@ -81,8 +74,8 @@ pub fn max_forwards(head: &RequestHead) -> MaxForwards {
 }
 
 /// Whether the message authenticates its connection and not itself: NTLM or
-/// Negotiate, on either side. Whoever came next on such a connection would
-/// act in the name of the first one.
+/// Negotiate, on either side. The next client on such a connection would act
+/// in the name of the first one.
 pub fn binds_connection(fields: Fields<'_>) -> bool {
     [
         "authorization",
@@ -93,10 +86,7 @@ pub fn binds_connection(fields: Fields<'_>) -> bool {
     .iter()
     .flat_map(|name| fields.members(name))
     .any(|challenge| {
-        let scheme = challenge
-            .split(|&byte| matches!(byte, b' ' | b'\t'))
-            .next()
-            .unwrap_or_default();
+        let (scheme, _) = split_before(challenge, |byte| matches!(byte, b' ' | b'\t'));
         scheme.eq_ignore_ascii_case(b"ntlm") || scheme.eq_ignore_ascii_case(b"negotiate")
     })
 }

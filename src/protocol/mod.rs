@@ -19,10 +19,12 @@
 //! | [`rewrite`] | the head that goes on | RFC 9110 §7.6, RFC 9112 §3.2 |
 //! | [`credentials`] | Basic authentication | RFC 7617 |
 //! | [`proxy_header`] | who the client of a balancer is | the PROXY protocol |
+//! | `cause` | what is said of each cause | RFC 9110 §15, RFC 9209 |
 //! | [`answer`] | what this proxy says itself | RFC 9110 §15, RFC 9209 |
 
 pub mod answer;
 pub mod body;
+mod cause;
 pub mod chunked;
 pub mod credentials;
 mod decimal;
@@ -30,11 +32,11 @@ pub mod fields;
 pub mod framing;
 pub mod head;
 mod hop;
-mod lanes;
 mod name;
 pub mod persistence;
 pub mod proxy_header;
 pub mod rewrite;
 mod start_line;
+mod swar;
 pub mod target;
 mod trailers;

@@ -16,18 +16,18 @@ const LABEL_MAX: usize = 63;
 const SHORT: usize = 54;
 
 /// A DNS name in lower case, perhaps with a dot at its end.
-#[derive(Clone)]
-pub struct Name(Stored);
+#[derive(Clone, PartialEq, Eq)]
+pub struct DnsName(Stored);
 
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 enum Stored {
-    /// The first `length` bytes are the name. `length <= SHORT`
+    /// The first `length` bytes are the name, the others 0. `length <= SHORT`
     Short { length: u8, bytes: [u8; SHORT] },
     /// Longer than [`SHORT`].
     Long(Box<[u8]>),
 }
 
-impl Name {
+impl DnsName {
     /// Reads a name in any case. `None`: it is none.
     ///
     /// It has labels of letters, digits and `-_~` between dots, the last one not a number (RFC 3696 §2).
@@ -59,45 +59,32 @@ impl Name {
             Stored::Long(bytes) => bytes,
         }
     }
-
-    /// The name as text.
-    pub fn as_str(&self) -> &str {
-        str::from_utf8(self.as_bytes()).unwrap_or_default()
-    }
 }
 
 /// Whatever the text is: to be used for what is known to be a name.
-impl From<&str> for Name {
+impl From<&str> for DnsName {
     fn from(text: &str) -> Self {
         Self::stored(text.as_bytes())
     }
 }
 
-impl Deref for Name {
+impl Deref for DnsName {
     type Target = str;
 
     fn deref(&self) -> &str {
-        self.as_str()
+        str::from_utf8(self.as_bytes()).unwrap_or_default()
     }
 }
 
-impl PartialEq for Name {
-    fn eq(&self, other: &Self) -> bool {
-        self.as_bytes() == other.as_bytes()
-    }
-}
-
-impl Eq for Name {}
-
-impl fmt::Display for Name {
+impl fmt::Display for DnsName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self)
     }
 }
 
-impl fmt::Debug for Name {
+impl fmt::Debug for DnsName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Debug::fmt(self.as_str(), f)
+        fmt::Debug::fmt(&**self, f)
     }
 }
 
@@ -148,21 +135,21 @@ mod tests {
     #[test]
     fn a_name_of_any_length_is_kept_in_lower_case() {
         for length in [1, 2, SHORT - 1, SHORT, SHORT + 1, LABEL_MAX] {
-            let name = Name::parse("A".repeat(length).as_bytes()).unwrap();
-            assert_eq!(name.as_str(), "a".repeat(length));
+            let name = DnsName::parse("A".repeat(length).as_bytes()).unwrap();
+            assert_eq!(*name, *"a".repeat(length));
         }
         let longest = ["a".repeat(LABEL_MAX).as_str(); 4].join(".");
-        let name = Name::parse(&longest.as_bytes()[2..]).unwrap();
+        let name = DnsName::parse(&longest.as_bytes()[2..]).unwrap();
         assert_eq!(name.len(), NAME_MAX);
     }
 
     #[test]
     fn names_of_the_same_letters_are_the_same() {
         for text in ["origin.test".to_owned(), ["label"; 20].join(".")] {
-            let upper = Name::parse(text.to_ascii_uppercase().as_bytes()).unwrap();
-            let lower = Name::from(text.as_str());
+            let upper = DnsName::parse(text.to_ascii_uppercase().as_bytes()).unwrap();
+            let lower = DnsName::from(text.as_str());
             assert_eq!(upper, lower);
-            assert_ne!(upper, Name::from("other.test"));
+            assert_ne!(upper, DnsName::from("other.test"));
         }
     }
 }

@@ -99,7 +99,7 @@ close_reasons! {
 pub fn of_request(head: &RequestHead) -> Persistence {
     match head.version() {
         Version::Http10 => Persistence::Close(CloseReason::Http10),
-        Version::Http11 if asks_to_close(head.fields()) => {
+        Version::Http11 if says(head.fields(), "close") => {
             Persistence::Close(CloseReason::ClientAsked)
         }
         Version::Http11 => Persistence::KeepAlive,
@@ -110,9 +110,8 @@ pub fn of_request(head: &RequestHead) -> Persistence {
 /// closes unless it says otherwise.
 pub fn next_hop_keeps(head: &ResponseHead) -> NextHopPersistence {
     let fields = head.fields();
-    let says_so = fields.has_member("connection", "keep-alive")
-        || fields.has_member("proxy-connection", "keep-alive");
-    match (asks_to_close(fields), says_so, head.version()) {
+    let says_so = says(fields, "keep-alive");
+    match (says(fields, "close"), says_so, head.version()) {
         (true, _, _) | (false, false, Version::Http10) => NextHopPersistence::Closes,
         (false, true, _) => NextHopPersistence::Keeps,
         (false, false, Version::Http11) => NextHopPersistence::KeepsUnsaid,
@@ -120,8 +119,8 @@ pub fn next_hop_keeps(head: &ResponseHead) -> NextHopPersistence {
 }
 
 /// `Proxy-Connection` is no standard, yet clients say `close` in it and mean it.
-fn asks_to_close(fields: Fields<'_>) -> bool {
-    fields.has_member("connection", "close") || fields.has_member("proxy-connection", "close")
+fn says(fields: Fields<'_>, option: &str) -> bool {
+    fields.has_member("connection", option) || fields.has_member("proxy-connection", option)
 }
 
 #[cfg(test)]

@@ -1,11 +1,13 @@
 //! The PROXY header, versions 1 and 2: what a balancer in front says about its client before the
 //! client's first byte (proxy-protocol.txt, sections 2.1 and 2.2).
 //!
-//! Whoever may send it may claim any address, so who that is is decided elsewhere. Anything that cannot
+//! A peer that may send it may claim any address; which peers may is decided elsewhere. Anything that cannot
 //! become a header is refused with its first wrong byte.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::str::Split;
+
+use super::decimal;
 
 /// What a header of version 2 begins with. No request does.
 const SIGNATURE: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
@@ -29,31 +31,17 @@ pub struct ProxyHeader {
     pub client: Option<SocketAddr>,
 }
 
-/// Why there is no header: what is wrong, for people.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct NoProxyHeader(pub &'static str);
-
-impl std::fmt::Display for NoProxyHeader {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(self.0)
-    }
-}
-
-impl std::error::Error for NoProxyHeader {}
-
 /// Reads the header at the beginning of `received`. `None`: it may become one.
 ///
 /// # Errors
-/// When it is none.
-pub fn parse(received: &[u8]) -> Result<Option<ProxyHeader>, NoProxyHeader> {
+/// When it is none: what is wrong, for people.
+pub fn parse(received: &[u8]) -> Result<Option<ProxyHeader>, &'static str> {
     if begins(received, SIGNATURE) {
         parse_block(received)
     } else if begins(received, WORD) {
         parse_line(received)
     } else {
-        Err(NoProxyHeader(
-            "the connection does not begin with a PROXY header",
-        ))
+        Err("the connection does not begin with a PROXY header")
     }
 }
 
@@ -63,16 +51,16 @@ fn begins(received: &[u8], wanted: &[u8]) -> bool {
 }
 
 /// `PROXY TCP4 192.0.2.1 198.51.100.1 56324 443\r\n`
-fn parse_line(received: &[u8]) -> Result<Option<ProxyHeader>, NoProxyHeader> {
+fn parse_line(received: &[u8]) -> Result<Option<ProxyHeader>, &'static str> {
     let window = received.get(..LINE_MAX).unwrap_or(received);
     let Some(end) = window.iter().position(|byte| *byte == b'\n') else {
         return if window.len() == LINE_MAX {
-            Err(NoProxyHeader("the PROXY header is too long"))
+            Err("the PROXY header is too long")
         } else {
             Ok(None)
         };
     };
-    let malformed = NoProxyHeader("the line of the PROXY header is malformed");
+    let malformed = "the line of the PROXY header is malformed";
     let line = window.get(..end).and_then(|line| line.strip_suffix(b"\r"));
     let line = line.ok_or(malformed)?;
     let text = std::str::from_utf8(line.get(WORD.len()..).unwrap_or_default())
@@ -111,21 +99,19 @@ where
 
 /// Decimal, without a sign or zeros in front.
 fn port(text: &str) -> Option<u16> {
-    let plain = text.bytes().all(|byte| byte.is_ascii_digit());
-    let padded = text.len() > 1 && text.starts_with('0');
-    text.parse().ok().filter(|_| plain && !padded)
+    let number =
+        decimal::read(text.as_bytes()).filter(|_| text == "0" || !text.starts_with('0'))?;
+    u16::try_from(number).ok()
 }
 
-fn parse_block(received: &[u8]) -> Result<Option<ProxyHeader>, NoProxyHeader> {
+fn parse_block(received: &[u8]) -> Result<Option<ProxyHeader>, &'static str> {
     let mut fixed = received.iter().skip(SIGNATURE.len());
     let is_local = match fixed.next() {
         None => return Ok(None),
         Some(0x20) => true,
         Some(0x21) => false,
         Some(_) => {
-            return Err(NoProxyHeader(
-                "the version or command of the PROXY header is not known",
-            ));
+            return Err("the version or command of the PROXY header is not known");
         }
     };
     let (Some(family), Some(high), Some(low)) = (fixed.next(), fixed.next(), fixed.next()) else {
@@ -133,7 +119,7 @@ fn parse_block(received: &[u8]) -> Result<Option<ProxyHeader>, NoProxyHeader> {
     };
     let length = usize::from(u16::from_be_bytes([*high, *low]));
     if length > BLOCK_MAX {
-        return Err(NoProxyHeader("the PROXY header is too long"));
+        return Err("the PROXY header is too long");
     }
     let Some(block) = received.get(FIXED..FIXED + length) else {
         return Ok(None);
@@ -150,8 +136,8 @@ fn parse_block(received: &[u8]) -> Result<Option<ProxyHeader>, NoProxyHeader> {
 }
 
 /// The source address of a block; extensions behind the addresses are not looked at.
-fn client_in(family: u8, block: &[u8]) -> Result<Option<SocketAddr>, NoProxyHeader> {
-    let short = NoProxyHeader("the addresses of the PROXY header are incomplete");
+fn client_in(family: u8, block: &[u8]) -> Result<Option<SocketAddr>, &'static str> {
+    let short = "the addresses of the PROXY header are incomplete";
     match family {
         // Not said, or a Unix socket.
         0x00 => Ok(None),
@@ -163,18 +149,13 @@ fn client_in(family: u8, block: &[u8]) -> Result<Option<SocketAddr>, NoProxyHead
             Ok(Some(SocketAddr::from(([a, b, c, d], port))))
         }
         0x21 => {
-            let (source, rest) = block.split_first_chunk::<16>().ok_or(short)?;
-            let (_to, rest) = rest.split_first_chunk::<16>().ok_or(short)?;
-            let (ports, _) = rest.split_first_chunk::<4>().ok_or(short)?;
-            let [high, low, _, _] = *ports;
-            Ok(Some(SocketAddr::from((
-                *source,
-                u16::from_be_bytes([high, low]),
-            ))))
+            let (addresses, _) = block.split_first_chunk::<36>().ok_or(short)?;
+            let [source @ .., high, low, _, _] = addresses;
+            let (source, _to) = source.split_first_chunk::<16>().ok_or(short)?;
+            let port = u16::from_be_bytes([*high, *low]);
+            Ok(Some(SocketAddr::from((*source, port))))
         }
-        _ => Err(NoProxyHeader(
-            "the PROXY header is not about a stream of IPv4 or IPv6",
-        )),
+        _ => Err("the PROXY header is not about a stream of IPv4 or IPv6"),
     }
 }
 
@@ -212,7 +193,7 @@ mod tests {
 
     fn check_none(header: &[u8], said: &str) {
         let error = parse(header).unwrap_err();
-        assert!(error.to_string().contains(said), "{error}: {header:?}");
+        assert!(error.contains(said), "{error}: {header:?}");
         // Once wrong, always wrong; and before that, only waiting.
         let mut wrong = false;
         for end in 0..=header.len() {

@@ -76,15 +76,6 @@ pub enum Form {
     Origin,
 }
 
-/// What is to become of the connection to the next hop after this exchange.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum HopConnection {
-    /// It may be used again, which in HTTP/1.1 needs no word.
-    KeepAlive,
-    /// It is closed; the next hop is told so.
-    Close,
-}
-
 /// How a request goes on.
 #[derive(Clone, Copy, Debug)]
 pub struct RequestRewrite<'a> {
@@ -104,8 +95,6 @@ pub struct RequestRewrite<'a> {
     pub upgrade: Option<&'a [u8]>,
     /// Replaces `Max-Forwards`; from [`MaxForwards::Left`].
     pub max_forwards: Option<u64>,
-    /// After the response.
-    pub connection: HopConnection,
 }
 
 /// Appends the head of a request for the next hop. Not for CONNECT.
@@ -137,13 +126,9 @@ pub fn request(head: &RequestHead, how: &RequestRewrite<'_>, out: &mut Vec<u8>) 
         write_number(b"Max-Forwards", left, out);
     }
     write_hop(head.version(), how.via, how.credentials, out);
-    match (how.upgrade, how.connection) {
-        (None, HopConnection::KeepAlive) => {}
-        (None, HopConnection::Close) => write_field(b"Connection", b"close", out),
-        (Some(_), HopConnection::KeepAlive) => write_field(b"Connection", b"Upgrade", out),
-        (Some(_), HopConnection::Close) => write_field(b"Connection", b"close, Upgrade", out),
-    }
+    // A connection that is kept needs no word in HTTP/1.1.
     if let Some(protocols) = how.upgrade {
+        write_field(b"Connection", b"Upgrade", out);
         write_field(b"Upgrade", protocols, out);
     }
     out.extend_from_slice(b"\r\n");
@@ -289,26 +274,23 @@ fn write_sent_framing(framing: SentFraming, head: &ResponseHead, out: &mut Vec<u
 
 fn write_target(method: &str, how: &RequestRewrite<'_>, out: &mut Vec<u8>) {
     let path = how.path_and_query;
-    match how.form {
+    if how.form == Form::Absolute {
+        out.extend_from_slice(b"http://");
+        how.authority.write_as_host_field(HTTP_PORT, out);
+    }
+    match (path, how.form) {
         // "If a proxy receives an OPTIONS request with an absolute-form of
         // request-target in which the URI has an empty path and no query
         // component, then the last proxy on the request chain MUST send a
         // request-target of "*"" (RFC 9112 §3.2.4).
-        Form::Origin if method == "OPTIONS" && path.is_empty() => {
-            out.push(b'*');
-            return;
-        }
-        Form::Origin => {}
-        Form::Absolute => {
-            out.extend_from_slice(b"http://");
-            how.authority.write_as_host_field(HTTP_PORT, out);
+        ([], Form::Origin) if method == "OPTIONS" => out.push(b'*'),
+        ([], Form::Absolute) if method == "OPTIONS" => {}
+        ([b'/', ..], _) => out.extend_from_slice(path),
+        (_, _) => {
+            out.push(b'/');
+            out.extend_from_slice(path);
         }
     }
-    let asks_for_server = method == "OPTIONS" && path.is_empty();
-    if !path.starts_with(b"/") && !asks_for_server {
-        out.push(b'/');
-    }
-    out.extend_from_slice(path);
 }
 
 fn write_length(length: u64, out: &mut Vec<u8>) {
@@ -372,7 +354,6 @@ mod tests {
             via: None,
             upgrade: None,
             max_forwards: None,
-            connection: HopConnection::KeepAlive,
         }
     }
 
@@ -496,7 +477,6 @@ mod tests {
             credentials: Some(&credentials),
             via: Some(&via),
             max_forwards: Some(4),
-            connection: HopConnection::Close,
             ..plain(&target, Form::Absolute)
         };
         let mut out = b"before ".to_vec();
@@ -504,7 +484,7 @@ mod tests {
         assert_eq!(
             out.escape_ascii().to_string(),
             b"before OPTIONS http://a HTTP/1.1\r\nHost: a\r\nVia: 1.0 x\r\nMax-Forwards: 4\r\n\
-              Via: 1.1 hplb-01234567\r\nProxy-Authorization: Basic dTpw\r\nConnection: close\r\n\r\n"
+              Via: 1.1 hplb-01234567\r\nProxy-Authorization: Basic dTpw\r\n\r\n"
                 .escape_ascii()
                 .to_string()
         );

@@ -1,43 +1,85 @@
 //! Start lines: the first line of a request or a response, split into its
-//! words (RFC 9112 §3, §4).
+//! words (RFC 9112 §3, §4). Versions and refusals are named here, below `head`,
+//! which reads the rest and uses both.
 
-use super::fields::is_token_byte;
-use super::head::{HeadError, Version, malformed};
-use super::lanes::find;
+use std::fmt;
+
+use super::decimal;
+use super::fields::{Span, is_token_byte};
+use super::swar::find;
+
+/// The versions this proxy speaks.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Version {
+    /// HTTP/1.0.
+    Http10,
+    /// HTTP/1.1, and every later 1.x, which must be compatible (RFC 9110 §2.5).
+    Http11,
+}
+
+/// Why a head was refused.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum HeadError {
+    /// It breaks the grammar: where, for people to read. 400.
+    Malformed(&'static str),
+    /// The request line is longer than `REQUEST_LINE_MAX`. 414.
+    RequestLineTooLong,
+    /// More bytes than the limit, or more than `FIELDS_MAX` fields. 431.
+    TooLarge,
+    /// Not HTTP/1.x. 505.
+    VersionUnsupported,
+}
+
+impl fmt::Display for HeadError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Malformed(what) => write!(f, "malformed head: {what}"),
+            Self::RequestLineTooLong => f.write_str("request line too long"),
+            Self::TooLarge => f.write_str("head too large"),
+            Self::VersionUnsupported => f.write_str("not HTTP/1.x"),
+        }
+    }
+}
+
+impl std::error::Error for HeadError {}
+
+pub(super) fn malformed<T>(what: &'static str) -> Result<T, HeadError> {
+    Err(HeadError::Malformed(what))
+}
 
 /// `method SP request-target SP HTTP-version` (RFC 9112 §3). No second space is
 /// tolerated: it would let two readers see two targets.
-pub(super) struct RequestLine<'a> {
-    pub(super) method: &'a [u8],
-    pub(super) target: &'a [u8],
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct RequestLine {
+    pub(super) method: Span,
+    pub(super) target: Span,
     pub(super) version: Version,
 }
 
-impl<'a> RequestLine<'a> {
-    pub(super) fn parse(line: &'a [u8]) -> Result<Self, HeadError> {
+impl RequestLine {
+    pub(super) fn parse(line: &[u8]) -> Result<Self, HeadError> {
         let words = first_word(line).and_then(|(method, rest)| {
             let (target, version) = first_word(rest)?;
             Some((method, target, version))
         });
-        match words {
-            Some((method, target, version)) if !version.contains(&b' ') => {
-                if method.is_empty() || !method.iter().copied().all(is_token_byte) {
-                    return malformed("a method that is not a token");
-                }
-                if is_look_alike(method) {
-                    return malformed("a method that others take for CONNECT, HEAD or TRACE");
-                }
-                if target.is_empty() {
-                    return malformed("a request line without a target");
-                }
-                Ok(Self {
-                    method,
-                    target,
-                    version: parse_version(version)?,
-                })
-            }
-            _ => malformed("a request line that is not \"METHOD target HTTP/1.1\""),
+        let words = words.filter(|(_, _, version)| !version.contains(&b' '));
+        let Some((method, target, version)) = words else {
+            return malformed("a request line that is not \"METHOD target HTTP/1.1\"");
+        };
+        if method.is_empty() || !method.iter().copied().all(is_token_byte) {
+            return malformed("a method that is not a token");
         }
+        if is_look_alike(method) {
+            return malformed("a method that others take for CONNECT, HEAD or TRACE");
+        }
+        if target.is_empty() {
+            return malformed("a request line without a target");
+        }
+        Ok(Self {
+            method: span(0, method.len())?,
+            target: span(method.len() + 1, target.len())?,
+            version: parse_version(version)?,
+        })
     }
 }
 
@@ -45,6 +87,11 @@ impl<'a> RequestLine<'a> {
 fn first_word(text: &[u8]) -> Option<(&[u8], &[u8])> {
     let (word, rest) = text.split_at_checked(find(text, b' ')?)?;
     Some((word, rest.get(1..)?))
+}
+
+/// A part of a head, which has less than 4 GiB.
+pub(super) fn span(start: usize, length: usize) -> Result<Span, HeadError> {
+    Span::new(start, length).ok_or(HeadError::TooLarge)
 }
 
 /// Methods are case-sensitive (RFC 9110 §9.1), but not to every next hop: Squid makes `head` a HEAD, and
@@ -58,32 +105,27 @@ fn is_look_alike(method: &[u8]) -> bool {
 
 /// `HTTP-version SP status-code SP [ reason-phrase ]` (RFC 9112 §4). Without a
 /// reason the second space may be missing: many servers leave it out.
-pub(super) struct StatusLine<'a> {
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct StatusLine {
     pub(super) version: Version,
     pub(super) status: u16,
-    pub(super) reason: &'a [u8],
+    pub(super) reason: Span,
 }
 
-impl<'a> StatusLine<'a> {
-    pub(super) fn parse(line: &'a [u8]) -> Result<Self, HeadError> {
+impl StatusLine {
+    pub(super) fn parse(line: &[u8]) -> Result<Self, HeadError> {
         let mut words = line.splitn(3, |&byte| byte == b' ');
         let version = parse_version(words.next().unwrap_or_default())?;
-        let status = match words.next() {
-            Some(
-                &[
-                    hundreds @ b'1'..=b'9',
-                    tens @ b'0'..=b'9',
-                    ones @ b'0'..=b'9',
-                ],
-            ) => [hundreds, tens, ones]
-                .iter()
-                .fold(0, |number, digit| number * 10 + u16::from(digit - b'0')),
-            _ => return malformed("a status that is not a number from 100 to 999"),
+        let status = words.next().filter(|status| status.len() == 3);
+        let status = status.and_then(decimal::read).map(u16::try_from);
+        let Some(Ok(status @ 100..)) = status else {
+            return malformed("a status that is not a number from 100 to 999");
         };
+        let reason = words.next().unwrap_or_default().len();
         Ok(Self {
             version,
             status,
-            reason: words.next().unwrap_or_default(),
+            reason: span(line.len() - reason, reason)?,
         })
     }
 }

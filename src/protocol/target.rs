@@ -11,55 +11,54 @@ use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::net::{Ipv4Addr, Ipv6Addr};
 
+use super::cause::causes;
 use super::decimal;
-use super::lanes::find_no_target;
+use super::fields::split_before;
+use super::swar::find_no_target;
 
-pub use super::name::Name;
+pub use super::name::DnsName;
 
-/// Why a request target was refused. All of them are 400.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum TargetError {
+const ABSOLUTE_FORM_WANTED: &str =
+    "Send an absolute-form request target such as http://example.com/.";
+const HOST_AND_PORT_WANTED: &str = "Send host:port, for example CONNECT example.com:443.";
+
+causes! {
+    /// Why a request target was refused.
+    TargetError:
     /// `/path` or `*`: meant for an origin, not for a proxy.
-    OriginForm,
+    OriginForm = 400, "target_origin_form", "http_request_error",
+        "this is an HTTP proxy, not a web server",
+        "Configure it as your client's proxy, or send an absolute-form request target such as \
+         http://example.com/.";
     /// A URI of another scheme than `http`.
-    SchemeUnsupported,
+    SchemeUnsupported = 400, "target_scheme_unsupported", "http_request_error",
+        "this proxy forwards http:// URLs only",
+        "For everything else, https:// too, the client opens a tunnel with CONNECT.";
     /// No host before the port or the path.
-    HostMissing,
+    HostMissing = 400, "target_host_missing", "http_request_error",
+        "the request target has no host", ABSOLUTE_FORM_WANTED;
     /// Neither a DNS name, nor an IPv4 address, nor an IPv6 address in brackets.
-    HostInvalid,
-    /// CONNECT without a port.
-    PortMissing,
-    /// A port that is not a number from 1 to 65535.
-    PortInvalid,
-    /// CONNECT with `user@`.
-    UserinfoInConnect,
+    HostInvalid = 400, "target_host_invalid", "http_request_error",
+        "the request target has an invalid host",
+        "Use a DNS name, an IPv4 address, or an IPv6 address in brackets.";
+    PortMissing = 400, "target_port_missing", "http_request_error",
+        "the CONNECT target has no port", HOST_AND_PORT_WANTED;
+    PortInvalid = 400, "target_port_invalid", "http_request_error",
+        "the request target has an invalid port", "A port is a number from 1 to 65535.";
+    /// `user@`.
+    UserinfoInConnect = 400, "target_userinfo_in_connect", "http_request_error",
+        "the CONNECT target has userinfo", HOST_AND_PORT_WANTED;
     /// No URI at all, or one with bytes that may not stand in it.
-    Malformed,
+    Malformed = 400, "target_malformed", "http_request_error",
+        "the request target is malformed", ABSOLUTE_FORM_WANTED;
 }
-
-impl fmt::Display for TargetError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::OriginForm => "origin-form target",
-            Self::SchemeUnsupported => "unsupported scheme",
-            Self::HostMissing => "no host",
-            Self::HostInvalid => "invalid host",
-            Self::PortMissing => "no port",
-            Self::PortInvalid => "invalid port",
-            Self::UserinfoInConnect => "userinfo in a CONNECT target",
-            Self::Malformed => "malformed target",
-        })
-    }
-}
-
-impl std::error::Error for TargetError {}
 
 /// A host by name or by address. `Display` is the `uri-host` of RFC 9110 §4.1:
 /// IPv6 addresses in brackets.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Host {
     /// A DNS name.
-    Name(Name),
+    Name(DnsName),
     /// An IPv4 address.
     V4(Ipv4Addr),
     /// An IPv6 address.
@@ -92,7 +91,7 @@ impl Host {
         {
             return Ok(Self::V4(address));
         }
-        Name::parse(text)
+        DnsName::parse(text)
             .map(Self::Name)
             .ok_or(TargetError::HostInvalid)
     }
@@ -248,14 +247,8 @@ impl fmt::Display for Authority {
 
 /// One to five digits: no sign, no space. Port 0 is left to [`Authority::new`].
 fn parse_port(digits: &[u8]) -> Result<u16, TargetError> {
-    if digits.len() > 5 {
-        return Err(TargetError::PortInvalid);
-    }
-    let number = digits.iter().try_fold(0_u32, |number, byte| {
-        let digit = byte.is_ascii_digit().then(|| u32::from(byte - b'0'))?;
-        Some(number * 10 + digit)
-    });
-    number
+    decimal::read(digits)
+        .filter(|_| digits.len() <= 5)
         .and_then(|number| u16::try_from(number).ok())
         .ok_or(TargetError::PortInvalid)
 }
@@ -298,13 +291,8 @@ impl<'h> RequestTarget<'h> {
             return Err(TargetError::Malformed);
         }
         let after_scheme = strip_scheme(target)?;
-        let authority_length = after_scheme
-            .iter()
-            .position(|byte| matches!(byte, b'/' | b'?'))
-            .unwrap_or(after_scheme.len());
-        let (authority, path_and_query) = after_scheme
-            .split_at_checked(authority_length)
-            .ok_or(TargetError::Malformed)?;
+        let (authority, path_and_query) =
+            split_before(after_scheme, |byte| matches!(byte, b'/' | b'?'));
         let authority = Authority::parse(strip_userinfo(authority)?, Some(80))?;
         Ok(Self::Absolute(AbsoluteForm {
             authority,
@@ -318,13 +306,7 @@ fn strip_scheme(target: &[u8]) -> Result<&[u8], TargetError> {
     if let Some((b"http://", rest)) = target.split_at_checked(b"http://".len()) {
         return Ok(rest);
     }
-    let scheme_length = target
-        .iter()
-        .position(|&byte| byte == b':')
-        .ok_or(TargetError::Malformed)?;
-    let (scheme, rest) = target
-        .split_at_checked(scheme_length)
-        .ok_or(TargetError::Malformed)?;
+    let (scheme, rest) = split_before(target, |byte| byte == b':');
     let rest = rest.strip_prefix(b"://").ok_or(TargetError::Malformed)?;
     if scheme.eq_ignore_ascii_case(b"http") {
         return Ok(rest);
@@ -349,14 +331,9 @@ fn strip_userinfo(authority: &[u8]) -> Result<&[u8], TargetError> {
     let (userinfo, host) = authority
         .split_at_checked(userinfo_length)
         .ok_or(TargetError::Malformed)?;
-    let well_formed = userinfo.iter().all(|byte| {
-        byte.is_ascii_alphanumeric()
-            || matches!(
-                byte,
-                b'-' | b'.' | b'_' | b'~' | b'%' | b':' | b'!' | b'$' | b'&'
-            )
-            || matches!(byte, b'\'' | b'(' | b')' | b'*' | b'+' | b',' | b';' | b'=')
-    });
+    let well_formed = userinfo
+        .iter()
+        .all(|byte| byte.is_ascii_alphanumeric() || b"-._~%:!$&'()*+,;=".contains(byte));
     if well_formed {
         Ok(host.get(1..).unwrap_or_default())
     } else {

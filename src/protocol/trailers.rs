@@ -7,59 +7,31 @@
 //!
 //! Not in here: the grammar and the size of the section (`head`).
 
-use super::body::BodyError;
-use super::fields::{Field, write_field};
-use super::head::Trailers;
+use super::chunked::BodyError;
+use super::fields::{Field, MEANT_FOR_HEAD, NameList, has_prefix, write_field};
+use super::head::HeadMemory;
 
-/// Names that mean nothing good in a trailer section, beside those that are
+/// Names that mean nothing good in a trailer section, beside those of [`MEANT_FOR_HEAD`] and those that are
 /// hop-by-hop anyway (RFC 9110 §6.5.1, which lists kinds, not names).
-const REFUSED: [&str; 40] = [
-    // Framing and routing.
-    "content-length",
-    "forwarded",
-    "host",
-    "transfer-encoding",
-    "via",
-    "x-real-ip",
-    // Controls and conditions of a request.
-    "cache-control",
-    "expect",
+static REFUSED: NameList = NameList::new(&[
+    // Conditions of a request.
     "if-match",
     "if-modified-since",
     "if-none-match",
     "if-range",
     "if-unmodified-since",
-    "max-forwards",
-    "origin",
-    "pragma",
-    "range",
-    "te",
-    // Authentication and state.
-    "authorization",
-    "cookie",
-    "set-cookie",
-    "www-authenticate",
     // What decides how a response is used.
     "access-control-allow-credentials",
     "access-control-allow-origin",
-    "age",
     "content-security-policy",
-    "date",
     "expires",
-    "location",
     "refresh",
     "retry-after",
     "strict-transport-security",
-    "vary",
-    "warning",
     // How the content is to be read.
     "content-disposition",
-    "content-encoding",
-    "content-range",
-    "content-type",
     "trailer",
-    "upgrade",
-];
+]);
 
 /// Families of names, refused for the same reasons.
 const REFUSED_PREFIXES: [&str; 3] = ["proxy-", "x-forwarded-", "sec-"];
@@ -71,7 +43,7 @@ const REFUSED_PREFIXES: [&str; 3] = ["proxy-", "x-forwarded-", "sec-"];
 ///
 /// `Malformed` or `TooLarge` if the section is not well formed.
 pub(super) fn rewrite(section: &[u8], out: &mut Vec<u8>) -> Result<(), BodyError> {
-    let trailers = Trailers::parse(section.to_vec())?;
+    let trailers = HeadMemory::of_trailers(section.to_vec())?;
     for field in trailers.fields().end_to_end().filter(passes) {
         write_field(field.name, field.value, out);
     }
@@ -80,14 +52,10 @@ pub(super) fn rewrite(section: &[u8], out: &mut Vec<u8>) -> Result<(), BodyError
 }
 
 fn passes(field: &Field<'_>) -> bool {
-    let refused = REFUSED.iter().any(|name| field.is(name))
-        || REFUSED_PREFIXES.iter().any(|prefix| {
-            field
-                .name
-                .get(..prefix.len())
-                .is_some_and(|start| start.eq_ignore_ascii_case(prefix.as_bytes()))
-        });
-    !refused
+    let has_prefix = |prefix: &&str| has_prefix(field.name, prefix);
+    !MEANT_FOR_HEAD.has(field.name)
+        && !REFUSED.has(field.name)
+        && !REFUSED_PREFIXES.iter().any(has_prefix)
 }
 
 #[cfg(test)]

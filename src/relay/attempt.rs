@@ -66,7 +66,7 @@ impl Exchange<'_> {
         let mut waiting = if let Some(waiting) = hop.waiting.take() {
             waiting
         } else {
-            self.course.upload.resume();
+            self.state.upload.resume();
             self.send_head(hop)?;
             ResponseWait::default()
         };
@@ -81,24 +81,24 @@ impl Exchange<'_> {
         waiting: &mut ResponseWait,
         limit: Duration,
     ) -> Result<Option<ResponseHead>, Failed> {
-        // Not anew whenever the next hop says a byte: that would be no progress of the body.
+        // Kept while the next hop sends interim responses: these are no progress of the request body.
         let mut progress = waiting.sent_at.unwrap_or_else(Instant::now);
         loop {
-            if self.course.upload.is_open() {
+            if self.state.upload.is_open() {
                 self.send_body(hop, &mut progress)?;
-                if !self.course.upload.is_open() {
+                if !self.state.upload.is_open() {
                     progress = Instant::now();
                 }
             }
-            if !self.course.upload.is_open() {
+            if !self.state.upload.is_open() {
                 waiting.sent_at.get_or_insert(progress);
-                self.course.request_done.get_or_insert(progress);
+                self.state.request_done.get_or_insert(progress);
             }
             let head = match self.next_head(hop, waiting, limit)? {
                 Came::Head(head) => head,
                 Came::Nothing => return Ok(None),
                 Came::BodyIsDue => {
-                    if self.course.upload.pending().is_empty() {
+                    if self.state.upload.pending().is_empty() {
                         self.check_client_sends(progress)?;
                     } else {
                         self.check_hop_takes(hop, progress)?;
@@ -107,7 +107,7 @@ impl Exchange<'_> {
                 }
             };
             match head.status() {
-                101 if self.course.upload.is_open() || !self.asked_to_switch(&head) => {
+                101 if self.state.upload.is_open() || !self.asked_to_switch(&head) => {
                     return Err(Failed::no_response(HopFailure::SwitchUnasked));
                 }
                 100 | 102..=199 => self.pass_interim(&head, waiting)?,
@@ -120,7 +120,7 @@ impl Exchange<'_> {
     /// Whether a 101 switches to a protocol that was asked for: "a server MUST NOT switch to a protocol
     /// that was not indicated by the client" (RFC 9110 §7.8).
     fn asked_to_switch(&self, head: &ResponseHead) -> bool {
-        let asked = self.course.upgrade.as_deref().unwrap_or_default();
+        let asked = self.state.upgrade.as_deref().unwrap_or_default();
         let is_asked = |protocol: &[u8]| {
             let mut members = asked.split(|byte| *byte == b',');
             members.any(|member| member.trim_ascii().eq_ignore_ascii_case(protocol))
@@ -133,7 +133,7 @@ impl Exchange<'_> {
         let before = hop.conn.sent();
         let mut parts = [
             IoSlice::new(&self.scratch.out),
-            IoSlice::new(self.course.upload.kept()),
+            IoSlice::new(self.state.upload.kept()),
         ];
         let stop = &self.ctx.stop;
         let patience = self.snapshot.config.limits.io_timeout;
@@ -155,9 +155,9 @@ impl Exchange<'_> {
             Err(SendError::Io(_)) if hop.conn.sent() == before => {
                 Err(Failed::Hop(AttemptError::NotSent(HopFailure::Reset)))
             }
-            // It may have said why before it left.
+            // The next hop may have answered before it closed: its answer is read.
             Err(SendError::Io(_)) => {
-                self.course.upload.abandon();
+                self.state.upload.abandon();
                 Ok(())
             }
             Err(SendError::Stalled) => Err(Failed::no_response(HopFailure::SendTimeout)),
@@ -168,8 +168,8 @@ impl Exchange<'_> {
     /// Sends the body until it is finished, or until the next hop says something or takes no more.
     /// `progress` is when a piece of it last got on.
     fn send_body(&mut self, hop: &mut Hop, progress: &mut Instant) -> Result<(), Failed> {
-        let waits = self.course.upload.expects_continue
-            && self.course.upload.pending().is_empty()
+        let waits = self.state.upload.expects_continue
+            && self.state.upload.pending().is_empty()
             && self.client.conn.unread().is_empty();
         if waits {
             self.begins_to_wait();
@@ -181,27 +181,27 @@ impl Exchange<'_> {
                 return Ok(());
             }
         }
-        self.course.upload.expects_continue = false;
-        while self.course.upload.is_open() {
+        self.state.upload.expects_continue = false;
+        while self.state.upload.is_open() {
             self.check_stage()?;
-            while !self.course.upload.pending().is_empty() {
-                let pending = [IoSlice::new(self.course.upload.pending())];
+            while !self.state.upload.pending().is_empty() {
+                let pending = [IoSlice::new(self.state.upload.pending())];
                 match hop.conn.send(&pending, Wait::No) {
                     Ok(0) if self.begins_to_wait() => {}
                     Ok(0) if socket::is_readable(hop.conn.stream()) => return Ok(()),
                     Ok(0) => self.wait_for_taker(hop, *progress)?,
                     Ok(count) => {
-                        self.course.upload.advance(count);
+                        self.state.upload.advance(count);
                         self.has_moved(count as u64);
                         *progress = Instant::now();
                     }
                     Err(_) => {
-                        self.course.upload.abandon();
+                        self.state.upload.abandon();
                         return Ok(());
                     }
                 }
             }
-            if socket::is_readable(hop.conn.stream()) || !self.course.upload.is_open() {
+            if socket::is_readable(hop.conn.stream()) || !self.state.upload.is_open() {
                 return Ok(());
             }
             if self.splice_request(hop)? || self.read_body(hop, *progress)? {
@@ -217,7 +217,7 @@ impl Exchange<'_> {
     fn read_body(&mut self, hop: &mut Hop, progress: Instant) -> Result<bool, Failed> {
         loop {
             if !self.client.conn.unread().is_empty() {
-                self.course
+                self.state
                     .upload
                     .read(&mut self.client.conn)
                     .map_err(|error| Failed::Refused(Refusal::from(error)))?;
@@ -245,8 +245,8 @@ impl Exchange<'_> {
     }
 
     /// Waits until the next hop takes more or says something, or until it is time to look what is wrong
-    /// with it: it has taken nothing since `since`. No call that sends waits itself, as it could do so for
-    /// longer than that.
+    /// with it: it has taken nothing since `since`. Sends never block; this is the one place that waits, and
+    /// it looks around again and again.
     pub(super) fn wait_for_taker(&self, hop: &Hop, since: Instant) -> Result<(), Failed> {
         if self.client_is_gone() {
             return Err(Failed::Closed(CloseReason::ClientGone));
@@ -318,7 +318,7 @@ impl Exchange<'_> {
                 self.look_around(hop, waiting, limit)?;
             }
             let was_suspended = waiting.suspended_until.take().is_some();
-            let wait = if was_suspended || self.course.upload.is_open() {
+            let wait = if was_suspended || self.state.upload.is_open() {
                 Wait::No
             } else if hop.conn.unread().is_empty() && self.may_suspend() {
                 waiting.suspended_until = Some(self.look_again(hop, waiting, limit));
@@ -343,7 +343,7 @@ impl Exchange<'_> {
     }
 
     fn may_suspend(&self) -> bool {
-        let since = self.course.request_done.unwrap_or_else(Instant::now);
+        let since = self.state.request_done.unwrap_or_else(Instant::now);
         self.worker.may_suspend(since)
     }
 
@@ -400,7 +400,7 @@ impl Exchange<'_> {
             return Err(Failed::no_response(HopFailure::TooManyInterim));
         }
         if head.status() == 100 {
-            self.course.upload.expects_continue = false;
+            self.state.upload.expects_continue = false;
         }
         if self.head.version() == Version::Http10 {
             return Ok(());

@@ -3,11 +3,13 @@
 //! Only bodies whose end is found by counting, and exactly to that end: what comes behind it is for a
 //! read to find, as is a connection that ends too early. There are few pipes, so one is held only while
 //! bytes flow: once either peer keeps the other waiting, what is in it is taken out, and reading and
-//! writing goes on. So every rule about time limits, vanished peers and early answers is that of the copy.
+//! writing goes on. So time limits, vanished peers and early answers are seen to in one place, by the
+//! copy (`respond.rs`, `attempt.rs`).
 
 use std::io::IoSlice;
 use std::time::Duration;
 
+use crate::net::buffer::Buffer;
 use crate::net::conn::Conn;
 use crate::net::pipe::{self, Filled, Pipe, QUIET};
 use crate::net::socket::{self, Wait, Want};
@@ -58,7 +60,7 @@ impl Exchange<'_> {
                     Ok(0) if self.begins_to_wait() => {}
                     Ok(0) if pipe::takes_soon(self.client.conn.stream()) => {}
                     Ok(0) => {
-                        let rest = pipe::into_memory(pipe)
+                        let rest = pipe::into_buffer(pipe)
                             .map_err(|_no_memory| truncated(HopFailure::LocalExhaustion))?;
                         return self.send_to_client(&mut [IoSlice::new(rest.bytes())]);
                     }
@@ -77,12 +79,12 @@ impl Exchange<'_> {
     /// As for a copied body.
     pub(super) fn splice_request(&mut self, hop: &mut Hop) -> Result<bool, Failed> {
         let mut moved = false;
-        let left = self.course.upload.unseen();
+        let left = self.state.upload.unseen();
         let Some(mut pipe) = self.pipe_for(&self.client.conn, left) else {
             return Ok(moved);
         };
-        while self.course.upload.is_open()
-            && let Some(left) = self.course.upload.unseen().filter(|left| *left > 0)
+        while self.state.upload.is_open()
+            && let Some(left) = self.state.upload.unseen().filter(|left| *left > 0)
         {
             self.check_stage()?;
             let client = (self.client.conn.stream(), Want::Read);
@@ -104,12 +106,12 @@ impl Exchange<'_> {
                     moved = true;
                     self.drain_to_hop(&mut pipe, hop);
                     if pipe.held() > 0 {
-                        let rest = pipe::into_memory(pipe)
+                        let rest = pipe::into_buffer(pipe)
                             .map_err(|_no_memory| Failed::Refused(Refusal::Internal))?;
-                        self.course.upload.skip(count as u64, rest.bytes());
+                        self.state.upload.skip(count as u64, rest);
                         return Ok(true);
                     }
-                    self.course.upload.skip(count as u64, b"");
+                    self.state.upload.skip(count as u64, Buffer::default());
                 }
                 Ok(Filled::ReadInstead | Filled::Nothing) => return Ok(moved),
                 Err(_) => return Err(Failed::Closed(CloseReason::ClientGone)),
@@ -126,7 +128,7 @@ impl Exchange<'_> {
                 Ok(0) if pipe::takes_soon(hop.conn.stream()) => {}
                 Ok(0) => return,
                 Ok(sent) => hop.conn.count_sent(sent as u64),
-                Err(_) => return self.course.upload.abandon(),
+                Err(_) => return self.state.upload.abandon(),
             }
         }
     }

@@ -35,8 +35,8 @@ impl Exchange<'_> {
     /// # Errors
     /// See [`Failed`].
     pub(super) fn connect(&mut self) -> Result<Done, Failed> {
-        self.course.request_done.get_or_insert_with(Instant::now);
-        match self.course.destination.route {
+        self.state.request_done.get_or_insert_with(Instant::now);
+        match self.state.destination.route {
             Route::Direct => self.connect_directly(),
             Route::ViaUpstream => {
                 let done = self.over_upstreams(&mut Self::connect_via);
@@ -44,7 +44,7 @@ impl Exchange<'_> {
                     return done;
                 }
                 // There was no other upstream to ask, or none that answered: the one answer stands.
-                match self.course.refused.take() {
+                match self.state.refused.take() {
                     Some(answer) => self.pass_refusal(*answer),
                     None => done,
                 }
@@ -71,7 +71,7 @@ impl Exchange<'_> {
                 self.scratch.response = answer.head.into_memory();
                 return Ok(self.opened(answer.hop));
             }
-            let refused = &mut self.course.refused;
+            let refused = &mut self.state.refused;
             if !is_gateway_error(answer.head.status()) || refused.is_some() {
                 return self.pass_refusal(answer);
             }
@@ -138,7 +138,7 @@ impl Exchange<'_> {
         if let Some(lease) = &hop.lease {
             self.report.route = RouteTaken::Upstream(Arc::clone(lease.upstream()));
         }
-        self.course.persistence = Persistence::Close(CloseReason::ConnectRefused);
+        self.state.persistence = Persistence::Close(CloseReason::ConnectRefused);
         let begun = hop.begun;
         match self.respond(hop, head, framing) {
             Ok(persistence) => Ok(Done::Answered(persistence)),

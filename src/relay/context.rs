@@ -8,7 +8,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use parking_lot::RwLock;
 
-use crate::access_log::AccessLog;
+use crate::access_log::AccessLogger;
 use crate::config::checked::Config;
 use crate::metrics::Metrics;
 use crate::net::pipe::Pipes;
@@ -17,7 +17,7 @@ use crate::net::socket;
 use crate::net::threads::LongThreads;
 use crate::net::tunnel::Tunnels;
 use crate::protocol::rewrite::Via;
-use crate::stop::{Alarm, Stop};
+use crate::stop::{Notify, Stop};
 
 use super::snapshot::Snapshot;
 
@@ -28,7 +28,7 @@ pub struct Context {
     /// Counters.
     pub metrics: Arc<Metrics>,
     /// One line per exchange.
-    pub access_log: AccessLog,
+    pub access_log: AccessLogger,
     /// The way out.
     pub stop: Arc<Stop>,
     /// Addresses of upstreams.
@@ -44,7 +44,7 @@ pub struct Context {
     /// Threads for busy tunnels and long exchanges.
     pub long_threads: LongThreads,
     /// Wakes the health thread when an upstream is suspect or went offline.
-    pub health_alarm: Alarm,
+    pub health_notify: Notify,
     /// When this instance began.
     pub started: Instant,
     /// Tells targets apart, in a way that no client can predict.
@@ -60,14 +60,14 @@ impl Context {
     pub fn new(config: Config, resolver: Resolver) -> io::Result<Self> {
         let metrics = Arc::<Metrics>::default();
         let stop = Arc::new(Stop::new()?);
-        let health_alarm = stop.alarm();
+        let health_notify = stop.subscribe();
         let pipes = Pipes::for_files(socket::raise_file_limit());
         let long_threads = LongThreads::within_system_limits();
         let upstream_names = resolver.apart();
         let snapshot = Snapshot::new(config, None);
         upstream_names.keep(snapshot.upstream_names());
         Ok(Self {
-            access_log: AccessLog::new(Arc::clone(&metrics)),
+            access_log: AccessLogger::new(Arc::clone(&metrics)),
             snapshot: RwLock::new(Arc::new(snapshot)),
             metrics,
             stop,
@@ -77,7 +77,7 @@ impl Context {
             tunnels: Tunnels::new(Arc::clone(&pipes), long_threads.clone())?,
             pipes,
             long_threads,
-            health_alarm,
+            health_notify,
             started: Instant::now(),
             target_hasher: RandomState::new(),
             next_exchange: AtomicU64::new(1),

@@ -59,8 +59,8 @@ impl Down<'_> {
         Ok(())
     }
 
-    /// The client took so many bytes. What it has is let go, or the memory would grow to the whole
-    /// length of a body of which it always leaves a little.
+    /// The client took so many bytes. They are dropped even if some are left behind them: with a client that
+    /// never takes all, the buffer would grow to the length of the body.
     fn advance(&mut self, count: usize) {
         self.sent += count;
         if self.pending().is_empty() {
@@ -107,7 +107,7 @@ impl Exchange<'_> {
             self.check_stage()?;
             down.absorb(hop)?;
             self.absorb_upload()?;
-            if down.is_finished() || !self.course.upload.is_open() {
+            if down.is_finished() || !self.state.upload.is_open() {
                 down.out.drain(..down.sent);
                 return Ok(());
             }
@@ -125,7 +125,7 @@ impl Exchange<'_> {
             if client.to_read() && self.upload_wants_input() {
                 moved |= self.read_up();
             }
-            if next.to_write() && !self.course.upload.pending().is_empty() {
+            if next.to_write() && !self.state.upload.pending().is_empty() {
                 moved |= self.write_up(hop);
             }
             if moved {
@@ -151,8 +151,9 @@ impl Exchange<'_> {
         down: &Down<'_>,
         limit: Duration,
     ) -> io::Result<(PollReady, PollReady)> {
-        let client = want(self.upload_wants_input(), !down.pending().is_empty());
-        let next = want(down.wants_input(), !self.course.upload.pending().is_empty());
+        let client = want((self.upload_wants_input(), !down.pending().is_empty()));
+        let has_pending = !self.state.upload.pending().is_empty();
+        let next = want((down.wants_input(), has_pending));
         let sockets = (self.client.conn.stream(), hop.conn.stream());
         socket::wait_for((sockets.0, client), (sockets.1, next), limit)
     }
@@ -163,14 +164,14 @@ impl Exchange<'_> {
     }
 
     fn upload_wants_input(&self) -> bool {
-        self.course.upload.is_open() && self.course.upload.pending().is_empty()
+        self.state.upload.is_open() && self.state.upload.pending().is_empty()
     }
 
     /// Moves what the client already sent towards the next hop. A broken framing ends the response,
     /// too: it may depend on bytes that cannot be told.
     fn absorb_upload(&mut self) -> Result<(), Failed> {
         if self.upload_wants_input() && !self.client.conn.unread().is_empty() {
-            let read = self.course.upload.read(&mut self.client.conn);
+            let read = self.state.upload.read(&mut self.client.conn);
             read.map_err(|_broken| Failed::Closed(CloseReason::RequestRefused))?;
         }
         Ok(())
@@ -182,19 +183,19 @@ impl Exchange<'_> {
             Ok(Received::Nothing) => false,
             // The body will not be complete; the response may still be wanted.
             Ok(Received::End) | Err(_) => {
-                self.course.upload.abandon();
+                self.state.upload.abandon();
                 true
             }
         }
     }
 
     fn write_up(&mut self, hop: &mut Hop) -> bool {
-        let pending = [IoSlice::new(self.course.upload.pending())];
+        let pending = [IoSlice::new(self.state.upload.pending())];
         if let Ok(count) = hop.conn.send(&pending, Wait::No) {
-            self.course.upload.advance(count);
+            self.state.upload.advance(count);
             count > 0
         } else {
-            self.course.upload.abandon();
+            self.state.upload.abandon();
             true
         }
     }
@@ -210,8 +211,8 @@ impl Exchange<'_> {
     }
 }
 
-fn want(read: bool, write: bool) -> Want {
-    match (read, write) {
+fn want(to_read_and_write: (bool, bool)) -> Want {
+    match to_read_and_write {
         (false, false) => Want::Nothing,
         (true, false) => Want::Read,
         (false, true) => Want::Write,

@@ -58,7 +58,7 @@ impl Exchange<'_> {
         let change = lease.upstream().vitals().doubt(lease.began(), doubt);
         self.tell(lease, change, "");
         if lease.upstream().vitals().is_offline() {
-            self.ctx.health_alarm.ring();
+            self.ctx.health_notify.notify_one();
         }
     }
 
@@ -109,7 +109,7 @@ impl Exchange<'_> {
     fn tell(&self, lease: &Lease, change: Option<Change>, evidence: &str) {
         if let Some(change) = change {
             lease.upstream().tell(change, evidence);
-            self.ctx.health_alarm.ring();
+            self.ctx.health_notify.notify_one();
         }
     }
 }

@@ -29,10 +29,10 @@ use super::snapshot::Snapshot;
 use super::upload::Upload;
 use super::worker::Worker;
 
-/// From here on a body is long, in bytes: others are not to wait for the rest of it. It takes about a
-/// millisecond to move so much.
+/// A worker that has moved so many bytes of an exchange hands its other clients to another worker before it
+/// goes on. It takes about a millisecond to move so much.
 const LONG: u64 = 1024 * 1024;
-/// A piece takes as long as one of so many bytes at least.
+/// Small pieces count as so many bytes: what they take is the time of their system calls.
 const LEAST: u64 = 16 * 1024;
 
 /// One exchange under way.
@@ -43,7 +43,7 @@ pub(super) struct Exchange<'a> {
     pub(super) scratch: &'a mut Scratch,
     pub(super) client: &'a mut Client,
     pub(super) head: &'a RequestHead,
-    pub(super) course: Course,
+    pub(super) state: ExchangeState,
     /// The next hop of an exchange that was suspended: it has the request, and may have answered.
     pub(super) resumed: Option<Hop>,
     pub(super) report: &'a mut Report,
@@ -51,13 +51,13 @@ pub(super) struct Exchange<'a> {
     pub(super) client_end: ClientEnd,
     /// Whether the next read or write of a body may wait; see [`Exchange::begins_to_wait`].
     pub(super) wait: Wait,
-    /// Bytes of bodies that went on since a worker took it up.
+    /// Bytes of bodies that were moved since the exchange was begun or resumed.
     pub(super) moved: u64,
 }
 
 /// What an exchange has come to: all of it that outlives the worker at hand while it waits for an answer.
 #[derive(Debug)]
-pub(super) struct Course {
+pub(super) struct ExchangeState {
     pub(super) destination: Destination,
     pub(super) upload: Upload,
     pub(super) persistence: Persistence,
@@ -109,7 +109,7 @@ impl Destination {
     }
 }
 
-impl Course {
+impl ExchangeState {
     /// Whether no upstream in service was there to be tried.
     pub(super) fn had_only_trials(&self) -> bool {
         self.trials == self.tried.len()
@@ -181,22 +181,22 @@ impl<'a> Exchange<'a> {
     /// When the response must have begun, all attempts together (`limits.request_timeout_secs`).
     pub(super) fn deadline(&self) -> Option<Instant> {
         let timeout = self.snapshot.config.limits.request_timeout?;
-        Some(self.course.request_done? + timeout)
+        Some(self.state.request_done? + timeout)
     }
 
     pub(super) fn target_hash(&self) -> u64 {
         let hash = || self.ctx.target_hasher.hash_one(self.authority());
-        *self.course.target_hash.get_or_init(hash)
+        *self.state.target_hash.get_or_init(hash)
     }
 
     /// Where the request leads.
     pub(super) fn authority(&self) -> &Authority {
-        &self.course.destination.authority
+        &self.state.destination.authority
     }
 
     /// The rest of its target, as received: may be empty or begin with `?`.
     pub(super) fn path_and_query(&self) -> &'a [u8] {
-        let (head, length) = (self.head, self.course.destination.path_length);
+        let (head, length) = (self.head, self.state.destination.path_length);
         let at = head.target().len().saturating_sub(length);
         head.target().get(at..).unwrap_or_default()
     }
@@ -218,7 +218,7 @@ impl<'a> Exchange<'a> {
 
     pub(super) fn client_is_gone(&self) -> bool {
         // A client that will not send another request may close its side while it waits.
-        let half_close = match self.course.persistence {
+        let half_close = match self.state.persistence {
             Persistence::Close(_) => HalfClose::Waits,
             Persistence::KeepAlive => HalfClose::Gone,
         };

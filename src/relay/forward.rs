@@ -6,7 +6,7 @@ use crate::balance::upstream::Lease;
 use crate::net::idle_pool::Leftover;
 use crate::protocol::answer::{HopFailure, Refusal};
 use crate::protocol::credentials::Credentials;
-use crate::protocol::rewrite::{self, Form, HopConnection, MaxForwards, RequestRewrite};
+use crate::protocol::rewrite::{self, Form, MaxForwards, RequestRewrite};
 use crate::route::Route;
 
 use super::client::BoundTo;
@@ -26,7 +26,7 @@ impl Exchange<'_> {
         if self.resumed.is_none() {
             self.take_in_body()?;
         }
-        match self.course.destination.route {
+        match self.state.destination.route {
             Route::Direct => self.relay_directly(),
             Route::ViaUpstream => self.over_upstreams(&mut Self::relay_via),
         }
@@ -34,16 +34,16 @@ impl Exchange<'_> {
 
     /// What the client has sent of the body already goes out with the head.
     fn take_in_body(&mut self) -> Result<(), Failed> {
-        self.course.binds = rewrite::binds_connection(self.head.fields());
-        self.course.upload.expects_continue = rewrite::expects_continue(self.head);
-        if !self.course.upload.expects_continue {
-            self.course
+        self.state.binds = rewrite::binds_connection(self.head.fields());
+        self.state.upload.expects_continue = rewrite::expects_continue(self.head);
+        if !self.state.upload.expects_continue {
+            self.state
                 .upload
                 .prefetch(&mut self.client.conn)
                 .map_err(|error| Failed::Refused(Refusal::from(error)))?;
         }
-        if self.course.upload.is_finished() {
-            self.course.request_done = Some(Instant::now());
+        if self.state.upload.is_finished() {
+            self.state.request_done = Some(Instant::now());
         } else {
             self.worker.reads_body(self.client);
         }
@@ -53,7 +53,7 @@ impl Exchange<'_> {
     fn relay_via(&mut self, start: AttemptStart) -> Result<Done, Failed> {
         let mut hop = match start {
             AttemptStart::Picked(lease) => {
-                let begun = match self.course.request_done {
+                let begun = match self.state.request_done {
                     Some(done) if self.report.attempts == 1 => done,
                     Some(_) | None => Instant::now(),
                 };
@@ -166,15 +166,14 @@ impl Exchange<'_> {
             form,
             authority: self.authority(),
             path_and_query: self.path_and_query(),
-            framing: self.course.upload.framing(),
+            framing: self.state.upload.framing(),
             credentials,
             via: self.via(),
-            upgrade: self.course.upgrade.as_deref(),
+            upgrade: self.state.upgrade.as_deref(),
             max_forwards: match rewrite::max_forwards(self.head) {
                 MaxForwards::Left(left) => Some(left),
                 MaxForwards::Absent | MaxForwards::Zero => None,
             },
-            connection: HopConnection::KeepAlive,
         };
         rewrite::request(self.head, &how, &mut out);
         self.scratch.out = out;

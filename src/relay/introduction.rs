@@ -7,7 +7,7 @@
 
 use std::time::Instant;
 
-use crate::net::seldom::Seldom;
+use crate::net::log_limiter::LogLimiter;
 use crate::net::socket::{Received, Wait};
 use crate::protocol::answer::Refusal;
 use crate::protocol::proxy_header::{self, ProxyHeader};
@@ -17,7 +17,7 @@ use super::failed::NoRequest;
 use super::snapshot::Snapshot;
 
 /// What is said when a client has too many connections.
-static COMPLAINT: Seldom = Seldom::new();
+static COMPLAINT: LogLimiter = LogLimiter::new();
 
 /// Reads the header of `client`, which has to have one. Never waits.
 pub(super) fn read(client: &mut Client, snapshot: &Snapshot) -> Result<(), NoRequest> {
@@ -32,7 +32,7 @@ pub(super) fn read(client: &mut Client, snapshot: &Snapshot) -> Result<(), NoReq
         match proxy_header::parse(client.conn.unread()) {
             Ok(Some(header)) => return accept(client, snapshot, header),
             Ok(None) => {}
-            Err(error) => return Err(NoRequest::Refused(Refusal::MalformedHead(error.0))),
+            Err(error) => return Err(NoRequest::Refused(Refusal::MalformedHead(error))),
         }
         match client.conn.receive(Wait::No) {
             Ok(Received::Bytes(_)) => {}
@@ -57,7 +57,7 @@ fn accept(client: &mut Client, snapshot: &Snapshot, header: ProxyHeader) -> Resu
     if client.counts_for(address.ip(), limit) {
         Ok(())
     } else {
-        if let Some(more) = COMPLAINT.says() {
+        if let Some(more) = COMPLAINT.allow() {
             log::warn!(
                 "{} has all the connections that one client may have: one more is refused; see \
                  limits.max_connections_per_client{more}",

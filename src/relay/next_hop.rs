@@ -114,7 +114,7 @@ impl<'a> Exchange<'a> {
                 RaceEvent::Failed(loser, error) => {
                     let failed = self.lose(&loser, error);
                     if race.is_empty() {
-                        self.course.dialled_in_vain += dialling.elapsed();
+                        self.state.dialled_in_vain += dialling.elapsed();
                         self.report.goes_to(&loser.goal.lease);
                         return Err(failed);
                     }
@@ -297,10 +297,10 @@ impl<'a> Exchange<'a> {
         if let HopOrigin::Reused(_) = origin {
             return reuse::explains(origin, error);
         }
-        if !is_staleness(error) || self.course.given_up_addresses > 0 {
+        if !is_staleness(error) || self.state.given_up_addresses > 0 {
             return false;
         }
-        self.course.given_up_addresses += 1;
+        self.state.given_up_addresses += 1;
         let book = self.snapshot.addresses(lease.upstream());
         book.is_some_and(|book| book.has_awake(Instant::now()))
     }

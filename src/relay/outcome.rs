@@ -7,7 +7,7 @@ use crate::net::conn::Conn;
 use crate::protocol::head::RequestHead;
 
 use super::client::Client;
-use super::exchange::Course;
+use super::exchange::ExchangeState;
 use super::hop::Hop;
 use super::report::Report;
 use super::snapshot::Snapshot;
@@ -26,7 +26,7 @@ pub enum Outcome {
     Linger(Box<Client>),
     /// Closed.
     Closed,
-    /// Handed to the threads of a tunnel.
+    /// A tunnel now: an event loop has it.
     Tunneled,
     /// In the middle of an exchange: to the waiter until its next hop says something, then
     /// [`super::session::resume`].
@@ -47,7 +47,7 @@ pub(super) struct RequestScope {
 #[derive(Debug)]
 pub struct Suspended {
     pub(super) request: RequestScope,
-    pub(super) course: Course,
+    pub(super) state: ExchangeState,
     pub(super) hop: Hop,
 }
 
@@ -59,7 +59,7 @@ impl Suspended {
 
     /// Since when it waits for an answer.
     pub fn since(&self) -> Instant {
-        self.course.request_done.unwrap_or_else(Instant::now)
+        self.state.request_done.unwrap_or_else(Instant::now)
     }
 
     /// When to look whether there is still a point in waiting.

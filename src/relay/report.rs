@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
-use crate::access_log::{Agent, Entry};
+use crate::access_log::{AccessEntry, Agent};
 use crate::balance::state::{Epoch, is_gateway_error};
 use crate::balance::upstream::{Lease, Upstream};
 use crate::balance::vitals::Vitals;
@@ -145,7 +145,7 @@ impl Report {
         if ctx.access_log.is_on() && is_wanted {
             let cause = self.failure().or(self.cause);
             let words = self.words.take().unwrap_or_default();
-            ctx.access_log.record(Entry {
+            ctx.access_log.record(AccessEntry {
                 time: SystemTime::now(),
                 id: self.id,
                 client: self.client,

@@ -109,26 +109,26 @@ impl Exchange<'_> {
             }
             return Err((error, hop.lease));
         }
-        self.course.binds |= rewrite::binds_connection(head.fields());
+        self.state.binds |= rewrite::binds_connection(head.fields());
         let after = After::of(self.head.method(), &head);
         self.scratch.response = head.into_memory();
-        if framing != Framing::UntilClose && self.course.upload.is_delivered() {
+        if framing != Framing::UntilClose && self.state.upload.is_delivered() {
             self.keep(hop, after);
         }
         Ok(persistence)
     }
 
     fn persistence_after(&self, declared: SentFraming) -> Persistence {
-        if let Persistence::Close(reason) = self.course.persistence {
+        if let Persistence::Close(reason) = self.state.persistence {
             return Persistence::Close(reason);
         }
         if declared == SentFraming::UntilClose {
             return Persistence::Close(CloseReason::BodyUntilClose);
         }
-        if !self.course.upload.is_finished() {
+        if !self.state.upload.is_finished() {
             return Persistence::Close(CloseReason::RequestUnread);
         }
-        if self.course.upgrade.is_some() {
+        if self.state.upgrade.is_some() {
             // What the client sent behind the refused Upgrade may be another protocol (RFC 9931).
             return Persistence::Close(CloseReason::UpgradeRefused);
         }
@@ -146,7 +146,7 @@ impl Exchange<'_> {
         coder: &mut BodyCoder,
         out: &mut Vec<u8>,
     ) -> Result<(), Failed> {
-        let mut is_begun = self.course.upload.is_open();
+        let mut is_begun = self.state.upload.is_open();
         if is_begun {
             self.copy_both_ways(hop, coder, out)?;
         }

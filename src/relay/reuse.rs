@@ -86,8 +86,8 @@ impl Exchange<'_> {
         }
         let idle = self.snapshot.idle_pool(upstream)?;
         let is_repeatable = failover::is_repeatable(self.head.method())
-            && self.course.upload.is_finished()
-            && self.course.upload.replay() == Replay::Whole;
+            && self.state.upload.is_finished()
+            && self.state.upload.replay() == Replay::Whole;
         let wanted = Wanted {
             target: self.target_hash(),
             client: self.client.id,
@@ -137,7 +137,7 @@ impl Exchange<'_> {
         if !hop.conn.unread().is_empty() {
             return self.strayed(upstream.map(AsRef::as_ref));
         }
-        self.client.binds |= self.course.binds;
+        self.client.binds |= self.state.binds;
         if self.client.binds {
             let to = match upstream {
                 Some(upstream) => BoundTo::Upstream(upstream.id()),
@@ -164,7 +164,7 @@ impl Exchange<'_> {
         let most = self.snapshot.config.limits.upstream_idle_connections;
         let mut conn = hop.conn;
         conn.limit_read(TICK);
-        conn.lay_aside(&mut self.scratch.from_hop);
+        conn.release(&mut self.scratch.from_hop);
         idle.keep(conn, last_use, most, Instant::now());
     }
 

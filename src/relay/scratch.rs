@@ -1,6 +1,6 @@
 //! Buffers that a worker uses again and again.
 
-use crate::net::memory::Memory;
+use crate::net::buffer::Buffer;
 use crate::protocol::head::HeadMemory;
 
 /// Memory for so many heads is kept by a worker.
@@ -18,11 +18,11 @@ pub struct Scratch {
     /// What is about to be sent.
     pub out: Vec<u8>,
     /// For what is read from the client.
-    pub from_client: Memory,
+    pub from_client: Buffer,
     /// For the body of a request.
     pub body: Vec<u8>,
     /// For what is read from the next hop.
-    pub from_hop: Memory,
+    pub from_hop: Buffer,
 }
 
 impl Scratch {

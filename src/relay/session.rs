@@ -26,7 +26,7 @@ use super::access::{self, Requester};
 use super::client::{Arrival, Client};
 use super::connect;
 use super::context::Context;
-use super::exchange::{ClientEnd, Course, Destination, Done, Exchange};
+use super::exchange::{ClientEnd, Destination, Done, Exchange, ExchangeState};
 use super::failed::{Failed, NoRequest};
 use super::hop::{Hop, look_at};
 use super::introduction;
@@ -54,7 +54,7 @@ enum RequestEnd {
     /// It ended before its end.
     Broken(ClientEnd),
     /// Not yet: the answer of this next hop is to be waited for without a worker.
-    Suspended(Course, Hop),
+    Suspended(ExchangeState, Hop),
     /// With a tunnel to this next hop; the bytes go to the client before anything else.
     Tunnel(Hop, Vec<u8>),
 }
@@ -85,7 +85,7 @@ pub fn resume(
 ) -> Outcome {
     let Suspended {
         mut request,
-        course,
+        state,
         mut hop,
     } = suspended;
     let conn = &mut request.client.conn;
@@ -97,7 +97,7 @@ pub fn resume(
         worker,
     };
     let next = session.work(request, |session, request| {
-        session.relay(request, course, Some(hop))
+        session.relay(request, state, Some(hop))
     });
     let outcome = match next {
         ControlFlow::Continue(client) => session.converse(client),
@@ -169,13 +169,13 @@ impl Session<'_> {
     fn release_memory(&mut self, mut outcome: Outcome) -> Outcome {
         match &mut outcome {
             Outcome::Park(client) | Outcome::Wait(client) => {
-                client.conn.lay_aside(&mut self.scratch.from_client)
+                client.conn.release(&mut self.scratch.from_client);
             }
             Outcome::Suspended(suspended) => {
                 let Suspended { request, hop, .. } = &mut **suspended;
                 let conn = &mut request.client.conn;
-                conn.lay_aside(&mut self.scratch.from_client);
-                hop.conn.lay_aside(&mut self.scratch.from_hop);
+                conn.release(&mut self.scratch.from_client);
+                hop.conn.release(&mut self.scratch.from_hop);
             }
             Outcome::Yield(_) | Outcome::Linger(_) | Outcome::Closed | Outcome::Tunneled => {}
         }
@@ -254,10 +254,10 @@ impl Session<'_> {
                 }
                 ControlFlow::Break(Outcome::Closed)
             }
-            RequestEnd::Suspended(course, hop) => {
+            RequestEnd::Suspended(state, hop) => {
                 ControlFlow::Break(Outcome::Suspended(Box::new(Suspended {
                     request,
-                    course,
+                    state,
                     hop,
                 })))
             }
@@ -333,15 +333,15 @@ impl Session<'_> {
         let trailers = request.snapshot.config.limits.max_header_bytes;
         let mut upload = Upload::new(framing, trailers);
         upload.borrow_memory(&mut self.scratch.body);
-        let course = Course::new(upload, &request.head, destination);
-        self.relay(request, course, None)
+        let state = ExchangeState::new(upload, &request.head, destination);
+        self.relay(request, state, None)
     }
 
     /// Does what a request asks for; `resumed` is the next hop of one that was suspended.
     fn relay(
         &mut self,
         request: &mut RequestScope,
-        course: Course,
+        state: ExchangeState,
         resumed: Option<Hop>,
     ) -> RequestEnd {
         let is_connect = request.head.method() == "CONNECT";
@@ -352,7 +352,7 @@ impl Session<'_> {
             scratch: self.scratch,
             client: &mut request.client,
             head: &request.head,
-            course,
+            state,
             resumed,
             report: &mut request.report,
             client_end: ClientEnd::Orderly,
@@ -365,18 +365,18 @@ impl Session<'_> {
             exchange.relay()
         };
         let client_end = exchange.client_end;
-        let mut course = exchange.course;
+        let mut state = exchange.state;
         if !matches!(result, Ok(Done::Suspended(_))) {
-            course.upload.return_memory(&mut self.scratch.body);
+            state.upload.return_memory(&mut self.scratch.body);
         }
-        let is_read = course.upload.is_finished();
+        let is_read = state.upload.is_finished();
         match result {
             // It still sends: a close now would be a reset, and destroy the answer on its way.
             Ok(Done::Answered(_)) if !is_read => {
                 RequestEnd::Complete(Persistence::Close(CloseReason::RequestUnread))
             }
             Ok(Done::Answered(then)) => RequestEnd::Complete(then),
-            Ok(Done::Suspended(hop)) => RequestEnd::Suspended(course, hop),
+            Ok(Done::Suspended(hop)) => RequestEnd::Suspended(state, hop),
             Ok(Done::Switched { mut hop, first }) => {
                 self.worker.takes_over(&request.client);
                 self.worker.takes_over_hop(&mut hop.conn);
@@ -386,7 +386,7 @@ impl Session<'_> {
                 let then = match is_read {
                     _ if is_connect => Persistence::Close(CloseReason::ConnectRefused),
                     false => Persistence::Close(CloseReason::RequestUnread),
-                    true => course.persistence,
+                    true => state.persistence,
                 };
                 self.refuse(request, &refusal, then)
             }

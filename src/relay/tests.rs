@@ -14,7 +14,7 @@ use super::outcome::Outcome;
 use super::session;
 use super::worker::Worker;
 use super::{Arrival, Client, Context, Scratch};
-use crate::access_log::Entry;
+use crate::access_log::AccessEntry;
 use crate::config;
 use crate::net::conn::Conn;
 use crate::net::permits::{PerClient, Permits};
@@ -218,7 +218,7 @@ fn whoever_waits_for_the_rest_of_a_body_says_so_once_and_before() {
 
 #[test]
 fn a_request_whose_worker_panics_is_counted_and_logged_as_panicked() {
-    static LOGGED: Mutex<Vec<Entry>> = Mutex::new(Vec::new());
+    static LOGGED: Mutex<Vec<AccessEntry>> = Mutex::new(Vec::new());
     const REQUEST: &str = "GET http://o.test/ HTTP/1.1\r\nHost: o.test\r\n\r\n";
     let ctx = context("listen: '127.0.0.1:0'\nupstream: [{url: 'http://127.0.0.1:1'}]");
     ctx.access_log

@@ -4,8 +4,10 @@
 //! attempt can send it again; beyond that the body can be sent only once.
 
 use crate::balance::failover::Replay;
+use crate::net::buffer::Buffer;
 use crate::net::conn::Conn;
-use crate::protocol::body::{BodyCoder, BodyError, Sent};
+use crate::protocol::body::{BodyCoder, Sent};
+use crate::protocol::chunked::BodyError;
 use crate::protocol::framing::Framing;
 
 /// The most bytes of a body that are kept for another attempt: 64 KiB.
@@ -22,6 +24,9 @@ pub struct Upload {
     /// Bytes for the next hop, in its framing: all of them so far, or, once `replay` is `Gone`, those
     /// that it has not taken yet. Those before `sent` it has.
     buffer: Vec<u8>,
+    /// Bytes that were not looked at, as they came out of a pipe. While there are any, `buffer` is empty and
+    /// `sent` counts those of them that the next hop has. They stay in this memory, of which there is a limit.
+    unseen: Buffer,
     sent: usize,
     replay: Replay,
     next_hop: NextHop,
@@ -44,6 +49,7 @@ impl Upload {
             framing,
             coder: BodyCoder::new(framing, Sent::AsReceived, trailer_limit),
             buffer: Vec::new(),
+            unseen: Buffer::default(),
             sent: 0,
             replay: Replay::Whole,
             next_hop: NextHop::Takes,
@@ -98,13 +104,18 @@ impl Upload {
         self.next_hop = NextHop::Takes;
         if self.replay == Replay::Gone {
             self.buffer.clear();
+            self.unseen = Buffer::default();
         }
         self.sent = self.buffer.len();
     }
 
     /// What the next hop is to get now.
     pub fn pending(&self) -> &[u8] {
-        self.buffer.get(self.sent..).unwrap_or_default()
+        let held = match self.unseen.bytes() {
+            [] => &self.buffer,
+            unseen => unseen,
+        };
+        held.get(self.sent..).unwrap_or_default()
     }
 
     /// The next hop took so many bytes of [`pending`](Self::pending).
@@ -112,6 +123,7 @@ impl Upload {
         self.sent += count;
         if self.replay == Replay::Gone && self.pending().is_empty() {
             self.buffer.clear();
+            self.unseen = Buffer::default();
             self.sent = 0;
         }
     }
@@ -164,12 +176,12 @@ impl Upload {
 
     /// So many of the [`unseen`](Self::unseen) bytes were read from the client; what the next hop did
     /// not take of them is `rest`.
-    pub fn skip(&mut self, bytes: u64, rest: &[u8]) {
+    pub fn skip(&mut self, bytes: u64, rest: Buffer) {
         if self.replay == Replay::Whole {
             self.forget_sent();
         }
         self.coder.skip(bytes);
-        self.buffer.extend_from_slice(rest);
+        self.unseen = rest;
     }
 
     /// Moves what the client sent to [`pending`](Self::pending).
@@ -187,5 +199,30 @@ impl Upload {
         self.buffer.extend_from_slice(self.coder.after());
         client.consume(passed.taken);
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// It was copied to memory that no limit counts, and that was let go with the exchange only.
+    #[test]
+    fn what_a_next_hop_does_not_take_in_bulk_stays_where_it_is_until_it_has_it() {
+        const BULK: usize = 1024 * 1024;
+        let mut upload = Upload::new(Framing::Length(3 * BULK as u64), 0);
+        for _ in 0..2 {
+            let rest = Buffer::holding(&vec![b'x'; BULK]);
+            let place = rest.bytes().as_ptr();
+            upload.skip(BULK as u64, rest);
+            assert_eq!(upload.pending().as_ptr(), place);
+            assert_eq!(upload.unseen(), None, "there is something before them");
+            upload.advance(1);
+            assert_eq!(upload.pending().len(), BULK - 1);
+            upload.advance(BULK - 1);
+            assert_eq!(upload.pending(), b"");
+            assert_eq!((upload.unseen.size(), upload.buffer.capacity()), (0, 0));
+        }
+        assert_eq!(upload.unseen(), Some(BULK as u64));
     }
 }

@@ -51,20 +51,20 @@ impl Exchange<'_> {
                 done_or_over => return done_or_over,
             };
             if !failover::is_unreached(&error) {
-                self.course.attempts += 1;
+                self.state.attempts += 1;
             }
             let is_over = self.deadline().is_some_and(|at| at <= Instant::now())
                 || self.has_dialled_enough(Duration::ZERO)
                 || self.is_refused_twice(&error);
             match self.next_after(&error) {
-                Next::Failover if !is_over => self.course.last = Some(error),
+                Next::Failover if !is_over => self.state.last = Some(error),
                 Next::Failover | Next::GiveUp => return Err(refused(Failed::Hop(error))),
                 Next::Close => return Err(Failed::Hop(error)),
             }
         }
-        Err(match self.course.last {
+        Err(match self.state.last {
             // No upstream was in service, and those tried all the same could not be connected to.
-            Some(error) if failover::is_unreached(&error) && self.course.had_only_trials() => {
+            Some(error) if failover::is_unreached(&error) && self.state.had_only_trials() => {
                 Failed::Refused(Refusal::NoUpstream)
             }
             Some(error) => refused(Failed::Hop(error)),
@@ -82,7 +82,7 @@ impl Exchange<'_> {
             .limits
             .connect_timeout
             .saturating_mul(most)
-            <= self.course.dialled_in_vain + now
+            <= self.state.dialled_in_vain + now
     }
 
     /// Whether a second upstream asks for credentials: then it is the origin that does, or the operator's
@@ -90,7 +90,7 @@ impl Exchange<'_> {
     fn is_refused_twice(&self, error: &AttemptError) -> bool {
         let is_refused =
             |error: &AttemptError| matches!(error.failure(), HopFailure::AuthenticationRefused);
-        is_refused(error) && self.course.last.as_ref().is_some_and(is_refused)
+        is_refused(error) && self.state.last.as_ref().is_some_and(is_refused)
     }
 
     /// The next hop of an exchange that was suspended, or another upstream unless `most` were tried.
@@ -98,7 +98,7 @@ impl Exchange<'_> {
         if let Some(hop) = self.resumed.take() {
             return Some(AttemptStart::Resumed(hop));
         }
-        if self.course.attempts >= most {
+        if self.state.attempts >= most {
             return None;
         }
         self.another_upstream().map(AttemptStart::Picked)
@@ -114,7 +114,7 @@ impl Exchange<'_> {
     /// The upstream this client is bound to, if it still can be used, else the one the mode picks; while
     /// none is in service, one that is offline, to see whether it works.
     fn next_upstream(&mut self) -> Option<Lease> {
-        let tried = &mut self.course.tried;
+        let tried = &mut self.state.tried;
         if let Some(bound) = &self.client.bound {
             if let BoundTo::Upstream(id) = bound.to
                 && !tried.contains(id)
@@ -129,15 +129,15 @@ impl Exchange<'_> {
         if let Some(lease) = pool.pick(self.snapshot.config.mode, tried) {
             return Some(lease);
         }
-        if self.course.trials >= MOST_ATTEMPTS {
+        if self.state.trials >= MOST_ATTEMPTS {
             return None;
         }
         let lease = pool.pick_trial(tried, Instant::now())?;
-        self.course.trials += 1;
+        self.state.trials += 1;
         Some(lease)
     }
 
     pub(super) fn next_after(&self, error: &AttemptError) -> Next {
-        failover::next(error, self.head.method(), self.course.upload.replay())
+        failover::next(error, self.head.method(), self.state.upload.replay())
     }
 }

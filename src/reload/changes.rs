@@ -25,14 +25,11 @@ pub struct Changes {
 }
 
 /// Compares what is in force with what shall be; `before` still has what `after` replaces.
-pub(super) fn between(before: &Snapshot, after: &Config) -> Changes {
+/// One sentence for each kind of change.
+pub(super) fn between(before: &Snapshot, after: &Config) -> Vec<String> {
     let mut made = upstreams(before, after);
-    let keys = keys(&before.config, after);
-    made.extend(sentence("keys changed", &keys));
-    Changes {
-        made,
-        waiting: Vec::new(),
-    }
+    made.extend(sentence("keys changed", &keys(&before.config, after)));
+    made
 }
 
 /// Gives `after` the values of those keys that cannot change while the program runs, and says which
@@ -120,12 +117,11 @@ fn keys(before: &Config, after: &Config) -> Vec<String> {
         .into_iter()
         .zip(values(after))
         .filter(|(old, new)| old != new)
-        .map(|(old, new)| {
-            let path = new.path();
-            if old.text.len().max(new.text.len()) > VALUE_MAX {
-                path
+        .map(|((path, was), (_, is))| {
+            if was.len().max(is.len()) > VALUE_MAX {
+                path.to_owned()
             } else {
-                format!("{path} {} -> {}", old.text, new.text)
+                format!("{path} {was} -> {is}")
             }
         })
         .collect();

@@ -1,7 +1,7 @@
-//! Reload: the file has another content, or somebody says so.
+//! Reload: the file has another content, or the operator says so.
 //!
 //! The file is compared by content, so that a swapped symlink or two edits within a second count. A
-//! change that nobody announced must look the same twice in a row: a file that is being written may be
+//! change that was not announced must look the same twice in a row: a file that is being written may be
 //! valid half-way. All of a file applies, or nothing: whatever can fail comes first. A broken file is
 //! complained about once per content.
 
@@ -14,10 +14,12 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::time::Duration;
 
+use crate::config;
 use crate::config::checked::Config;
-use crate::config::{self, ConfigError};
+use crate::config::findings::ConfigErrors;
+use crate::metrics::ReloadState;
 use crate::relay::{Context, unix_ms};
-use crate::stop::{Alarm, Woken};
+use crate::stop::{Notify, Woken};
 
 pub use changes::Changes;
 
@@ -34,8 +36,8 @@ pub trait Watcher {
     fn over(&self);
 }
 
-/// The thread: looks at `file` every `reload_interval_secs` and when the alarm rings.
-pub fn run(file: &Path, ctx: &Context, alarm: &Alarm, watcher: &dyn Watcher) {
+/// The thread: looks at `file` every `reload_interval_secs` and when it is notified.
+pub fn run(file: &Path, ctx: &Context, notify: &Notify, watcher: &dyn Watcher) {
     let mut reloader = Reloader {
         file,
         ctx,
@@ -49,54 +51,51 @@ pub fn run(file: &Path, ctx: &Context, alarm: &Alarm, watcher: &dyn Watcher) {
             .unsettled
             .as_ref()
             .map_or(interval, |_| Some(SETTLE));
-        let asked = match alarm.wait(pause) {
+        let occasion = match notify.wait(pause) {
             Woken::Stopped => return,
-            Woken::Rung => Asked::Yes,
-            Woken::TimedOut => Asked::No,
+            Woken::Notified => Occasion::Asked,
+            Woken::TimedOut => Occasion::Interval,
         };
         // Without this thread no later file would be looked at.
-        if catch_unwind(AssertUnwindSafe(|| reloader.look(asked))).is_err() {
+        if catch_unwind(AssertUnwindSafe(|| reloader.look(occasion))).is_err() {
             ctx.metrics.panics.increment();
             watcher.over();
         }
     }
 }
 
-/// Whether somebody wants the file to be looked at now.
+/// Why the file is looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Asked {
-    Yes,
-    No,
-}
-
-/// What a look at the file found.
-#[derive(Debug, PartialEq, Eq)]
-enum Look {
-    Content(u64),
-    Broken(ConfigError),
+enum Occasion {
+    /// The operator wants it now.
+    Asked,
+    /// It is time.
+    Interval,
 }
 
 struct Reloader<'a> {
     file: &'a Path,
     ctx: &'a Context,
     watcher: &'a dyn Watcher,
-    /// What the last look found, if another one must find the same before it counts.
-    unsettled: Option<Look>,
+    /// What the last look found, the fingerprint or the mistake, if another one must find the same
+    /// before it counts.
+    unsettled: Option<Result<u64, ConfigErrors>>,
     /// What was complained about last.
     complaint: Option<String>,
 }
 
 impl Reloader<'_> {
-    fn look(&mut self, asked: Asked) {
-        let is_fifo = is_fifo(self.file);
-        if asked == Asked::Yes {
+    fn look(&mut self, occasion: Occasion) {
+        // a pipe, as in `--config <(command)`: looking at it again would wait for a writer
+        let is_fifo = fs::metadata(self.file).is_ok_and(|about| about.file_type().is_fifo());
+        if occasion == Occasion::Asked {
             self.unsettled = None;
             self.watcher.begins();
             if is_fifo {
                 let text = "is a pipe, which can be read one time: a reload needs a file";
-                self.complain(format!("{}: {text}", self.file.display()), asked);
+                self.complain(format!("{}: {text}", self.file.display()), occasion);
             } else {
-                self.take(config::load(self.file), asked);
+                self.take(config::load(self.file), occasion);
             }
             self.watcher.over();
             return;
@@ -106,44 +105,41 @@ impl Reloader<'_> {
         }
         let found = config::load(self.file);
         let look = match &found {
-            Ok(config) => Look::Content(config.fingerprint),
-            Err(error) => Look::Broken(error.clone()),
+            Ok(config) => Ok(config.fingerprint),
+            Err(error) => Err(error.clone()),
         };
-        if self.is_known(&look) {
+        // whether there is nothing to do about it that was not done before
+        let is_known = match &look {
+            Ok(fingerprint) => self.ctx.snapshot().config.fingerprint == *fingerprint,
+            Err(error) => self.complaint.as_ref() == Some(&error.to_string()),
+        };
+        if is_known {
             self.unsettled = None;
-            self.take(found, asked);
+            self.take(found, occasion);
         } else if self.unsettled.as_ref() == Some(&look) {
             self.unsettled = None;
             self.watcher.begins();
-            self.take(found, asked);
+            self.take(found, occasion);
             self.watcher.over();
         } else {
             self.unsettled = Some(look);
         }
     }
 
-    /// Whether there is nothing to do about it that was not done before.
-    fn is_known(&self, look: &Look) -> bool {
-        match look {
-            Look::Content(fingerprint) => self.ctx.snapshot().config.fingerprint == *fingerprint,
-            Look::Broken(error) => self.complaint.as_deref() == Some(&*error.to_string()),
-        }
-    }
-
-    fn take(&mut self, found: Result<Config, ConfigError>, asked: Asked) {
+    fn take(&mut self, found: Result<Config, ConfigErrors>, occasion: Occasion) {
         let file = self.file.display();
         let config = match found {
             Ok(config) => config,
-            Err(error) => return self.complain(error.to_string(), asked),
+            Err(error) => return self.complain(error.to_string(), occasion),
         };
         if config.fingerprint == self.ctx.snapshot().config.fingerprint {
-            if asked == Asked::Yes {
+            if occasion == Occasion::Asked {
                 log::info!("{file} has not changed");
             }
             if self.complaint.take().is_some() {
                 log::info!("{file} is again as it is in force");
             }
-            self.ctx.metrics.last_reload.unchanged();
+            self.ctx.metrics.last_reload.lock().failure = None;
             return;
         }
         match apply(self.ctx, config) {
@@ -153,26 +149,18 @@ impl Reloader<'_> {
                 log::info!("{file} is in force");
                 tell(&changes);
             }
-            Err(error) => self.complain(format!("{file}: {error}"), asked),
+            Err(error) => self.complain(format!("{file}: {error}"), occasion),
         }
     }
 
-    fn complain(&mut self, complaint: String, asked: Asked) {
-        if asked == Asked::Yes || self.complaint.as_ref() != Some(&complaint) {
+    fn complain(&mut self, complaint: String, occasion: Occasion) {
+        if occasion == Occasion::Asked || self.complaint.as_ref() != Some(&complaint) {
             log::error!("the running configuration stays in force: {complaint}");
             self.ctx.metrics.failed_reloads.increment();
-            self.ctx
-                .metrics
-                .last_reload
-                .failed(unix_ms(), complaint.clone());
+            self.ctx.metrics.last_reload.lock().failure = Some((unix_ms(), complaint.clone()));
         }
         self.complaint = Some(complaint);
     }
-}
-
-/// Whether it is a pipe, as in `--config <(command)`: looking at it again would wait for a writer.
-fn is_fifo(file: &Path) -> bool {
-    fs::metadata(file).is_ok_and(|about| about.file_type().is_fifo())
 }
 
 fn tell(changes: &Changes) {
@@ -198,20 +186,21 @@ pub fn apply(ctx: &Context, mut config: Config) -> io::Result<Changes> {
         .map_err(|error| io::Error::new(error.kind(), format!("access_log: {error}")))?;
     let before = ctx.snapshot();
     let waiting = changes::keep_listeners(&before.config, &mut config);
-    let changes = Changes {
-        waiting,
-        ..changes::between(&before, &config)
-    };
+    let made = changes::between(&before, &config);
+    let changes = Changes { made, waiting };
     for notice in &config.warnings {
         log::warn!("{notice}");
     }
     ctx.access_log.install(log);
     ctx.replace(config);
     ctx.metrics.reloads.increment();
-    ctx.metrics
-        .last_reload
-        .succeeded(unix_ms(), &changes.made, &changes.waiting);
-    ctx.health_alarm.ring();
+    *ctx.metrics.last_reload.lock() = ReloadState {
+        succeeded_unix_ms: Some(unix_ms()),
+        failure: None,
+        changes: changes.made.clone(),
+        needs_restart: changes.waiting.clone(),
+    };
+    ctx.health_notify.notify_one();
     Ok(changes)
 }
 

@@ -79,7 +79,7 @@ impl Setup {
     }
 
     fn failure(&self) -> Option<String> {
-        let state = self.ctx.metrics.last_reload.state();
+        let state = self.ctx.metrics.last_reload.lock().clone();
         state.failure.map(|(_, text)| text)
     }
 }
@@ -106,16 +106,16 @@ fn a_half_written_file_is_not_taken() {
     assert!(whole.starts_with(&half));
     for half in [&*half, "", "listen: 127.0.0.1:0\n"] {
         setup.write(half);
-        reloader.look(Asked::No);
+        reloader.look(Occasion::Interval);
         assert_eq!(
             (setup.names(), setup.counts()),
             (vec!["a".to_owned()], (0, 0))
         );
     }
     setup.write(&whole);
-    reloader.look(Asked::No);
+    reloader.look(Occasion::Interval);
     assert_eq!(setup.counts(), (0, 0));
-    reloader.look(Asked::No);
+    reloader.look(Occasion::Interval);
     assert_eq!(setup.names(), ["b", "c"]);
     assert_eq!(setup.counts(), (1, 0));
 }
@@ -124,7 +124,7 @@ fn a_half_written_file_is_not_taken() {
 fn who_asks_does_not_wait_for_a_second_look() {
     let setup = Setup::new();
     setup.write(pool(&["b"]));
-    setup.reloader().look(Asked::Yes);
+    setup.reloader().look(Occasion::Asked);
     assert_eq!(setup.names(), ["b"]);
 }
 
@@ -134,7 +134,7 @@ fn a_broken_file_changes_nothing_and_is_told_once_with_its_line() {
     let mut reloader = setup.reloader();
     setup.write("listen: 127.0.0.1:0\nmode: random\n");
     for _ in 0..5 {
-        reloader.look(Asked::No);
+        reloader.look(Occasion::Interval);
     }
     assert_eq!(
         (setup.names(), setup.counts()),
@@ -145,14 +145,14 @@ fn a_broken_file_changes_nothing_and_is_told_once_with_its_line() {
         failure.contains("c.yaml:2: mode: `random` is not known"),
         "{failure}"
     );
-    // As often as somebody asks.
-    reloader.look(Asked::Yes);
-    reloader.look(Asked::Yes);
+    // As often as the operator asks.
+    reloader.look(Occasion::Asked);
+    reloader.look(Occasion::Asked);
     assert_eq!(setup.counts(), (0, 3));
     // Another mistake is another complaint.
     setup.write("listen: 127.0.0.1:0\nmode: last\n");
     for _ in 0..3 {
-        reloader.look(Asked::No);
+        reloader.look(Occasion::Interval);
     }
     assert_eq!(setup.counts(), (0, 4));
     assert!(setup.failure().unwrap().contains("`last`"));
@@ -163,10 +163,10 @@ fn a_file_that_is_put_right_clears_the_failure() {
     let setup = Setup::new();
     let mut reloader = setup.reloader();
     setup.write("listen: [");
-    reloader.look(Asked::Yes);
+    reloader.look(Occasion::Asked);
     assert!(setup.failure().is_some());
     setup.write(BASE);
-    reloader.look(Asked::No);
+    reloader.look(Occasion::Interval);
     assert_eq!((setup.failure(), setup.counts()), (None, (0, 1)));
 }
 
@@ -176,7 +176,7 @@ fn a_deleted_file_changes_nothing_until_it_is_back() {
     let mut reloader = setup.reloader();
     fs::remove_file(&setup.file).unwrap();
     for _ in 0..3 {
-        reloader.look(Asked::No);
+        reloader.look(Occasion::Interval);
     }
     assert_eq!(
         (setup.names(), setup.counts()),
@@ -184,8 +184,8 @@ fn a_deleted_file_changes_nothing_until_it_is_back() {
     );
     assert!(setup.failure().unwrap().contains("no such file"));
     setup.write(pool(&["b"]));
-    reloader.look(Asked::No);
-    reloader.look(Asked::No);
+    reloader.look(Occasion::Interval);
+    reloader.look(Occasion::Interval);
     assert_eq!(
         (setup.names(), setup.counts()),
         (vec!["b".to_owned()], (1, 1))
@@ -201,7 +201,7 @@ fn a_file_whose_access_log_cannot_be_opened_changes_nothing() {
     let text = pool(&["b"]) + &format!("access_log: {{file: '{}'}}\n", log.display());
     setup.write(&text);
     for _ in 0..4 {
-        reloader.look(Asked::No);
+        reloader.look(Occasion::Interval);
     }
     assert_eq!(
         (setup.names(), setup.counts()),
@@ -215,8 +215,8 @@ fn a_file_whose_access_log_cannot_be_opened_changes_nothing() {
     );
     // The same file is right once the folder is there.
     fs::create_dir(log.parent().unwrap()).unwrap();
-    reloader.look(Asked::No);
-    reloader.look(Asked::No);
+    reloader.look(Occasion::Interval);
+    reloader.look(Occasion::Interval);
     assert_eq!(
         (setup.names(), setup.counts()),
         (vec!["b".to_owned()], (1, 1))
@@ -231,9 +231,9 @@ fn a_pipe_is_not_waited_for() {
     fs::remove_file(&setup.file).unwrap();
     mknodat(CWD, &setup.file, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
     let mut reloader = setup.reloader();
-    reloader.look(Asked::No);
+    reloader.look(Occasion::Interval);
     assert_eq!(setup.counts(), (0, 0));
-    reloader.look(Asked::Yes);
+    reloader.look(Occasion::Asked);
     assert_eq!(setup.counts(), (0, 1));
     assert!(setup.failure().unwrap().contains("a reload needs a file"));
 }
@@ -248,17 +248,17 @@ fn each_beginning_that_is_told_has_its_end() {
             setup.over.load(Ordering::Relaxed),
         )
     };
-    reloader.look(Asked::No);
+    reloader.look(Occasion::Interval);
     assert_eq!(told(), (0, 0), "nothing is new and nobody asked");
-    reloader.look(Asked::Yes);
+    reloader.look(Occasion::Asked);
     assert_eq!(told(), (1, 1), "who asks gets an answer");
     setup.write("listen: [");
-    reloader.look(Asked::Yes);
+    reloader.look(Occasion::Asked);
     assert_eq!(told(), (2, 2));
     setup.write(pool(&["b"]));
-    reloader.look(Asked::No);
+    reloader.look(Occasion::Interval);
     assert_eq!(told(), (2, 2));
-    reloader.look(Asked::No);
+    reloader.look(Occasion::Interval);
     assert_eq!(told(), (3, 3));
 }
 
@@ -267,7 +267,7 @@ fn changes(before: &str, after: &str) -> Changes {
     let config = |text: &str| config::parse(text, "c.yaml").unwrap();
     let ctx = Context::new(config(before), Resolver::default()).unwrap();
     let changes = apply(&ctx, config(after)).unwrap();
-    let state = ctx.metrics.last_reload.state();
+    let state = ctx.metrics.last_reload.lock().clone();
     assert_eq!(
         (&state.changes, &state.needs_restart),
         (&changes.made, &changes.waiting)

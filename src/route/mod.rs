@@ -52,18 +52,9 @@ pub struct Rules {
     networks: Networks,
 }
 
-/// The first expression of a list that cannot be read.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct RuleError {
-    /// Its place in the list, from 0.
-    pub index: usize,
-    /// What is wrong with it.
-    pub reason: RuleReason,
-}
-
 /// Why an expression is not a rule.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum RuleReason {
+pub enum RuleError {
     /// Nothing is left of it.
     Empty,
     /// A star somewhere else than in a leading `*.`.
@@ -78,90 +69,70 @@ pub enum RuleReason {
     Network(NetworkError),
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Membership {
-    Listed,
-    Unlisted,
-}
-
-/// One expression, read.
+/// One expression of `domain_policy.domains`, read.
 #[derive(PartialEq, Eq, Debug)]
-enum Rule {
+pub enum Rule {
+    /// That name alone, in lower case.
     Exact(Box<str>),
+    /// That name and every name below.
     Suffix(Box<str>),
+    /// Addresses.
     Network(Network),
 }
 
-impl PolicyMode {
-    fn route(self, membership: Membership) -> Route {
-        match (self, membership) {
-            (Self::Blacklist, Membership::Listed) | (Self::Whitelist, Membership::Unlisted) => {
-                Route::Direct
-            }
-            (Self::Off, _)
-            | (Self::Blacklist, Membership::Unlisted)
-            | (Self::Whitelist, Membership::Listed) => Route::ViaUpstream,
-        }
-    }
-}
-
 impl Rules {
-    /// Reads the expressions of `domain_policy.domains`:
-    ///
-    /// | expression | matches |
-    /// |---|---|
-    /// | `domain:x` | x |
-    /// | `suffix:x`, `*.x`, `.x`, `x` | x and every name below |
-    /// | an address, an IPv6 address in brackets, a CIDR block | addresses |
-    ///
-    /// # Errors
-    /// The first expression that is none of these. They are all read, also where the mode is off:
-    /// a mistake shall not wait for the day on which the policy is switched on.
-    pub fn compile(mode: PolicyMode, domains: &[impl AsRef<str>]) -> Result<Self, RuleError> {
-        let mut rules = Self {
+    /// A policy of these rules.
+    pub fn new(mode: PolicyMode, rules: impl IntoIterator<Item = Rule>) -> Self {
+        let mut policy = Self {
             mode,
             ..Self::default()
         };
         let mut networks = Vec::new();
-        for (index, expression) in domains.iter().enumerate() {
-            match parse(expression.as_ref()).map_err(|reason| RuleError { index, reason })? {
-                Rule::Exact(name) => drop(rules.exact.insert(name)),
-                Rule::Suffix(name) => drop(rules.suffixes.insert(name)),
+        for rule in rules {
+            match rule {
+                Rule::Exact(name) => drop(policy.exact.insert(name)),
+                Rule::Suffix(name) => drop(policy.suffixes.insert(name)),
                 Rule::Network(network) => networks.push(network),
             }
         }
-        rules.networks = networks.into_iter().collect();
-        Ok(rules)
+        policy.networks = networks.into_iter().collect();
+        policy
     }
 
     /// Where requests for `host` go. Allocates nothing.
     pub fn route(&self, host: &Host) -> Route {
-        self.mode.route(match self.mode {
-            PolicyMode::Off => Membership::Unlisted,
-            PolicyMode::Blacklist | PolicyMode::Whitelist => self.membership(host),
-        })
+        let goes_direct = match self.mode {
+            PolicyMode::Off => false,
+            PolicyMode::Blacklist => self.lists(host),
+            PolicyMode::Whitelist => !self.lists(host),
+        };
+        if goes_direct {
+            Route::Direct
+        } else {
+            Route::ViaUpstream
+        }
+    }
+
+    /// What the list means.
+    pub fn mode(&self) -> PolicyMode {
+        self.mode
+    }
+
+    /// Whether nothing is listed.
+    pub fn is_empty(&self) -> bool {
+        self.exact.is_empty() && self.suffixes.is_empty() && self.networks.is_empty()
     }
 
     /// Whether any request can need an upstream. If not, an empty pool is fine.
     pub fn needs_upstream(&self) -> bool {
-        match self.mode {
-            PolicyMode::Off | PolicyMode::Blacklist => true,
-            PolicyMode::Whitelist => {
-                !(self.exact.is_empty() && self.suffixes.is_empty() && self.networks.is_empty())
-            }
-        }
+        self.mode != PolicyMode::Whitelist || !self.is_empty()
     }
 
-    fn membership(&self, host: &Host) -> Membership {
-        let listed = match host {
+    fn lists(&self, host: &Host) -> bool {
+        match host {
             Host::Name(name) => self.lists_name(name),
             Host::V4(address) => self.networks.contains(IpAddr::V4(*address)),
             Host::V6(address) => self.networks.contains(IpAddr::V6(*address)),
-        };
-        if listed {
-            Membership::Listed
-        } else {
-            Membership::Unlisted
         }
     }
 
@@ -185,15 +156,9 @@ impl Rules {
     }
 }
 
-impl fmt::Display for RuleError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "entry {}: {}", self.index.saturating_add(1), self.reason)
-    }
-}
-
 impl std::error::Error for RuleError {}
 
-impl fmt::Display for RuleReason {
+impl fmt::Display for RuleError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Empty => f.write_str("empty: write a domain, an address or a CIDR block"),
@@ -216,17 +181,29 @@ impl fmt::Display for RuleReason {
     }
 }
 
-fn parse(expression: &str) -> Result<Rule, RuleReason> {
-    let expression = expression.trim();
-    if let Some(name) = strip_word(expression, "domain:") {
-        return parse_host(name, Rule::Exact);
+impl Rule {
+    /// Reads an expression:
+    ///
+    /// | expression | matches |
+    /// |---|---|
+    /// | `domain:x` | x |
+    /// | `suffix:x`, `*.x`, `.x`, `x` | x and every name below |
+    /// | an address, an IPv6 address in brackets, a CIDR block | addresses |
+    ///
+    /// # Errors
+    /// When it is none of these.
+    pub fn parse(expression: &str) -> Result<Self, RuleError> {
+        let expression = expression.trim();
+        if let Some(name) = strip_word(expression, "domain:") {
+            return parse_host(name, Self::Exact);
+        }
+        let name = strip_word(expression, "suffix:").unwrap_or(expression);
+        let name = name
+            .strip_prefix("*.")
+            .or_else(|| name.strip_prefix('.'))
+            .unwrap_or(name);
+        parse_host(name, Self::Suffix)
     }
-    let name = strip_word(expression, "suffix:").unwrap_or(expression);
-    let name = name
-        .strip_prefix("*.")
-        .or_else(|| name.strip_prefix('.'))
-        .unwrap_or(name);
-    parse_host(name, Rule::Suffix)
 }
 
 fn strip_word<'e>(expression: &'e str, word: &str) -> Option<&'e str> {
@@ -234,11 +211,11 @@ fn strip_word<'e>(expression: &'e str, word: &str) -> Option<&'e str> {
     head.eq_ignore_ascii_case(word).then(|| rest.trim_start())
 }
 
-fn parse_host(name: &str, rule: fn(Box<str>) -> Rule) -> Result<Rule, RuleReason> {
+fn parse_host(name: &str, rule: fn(Box<str>) -> Rule) -> Result<Rule, RuleError> {
     if name.contains('/') {
         return Network::parse(name)
             .map(Rule::Network)
-            .map_err(RuleReason::Network);
+            .map_err(RuleError::Network);
     }
     if let Ok(address) = Network::parse(name) {
         return Ok(Rule::Network(address));
@@ -246,22 +223,22 @@ fn parse_host(name: &str, rule: fn(Box<str>) -> Rule) -> Result<Rule, RuleReason
     check_name(name.strip_suffix('.').unwrap_or(name)).map(rule)
 }
 
-fn check_name(name: &str) -> Result<Box<str>, RuleReason> {
+fn check_name(name: &str) -> Result<Box<str>, RuleError> {
     if name.is_empty() {
-        return Err(RuleReason::Empty);
+        return Err(RuleError::Empty);
     }
     if NAME_MAX < name.len() {
-        return Err(RuleReason::TooLong);
+        return Err(RuleError::TooLong);
     }
     for character in name.chars() {
         match character {
-            '*' => return Err(RuleReason::Wildcard),
+            '*' => return Err(RuleError::Wildcard),
             'a'..='z' | 'A'..='Z' | '0'..='9' | '-' | '_' | '~' | '.' => {}
-            other => return Err(RuleReason::Character(other)),
+            other => return Err(RuleError::Character(other)),
         }
     }
     if name.split('.').any(str::is_empty) {
-        return Err(RuleReason::LabelEmpty);
+        return Err(RuleError::LabelEmpty);
     }
     Ok(name.to_ascii_lowercase().into_boxed_str())
 }
@@ -278,10 +255,17 @@ mod tests {
         }
     }
 
+    fn rules(mode: PolicyMode, domains: &[&str]) -> Rules {
+        Rules::new(
+            mode,
+            domains.iter().map(|domain| Rule::parse(domain).unwrap()),
+        )
+    }
+
     /// `+` marks the hosts that must be listed.
     fn check(domains: &[&str], hosts: &str) {
-        let black = Rules::compile(PolicyMode::Blacklist, domains).unwrap();
-        let white = Rules::compile(PolicyMode::Whitelist, domains).unwrap();
+        let black = rules(PolicyMode::Blacklist, domains);
+        let white = rules(PolicyMode::Whitelist, domains);
         for word in hosts.split_whitespace() {
             let (listed, name) = match word.strip_prefix('+') {
                 Some(name) => (true, name),
@@ -305,13 +289,8 @@ mod tests {
         }
     }
 
-    fn check_error(expression: &str, reason: RuleReason) {
-        let result = Rules::compile(PolicyMode::Off, &["fine.test", expression]);
-        assert_eq!(
-            result.err(),
-            Some(RuleError { index: 1, reason }),
-            "{expression}"
-        );
+    fn check_error(expression: &str, error: RuleError) {
+        assert_eq!(Rule::parse(expression), Err(error), "{expression}");
     }
 
     #[test]
@@ -405,42 +384,41 @@ mod tests {
 
     #[test]
     fn without_a_policy_everything_uses_an_upstream() {
-        let rules = Rules::compile(PolicyMode::Off, &["example.com", "0.0.0.0/0"]).unwrap();
+        let rules = rules(PolicyMode::Off, &["example.com", "0.0.0.0/0"]);
         assert_eq!(rules.route(&host("example.com")), Route::ViaUpstream);
         assert_eq!(rules.route(&host("192.0.2.1")), Route::ViaUpstream);
     }
 
     #[test]
     fn only_an_empty_whitelist_needs_no_upstream() {
-        let needs =
-            |mode, list: &[&str]| Rules::compile(mode, list).map(|rules| rules.needs_upstream());
-        assert_eq!(needs(PolicyMode::Whitelist, &[]), Ok(false));
-        assert_eq!(needs(PolicyMode::Whitelist, &["a.test"]), Ok(true));
-        assert_eq!(needs(PolicyMode::Whitelist, &["10.0.0.0/8"]), Ok(true));
-        assert_eq!(needs(PolicyMode::Blacklist, &[]), Ok(true));
-        assert_eq!(needs(PolicyMode::Off, &[]), Ok(true));
+        let needs = |mode, list: &[&str]| rules(mode, list).needs_upstream();
+        assert!(!needs(PolicyMode::Whitelist, &[]));
+        assert!(needs(PolicyMode::Whitelist, &["a.test"]));
+        assert!(needs(PolicyMode::Whitelist, &["10.0.0.0/8"]));
+        assert!(needs(PolicyMode::Blacklist, &[]));
+        assert!(needs(PolicyMode::Off, &[]));
     }
 
     #[test]
-    fn what_is_no_rule_is_refused_with_its_place() {
-        check_error("", RuleReason::Empty);
-        check_error("domain:", RuleReason::Empty);
-        check_error(".", RuleReason::Empty);
-        check_error("*", RuleReason::Wildcard);
-        check_error("a.*.test", RuleReason::Wildcard);
-        check_error("a..test", RuleReason::LabelEmpty);
-        check_error("..test", RuleReason::LabelEmpty);
-        check_error("a.test:80", RuleReason::Character(':'));
-        check_error("b\u{fc}cher.test", RuleReason::Character('\u{fc}'));
-        check_error("regex: x", RuleReason::Character(':'));
-        check_error(&"a".repeat(254), RuleReason::TooLong);
+    fn what_is_no_rule_is_refused_with_the_reason() {
+        check_error("", RuleError::Empty);
+        check_error("domain:", RuleError::Empty);
+        check_error(".", RuleError::Empty);
+        check_error("*", RuleError::Wildcard);
+        check_error("a.*.test", RuleError::Wildcard);
+        check_error("a..test", RuleError::LabelEmpty);
+        check_error("..test", RuleError::LabelEmpty);
+        check_error("a.test:80", RuleError::Character(':'));
+        check_error("b\u{fc}cher.test", RuleError::Character('\u{fc}'));
+        check_error("regex: x", RuleError::Character(':'));
+        check_error(&"a".repeat(254), RuleError::TooLong);
         check_error(
             "http://a.test/",
-            RuleReason::Network(NetworkError::AddressInvalid),
+            RuleError::Network(NetworkError::AddressInvalid),
         );
         check_error(
             "10.0.0.0/40",
-            RuleReason::Network(NetworkError::PrefixInvalid),
+            RuleError::Network(NetworkError::PrefixInvalid),
         );
     }
 }

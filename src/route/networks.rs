@@ -6,13 +6,13 @@
 //! rule matches. What a set means (who may connect, what goes direct) is the business of its owner.
 
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv6Addr};
 
-/// One address or one CIDR block.
+/// One address or one CIDR block: all from the first to the last, both of the same family.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Network {
-    base: IpAddr,
-    prefix: u8,
+    first: IpAddr,
+    last: IpAddr,
 }
 
 /// Why a text is not a [`Network`].
@@ -24,19 +24,10 @@ pub enum NetworkError {
     PrefixInvalid,
 }
 
-/// A set of addresses. Asking costs O(log blocks).
+/// A set of addresses, sorted and without overlap, so that at most one block can hold an address.
+/// Asking costs O(log blocks).
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
-pub struct Networks {
-    v4: Vec<Range<u32>>,
-    v6: Vec<Range<u128>>,
-}
-
-/// Both ends belong to it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-struct Range<T> {
-    first: T,
-    last: T,
-}
+pub struct Networks(Vec<Network>);
 
 impl Network {
     /// Reads `192.0.2.1`, `192.0.2.0/24`, `2001:db8::1`, `[2001:db8::1]` or `2001:db8::/32`.
@@ -56,66 +47,57 @@ impl Network {
             Some(digits) => parse_prefix(digits, bits).ok_or(NetworkError::PrefixInvalid)?,
             None => bits,
         };
-        Ok(Self::unmapped(address, prefix))
-    }
-
-    /// The IPv4 block where an IPv6 block lies within `::ffff:0:0/96`.
-    fn unmapped(address: IpAddr, prefix: u8) -> Self {
-        if let IpAddr::V6(v6) = address
-            && let Some(v4) = v6.to_ipv4_mapped()
-            && let Some(prefix) = prefix.checked_sub(96)
-        {
-            return Self {
-                base: IpAddr::V4(v4),
-                prefix,
-            };
-        }
-        Self {
-            base: address,
-            prefix,
-        }
-    }
-}
-
-impl From<IpAddr> for Network {
-    fn from(address: IpAddr) -> Self {
-        let address = address.to_canonical();
-        Self {
-            base: address,
-            prefix: if address.is_ipv4() { 32 } else { 128 },
-        }
+        let (base, host_bits) = match address {
+            IpAddr::V4(v4) => (v4.to_ipv6_mapped(), 32 - prefix),
+            IpAddr::V6(v6) => (v6, 128 - prefix),
+        };
+        let host = !u128::MAX.checked_shl(host_bits.into()).unwrap_or(0);
+        let first = Ipv6Addr::from(u128::from(base) & !host);
+        let last = Ipv6Addr::from(u128::from(base) | host);
+        // Within `::ffff:0:0/96` it is the IPv4 block that the IPv6 block carries. A larger block
+        // that only ends there does not begin there.
+        Ok(if first.to_ipv4_mapped().is_some() {
+            let (first, last) = (first.to_canonical(), last.to_canonical());
+            Self { first, last }
+        } else {
+            let (first, last) = (first.into(), last.into());
+            Self { first, last }
+        })
     }
 }
 
 impl Networks {
     /// Whether `address`, or the IPv4 address it carries, is in the set.
     pub fn contains(&self, address: IpAddr) -> bool {
-        match address.to_canonical() {
-            IpAddr::V4(v4) => holds(&self.v4, u32::from(v4)),
-            IpAddr::V6(v6) => holds(&self.v6, u128::from(v6)),
-        }
+        let address = address.to_canonical();
+        let behind = self.0.partition_point(|block| block.first <= address);
+        behind
+            .checked_sub(1)
+            .and_then(|at| self.0.get(at))
+            .is_some_and(|block| address <= block.last)
     }
 
     /// Whether no address is in the set.
     pub fn is_empty(&self) -> bool {
-        self.v4.is_empty() && self.v6.is_empty()
+        self.0.is_empty()
     }
 }
 
 impl FromIterator<Network> for Networks {
     fn from_iter<I: IntoIterator<Item = Network>>(networks: I) -> Self {
-        let mut v4 = Vec::new();
-        let mut v6 = Vec::new();
-        for network in networks {
-            match network.base {
-                IpAddr::V4(base) => v4.push(range_v4(base, network.prefix)),
-                IpAddr::V6(base) => v6.push(range_v6(base, network.prefix)),
+        let mut blocks: Vec<_> = networks.into_iter().collect();
+        // every IPv4 address is less than every IPv6 address
+        blocks.sort_unstable_by_key(|block| block.first);
+        let mut merged: Vec<Network> = Vec::with_capacity(blocks.len());
+        for block in blocks {
+            match merged.last_mut() {
+                Some(before) if block.first <= before.last => {
+                    before.last = before.last.max(block.last);
+                }
+                Some(_) | None => merged.push(block),
             }
         }
-        Self {
-            v4: merge(v4),
-            v6: merge(v6),
-        }
+        Self(merged)
     }
 }
 
@@ -150,47 +132,6 @@ fn parse_prefix(digits: &str, bits: u8) -> Option<u8> {
         return None;
     }
     digits.parse().ok().filter(|prefix| *prefix <= bits)
-}
-
-fn range_v4(base: Ipv4Addr, prefix: u8) -> Range<u32> {
-    let host = u32::MAX.checked_shr(u32::from(prefix)).unwrap_or(0);
-    let base = u32::from(base);
-    Range {
-        first: base & !host,
-        last: base | host,
-    }
-}
-
-fn range_v6(base: Ipv6Addr, prefix: u8) -> Range<u128> {
-    let host = u128::MAX.checked_shr(u32::from(prefix)).unwrap_or(0);
-    let base = u128::from(base);
-    Range {
-        first: base & !host,
-        last: base | host,
-    }
-}
-
-/// Sorted and without overlap, so that at most one range can hold an address.
-fn merge<T: Ord + Copy>(mut ranges: Vec<Range<T>>) -> Vec<Range<T>> {
-    ranges.sort_unstable_by_key(|range| range.first);
-    let mut merged: Vec<Range<T>> = Vec::with_capacity(ranges.len());
-    for range in ranges {
-        match merged.last_mut() {
-            Some(before) if range.first <= before.last => {
-                before.last = before.last.max(range.last);
-            }
-            Some(_) | None => merged.push(range),
-        }
-    }
-    merged
-}
-
-fn holds<T: Ord + Copy>(ranges: &[Range<T>], address: T) -> bool {
-    let behind = ranges.partition_point(|range| range.first <= address);
-    behind
-        .checked_sub(1)
-        .and_then(|at| ranges.get(at))
-        .is_some_and(|range| address <= range.last)
 }
 
 #[cfg(test)]
@@ -251,6 +192,7 @@ mod tests {
         check("192.0.2.0/24", "+::ffff:192.0.2.9 ::ffff:192.0.3.9");
         check("::ffff:192.0.2.0/120", "+192.0.2.9 192.0.3.9");
         check("::ffff:192.0.2.9", "+192.0.2.9 +::ffff:192.0.2.9");
+        check("::ffff:0:0/95", "192.0.2.9 +::fffe:1:1");
     }
 
     #[test]

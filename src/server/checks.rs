@@ -16,12 +16,12 @@ use crate::stop::Woken;
 
 /// The health thread: until the stop signal.
 pub(super) fn run(ctx: Arc<Context>) {
-    health::run(Arc::new(Seen(ctx)));
+    health::run(Arc::new(ServerProberHost(ctx)));
 }
 
-struct Seen(Arc<Context>);
+struct ServerProberHost(Arc<Context>);
 
-impl ProberHost for Seen {
+impl ProberHost for ServerProberHost {
     fn current(&self) -> (Arc<Pool>, HealthCheck) {
         let snapshot = self.0.snapshot();
         (Arc::clone(&snapshot.pool), snapshot.config.health.clone())
@@ -46,13 +46,13 @@ impl ProberHost for Seen {
     }
 
     fn wait(&self, limit: Duration) -> ControlFlow<()> {
-        match self.0.health_alarm.wait(Some(limit)) {
+        match self.0.health_notify.wait(Some(limit)) {
             Woken::Stopped => ControlFlow::Break(()),
-            Woken::Rung | Woken::TimedOut => ControlFlow::Continue(()),
+            Woken::Notified | Woken::TimedOut => ControlFlow::Continue(()),
         }
     }
 
     fn wake(&self) {
-        self.0.health_alarm.ring();
+        self.0.health_notify.notify_one();
     }
 }

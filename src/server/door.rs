@@ -14,9 +14,9 @@ use std::sync::Arc;
 use parking_lot::{Mutex, RwLock};
 
 use crate::net::conn::Conn;
-use crate::net::passed::Holder;
+use crate::net::inherited::ListenerOwner;
+use crate::net::log_limiter::LogLimiter;
 use crate::net::permits::{PerClient, Permits};
-use crate::net::seldom::Seldom;
 use crate::net::socket::{self, TICK, Wait};
 use crate::protocol::answer::{self, AnswerContext, BodyWanted, Refusal};
 use crate::protocol::persistence::{CloseReason, Persistence};
@@ -33,7 +33,7 @@ pub(super) struct Door {
     ctx: Arc<Context>,
     /// None: it was closed.
     listener: RwLock<Option<TcpListener>>,
-    holder: Holder,
+    owner: ListenerOwner,
     connections: Arc<Permits>,
     clients: Arc<PerClient>,
     complaints: Complaints,
@@ -61,22 +61,22 @@ pub(super) enum Left {
 /// What is said when somebody is turned away.
 #[derive(Debug, Default)]
 struct Complaints {
-    no_files: Seldom,
-    too_many: Seldom,
-    too_many_of_one: Seldom,
+    no_files: LogLimiter,
+    too_many: LogLimiter,
+    too_many_of_one: LogLimiter,
 }
 
 impl Door {
     /// The door at `listener`.
     pub(super) fn new(
         ctx: &Arc<Context>,
-        (listener, holder): (TcpListener, Holder),
+        (listener, owner): (TcpListener, ListenerOwner),
         connections: &Arc<Permits>,
     ) -> Self {
         Self {
             ctx: Arc::clone(ctx),
             listener: RwLock::new(Some(listener)),
-            holder,
+            owner,
             connections: Arc::clone(connections),
             clients: Arc::default(),
             complaints: Complaints::default(),
@@ -116,7 +116,7 @@ impl Door {
         let Some(listener) = self.listener.write().take() else {
             return;
         };
-        if self.holder == Holder::Us {
+        if self.owner == ListenerOwner::ThisProcess {
             self.accept(&listener, BACKLOG, arrivals);
         }
     }
@@ -139,7 +139,7 @@ impl Door {
 
     /// There are no descriptors left: tells one client, with the one in reserve.
     fn make_way(&self, listener: &TcpListener, error: &io::Error, arrivals: &mut Arrivals) {
-        if let Some(more) = self.complaints.no_files.says() {
+        if let Some(more) = self.complaints.no_files.allow() {
             log::error!(
                 "cannot accept connections: {error}; raise the limit of open files or lower \
                  limits.max_connections{more}"
@@ -161,7 +161,7 @@ impl Door {
         self.ctx.metrics.accepted.increment();
         let Some(connection) = self.connections.take(1) else {
             self.ctx.metrics.refused.increment();
-            if let Some(more) = self.complaints.too_many.says() {
+            if let Some(more) = self.complaints.too_many.allow() {
                 log::warn!(
                     "{} connections are all there may be: {address} is refused; see \
                      limits.max_connections{more}",
@@ -182,7 +182,7 @@ impl Door {
         };
         let Some(client) = self.clients.take(address.ip(), limit) else {
             self.ctx.metrics.refused_for_client.increment();
-            if let Some(more) = self.complaints.too_many_of_one.says() {
+            if let Some(more) = self.complaints.too_many_of_one.allow() {
                 log::warn!(
                     "{} has all the connections that one client may have: one more is refused; see \
                      limits.max_connections_per_client{more}",

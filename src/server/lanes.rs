@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use crate::config::limits::Limits;
 use crate::net::conn::Conn;
-use crate::net::passed::Holder;
+use crate::net::inherited::ListenerOwner;
 use crate::net::permits::Permits;
 use crate::net::socket;
 use crate::relay::Context;
@@ -21,7 +21,7 @@ use super::door::{Arrivals, Door};
 use super::lane::followers::Followers;
 use super::lane::inbox::{Handle, Mail};
 use super::lane::{self, Lane};
-use super::service::Service;
+use super::systemd::SystemdReporter;
 
 /// Connections refused without a permit that may linger at once, if there are file descriptors
 /// enough; more are closed at once.
@@ -35,7 +35,7 @@ const UNEVEN: usize = 1;
 #[derive(Debug)]
 pub(super) struct Lanes {
     pub(super) ctx: Arc<Context>,
-    pub(super) service: Arc<Service>,
+    pub(super) service: Arc<SystemdReporter>,
     pub(super) door: Door,
     /// How many requests may be at work.
     pub(super) budget: Arc<Budget>,
@@ -78,8 +78,8 @@ impl Lanes {
     /// # Errors
     /// When the process has no file descriptors or no memory left.
     pub(super) fn new(
-        (ctx, service, failure): (&Arc<Context>, &Arc<Service>, &Arc<Failure>),
-        listener: (TcpListener, Holder),
+        (ctx, service, failure): (&Arc<Context>, &Arc<SystemdReporter>, &Arc<Failure>),
+        listener: (TcpListener, ListenerOwner),
         connections: &Arc<Permits>,
     ) -> io::Result<(Arc<Self>, Vec<Box<Lane>>)> {
         let count = std::env::var("HPLB_LANES")

@@ -4,7 +4,7 @@
 //!  main ── Server::start ── waits for signals ── drain ── join
 //!  acceptor     accept ─ permit ─▶ [waiter] ─ readable ─▶ [bounded queue] ─▶ worker xN ─ session::serve
 //!                                     ▲ watched by an idle worker  full: 503     │ Park       │ Tunnel
-//!                                     └──────────────────────────────────────────┘            └▶ tunnel x2
+//!                                     └──────────────────────────────────────────┘            └▶ tunnels
 //!  overseer x1  calls and starts workers   health x1   reload x1   sweeper x1   service x0..1
 //! ```
 //!
@@ -18,8 +18,8 @@ mod door;
 mod lane;
 mod lanes;
 mod pages;
-mod service;
 mod signals;
+mod systemd;
 mod table;
 
 use std::io;
@@ -32,28 +32,28 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use crate::admin::{Admin, Load, Surroundings};
+use crate::admin::{Admin, Load, RelayView};
 use crate::balance::state::Availability;
 use crate::config::checked::Config;
 use crate::config::listen::ListenAddress;
-use crate::net::notify::Manager;
-use crate::net::passed::{self, Holder, Passed};
+use crate::net::inherited::{self, InheritedSockets, ListenerOwner};
 use crate::net::permits::Permits;
 use crate::net::resolve::Resolver;
+use crate::net::systemd_notifier::SystemdNotifier;
 use crate::net::{socket, threads};
 use crate::relay::Context;
 use crate::reload::{self, Changes};
-use crate::stop::{Alarm, Stage, Woken};
+use crate::stop::{Notify, Stage, Woken};
 
-pub use signals::{Watch, may_read, run};
+pub use signals::{SignalWatcher, may_read, run};
 
 use door::Door;
 use lanes::{Bounds, Lanes};
-use service::{Follower, Seen, Service};
+use systemd::{Follower, ServerView, SystemdReporter};
 
 /// File descriptors that connections may not use: files, probes, the resolver, reserves.
 const RESERVED_FILES: usize = 32;
-/// How often idle connections to upstreams are looked through.
+/// How often idle connections to upstreams and idle pipes are looked through.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
 /// How long threads get to notice that everything was cut.
 const CUT_TIME: Duration = Duration::from_secs(3);
@@ -69,10 +69,10 @@ pub struct Options {
     pub resolver: Resolver,
     /// The file the configuration came from; without one there is nothing to reload.
     pub file: Option<PathBuf>,
-    /// Who is told what goes on; nobody by default.
-    pub manager: Manager,
+    /// The service manager that is told what goes on; none by default.
+    pub notifier: SystemdNotifier,
     /// Sockets that are open already; none by default.
-    pub passed: Passed,
+    pub passed: InheritedSockets,
 }
 
 /// A running relay.
@@ -80,11 +80,11 @@ pub struct Options {
 pub struct Server {
     ctx: Arc<Context>,
     address: SocketAddr,
-    holder: Holder,
+    owner: ListenerOwner,
     lanes: Arc<Lanes>,
     connections: Arc<Permits>,
-    reload_alarm: Alarm,
-    service: Arc<Service>,
+    reload_notify: Notify,
+    service: Arc<SystemdReporter>,
     admin: Option<Admin>,
     threads: Mutex<Vec<JoinHandle<()>>>,
     failure: Arc<Failure>,
@@ -186,18 +186,19 @@ impl Server {
     /// When the address cannot be bound (which, and why), the access log cannot be opened, or the
     /// system lacks descriptors or threads.
     pub fn start(config: Config, options: Options) -> io::Result<Self> {
-        let (listener, holder) = passed::or_listen(options.passed.proxy, "listen", &config.listen)?;
+        let (listener, owner) =
+            inherited::or_listen(options.passed.proxy, "listen", &config.listen)?;
         let admin = admin_listener(options.passed.admin, &config)?;
         Door::prepare(&listener)?;
         let address = listener.local_addr()?;
         let access_log = config.access_log.clone();
         let ctx = Arc::new(Context::new(config, options.resolver)?);
         ctx.access_log.configure(access_log.as_ref())?;
-        let service = Arc::new(Service::new(options.manager));
+        let service = Arc::new(SystemdReporter::new(options.notifier));
         let failure = Arc::<Failure>::default();
         let connections = Permits::new(most_connections(&ctx));
         let shared = (&ctx, &service, &failure);
-        let (lanes, all) = Lanes::new(shared, (listener, holder), &connections)?;
+        let (lanes, all) = Lanes::new(shared, (listener, owner), &connections)?;
         let observed = Observed {
             ctx: Arc::clone(&ctx),
             lanes: Arc::clone(&lanes),
@@ -206,10 +207,10 @@ impl Server {
         let start = |(listener, listen)| Admin::start(listener, listen, Arc::new(observed));
         let server = Self {
             admin: admin.map(start).transpose()?,
-            reload_alarm: ctx.stop.alarm(),
+            reload_notify: ctx.stop.subscribe(),
             ctx,
             address,
-            holder,
+            owner,
             lanes,
             connections,
             service,
@@ -228,17 +229,17 @@ impl Server {
         }
         let ctx = Arc::clone(&self.ctx);
         self.keep(self.essential("health", move || checks::run(ctx))?);
-        let (ctx, alarm) = (Arc::clone(&self.ctx), self.ctx.stop.alarm());
-        self.keep(self.essential("sweeper", move || sweep(&ctx, &alarm))?);
+        let (ctx, notify) = (Arc::clone(&self.ctx), self.ctx.stop.subscribe());
+        self.keep(self.essential("sweeper", move || sweep(&ctx, &notify))?);
         if let Some(file) = file {
-            let (ctx, alarm) = (Arc::clone(&self.ctx), self.reload_alarm.clone());
+            let (ctx, notify) = (Arc::clone(&self.ctx), self.reload_notify.clone());
             let follower = Follower {
                 ctx: Arc::clone(&self.ctx),
                 connections: Arc::clone(&self.connections),
                 lanes: Arc::clone(&self.lanes),
                 service: Arc::clone(&self.service),
             };
-            let reloader = move || reload::run(&file, &ctx, &alarm, &follower);
+            let reloader = move || reload::run(&file, &ctx, &notify, &follower);
             self.keep(self.essential("reload", reloader)?);
         }
         Ok(())
@@ -246,17 +247,17 @@ impl Server {
 
     /// Tells the service manager, if there is one, that this server serves, and keeps telling it.
     fn start_service(&self) -> io::Result<()> {
-        if !self.service.is_wanted() {
+        if !self.service.notifier.is_there() {
             return Ok(());
         }
         let service = Arc::clone(&self.service);
-        let seen = Seen {
+        let seen = ServerView {
             ctx: Arc::clone(&self.ctx),
             lanes: Arc::clone(&self.lanes),
             connections: Arc::clone(&self.connections),
         };
         self.keep(self.essential("service", move || service.run(&seen))?);
-        self.service.ready();
+        self.service.notifier.ready();
         Ok(())
     }
 
@@ -311,7 +312,7 @@ impl Server {
 
     /// Looks at the configuration file now.
     pub fn reload_now(&self) {
-        self.reload_alarm.ring();
+        self.reload_notify.notify_one();
     }
 
     /// Puts `config` in force, as a changed file would.
@@ -366,9 +367,9 @@ impl Server {
         let limit = self.ctx.snapshot().config.limits.shutdown_timeout;
         let deadline = Instant::now() + limit;
         self.ctx.stop.advance(Stage::Draining);
-        self.service.stopping();
+        self.service.notifier.stopping();
         self.lanes.close_door();
-        if self.holder == Holder::Manager {
+        if self.owner == ListenerOwner::ServiceManager {
             self.wait_for_first_bytes(deadline);
         }
         self.lanes.drain();
@@ -434,7 +435,7 @@ struct Observed {
     connections: Arc<Permits>,
 }
 
-impl Surroundings for Observed {
+impl RelayView for Observed {
     fn context(&self) -> &Arc<Context> {
         &self.ctx
     }
@@ -464,12 +465,12 @@ fn admin_listener(
     let listener = match (passed, &config.admin_listen) {
         (None, None) => return Ok(None),
         (Some(listener), None) => listener,
-        (passed, Some(listen)) => match passed::or_listen(passed, "admin_listen", listen)? {
-            (listener, Holder::Us) => return Ok(Some((listener, listen.clone()))),
-            (listener, Holder::Manager) => listener,
+        (passed, Some(listen)) => match inherited::or_listen(passed, "admin_listen", listen)? {
+            (listener, ListenerOwner::ThisProcess) => return Ok(Some((listener, listen.clone()))),
+            (listener, ListenerOwner::ServiceManager) => listener,
         },
     };
-    let address = passed::address_of(&listener)?;
+    let address = inherited::address_of(&listener)?;
     Ok(Some((listener, address)))
 }
 
@@ -517,9 +518,32 @@ fn most_connections(ctx: &Context) -> usize {
     }
 }
 
-/// The thread that drops idle upstream connections which are too old, were closed, or lead nowhere now.
-fn sweep(ctx: &Context, alarm: &Alarm) {
-    while alarm.wait(Some(SWEEP_EVERY)) != Woken::Stopped {
+/// The thread that drops idle upstream connections which are too old, were closed, or lead nowhere now, and
+/// pipes that are not used.
+fn sweep(ctx: &Context, notify: &Notify) {
+    while notify.wait(Some(SWEEP_EVERY)) != Woken::Stopped {
         ctx.snapshot().sweep_idle_pools(&ctx.upstream_names);
+        ctx.pipes.sweep();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+    use crate::config;
+
+    #[test]
+    fn an_event_loop_of_tunnels_that_ends_ends_the_program() {
+        let config = config::parse("listen: 127.0.0.1:0\nupstream: []\n", "c.yaml").unwrap();
+        let server = Server::start(config, Options::default()).unwrap();
+        let (said, heard) = mpsc::channel();
+        let told = Box::new(move || said.send(()).unwrap());
+        assert!(server.failure.told.set(told).is_ok());
+        server.ctx.tunnels.break_down();
+        assert_eq!(heard.recv_timeout(Duration::from_secs(30)), Ok(()));
+        assert_eq!(server.failure.thread.get(), Some(&"tunnels"));
+        server.drain();
     }
 }

@@ -13,8 +13,8 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::iterator::{Handle, Signals};
 
 use crate::config::checked::Config;
-use crate::net::notify::Manager;
-use crate::net::passed::Passed;
+use crate::net::inherited::InheritedSockets;
+use crate::net::systemd_notifier::SystemdNotifier;
 use crate::net::threads;
 
 use super::{Drained, Options, Server};
@@ -24,20 +24,20 @@ use super::{Drained, Options, Server};
 ///
 /// # Errors
 /// When the server cannot start.
-pub fn run(config: Config, file: &Path, passed: Passed) -> io::Result<()> {
+pub fn run(config: Config, file: &Path, passed: InheritedSockets) -> io::Result<()> {
     // Before the first thread and the first client: no signal may find its default action.
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR1])?;
     let done = signals.handle();
     super::log_panics();
     let options = Options {
         file: Some(file.to_owned()),
-        manager: Manager::of_environment(),
+        notifier: SystemdNotifier::of_environment(),
         passed,
         ..Options::default()
     };
     let server = Arc::new(Server::start(config, options)?);
     let failed = done.clone();
-    // Nobody else sets it.
+    // It was not set before.
     drop(server.failure.told.set(Box::new(move || failed.close())));
     server.announce();
     let mut is_draining = false;
@@ -80,12 +80,12 @@ fn drain(server: &Server, done: &Handle) {
 /// Watches for SIGTERM and SIGINT until it is dropped.
 #[must_use = "the signals have no effect once this is dropped"]
 #[derive(Debug)]
-pub struct Watch {
+pub struct SignalWatcher {
     signals: Handle,
     thread: Option<JoinHandle<()>>,
 }
 
-impl Watch {
+impl SignalWatcher {
     /// Calls `told` for each of these signals from now on, on a thread of its own.
     ///
     /// # Errors
@@ -101,7 +101,7 @@ impl Watch {
     }
 }
 
-impl Drop for Watch {
+impl Drop for SignalWatcher {
     fn drop(&mut self) {
         self.signals.close();
         if let Some(thread) = self.thread.take() {

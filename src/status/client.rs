@@ -1,162 +1,179 @@
 //! One GET to the admin server of a running relay.
 
-use std::fmt;
-use std::io::IoSlice;
-use std::time::{Duration, Instant};
+use std::io;
+use std::time::Duration;
+
+use ureq::{Error, Timeout};
 
 use crate::config::secret::Secret;
-use crate::net::conn::{Conn, LookAround};
-use crate::net::dial::{self, DialError};
-use crate::net::resolve::Resolver;
-use crate::net::socket::{Received, TICK, Wait};
-use crate::protocol::answer::HopFailure;
-use crate::protocol::body::{BodyCoder, Sent};
-use crate::protocol::framing;
-use crate::protocol::head::{HeadLimits, HeadScanner, ResponseHead};
 use crate::protocol::target::Authority;
+
+const USER_AGENT: &str = concat!("http-proxy-lb/", env!("CARGO_PKG_VERSION"));
 
 /// How long an answer may take.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// The same for the name and the connection, so that it is told which of them did not come.
+const PATIENCE_TO_CONNECT: Duration = Duration::from_millis(9_999);
 /// The largest head that is read, in bytes.
-const HEAD: HeadLimits = HeadLimits { bytes: 64 * 1024 };
+const HEAD: usize = 64 * 1024;
 /// The largest body that is read, in bytes.
-const MOST: usize = 64 * 1024 * 1024;
+const MOST: u64 = 64 * 1024 * 1024;
 
-/// Why there is no answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Unanswered {
-    /// Nobody takes the connection.
-    Unreachable(HopFailure),
-    /// The connection ended too early.
-    Broken,
-    /// The answer did not come in time.
-    TooLate,
-    /// What came is not an HTTP response, or too much.
-    NotUnderstood,
-}
+/// Why there is no answer when something else came, or too much.
+pub(super) const NOT_UNDERSTOOD: &str = "the answer is no HTTP: is this the admin server?";
+const NO_ADDRESS: &str = "the name cannot be resolved";
+const REFUSED: &str = "the connection is refused: is the relay running?";
+const NOT_TAKEN: &str = "nobody answers";
+const UNREACHABLE: &str = "it cannot be reached";
+const BROKEN: &str = "the connection ended before the answer";
 
-impl fmt::Display for Unanswered {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Unreachable(HopFailure::ConnectRefused) => {
-                f.write_str("the connection is refused: is the relay running?")
-            }
-            Self::Unreachable(HopFailure::DnsError | HopFailure::DnsTimeout) => {
-                f.write_str("the name cannot be resolved")
-            }
-            Self::Unreachable(HopFailure::ConnectTimeout) => f.write_str("nobody answers"),
-            Self::Unreachable(_) => f.write_str("it cannot be reached"),
-            Self::Broken => f.write_str("the connection ended before the answer"),
-            Self::TooLate => write!(f, "no answer within {} s", PATIENCE.as_secs()),
-            Self::NotUnderstood => f.write_str("the answer is no HTTP: is this the admin server?"),
-        }
-    }
-}
-
-/// What came.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Answer {
-    pub(super) status: u16,
-    pub(super) body: Vec<u8>,
-}
-
-/// Asks `server` for `path`.
+/// The status and the body of what `server` has at `path`, or in words why there is no answer.
 pub(super) fn get(
     server: &Authority,
     path: &str,
     token: Option<&Secret>,
-) -> Result<Answer, Unanswered> {
-    let deadline = Instant::now() + PATIENCE;
-    let go_on = &mut || LookAround::GoOn;
-    let mut conn =
-        dial::dial(server, &Resolver::default(), deadline, go_on).map_err(|error| match error {
-            DialError::Failed(failure) => Unanswered::Unreachable(failure),
-            DialError::Forbidden | DialError::GivenUp => {
-                Unanswered::Unreachable(HopFailure::ConnectFailed)
-            }
-        })?;
-    let authorization = token.map_or_else(String::new, |token| {
-        format!("Authorization: Bearer {}\r\n", token.expose())
-    });
-    let request = format!(
-        "GET {path} HTTP/1.1\r\nHost: {server}\r\n{authorization}Connection: close\r\n\r\n"
-    );
-    let mut parts = [IoSlice::new(request.as_bytes())];
-    conn.send_all(&mut parts, PATIENCE, &mut || LookAround::GoOn)
-        .map_err(|_gone| Unanswered::Broken)?;
-    let head = read_head(&mut conn, deadline)?;
-    let body = read_body(&mut conn, &head, deadline)?;
-    Ok(Answer {
-        status: head.status(),
-        body,
-    })
-}
-
-fn read_head(conn: &mut Conn, deadline: Instant) -> Result<ResponseHead, Unanswered> {
-    let mut scanner = HeadScanner::for_response();
-    loop {
-        let length = scanner
-            .scan(conn.unread(), HEAD)
-            .map_err(|_malformed| Unanswered::NotUnderstood)?;
-        if let Some(length) = length {
-            let mut bytes = Vec::new();
-            conn.take_into(length, &mut bytes);
-            return ResponseHead::parse(bytes).map_err(|_malformed| Unanswered::NotUnderstood);
-        }
-        if receive(conn, deadline)? == Received::End {
-            return Err(Unanswered::Broken);
-        }
+) -> Result<(u16, Vec<u8>), String> {
+    // What the environment says of proxies, and redirects, would lead the token elsewhere.
+    let config = ureq::Agent::config_builder()
+        .proxy(None)
+        .max_redirects(0)
+        .http_status_as_error(false)
+        .timeout_resolve(Some(PATIENCE_TO_CONNECT))
+        .timeout_connect(Some(PATIENCE_TO_CONNECT))
+        .timeout_global(Some(PATIENCE))
+        .max_response_header_size(HEAD)
+        .user_agent(USER_AGENT)
+        .build();
+    let mut request = ureq::Agent::new_with_config(config)
+        .get(format!("http://{server}{path}"))
+        .header("Connection", "close");
+    if let Some(token) = token {
+        request = request.header("Authorization", format!("Bearer {}", token.expose()));
     }
+    let response = request.call().map_err(|error| why(&error))?;
+    let status = response.status().as_u16();
+    let body = response.into_body().into_with_config().limit(MOST);
+    let body = body.read_to_vec().map_err(|error| why(&error))?;
+    Ok((status, body))
 }
 
-fn read_body(
-    conn: &mut Conn,
-    head: &ResponseHead,
-    deadline: Instant,
-) -> Result<Vec<u8>, Unanswered> {
-    let framing =
-        framing::of_response("GET", head).map_err(|_malformed| Unanswered::NotUnderstood)?;
-    let sent = match framing {
-        framing::Framing::Chunked => Sent::Decoded,
-        framing::Framing::Empty | framing::Framing::Length(_) | framing::Framing::UntilClose => {
-            Sent::AsReceived
-        }
+fn why(error: &Error) -> String {
+    let words = if let Error::Timeout(Timeout::Resolve) | Error::HostNotFound = error {
+        NO_ADDRESS
+    } else if let Error::Timeout(Timeout::Connect) = error {
+        NOT_TAKEN
+    } else if let Error::Timeout(_) = error {
+        return format!("no answer within {} s", PATIENCE.as_secs());
+    } else if let Error::Io(error) = error {
+        failed(error)
+    } else {
+        NOT_UNDERSTOOD
     };
-    let mut coder = BodyCoder::new(framing, sent, HEAD.bytes);
-    let mut body = Vec::new();
-    loop {
-        let passed = coder
-            .pass(conn.unread_mut())
-            .map_err(|_malformed| Unanswered::NotUnderstood)?;
-        body.extend_from_slice(conn.unread().get(..passed.output).unwrap_or_default());
-        conn.consume(passed.taken);
-        if coder.is_finished() {
-            return Ok(body);
-        }
-        if body.len() > MOST {
-            return Err(Unanswered::NotUnderstood);
-        }
-        if conn.unread().is_empty() && receive(conn, deadline)? == Received::End {
-            return match coder.end_of_input() {
-                Ok(()) => Ok(body),
-                Err(_) => Err(Unanswered::Broken),
-            };
-        }
+    words.to_owned()
+}
+
+/// What an error of a socket means, or of looking a name up, which is none of the system's numbers.
+fn failed(error: &io::Error) -> &'static str {
+    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
+    let kind = error.kind();
+    if kind == io::ErrorKind::ConnectionRefused {
+        REFUSED
+    } else if [
+        UnexpectedEof,
+        ConnectionReset,
+        ConnectionAborted,
+        BrokenPipe,
+    ]
+    .contains(&kind)
+    {
+        BROKEN
+    } else if error.raw_os_error().is_some() {
+        UNREACHABLE
+    } else {
+        NO_ADDRESS
     }
 }
 
-/// Waits for bytes or the end.
-fn receive(conn: &mut Conn, deadline: Instant) -> Result<Received, Unanswered> {
-    loop {
-        let left = deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return Err(Unanswered::TooLate);
+#[cfg(test)]
+mod tests {
+    use std::io::{Read as _, Write as _};
+    use std::net::TcpListener;
+    use std::thread;
+
+    use super::*;
+
+    /// What becomes of a request that is answered with this, and what was sent.
+    fn answered_with(answer: &'static str) -> (Result<(u16, Vec<u8>), String>, String) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let serve = move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") {
+                let mut byte = [0];
+                stream.read_exact(&mut byte).unwrap();
+                head.extend(byte);
+            }
+            stream.write_all(answer.as_bytes()).unwrap();
+            String::from_utf8(head).unwrap()
+        };
+        let serving = thread::Builder::new().spawn(serve).unwrap();
+        let server = Authority::parse(address.as_bytes(), None).unwrap();
+        let got = get(&server, "/status", Some(&Secret::new("sesame")));
+        (got, serving.join().unwrap())
+    }
+
+    fn check(answer: &'static str, expected: Result<(u16, &str), &str>) {
+        let expected = expected
+            .map(|(status, body)| (status, body.as_bytes().to_vec()))
+            .map_err(str::to_owned);
+        assert_eq!(answered_with(answer).0, expected, "{answer}");
+    }
+
+    #[test]
+    fn a_response_is_taken_whole_or_not_at_all() {
+        check("HTTP/1.1 200 OK\r\n\r\n{}", Ok((200, "{}")));
+        let chunked = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n";
+        check(chunked, Ok((200, "{}")));
+        check("", Err(BROKEN));
+        check(
+            "HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n{}",
+            Err(BROKEN),
+        );
+        check("SSH-2.0-OpenSSH\r\n", Err(NOT_UNDERSTOOD));
+    }
+
+    #[test]
+    fn a_redirect_is_not_followed() {
+        let answer =
+            "HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:1/\r\nContent-Length: 0\r\n\r\n";
+        check(answer, Ok((302, "")));
+    }
+
+    #[test]
+    fn the_token_is_sent_to_the_server_that_was_named() {
+        let (_, head) = answered_with("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
+        assert!(head.starts_with("GET /status HTTP/1.1\r\n"), "{head}");
+        let field = "\r\nauthorization: bearer sesame\r\n";
+        assert!(head.to_lowercase().contains(field), "{head}");
+    }
+
+    #[test]
+    fn each_failure_has_its_words() {
+        use io::ErrorKind::{ConnectionRefused, ConnectionReset, Other};
+        for (error, expected) in [
+            (Error::Timeout(Timeout::Resolve), NO_ADDRESS),
+            (Error::Timeout(Timeout::Connect), NOT_TAKEN),
+            (Error::Timeout(Timeout::Global), "no answer within 10 s"),
+            (Error::Io(ConnectionRefused.into()), REFUSED),
+            (Error::Io(ConnectionReset.into()), BROKEN),
+            (Error::Io(Other.into()), NO_ADDRESS),
+            (Error::BodyExceedsLimit(MOST), NOT_UNDERSTOOD),
+        ] {
+            assert_eq!(why(&error), expected, "{error:?}");
         }
-        conn.limit_read(left.min(TICK));
-        match conn.receive_bulk(Wait::Tick) {
-            Ok(Received::Nothing) => {}
-            Ok(received) => return Ok(received),
-            Err(_) => return Err(Unanswered::Broken),
-        }
+        // ENETUNREACH
+        let unreachable = Error::Io(io::Error::from_raw_os_error(101));
+        assert_eq!(why(&unreachable), UNREACHABLE);
     }
 }

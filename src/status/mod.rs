@@ -1,7 +1,6 @@
 //! The command `status`: asks a running relay how it is, and shows it in the terminal.
 
 mod client;
-mod json;
 mod table;
 
 use std::fmt;
@@ -9,14 +8,14 @@ use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::config;
+use crate::config::findings::ConfigErrors;
 use crate::config::listen::ListenAddress;
 use crate::config::secret::{self, Secret};
-use crate::config::{self, ConfigError};
+use crate::json::Json;
 use crate::protocol::target::Authority;
 use crate::stop::Stop;
 
-use client::{Answer, Unanswered};
-use json::Json;
 use table::Paint;
 
 /// The pause between two looks.
@@ -26,29 +25,29 @@ const CLEAR: &str = "\u{1b}[H\u{1b}[2J";
 
 /// What is wanted.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Question {
-    /// Which relay.
-    pub whom: Whom,
+pub struct StatusRequest {
+    /// Which relay is asked.
+    pub of: StatusOf,
     /// A file with the admin token, instead of the one of the configuration.
     pub token_file: Option<PathBuf>,
-    /// What of it.
-    pub what: What,
-    /// How often.
-    pub times: Times,
+    /// What is shown.
+    pub shown: Shown,
+    /// Whether it is asked again and again, until an interrupt.
+    pub again: bool,
 }
 
 /// Which relay is asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Whom {
+pub enum StatusOf {
     /// The one with this configuration.
     Config(PathBuf),
     /// The one whose admin server is at this URL.
     Admin(String),
 }
 
-/// What is asked.
+/// What is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum What {
+pub enum Shown {
     /// Everything, as a table.
     Table,
     /// Everything, as the relay says it.
@@ -57,34 +56,16 @@ pub enum What {
     Life,
 }
 
-/// How often it is asked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Times {
-    /// Now.
-    Once,
-    /// Until somebody interrupts.
-    Forever,
-}
-
-/// What came out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
-    /// It is ready, or lives, if that was asked.
-    Good,
-    /// It is not.
-    Bad,
-}
-
-/// Why the question could not be put.
+/// Why no relay could be asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum NoQuestion {
+pub enum StatusError {
     /// The configuration cannot be used.
-    Config(ConfigError),
-    /// There is nobody to ask, or no token; in words.
+    Config(ConfigErrors),
+    /// There is no server to ask, or no token; in words.
     Other(String),
 }
 
-impl fmt::Display for NoQuestion {
+impl fmt::Display for StatusError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Config(error) => write!(
@@ -97,49 +78,48 @@ impl fmt::Display for NoQuestion {
     }
 }
 
-impl std::error::Error for NoQuestion {}
+impl std::error::Error for StatusError {}
 
-/// A question that can be put.
-struct Asker {
-    server: Authority,
+/// An admin server, and what is asked of it.
+struct AskedServer {
+    address: Authority,
     token: Option<Secret>,
-    what: What,
+    shown: Shown,
 }
 
-/// Asks, and shows the answer on standard output, or on standard error why there is none.
+/// Asks, and shows the answer on standard output, or on standard error why there is none. Says whether the
+/// relay is ready, or lives, if that was asked.
 ///
 /// # Errors
-/// When the question cannot be put.
-pub fn run(question: &Question) -> Result<Verdict, NoQuestion> {
-    let asker = Asker::new(question)?;
-    match question.times {
-        Times::Once => Ok(asker.ask(&mut io::stdout())),
-        Times::Forever => {
-            let pause = Stop::new().map_err(|error| NoQuestion::Other(error.to_string()))?;
-            loop {
-                let mut shown = Vec::new();
-                if io::stdout().is_terminal() {
-                    shown.extend_from_slice(CLEAR.as_bytes());
-                }
-                let verdict = asker.ask(&mut shown);
-                if io::stdout().write_all(&shown).is_err() {
-                    return Ok(verdict); // Nobody reads any more.
-                }
-                pause.wait(LOOK_AGAIN);
-            }
+/// When no relay can be asked.
+pub fn run(request: &StatusRequest) -> Result<bool, StatusError> {
+    let server = AskedServer::new(request)?;
+    if !request.again {
+        return Ok(server.ask(&mut io::stdout()));
+    }
+    let pause = Stop::new().map_err(|error| StatusError::Other(error.to_string()))?;
+    loop {
+        let mut shown = Vec::new();
+        if io::stdout().is_terminal() {
+            shown.extend_from_slice(CLEAR.as_bytes());
         }
+        let is_good = server.ask(&mut shown);
+        if io::stdout().write_all(&shown).is_err() {
+            return Ok(is_good); // The reader has left.
+        }
+        pause.wait(LOOK_AGAIN);
     }
 }
 
-impl Asker {
-    fn new(question: &Question) -> Result<Self, NoQuestion> {
-        let (server, token) = match &question.whom {
-            Whom::Admin(url) => (authority_of(url)?, None),
-            Whom::Config(file) => {
-                let config = config::load(file).map_err(NoQuestion::Config)?;
+impl AskedServer {
+    fn new(request: &StatusRequest) -> Result<Self, StatusError> {
+        let (address, token) = match &request.of {
+            StatusOf::Admin(url) => (authority_of(url)?, None),
+            StatusOf::Config(file) => {
+                let config = config::load(file).map_err(StatusError::Config)?;
                 let listen = config.admin_listen.ok_or_else(|| {
                     let file = file.display();
-                    NoQuestion::Other(format!(
+                    StatusError::Other(format!(
                         "{file}: admin_listen is not set, so nobody can be asked: set it and restart, or \
                          name a server with --admin URL"
                     ))
@@ -147,69 +127,60 @@ impl Asker {
                 (reachable(&listen)?, config.admin_token)
             }
         };
-        let token = match &question.token_file {
+        let token = match &request.token_file {
             Some(file) => Some(read_token(file)?),
             None => token,
         };
         Ok(Self {
-            server,
+            address,
             token,
-            what: question.what,
+            shown: request.shown,
         })
     }
 
-    fn ask(&self, out: &mut dyn Write) -> Verdict {
-        let path = match self.what {
-            What::Life => "/health",
-            What::Table | What::Json => "/status",
-        };
-        let answer = client::get(&self.server, path, self.token.as_ref());
-        let (text, verdict) = match self.judge(answer) {
-            Ok(judged) => judged,
-            Err(said) => {
-                let printed = writeln!(io::stderr(), "http://{}: {said}", self.server);
-                return match printed {
-                    Ok(()) | Err(_) => Verdict::Bad,
-                };
+    /// Asks once, and says whether the answer is good news.
+    fn ask(&self, out: &mut dyn Write) -> bool {
+        match self.answer() {
+            Ok((text, is_good)) => {
+                let printed = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+                // A reader that closes the pipe has seen enough.
+                is_good && printed.map_or_else(|e| e.kind() == io::ErrorKind::BrokenPipe, |()| true)
             }
-        };
-        let printed = out.write_all(text.as_bytes()).and_then(|()| out.flush());
-        match printed {
-            Ok(()) => verdict,
-            // Whoever closes the pipe has seen enough.
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => verdict,
-            Err(_) => Verdict::Bad,
+            Err(said) => {
+                let printed = writeln!(io::stderr(), "http://{}: {said}", self.address);
+                drop(printed); // The exit code says it, too.
+                false
+            }
         }
     }
 
-    /// What to show, and what it means.
-    fn judge(&self, answer: Result<Answer, Unanswered>) -> Result<(String, Verdict), String> {
-        let answer = answer.map_err(|error| error.to_string())?;
-        match answer.status {
+    /// What to show, and whether it is good news.
+    fn answer(&self) -> Result<(String, bool), String> {
+        let path = match self.shown {
+            Shown::Life => "/health",
+            Shown::Table | Shown::Json => "/status",
+        };
+        let (code, body) = client::get(&self.address, path, self.token.as_ref())?;
+        match code {
             200 => {}
             401 => {
                 return Err("the admin token is wanted: name a file that holds it with \
                             --token-file"
                     .to_owned());
             }
-            status => return Err(format!("answered with status {status}")),
+            code => return Err(format!("answered with status {code}")),
         }
-        if self.what == What::Life {
-            return Ok(("live\n".to_owned(), Verdict::Good));
+        if self.shown == Shown::Life {
+            return Ok(("live\n".to_owned(), true));
         }
-        let not_understood = || Unanswered::NotUnderstood.to_string();
-        let text = String::from_utf8(answer.body).map_err(|_not_text| not_understood())?;
+        let not_understood = || client::NOT_UNDERSTOOD.to_owned();
+        let text = String::from_utf8(body).map_err(|_not_text| not_understood())?;
         let status = Json::parse(&text).ok_or_else(not_understood)?;
-        let verdict = if status.get("ready").is_true() {
-            Verdict::Good
-        } else {
-            Verdict::Bad
+        let shown = match self.shown {
+            Shown::Table => table::render(&status, paint()),
+            Shown::Json | Shown::Life => for_terminals(&text),
         };
-        let shown = match self.what {
-            What::Table => table::render(&status, paint()),
-            What::Json | What::Life => for_terminals(&text),
-        };
-        Ok((shown, verdict))
+        Ok((shown, status.get("ready").is_true()))
     }
 }
 
@@ -236,18 +207,18 @@ fn paint() -> Paint {
     }
 }
 
-fn authority_of(url: &str) -> Result<Authority, NoQuestion> {
+fn authority_of(url: &str) -> Result<Authority, StatusError> {
     let rest = url.strip_prefix("http://").unwrap_or(url);
     let rest = rest.strip_suffix('/').unwrap_or(rest);
     Authority::parse(rest.as_bytes(), Some(80)).map_err(|_malformed| {
-        NoQuestion::Other(format!(
+        StatusError::Other(format!(
             "--admin {url:?} is no address: write it as http://127.0.0.1:9090"
         ))
     })
 }
 
 /// Where a server of this machine is reached that listens there.
-fn reachable(listen: &ListenAddress) -> Result<Authority, NoQuestion> {
+fn reachable(listen: &ListenAddress) -> Result<Authority, StatusError> {
     let mut place = listen.clone();
     if place.is_unspecified() {
         let host = if place.host.contains(':') {
@@ -258,15 +229,15 @@ fn reachable(listen: &ListenAddress) -> Result<Authority, NoQuestion> {
         host.clone_into(&mut place.host);
     }
     Authority::parse(place.to_string().as_bytes(), None).map_err(|_port_zero| {
-        NoQuestion::Other(format!(
+        StatusError::Other(format!(
             "admin_listen is {listen}, which is no address to ask at: name it with --admin URL"
         ))
     })
 }
 
-fn read_token(file: &Path) -> Result<Secret, NoQuestion> {
+fn read_token(file: &Path) -> Result<Secret, StatusError> {
     let said = |what: &dyn fmt::Display| {
-        NoQuestion::Other(format!("--token-file {}: {what}", file.display()))
+        StatusError::Other(format!("--token-file {}: {what}", file.display()))
     };
     let (token, advice) = secret::in_file(file).map_err(|error| said(&error))?;
     let text = token.expose();
@@ -277,7 +248,7 @@ fn read_token(file: &Path) -> Result<Secret, NoQuestion> {
     }
     if let Some(advice) = advice {
         let printed = writeln!(io::stderr(), "{}", said(&advice));
-        drop(printed); // Advice that nobody takes is no failure.
+        drop(printed); // Advice that cannot be printed is no failure.
     }
     Ok(token)
 }

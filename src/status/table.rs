@@ -1,8 +1,6 @@
 //! The state of a relay as a table for a terminal.
 
-use std::fmt::Write as _;
-
-use super::json::Json;
+use crate::json::Json;
 
 /// Whether to use colors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -11,22 +9,15 @@ pub(super) enum Paint {
     Plain,
 }
 
-#[derive(Clone, Copy)]
-enum Color {
-    Green,
-    Red,
-    Yellow,
-}
+/// The colors of ECMA-48.
+const RED: u8 = 31;
+const GREEN: u8 = 32;
+const YELLOW: u8 = 33;
 
 impl Paint {
-    fn text(self, color: Color, text: &str) -> String {
-        let code = match color {
-            Color::Green => 32,
-            Color::Red => 31,
-            Color::Yellow => 33,
-        };
+    fn text(self, color: u8, text: &str) -> String {
         match self {
-            Self::Colors => format!("\u{1b}[{code}m{text}\u{1b}[0m"),
+            Self::Colors => format!("\u{1b}[{color}m{text}\u{1b}[0m"),
             Self::Plain => text.to_owned(),
         }
     }
@@ -39,35 +30,28 @@ const TITLES: [&str; 8] = [
 const NUMBERS: std::ops::Range<usize> = 3..7;
 /// The column that has a color.
 const STATE: usize = 1;
-/// No column is made wider; what is longer stands out of it. Whoever answers may be anybody, and one
-/// long name would be paid for in every row.
+/// No column is made wider; what is longer stands out of it. The answer may come from any server, and
+/// one long name would be paid for in every row.
 const WIDEST: usize = 64;
 
 /// The answer of `/status` for people.
 pub(super) fn render(status: &Json, paint: Paint) -> String {
-    let mut out = String::new();
     let ready = if status.get("ready").is_true() {
-        paint.text(Color::Green, "ready")
+        paint.text(GREEN, "ready")
     } else {
-        paint.text(Color::Red, "not ready")
+        paint.text(RED, "not ready")
     };
-    let reason = status
-        .get("reason")
-        .text()
-        .map(|reason| format!(" ({})", clean(reason)));
-    line(
-        &mut out,
-        &format!(
+    let reason = status.get("reason").text();
+    let reason = reason.map(|reason| format!(" ({})", clean(reason)));
+    let mut lines = vec![
+        format!(
             "{ready}{}  version {}  up {}  mode {}",
             reason.unwrap_or_default(),
             shown(status.get("version")),
             spoken(number(status.get("uptime_seconds"))),
             shown(status.get("mode")),
         ),
-    );
-    line(
-        &mut out,
-        &format!(
+        format!(
             "requests {} ({} failed)  connections {}/{}  tunnels {}  workers {}/{}  queue {}/{}",
             shown(status.get("requests_total")),
             shown(status.get("requests_failed")),
@@ -79,53 +63,40 @@ pub(super) fn render(status: &Json, paint: Paint) -> String {
             shown(status.get("queue").get("waiting")),
             shown(status.get("queue").get("limit")),
         ),
-    );
-    write_probe_target(&mut out, status.get("probe_target"), paint);
+    ];
+    let target = status.get("probe_target");
+    if *target.get("believed") == Json::Bool(false) {
+        lines.push(format!(
+            "probe: {} is {} since {}: {}",
+            shown(target.get("url")),
+            paint.text(YELLOW, "not believed"),
+            shown(target.get("since")),
+            shown(target.get("seen")),
+        ));
+    }
     let reload = status.get("reload");
     if let Some(error) = reload.get("error").text() {
         let since = clean(reload.get("failing_since").text().unwrap_or_default());
-        let what = paint.text(Color::Red, "the file cannot be used");
-        line(&mut out, &format!("configuration: {what} since {since}:"));
-        for mistake in error.lines() {
-            line(&mut out, &format!("  {}", clean(mistake)));
-        }
+        let what = paint.text(RED, "the file cannot be used");
+        lines.push(format!("configuration: {what} since {since}:"));
+        lines.extend(error.lines().map(|mistake| format!("  {}", clean(mistake))));
     }
-    for key in reload.get("needs_restart").elements() {
-        let word = paint.text(Color::Yellow, "needs a restart");
-        line(&mut out, &format!("{word}: {}", shown(key)));
+    let warnings = status.get("config").get("warnings");
+    for (word, texts) in [
+        ("needs a restart", reload.get("needs_restart")),
+        ("warning", warnings),
+    ] {
+        let word = paint.text(YELLOW, word);
+        let texts = texts.elements().iter();
+        lines.extend(texts.map(|text| format!("{word}: {}", shown(text))));
     }
-    for warning in status.get("config").get("warnings").elements() {
-        let word = paint.text(Color::Yellow, "warning");
-        line(&mut out, &format!("{word}: {}", shown(warning)));
-    }
-    out.push('\n');
-    write_upstreams(&mut out, status.get("upstreams").elements(), paint);
-    out
+    lines.push(String::new());
+    push_upstreams(&mut lines, status.get("upstreams").elements(), paint);
+    lines.push(String::new());
+    lines.join("\n")
 }
 
-/// Says so if the probe's target is not believed.
-fn write_probe_target(out: &mut String, target: &Json, paint: Paint) {
-    if *target.get("believed") != Json::Bool(false) {
-        return;
-    }
-    let word = paint.text(Color::Yellow, "not believed");
-    line(
-        out,
-        &format!(
-            "probe: {} is {word} since {}: {}",
-            shown(target.get("url")),
-            shown(target.get("since")),
-            shown(target.get("seen")),
-        ),
-    );
-}
-
-fn line(out: &mut String, text: &str) {
-    out.push_str(text);
-    out.push('\n');
-}
-
-fn write_upstreams(out: &mut String, upstreams: &[Json], paint: Paint) {
+fn push_upstreams(lines: &mut Vec<String>, upstreams: &[Json], paint: Paint) {
     let mut widths = TITLES.map(str::len);
     for row in upstreams.iter().map(row) {
         for (width, cell) in widths.iter_mut().zip(&row) {
@@ -142,23 +113,22 @@ fn write_upstreams(out: &mut String, upstreams: &[Json], paint: Paint) {
             } else {
                 format!("{cell:width$}")
             };
-            let colored = match (place, column) {
-                (0, _) => padded,
-                (_, STATE) => paint.text(color_of(cell), &padded),
+            text.push_str(&match (place, column) {
+                (1.., STATE) => paint.text(color_of(cell), &padded),
                 (_, _) => padded,
-            };
-            let written = write!(text, "{colored}  ");
-            debug_assert!(written.is_ok());
+            });
+            text.push_str("  ");
         }
-        line(out, text.trim_end());
+        text.truncate(text.trim_end().len());
+        lines.push(text);
     }
 }
 
-fn color_of(state: &str) -> Color {
+fn color_of(state: &str) -> u8 {
     match state {
-        "online" => Color::Green,
-        "drained" | "suspect" | "suspect, drained" => Color::Yellow,
-        _ => Color::Red,
+        "online" => GREEN,
+        "drained" | "suspect" | "suspect, drained" => YELLOW,
+        _ => RED,
     }
 }
 

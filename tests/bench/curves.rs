@@ -38,18 +38,6 @@ const FAMILIES: [Family; 4] = [
     },
 ];
 
-/// The name and the value of a point of a curve.
-pub(crate) fn point(scenario: &Scenario) -> Option<(&str, usize)> {
-    let (family, value) = scenario.name.split_once('=')?;
-    Some((family, value.parse().ok()?))
-}
-
-/// What a family is about.
-pub(crate) fn title(family: &str) -> &'static str {
-    let found = FAMILIES.iter().find(|candidate| candidate.name == family);
-    found.map_or("", |family| family.title)
-}
-
 /// How many connections a relay can have here, that needs two descriptors for each.
 fn possible() -> usize {
     machine::file_limit().saturating_sub(1000) / 2

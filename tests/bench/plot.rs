@@ -22,8 +22,7 @@ const LINE: f64 = 26.0;
 const SMALLEST: f64 = 0.25;
 const LARGEST: f64 = 8.0;
 
-/// The part of the style that all plots share.
-pub(crate) const STYLE: &str = "<style>
+const STYLE: &str = "<style>
 text{font:12px system-ui,sans-serif;fill:#24292f}
 .small{font-size:11px}
 .title{font-weight:600}
@@ -32,8 +31,7 @@ text{font:12px system-ui,sans-serif;fill:#24292f}
 @media (prefers-color-scheme:dark){text{fill:#d0d7de}}
 </style>\n";
 
-/// A colour for each target, the same in every plot.
-pub(crate) fn color(target: &Target) -> &'static str {
+fn color(target: &Target) -> &'static str {
     match target.kind {
         Kind::Ours(_) => "#e5484d",
         Kind::Blind | Kind::Damaging => "#8c959f",
@@ -43,12 +41,12 @@ pub(crate) fn color(target: &Target) -> &'static str {
 }
 
 /// Text that may stand in an SVG.
-pub(crate) fn escaped(text: &str) -> String {
+fn escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;")
 }
 
 /// The names of the targets in their colours, from a place on.
-pub(crate) fn legend(targets: &[Target], from: f64, height: f64) -> String {
+fn legend(targets: &[Target], from: f64, height: f64) -> String {
     let mut out = String::new();
     let mut place = from;
     for target in targets {

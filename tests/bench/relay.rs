@@ -13,7 +13,7 @@
 //! | `script`, `client`, `connection`, `load` | the clients |
 //! | `upstreams`, `hop`, `blind`, `wire`, `pattern` | the other end, and the floor |
 //! | `run`, `usage`, `spin`, `compare` | one measurement, its cost, and the order of all |
-//! | `report`, `summary`, `json`, `plot`, `lines` | what comes out |
+//! | `report`, `summary`, `json`, `plot` | what comes out |
 //! | `inspect` | system calls, allocations, instructions |
 //! | `selftest` | whether damage is seen |
 #![cfg(test)]
@@ -44,7 +44,6 @@ mod curves;
 mod hop;
 mod inspect;
 mod json;
-mod lines;
 mod load;
 mod machine;
 mod options;
@@ -123,9 +122,7 @@ fn run(options: &Options) -> io::Result<ExitCode> {
     println!("{}", summary::circumstances(options));
     let results = compare::all(options)?;
     drop(spinners);
-    if !options.curves {
-        println!("{}", summary::table(&results));
-    }
+    println!("{}", summary::table(&results));
     for line in summary::faults(&results) {
         println!("{line}");
     }
@@ -133,12 +130,7 @@ fn run(options: &Options) -> io::Result<ExitCode> {
         fs::write(path, json::text(&results, options))?;
     }
     if let Some(path) = &options.svg {
-        let text = if options.curves {
-            lines::text(&results)
-        } else {
-            plot::text(&results)
-        };
-        fs::write(path, text)?;
+        fs::write(path, plot::text(&results))?;
     }
     Ok(if results.is_sound() {
         ExitCode::SUCCESS

@@ -26,7 +26,7 @@
 //! | D9 a 1xx taken for the answer | `interim::a_100_is_relayed_and_so_is_the_response_behind_it`, `interim::early_hints_are_relayed_with_their_fields`, `upgrade::a_101_opens_a_tunnel` |
 //! | D10 uploads and `Expect` deadlocked | `interim::expect_continue_works_end_to_end`, `interim::a_final_answer_to_a_half_sent_upload_is_relayed_at_once`, `..reaches_a_client_that_is_stuck_in_its_upload` |
 //! | D11 bytes behind a response reached the client | `framing::bytes_behind_a_response_without_a_body_never_reach_the_client`, `..behind_the_end_of_a_response_never_reach_the_client`, `reuse::bytes_behind_a_response_poison_its_connection` |
-//! | D11b smuggling | all of `smuggling`, `persistence::each_pipelined_request_goes_its_own_way` |
+//! | D11b smuggling | all of `desync` and `smuggling`, `persistence::each_pipelined_request_goes_its_own_way` |
 //! | D11c chunks for HTTP/1.0, `Connection` as a substring | `http10::a_chunked_response_is_decoded`, `persistence::an_option_that_only_resembles_close_closes_nothing` |
 //! | D12 ports and IPv6 literals of CONNECT | `connect::a_target_without_a_valid_port_is_refused`, `connect::an_ipv6_literal_keeps_its_brackets`, `target::a_port_that_is_none_is_refused` |
 //! | D12b scheme, query, Host, https | `target::the_scheme_is_read_in_any_case`, `..a_query_without_a_path_gets_one`, `..host_is_replaced_by_the_authority_of_the_target`, `..an_https_target_is_refused_and_told_to_use_connect` |

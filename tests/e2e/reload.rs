@@ -134,6 +134,28 @@ fn a_lease_that_outlives_a_reload_ends_on_the_same_count() {
     wait_until(|| proxy.upstream("a").active == 0);
 }
 
+/// Idle before the reload, and given back after it by an exchange that began before.
+#[test]
+fn connections_to_an_upstream_that_stays_serve_after_a_reload() {
+    let a = Upstream::by_hand("a");
+    let proxy = Proxy::over([&a]);
+    let mut client = proxy.client();
+    client.send(GET);
+    let (mut hop, _) = a.accept_and_read_request();
+    hop.send_kept("before");
+    client.expect_status(200).expect_body("before");
+    proxy.reload("mode: best", [&a]);
+    client.send(GET);
+    hop.read_request();
+    proxy.reload("mode: priority", [&a]);
+    hop.send_kept("meanwhile");
+    client.expect_status(200).expect_body("meanwhile");
+    client.send(GET);
+    hop.read_request();
+    hop.send_kept("after");
+    client.expect_status(200).expect_body("after");
+}
+
 #[test]
 fn what_is_under_way_at_a_removed_upstream_finishes() {
     let (a, b) = (Upstream::by_hand("a"), Upstream::echo_ok("b"));

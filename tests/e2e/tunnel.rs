@@ -145,6 +145,16 @@ fn tunnels_to_an_origin_pass_ends_and_resets_as_well() {
 }
 
 #[test]
+fn a_silent_tunnel_has_no_thread_reserved() {
+    let (proxy, _upstream, mut client, mut hop) = tunnel();
+    client.send("ping");
+    hop.expect_bytes("ping").send("pong");
+    client.expect_bytes("pong");
+    assert_eq!(proxy.counts().tunnels, 1);
+    assert_eq!(proxy.server().context().long_threads.taken(), 0);
+}
+
+#[test]
 fn tunnels_hold_no_worker() {
     let upstream = Upstream::echo_ok("a");
     let proxy = Proxy::with_yaml("limits: {workers: 1}", [&upstream]);

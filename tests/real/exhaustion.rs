@@ -135,8 +135,8 @@ fn with_forty_threads_it_answers_and_recovers() {
             held.push(client);
             answers.push(status);
         }
-        assert!(answers.contains(&Some(200)), "{answers:?}");
-        assert!(answers.contains(&Some(503)), "{answers:?}");
+        // As many tunnels as threads are allowed: silent ones need none.
+        assert_eq!(answers, [Some(200); 40]);
         held.extend((0..60).map(|_| begin_upload(&relay, &origin)));
         let threads = relay.server.program.status_number("Threads");
         assert!(threads <= THREADS, "{threads}");

@@ -4,19 +4,22 @@
 //! send.
 
 use std::io::{self, IoSlice};
-use std::net::TcpStream;
+use std::net::{Shutdown, TcpStream};
 use std::sync::Arc;
+
+use parking_lot::Mutex;
 
 use crate::net::conn::{Conn, LookAround, SendError};
 use crate::net::socket::{Received, TICK, Wait};
 use crate::protocol::body::{BodyCoder, Sent};
+use crate::protocol::fields::Fields;
 use crate::protocol::framing::{self, Framing};
 use crate::protocol::head::{HeadLimits, HeadScanner, RequestHead};
 use crate::protocol::persistence::{self, Persistence};
-use crate::protocol::rewrite;
+use crate::protocol::rewrite::{self, Via};
+use crate::stop::Stop;
 
-use super::reply::{Content, Reply};
-use super::{Shared, hang_up};
+use super::reply::{Content, OriginReply};
 
 /// How many ticks a peer may do nothing.
 const PATIENCE: u32 = 60;
@@ -27,22 +30,43 @@ const LINE: &[u8; 32] = b"thirty-two bytes of the origin.\n";
 /// How many of them are sent at once.
 const LINES_AT_ONCE: usize = 2048;
 
+/// What all connections share.
+pub(super) struct OriginState {
+    pub(super) stop: Stop,
+    /// The upstreams by what they call themselves in `Via`.
+    pub(super) upstreams: Mutex<Vec<(Via, String)>>,
+}
+
+impl OriginState {
+    /// Says by way of which upstream the request came.
+    fn greeting(&self, fields: Fields<'_>) -> String {
+        let upstreams = self.upstreams.lock();
+        let by_way_of = upstreams.iter().find(|(via, _)| via.passes_through(fields));
+        match by_way_of {
+            Some((_, name)) => format!("Hello from the origin, by way of {name}.\n"),
+            None => "Hello from the origin. No upstream left its name, so this is a tunnel or a \
+                     direct visit.\n"
+                .to_owned(),
+        }
+    }
+}
+
 /// A connection.
 pub(super) struct Guest {
     conn: Conn,
-    shared: Arc<Shared>,
+    shared: Arc<OriginState>,
 }
 
 /// Where a request body goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Destination {
+enum BodyGoes {
     Nowhere,
     Back,
 }
 
 impl Guest {
-    /// Whoever is at the other end of `stream`.
-    pub(super) fn new(stream: TcpStream, shared: Arc<Shared>) -> io::Result<Self> {
+    /// The peer at the other end of `stream`.
+    pub(super) fn new(stream: TcpStream, shared: Arc<OriginState>) -> io::Result<Self> {
         let conn = Conn::new(stream, TICK)?;
         Ok(Self { conn, shared })
     }
@@ -62,14 +86,14 @@ impl Guest {
         let head = self.read_head()?;
         let body = framing::of_request(&head).map_err(io::Error::other)?;
         let persistence = persistence::of_request(&head);
-        let reply = Reply::to(head.method(), head.target(), || {
+        let reply = OriginReply::to(head.method(), head.target(), || {
             self.shared.greeting(head.fields())
         });
         if rewrite::expects_continue(&head) {
             self.send(b"HTTP/1.1 100 Continue\r\n\r\n")?;
         }
         if reply.content != Content::Echo {
-            self.pass_body(body, Destination::Nowhere)?;
+            self.pass_body(body, BodyGoes::Nowhere)?;
         }
         if !reply.after.is_zero() {
             self.shared.stop.wait(reply.after);
@@ -80,7 +104,7 @@ impl Guest {
                 Content::Nothing => {}
                 Content::Text(text) => self.send(text.as_bytes())?,
                 Content::Bytes(count) => self.send_bytes(count)?,
-                Content::Echo => self.pass_body(body, Destination::Back)?,
+                Content::Echo => self.pass_body(body, BodyGoes::Back)?,
             }
         }
         Ok(persistence)
@@ -103,7 +127,7 @@ impl Guest {
     }
 
     /// Reads the whole body.
-    fn pass_body(&mut self, framing: Framing, to: Destination) -> io::Result<()> {
+    fn pass_body(&mut self, framing: Framing, to: BodyGoes) -> io::Result<()> {
         let mut coder = BodyCoder::new(framing, Sent::AsReceived, HEAD_MAX);
         let mut out = Vec::new();
         while !coder.is_finished() {
@@ -117,7 +141,7 @@ impl Guest {
             out.extend_from_slice(input.get(..passed.output).unwrap_or_default());
             out.extend_from_slice(coder.after());
             self.conn.consume(passed.taken);
-            if to == Destination::Back {
+            if to == BodyGoes::Back {
                 self.send(&out)?;
             }
         }
@@ -137,16 +161,14 @@ impl Guest {
     }
 
     fn send(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.send_all(&mut [IoSlice::new(bytes)])
-    }
-
-    fn send_all(&mut self, parts: &mut [IoSlice<'_>]) -> io::Result<()> {
-        self.conn
-            .send_all(parts, TICK * PATIENCE, &mut || LookAround::GoOn)
-            .map_err(|error| match error {
-                SendError::Io(error) => error,
-                SendError::Stalled | SendError::Cut => io::ErrorKind::TimedOut.into(),
-            })
+        let mut parts = [IoSlice::new(bytes)];
+        let sent = self
+            .conn
+            .send_all(&mut parts, TICK * PATIENCE, &mut || LookAround::GoOn);
+        sent.map_err(|error| match error {
+            SendError::Io(error) => error,
+            SendError::Stalled | SendError::Cut => io::ErrorKind::TimedOut.into(),
+        })
     }
 
     fn send_bytes(&mut self, count: u64) -> io::Result<()> {
@@ -158,5 +180,12 @@ impl Guest {
             left -= now as u64;
         }
         Ok(())
+    }
+}
+
+/// Ends a connection in both directions.
+pub(super) fn hang_up(stream: &TcpStream) {
+    if let Err(error) = stream.shutdown(Shutdown::Both) {
+        log::trace!("origin: the peer was gone before: {error}");
     }
 }

@@ -10,7 +10,7 @@ mod guest;
 mod reply;
 
 use std::io;
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
@@ -18,14 +18,13 @@ use parking_lot::Mutex;
 
 use crate::net::socket::{self, TICK};
 use crate::net::threads;
-use crate::protocol::fields::Fields;
 use crate::protocol::rewrite::Via;
 use crate::stop::{Stage, Stop};
 
-use super::embedded::Embedded;
-use super::loopback;
+use super::embedded::EmbeddedUpstream;
+use super::ports::loopback;
 
-use guest::Guest;
+use guest::{Guest, OriginState, hang_up};
 
 pub(super) use reply::{BYTES_PATH, ECHO_PATH, PROBE_PATH};
 
@@ -33,38 +32,19 @@ pub(super) use reply::{BYTES_PATH, ECHO_PATH, PROBE_PATH};
 const MOST_CONNECTIONS: usize = 256;
 
 /// The running server.
-pub(super) struct Origin {
-    address: SocketAddr,
-    shared: Arc<Shared>,
+pub(super) struct EmbeddedOrigin {
+    /// Where it listens.
+    pub(super) address: SocketAddr,
+    shared: Arc<OriginState>,
     acceptor: JoinHandle<()>,
 }
 
-struct Shared {
-    stop: Stop,
-    /// The upstreams by what they call themselves in `Via`.
-    upstreams: Mutex<Vec<(Via, String)>>,
-}
-
-impl Shared {
-    /// Says by way of whom the request came.
-    fn greeting(&self, fields: Fields<'_>) -> String {
-        let upstreams = self.upstreams.lock();
-        let by_way_of = upstreams.iter().find(|(via, _)| via.passes_through(fields));
-        match by_way_of {
-            Some((_, name)) => format!("Hello from the origin, by way of {name}.\n"),
-            None => "Hello from the origin. No upstream left its name, so this is a tunnel or a \
-                     direct visit.\n"
-                .to_owned(),
-        }
-    }
-}
-
-impl Origin {
+impl EmbeddedOrigin {
     /// Starts it on that port of the loopback address.
     pub(super) fn start(port: u16) -> io::Result<Self> {
         let listener = TcpListener::bind(loopback(port))?;
         listener.set_nonblocking(true)?;
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(OriginState {
             stop: Stop::new()?,
             upstreams: Mutex::default(),
         });
@@ -79,15 +59,10 @@ impl Origin {
         })
     }
 
-    /// Where it listens.
-    pub(super) fn address(&self) -> SocketAddr {
-        self.address
-    }
-
     /// Makes the present name of `upstream` in `Via` known.
-    pub(super) fn introduce(&self, upstream: &Embedded) {
+    pub(super) fn introduce(&self, upstream: &EmbeddedUpstream) {
         if let Some(pseudonym) = upstream.pseudonym() {
-            let known = (Via::new(pseudonym), upstream.name());
+            let known = (Via::new(pseudonym), upstream.name.clone());
             self.shared.upstreams.lock().push(known);
         }
     }
@@ -102,7 +77,7 @@ impl Origin {
 }
 
 /// The thread that accepts, and owns the threads that serve.
-fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
+fn accept(listener: &TcpListener, shared: &Arc<OriginState>) {
     let mut guests: Vec<(TcpStream, JoinHandle<()>)> = Vec::new();
     while shared.stop.stage() == Stage::Running {
         let accepted = listener.accept();
@@ -133,17 +108,14 @@ fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
     }
 }
 
-fn welcome(stream: TcpStream, shared: &Arc<Shared>) -> io::Result<(TcpStream, JoinHandle<()>)> {
+fn welcome(
+    stream: TcpStream,
+    shared: &Arc<OriginState>,
+) -> io::Result<(TcpStream, JoinHandle<()>)> {
     // On some systems it is as the listener is.
     stream.set_nonblocking(false)?;
     socket::prepare(&stream)?;
     let guest = Guest::new(stream.try_clone()?, Arc::clone(shared))?;
     let thread = threads::start("origin-guest", move || guest.stay())?;
     Ok((stream, thread))
-}
-
-fn hang_up(stream: &TcpStream) {
-    if let Err(error) = stream.shutdown(Shutdown::Both) {
-        log::trace!("origin: the peer was gone before: {error}");
-    }
 }

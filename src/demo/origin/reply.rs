@@ -6,11 +6,11 @@ use crate::protocol::framing::Framing;
 use crate::protocol::persistence::Persistence;
 
 /// Answered with 204: what probes ask for.
-pub(in crate::demo) const PROBE_PATH: &str = "/generate_204";
+pub(crate) const PROBE_PATH: &str = "/generate_204";
 /// Answered with so many bytes as the number behind it says.
-pub(in crate::demo) const BYTES_PATH: &str = "/bytes/";
+pub(crate) const BYTES_PATH: &str = "/bytes/";
 /// Answers with what it gets.
-pub(in crate::demo) const ECHO_PATH: &str = "/echo";
+pub(crate) const ECHO_PATH: &str = "/echo";
 /// Answered after so many seconds as the number behind it says.
 const SLOW_PATH: &str = "/slow?";
 /// The longest of these.
@@ -18,7 +18,7 @@ const SLOWEST: Duration = Duration::from_secs(60);
 
 /// What is answered, and when.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Reply {
+pub(super) struct OriginReply {
     /// How long it takes.
     pub(super) after: Duration,
     /// Status code and reason.
@@ -40,7 +40,7 @@ pub(super) enum Content {
     Echo,
 }
 
-impl Reply {
+impl OriginReply {
     /// The answer to `method` and the origin-form `target`.
     pub(super) fn to(method: &str, target: &[u8], greeting: impl Fn() -> String) -> Self {
         let target = String::from_utf8_lossy(target);
@@ -109,9 +109,9 @@ impl Reply {
 mod tests {
     use super::*;
 
-    fn check(request: &str, status: &str, content: &Content) -> Reply {
+    fn check(request: &str, status: &str, content: &Content) -> OriginReply {
         let (method, target) = request.split_once(' ').unwrap();
-        let reply = Reply::to(method, target.as_bytes(), || "hello".to_owned());
+        let reply = OriginReply::to(method, target.as_bytes(), || "hello".to_owned());
         assert_eq!(
             (reply.status, &reply.content),
             (status, content),
@@ -148,7 +148,7 @@ mod tests {
             "POST /",
         ] {
             let (method, target) = request.split_once(' ').unwrap();
-            let reply = Reply::to(method, target.as_bytes(), String::new);
+            let reply = OriginReply::to(method, target.as_bytes(), String::new);
             assert_eq!(reply.status, "404 Not Found", "{request}");
         }
     }

@@ -24,9 +24,9 @@ use crate::config::health::{HealthCheck, ProbeTarget};
 use super::outliers::Outliers;
 use super::question::{self, CheckAnswer, CheckQuestion};
 use super::rules::{CheckStep, Premises, passes};
-use super::schedule::{CheckOutcome, Due, Pace, Plan};
+use super::schedule::{Due, Pace, Plan};
 
-/// The longest time between two looks at the pool, should a thread forget to ring.
+/// The longest time between two looks at the pool, in case a notification was missed.
 const LOOK_AGAIN: Duration = Duration::from_millis(250);
 
 /// How many others are asked whether the probe passes through them.
@@ -375,11 +375,6 @@ impl Examiner {
             return;
         };
         let vitals = record.upstream.vitals();
-        let outcome = match verdict {
-            None => CheckOutcome::NotAsked,
-            Some(CheckVerdict::Works(_)) => CheckOutcome::Passed,
-            Some(CheckVerdict::Fails(_)) => CheckOutcome::Failed,
-        };
         if let Some(verdict) = verdict {
             let thresholds = Thresholds {
                 fall: ctx.health.fall,
@@ -401,7 +396,7 @@ impl Examiner {
         }
         let pace = Pace::new(ctx.health, self.chance);
         let availability = vitals.availability();
-        record.plan.ended(ctx.now, outcome, availability, pace);
+        record.plan.ended(ctx.now, verdict, availability, pace);
     }
 
     /// The probe has passed.

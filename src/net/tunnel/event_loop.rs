@@ -14,10 +14,10 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
+use crate::net::log_limiter::LogLimiter;
 use crate::net::permits::ClientPermit;
 use crate::net::pipe::Pipes;
 use crate::net::readiness::Readiness;
-use crate::net::seldom::Seldom;
 use crate::net::socket::Want;
 use crate::net::thread_pool::ThreadPool;
 use crate::net::threads::LongThreads;
@@ -35,7 +35,7 @@ const LOOK_AT_UNREAD: Duration = Duration::from_secs(2);
 const NO_THREAD_FOR: Duration = Duration::from_millis(100);
 
 /// What is said when there is no thread.
-static NO_THREAD: Seldom = Seldom::new();
+static NO_THREAD: LogLimiter = LogLimiter::new();
 
 /// What threads for busy directions need.
 #[derive(Debug)]
@@ -85,6 +85,8 @@ pub(super) struct EventLoop {
     /// Milliseconds after `built` at which the next tunnel may have been idle for too long.
     look_at: AtomicU64,
     is_over: AtomicBool,
+    #[cfg(test)]
+    breaks: AtomicBool,
 }
 
 impl EventLoop {
@@ -100,27 +102,30 @@ impl EventLoop {
             built: Instant::now(),
             look_at: AtomicU64::new(u64::MAX),
             is_over: AtomicBool::new(false),
+            #[cfg(test)]
+            breaks: AtomicBool::new(false),
         }))
     }
 
     /// Carries `transfer` from now on.
     pub(super) fn take(&self, transfer: Transfer) {
-        let (tunnel, number) = (Arc::clone(transfer.tunnel()), transfer.number());
-        let (direction, want) = (transfer.direction(), transfer.wants());
+        let (tunnel, direction) = (Arc::clone(transfer.tunnel()), transfer.direction());
+        let (number, want) = (transfer.number(), transfer.wants());
         self.transfers.lock().insert(number, transfer);
         // Not before it is there, or a look in between would forget it.
+        let left = tunnel.patience_left();
         self.look_within(match want {
-            Want::Write => tunnel.patience_left().min(LOOK_AT_UNREAD),
-            Want::Nothing | Want::Read | Want::ReadOrWrite => tunnel.patience_left(),
+            Want::Write => left.min(LOOK_AT_UNREAD),
+            Want::Nothing | Want::Read | Want::ReadOrWrite => left,
         });
-        let socket = match want {
-            Want::Write => tunnel.to(direction),
-            Want::Nothing | Want::Read | Want::ReadOrWrite => tunnel.from(direction),
-        };
         // From here on it may be served already, or even be over.
-        if let Err(error) = self.readiness.watch(socket, want, number) {
+        let watched = self
+            .readiness
+            .watch(tunnel.socket(direction, want), want, number);
+        if let Err(error) = watched {
             log::debug!("cannot wait for a tunnel: {error}");
-            drop(self.transfers.lock().remove(&number));
+            let ended = self.transfers.lock().remove(&number);
+            drop(ended);
         }
     }
 
@@ -149,7 +154,7 @@ impl EventLoop {
     /// # Panics
     /// When the system cannot say which sockets are ready: its tunnels would hang.
     pub(super) fn run(self: &Arc<Self>) {
-        let mut buffer = Vec::with_capacity(LOAD);
+        let mut buffer = vec![0; LOAD];
         let mut ready = Vec::new();
         let mut no_thread_since: Option<Instant> = None;
         while !self.is_over.load(Ordering::Acquire) {
@@ -158,8 +163,14 @@ impl EventLoop {
                 resume_unwind(Box::new(error));
             }
             for number in ready.drain(..) {
-                self.serve(number, &mut buffer, &mut no_thread_since);
+                // Dropped by a panic, a direction takes its tunnel with it, and no other.
+                let serve = || self.serve(number, &mut buffer, &mut no_thread_since);
+                if catch_unwind(AssertUnwindSafe(serve)).is_err() {
+                    self.note(LOOK_AT_UNREAD);
+                }
             }
+            #[cfg(test)]
+            assert!(!self.breaks.load(Ordering::Acquire), "on purpose");
             if self.time_to_look().is_some_and(|left| left.is_zero()) {
                 self.look();
             }
@@ -176,16 +187,14 @@ impl EventLoop {
     fn serve(
         self: &Arc<Self>,
         number: u64,
-        buffer: &mut Vec<u8>,
+        buffer: &mut [u8],
         no_thread_since: &mut Option<Instant>,
     ) {
         let Some(mut transfer) = self.transfers.lock().remove(&number) else {
             return;
         };
         let wanted = transfer.wants();
-        buffer.clear();
-        let step = catch_unwind(AssertUnwindSafe(|| transfer.advance(buffer)))
-            .unwrap_or(Err(TunnelEnd::Reset));
+        let step = transfer.advance(buffer);
         let has_none = |since: &Instant| since.elapsed() < NO_THREAD_FOR;
         let stays = match step {
             Ok(Step::Wait) => transfer.wants() == wanted,
@@ -221,7 +230,7 @@ impl EventLoop {
         };
         if let Err((copy, error)) = self.resources.pool.run(copy) {
             *no_thread_since = Some(Instant::now());
-            if let Some(more) = NO_THREAD.says() {
+            if let Some(more) = NO_THREAD.allow() {
                 log::warn!("no thread for a busy tunnel, which is carried slowly: {error}{more}");
             }
             self.take(copy.transfer);
@@ -260,6 +269,13 @@ impl EventLoop {
         if next < Duration::MAX {
             self.note(next.max(LOOK_EVERY));
         }
+    }
+
+    /// Has [`EventLoop::run`] panic.
+    #[cfg(test)]
+    pub(super) fn break_down(&self) {
+        self.breaks.store(true, Ordering::Release);
+        self.readiness.wake();
     }
 
     /// The directions that can go on right now.

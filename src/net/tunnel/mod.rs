@@ -32,6 +32,9 @@ use transfer::Transfer;
 
 pub use shared::{Age, Direction, Meter, OnEnd, TunnelEnd, TunnelTotals};
 
+/// Event loops on a large machine: each takes three descriptors and a thread from the start on.
+const EVENT_LOOPS: usize = 8;
+
 /// One side of a tunnel: its socket, and what it sent before the tunnel stood.
 #[derive(Debug)]
 pub struct Side {
@@ -59,7 +62,8 @@ impl Tunnels {
     pub fn new(pipes: Arc<Pipes>, threads: LongThreads) -> io::Result<Arc<Self>> {
         let resources = Arc::new(Resources::new(threads, pipes));
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let event_loops = (0..cores.div_ceil(2)).map(|_| EventLoop::new(Arc::clone(&resources)));
+        let event_loops = cores.div_ceil(2).min(EVENT_LOOPS);
+        let event_loops = (0..event_loops).map(|_| EventLoop::new(Arc::clone(&resources)));
         Ok(Arc::new(Self {
             table: Mutex::default(),
             all_over: Condvar::new(),
@@ -150,6 +154,14 @@ impl Tunnels {
         }
     }
 
+    /// Has the event loops panic.
+    #[cfg(test)]
+    pub(crate) fn break_down(&self) {
+        for event_loop in &self.event_loops {
+            event_loop.break_down();
+        }
+    }
+
     fn forget(&self, id: u64) {
         let mut table = self.table.lock();
         let gone = table.remove(&id);
@@ -167,18 +179,12 @@ mod tests {
     use std::net::TcpListener;
     use std::sync::mpsc;
 
+    use super::shared::Uncounted;
     use super::*;
     use crate::net::threads;
 
     /// Longer than anything here takes on a busy machine.
     const PATIENCE: Duration = Duration::from_secs(30);
-
-    /// Counts nothing.
-    struct Uncounted;
-
-    impl Meter for Uncounted {
-        fn moved(&self, _direction: Direction, _age: Age, _bytes: u64) {}
-    }
 
     /// Tunnels that may use so many threads besides those of the event loops.
     fn with_threads(threads: usize) -> Arc<Tunnels> {

@@ -1,5 +1,6 @@
 //! What both directions of one tunnel share.
 
+use std::io;
 use std::net::{IpAddr, Shutdown, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -20,6 +21,13 @@ pub enum TunnelEnd {
     Idle,
     /// The process ends.
     Cut,
+}
+
+/// What a call on a socket fails with says that the connection is broken.
+impl From<io::Error> for TunnelEnd {
+    fn from(_broken: io::Error) -> Self {
+        Self::Reset
+    }
 }
 
 /// What a tunnel did, told once when both of its directions are over.
@@ -151,6 +159,14 @@ impl Tunnel {
         self.from(direction.other())
     }
 
+    /// The socket on which a direction waits for `want`.
+    pub(super) fn socket(&self, direction: Direction, want: Want) -> &TcpStream {
+        match want {
+            Want::Write => self.to(direction),
+            Want::Nothing | Want::Read | Want::ReadOrWrite => self.from(direction),
+        }
+    }
+
     fn way(&self, direction: Direction) -> &Way {
         match direction {
             Direction::ToHop => &self.to_hop,
@@ -168,10 +184,9 @@ impl Tunnel {
         self.moved.fetch_max(now, Ordering::Relaxed);
     }
 
-    /// Notes whether bytes of this direction may have been read that are not delivered yet.
-    pub(super) fn set_loaded(&self, direction: Direction, is_loaded: bool) {
-        let way = self.way(direction);
-        way.is_loaded.store(is_loaded, Ordering::Relaxed);
+    /// Whether bytes of this direction may have been read that are not delivered yet.
+    pub(super) fn is_loaded(&self, direction: Direction) -> &AtomicBool {
+        &self.way(direction).is_loaded
     }
 
     /// How much longer nothing may move; zero when the tunnel is to be closed.
@@ -195,7 +210,7 @@ impl Tunnel {
             return false;
         };
         let moves = |from: PollReady, to: PollReady, direction| {
-            if self.way(direction).is_loaded.load(Ordering::Relaxed) {
+            if self.is_loaded(direction).load(Ordering::Relaxed) {
                 to.to_write()
             } else {
                 from.to_read()
@@ -253,6 +268,15 @@ impl Tunnel {
     }
 }
 
+/// Counts nothing.
+#[cfg(test)]
+pub(super) struct Uncounted;
+
+#[cfg(test)]
+impl Meter for Uncounted {
+    fn moved(&self, _direction: Direction, _age: Age, _bytes: u64) {}
+}
+
 #[cfg(test)]
 mod tests {
     use std::io::{IoSlice, Write as _};
@@ -260,12 +284,6 @@ mod tests {
 
     use super::*;
     use crate::net::socket::Wait;
-
-    struct Uncounted;
-
-    impl Meter for Uncounted {
-        fn moved(&self, _direction: Direction, _age: Age, _bytes: u64) {}
-    }
 
     #[expect(clippy::disallowed_methods, reason = "loopback answers at once")]
     fn pair() -> (TcpStream, TcpStream) {

@@ -7,8 +7,9 @@
 use std::io::IoSlice;
 use std::net::TcpStream;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
-use crate::net::memory::{LARGE, Memory};
+use crate::net::buffer::{Buffer, LARGE};
 use crate::net::pipe::{self, Filled, Pipe, Pipes, QUIET};
 use crate::net::socket::{self, Received, Wait, Want};
 
@@ -31,7 +32,7 @@ pub(super) struct Transfer {
     tunnel: Arc<Tunnel>,
     direction: Direction,
     /// Bytes read and not delivered yet.
-    pending: Memory,
+    pending: Buffer,
     /// When they were.
     age: Age,
     result: Result<(), TunnelEnd>,
@@ -43,11 +44,11 @@ impl Transfer {
         let mut transfer = Self {
             tunnel: Arc::clone(tunnel),
             direction,
-            pending: Memory::default(),
+            pending: Buffer::default(),
             age: Age::Early,
             result: Err(TunnelEnd::Reset),
         };
-        transfer.set_pending(Memory::holding(early));
+        transfer.set_pending(Buffer::holding(early));
         transfer
     }
 
@@ -66,7 +67,7 @@ impl Transfer {
         self.tunnel.id << 1 | u64::from(self.direction == Direction::ToClient)
     }
 
-    /// What it waits for, and on which socket.
+    /// What it waits for: to read or to write.
     pub(super) fn wants(&self) -> Want {
         if self.pending.bytes().is_empty() {
             Want::Read
@@ -77,10 +78,7 @@ impl Transfer {
 
     /// The socket on which it waits for it.
     pub(super) fn socket(&self, want: Want) -> &TcpStream {
-        match want {
-            Want::Write => self.to(),
-            Want::Nothing | Want::Read | Want::ReadOrWrite => self.from(),
-        }
+        self.tunnel.socket(self.direction, want)
     }
 
     fn from(&self) -> &TcpStream {
@@ -91,9 +89,10 @@ impl Transfer {
         self.tunnel.to(self.direction)
     }
 
-    fn set_pending(&mut self, pending: Memory) {
+    fn set_pending(&mut self, pending: Buffer) {
         let is_loaded = !pending.bytes().is_empty();
-        self.tunnel.set_loaded(self.direction, is_loaded);
+        let known = self.tunnel.is_loaded(self.direction);
+        known.store(is_loaded, Ordering::Relaxed);
         self.pending = pending;
     }
 
@@ -102,59 +101,68 @@ impl Transfer {
         let sent = self.send_now(self.pending.bytes())?;
         self.pending.forget(sent);
         if self.pending.bytes().is_empty() {
-            self.set_pending(Memory::default());
+            self.set_pending(Buffer::default());
             self.age = Age::Fresh;
         }
         Ok(())
     }
 
-    /// Carries what can be carried without waiting. `buffer` is empty before.
-    pub(super) fn advance(&mut self, buffer: &mut Vec<u8>) -> Result<Step, TunnelEnd> {
+    /// Carries what can be carried without waiting; it is read to `buffer`.
+    pub(super) fn advance(&mut self, buffer: &mut [u8]) -> Result<Step, TunnelEnd> {
         if self.wants() == Want::Write {
             self.send_pending()?;
             return Ok(Step::Wait);
         }
-        match socket::receive(self.from(), buffer, Wait::No).map_err(|_| TunnelEnd::Reset)? {
+        match socket::receive(self.from(), buffer, Wait::No)? {
             Received::Nothing => Ok(Step::Wait),
             Received::End => Ok(Step::End),
-            Received::Bytes(_) => {
-                let sent = self.send_now(buffer)?;
-                let rest = buffer.get(sent..).unwrap_or_default();
+            Received::Bytes(count) => {
+                let bytes = buffer.get(..count).unwrap_or_default();
+                let sent = self.send_now(bytes)?;
+                let rest = bytes.get(sent..).unwrap_or_default();
                 if !rest.is_empty() {
-                    self.set_pending(Memory::holding(rest));
+                    self.set_pending(Buffer::holding(rest));
                     return Ok(Step::Wait);
                 }
                 // A full buffer says that there is more where it came from.
-                let is_full = buffer.len() == buffer.capacity();
-                Ok(if is_full { Step::Busy } else { Step::Wait })
+                Ok(if count == buffer.len() {
+                    Step::Busy
+                } else {
+                    Step::Wait
+                })
             }
         }
     }
 
     /// Moves bytes, with a thread's time to wait, until none comes or none is taken for a moment.
     pub(super) fn copy(&mut self, pipes: &Arc<Pipes>) -> Result<(), TunnelEnd> {
-        self.tunnel.set_loaded(self.direction, true);
+        let is_loaded = self.tunnel.is_loaded(self.direction);
+        is_loaded.store(true, Ordering::Relaxed);
         socket::limit_read(self.from(), QUIET);
+        socket::limit_write(self.to(), QUIET);
         let left = match pipes.lend() {
             Some(pipe) => self.copy_through(pipe)?,
-            None => self.copy_with(Memory::with_room(LARGE))?,
+            None => self.copy_with(Buffer::with_room(LARGE))?,
         };
         self.set_pending(left);
         Ok(())
     }
 
     /// Returns what is not taken.
-    fn copy_through(&self, mut pipe: Pipe) -> Result<Memory, TunnelEnd> {
+    fn copy_through(&self, mut pipe: Pipe) -> Result<Buffer, TunnelEnd> {
         loop {
-            match pipe::fill(&mut pipe, self.from(), u64::MAX).map_err(|_| TunnelEnd::Reset)? {
+            match pipe::fill(&mut pipe, self.from(), u64::MAX)? {
                 Filled::Bytes(_) => {}
-                // The event loop finds out what there is to read.
-                Filled::Nothing | Filled::ReadInstead => return Ok(Memory::default()),
+                Filled::Nothing => return Ok(Buffer::default()),
+                Filled::ReadInstead => {
+                    drop(pipe);
+                    return self.copy_with(Buffer::with_room(LARGE));
+                }
             }
             while pipe.held() > 0 {
-                match pipe::drain(&mut pipe, self.to()).map_err(|_| TunnelEnd::Reset)? {
-                    0 if pipe::takes_soon(self.to()) => {}
-                    0 => return pipe::into_memory(pipe).map_err(|_no_memory| TunnelEnd::Reset),
+                // The socket goes on blocking, for the other direction reads from it.
+                match pipe::drain_within_limit(&mut pipe, self.to())? {
+                    0 => return Ok(pipe::into_buffer(pipe)?),
                     sent => self.tunnel.count(self.direction, self.age, sent),
                 }
             }
@@ -162,18 +170,17 @@ impl Transfer {
     }
 
     /// The same without a pipe.
-    fn copy_with(&self, mut buffer: Memory) -> Result<Memory, TunnelEnd> {
+    fn copy_with(&self, mut buffer: Buffer) -> Result<Buffer, TunnelEnd> {
         loop {
-            let received = socket::receive_into(self.from(), buffer.room(), Wait::Tick);
-            match received.map_err(|_| TunnelEnd::Reset)? {
+            match socket::receive(self.from(), buffer.room(), Wait::Tick)? {
                 Received::Bytes(count) => buffer.extend(count),
                 // An end is there to be read again.
-                Received::Nothing | Received::End => return Ok(Memory::default()),
+                Received::Nothing | Received::End => return Ok(Buffer::default()),
             }
             while !buffer.bytes().is_empty() {
                 match self.send_now(buffer.bytes())? {
                     0 if pipe::takes_soon(self.to()) => {}
-                    0 => return Ok(Memory::holding(buffer.bytes())),
+                    0 => return Ok(Buffer::holding(buffer.bytes())),
                     sent => buffer.forget(sent),
                 }
             }
@@ -181,9 +188,13 @@ impl Transfer {
     }
 
     fn send_now(&self, bytes: &[u8]) -> Result<usize, TunnelEnd> {
-        let sent = socket::send(self.to(), &[IoSlice::new(bytes)], Wait::No);
-        let sent = sent.map_err(|_broken| TunnelEnd::Reset)?;
-        self.tunnel.count(self.direction, self.age, sent);
+        if bytes.is_empty() {
+            return Ok(0);
+        }
+        let sent = socket::send(self.to(), &[IoSlice::new(bytes)], Wait::No)?;
+        if sent > 0 {
+            self.tunnel.count(self.direction, self.age, sent);
+        }
         Ok(sent)
     }
 

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
-use crate::net::seldom::Seldom;
+use crate::net::log_limiter::LogLimiter;
 use crate::net::threads;
 use crate::relay::Scratch;
 
@@ -19,7 +19,7 @@ use super::seat::lead;
 const LEAVE_AFTER: Duration = Duration::from_secs(10);
 
 /// What is said when there is no thread.
-static NO_THREAD: Seldom = Seldom::new();
+static NO_THREAD: LogLimiter = LogLimiter::new();
 
 /// The threads of all lanes.
 #[derive(Default)]
@@ -101,7 +101,7 @@ impl Followers {
         });
         let Err(error) = started else { return Ok(()) };
         drop(Leaves(self));
-        if let Some(more) = NO_THREAD.says() {
+        if let Some(more) = NO_THREAD.allow() {
             log::error!("no thread to serve others with while one waits: {error}{more}");
         }
         match std::mem::take(&mut *own.order.lock()) {

@@ -15,7 +15,7 @@ use crate::net::conn::{Conn, GiveBack};
 use crate::relay::Client;
 
 use super::super::budget::WorkPermit;
-use super::super::service::Pulse;
+use super::super::systemd::Pulse;
 use super::super::table::Slot;
 use super::{Back, WAKE};
 

@@ -25,10 +25,10 @@ use std::time::{Duration, Instant};
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 
+use crate::net::buffer::Buffer;
 use crate::net::conn::{Conn, WatchedSlot};
-use crate::net::memory::Memory;
+use crate::net::log_limiter::LogLimiter;
 use crate::net::permits::{Permit, one_client};
-use crate::net::seldom::Seldom;
 use crate::net::socket::{self, Received, Wait};
 use crate::protocol::answer::Refusal;
 use crate::relay::outcome::{Outcome, Suspended};
@@ -69,7 +69,7 @@ const HOPS: usize = 1 << (usize::BITS - 2);
 const EVENTS: usize = 1024;
 
 /// What is said when the system cannot watch a connection.
-static NOT_WATCHED: Seldom = Seldom::new();
+static NOT_WATCHED: LogLimiter = LogLimiter::new();
 
 /// What one core serves.
 #[derive(Debug)]
@@ -95,7 +95,7 @@ pub(super) struct Lane {
     snapshot: Arc<Snapshot>,
     arrivals: Arrivals,
     mail: Vec<Mail>,
-    memory: Memory,
+    memory: Buffer,
 }
 
 /// What can be served.
@@ -247,7 +247,7 @@ impl Lane {
             stage: LaneStage::Running,
             arrivals: Arrivals::default(),
             mail: Vec::new(),
-            memory: Memory::default(),
+            memory: Buffer::default(),
         }))
     }
 
@@ -561,7 +561,7 @@ impl Lane {
     fn welcome(&mut self, mut client: Box<Client>) {
         client.conn.borrow_memory(&mut self.memory);
         let said = client.conn.receive(Wait::No);
-        client.conn.lay_aside(&mut self.memory);
+        client.conn.release(&mut self.memory);
         match said {
             Ok(Received::Nothing) => self.park(client, None),
             // What has ended shows again.
@@ -653,7 +653,7 @@ impl Lane {
     }
 
     fn cannot_watch(&mut self, slot: Slot, error: &io::Error) -> Option<Slot> {
-        if let Some(more) = NOT_WATCHED.says() {
+        if let Some(more) = NOT_WATCHED.allow() {
             log::warn!("a connection is closed because it cannot be watched: {error}{more}");
         }
         self.leave(slot);

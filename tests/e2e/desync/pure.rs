@@ -2,12 +2,13 @@
 //! position. How the bytes come must not matter to what they mean.
 
 use http_proxy_lb::protocol::answer::Refusal;
-use http_proxy_lb::protocol::body::{BodyCoder, BodyError, Sent};
+use http_proxy_lb::protocol::body::{BodyCoder, Sent};
+use http_proxy_lb::protocol::chunked::BodyError;
 use http_proxy_lb::protocol::framing::{self, Framing};
 use http_proxy_lb::protocol::head::{HeadLimits, HeadScanner, RequestHead};
 use http_proxy_lb::protocol::head::{ResponseHead, Version};
 use http_proxy_lb::protocol::persistence::{CloseReason, Persistence};
-use http_proxy_lb::protocol::rewrite::{self, Form, HopConnection, KeepAlive, RequestRewrite};
+use http_proxy_lb::protocol::rewrite::{self, Form, KeepAlive, RequestRewrite};
 use http_proxy_lb::protocol::rewrite::{ResponseRewrite, SentFraming, Switch};
 use http_proxy_lb::protocol::target::RequestTarget;
 
@@ -180,7 +181,6 @@ fn forward_request(flow: &mut Flow<'_>) -> Result<bool, Refusal> {
                 via: None,
                 upgrade: upgrade.as_deref(),
                 max_forwards: None,
-                connection: HopConnection::KeepAlive,
             };
             rewrite::request(&head, &how, &mut flow.sent);
         }

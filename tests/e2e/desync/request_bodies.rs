@@ -5,7 +5,7 @@ use super::Case;
 type Row = (u16, &'static str, &'static str, &'static str);
 
 /// Bodies of a chunked POST.
-const BODIES: [Row; 45] = [
+const BODIES: [Row; 46] = [
     (
         400,
         "a chunk size with 0x",
@@ -220,6 +220,12 @@ const BODIES: [Row; 45] = [
         "a trailer without a name",
         "",
         "2\r\nhi\r\n0\r\n: y\r\n\r\n",
+    ),
+    (
+        400,
+        "a first trailer that is indented",
+        "",
+        "2\r\nhi\r\n0\r\n X: y\r\n\r\n",
     ),
     (
         400,

@@ -5,7 +5,7 @@ use super::Case;
 type Row = (u16, &'static str, &'static str, &'static str);
 
 /// Fields of a POST whose body is an end of chunks in one reading, and nothing in another.
-const FIELDS: [Row; 62] = [
+const FIELDS: [Row; 69] = [
     (
         400,
         "Content-Length and Transfer-Encoding",
@@ -23,6 +23,18 @@ const FIELDS: [Row; 62] = [
         "Content-Length 0 and Transfer-Encoding",
         "",
         "Content-Length: 0\r\nTransfer-Encoding: chunked",
+    ),
+    (
+        400,
+        "both in other cases",
+        "",
+        "content-length: 5\r\ntransfer-encoding: CHUNKED",
+    ),
+    (
+        400,
+        "Transfer-Encoding, another field and Content-Length",
+        "",
+        "Transfer-Encoding: chunked\r\nX-A: b\r\nContent-Length: 5",
     ),
     (
         400,
@@ -68,6 +80,7 @@ const FIELDS: [Row; 62] = [
         "Tomcat CVE-2021-33037, Waitress CVE-2019-16786",
         "Transfer-Encoding: identity",
     ),
+    (501, "gzip", "", "Transfer-Encoding: gzip"),
     (501, "gzip, chunked", "", "Transfer-Encoding: gzip, chunked"),
     (
         501,
@@ -227,6 +240,20 @@ const FIELDS: [Row; 62] = [
         "two lengths in one line",
         "Jetty CVE-2017-7658",
         "Content-Length: 5, 0",
+    ),
+    (
+        400,
+        "a length, and a list with another one",
+        "",
+        "Content-Length: 5\r\nContent-Length: 5, 0",
+    ),
+    (400, "a comma alone as a length", "", "Content-Length: ,"),
+    (400, "a length that is a word", "", "Content-Length: five"),
+    (
+        400,
+        "a space before the colon of a length",
+        "",
+        "Content-Length : 5",
     ),
     (
         400,

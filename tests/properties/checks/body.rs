@@ -1,7 +1,8 @@
 //! What goes on of a body is the same data in its new framing, in whatever pieces it comes; bytes behind
 //! it are not touched; only harmless trailers pass.
 
-use http_proxy_lb::protocol::body::{BodyCoder, BodyError, Sent};
+use http_proxy_lb::protocol::body::{BodyCoder, Sent};
+use http_proxy_lb::protocol::chunked::BodyError;
 use http_proxy_lb::protocol::framing::Framing;
 
 use super::reference::{self, Not};

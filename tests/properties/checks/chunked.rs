@@ -1,7 +1,7 @@
 //! The scanner of chunked bodies against the slow reader of `reference`: the same bytes are a body,
 //! cannot become one, or may still become one, and it carries the same data, however they arrive.
 
-use http_proxy_lb::protocol::chunked::{ChunkScanner, Run};
+use http_proxy_lb::protocol::chunked::{ByteKind, ChunkScanner};
 
 use super::reference::{self, Not};
 use super::tape::Tape;
@@ -16,12 +16,9 @@ fn scan(pieces: &[&[u8]]) -> Result<(usize, Vec<u8>), Not> {
     for piece in pieces {
         let mut rest = *piece;
         while let Some(run) = scanner.next_run(rest).or(Err(Not::Ever))? {
-            let (Run::Framing(length)
-            | Run::Extension(length)
-            | Run::Data(length)
-            | Run::Trailers(length)) = run;
+            let length = run.length;
             assert_ne!(length, 0, "a run of nothing would never end");
-            if let Run::Data(length) = run {
+            if run.kind == ByteKind::Data {
                 data.extend_from_slice(&rest[..length]);
             }
             taken += length;

@@ -3,7 +3,7 @@
 
 use std::fmt::Write;
 
-use http_proxy_lb::config::{self, report::Report};
+use http_proxy_lb::config::{self, report::CheckReport};
 
 /// The whole input is the file.
 pub(crate) fn check(input: &[u8]) {
@@ -11,7 +11,7 @@ pub(crate) fn check(input: &[u8]) {
     // Files that it names are looked for where there are none.
     match config::parse(&text, "/nonexistent/http-proxy-lb/config.yaml") {
         Ok(config) => {
-            let report = Report {
+            let report = CheckReport {
                 config: &config,
                 file: "config.yaml",
             };

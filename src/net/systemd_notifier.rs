@@ -1,7 +1,7 @@
 //! What the service manager is told: the datagrams of `sd_notify(3)`, to the socket it names.
 //!
-//! Without such a socket nothing is told, and nothing here fails: who starts the program by hand has
-//! no service manager.
+//! Without such a socket nothing is told, and nothing here fails: a program started by hand has no
+//! service manager.
 
 use std::ffi::{OsStr, OsString};
 use std::io;
@@ -11,17 +11,17 @@ use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
 
-/// How long a manager that does not read may hold up who tells it something.
+/// How long a manager that does not read may hold up the thread that tells it something.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// The service manager, if there is one.
+/// The way to the service manager, if there is one.
 #[derive(Debug, Default)]
-pub struct Manager {
-    line: Option<(UnixDatagram, SocketAddr)>,
+pub struct SystemdNotifier {
+    socket: Option<(UnixDatagram, SocketAddr)>,
     watchdog: Option<Duration>,
 }
 
-impl Manager {
+impl SystemdNotifier {
     /// The one that `NOTIFY_SOCKET` names, with the watchdog of `WATCHDOG_USEC` and `WATCHDOG_PID`.
     pub fn of_environment() -> Self {
         Self::of_variables(&|name| std::env::var_os(name))
@@ -38,7 +38,7 @@ impl Manager {
         };
         let watchdog = number("WATCHDOG_USEC").filter(|micros| meant && *micros > 0);
         match Self::at(&name, watchdog.map(Duration::from_micros)) {
-            Ok(manager) => manager,
+            Ok(notifier) => notifier,
             Err(error) => {
                 let name = name.display();
                 log::warn!("the service manager at NOTIFY_SOCKET={name} is not told: {error}");
@@ -56,17 +56,17 @@ impl Manager {
         let socket = UnixDatagram::unbound()?;
         socket.set_write_timeout(Some(PATIENCE))?;
         Ok(Self {
-            line: Some((socket, address(name)?)),
+            socket: Some((socket, address(name)?)),
             watchdog,
         })
     }
 
-    /// Whether anybody is told anything.
+    /// Whether there is a manager to tell.
     pub fn is_there(&self) -> bool {
-        self.line.is_some()
+        self.socket.is_some()
     }
 
-    /// After how long without [`Manager::alive`] it acts.
+    /// After how long without [`SystemdNotifier::alive`] it acts.
     pub fn watchdog(&self) -> Option<Duration> {
         self.watchdog
     }
@@ -76,7 +76,7 @@ impl Manager {
         self.tell("READY=1");
     }
 
-    /// The configuration is about to be looked at; [`Manager::ready`] is the end of that.
+    /// The configuration is about to be looked at; [`SystemdNotifier::ready`] is the end of that.
     pub fn reloading(&self) {
         let now = clock_gettime(ClockId::Monotonic);
         let micros = i128::from(now.tv_sec) * 1_000_000 + i128::from(now.tv_nsec) / 1000;
@@ -99,7 +99,7 @@ impl Manager {
     }
 
     fn tell(&self, message: &str) {
-        if let Some((socket, address)) = &self.line
+        if let Some((socket, address)) = &self.socket
             && let Err(error) = socket.send_to_addr(message.as_bytes(), address)
         {
             log::debug!("the service manager was not told {message:?}: {error}");
@@ -126,9 +126,9 @@ fn address(name: &OsStr) -> io::Result<SocketAddr> {
 mod tests {
     use super::*;
 
-    fn of(pairs: &[(&str, &str)]) -> Manager {
+    fn of(pairs: &[(&str, &str)]) -> SystemdNotifier {
         let found = |name: &str| pairs.iter().find(|(key, _)| *key == name);
-        Manager::of_variables(&|name| found(name).map(|(_, value)| value.into()))
+        SystemdNotifier::of_variables(&|name| found(name).map(|(_, value)| value.into()))
     }
 
     #[test]
@@ -140,9 +140,9 @@ mod tests {
             &[("NOTIFY_SOCKET", "relative")],
             &[("NOTIFY_SOCKET", "vsock:2:1")],
         ] {
-            let manager = of(pairs);
-            assert!(!manager.is_there() && manager.watchdog().is_none());
-            manager.ready();
+            let notifier = of(pairs);
+            assert!(!notifier.is_there() && notifier.watchdog().is_none());
+            notifier.ready();
         }
     }
 
@@ -188,31 +188,31 @@ mod tests {
         socket
             .set_read_timeout(Some(Duration::from_secs(10)))
             .unwrap();
-        let manager = Manager::at(name, None).unwrap();
+        let notifier = SystemdNotifier::at(name, None).unwrap();
         let read = || {
             let mut buffer = [0; 256];
             let length = socket.recv(&mut buffer).unwrap();
             String::from_utf8(buffer[..length].to_vec()).unwrap()
         };
-        manager.ready();
+        notifier.ready();
         assert_eq!(read(), "READY=1");
-        manager.reloading();
+        notifier.reloading();
         let text = read();
         let micros = text.strip_prefix("RELOADING=1\nMONOTONIC_USEC=").unwrap();
         assert!(micros.parse::<u64>().unwrap() > 0, "{text}");
-        manager.status("1/1 upstreams online\nREADY=1");
+        notifier.status("1/1 upstreams online\nREADY=1");
         assert_eq!(read(), "STATUS=1/1 upstreams online READY=1");
-        manager.alive();
+        notifier.alive();
         assert_eq!(read(), "WATCHDOG=1");
-        manager.stopping();
+        notifier.stopping();
         assert_eq!(read(), "STOPPING=1");
     }
 
-    /// Nobody reads: who tells goes on.
+    /// No one reads the socket, and the teller goes on.
     #[test]
     fn a_manager_that_went_away_is_no_failure() {
-        let manager = Manager::at(OsStr::new("/nonexistent/notify"), None).unwrap();
-        manager.ready();
-        manager.stopping();
+        let notifier = SystemdNotifier::at(OsStr::new("/nonexistent/notify"), None).unwrap();
+        notifier.ready();
+        notifier.stopping();
     }
 }

@@ -9,13 +9,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use parking_lot::{Condvar, Mutex};
-
-use crate::net::notify::Manager;
 use crate::net::permits::Permits;
+use crate::net::systemd_notifier::SystemdNotifier;
 use crate::relay::Context;
 use crate::reload::Watcher;
-use crate::stop::Stage;
+use crate::stop::{Notify, Stage, Woken};
 
 use super::lanes::Lanes;
 
@@ -55,74 +53,56 @@ impl Pulse {
     }
 }
 
-/// The service manager and its thread.
+/// Tells the service manager, on a thread of its own.
 #[derive(Debug)]
-pub(super) struct Service {
-    manager: Manager,
-    /// How often a lane must go round; `None`: nobody looks.
+pub(super) struct SystemdReporter {
+    pub(super) notifier: SystemdNotifier,
+    /// How often a lane must go round; `None`: there is no watchdog.
     pub(super) every: Option<Duration>,
-    over: Mutex<bool>,
-    changed: Condvar,
+    over: Notify,
 }
 
 /// What the thread looks at.
 #[derive(Debug)]
-pub(super) struct Seen {
+pub(super) struct ServerView {
     pub(super) ctx: Arc<Context>,
     pub(super) lanes: Arc<Lanes>,
     pub(super) connections: Arc<Permits>,
 }
 
-impl Service {
-    pub(super) fn new(manager: Manager) -> Self {
+impl SystemdReporter {
+    pub(super) fn new(notifier: SystemdNotifier) -> Self {
         Self {
-            every: manager.watchdog().map(|limit| limit / 4),
-            manager,
-            over: Mutex::default(),
-            changed: Condvar::new(),
+            every: notifier.watchdog().map(|limit| limit / 4),
+            notifier,
+            over: Notify::default(),
         }
-    }
-
-    /// Whether there is anybody to tell.
-    pub(super) fn is_wanted(&self) -> bool {
-        self.manager.is_there()
-    }
-
-    /// The start is complete.
-    pub(super) fn ready(&self) {
-        self.manager.ready();
-    }
-
-    /// The end begins.
-    pub(super) fn stopping(&self) {
-        self.manager.stopping();
     }
 
     /// Ends the thread.
     pub(super) fn finish(&self) {
-        *self.over.lock() = true;
-        self.changed.notify_all();
+        self.over.notify_one();
     }
 
-    /// The thread: until [`Service::finish`].
-    pub(super) fn run(&self, seen: &Seen) {
-        let watchdog = self.manager.watchdog();
+    /// The thread: until [`SystemdReporter::finish`].
+    pub(super) fn run(&self, server: &ServerView) {
+        let watchdog = self.notifier.watchdog();
         let pause = watchdog.map_or(STATUS_EVERY, |limit| STATUS_EVERY.min(limit / 2));
         let mut told = String::new();
         let mut hangs = None;
         let mut stood_still = false;
-        while !*self.over.lock() {
-            let status = seen.status();
+        loop {
+            let status = server.status();
             if status != told {
-                self.manager.status(&status);
+                self.notifier.status(&status);
                 told = status;
             }
             if let Some(limit) = watchdog {
-                let trouble = seen.trouble(limit);
+                let trouble = server.trouble(limit);
                 // Then no loop went round, and none of them is to blame.
                 let trouble = trouble.filter(|_| !stood_still);
                 match trouble {
-                    None => self.manager.alive(),
+                    None => self.notifier.alive(),
                     Some(what) if hangs != trouble => {
                         log::error!("{what}: the service manager gets no sign of life");
                     }
@@ -130,17 +110,16 @@ impl Service {
                 }
                 hangs = trouble;
             }
-            let mut over = self.over.lock();
-            if !*over {
-                let begun = Instant::now();
-                self.changed.wait_for(&mut over, pause);
-                stood_still = begun.elapsed() > pause + SLACK;
+            let begun = Instant::now();
+            if self.over.wait(Some(pause)) != Woken::TimedOut {
+                return;
             }
+            stood_still = begun.elapsed() > pause + SLACK;
         }
     }
 }
 
-impl Seen {
+impl ServerView {
     /// `2/3 upstreams online, 14 tunnels`.
     fn status(&self) -> String {
         if self.ctx.stop.stage() != Stage::Running {
@@ -153,7 +132,7 @@ impl Seen {
             snapshot.pool.upstreams().len(),
             self.ctx.tunnels.count()
         );
-        if let Some((_, error)) = self.ctx.metrics.last_reload.state().failure {
+        if let Some((_, error)) = &self.ctx.metrics.last_reload.lock().failure {
             status.push_str("; reload failed: ");
             status.push_str(error.lines().next().unwrap_or_default());
         }
@@ -174,12 +153,12 @@ pub(super) struct Follower {
     pub(super) ctx: Arc<Context>,
     pub(super) lanes: Arc<Lanes>,
     pub(super) connections: Arc<Permits>,
-    pub(super) service: Arc<Service>,
+    pub(super) service: Arc<SystemdReporter>,
 }
 
 impl Watcher for Follower {
     fn begins(&self) {
-        self.service.manager.reloading();
+        self.service.notifier.reloading();
     }
 
     fn applied(&self) {
@@ -187,6 +166,6 @@ impl Watcher for Follower {
     }
 
     fn over(&self) {
-        self.service.manager.ready();
+        self.service.notifier.ready();
     }
 }

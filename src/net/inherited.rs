@@ -1,7 +1,7 @@
 //! Sockets that a service manager opened and passes to the program it starts (`sd_listen_fds(3)`).
 //!
-//! The manager keeps them open while this program is replaced: who connects in between is not refused
-//! but waits in the kernel's queue. So nothing may shut such a socket down, or take what waits in it
+//! The manager keeps them open while this program is replaced: a client that connects in between is not
+//! refused but waits in the kernel's queue. So nothing may shut such a socket down, or take what waits in it
 //! without serving it; closing the own descriptor leaves both to the next process.
 
 use std::fmt::Display;
@@ -25,20 +25,20 @@ const OPEN: &str = "/proc/self/fd";
 
 /// What was passed.
 #[derive(Debug, Default)]
-pub struct Passed {
+pub struct InheritedSockets {
     /// For clients, in place of `listen`.
     pub proxy: Option<TcpListener>,
     /// For the admin endpoints, in place of `admin_listen`.
     pub admin: Option<TcpListener>,
 }
 
-/// Who has a listening socket open.
+/// The processes that have a listening socket open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Holder {
-    /// This process alone: when it closes it, clients are refused.
-    Us,
-    /// Who passed it, too: what is not accepted here is accepted by the next process.
-    Manager,
+pub enum ListenerOwner {
+    /// This one alone: when it closes the socket, clients are refused.
+    ThisProcess,
+    /// The service manager that passed it, too: what is not accepted here is accepted by the next process.
+    ServiceManager,
 }
 
 /// What a socket is for.
@@ -48,7 +48,7 @@ enum Use {
     Admin,
 }
 
-impl Passed {
+impl InheritedSockets {
     /// The sockets that `LISTEN_FDS` counts, `LISTEN_FDNAMES` names and `LISTEN_PID` means for this
     /// process. To be called once, and before anything else is opened, be it the log: whatever has those
     /// numbers is taken for a socket that was passed.
@@ -82,7 +82,7 @@ fn announced() -> usize {
     number("LISTEN_FDS").map_or(0, |count| usize::try_from(count).unwrap_or(usize::MAX))
 }
 
-/// Whether as many are there: a number without a descriptor would be somebody else's soon.
+/// Whether as many are there: a number without a descriptor is soon that of another file.
 fn check_open(count: usize) -> Result<(), String> {
     if count > MOST {
         return Err(format!(
@@ -90,7 +90,7 @@ fn check_open(count: usize) -> Result<(), String> {
         ));
     }
     if fs::metadata(OPEN).is_err() {
-        return Ok(()); // Nobody can tell.
+        return Ok(()); // The system does not show it.
     }
     match (FIRST..FIRST + count).find(|number| fs::metadata(format!("{OPEN}/{number}")).is_err()) {
         Some(number) => Err(format!(
@@ -157,9 +157,9 @@ pub fn or_listen(
     passed: Option<TcpListener>,
     key: &str,
     listen: &ListenAddress,
-) -> io::Result<(TcpListener, Holder)> {
+) -> io::Result<(TcpListener, ListenerOwner)> {
     let Some(listener) = passed else {
-        return Ok((socket::listen(key, listen)?, Holder::Us));
+        return Ok((socket::listen(key, listen)?, ListenerOwner::ThisProcess));
     };
     let there = listener.local_addr()?;
     let meant = socket::addresses(listen).is_ok_and(|all| all.contains(&there));
@@ -169,7 +169,7 @@ pub fn or_listen(
              address in both places"
         );
     }
-    Ok((listener, Holder::Manager))
+    Ok((listener, ListenerOwner::ServiceManager))
 }
 
 /// Where a socket listens, as the file would say it.

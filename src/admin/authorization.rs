@@ -1,9 +1,11 @@
 //! Who may ask for what: a checked request head in, an endpoint or a refusal out. Pure.
 //!
-//! Nothing of a request passes this gate but what [`Call`] can hold, so whatever stands behind it sees
+//! Nothing of a request gets past this check but what [`Call`] can hold, so whatever stands behind it sees
 //! a handful of spellings. Paths are compared as a whole: `/statusfoo` is not `/status`.
 
 use std::net::IpAddr;
+
+use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 
 use crate::config::listen::ListenAddress;
 use crate::config::secret::Secret;
@@ -12,6 +14,8 @@ use crate::protocol::credentials;
 use crate::protocol::framing::{self, Framing};
 use crate::protocol::head::RequestHead;
 use crate::protocol::target::{Authority, Host};
+
+use super::refused::Refused;
 
 /// What a request asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,26 +50,7 @@ pub(super) enum Action {
     Enable,
 }
 
-/// Why a request is refused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Denied {
-    /// The target is no path, or the framing is wrong.
-    Malformed(&'static str),
-    /// It has a body.
-    Body,
-    /// No such path.
-    Unknown,
-    /// There is such a path, for these methods.
-    Method(&'static str),
-    /// The token is missing or wrong.
-    TokenWanted,
-    /// No token is configured, so nobody can act.
-    ActionsOff,
-    /// Another site's page sent the browser here.
-    CrossSite(&'static str),
-}
-
-/// What is told to who calls this server by a name that may be anybody's.
+/// What a client is told that calls this server by a name that any site can have.
 const REBOUND: &str =
     "this server listens on loopback: call it localhost or by its address, or set admin_token";
 /// The same where there is a token, which does not help an action: a browser keeps it for that name.
@@ -74,26 +59,24 @@ const REBOUND_ACTION: &str =
 
 /// By what a request is judged.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Gate<'a> {
+pub(super) struct AuthCheck<'a> {
     pub(super) token: Option<&'a Secret>,
     /// Where this server listens, as the file says.
     pub(super) listen: &'a ListenAddress,
 }
 
-impl Gate<'_> {
-    /// Judges a request.
-    pub(super) fn check(self, head: &RequestHead) -> Result<Call, Denied> {
-        let target = str::from_utf8(head.target()).map_err(|_not_text| Denied::Unknown)?;
+impl AuthCheck<'_> {
+    /// What the request asks for, or why it is refused.
+    pub(super) fn judge(self, head: &RequestHead) -> Result<Call, Refused> {
+        let target = str::from_utf8(head.target()).map_err(|_not_text| Refused::Unknown)?;
         if !target.starts_with('/') {
             let what = "this is an admin server, not a proxy: ask for a path like /status";
-            return Err(Denied::Malformed(what));
+            return Err(Refused::Malformed(what));
         }
-        match framing::of_request(head) {
-            Ok(Framing::Empty) => {}
-            Ok(Framing::Length(_) | Framing::Chunked | Framing::UntilClose) => {
-                return Err(Denied::Body);
-            }
-            Err(_) => return Err(Denied::Malformed("the framing of the request is invalid")),
+        let framing = framing::of_request(head)
+            .map_err(|_invalid| Refused::Malformed("the framing of the request is invalid"))?;
+        if framing != Framing::Empty {
+            return Err(Refused::Body);
         }
         let authorized = self.is_authorized(head);
         let rebound = self.is_rebound(head);
@@ -104,26 +87,22 @@ impl Gate<'_> {
         };
         let path = target.split('?').next().unwrap_or_default();
         let endpoint = Endpoint::of_path(path, detail);
-        match &endpoint {
-            Some(Endpoint::Health | Endpoint::Ready(_)) => {}
-            Some(Endpoint::Page | Endpoint::Status | Endpoint::Metrics | Endpoint::Act(..))
-            | None => {
-                if !authorized {
-                    return Err(Denied::TokenWanted);
-                }
-                if rebound {
-                    return Err(Denied::CrossSite(REBOUND));
-                }
+        if !matches!(endpoint, Some(Endpoint::Health | Endpoint::Ready(_))) {
+            if !authorized {
+                return Err(Refused::TokenWanted);
+            }
+            if rebound {
+                return Err(Refused::CrossSite(REBOUND));
             }
         }
-        let endpoint = endpoint.ok_or(Denied::Unknown)?;
+        let endpoint = endpoint.ok_or(Refused::Unknown)?;
         let methods = endpoint.methods();
         if !methods.split(", ").any(|method| method == head.method()) {
-            return Err(Denied::Method(methods));
+            return Err(Refused::Method(methods));
         }
         if let Endpoint::Act(..) = endpoint {
             if self.token.is_none() {
-                return Err(Denied::ActionsOff);
+                return Err(Refused::ActionsOff);
             }
             check_site(head, self.listen)?;
         }
@@ -156,7 +135,7 @@ impl Gate<'_> {
         }
     }
 
-    /// Without a token, whoever gets here may read.
+    /// Without a token, every client that gets here may read.
     fn is_authorized(self, head: &RequestHead) -> bool {
         let Some(token) = self.token else {
             return true;
@@ -177,11 +156,11 @@ fn bearer_token(value: &[u8]) -> Option<&[u8]> {
         .then(|| rest.trim_ascii())
 }
 
-/// Refuses what a page of another site makes a browser send. Others can send what they like, but they
-/// do not have the token.
-fn check_site(head: &RequestHead, listen: &ListenAddress) -> Result<(), Denied> {
+/// Refuses what a page of another site makes a browser send. Other clients can send
+/// what they like, but do not have the token.
+fn check_site(head: &RequestHead, listen: &ListenAddress) -> Result<(), Refused> {
     let fields = head.fields();
-    let cross = Err(Denied::CrossSite(
+    let cross = Err(Refused::CrossSite(
         "actions are not taken from pages of other sites",
     ));
     let host = fields.values("host").next().unwrap_or_default();
@@ -200,7 +179,7 @@ fn check_site(head: &RequestHead, listen: &ListenAddress) -> Result<(), Denied> 
     }
     if listen.is_loopback() && !names_loopback(host) {
         // Another site's name can lead here (DNS rebinding), and then it is its own origin.
-        return Err(Denied::CrossSite(REBOUND_ACTION));
+        return Err(Refused::CrossSite(REBOUND_ACTION));
     }
     Ok(())
 }
@@ -247,7 +226,7 @@ impl Endpoint {
 }
 
 impl Call {
-    /// The request line's method and target for the server behind the gate.
+    /// The request line's method and target for the server behind the front.
     pub(super) fn request_line(&self) -> (&'static str, String) {
         let target = match &self.endpoint {
             Endpoint::Page => "/".to_owned(),
@@ -263,7 +242,10 @@ impl Call {
                 };
                 return (
                     "POST",
-                    format!("/upstreams/{}/{action}", percent_encoded(name)),
+                    format!(
+                        "/upstreams/{}/{action}",
+                        utf8_percent_encode(name, NON_ALPHANUMERIC)
+                    ),
                 );
             }
         };
@@ -285,33 +267,13 @@ impl Call {
 
 /// `None`: not percent-encoded UTF-8.
 fn percent_decoded(text: &str) -> Option<String> {
-    let mut bytes = text.bytes();
-    let mut decoded = Vec::with_capacity(text.len());
-    while let Some(byte) = bytes.next() {
-        if byte != b'%' {
-            decoded.push(byte);
-            continue;
-        }
-        let mut digit = || char::from(bytes.next()?).to_digit(16);
-        let value = digit()? * 16 + digit()?;
-        decoded.push(u8::try_from(value).ok()?);
+    let is_hex = |digits: &str| digits.bytes().all(|digit| digit.is_ascii_hexdigit());
+    let mut escapes = text.split('%').skip(1);
+    if !escapes.all(|rest| rest.get(..2).is_some_and(is_hex)) {
+        return None;
     }
-    String::from_utf8(decoded).ok()
-}
-
-fn percent_encoded(text: &str) -> String {
-    let mut encoded = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-            encoded.push(char::from(byte));
-        } else {
-            encoded.push('%');
-            for digit in [byte >> 4, byte & 15] {
-                encoded.extend(char::from_digit(u32::from(digit), 16));
-            }
-        }
-    }
-    encoded
+    let decoded = percent_decode_str(text).decode_utf8().ok()?;
+    Some(decoded.into_owned())
 }
 
 #[cfg(test)]
@@ -327,25 +289,25 @@ mod tests {
         }
     }
 
-    fn judge(token: Option<&str>, host: &str, request: &str) -> Result<Call, Denied> {
+    fn judge(token: Option<&str>, host: &str, request: &str) -> Result<Call, Refused> {
         let text = format!("{request}\r\n\r\n");
         let head = RequestHead::parse(text.into_bytes()).expect("well formed");
         let token = token.map(Secret::new);
         let listen = listen(host);
-        let gate = Gate {
+        let check = AuthCheck {
             token: token.as_ref(),
             listen: &listen,
         };
-        gate.check(&head)
+        check.judge(&head)
     }
 
-    fn check(request: &str, expected: &Result<Endpoint, Denied>) {
+    fn check(request: &str, expected: &Result<Endpoint, Refused>) {
         let line = format!("{request} HTTP/1.1\r\nHost: localhost:9090");
         let got = judge(None, "127.0.0.1", &line).map(|call| call.endpoint);
         assert_eq!(&got, expected, "{request}");
     }
 
-    fn check_token(authorization: &str, request: &str, expected: Result<(), Denied>) {
+    fn check_token(authorization: &str, request: &str, expected: Result<(), Refused>) {
         let line = format!("{request} HTTP/1.1\r\nHost: localhost\r\n{authorization}");
         let got = judge(Some(TOKEN), "127.0.0.1", line.trim_end()).map(|_| ());
         assert_eq!(got, expected, "{request} {authorization}");
@@ -357,7 +319,7 @@ mod tests {
         );
         let got = match judge(Some(TOKEN), host, line.trim_end()) {
             Ok(_) => Ok(()),
-            Err(Denied::CrossSite(_)) => Err(()),
+            Err(Refused::CrossSite(_)) => Err(()),
             Err(other) => panic!("{other:?}"),
         };
         assert_eq!(got, expected, "{host} {fields}");
@@ -389,7 +351,7 @@ mod tests {
             "/..",
             "/metrics%00",
         ] {
-            check(&format!("GET {path}"), &Err(Denied::Unknown));
+            check(&format!("GET {path}"), &Err(Refused::Unknown));
         }
     }
 
@@ -398,10 +360,10 @@ mod tests {
         for method in ["POST", "PUT", "DELETE", "OPTIONS", "get", "BREW"] {
             check(
                 &format!("{method} /status"),
-                &Err(Denied::Method("GET, HEAD")),
+                &Err(Refused::Method("GET, HEAD")),
             );
         }
-        check("GET /upstreams/a/drain", &Err(Denied::Method("POST")));
+        check("GET /upstreams/a/drain", &Err(Refused::Method("POST")));
     }
 
     #[test]
@@ -409,7 +371,7 @@ mod tests {
         for request in ["GET http://localhost/status", "OPTIONS *", "CONNECT a:1"] {
             let line = format!("{request} HTTP/1.1\r\nHost: localhost");
             let got = judge(None, "127.0.0.1", &line);
-            assert!(matches!(got, Err(Denied::Malformed(_))), "{got:?}");
+            assert!(matches!(got, Err(Refused::Malformed(_))), "{got:?}");
         }
     }
 
@@ -419,10 +381,10 @@ mod tests {
             let line = format!("POST /status HTTP/1.1\r\nHost: localhost\r\n{field}");
             judge(None, "127.0.0.1", &line).unwrap_err()
         };
-        assert_eq!(with("Content-Length: 1"), Denied::Body);
-        assert_eq!(with("Transfer-Encoding: chunked"), Denied::Body);
-        assert_eq!(with("Content-Length: 0"), Denied::Method("GET, HEAD"));
-        assert!(matches!(with("Content-Length: x"), Denied::Malformed(_)));
+        assert_eq!(with("Content-Length: 1"), Refused::Body);
+        assert_eq!(with("Transfer-Encoding: chunked"), Refused::Body);
+        assert_eq!(with("Content-Length: 0"), Refused::Method("GET, HEAD"));
+        assert!(matches!(with("Content-Length: x"), Refused::Malformed(_)));
     }
 
     #[test]
@@ -459,12 +421,12 @@ mod tests {
                 "GET /nothing",
                 "PUT /status",
             ] {
-                check_token(authorization, request, Err(Denied::TokenWanted));
+                check_token(authorization, request, Err(Refused::TokenWanted));
             }
             check_token(
                 authorization,
                 "POST /upstreams/a/drain",
-                Err(Denied::TokenWanted),
+                Err(Refused::TokenWanted),
             );
             check_token(authorization, "GET /health", Ok(()));
             check_token(authorization, "GET /ready", Ok(()));
@@ -484,7 +446,7 @@ mod tests {
 
     #[test]
     fn nobody_acts_while_no_token_is_configured() {
-        check("POST /upstreams/a/drain", &Err(Denied::ActionsOff));
+        check("POST /upstreams/a/drain", &Err(Refused::ActionsOff));
     }
 
     #[test]
@@ -509,9 +471,9 @@ mod tests {
             "POST /upstreams/a/drain HTTP/1.1\r\nHost: relay\r\nAuthorization: Bearer {TOKEN}"
         );
         let denied = judge(Some(TOKEN), "127.0.0.1", &line);
-        assert_eq!(denied, Err(Denied::CrossSite(REBOUND_ACTION)));
+        assert_eq!(denied, Err(Refused::CrossSite(REBOUND_ACTION)));
         let denied = judge(None, "127.0.0.1", "GET / HTTP/1.1\r\nHost: relay");
-        assert_eq!(denied, Err(Denied::CrossSite(REBOUND)));
+        assert_eq!(denied, Err(Refused::CrossSite(REBOUND)));
     }
 
     #[test]
@@ -529,7 +491,7 @@ mod tests {
             for path in ["/", "/status", "/metrics"] {
                 assert_eq!(
                     read("127.0.0.1", host, path),
-                    Err(Denied::CrossSite(REBOUND))
+                    Err(Refused::CrossSite(REBOUND))
                 );
             }
             assert_eq!(read("127.0.0.1", host, "/health"), Ok(Endpoint::Health));
@@ -573,7 +535,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_survives_the_way_through_the_gate() {
+    fn a_name_survives_the_way_to_the_server_behind_the_front() {
         for name in ["a", "http://x:1/", "ä%2F?#", "\"><script>", " "] {
             let call = Call {
                 endpoint: Endpoint::Act(Action::Enable, name.to_owned()),
@@ -590,7 +552,7 @@ mod tests {
     }
 
     #[test]
-    fn every_endpoint_survives_the_way_through_the_gate() {
+    fn every_endpoint_survives_the_way_to_the_server_behind_the_front() {
         for endpoint in [
             Endpoint::Page,
             Endpoint::Health,

@@ -1,25 +1,25 @@
-//! Wrong tokens: told, and answered late.
+//! Failed logins: wrong tokens are told in the log, and answered late.
 //!
-//! Whoever has the token drains the pool, so somebody who tries one after the other should be seen,
-//! and should not get far. Pure: the clock and the log are the front's.
+//! The token is enough to drain the pool, so a client that tries one after the other should be seen, and
+//! should not get far. Pure: the clock and the log are the front's.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-/// How long the answer to a wrong token is held back.
-pub(super) const HELD: Duration = Duration::from_secs(1);
+/// How long the answer to a wrong token is delayed.
+pub(super) const DELAY: Duration = Duration::from_secs(1);
 
 /// How often they are told in the log.
 const TOLD_EVERY: Duration = Duration::from_secs(60);
 
 /// Wrong tokens that were presented.
 #[derive(Debug, Default)]
-pub(super) struct Guesses {
+pub(super) struct FailedLogins {
     untold: u64,
     told: Option<Instant>,
 }
 
-impl Guesses {
+impl FailedLogins {
     /// One more, at this time and from there; what the log is to say of it, if anything.
     pub(super) fn add(&mut self, now: Instant, from: Option<SocketAddr>) -> Option<String> {
         self.untold += 1;
@@ -42,18 +42,18 @@ mod tests {
 
     #[test]
     fn the_first_is_told_at_once_and_the_others_once_a_minute() {
-        let mut guesses = Guesses::default();
+        let mut failed = FailedLogins::default();
         let from = "192.0.2.1:5".parse().ok();
         let start = Instant::now();
-        let said = guesses.add(start, from).expect("the first");
+        let said = failed.add(start, from).expect("the first");
         assert!(
             said.contains(": 1 since") && said.ends_with("192.0.2.1"),
             "{said}"
         );
         for second in 0..60 {
-            assert_eq!(guesses.add(start + Duration::from_secs(second), from), None);
+            assert_eq!(failed.add(start + Duration::from_secs(second), from), None);
         }
-        let said = guesses
+        let said = failed
             .add(start + TOLD_EVERY, None)
             .expect("a minute later");
         assert!(said.contains(": 61 since"), "{said}");
