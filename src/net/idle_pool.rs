@@ -45,20 +45,18 @@ static SHELVES: LazyLock<usize> =
 #[derive(Debug)]
 pub struct IdlePool {
     shelves: Box<[Shelf]>,
+    /// How many are on all shelves.
+    count: AtomicUsize,
     /// Looked at with a shelf locked, never the other way round.
     trust: Mutex<Trust>,
     /// Whether there is anything in `trust`: until then requests are spared its lock.
     has_doubts: AtomicBool,
 }
 
-/// The connections of one lane, on a cache line of its own.
+/// The connections of one lane, the oldest first, on a cache line of their own.
 #[derive(Debug, Default)]
 #[repr(align(128))]
-struct Shelf {
-    /// The oldest first.
-    idle: Mutex<VecDeque<IdleConn>>,
-    count: AtomicUsize,
-}
+struct Shelf(Mutex<VecDeque<IdleConn>>);
 
 /// What was seen of the upstream that bears on its connections.
 #[derive(Clone, Copy, Debug, Default)]
@@ -167,22 +165,34 @@ impl Default for IdlePool {
     fn default() -> Self {
         Self {
             shelves: (0..*SHELVES).map(|_| Shelf::default()).collect(),
+            count: AtomicUsize::new(0),
             trust: Mutex::default(),
             has_doubts: AtomicBool::new(false),
         }
     }
 }
 
-impl Shelf {
-    fn change<T>(&self, what: impl FnOnce(&mut VecDeque<IdleConn>) -> T) -> T {
-        let mut idle = self.idle.lock();
-        let changed = what(&mut idle);
-        self.count.store(idle.len(), Ordering::Relaxed);
-        changed
-    }
-}
-
 impl IdlePool {
+    /// Does something with what is on a shelf.
+    fn change<T>(&self, shelf: &Shelf, act: impl FnOnce(&mut VecDeque<IdleConn>) -> T) -> T {
+        let mut idle = shelf.0.lock();
+        let before = idle.len();
+        let done = act(&mut idle);
+        if idle.len() > before {
+            self.count.fetch_add(idle.len() - before, Ordering::Relaxed);
+        } else if idle.len() < before {
+            self.count.fetch_sub(before - idle.len(), Ordering::Relaxed);
+        }
+        done
+    }
+
+    /// Those of all lanes, that of `home` first.
+    fn shelves_from(&self, home: usize) -> impl Iterator<Item = &Shelf> {
+        let home = home % self.shelves.len().max(1);
+        let all = self.shelves.iter().cycle().skip(home);
+        all.take(self.shelves.len())
+    }
+
     /// Keeps a connection on which nothing is under way. If there are `most` already, the oldest leaves.
     pub fn keep(&self, conn: Conn, last_use: LastUse, most: usize, now: Instant) {
         let idle = IdleConn {
@@ -190,39 +200,34 @@ impl IdlePool {
             last_use,
             since: now,
         };
-        let Some(shelf) = self.shelves.iter().cycle().nth(last_use.home) else {
+        let Some(shelf) = self.shelves_from(last_use.home).next() else {
             return;
         };
         // Closed when the lock has been given back.
-        let _evicted = shelf.change(|shelf| {
-            if most == 0 || self.trust().lost_since(idle.last_use.begun, now) {
+        let _lost = self.change(shelf, |shelf| {
+            if most == 0 || self.trust().lost_since(last_use.begun, now) {
                 return Some(idle);
             }
             shelf.push_back(idle);
-            // The others are looked at only by who has more than a fair share.
-            let may_be_full = shelf.len() > most / self.shelves.len();
-            let is_full = may_be_full && shelf.len() + self.count_beside(last_use.home) > most;
-            is_full.then(|| shelf.pop_front())?
+            None
         });
+        if self.len() > most {
+            drop(self.take_oldest());
+        }
     }
 
-    /// How many there are on other shelves than this one.
-    fn count_beside(&self, home: usize) -> usize {
-        let home = home % self.shelves.len().max(1);
-        let others = self.shelves.iter().enumerate();
-        let others = others.filter(|(number, _)| *number != home);
-        others
-            .map(|(_, shelf)| shelf.count.load(Ordering::Relaxed))
-            .sum()
+    /// The one that is idle for longest.
+    fn take_oldest(&self) -> Option<IdleConn> {
+        let oldest = |shelf: &&Shelf| shelf.0.lock().front().map(|idle| idle.since);
+        let shelves = self.shelves.iter().filter(|shelf| oldest(shelf).is_some());
+        self.change(shelves.min_by_key(oldest)?, VecDeque::pop_front)
     }
 
-    /// The connection used last of those that are good for the request. Those found closed are dropped
-    /// on the way.
+    /// The connection used last of those that are good for the request, one of its own lane before others.
+    /// Those found closed are dropped on the way.
     pub fn take(&self, wanted: &Wanted, now: Instant) -> TakenConn {
-        let home = wanted.home % self.shelves.len().max(1);
-        let from_home = self.shelves.iter().cycle().skip(home);
-        for shelf in from_home.take(self.shelves.len()) {
-            let newest = || shelf.change(|idle| newest(idle, self.trust(), wanted, now));
+        for shelf in self.shelves_from(wanted.home) {
+            let newest = || self.change(shelf, |idle| newest(idle, self.trust(), wanted, now));
             while let Some((idle, leftover)) = newest() {
                 match socket::peek(idle.conn.stream()) {
                     Peeked::Quiet => return TakenConn::Idle(idle.conn, leftover),
@@ -240,7 +245,7 @@ impl IdlePool {
         let mut dropped = Vec::new();
         let mut strays = false;
         for shelf in &self.shelves {
-            shelf.change(|shelf| {
+            self.change(shelf, |shelf| {
                 for idle in std::mem::take(shelf) {
                     let is_old = now.saturating_duration_since(idle.since) >= within;
                     // A look does not wait, and a request that comes meanwhile would find none of them.
@@ -254,13 +259,10 @@ impl IdlePool {
                 }
             });
         }
-        let mut surplus = self.len().saturating_sub(most);
-        for shelf in &self.shelves {
-            shelf.change(|shelf| {
-                let oldest = surplus.min(shelf.len());
-                surplus -= oldest;
-                dropped.extend(shelf.drain(..oldest));
-            });
+        while self.len() > most
+            && let Some(oldest) = self.take_oldest()
+        {
+            dropped.push(oldest);
         }
         strays
     }
@@ -271,7 +273,7 @@ impl IdlePool {
             |idle: &IdleConn| idle.conn.dialled().is_none_or(|at| addresses.contains(&at));
         for shelf in &self.shelves {
             // They are closed outside of the lock.
-            let _elsewhere: VecDeque<_> = shelf.change(|shelf| {
+            let _elsewhere: VecDeque<_> = self.change(shelf, |shelf| {
                 let (there, elsewhere) = shelf.drain(..).partition(leads_there);
                 *shelf = there;
                 elsewhere
@@ -282,14 +284,13 @@ impl IdlePool {
     /// Drops all.
     pub fn clear(&self) {
         for shelf in &self.shelves {
-            let _dropped = shelf.change(std::mem::take);
+            let _dropped = self.change(shelf, std::mem::take);
         }
     }
 
     /// How many are kept.
     pub fn len(&self) -> usize {
-        let counts = self.shelves.iter().map(|shelf| &shelf.count);
-        counts.map(|count| count.load(Ordering::Relaxed)).sum()
+        self.count.load(Ordering::Relaxed)
     }
 
     /// Whether none is kept.
@@ -483,7 +484,7 @@ mod tests {
             self.far[number].write_all(bytes).unwrap();
             // The bytes are on loopback, but arrival is the kernel's business: wait for it.
             let name = self.far[number].peer_addr().unwrap();
-            for idle in self.pool.shelves[0].idle.lock().iter() {
+            for idle in self.pool.shelves[0].0.lock().iter() {
                 if idle.conn.stream().local_addr().unwrap() == name {
                     idle.conn.stream().peek(&mut [0]).unwrap();
                 }

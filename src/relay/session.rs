@@ -142,7 +142,7 @@ impl Session<'_> {
     fn converse(&mut self, mut client: Box<Client>) -> Outcome {
         loop {
             // Taken anew for each exchange, so that a reload applies to the next.
-            let snapshot = self.ctx.snapshot();
+            let snapshot = self.worker.snapshot(self.ctx);
             let head = match self.next_head(&mut client, snapshot.head_limits()) {
                 Ok(head) => head,
                 Err(why) => return self.without_request(client, &why),

@@ -219,8 +219,14 @@ fn whoever_waits_for_the_rest_of_a_body_says_so_once_and_before() {
 #[test]
 fn a_request_whose_worker_panics_is_counted_and_logged_as_panicked() {
     static LOGGED: Mutex<Vec<AccessEntry>> = Mutex::new(Vec::new());
-    const REQUEST: &str = "GET http://o.test/ HTTP/1.1\r\nHost: o.test\r\n\r\n";
-    let ctx = context("listen: '127.0.0.1:0'\nupstream: [{url: 'http://127.0.0.1:1'}]");
+    // Its worker panics when it has to wait for the body.
+    const REQUEST: &str =
+        "PUT http://o.test/ HTTP/1.1\r\nHost: o.test\r\nContent-Length: 1\r\n\r\n";
+    let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let hop = listener.local_addr().unwrap();
+    let ctx = context(&format!(
+        "listen: '127.0.0.1:0'\nupstream: [{{url: 'http://{hop}'}}]"
+    ));
     ctx.access_log
         .hand_to(|entry| LOGGED.lock().push(entry.clone()))
         .unwrap();

@@ -1,13 +1,21 @@
 //! What a session asks of the worker that serves it.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use crate::net::conn::Conn;
 
 use super::client::Client;
+use super::context::Context;
+use super::snapshot::Snapshot;
 
 /// The worker that serves a session, as far as the session is concerned.
 pub trait Worker {
+    /// The configuration in force.
+    fn snapshot(&self, ctx: &Context) -> Arc<Snapshot> {
+        ctx.snapshot()
+    }
+
     /// A request is there: whether it may be worked at. If not, it waits for others to be over.
     fn may_begin(&self, client: &Client) -> bool;
 

@@ -8,6 +8,7 @@
 //! soon as any stand in line: so neither streams nor slow readers use the permits up.
 
 use std::collections::{HashMap, VecDeque};
+use std::fmt::Debug;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -18,10 +19,14 @@ use parking_lot::Mutex;
 use crate::net::permits::{Permit, Permits};
 use crate::net::threads::LongThreads;
 
-use super::lane::inbox::{Handle, Mail};
-
 /// After so long an exchange lasts.
 const LASTING: Duration = Duration::from_secs(1);
+
+/// Where clients wait for permits: a lane.
+pub(super) trait WaitsForPermits: Debug + Send + Sync {
+    /// A permit for a client from this address.
+    fn permit_came(&self, client: IpAddr, permit: WorkPermit);
+}
 
 /// The permits.
 #[derive(Debug)]
@@ -41,12 +46,12 @@ pub(super) struct Budget {
 struct Line {
     turns: VecDeque<IpAddr>,
     /// The lanes of each; none is empty.
-    lanes: HashMap<IpAddr, VecDeque<Arc<Handle>>>,
+    lanes: HashMap<IpAddr, VecDeque<Arc<dyn WaitsForPermits>>>,
     length: usize,
 }
 
 impl Line {
-    fn push(&mut self, client: IpAddr, lane: Arc<Handle>) {
+    fn push(&mut self, client: IpAddr, lane: Arc<dyn WaitsForPermits>) {
         self.length += 1;
         let lanes = self.lanes.entry(client).or_default();
         if lanes.is_empty() {
@@ -55,7 +60,7 @@ impl Line {
         lanes.push_back(lane);
     }
 
-    fn pop(&mut self) -> Option<(IpAddr, Arc<Handle>)> {
+    fn pop(&mut self) -> Option<(IpAddr, Arc<dyn WaitsForPermits>)> {
         let client = self.turns.pop_front()?;
         let lanes = self.lanes.get_mut(&client)?;
         let lane = lanes.pop_front()?;
@@ -69,7 +74,7 @@ impl Line {
     }
 
     /// One client of this address and lane waits no more.
-    fn remove(&mut self, client: IpAddr, lane: &Arc<Handle>) {
+    fn remove(&mut self, client: IpAddr, lane: &Arc<dyn WaitsForPermits>) {
         let Some(lanes) = self.lanes.get_mut(&client) else {
             return;
         };
@@ -173,9 +178,13 @@ impl Budget {
     }
 
     /// Has a permit for `client` sent to `lane` when it is its turn. Says whether it is the first in line.
-    pub(super) fn stand_in_line(self: &Arc<Self>, client: IpAddr, lane: &Arc<Handle>) -> bool {
+    pub(super) fn stand_in_line(
+        self: &Arc<Self>,
+        client: IpAddr,
+        lane: Arc<dyn WaitsForPermits>,
+    ) -> bool {
         let mut line = self.line.lock();
-        line.push(client, Arc::clone(lane));
+        line.push(client, lane);
         let is_first = line.length == 1;
         self.wanted.store(line.length, Ordering::SeqCst);
         drop(line);
@@ -185,7 +194,7 @@ impl Budget {
     }
 
     /// A client waits no more. If its permit is on the way, another has it.
-    pub(super) fn leave_line(&self, client: IpAddr, lane: &Arc<Handle>) {
+    pub(super) fn leave_line(&self, client: IpAddr, lane: &Arc<dyn WaitsForPermits>) {
         let mut line = self.line.lock();
         line.remove(client, lane);
         self.wanted.store(line.length, Ordering::SeqCst);
@@ -196,12 +205,11 @@ impl Budget {
         while self.is_wanted()
             && let Some(((client, lane), permit)) = self.next_in_line()
         {
-            // From a lane that has ended it comes back, and is given back here.
-            drop(lane.post(Mail::Permit(client, permit)));
+            lane.permit_came(client, permit);
         }
     }
 
-    fn next_in_line(self: &Arc<Self>) -> Option<((IpAddr, Arc<Handle>), WorkPermit)> {
+    fn next_in_line(self: &Arc<Self>) -> Option<((IpAddr, Arc<dyn WaitsForPermits>), WorkPermit)> {
         let mut line = self.line.lock();
         if line.length == 0 {
             return None;
@@ -223,35 +231,30 @@ impl Drop for WorkPermit {
 
 #[cfg(test)]
 mod tests {
-    use super::super::lane;
     use super::*;
 
-    fn handle(number: usize) -> Arc<Handle> {
-        lane::poll(number).unwrap().1
+    #[derive(Debug, Default)]
+    struct Lane(Mutex<Vec<(IpAddr, WorkPermit)>>);
+
+    impl WaitsForPermits for Lane {
+        fn permit_came(&self, client: IpAddr, permit: WorkPermit) {
+            self.0.lock().push((client, permit));
+        }
+    }
+
+    impl Lane {
+        fn permits(&self) -> Vec<(IpAddr, WorkPermit)> {
+            std::mem::take(&mut self.0.lock())
+        }
     }
 
     fn address(last: u8) -> IpAddr {
         IpAddr::from([10, 0, 0, last])
     }
 
-    fn permits(lane: &Handle) -> Vec<(IpAddr, WorkPermit)> {
-        let mut mail = Vec::new();
-        lane.read(&mut mail);
-        let permits = mail.into_iter().filter_map(|mail| match mail {
-            Mail::Permit(client, permit) => Some((client, permit)),
-            Mail::Came(_)
-            | Mail::Back(_)
-            | Mail::Left(_)
-            | Mail::HopLeft(_)
-            | Mail::Drain
-            | Mail::End => None,
-        });
-        permits.collect()
-    }
-
     #[test]
     fn addresses_take_turns() {
-        let lane = handle(0);
+        let lane: Arc<dyn WaitsForPermits> = Arc::new(Lane::default());
         let mut line = Line::default();
         for client in [1, 1, 1, 2, 3, 2] {
             line.push(address(client), Arc::clone(&lane));
@@ -267,36 +270,36 @@ mod tests {
     #[test]
     fn a_permit_that_is_given_back_is_for_who_stands_in_line_whichever_lane_that_is() {
         let budget = Budget::new(1, LongThreads::within_system_limits());
-        let [one, other] = [handle(0), handle(1)];
+        let [one, other] = [(); 2].map(|()| Arc::new(Lane::default()));
         let held = budget.take().unwrap();
-        assert!(budget.stand_in_line(address(1), &other));
-        assert!(!budget.stand_in_line(address(2), &one));
-        assert!(permits(&one).is_empty() && permits(&other).is_empty());
+        assert!(budget.stand_in_line(address(1), Arc::<Lane>::clone(&other)));
+        assert!(!budget.stand_in_line(address(2), Arc::<Lane>::clone(&one)));
+        assert!(one.permits().is_empty() && other.permits().is_empty());
         drop(held);
         assert!(budget.take().is_none(), "none is taken past the line");
-        assert!(permits(&one).is_empty());
-        let given = permits(&other);
+        assert!(one.permits().is_empty());
+        let given = other.permits();
         assert_eq!(given.len(), 1);
         drop(given);
-        assert_eq!(permits(&one).len(), 1);
+        assert_eq!(one.permits().len(), 1);
         assert_eq!((budget.taken(), budget.is_wanted()), (0, false));
     }
 
     #[test]
     fn what_lasts_gives_its_permit_up_only_once_it_is_wanted() {
         let budget = Budget::new(1, LongThreads::within_system_limits());
-        let lane = handle(0);
+        let lane = Arc::new(Lane::default());
         let mut held = Held::Work(budget.take().unwrap());
         let now = Instant::now();
         let since = now.checked_sub(LASTING).unwrap();
         held.lasts(since, now);
         assert_eq!((budget.taken(), budget.lasting()), (1, 0));
-        budget.stand_in_line(address(1), &lane);
+        budget.stand_in_line(address(1), Arc::<Lane>::clone(&lane));
         held.lasts(now, now);
         assert_eq!(budget.lasting(), 0, "it does not last");
         held.lasts(since, now);
         assert_eq!((budget.taken(), budget.lasting()), (1, 1));
-        assert_eq!(permits(&lane).len(), 1);
+        assert_eq!(lane.permits().len(), 1);
         drop(held);
         assert_eq!((budget.taken(), budget.lasting()), (0, 0));
     }

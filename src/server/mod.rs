@@ -11,22 +11,26 @@
 //! The end has two stages (see [`crate::stop::Stage`]): draining finishes what is in flight, and when
 //! the drain time is over, or a second signal comes, everything is cut.
 
+mod acceptor;
 mod budget;
 mod checks;
-mod cores;
-mod door;
+mod failure;
+mod followers;
+mod inbox;
 mod lane;
 mod lanes;
 mod pages;
+mod pulse;
+mod shared;
 mod signals;
 mod systemd;
 mod table;
+mod worker;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -47,7 +51,8 @@ use crate::stop::{Notify, Stage, Woken};
 
 pub use signals::{SignalWatcher, may_read, run};
 
-use door::Door;
+use acceptor::Acceptor;
+use failure::Failure;
 use lanes::{Bounds, Lanes};
 use systemd::{Follower, ServerView, SystemdReporter};
 
@@ -88,36 +93,6 @@ pub struct Server {
     admin: Option<Admin>,
     threads: Mutex<Vec<JoinHandle<()>>>,
     failure: Arc<Failure>,
-}
-
-/// The first essential thread that panicked, and who is to know.
-#[derive(Default)]
-struct Failure {
-    thread: OnceLock<&'static str>,
-    told: OnceLock<Box<dyn Fn() + Send + Sync>>,
-}
-
-impl std::fmt::Debug for Failure {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_tuple("Failure").field(&self.thread).finish()
-    }
-}
-
-impl Failure {
-    /// Does what must not panic.
-    fn essential(&self, thread: &'static str, run: impl FnOnce()) {
-        if catch_unwind(AssertUnwindSafe(run)).is_err() {
-            self.report(thread);
-        }
-    }
-
-    fn report(&self, thread: &'static str) {
-        if self.thread.set(thread).is_ok()
-            && let Some(told) = self.told.get()
-        {
-            told();
-        }
-    }
 }
 
 /// What a server is doing right now.
@@ -189,7 +164,7 @@ impl Server {
         let (listener, owner) =
             inherited::or_listen(options.passed.proxy, "listen", &config.listen)?;
         let admin = admin_listener(options.passed.admin, &config)?;
-        Door::prepare(&listener)?;
+        Acceptor::prepare(&listener)?;
         let address = listener.local_addr()?;
         let access_log = config.access_log.clone();
         let ctx = Arc::new(Context::new(config, options.resolver)?);
@@ -197,8 +172,13 @@ impl Server {
         let service = Arc::new(SystemdReporter::new(options.notifier));
         let failure = Arc::<Failure>::default();
         let connections = Permits::new(most_connections(&ctx));
-        let shared = (&ctx, &service, &failure);
-        let (lanes, all) = Lanes::new(shared, (listener, owner), &connections)?;
+        let listener = (listener, owner);
+        let (lanes, all) = Lanes::new(
+            (&ctx, &failure),
+            listener,
+            &connections,
+            service.wakes_every,
+        )?;
         let observed = Observed {
             ctx: Arc::clone(&ctx),
             lanes: Arc::clone(&lanes),
@@ -331,10 +311,10 @@ impl Server {
             connections: self.connections.taken(),
             parked: self.lanes.parked(),
             workers: self.lanes.followers.count(),
-            busy: self.lanes.budget.taken(),
-            long: self.lanes.budget.lasting(),
+            busy: self.lanes.shared.budget.taken(),
+            long: self.lanes.shared.budget.lasting(),
             tunnels: self.ctx.tunnels.count(),
-            queue: self.lanes.queue.taken(),
+            queue: self.lanes.shared.queue.taken(),
             panics: self.ctx.metrics.panics.value(),
         }
     }
@@ -368,7 +348,7 @@ impl Server {
         let deadline = Instant::now() + limit;
         self.ctx.stop.advance(Stage::Draining);
         self.service.notifier.stopping();
-        self.lanes.close_door();
+        self.lanes.shared.close_acceptor();
         if self.owner == ListenerOwner::ServiceManager {
             self.wait_for_first_bytes(deadline);
         }
@@ -448,11 +428,11 @@ impl RelayView for Observed {
             parked: lanes.parked(),
             lingering: lanes.lingering(),
             workers: lanes.followers.count(),
-            busy: lanes.budget.taken(),
-            most_workers: lanes.budget.limit(),
-            lasting: lanes.budget.lasting(),
-            queue: lanes.queue.taken(),
-            most_queued: lanes.queue.limit(),
+            busy: lanes.shared.budget.taken(),
+            most_workers: lanes.shared.budget.limit(),
+            lasting: lanes.shared.budget.lasting(),
+            queue: lanes.shared.queue.taken(),
+            most_queued: lanes.shared.queue.limit(),
         }
     }
 }

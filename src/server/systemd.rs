@@ -1,12 +1,11 @@
 //! The service manager: told what goes on, and that it does go on.
 //!
 //! The sign of life is for a supervisor that kills a program which hangs, so it must stop when the
-//! program does. The thread that gives it does no work of its own; it looks how long ago the acceptor
-//! and the waiter went round their loops, and how long the oldest request has waited for a worker. Both
-//! loops go round often enough for that only when there is a watchdog.
+//! program does. The thread that gives it does no work of its own; it looks how long ago the leader of each
+//! lane went round: between two rounds it serves what was ready, so nothing waits for longer. Leaders go
+//! round often enough for that only when there is a watchdog.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::net::permits::Permits;
@@ -23,42 +22,12 @@ const STATUS_EVERY: Duration = Duration::from_secs(3);
 /// How much later than it should this thread may wake up; later, the whole process stood still.
 const SLACK: Duration = Duration::from_millis(250);
 
-/// When a loop last went round.
-#[derive(Debug)]
-pub(super) struct Pulse {
-    born: Instant,
-    /// Milliseconds after `born`.
-    last: AtomicU64,
-}
-
-impl Default for Pulse {
-    fn default() -> Self {
-        Self {
-            born: Instant::now(),
-            last: AtomicU64::new(0),
-        }
-    }
-}
-
-impl Pulse {
-    /// The loop goes round.
-    pub(super) fn beat(&self) {
-        let now = u64::try_from(self.born.elapsed().as_millis()).unwrap_or(u64::MAX);
-        self.last.store(now, Ordering::Relaxed);
-    }
-
-    pub(super) fn age(&self) -> Duration {
-        let last = Duration::from_millis(self.last.load(Ordering::Relaxed));
-        self.born.elapsed().saturating_sub(last)
-    }
-}
-
 /// Tells the service manager, on a thread of its own.
 #[derive(Debug)]
 pub(super) struct SystemdReporter {
     pub(super) notifier: SystemdNotifier,
     /// How often a lane must go round; `None`: there is no watchdog.
-    pub(super) every: Option<Duration>,
+    pub(super) wakes_every: Option<Duration>,
     over: Notify,
 }
 
@@ -73,7 +42,7 @@ pub(super) struct ServerView {
 impl SystemdReporter {
     pub(super) fn new(notifier: SystemdNotifier) -> Self {
         Self {
-            every: notifier.watchdog().map(|limit| limit / 4),
+            wakes_every: notifier.watchdog().map(|limit| limit / 4),
             notifier,
             over: Notify::default(),
         }
@@ -167,5 +136,65 @@ impl Watcher for Follower {
 
     fn over(&self) {
         self.service.notifier.ready();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::super::failure::Failure;
+    use super::*;
+    use crate::config;
+    use crate::net::inherited::ListenerOwner;
+    use crate::net::resolve::Resolver;
+
+    const LIMIT: Duration = Duration::from_secs(30);
+
+    fn view() -> ServerView {
+        let config = config::parse("listen: 127.0.0.1:0\nupstream: []\n", "c.yaml").unwrap();
+        let ctx = Arc::new(Context::new(config, Resolver::default()).unwrap());
+        let connections = Permits::new(1);
+        let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let listener = (listener, ListenerOwner::ThisProcess);
+        let shared = (&ctx, &Arc::<Failure>::default());
+        let (lanes, _) = Lanes::new(shared, listener, &connections, None).unwrap();
+        ServerView {
+            ctx,
+            lanes,
+            connections,
+        }
+    }
+
+    #[test]
+    fn a_lane_that_does_not_go_round_is_trouble_until_it_does_and_at_a_drain_too() {
+        let server = view();
+        assert_eq!(server.trouble(LIMIT), None);
+        let hangs = Some("a lane does not go round: its connections are not watched");
+        let moment = Duration::from_millis(1);
+        while server.lanes.oldest_pulse() <= moment {
+            std::thread::yield_now();
+        }
+        assert_eq!(server.trouble(moment), hangs);
+        server.ctx.stop.advance(Stage::Draining);
+        assert_eq!(server.trouble(moment), hangs);
+        for lane in &server.lanes.shared.lanes {
+            lane.pulse.beat(Instant::now() + LIMIT);
+        }
+        assert_eq!(server.trouble(moment), None);
+    }
+
+    #[test]
+    fn the_status_is_one_line_and_names_a_failed_reload() {
+        let server = view();
+        assert_eq!(server.status(), "0/0 upstreams online, 0 tunnels");
+        let last = &server.ctx.metrics.last_reload;
+        last.lock().failure = Some((1, "c.yaml:3: mode: what\nc.yaml:4: and more".to_owned()));
+        assert_eq!(
+            server.status(),
+            "0/0 upstreams online, 0 tunnels; reload failed: c.yaml:3: mode: what"
+        );
+        server.ctx.stop.advance(Stage::Draining);
+        assert_eq!(server.status(), "stopping, 0 connections left");
     }
 }

@@ -1,10 +1,10 @@
-//! The door: takes connections from the listener and refuses those for which there is no room.
+//! Takes connections from the listener and refuses those for which there is no room.
 //!
-//! Every lane is told of new connections; whichever is awake takes them in.
+//! Every lane is told of new connections, and the first that looks takes them in.
 //!
 //! When the process runs out of file descriptors, accepting fails at once and for as long as they are
-//! used, so a lane then stops for a while, and says so once in a while; a descriptor held in reserve lets it
-//! tell at least one client after the other.
+//! used, so a lane then pauses, and says so once in a while; a descriptor held in reserve lets it tell at
+//! least one client after the other.
 
 use std::fs::File;
 use std::io::{self, IoSlice};
@@ -29,7 +29,7 @@ const BATCH: u16 = 32;
 
 /// The listener.
 #[derive(Debug)]
-pub(super) struct Door {
+pub(super) struct Acceptor {
     ctx: Arc<Context>,
     /// None: it was closed.
     listener: RwLock<Option<TcpListener>>,
@@ -40,12 +40,12 @@ pub(super) struct Door {
     reserve: Mutex<Option<File>>,
 }
 
-/// Who has come.
-#[derive(Debug, Default)]
-pub(super) struct Arrivals {
-    pub(super) clients: Vec<Box<Client>>,
-    /// Told that there is no room; they may linger.
-    pub(super) refused: Vec<Conn>,
+/// A connection that was accepted.
+#[derive(Debug)]
+pub(super) enum Newcomer {
+    Client(Box<Client>),
+    /// Told that there is no room; it may linger.
+    Refused(Box<Conn>),
 }
 
 /// What is left in the listener's queue.
@@ -66,8 +66,7 @@ struct Complaints {
     too_many_of_one: LogLimiter,
 }
 
-impl Door {
-    /// The door at `listener`.
+impl Acceptor {
     pub(super) fn new(
         ctx: &Arc<Context>,
         (listener, owner): (TcpListener, ListenerOwner),
@@ -99,35 +98,44 @@ impl Door {
         Ok(())
     }
 
-    /// Does something with the listener, if it is still there.
-    pub(super) fn with<T>(&self, what: impl FnOnce(&TcpListener) -> T) -> Option<T> {
-        self.listener.read().as_ref().map(what)
+    /// Does something with the listener, if it is still open.
+    pub(super) fn with<T>(&self, act: impl FnOnce(&TcpListener) -> T) -> Option<T> {
+        self.listener.read().as_ref().map(act)
     }
 
-    /// Takes in some who have come.
-    pub(super) fn take_in(&self, arrivals: &mut Arrivals) -> Left {
-        self.with(|listener| self.accept(listener, BATCH, arrivals))
+    /// Takes in some connections.
+    pub(super) fn take_in(&self, welcome: &mut dyn FnMut(Newcomer)) -> Left {
+        // Held until all are welcome: a drain that has closed the listener relies on that.
+        self.with(|listener| self.accept(listener, BATCH, welcome))
             .unwrap_or(Left::Nothing)
     }
 
-    /// Closes it. What is in its queue already would get a reset then, so it comes in; no more than fits into
-    /// it, or clients that keep coming would keep it open. Or else it stays for the next process.
-    pub(super) fn close(&self, arrivals: &mut Arrivals) {
+    /// Closes the listener after a last word to it. What is in its queue already would get a reset then, so
+    /// it comes in; no more than fits into it, or clients that keep coming would keep it open. A listener
+    /// of the service manager keeps its queue for the next process.
+    pub(super) fn close(&self, welcome: &mut dyn FnMut(Newcomer), last: impl FnOnce(&TcpListener)) {
         let Some(listener) = self.listener.write().take() else {
             return;
         };
+        last(&listener);
         if self.owner == ListenerOwner::ThisProcess {
-            self.accept(&listener, BACKLOG, arrivals);
+            self.accept(&listener, BACKLOG, welcome);
         }
     }
 
-    fn accept(&self, listener: &TcpListener, most: u16, arrivals: &mut Arrivals) -> Left {
+    fn accept(&self, listener: &TcpListener, most: u16, welcome: &mut dyn FnMut(Newcomer)) -> Left {
         for _ in 0..most {
             match listener.accept() {
-                Ok((stream, address)) => self.admit(stream, address, arrivals),
+                Ok((stream, address)) => {
+                    if let Some(newcomer) = self.admit(stream, address) {
+                        welcome(newcomer);
+                    }
+                }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Left::Nothing,
                 Err(error) if socket::is_exhaustion(&error) => {
-                    self.make_way(listener, &error, arrivals);
+                    if let Some(refused) = self.make_way(listener, &error) {
+                        welcome(refused);
+                    }
                     return Left::Stuck;
                 }
                 // The client gave up before it was accepted (ECONNABORTED and the like).
@@ -138,7 +146,7 @@ impl Door {
     }
 
     /// There are no descriptors left: tells one client, with the one in reserve.
-    fn make_way(&self, listener: &TcpListener, error: &io::Error, arrivals: &mut Arrivals) {
+    fn make_way(&self, listener: &TcpListener, error: &io::Error) -> Option<Newcomer> {
         if let Some(more) = self.complaints.no_files.allow() {
             log::error!(
                 "cannot accept connections: {error}; raise the limit of open files or lower \
@@ -147,17 +155,17 @@ impl Door {
         }
         let mut reserve = self.reserve.lock();
         drop(reserve.take());
-        if let Ok((stream, _)) = listener.accept() {
+        let accepted = listener.accept().ok();
+        let refused = accepted.and_then(|(stream, _)| {
             self.ctx.metrics.refused.increment();
-            let refused = self.refuse(stream, &Refusal::ConnectionLimit);
-            arrivals.refused.extend(refused);
-        }
+            self.refuse(stream, &Refusal::ConnectionLimit)
+        });
         *reserve = File::open("/dev/null").ok();
-        drop(reserve);
+        refused
     }
 
     /// Makes a client of a connection, or refuses it.
-    fn admit(&self, stream: TcpStream, address: SocketAddr, arrivals: &mut Arrivals) {
+    fn admit(&self, stream: TcpStream, address: SocketAddr) -> Option<Newcomer> {
         self.ctx.metrics.accepted.increment();
         let Some(connection) = self.connections.take(1) else {
             self.ctx.metrics.refused.increment();
@@ -168,8 +176,7 @@ impl Door {
                     self.connections.limit()
                 );
             }
-            let refused = self.refuse(stream, &Refusal::ConnectionLimit);
-            return arrivals.refused.extend(refused);
+            return self.refuse(stream, &Refusal::ConnectionLimit);
         };
         let snapshot = self.ctx.snapshot();
         let (arrival, limit) = match snapshot.config.proxy_protocol {
@@ -189,8 +196,7 @@ impl Door {
                     address.ip()
                 );
             }
-            let refused = self.refuse(stream, &Refusal::ClientConnectionLimit);
-            return arrivals.refused.extend(refused);
+            return self.refuse(stream, &Refusal::ClientConnectionLimit);
         };
         if !cfg!(target_os = "linux") {
             let prepared = stream
@@ -199,17 +205,17 @@ impl Door {
                 .and_then(|()| stream.set_read_timeout(Some(TICK)))
                 .and_then(|()| stream.set_write_timeout(Some(TICK)));
             if prepared.is_err() {
-                return; // It is gone already.
+                return None; // It is gone already.
             }
         }
         let conn = Conn::prepared(stream, TICK);
         let permits = (connection, client);
         let client = Client::new(conn, (address, arrival), permits);
-        arrivals.clients.push(Box::new(client));
+        Some(Newcomer::Client(Box::new(client)))
     }
 
     /// Tells a client that there is no room for it, without a permit and without waiting for it.
-    fn refuse(&self, stream: TcpStream, refusal: &Refusal) -> Option<Conn> {
+    fn refuse(&self, stream: TcpStream, refusal: &Refusal) -> Option<Newcomer> {
         let context = AnswerContext {
             body: BodyWanted::Yes,
             persistence: Persistence::Close(CloseReason::RequestRefused),
@@ -221,6 +227,6 @@ impl Door {
         let mut conn = Conn::prepared(stream, TICK);
         conn.send(&[IoSlice::new(&out)], Wait::No).ok()?;
         conn.finish_sending();
-        Some(conn)
+        Some(Newcomer::Refused(Box::new(conn)))
     }
 }

@@ -1,21 +1,18 @@
-//! A lane: what one core serves, and nobody else touches.
+//! A lane: what one core serves, and no other touches.
 //!
 //! It has a poll, a table of clients that wait, one of exchanges whose next hop was asked, and a list of what
 //! is ready. There is no lock: it is a `Box` that belongs to its leader, a thread that polls and serves on its
-//! own stack, with the relay as it is. Before it may have to wait for a peer, the leader hands the lane on to
-//! another thread ([`followers`]), and goes on as a follower; what it has served then comes back through the
-//! [`inbox`]. An exchange whose next hop has not answered waits in the table, without a thread.
+//! own stack, with the relay as it is ([`super::worker`]). Before it may have to wait for a peer, the leader
+//! hands the lane on to another thread ([`super::followers`]), and goes on as a follower; the client it has
+//! served then comes back through the [`super::inbox`]. An exchange whose next hop has not answered waits in the
+//! table, without a thread.
 //!
 //! Registration is edge-triggered and lasts as long as the connection, so what an event says must not be lost
 //! while a connection is served: see [`super::table`].
 
-pub(super) mod followers;
-pub(super) mod inbox;
-mod seat;
-
 use std::collections::VecDeque;
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, TcpListener};
 use std::os::fd::AsRawFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering;
@@ -25,7 +22,6 @@ use std::time::{Duration, Instant};
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 
-use crate::net::buffer::Buffer;
 use crate::net::conn::{Conn, WatchedSlot};
 use crate::net::log_limiter::LogLimiter;
 use crate::net::permits::{Permit, one_client};
@@ -36,13 +32,11 @@ use crate::relay::session;
 use crate::relay::{Client, Snapshot};
 use crate::stop::Stage;
 
-use super::budget::{Held, WorkPermit};
-use super::door::{Arrivals, Left};
-use super::lanes::Lanes;
+use super::acceptor::{Left, Newcomer};
+use super::budget::{Held, WaitsForPermits, WorkPermit};
+use super::inbox::{LaneHandle, Lent, Mail, Served};
+use super::shared::Shared;
 use super::table::{Parked, Slot, SlotTable, SocketEvent, Waits};
-
-use inbox::{Handle, Mail};
-use seat::Away;
 
 /// How long a client may go on sending after its last answer.
 const LINGER: Duration = Duration::from_secs(5);
@@ -55,12 +49,14 @@ const LAST_BYTES: Duration = Duration::from_secs(1);
 const PAUSES: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
 /// How much later than it should a leader may wake up; later, the whole process stood still.
 const SLACK: Duration = Duration::from_millis(250);
+/// How long what is ready may wait while another lane has nothing to do.
+const LATE: Duration = Duration::from_millis(1);
+/// How often a lane that has lent exchanges looks whether they are back, if nothing else happens.
+const LOOK_FOR_LENT: Duration = Duration::from_secs(1);
 /// How often a lane looks for exchanges that last while clients wait for a permit.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
-/// The token of the waker.
-const WAKE: Token = Token(0);
-/// The token of the listener.
-const DOOR: Token = Token(1);
+/// The token of the listener; the one before it is the waker's.
+const LISTENER: Token = Token(1);
 /// The token of the client at the first slot.
 const FIRST: usize = 2;
 /// The token of the connection to a next hop at the first slot.
@@ -74,8 +70,8 @@ static NOT_WATCHED: LogLimiter = LogLimiter::new();
 /// What one core serves.
 #[derive(Debug)]
 pub(super) struct Lane {
-    lanes: Arc<Lanes>,
-    handle: Arc<Handle>,
+    shared: Arc<Shared>,
+    handle: Arc<LaneHandle>,
     poll: Poll,
     events: Events,
     clients: SlotTable<Parked>,
@@ -85,17 +81,17 @@ pub(super) struct Lane {
     ready: VecDeque<Ready>,
     /// So many of them come before the next look at the sockets.
     pass: usize,
+    /// When that began.
+    pass_begun: Instant,
     /// Clients for which there is no permit.
     waiting: VecDeque<WaitingClient>,
     /// Exchanges that followers serve.
-    away: Vec<Arc<Away>>,
-    door: DoorState,
+    lent: Vec<Arc<Lent>>,
+    newcomers: Newcomers,
     stage: LaneStage,
-    /// The configuration as of the last round.
+    /// The configuration as of the last look.
     snapshot: Arc<Snapshot>,
-    arrivals: Arrivals,
     mail: Vec<Mail>,
-    memory: Buffer,
 }
 
 /// What can be served.
@@ -135,12 +131,12 @@ struct WaitingClient {
     _place: Permit,
 }
 
-/// Whether anyone is at the door.
+/// Whether connections wait to be accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum DoorState {
-    Quiet,
-    Rings,
-    /// There are no descriptors.
+enum Newcomers {
+    None,
+    Some,
+    /// There are no descriptors for them.
     Stuck {
         until: Instant,
         pause: Duration,
@@ -162,44 +158,19 @@ enum LaneStage {
 
 /// One thing to serve.
 #[derive(Debug)]
-struct Task {
-    work: Work,
-    slot: Option<Slot>,
+pub(super) struct Task {
+    pub(super) work: Work,
+    /// That of the client.
+    pub(super) slot: Option<Slot>,
     /// The permit of its exchange, if that has begun.
-    held: Option<Held>,
-    may_suspend: bool,
+    pub(super) held: Option<Held>,
+    pub(super) may_suspend: bool,
 }
 
 #[derive(Debug)]
-enum Work {
+pub(super) enum Work {
     Begin(Box<Client>),
     Resume(Box<Suspended>),
-}
-
-/// What has become of it.
-#[derive(Debug)]
-pub(super) struct Back {
-    outcome: Outcome,
-    slot: Option<Slot>,
-    /// The permit of an exchange that is not over.
-    held: Option<Held>,
-    /// As what its lane knew it while a follower served it.
-    away: Option<Arc<Away>>,
-}
-
-impl Back {
-    /// Ends it: there is no lane any more.
-    fn is_over(self, lanes: &Lanes) {
-        match self.outcome {
-            Outcome::Suspended(suspended) => seat::cut(lanes, *suspended),
-            Outcome::Park(_)
-            | Outcome::Wait(_)
-            | Outcome::Yield(_)
-            | Outcome::Linger(_)
-            | Outcome::Closed
-            | Outcome::Tunneled => {}
-        }
-    }
 }
 
 /// Whether a connection is still to be read away.
@@ -209,31 +180,21 @@ enum Linger {
     Over,
 }
 
-/// The poll of a lane that is yet to be, and what others know of it.
-///
-/// # Errors
-/// When the process has no file descriptors left.
-pub(super) fn poll(number: usize) -> io::Result<(Poll, Arc<Handle>)> {
-    let poll = Poll::new()?;
-    let handle = Handle::new(number, &poll)?;
-    Ok((poll, Arc::new(handle)))
-}
-
 impl Lane {
     /// A lane that is told of new connections.
     ///
     /// # Errors
     /// When the system has no memory left.
     pub(super) fn new(
-        lanes: &Arc<Lanes>,
+        shared: &Arc<Shared>,
         poll: Poll,
-        handle: &Arc<Handle>,
+        handle: &Arc<LaneHandle>,
     ) -> io::Result<Box<Self>> {
-        let watched = lanes.door.with(|listener| watch_door(&poll, listener));
-        watched.transpose()?;
+        let listens = |listener: &TcpListener| watch_listener(&poll, listener);
+        shared.acceptor.with(listens).transpose()?;
         Ok(Box::new(Self {
-            snapshot: lanes.ctx.snapshot(),
-            lanes: Arc::clone(lanes),
+            snapshot: shared.ctx.snapshot(),
+            shared: Arc::clone(shared),
             handle: Arc::clone(handle),
             poll,
             events: Events::with_capacity(EVENTS),
@@ -241,18 +202,28 @@ impl Lane {
             hops: SlotTable::default(),
             ready: VecDeque::new(),
             pass: 0,
+            pass_begun: Instant::now(),
             waiting: VecDeque::new(),
-            away: Vec::new(),
-            door: DoorState::Quiet,
+            lent: Vec::new(),
+            newcomers: Newcomers::None,
             stage: LaneStage::Running,
-            arrivals: Arrivals::default(),
             mail: Vec::new(),
-            memory: Buffer::default(),
         }))
     }
 
+    /// What others know of it, and what it shares with them.
+    pub(super) fn outside(&self) -> (Arc<Shared>, Arc<LaneHandle>) {
+        (Arc::clone(&self.shared), Arc::clone(&self.handle))
+    }
+
+    /// The configuration in force.
+    pub(super) fn snapshot(&mut self) -> Arc<Snapshot> {
+        self.shared.ctx.refresh(&mut self.snapshot);
+        Arc::clone(&self.snapshot)
+    }
+
     /// The next thing to serve; waits for it. `None`: the lane has ended.
-    fn next_task(&mut self) -> Option<Task> {
+    pub(super) fn next_task(&mut self) -> Option<Task> {
         loop {
             while self.pass > 0
                 && let Some(ready) = self.ready.pop_front()
@@ -290,7 +261,7 @@ impl Lane {
 
     /// There is no permit for this client.
     fn let_wait(&mut self, client: Box<Client>, slot: Option<Slot>) {
-        let Some(place) = self.lanes.queue.take(1) else {
+        let Some(place) = self.shared.queue.take(1) else {
             return self.guarded(|lane| lane.refuse(client, slot, &Refusal::QueueFull));
         };
         let address = one_client(client.address.ip());
@@ -301,29 +272,34 @@ impl Lane {
             since: Instant::now(),
             _place: place,
         });
-        if self.lanes.budget.stand_in_line(address, &self.handle) {
+        if self.shared.budget.stand_in_line(address, self.receiver()) {
             // Every lane is to look for exchanges that last.
-            self.lanes.wake();
+            self.shared.wake();
         }
     }
 
+    /// Where its permits come.
+    fn receiver(&self) -> Arc<dyn WaitsForPermits> {
+        Arc::<LaneHandle>::clone(&self.handle)
+    }
+
     /// A follower serves this exchange from now on.
-    fn lends(&mut self, away: &Arc<Away>) {
-        self.away.push(Arc::clone(away));
+    pub(super) fn lends(&mut self, lent: &Arc<Lent>) {
+        self.lent.push(Arc::clone(lent));
     }
 
     /// It does so no more.
-    fn is_back(&mut self, away: &Arc<Away>) {
-        let place = self.away.iter().position(|other| Arc::ptr_eq(other, away));
+    pub(super) fn is_back(&mut self, lent: &Arc<Lent>) {
+        let place = self.lent.iter().position(|other| Arc::ptr_eq(other, lent));
         if let Some(place) = place {
-            self.away.swap_remove(place);
+            self.lent.swap_remove(place);
         }
     }
 
     /// Exchanges that last give up their permits for those who stand in line.
     fn make_room(&mut self, now: Instant) {
-        for away in &self.away {
-            away.gives_up(now);
+        for lent in &self.lent {
+            lent.lasts(now);
         }
         for waiting in self.hops.waiting_mut() {
             let since = waiting.suspended.since();
@@ -334,15 +310,15 @@ impl Lane {
     }
 
     /// Sees what is to be done with what was served.
-    fn settle(&mut self, back: Back) {
-        let Back {
+    pub(super) fn settle(&mut self, served: Served) {
+        let Served {
             outcome,
             slot,
             held,
-            away,
-        } = back;
-        if let Some(away) = away {
-            self.is_back(&away);
+            lent,
+        } = served;
+        if let Some(lent) = lent {
+            self.is_back(&lent);
         }
         match outcome {
             Outcome::Park(client) => self.park(client, slot),
@@ -364,15 +340,16 @@ impl Lane {
     /// A panic costs the connection at hand, never more.
     fn guarded(&mut self, act: impl FnOnce(&mut Self)) {
         if catch_unwind(AssertUnwindSafe(|| act(self))).is_err() {
-            self.lanes.ctx.metrics.panics.increment();
+            self.shared.ctx.metrics.panics.increment();
         }
     }
 
     /// Waits until something happens. `false`: the lane has ended.
     fn round(&mut self) -> bool {
-        self.handle.pulse.beat();
-        self.publish();
         let begun = Instant::now();
+        self.handle.pulse.beat(begun);
+        self.publish();
+        let is_late = begun.saturating_duration_since(self.pass_begun) >= LATE;
         let (timeout, sweeps) = self.timeout(begun);
         let may_sleep = timeout != Some(Duration::ZERO) && self.handle.falls_asleep();
         let timeout = if may_sleep {
@@ -381,33 +358,57 @@ impl Lane {
             Some(Duration::ZERO)
         };
         let polled = self.poll.poll(&mut self.events, timeout);
-        self.handle.is_awake();
-        match polled {
-            Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => return true,
-            Err(error) => {
+        self.handle.awakes();
+        if let Err(error) = polled {
+            self.events.clear();
+            // A process that stood still is interrupted, too.
+            if error.kind() != io::ErrorKind::Interrupted {
                 log::error!("waiting for connections failed: {error}");
-                self.lanes.ctx.stop.wait(LINGER);
-                return true;
+                self.shared.ctx.stop.wait(LINGER);
             }
         }
         let now = Instant::now();
         self.excuse(begun, now, timeout);
-        self.snapshot = self.lanes.ctx.snapshot();
+        self.shared.ctx.refresh(&mut self.snapshot);
         // A full batch: there may be more that is no longer idle.
         let all_seen = self.events.iter().count() < EVENTS;
         self.collect();
         self.read_mail();
-        self.answer_door(now);
+        self.take_in(now);
         self.give_up_late(now);
-        if self.lanes.budget.is_wanted() {
+        if self.shared.budget.is_wanted() {
             self.make_room(now);
         }
         if sweeps && all_seen {
             self.drop_idle();
         }
+        if is_late {
+            self.give_away();
+        }
         self.pass = self.ready.len();
+        self.pass_begun = now;
         self.stage != LaneStage::Ended
+    }
+
+    /// What is ready here had to wait: another lane that has nothing to do gets the last half of it.
+    fn give_away(&mut self) {
+        let kept = self.ready.len().div_ceil(2);
+        let idle = self.shared.idle_lane().map(Arc::clone);
+        let Some(idle) = idle.filter(|_| kept < self.ready.len()) else {
+            return;
+        };
+        for ready in self.ready.split_off(kept) {
+            match ready {
+                Ready::Begin(client, slot) => {
+                    if slot.is_some() {
+                        self.handle.unwatch(client.conn.stream().as_raw_fd());
+                        self.forget(slot);
+                    }
+                    drop(idle.post(Mail::Newcomer(Newcomer::Client(client))));
+                }
+                ready @ (Ready::Permitted(_) | Ready::Resume(_)) => self.ready.push_back(ready),
+            }
+        }
     }
 
     /// Tells others.
@@ -425,12 +426,12 @@ impl Lane {
         if let LaneStage::Draining { swept: false, .. } = self.stage {
             return (Some(Duration::ZERO), true);
         }
-        let door = match self.door {
-            DoorState::Quiet => None,
-            DoorState::Rings => Some(now),
-            DoorState::Stuck { until, .. } => Some(until),
+        let accepts = match self.newcomers {
+            Newcomers::None => None,
+            Newcomers::Some => Some(now),
+            Newcomers::Stuck { until, .. } => Some(until),
         };
-        if !self.ready.is_empty() || door == Some(now) || self.stage == LaneStage::Ended {
+        if !self.ready.is_empty() || accepts == Some(now) || self.stage == LaneStage::Ended {
             return (Some(Duration::ZERO), false);
         }
         let first = self
@@ -441,13 +442,14 @@ impl Lane {
             self.clients.first_deadline(),
             self.hops.first_deadline(),
             first,
-            door,
+            accepts,
         ];
         let until = deadlines.into_iter().flatten().min();
         let left = until.map(|at| at.saturating_duration_since(now));
-        let look = self.lanes.budget.is_wanted().then_some(LOOK_EVERY);
-        let limits = left.into_iter().chain(self.lanes.service.every);
-        (limits.chain(look).min(), false)
+        let look = self.shared.budget.is_wanted().then_some(LOOK_EVERY);
+        let back = (!self.lent.is_empty()).then_some(LOOK_FOR_LENT);
+        let limits = [left, look, back, self.shared.wakes_every];
+        (limits.into_iter().flatten().min(), false)
     }
 
     fn patience(&self) -> Duration {
@@ -467,7 +469,7 @@ impl Lane {
 
     /// Takes what is ready out of the tables.
     fn collect(&mut self) {
-        let mut away = Vec::new();
+        let mut left = Vec::new();
         for event in &self.events {
             let what_happened = if event.is_read_closed() {
                 SocketEvent::ReadClosed
@@ -481,8 +483,8 @@ impl Lane {
                 continue;
             }
             let Some(index) = event.token().0.checked_sub(FIRST) else {
-                if event.token() == DOOR && self.door == DoorState::Quiet {
-                    self.door = DoorState::Rings;
+                if event.token() == LISTENER && self.newcomers == Newcomers::None {
+                    self.newcomers = Newcomers::Some;
                 }
                 continue;
             };
@@ -491,11 +493,11 @@ impl Lane {
                 Some((Parked::Client(client), _)) => {
                     self.ready.push_back(Ready::Begin(client, Some(slot)));
                 }
-                Some((what, until)) => away.push((what, until, slot)),
+                Some((what, until)) => left.push((what, until, slot)),
                 None => {}
             }
         }
-        for (what, until, slot) in away {
+        for (what, until, slot) in left {
             self.guarded(|lane| lane.read_away(what, until, Some(slot)));
         }
     }
@@ -505,10 +507,10 @@ impl Lane {
         self.handle.read(&mut mail);
         for mail in mail.drain(..) {
             match mail {
-                Mail::Came(client) => self.guarded(|lane| lane.welcome(client)),
-                Mail::Back(back) => self.settle(back),
+                Mail::Newcomer(newcomer) => self.welcome(newcomer),
+                Mail::Done(served) => self.settle(served),
                 Mail::Permit(address, permit) => self.permit_came(address, permit),
-                Mail::Left(slot) => self.leave(slot),
+                Mail::ClientLeft(slot) => self.leave(slot),
                 Mail::HopLeft(slot) => drop(self.hops.leave(slot)),
                 Mail::Drain => {
                     let until = Instant::now() + LAST_BYTES;
@@ -524,50 +526,40 @@ impl Lane {
         self.mail = mail;
     }
 
-    /// Takes in who has come. Who is better off in another lane goes there.
-    fn answer_door(&mut self, now: Instant) {
-        let pause = match self.door {
-            DoorState::Quiet => return,
-            DoorState::Stuck { until, .. } if now < until => return,
-            DoorState::Rings => PAUSES.0,
-            DoorState::Stuck { pause, .. } => (pause * 2).min(PAUSES.1),
+    /// Takes in new connections; those that another lane has more room for go there.
+    fn take_in(&mut self, now: Instant) {
+        let pause = match self.newcomers {
+            Newcomers::None => return,
+            Newcomers::Stuck { until, .. } if now < until => return,
+            Newcomers::Some => PAUSES.0,
+            Newcomers::Stuck { pause, .. } => (pause * 2).min(PAUSES.1),
         };
-        if self.stage != LaneStage::Running || self.lanes.ctx.stop.stage() != Stage::Running {
-            self.door = DoorState::Quiet;
+        if self.stage != LaneStage::Running || self.shared.ctx.stop.stage() != Stage::Running {
+            self.newcomers = Newcomers::None;
             return; // What is left is for the drain, or for the next process.
         }
-        let mut arrivals = std::mem::take(&mut self.arrivals);
-        self.door = match self.lanes.door.take_in(&mut arrivals) {
-            Left::Nothing => DoorState::Quiet,
-            Left::Some => DoorState::Rings,
-            Left::Stuck => DoorState::Stuck {
+        let (shared, handle) = self.outside();
+        let left = shared
+            .acceptor
+            .take_in(&mut |newcomer| match shared.emptiest(&handle) {
+                None => self.welcome(newcomer),
+                Some(other) => drop(other.post(Mail::Newcomer(newcomer))),
+            });
+        self.newcomers = match left {
+            Left::Nothing => Newcomers::None,
+            Left::Some => Newcomers::Some,
+            Left::Stuck => Newcomers::Stuck {
                 until: now + pause,
                 pause,
             },
         };
-        for conn in arrivals.refused.drain(..) {
-            self.guarded(|lane| lane.linger_uncounted(conn));
-        }
-        for client in arrivals.clients.drain(..) {
-            match self.lanes.emptiest(&self.handle) {
-                None => self.guarded(|lane| lane.welcome(client)),
-                Some(other) => drop(other.post(Mail::Came(client))),
-            }
-        }
-        self.arrivals = arrivals;
     }
 
-    /// A new client: its request is mostly there already.
-    fn welcome(&mut self, mut client: Box<Client>) {
-        client.conn.borrow_memory(&mut self.memory);
-        let said = client.conn.receive(Wait::No);
-        client.conn.release(&mut self.memory);
-        match said {
-            Ok(Received::Nothing) => self.park(client, None),
-            // What has ended shows again.
-            Ok(Received::Bytes(_) | Received::End) | Err(_) => {
-                self.ready.push_back(Ready::Begin(client, None));
-            }
+    fn welcome(&mut self, newcomer: Newcomer) {
+        match newcomer {
+            // Its request is mostly there already.
+            Newcomer::Client(client) => self.ready.push_back(Ready::Begin(client, None)),
+            Newcomer::Refused(conn) => self.guarded(|lane| lane.linger_uncounted(conn)),
         }
     }
 
@@ -595,11 +587,11 @@ impl Lane {
     }
 
     /// The same for a connection that was refused without a permit.
-    fn linger_uncounted(&mut self, conn: Conn) {
+    fn linger_uncounted(&mut self, conn: Box<Conn>) {
         let [_, _, uncounted] = self.clients.counts();
-        if uncounted < self.lanes.most_uncounted {
+        if uncounted < self.shared.most_uncounted {
             let until = Instant::now() + LINGER;
-            let (conn, left) = (Box::new(conn), LINGER_BYTES);
+            let left = LINGER_BYTES;
             self.read_away(Parked::Uncounted { conn, left }, until, None);
         }
     }
@@ -621,11 +613,11 @@ impl Lane {
     fn slot_of_hop(&mut self, conn: &mut Conn) -> Option<Slot> {
         match conn.watched_as() {
             Some((home, number)) if home == self.handle.number => return Some(Slot(number)),
-            Some(_) => self.lanes.unwatch_hop(conn),
+            Some(_) => self.shared.unwatch_hop(conn),
             None => {}
         }
         let slot = self.hops.admit();
-        let table: Weak<Handle> = Arc::downgrade(&self.handle);
+        let table: Weak<LaneHandle> = Arc::downgrade(&self.handle);
         let watched = WatchedSlot::new((self.handle.number, slot.0), table);
         if let Err(error) = self.watch(conn, Token(HOPS + slot.0)) {
             log::debug!("a next hop cannot be watched: {error}");
@@ -646,7 +638,8 @@ impl Lane {
         drop(self.clients.leave(slot));
     }
 
-    fn forget(&mut self, slot: Option<Slot>) {
+    /// As [`Lane::leave`], if it has one.
+    pub(super) fn forget(&mut self, slot: Option<Slot>) {
         if let Some(slot) = slot {
             self.leave(slot);
         }
@@ -720,7 +713,9 @@ impl Lane {
             && now.saturating_duration_since(first.since) >= patience
             && let Some(first) = self.waiting.pop_front()
         {
-            self.lanes.budget.leave_line(first.address, &self.handle);
+            self.shared
+                .budget
+                .leave_line(first.address, &self.receiver());
             self.guarded(|lane| lane.refuse(first.client, first.slot, &Refusal::QueueTimeout));
         }
     }
@@ -729,7 +724,7 @@ impl Lane {
     fn give_up(&mut self, what: Parked, slot: Slot) {
         match what {
             Parked::Client(client) if client.head_begun.is_some() => {
-                let refusal = match self.lanes.ctx.stop.stage() {
+                let refusal = match self.shared.ctx.stop.stage() {
                     Stage::Running => Refusal::HeadTimeout,
                     Stage::Draining | Stage::Ended => Refusal::Draining,
                 };
@@ -745,7 +740,7 @@ impl Lane {
 
     /// Refuses a connection of which no request could be read.
     fn refuse(&mut self, client: Box<Client>, slot: Option<Slot>, refusal: &Refusal) {
-        match session::refuse(&self.lanes.ctx, client, refusal) {
+        match session::refuse(&self.shared.ctx, client, refusal) {
             Outcome::Park(client)
             | Outcome::Wait(client)
             | Outcome::Yield(client)
@@ -782,31 +777,32 @@ impl Lane {
         drop(self.clients.take_all(Parked::is_idle));
     }
 
-    /// Closes everything.
-    fn end(mut self: Box<Self>) {
-        let left = self.handle.close();
+    /// Closes everything but exchanges that are not over.
+    pub(super) fn end(mut self: Box<Self>) -> Vec<Suspended> {
+        for waiting in std::mem::take(&mut self.waiting) {
+            let receiver = self.receiver();
+            self.shared.budget.leave_line(waiting.address, &receiver);
+        }
         let ready = std::mem::take(&mut self.ready).into_iter();
         let ready = ready.filter_map(|ready| match ready {
             Ready::Begin(..) | Ready::Permitted(_) => None,
-            Ready::Resume(waiting) => Some(waiting),
+            Ready::Resume(awaiting) => Some(awaiting.suspended),
         });
-        let waiting: Vec<_> = self
-            .hops
-            .take_all(|_| true)
-            .into_iter()
-            .chain(ready)
-            .collect();
+        let mail = self.handle.close().into_iter();
+        let back = mail.filter_map(|mail| match mail {
+            Mail::Done(served) => match served.outcome {
+                Outcome::Suspended(suspended) => Some(suspended),
+                _ => None,
+            },
+            _ => None,
+        });
+        let awaiting = self.hops.take_all(|_| true).into_iter();
+        let awaiting = awaiting.map(|awaiting| awaiting.suspended);
+        let left = awaiting.chain(ready).chain(back);
+        let left = left.map(|suspended| *suspended).collect();
         drop(self.clients.take_all(|_| true));
-        for waiting in waiting {
-            seat::cut(&self.lanes, *waiting.suspended);
-        }
-        for mail in left {
-            if let Mail::Back(back) = mail {
-                back.is_over(&self.lanes);
-            }
-        }
-        self.waiting.clear();
         self.publish();
+        left
     }
 }
 
@@ -819,20 +815,30 @@ fn begin(client: Box<Client>, slot: Option<Slot>, held: Option<Held>) -> Task {
     }
 }
 
-/// Has the leader told of new connections; one leader that sleeps is enough.
+/// Has the leader told of new connections; of all leaders that sleep one is enough.
 #[cfg(target_os = "linux")]
-fn watch_door(poll: &Poll, listener: &std::net::TcpListener) -> io::Result<()> {
-    use rustix::event::epoll;
-    let flags = epoll::EventFlags::IN | epoll::EventFlags::ET | epoll::EventFlags::EXCLUSIVE;
-    let data = epoll::EventData::new_u64(DOOR.0 as u64);
-    Ok(epoll::add(poll.registry(), listener, data, flags)?)
+fn watch_listener(poll: &Poll, listener: &TcpListener) -> io::Result<()> {
+    use rustix::event::epoll::{self, EventFlags};
+    let flags = EventFlags::IN | EventFlags::ET | EventFlags::EXCLUSIVE;
+    let data = epoll::EventData::new_u64(LISTENER.0 as u64);
+    match epoll::add(poll.registry(), listener, data, flags) {
+        // An old system, or one that only looks like Linux.
+        Err(rustix::io::Errno::INVAL) => watch_shared_listener(poll, listener),
+        added => Ok(added?),
+    }
 }
 
 #[cfg(not(target_os = "linux"))]
-fn watch_door(poll: &Poll, listener: &std::net::TcpListener) -> io::Result<()> {
+fn watch_listener(poll: &Poll, listener: &TcpListener) -> io::Result<()> {
+    watch_shared_listener(poll, listener)
+}
+
+/// The same where all leaders are told.
+fn watch_shared_listener(poll: &Poll, listener: &TcpListener) -> io::Result<()> {
     let fd = listener.as_raw_fd();
+    let mut source = SourceFd(&fd);
     poll.registry()
-        .register(&mut SourceFd(&fd), DOOR, Interest::READABLE)
+        .register(&mut source, LISTENER, Interest::READABLE)
 }
 
 /// Reads away a piece of what a client sends after its last answer.
@@ -854,4 +860,160 @@ fn read_once(what: &mut Parked) -> Linger {
         return Linger::Over;
     }
     Linger::GoesOn
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+    use std::net::{TcpStream, UdpSocket};
+    use std::os::fd::OwnedFd;
+
+    use super::super::acceptor::Acceptor;
+    use super::super::budget::Budget;
+    use super::*;
+    use crate::config;
+    use crate::net::inherited::ListenerOwner;
+    use crate::net::permits::{PerClient, Permits};
+    use crate::net::resolve::Resolver;
+    use crate::net::socket::TICK;
+    use crate::relay::{Arrival, Context};
+
+    /// As many lanes of a server that may work at `workers` requests, in which no thread leads.
+    fn lanes<const COUNT: usize>(workers: usize) -> [Box<Lane>; COUNT] {
+        let config = config::parse("listen: 127.0.0.1:0\nupstream: []\n", "c.yaml").unwrap();
+        let ctx = Arc::new(Context::new(config, Resolver::default()).unwrap());
+        let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        Acceptor::prepare(&listener).unwrap();
+        let listener = (listener, ListenerOwner::ThisProcess);
+        let polls: Vec<_> = (0..COUNT).map(|n| LaneHandle::new(n).unwrap()).collect();
+        let shared = Arc::new(Shared {
+            acceptor: Acceptor::new(&ctx, listener, &Permits::new(100)),
+            budget: Budget::new(workers, ctx.long_threads.clone()),
+            queue: Permits::new(100),
+            most_uncounted: 1,
+            wakes_every: Some(Duration::ZERO),
+            lanes: polls.iter().map(|(_, lane)| Arc::clone(lane)).collect(),
+            ctx,
+        });
+        let lanes = polls.into_iter();
+        let lanes = lanes.map(|(poll, handle)| Lane::new(&shared, poll, &handle).unwrap());
+        let lanes: Vec<_> = lanes.collect();
+        lanes.try_into().unwrap()
+    }
+
+    /// A client, and its own end.
+    fn client() -> (Box<Client>, TcpStream) {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let address = listener.local_addr().unwrap();
+        let far = TcpStream::connect_timeout(&address, Duration::from_secs(10)).unwrap();
+        let (near, address) = listener.accept().unwrap();
+        let one = Permits::new(1).take(1).unwrap();
+        let of_client = Arc::<PerClient>::default();
+        let of_client = of_client.take(IpAddr::from([127, 0, 0, 1]), None).unwrap();
+        let conn = Conn::new(near, TICK).unwrap();
+        let client = Client::new(conn, (address, Arrival::Direct), (one, of_client));
+        (Box::new(client), far)
+    }
+
+    /// A client whose head should have come long ago, and its own end.
+    fn late_client() -> (Box<Client>, TcpStream) {
+        let (mut client, far) = client();
+        client.head_begun = Instant::now().checked_sub(Duration::from_secs(3600));
+        (client, far)
+    }
+
+    /// As it happens when the system has told of so many that this one is left for the next time.
+    #[test]
+    fn a_client_that_has_sent_something_is_not_late_though_no_event_came() {
+        let [mut lane] = lanes(1);
+        let (client, mut far) = late_client();
+        lane.park(client, None);
+        far.write_all(b"\r\n").unwrap();
+        while !lane
+            .events
+            .iter()
+            .any(|event| event.token() == Token(FIRST))
+        {
+            lane.poll.poll(&mut lane.events, None).unwrap();
+        }
+        lane.give_up_late(Instant::now());
+        assert!(matches!(lane.ready.pop_front(), Some(Ready::Begin(..))));
+    }
+
+    #[test]
+    fn a_client_that_has_sent_nothing_more_is_late() {
+        let [mut lane] = lanes(1);
+        let (client, _far) = late_client();
+        lane.park(client, None);
+        assert!(lane.round());
+        assert!(lane.ready.is_empty());
+        let [_, lingering, _] = lane.clients.counts();
+        assert_eq!(lingering, 1);
+    }
+
+    #[test]
+    fn a_client_that_waits_for_a_permit_is_refused_in_time_unless_the_whole_process_stood_still() {
+        let [mut lane] = lanes(0);
+        let (client, _far) = client();
+        lane.let_wait(client, None);
+        let long_ago = Instant::now().checked_sub(Duration::from_secs(60)).unwrap();
+        lane.waiting.front_mut().unwrap().since = long_ago;
+        lane.excuse(long_ago, Instant::now(), Some(LOOK_EVERY));
+        lane.give_up_late(Instant::now());
+        assert_eq!(lane.waiting.len(), 1);
+        lane.waiting.front_mut().unwrap().since = long_ago;
+        lane.give_up_late(Instant::now());
+        assert!(lane.waiting.is_empty());
+        assert!(!lane.shared.budget.is_wanted());
+    }
+
+    #[test]
+    fn what_is_ready_and_late_goes_to_a_lane_that_has_nothing_to_do() {
+        let [mut busy, mut idle] = lanes(1);
+        let (clients, _far): (Vec<_>, Vec<_>) = (0..3).map(|_| client()).unzip();
+        for client in clients {
+            // Watched already, as a client between two requests is.
+            let slot = busy.slot(&client.conn, None);
+            busy.ready.push_back(Ready::Begin(client, slot));
+        }
+        busy.give_away();
+        assert_eq!(busy.ready.len(), 3, "the other is awake");
+        assert!(idle.handle.falls_asleep());
+        busy.give_away();
+        assert_eq!((busy.ready.len(), busy.clients.occupied()), (2, 2));
+        idle.read_mail();
+        assert!(matches!(
+            idle.ready.pop_front(),
+            Some(Ready::Begin(_, None))
+        ));
+    }
+
+    #[test]
+    fn a_permit_that_is_given_back_brings_the_client_that_waits_for_it() {
+        let [mut lane, _other] = lanes(1);
+        let permit = lane.shared.budget.take().unwrap();
+        let (client, _far) = client();
+        lane.let_wait(client, None);
+        assert!(lane.round() && lane.ready.is_empty());
+        drop(permit);
+        assert!(lane.round());
+        assert!(matches!(lane.ready.pop_front(), Some(Ready::Permitted(_))));
+    }
+
+    #[test]
+    fn the_table_of_next_hops_is_short_again_when_a_crowd_of_them_is_closed() {
+        let [mut lane] = lanes(1);
+        // Any socket does.
+        let socket = || UdpSocket::bind(("127.0.0.1", 0)).unwrap();
+        let hop = || Conn::prepared(OwnedFd::from(socket()).into(), TICK);
+        let mut crowd: Vec<Conn> = (0..500).map(|_| hop()).collect();
+        for conn in &mut crowd {
+            lane.slot_of_hop(conn).unwrap();
+        }
+        let mut last = crowd.pop().unwrap();
+        drop(crowd);
+        lane.shared.unwatch_hop(&mut last);
+        lane.read_mail();
+        assert_eq!(lane.hops.len(), 0);
+    }
 }
