@@ -174,8 +174,8 @@ impl Default for IdlePool {
 
 impl IdlePool {
     /// Does something with what is on a shelf.
-    fn change<T>(&self, shelf: &Shelf, act: impl FnOnce(&mut VecDeque<IdleConn>) -> T) -> T {
-        let mut idle = shelf.0.lock();
+    fn change<T>(&self, on: &Shelf, act: impl FnOnce(&mut VecDeque<IdleConn>) -> T) -> T {
+        let mut idle = on.0.lock();
         let before = idle.len();
         let done = act(&mut idle);
         if idle.len() > before {
@@ -200,11 +200,11 @@ impl IdlePool {
             last_use,
             since: now,
         };
-        let Some(shelf) = self.shelves_from(last_use.home).next() else {
+        let Some(own) = self.shelves_from(last_use.home).next() else {
             return;
         };
         // Closed when the lock has been given back.
-        let _lost = self.change(shelf, |shelf| {
+        let _lost = self.change(own, |shelf| {
             if most == 0 || self.trust().lost_since(last_use.begun, now) {
                 return Some(idle);
             }
@@ -320,7 +320,11 @@ impl IdlePool {
 
     fn trust(&self) -> Trust {
         let has_doubts = self.has_doubts.load(Ordering::Acquire);
-        has_doubts.then(|| *self.trust.lock()).unwrap_or_default()
+        if has_doubts {
+            *self.trust.lock()
+        } else {
+            Trust::default()
+        }
     }
 
     /// Until when each connection serves one client, if that is so.

@@ -28,6 +28,9 @@ pub(super) trait WaitsForPermits: Debug + Send + Sync {
     fn permit_came(&self, client: IpAddr, permit: WorkPermit);
 }
 
+/// A client in line: from which address, and where.
+type InLine = (IpAddr, Arc<dyn WaitsForPermits>);
+
 /// The permits.
 #[derive(Debug)]
 pub(super) struct Budget {
@@ -60,7 +63,7 @@ impl Line {
         lanes.push_back(lane);
     }
 
-    fn pop(&mut self) -> Option<(IpAddr, Arc<dyn WaitsForPermits>)> {
+    fn pop(&mut self) -> Option<InLine> {
         let client = self.turns.pop_front()?;
         let lanes = self.lanes.get_mut(&client)?;
         let lane = lanes.pop_front()?;
@@ -181,10 +184,10 @@ impl Budget {
     pub(super) fn stand_in_line(
         self: &Arc<Self>,
         client: IpAddr,
-        lane: Arc<dyn WaitsForPermits>,
+        place: Arc<dyn WaitsForPermits>,
     ) -> bool {
         let mut line = self.line.lock();
-        line.push(client, lane);
+        line.push(client, place);
         let is_first = line.length == 1;
         self.wanted.store(line.length, Ordering::SeqCst);
         drop(line);
@@ -194,9 +197,9 @@ impl Budget {
     }
 
     /// A client waits no more. If its permit is on the way, another has it.
-    pub(super) fn leave_line(&self, client: IpAddr, lane: &Arc<dyn WaitsForPermits>) {
+    pub(super) fn leave_line(&self, client: IpAddr, place: &Arc<dyn WaitsForPermits>) {
         let mut line = self.line.lock();
-        line.remove(client, lane);
+        line.remove(client, place);
         self.wanted.store(line.length, Ordering::SeqCst);
     }
 
@@ -209,7 +212,7 @@ impl Budget {
         }
     }
 
-    fn next_in_line(self: &Arc<Self>) -> Option<((IpAddr, Arc<dyn WaitsForPermits>), WorkPermit)> {
+    fn next_in_line(self: &Arc<Self>) -> Option<(InLine, WorkPermit)> {
         let mut line = self.line.lock();
         if line.length == 0 {
             return None;
@@ -254,12 +257,12 @@ mod tests {
 
     #[test]
     fn addresses_take_turns() {
-        let lane: Arc<dyn WaitsForPermits> = Arc::new(Lane::default());
+        let place: Arc<dyn WaitsForPermits> = Arc::new(Lane::default());
         let mut line = Line::default();
         for client in [1, 1, 1, 2, 3, 2] {
-            line.push(address(client), Arc::clone(&lane));
+            line.push(address(client), Arc::clone(&place));
         }
-        line.remove(address(3), &lane);
+        line.remove(address(3), &place);
         let turns: Vec<_> = std::iter::from_fn(|| line.pop()).collect();
         let turns: Vec<_> = turns.iter().map(|(client, _)| *client).collect();
         assert_eq!(turns, [1, 2, 1, 2, 1].map(address));

@@ -66,7 +66,7 @@ impl Lanes {
         listener: (TcpListener, ListenerOwner),
         connections: &Arc<Permits>,
         wakes_every: Option<Duration>,
-    ) -> io::Result<(Arc<Self>, Vec<Box<Lane>>)> {
+    ) -> io::Result<(Arc<Self>, Vec<Lane>)> {
         let polls = (0..cores()).map(LaneHandle::new);
         let polls: Vec<_> = polls.collect::<io::Result<_>>()?;
         let bounds = Bounds::of(&ctx.snapshot().config.limits);
@@ -91,9 +91,9 @@ impl Lanes {
     ///
     /// # Errors
     /// When there are no threads.
-    pub(super) fn start(&self, lanes: Vec<Box<Lane>>) -> io::Result<()> {
+    pub(super) fn start(&self, lanes: Vec<Lane>) -> io::Result<()> {
         for lane in lanes {
-            let started = self.followers.hand_on(lane);
+            let started = self.followers.hand_on(Box::new(lane));
             started.map_err(|_lane| io::Error::other("there is no thread for a lane"))?;
         }
         Ok(())

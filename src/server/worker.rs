@@ -123,7 +123,7 @@ impl LaneWorker<'_> {
 
 impl Worker for LaneWorker<'_> {
     fn snapshot(&self, ctx: &Context) -> Arc<Snapshot> {
-        self.with_lane(|lane| lane.snapshot())
+        self.with_lane(Lane::snapshot)
             .unwrap_or_else(|| ctx.snapshot())
     }
 

@@ -189,10 +189,10 @@ impl Lane {
         shared: &Arc<Shared>,
         poll: Poll,
         handle: &Arc<LaneHandle>,
-    ) -> io::Result<Box<Self>> {
+    ) -> io::Result<Self> {
         let listens = |listener: &TcpListener| watch_listener(&poll, listener);
         shared.acceptor.with(listens).transpose()?;
-        Ok(Box::new(Self {
+        Ok(Self {
             snapshot: shared.ctx.snapshot(),
             shared: Arc::clone(shared),
             handle: Arc::clone(handle),
@@ -208,7 +208,7 @@ impl Lane {
             newcomers: Newcomers::None,
             stage: LaneStage::Running,
             mail: Vec::new(),
-        }))
+        })
     }
 
     /// What others know of it, and what it shares with them.
@@ -225,22 +225,20 @@ impl Lane {
     /// The next thing to serve; waits for it. `None`: the lane has ended.
     pub(super) fn next_task(&mut self) -> Option<Task> {
         loop {
-            while self.pass > 0
+            if self.pass > 0
                 && let Some(ready) = self.ready.pop_front()
             {
                 self.pass -= 1;
-                match ready {
-                    Ready::Resume(awaiting) => {
-                        return Some(Task {
-                            work: Work::Resume(awaiting.suspended),
-                            slot: awaiting.slot,
-                            held: awaiting.held,
-                            may_suspend: awaiting.may_suspend,
-                        });
-                    }
-                    Ready::Begin(client, slot) => return Some(begin(client, slot, None)),
-                    Ready::Permitted(task) => return Some(task),
-                }
+                return Some(match ready {
+                    Ready::Resume(awaiting) => Task {
+                        work: Work::Resume(awaiting.suspended),
+                        slot: awaiting.slot,
+                        held: awaiting.held,
+                        may_suspend: awaiting.may_suspend,
+                    },
+                    Ready::Begin(client, slot) => begin(client, slot, None),
+                    Ready::Permitted(task) => task,
+                });
             }
             if !self.round() {
                 return None;
@@ -505,25 +503,27 @@ impl Lane {
     fn read_mail(&mut self) {
         let mut mail = std::mem::take(&mut self.mail);
         self.handle.read(&mut mail);
-        for mail in mail.drain(..) {
-            match mail {
-                Mail::Newcomer(newcomer) => self.welcome(newcomer),
-                Mail::Done(served) => self.settle(served),
-                Mail::Permit(address, permit) => self.permit_came(address, permit),
-                Mail::ClientLeft(slot) => self.leave(slot),
-                Mail::HopLeft(slot) => drop(self.hops.leave(slot)),
-                Mail::Drain => {
-                    let until = Instant::now() + LAST_BYTES;
-                    self.stage = LaneStage::Draining {
-                        swept: false,
-                        until,
-                    };
-                    self.clients.shorten_deadlines(Parked::is_unfinished, until);
-                }
-                Mail::End => self.stage = LaneStage::Ended,
-            }
-        }
+        mail.drain(..).for_each(|mail| self.receive(mail));
         self.mail = mail;
+    }
+
+    fn receive(&mut self, mail: Mail) {
+        match mail {
+            Mail::Newcomer(newcomer) => self.welcome(newcomer),
+            Mail::Done(served) => self.settle(served),
+            Mail::Permit(address, permit) => self.permit_came(address, permit),
+            Mail::ClientLeft(slot) => self.leave(slot),
+            Mail::HopLeft(slot) => drop(self.hops.leave(slot)),
+            Mail::Drain => {
+                let until = Instant::now() + LAST_BYTES;
+                self.stage = LaneStage::Draining {
+                    swept: false,
+                    until,
+                };
+                self.clients.shorten_deadlines(Parked::is_unfinished, until);
+            }
+            Mail::End => self.stage = LaneStage::Ended,
+        }
     }
 
     /// Takes in new connections; those that another lane has more room for go there.
@@ -779,30 +779,25 @@ impl Lane {
 
     /// Closes everything but exchanges that are not over.
     pub(super) fn end(mut self: Box<Self>) -> Vec<Suspended> {
-        for waiting in std::mem::take(&mut self.waiting) {
-            let receiver = self.receiver();
-            self.shared.budget.leave_line(waiting.address, &receiver);
+        self.stage = LaneStage::Ended;
+        for mail in self.handle.close() {
+            self.receive(mail);
         }
-        let ready = std::mem::take(&mut self.ready).into_iter();
-        let ready = ready.filter_map(|ready| match ready {
-            Ready::Begin(..) | Ready::Permitted(_) => None,
-            Ready::Resume(awaiting) => Some(awaiting.suspended),
-        });
-        let mail = self.handle.close().into_iter();
-        let back = mail.filter_map(|mail| match mail {
-            Mail::Done(served) => match served.outcome {
-                Outcome::Suspended(suspended) => Some(suspended),
-                _ => None,
-            },
-            _ => None,
-        });
-        let awaiting = self.hops.take_all(|_| true).into_iter();
-        let awaiting = awaiting.map(|awaiting| awaiting.suspended);
-        let left = awaiting.chain(ready).chain(back);
-        let left = left.map(|suspended| *suspended).collect();
+        for waiting in std::mem::take(&mut self.waiting) {
+            let budget = &self.shared.budget;
+            budget.leave_line(waiting.address, &self.receiver());
+        }
         drop(self.clients.take_all(|_| true));
+        let mut left = self.hops.take_all(|_| true);
+        for ready in std::mem::take(&mut self.ready) {
+            if let Ready::Resume(awaiting) = ready {
+                left.push(awaiting);
+            }
+        }
         self.publish();
-        left
+        left.into_iter()
+            .map(|awaiting| *awaiting.suspended)
+            .collect()
     }
 }
 
@@ -863,157 +858,4 @@ fn read_once(what: &mut Parked) -> Linger {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::io::Write as _;
-    use std::net::{TcpStream, UdpSocket};
-    use std::os::fd::OwnedFd;
-
-    use super::super::acceptor::Acceptor;
-    use super::super::budget::Budget;
-    use super::*;
-    use crate::config;
-    use crate::net::inherited::ListenerOwner;
-    use crate::net::permits::{PerClient, Permits};
-    use crate::net::resolve::Resolver;
-    use crate::net::socket::TICK;
-    use crate::relay::{Arrival, Context};
-
-    /// As many lanes of a server that may work at `workers` requests, in which no thread leads.
-    fn lanes<const COUNT: usize>(workers: usize) -> [Box<Lane>; COUNT] {
-        let config = config::parse("listen: 127.0.0.1:0\nupstream: []\n", "c.yaml").unwrap();
-        let ctx = Arc::new(Context::new(config, Resolver::default()).unwrap());
-        let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
-        Acceptor::prepare(&listener).unwrap();
-        let listener = (listener, ListenerOwner::ThisProcess);
-        let polls: Vec<_> = (0..COUNT).map(|n| LaneHandle::new(n).unwrap()).collect();
-        let shared = Arc::new(Shared {
-            acceptor: Acceptor::new(&ctx, listener, &Permits::new(100)),
-            budget: Budget::new(workers, ctx.long_threads.clone()),
-            queue: Permits::new(100),
-            most_uncounted: 1,
-            wakes_every: Some(Duration::ZERO),
-            lanes: polls.iter().map(|(_, lane)| Arc::clone(lane)).collect(),
-            ctx,
-        });
-        let lanes = polls.into_iter();
-        let lanes = lanes.map(|(poll, handle)| Lane::new(&shared, poll, &handle).unwrap());
-        let lanes: Vec<_> = lanes.collect();
-        lanes.try_into().unwrap()
-    }
-
-    /// A client, and its own end.
-    fn client() -> (Box<Client>, TcpStream) {
-        let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
-        let address = listener.local_addr().unwrap();
-        let far = TcpStream::connect_timeout(&address, Duration::from_secs(10)).unwrap();
-        let (near, address) = listener.accept().unwrap();
-        let one = Permits::new(1).take(1).unwrap();
-        let of_client = Arc::<PerClient>::default();
-        let of_client = of_client.take(IpAddr::from([127, 0, 0, 1]), None).unwrap();
-        let conn = Conn::new(near, TICK).unwrap();
-        let client = Client::new(conn, (address, Arrival::Direct), (one, of_client));
-        (Box::new(client), far)
-    }
-
-    /// A client whose head should have come long ago, and its own end.
-    fn late_client() -> (Box<Client>, TcpStream) {
-        let (mut client, far) = client();
-        client.head_begun = Instant::now().checked_sub(Duration::from_secs(3600));
-        (client, far)
-    }
-
-    /// As it happens when the system has told of so many that this one is left for the next time.
-    #[test]
-    fn a_client_that_has_sent_something_is_not_late_though_no_event_came() {
-        let [mut lane] = lanes(1);
-        let (client, mut far) = late_client();
-        lane.park(client, None);
-        far.write_all(b"\r\n").unwrap();
-        while !lane
-            .events
-            .iter()
-            .any(|event| event.token() == Token(FIRST))
-        {
-            lane.poll.poll(&mut lane.events, None).unwrap();
-        }
-        lane.give_up_late(Instant::now());
-        assert!(matches!(lane.ready.pop_front(), Some(Ready::Begin(..))));
-    }
-
-    #[test]
-    fn a_client_that_has_sent_nothing_more_is_late() {
-        let [mut lane] = lanes(1);
-        let (client, _far) = late_client();
-        lane.park(client, None);
-        assert!(lane.round());
-        assert!(lane.ready.is_empty());
-        let [_, lingering, _] = lane.clients.counts();
-        assert_eq!(lingering, 1);
-    }
-
-    #[test]
-    fn a_client_that_waits_for_a_permit_is_refused_in_time_unless_the_whole_process_stood_still() {
-        let [mut lane] = lanes(0);
-        let (client, _far) = client();
-        lane.let_wait(client, None);
-        let long_ago = Instant::now().checked_sub(Duration::from_secs(60)).unwrap();
-        lane.waiting.front_mut().unwrap().since = long_ago;
-        lane.excuse(long_ago, Instant::now(), Some(LOOK_EVERY));
-        lane.give_up_late(Instant::now());
-        assert_eq!(lane.waiting.len(), 1);
-        lane.waiting.front_mut().unwrap().since = long_ago;
-        lane.give_up_late(Instant::now());
-        assert!(lane.waiting.is_empty());
-        assert!(!lane.shared.budget.is_wanted());
-    }
-
-    #[test]
-    fn what_is_ready_and_late_goes_to_a_lane_that_has_nothing_to_do() {
-        let [mut busy, mut idle] = lanes(1);
-        let (clients, _far): (Vec<_>, Vec<_>) = (0..3).map(|_| client()).unzip();
-        for client in clients {
-            // Watched already, as a client between two requests is.
-            let slot = busy.slot(&client.conn, None);
-            busy.ready.push_back(Ready::Begin(client, slot));
-        }
-        busy.give_away();
-        assert_eq!(busy.ready.len(), 3, "the other is awake");
-        assert!(idle.handle.falls_asleep());
-        busy.give_away();
-        assert_eq!((busy.ready.len(), busy.clients.occupied()), (2, 2));
-        idle.read_mail();
-        assert!(matches!(
-            idle.ready.pop_front(),
-            Some(Ready::Begin(_, None))
-        ));
-    }
-
-    #[test]
-    fn a_permit_that_is_given_back_brings_the_client_that_waits_for_it() {
-        let [mut lane, _other] = lanes(1);
-        let permit = lane.shared.budget.take().unwrap();
-        let (client, _far) = client();
-        lane.let_wait(client, None);
-        assert!(lane.round() && lane.ready.is_empty());
-        drop(permit);
-        assert!(lane.round());
-        assert!(matches!(lane.ready.pop_front(), Some(Ready::Permitted(_))));
-    }
-
-    #[test]
-    fn the_table_of_next_hops_is_short_again_when_a_crowd_of_them_is_closed() {
-        let [mut lane] = lanes(1);
-        // Any socket does.
-        let socket = || UdpSocket::bind(("127.0.0.1", 0)).unwrap();
-        let hop = || Conn::prepared(OwnedFd::from(socket()).into(), TICK);
-        let mut crowd: Vec<Conn> = (0..500).map(|_| hop()).collect();
-        for conn in &mut crowd {
-            lane.slot_of_hop(conn).unwrap();
-        }
-        let mut last = crowd.pop().unwrap();
-        drop(crowd);
-        lane.shared.unwatch_hop(&mut last);
-        lane.read_mail();
-        assert_eq!(lane.hops.len(), 0);
-    }
-}
+mod tests;
