@@ -11,7 +11,6 @@ use crate::relay::outcome::{Outcome, Suspended};
 use crate::relay::session;
 use crate::relay::worker::Worker;
 use crate::relay::{Client, Context, Scratch, Snapshot};
-use crate::stop::Stage;
 
 use super::budget::Held;
 use super::followers::{Followers, Led};
@@ -51,18 +50,7 @@ impl Led for Lane {
 
 /// Brings what a follower has served back to its lane.
 fn bring_back(ctx: &Arc<Context>, handle: &LaneHandle, served: Served) {
-    let is_over = matches!(served.outcome, Outcome::Closed | Outcome::Tunneled);
-    // What is watched is looked for in the inbox once it stirs, and a leader that has lent exchanges looks
-    // there before a deadline matters.
-    let is_watched = matches!(served.outcome, Outcome::Park(_)) && served.slot.is_some();
-    let may_wait = (is_over || is_watched) && ctx.stop.stage() == Stage::Running;
-    let mail = Mail::Done(served);
-    let posted = if may_wait {
-        handle.put(mail)
-    } else {
-        handle.post(mail)
-    };
-    if let Err(Mail::Done(served)) = posted
+    if let Err(Mail::Done(served)) = handle.post(Mail::Done(served))
         && let Outcome::Suspended(suspended) = served.outcome
     {
         cut(ctx, *suspended);

@@ -51,8 +51,6 @@ const PAUSES: (Duration, Duration) = (Duration::from_millis(10), Duration::from_
 const SLACK: Duration = Duration::from_millis(250);
 /// How long what is ready may wait while another lane has nothing to do.
 const LATE: Duration = Duration::from_millis(1);
-/// How often a lane that has lent exchanges looks whether they are back, if nothing else happens.
-const LOOK_FOR_LENT: Duration = Duration::from_secs(1);
 /// How often a lane looks for exchanges that last while clients wait for a permit.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// The token of the listener; the one before it is the waker's.
@@ -445,8 +443,7 @@ impl Lane {
         let until = deadlines.into_iter().flatten().min();
         let left = until.map(|at| at.saturating_duration_since(now));
         let look = self.shared.budget.is_wanted().then_some(LOOK_EVERY);
-        let back = (!self.lent.is_empty()).then_some(LOOK_FOR_LENT);
-        let limits = [left, look, back, self.shared.wakes_every];
+        let limits = [left, look, self.shared.wakes_every];
         (limits.into_iter().flatten().min(), false)
     }
 
