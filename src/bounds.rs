@@ -44,6 +44,7 @@
 //! | bytes after the last answer | 16 MiB in 5 s | `LINGER_BYTES` | closed | `the_answer_reaches_a_client_that_is_sending` |
 //! | refused connections that still send | 256, or a sixteenth of the descriptors | `MOST_UNCOUNTED` | closed at once | `a_connection_too_many_is_told_so_and_closed` |
 //! | a silent tunnel | an hour | `limits.tunnel_idle_timeout_secs` | closed | `a_tunnel_that_is_silent_both_ways_is_closed` |
+//! | the same, one side of which has ended | 5 min | `limits.tunnel_half_closed_secs` | closed | `a_tunnel_that_is_half_closed_and_silent_is_closed`, `the_silence_of_a_half_closed_tunnel_begins_with_the_end_of_its_side` |
 //! | a stop | 30 s; of new connections no more than one queue full; for the rest of a head 1 s | `limits.shutdown_timeout_secs`, `BACKLOG`, `LAST_BYTES` | what is left is cut; 503 | `what_takes_longer_than_the_drain_time_is_cut_visibly`, `clients_that_keep_coming_do_not_keep_a_stop_from_beginning`, `a_head_that_stays_incomplete_does_not_hold_up_the_stop` |
 //!
 //! # Upstreams and origins
@@ -60,11 +61,12 @@
 //! | others that are asked whether a probe passes | 3 | `CONTROLS` | the target is at fault | `where_the_probe_passes_through_nobody_its_target_is_not_believed` |
 //! | trials of an upstream that is offline | one at a time, one a second | `BETWEEN_TRIALS` | 503 | `while_nobody_is_in_service_one_request_a_second_tries_each_upstream` |
 //! | connections that are not made, one request | 15 s together | 3 times `limits.connect_timeout_secs` | 502 or 504 | `a_request_waits_for_connections_as_long_as_for_those_of_three_attempts` |
+//! | tunnels asked of one that has no CONNECT | one in 30 s while others open them | `ASKED_AGAIN_AFTER` | the others get them | `one_tunnel_in_a_while_shows_whether_there_still_is_no_connect` |
 //! | attempts | 3 | `MOST_ATTEMPTS` | 502 or 504 | `a_request_that_failed_everywhere_is_answered` |
-//! | the head of an answer | 64 KiB, 256 fields | `limits.max_header_bytes`, `FIELDS_MAX` | 502 | `a_response_head_without_an_end_is_502` |
+//! | the head of an answer | 64 KiB, any number of fields | `limits.max_header_bytes` | 502 | `a_response_head_without_an_end_is_502` |
 //! | interim answers | 32 | `MOST_INTERIM` | 502 | `an_endless_run_of_interim_responses_is_502` |
-//! | chunk extensions and trailers | as of clients | `EXTENSIONS_MAX`, `limits.max_header_bytes` | the client sees that the body breaks off, or 502 if nothing of it was sent yet | `endless_chunk_extensions_of_a_response_break_it_off`, `endless_trailers_of_a_response_break_it_off` |
-//! | a body without progress | 60 s | `limits.io_timeout_secs` | the client sees that it breaks off | `a_response_body_that_stops_breaks_off_at_the_client` |
+//! | chunk extensions and trailers | as of clients, any number of fields | `EXTENSIONS_MAX`, `limits.max_header_bytes` | the client sees that the body breaks off, or 502 if nothing of it was sent yet | `endless_chunk_extensions_of_a_response_break_it_off`, `endless_trailers_of_a_response_break_it_off` |
+//! | a body of which nothing comes | 15 min | `limits.response_idle_timeout_secs` | the client sees that it breaks off | `a_response_body_that_stops_breaks_off_at_the_client`, `an_event_stream_may_be_silent_for_longer_than_an_upload` |
 //! | a request that is not taken | 60 s | `limits.io_timeout_secs` | 504 | `an_upstream_that_does_not_take_the_request_is_504_and_probed`, `a_client_that_leaves_while_its_request_is_not_taken_is_noticed` |
 //! | idle connections, each upstream | 64 | `limits.upstream_idle_connections`, at most 65535 | the oldest is closed | `when_there_are_too_many_the_oldest_leaves` |
 //! | their age | 30 s | `limits.upstream_idle_secs` | closed | `one_that_is_too_old_is_neither_taken_nor_kept` |

@@ -14,12 +14,13 @@ use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 
 use crate::config;
 use crate::config::checked::Config;
+use crate::config::findings::{ConfigErrors, Notice, Strictness};
 use crate::config::report::CheckReport;
 use crate::health::survey;
-use crate::logging::{self, Level};
+use crate::logging::{self, Filter};
 use crate::net::inherited::InheritedSockets;
 use crate::status::{self, Shown, StatusError, StatusOf, StatusRequest};
-use crate::{demo, server};
+use crate::{demo, reload, server};
 
 /// The program could not start, or failed while it ran.
 const EXIT_FAILURE: u8 = 1;
@@ -28,7 +29,7 @@ const EXIT_USAGE: u8 = 2;
 /// The configuration cannot be used (`EX_CONFIG` of sysexits.h).
 const EXIT_CONFIG: u8 = 78;
 
-/// The environment variable with the level of the log.
+/// The environment variable with the levels of the log.
 const RUST_LOG: &str = "RUST_LOG";
 
 /// What the command asks for.
@@ -36,10 +37,12 @@ const RUST_LOG: &str = "RUST_LOG";
 enum Wish {
     /// Relay until a signal.
     Run { config: PathBuf },
-    /// Say what the configuration means.
-    Check { config: PathBuf },
-    /// The same, and whether its upstreams work.
-    Probe { config: PathBuf },
+    /// Say what the configuration means; with a probe, whether its upstreams work, too.
+    Check {
+        config: PathBuf,
+        strictness: Strictness,
+        probe: bool,
+    },
     /// Show everything without a configuration.
     Demo,
     /// Ask a running relay how it is.
@@ -57,8 +60,17 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         }
     };
     let ended = match wish(&matches) {
-        Wish::Check { config } => check(&config).map(|_| ExitCode::SUCCESS),
-        Wish::Probe { config } => check(&config).map(|config| probe(&config)),
+        Wish::Check {
+            config,
+            strictness,
+            probe: asks,
+        } => check(&config, strictness).map(|config| {
+            if asks {
+                probe(&config)
+            } else {
+                ExitCode::SUCCESS
+            }
+        }),
         Wish::Run { config } => {
             // Before the log has a descriptor, which would be taken for one that was passed.
             let passed = InheritedSockets::of_environment();
@@ -121,6 +133,10 @@ fn command() -> Command {
         "probe",
         "With --check ask every upstream once, too, and say what each answered",
     );
+    let lenient = flag(
+        "lenient",
+        "With --check judge as a start or a reload does, which take some mistakes with a warning",
+    );
     let levels = PossibleValuesParser::new(["error", "warn", "info", "debug", "trace"]);
     let log_level = Arg::new("log-level")
         .long("log-level")
@@ -139,7 +155,8 @@ fn command() -> Command {
             "Exit codes: 0 after a clean stop, 1 if it cannot start or fails, or no upstream passes \
              --probe, 2 for a misspelled command, 78 for a configuration that cannot be used.",
         )
-        .args([config_argument(), check, probe.requires("check"), log_level])
+        .args([config_argument(), check, lenient.requires("check")])
+        .args([probe.requires("check"), log_level])
         .subcommands([demo, status_command()])
         .args_conflicts_with_subcommands(true)
         .disable_help_subcommand(true)
@@ -155,10 +172,17 @@ fn wish(matches: &ArgMatches) -> Wish {
         .get_one::<PathBuf>("config")
         .cloned()
         .unwrap_or_default();
-    match (matches.get_flag("check"), matches.get_flag("probe")) {
-        (false, _) => Wish::Run { config },
-        (true, false) => Wish::Check { config },
-        (true, true) => Wish::Probe { config },
+    if !matches.get_flag("check") {
+        return Wish::Run { config };
+    }
+    Wish::Check {
+        config,
+        strictness: if matches.get_flag("lenient") {
+            Strictness::Lenient
+        } else {
+            Strictness::Strict
+        },
+        probe: matches.get_flag("probe"),
     }
 }
 
@@ -179,18 +203,27 @@ fn question(asked: &ArgMatches) -> StatusRequest {
     }
 }
 
-/// `--check`: the report goes to standard output, errors to standard error.
+/// `--check`: what it means goes to standard output, what is wrong with it to standard error.
 ///
 /// # Errors
 /// The exit code, if that is all there is to do.
-fn check(path: &Path) -> Result<Config, ExitCode> {
-    let config = config::load(path).map_err(|error| refuse(&error))?;
-    let report = CheckReport {
-        config: &config,
-        file: &path.display().to_string(),
+fn check(path: &Path, strictness: Strictness) -> Result<Config, ExitCode> {
+    let judged = match strictness {
+        Strictness::Lenient => reload::judge(path),
+        Strictness::Strict => config::load(path),
     };
-    let told = write!(io::stdout(), "{report}");
-    if config.relies_on_compatibility() {
+    let config = judged.map_err(|errors| refuse(&errors, strictness))?;
+    let is_refused = strictness == Strictness::Strict && config.relies_on_compatibility();
+    let verdict = if is_refused {
+        "not valid; a start or a reload takes it with warnings (--check --lenient)"
+    } else {
+        "valid"
+    };
+    let meant = writeln!(io::stdout(), "{}", CheckReport { config: &config });
+    let found = tell(&config.warnings, strictness);
+    let judged = writeln!(io::stdout(), "{}: {verdict}", path.display());
+    let told = meant.and(found).and(judged);
+    if is_refused {
         Err(printed(told, EXIT_CONFIG))
     } else if told.is_err() {
         Err(printed(told, 0))
@@ -208,7 +241,8 @@ fn probe(config: &Config) -> ExitCode {
 }
 
 fn relay(path: &Path, passed: io::Result<InheritedSockets>) -> Result<ExitCode, ExitCode> {
-    let config = config::load(path).map_err(|error| refuse(&error))?;
+    let config = reload::judge(path).map_err(|errors| refuse(&errors, Strictness::Lenient))?;
+    logging::set_format(config.log_format);
     for notice in &config.warnings {
         log::warn!("{notice}");
     }
@@ -222,7 +256,7 @@ fn ask(question: &StatusRequest) -> ExitCode {
     match status::run(question) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::from(EXIT_FAILURE),
-        Err(error @ StatusError::Config(_)) => refuse(&error),
+        Err(StatusError::Config(errors)) => refuse(&errors, Strictness::Lenient),
         Err(error @ StatusError::Other(_)) => {
             printed(writeln!(io::stderr(), "{error}"), EXIT_FAILURE)
         }
@@ -234,14 +268,21 @@ fn start_log(matches: &ArgMatches) {
         .get_one::<String>("log-level")
         .and_then(|word| word.parse().ok());
     let from_environment = std::env::var(RUST_LOG).ok();
-    if let Err(error) = logging::start(Level::choose(asked, from_environment.as_deref())) {
+    if let Err(error) = logging::start(Filter::choose(asked, from_environment.as_deref())) {
         // a log is there, else this would not have failed
         log::warn!("{error}");
     }
 }
 
-fn refuse(error: &dyn Display) -> ExitCode {
-    printed(writeln!(io::stderr(), "{error}"), EXIT_CONFIG)
+fn refuse(errors: &ConfigErrors, strictness: Strictness) -> ExitCode {
+    printed(tell(&errors.errors, strictness), EXIT_CONFIG)
+}
+
+fn tell(found: &[Notice], strictness: Strictness) -> io::Result<()> {
+    found.iter().try_for_each(|notice| {
+        let line = logging::finding(notice.level(strictness), &notice.to_string());
+        io::stderr().write_all(line.as_bytes())
+    })
 }
 
 fn ended(result: Result<(), impl Display>) -> ExitCode {
@@ -273,12 +314,6 @@ mod tests {
         }
     }
 
-    fn check_with(config: &str) -> Wish {
-        Wish::Check {
-            config: config.into(),
-        }
-    }
-
     fn check_wish(arguments: &str, wanted: &Wish) {
         let words = std::iter::once("http-proxy-lb").chain(arguments.split_whitespace());
         let matches = command().try_get_matches_from(words).unwrap();
@@ -295,10 +330,20 @@ mod tests {
         check_wish("", &run_with("config.yaml"));
         check_wish("-c x.yaml", &run_with("x.yaml"));
         check_wish("--config=x.yaml --log-level debug", &run_with("x.yaml"));
-        check_wish("--check", &check_with("config.yaml"));
-        check_wish("--check -c x.yaml", &check_with("x.yaml"));
-        let probed = Wish::Probe { config: "x".into() };
-        check_wish("--check --probe -c x", &probed);
+        let (strict, lenient) = (Strictness::Strict, Strictness::Lenient);
+        let check_with = |config: &str, strictness, probe| Wish::Check {
+            config: config.into(),
+            strictness,
+            probe,
+        };
+        check_wish("--check", &check_with("config.yaml", strict, false));
+        check_wish("--check -c x", &check_with("x", strict, false));
+        check_wish("--check --probe -c x", &check_with("x", strict, true));
+        check_wish("--check --lenient -c x", &check_with("x", lenient, false));
+        check_wish(
+            "--lenient --check --probe -c x",
+            &check_with("x", lenient, true),
+        );
         check_wish("demo", &Wish::Demo);
         check_wish("demo --log-level trace", &Wish::Demo);
     }
@@ -339,6 +384,7 @@ mod tests {
             "status --admin http://h:1 -c x",
             "status --check",
             "--probe",
+            "--lenient",
             "demo --probe",
         ] {
             let words = std::iter::once("http-proxy-lb").chain(arguments.split_whitespace());

@@ -33,7 +33,7 @@
 //! | 0 | [`protocol`] | HTTP/1.x as pure functions: bytes and values in, bytes and values out |
 //! | 1 | [`route`], [`balance`] | which way, which upstream; no IO, no clock |
 //! | 2 | [`config`], [`metrics`] | the file, the counters |
-//! | 3 | [`stop`], [`net`], [`access_log`], [`logging`], [`json`] | sockets, threads, time limits, files, JSON |
+//! | 3 | [`stop`], [`net`], [`access_log`], [`json`], [`logging`] | sockets, threads, time limits, files, JSON |
 //! | 4 | [`relay`] | the only place where protocol, balancing and sockets meet |
 //! | 5 | [`health`], [`reload`], [`admin`] | checks of upstreams; the file again; what operators ask |
 //! | 6 | [`server`] | which threads there are, who starts and joins them |
@@ -104,6 +104,7 @@
 //!    meantime, from traffic, is better evidence and outranks it.
 //! 4. A probe that passes through no upstream at all accuses its target: [`balance::belief`].
 //! 5. An upstream that fails far more often than all others is ejected for a while (`health/outliers.rs`).
+//! 6. One that refuses the tunnels that others open gets everything else: [`balance::connect`].
 //!
 //! A *probe* is one question to one upstream, a *check* all questions until its verdict. The prober is the
 //! thread, the examiner its rules, a *survey* what `--check --probe` does once.

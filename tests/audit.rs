@@ -15,16 +15,12 @@ use std::process::Command;
 use parking_lot::Mutex;
 
 /// What the packages that Cargo.toml names are for.
-const PURPOSES: [(&str, &str); 20] = [
+const PURPOSES: [(&str, &str); 19] = [
     ("base64", "Basic credentials"),
     ("clap", "the command line"),
     (
         "dlmalloc",
         "one heap for all threads, which does not keep what a crowd needed",
-    ),
-    (
-        "httparse",
-        "a second reader of field lines, behind our own scanner",
     ),
     ("log", "the interface of the log"),
     (

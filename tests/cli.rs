@@ -5,9 +5,10 @@
 #![cfg(test)]
 
 use std::fs;
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::io::{BufRead as _, BufReader, Lines, PipeReader, PipeWriter, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::thread::{self, JoinHandle};
@@ -126,7 +127,7 @@ fn a_missing_file_is_one_line_that_suggests_the_demo() {
             &output,
             78,
             "",
-            "config.yaml: no such file; name another one with --config FILE, or try \
+            "error: config.yaml: no such file; name another one with --config FILE, or try \
              `http-proxy-lb demo`, which needs none\n",
         );
     }
@@ -138,7 +139,9 @@ fn a_valid_file_is_explained_value_by_value() {
     fs::write(folder.join("config.yaml"), VALID).unwrap();
     private(&folder.join("config.yaml"));
     let output = run(&folder, &["--check"]);
-    check(&output, 0, &expected("check_valid.txt", &output.stdout), "");
+    let meaning = expected("check_valid.txt", &output.stdout);
+    let found = expected("check_valid_found.txt", &output.stderr);
+    check(&output, 0, &meaning, &found);
 }
 
 #[test]
@@ -151,7 +154,7 @@ fn the_example_passes_the_check() {
         &output,
         0,
         &expected("check_example.txt", &output.stdout),
-        "",
+        &expected("check_example_found.txt", &output.stderr),
     );
 }
 
@@ -159,14 +162,13 @@ fn the_example_passes_the_check() {
 fn every_mistake_is_told_and_the_end_is_78() {
     let folder = folder("broken");
     fs::write(folder.join("config.yaml"), BROKEN).unwrap();
-    for arguments in [&["--check"][..], &[]] {
+    for (arguments, name) in [
+        (&["--check"][..], "check_broken.txt"),
+        (&["--check", "--lenient"], "check_broken_leniently.txt"),
+        (&[], "check_broken_leniently.txt"),
+    ] {
         let output = run(&folder, arguments);
-        check(
-            &output,
-            78,
-            "",
-            &expected("check_broken.txt", &output.stderr),
-        );
+        check(&output, 78, "", &expected(name, &output.stderr));
     }
 }
 
@@ -175,7 +177,16 @@ fn what_the_first_release_let_pass_fails_the_check() {
     let folder = folder("old");
     fs::write(folder.join("config.yaml"), OLD).unwrap();
     let output = run(&folder, &["--check"]);
-    check(&output, 78, &expected("check_old.txt", &output.stdout), "");
+    let meaning = expected("check_old.txt", &output.stdout);
+    let found = expected("check_old_found.txt", &output.stderr);
+    check(&output, 78, &meaning, &found);
+    // The same, with another verdict.
+    let output = run(&folder, &["--check", "--lenient"]);
+    let verdict =
+        "config.yaml: not valid; a start or a reload takes it with warnings (--check --lenient)";
+    assert!(meaning.ends_with(&format!("\n{verdict}\n")), "{meaning}");
+    let meaning = meaning.replace(verdict, "config.yaml: valid");
+    check(&output, 0, &meaning, &found.replace("error: ", "warning: "));
 }
 
 #[test]
@@ -267,7 +278,9 @@ fn a_probe_of_a_file_that_is_not_valid_asks_nobody() {
     let folder = folder("probe-broken");
     fs::write(folder.join("config.yaml"), OLD).unwrap();
     let output = run(&folder, &["--check", "--probe"]);
-    check(&output, 78, &expected("check_old.txt", &output.stdout), "");
+    let meaning = expected("check_old.txt", &output.stdout);
+    let found = expected("check_old_found.txt", &output.stderr);
+    check(&output, 78, &meaning, &found);
     let output = run(&folder, &["--probe"]);
     assert_eq!(output.status.code(), Some(2));
 }
@@ -454,4 +467,312 @@ fn the_admin_server_survives_the_exhaustion_of_descriptors() {
         drop(silent);
         check(&relay.status(&folder, &["--live"]), 0, "live\n", "");
     }
+}
+
+/// The program with a file, and what it says on standard error.
+struct Logging {
+    child: Child,
+    lines: Lines<BufReader<PipeReader>>,
+}
+
+impl Logging {
+    fn start(folder: &Path, config: impl AsRef<[u8]>, environment: &[(&str, &str)]) -> Self {
+        let (reader, writer) = std::io::pipe().unwrap();
+        Self::start_with(folder, config, environment, (reader, writer))
+    }
+
+    fn start_with(
+        folder: &Path,
+        config: impl AsRef<[u8]>,
+        environment: &[(&str, &str)],
+        (reader, writer): (PipeReader, PipeWriter),
+    ) -> Self {
+        fs::write(folder.join("config.yaml"), config).unwrap();
+        private(&folder.join("config.yaml"));
+        let child = Command::new(env!("CARGO_BIN_EXE_http-proxy-lb"))
+            .current_dir(folder)
+            .env_remove("RUST_LOG")
+            .envs(environment.iter().copied())
+            .stderr(writer)
+            .spawn()
+            .unwrap();
+        let lines = BufReader::new(reader).lines();
+        Self { child, lines }
+    }
+
+    /// What it says until a line has one of these parts, or until it ends.
+    fn says_until(&mut self, ends: &[&str]) -> Vec<String> {
+        let mut said = Vec::new();
+        for line in self.lines.by_ref() {
+            said.push(line.unwrap());
+            if ends.iter().any(|end| said.last().unwrap().contains(end)) {
+                break;
+            }
+        }
+        said
+    }
+
+    /// Writes its file anew and has it read; what it says of that.
+    fn reload(&mut self, folder: &Path, config: impl AsRef<[u8]>) -> Vec<String> {
+        fs::write(folder.join("config.yaml"), config).unwrap();
+        self.signal("HUP");
+        self.judges()
+    }
+
+    fn judges(&mut self) -> Vec<String> {
+        self.says_until(&["is in force", "stays in force"])
+    }
+
+    fn signal(&self, name: &str) {
+        let id = self.child.id().to_string();
+        let told = Command::new("kill").args(["-s", name, &id]).status();
+        assert!(told.unwrap().success());
+    }
+}
+
+impl Drop for Logging {
+    fn drop(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+const SMALLEST: &str = "listen: 127.0.0.1:0\nupstream: []\n";
+
+/// A file, and how it is judged: what a refusal names, and whether `--check` takes what a start takes.
+struct Judged {
+    text: &'static [u8],
+    refused: Option<&'static str>,
+    is_strictly_valid: bool,
+}
+
+const fn taken(text: &'static str) -> Judged {
+    Judged {
+        text: text.as_bytes(),
+        refused: None,
+        is_strictly_valid: true,
+    }
+}
+
+const fn taken_with_a_warning(text: &'static str) -> Judged {
+    Judged {
+        is_strictly_valid: false,
+        ..taken(text)
+    }
+}
+
+const fn refused(text: &'static [u8], named: &'static str) -> Judged {
+    Judged {
+        text,
+        refused: Some(named),
+        is_strictly_valid: false,
+    }
+}
+
+/// The file alone is in order.
+const fn refused_when_opened(text: &'static [u8], named: &'static str) -> Judged {
+    Judged {
+        is_strictly_valid: true,
+        ..refused(text, named)
+    }
+}
+
+const JUDGED: &[Judged] = &[
+    taken("listen: 127.0.0.1:0\n"),
+    taken("listen: 127.0.0.1:0\nupstream: [{url: 'http://a.test', weight: 0}]\n"),
+    taken("listen: 127.0.0.1:0\nadmin_token_file: readable\nupstream: []\n"),
+    taken("listen: 127.0.0.1:0\naccess_log: {file: access.log}\n"),
+    taken("listen: 127.0.0.1:0\nlog: {format: text}\n"),
+    taken_with_a_warning("listen: 127.0.0.1:0\nlisen: x\n"),
+    taken_with_a_warning("listen: 127.0.0.1:0\nupstream: [{url: 'a.test:3128'}]\n"),
+    taken_with_a_warning(
+        "listen: 127.0.0.1:0\nupstream: [{url: 'http://a.test'}, {url: 'http://a.test'}]\n",
+    ),
+    taken_with_a_warning(
+        "listen: 127.0.0.1:0\ndomain_policy: {mode: blacklist, domains: ['http://a.test/']}\n",
+    ),
+    refused(b"", "config.yaml: listen: required"),
+    refused(b"listen: [", "config.yaml:"),
+    refused(
+        b"listen: 127.0.0.1:0\n# \xe9\n",
+        "config.yaml:2: is not UTF-8",
+    ),
+    refused(
+        b"listen: 127.0.0.1:0\nmode: fast\n",
+        "config.yaml:2: mode: `fast`",
+    ),
+    refused(
+        b"listen: 127.0.0.1:0\nvia: true\nvia: true\n",
+        "config.yaml:3: via: ",
+    ),
+    refused(
+        b"listen: 127.0.0.1:0\nlimits:\n  workers: -1\n",
+        "config.yaml:3: limits.workers: -1",
+    ),
+    refused(
+        b"listen: 127.0.0.1:0\nlisen: x\nlog: {format: xml}\n",
+        "config.yaml:3: log.format: `xml`",
+    ),
+    refused(
+        b"listen: 127.0.0.1:0\nupstream:\n  - url: socks5://a.test\n",
+        "config.yaml:3: upstream[0].url: `socks5`",
+    ),
+    refused(
+        b"listen: 127.0.0.1:0\nadmin_token_file: absent\n",
+        "config.yaml:2: admin_token_file: `absent`: cannot be read",
+    ),
+    refused(
+        b"listen: 127.0.0.1:0\nadmin_token_file: writable\n",
+        "config.yaml:2: admin_token_file: everybody may write to `writable`",
+    ),
+    refused_when_opened(
+        b"listen: 127.0.0.1:0\naccess_log:\n  file: no/such/folder/access.log\n",
+        "config.yaml:3: access_log.file: the access log no/such/folder/access.log cannot be opened",
+    ),
+    refused_when_opened(
+        b"listen: 127.0.0.1:0\naccess_log: {file: .}\n",
+        "config.yaml:2: access_log.file: the access log . cannot be opened",
+    ),
+];
+
+/// What each way to judge a file says about it.
+fn said_by_each(folder: &Path, text: &[u8]) -> [Vec<String>; 3] {
+    let start = |config: &[u8]| {
+        let mut program = Logging::start(folder, config, &[]);
+        let said = program.says_until(&["listens on"]);
+        (program, said)
+    };
+    let (mut program, by_start) = start(text);
+    let is_there = by_start.iter().any(|line| line.contains("listens on"));
+    assert!(is_there || program.child.wait().unwrap().code() == Some(78));
+    let before = format!("{SMALLEST}reload_interval_secs: 0\n");
+    let by_reload = start(before.as_bytes()).0.reload(folder, text);
+    let before = format!("{SMALLEST}reload_interval_secs: 0.05\n");
+    let (mut program, _) = start(before.as_bytes());
+    fs::write(folder.join("config.yaml"), text).unwrap();
+    let by_poll = program.judges();
+    [by_start, by_reload, by_poll]
+}
+
+/// What a check says on standard error, and whether the file is valid to it.
+fn found(folder: &Path, text: &[u8], arguments: &[&str]) -> (Vec<String>, bool) {
+    fs::write(folder.join("config.yaml"), text).unwrap();
+    let output = run(folder, arguments);
+    let is_valid = output.status.code() == Some(0);
+    assert!(is_valid || output.status.code() == Some(78));
+    let found = String::from_utf8(output.stderr).unwrap();
+    (found.lines().map(str::to_owned).collect(), is_valid)
+}
+
+#[test]
+fn a_start_a_reload_a_poll_and_a_lenient_check_judge_alike() {
+    let folder = folder("judged");
+    for (name, mode) in [("readable", 0o644), ("writable", 0o666)] {
+        fs::write(folder.join(name), "sesame-sesame-sesame").unwrap();
+        fs::set_permissions(folder.join(name), fs::Permissions::from_mode(mode)).unwrap();
+    }
+    for judged in JUDGED {
+        let (found_leniently, is_taken) = found(&folder, judged.text, &["--check", "--lenient"]);
+        assert_eq!(is_taken, judged.refused.is_none(), "{found_leniently:#?}");
+        let named = judged.refused.unwrap_or("config.yaml");
+        let is_refusal = |line: &String| {
+            (line.contains(" ERROR ") || line.starts_with("error: ")) && line.contains(named)
+        };
+        let told = said_by_each(&folder, judged.text);
+        for said in told.iter().chain([&found_leniently]) {
+            let is_refused = said.iter().any(is_refusal);
+            assert_eq!(is_refused, judged.refused.is_some(), "{said:#?}");
+        }
+        let (_, is_valid) = found(&folder, judged.text, &["--check"]);
+        assert_eq!(is_valid, judged.is_strictly_valid, "{named}");
+    }
+    assert!(folder.join("access.log").exists());
+}
+
+#[test]
+fn a_lenient_check_makes_no_file() {
+    let folder = folder("lenient");
+    let config = format!("{SMALLEST}access_log: {{file: access.log}}\n");
+    fs::write(folder.join("config.yaml"), config).unwrap();
+    let output = run(&folder, &["--check", "--lenient"]);
+    assert_eq!(output.status.code(), Some(0));
+    assert!(!folder.join("access.log").exists());
+}
+
+#[test]
+fn the_log_is_json_or_text_as_the_file_says_also_after_a_reload() {
+    let folder = folder("json");
+    let json = format!("{SMALLEST}log: {{format: json}}\n");
+    let mut program = Logging::start(&folder, &json, &[]);
+    let is_json = |line: &String| {
+        line.starts_with("{\"time\":\"20")
+            && line.ends_with("\"}")
+            && line.contains("\"module\":\"http_proxy_lb")
+    };
+    let said = program.says_until(&["listens on"]);
+    assert!(said.len() > 1 && said.iter().all(is_json), "{said:#?}");
+    assert!(said[0].contains("\"level\":\"warn\""), "{said:#?}");
+    let said = program.reload(&folder, SMALLEST);
+    assert!(!is_json(said.last().unwrap()), "{said:#?}");
+    let said = program.says_until(&["log.format json -> text"]);
+    assert!(
+        said.last().unwrap().contains(" INFO keys changed: "),
+        "{said:#?}"
+    );
+    let said = program.reload(&folder, &json);
+    assert!(is_json(said.last().unwrap()), "{said:#?}");
+}
+
+/// A pipe, and its name as that of a journal.
+fn journal() -> ((PipeReader, PipeWriter), String) {
+    let (reader, writer) = std::io::pipe().unwrap();
+    let file = fs::File::from(OwnedFd::from(writer.try_clone().unwrap()));
+    let about = file.metadata().unwrap();
+    ((reader, writer), format!("{}:{}", about.dev(), about.ino()))
+}
+
+#[test]
+fn a_journal_gets_priorities_and_others_get_words() {
+    let folder = folder("journal");
+    let text = format!("{SMALLEST}lisen: x\n");
+    let (pipe, name) = journal();
+    let mut program = Logging::start_with(&folder, &text, &[("JOURNAL_STREAM", &name)], pipe);
+    let said = program.says_until(&["listens on"]);
+    assert!(
+        said[0].starts_with("<4>config.yaml:2: upstream: "),
+        "{said:#?}"
+    );
+    assert!(
+        said.last().unwrap().starts_with("<6>http-proxy-lb "),
+        "{said:#?}"
+    );
+    // A mistake in the file is an error there.
+    let (pipe, name) = journal();
+    let mut program = Logging::start_with(&folder, "via: 7\n", &[("JOURNAL_STREAM", &name)], pipe);
+    let said = program.says_until(&[]);
+    assert!(said[0].starts_with("<3>config.yaml: listen: "), "{said:#?}");
+    // It is named, and standard error leads elsewhere.
+    let mut program = Logging::start(&folder, &text, &[("JOURNAL_STREAM", &name)]);
+    let said = program.says_until(&["listens on"]);
+    assert!(
+        said.iter()
+            .all(|line| line.contains(" WARN ") || line.contains(" INFO ")),
+        "{said:#?}"
+    );
+}
+
+#[test]
+fn rust_log_says_how_much_of_each_module_is_logged() {
+    let folder = folder("rust-log");
+    let levels = ("RUST_LOG", "off,http_proxy_lb::server=info,loud");
+    let text = format!("{SMALLEST}lisen: x\n");
+    let mut program = Logging::start(&folder, &text, &[levels]);
+    let said = program.says_until(&["listens on"]);
+    assert_eq!(said.len(), 1, "{said:#?}");
+    let mut program = Logging::start(&folder, &text, &[("RUST_LOG", "warn,loud")]);
+    let said = program.says_until(&["lisen"]);
+    assert!(
+        said[0].contains(" WARN RUST_LOG: `loud` is ignored: write off, error, "),
+        "{said:#?}"
+    );
 }

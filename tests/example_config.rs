@@ -14,7 +14,7 @@ fn load(text: &str) -> Config {
 }
 
 fn report(config: &Config) -> String {
-    CheckReport { config, file: "x" }.to_string()
+    CheckReport { config }.to_string()
 }
 
 /// The example with every key set: the `#` before a key is taken away where no

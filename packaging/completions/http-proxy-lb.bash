@@ -29,7 +29,7 @@ _http_proxy_lb() {
 	case $command in
 	demo) words='--log-level --help' ;;
 	status) words='--config --admin --token-file --json --live --watch --log-level --help' ;;
-	*) words='--config --check --probe --log-level --help --version demo status' ;;
+	*) words='--config --check --lenient --probe --log-level --help --version demo status' ;;
 	esac
 	mapfile -t COMPREPLY < <(compgen -W "$words" -- "$cur")
 }

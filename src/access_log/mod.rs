@@ -157,5 +157,13 @@ impl AccessLogger {
     }
 }
 
+/// Whether the file that `settings` name can be opened, without doing it.
+///
+/// # Errors
+/// When it cannot (which, and why).
+pub fn check(settings: &Settings) -> io::Result<()> {
+    output::check(settings)
+}
+
 #[cfg(test)]
 mod tests;

@@ -1,6 +1,7 @@
 //! Where entries go, and what becomes of lines that do not get there.
 
 use std::io;
+use std::path::Path;
 use std::time::Duration;
 
 use crate::config::checked::AccessLogSettings as Settings;
@@ -42,10 +43,23 @@ pub(super) fn open(settings: &Settings) -> io::Result<Option<Sink>> {
     let Some(path) = &settings.file else {
         return Sink::standard_output().map(Some);
     };
-    Sink::append_to(path).map_err(|error| {
-        let text = format!("access log {}: {error}", path.display());
-        io::Error::new(error.kind(), text)
-    })
+    Sink::append_to(path).map_err(|error| cannot_open(path, &error))
+}
+
+/// Whether [`open`] can be expected to succeed.
+pub(super) fn check(settings: &Settings) -> io::Result<()> {
+    let Some(path) = &settings.file else {
+        return Ok(());
+    };
+    Sink::check_append(path).map_err(|error| cannot_open(path, &error))
+}
+
+fn cannot_open(path: &Path, error: &io::Error) -> io::Error {
+    let text = format!(
+        "the access log {} cannot be opened: {error}",
+        path.display()
+    );
+    io::Error::new(error.kind(), text)
 }
 
 impl LineOutput {

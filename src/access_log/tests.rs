@@ -178,7 +178,9 @@ fn a_file_that_cannot_be_opened_changes_nothing() {
         .configure(Some(&to(&folder.file("no/such/folder"))))
         .unwrap_err();
     assert!(
-        error.to_string().contains("no/such/folder: No such file"),
+        error
+            .to_string()
+            .contains("no/such/folder cannot be opened: No such file"),
         "{error}"
     );
     assert!(log.is_on());

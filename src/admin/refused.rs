@@ -41,6 +41,10 @@ impl Refused {
                 "400 Bad Request",
                 format!("The request head is malformed: {what}.").into(),
             ),
+            Self::Head(HeadError::Foreign(other)) => (
+                "400 Bad Request",
+                format!("This port speaks HTTP, and not {other}.").into(),
+            ),
             Self::Head(HeadError::RequestLineTooLong | HeadError::TooLarge) => (
                 "431 Request Header Fields Too Large",
                 "The request head is larger than 8 KiB.".into(),

@@ -214,6 +214,8 @@ pub(super) const UPSTREAM: &[UpstreamRow] = rows! {
     Gauge "upstream_distrusted"
         "Whether connections to the upstream serve one client each, as it sent bytes nobody asked for."
         = |it| u8::from(it.distrusted_for().is_some());
+    Gauge "upstream_no_connect" "Whether the upstream was seen to have no CONNECT: others get the tunnels."
+        = |it| u8::from(it.vitals.lacks_connect());
     Counter "upstream_attempts_total" {"outcome" "answered"} "Attempts at the upstream, by outcome."
         json("attempts" "attempts_answered") = |it| count(&it.counters.attempts_answered);
     Counter "upstream_attempts_total" {"outcome" "failed"}

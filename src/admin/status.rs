@@ -124,6 +124,7 @@ fn state(upstream: &Upstream) -> Members {
         "reason": state.reason.map(|reason| reason.to_string()),
         "doubt": state.doubt.map(|doubt| doubt.to_string()),
         "evidence": &*upstream.vitals().evidence(),
+        "no_connect": upstream.vitals().lacks_connect(),
         "since": state.since_unix_ms.map(moment),
     }
 }

@@ -9,7 +9,7 @@
 
 use crate::protocol::answer::HopFailure;
 
-use super::reason::Doubt;
+use super::reason::{Doubt, NO_NAME, NO_NAME_IN_TIME};
 
 /// How far an attempt got before it failed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -105,8 +105,8 @@ fn row(failure: &HopFailure) -> (Reach, Evidence, Elsewhere, Idleness) {
     let refused = Doubtful(Doubt::Refused);
     let proof = |words| (Nowhere, CannotConnect(words), IfRepeatable, IsNoReason);
     match failure {
-        Failure::DnsError => proof("its name cannot be resolved"),
-        Failure::DnsTimeout => proof("its name was not resolved in time"),
+        Failure::DnsError | Failure::UpstreamDnsError => proof(NO_NAME),
+        Failure::DnsTimeout | Failure::UpstreamDnsTimeout => proof(NO_NAME_IN_TIME),
         Failure::ConnectRefused => proof("connection refused"),
         Failure::ConnectTimeout => proof("no connection in time"),
         Failure::ConnectUnreachable => proof("unreachable"),

@@ -11,6 +11,7 @@
 //! Not here: connecting, probing ([`crate::health`]), and the counting of requests as a whole.
 
 pub mod belief;
+pub mod connect;
 pub mod failover;
 pub mod pick;
 pub mod pool;

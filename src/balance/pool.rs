@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 
 use super::belief::Belief;
 use super::pick::{self, Account, BalanceMode, Candidate, Chooser};
+use super::reason::OfflineReason;
 use super::upstream::{Lease, Upstream, UpstreamSpec};
 use super::vitals::{UpstreamId, Vitals};
 
@@ -24,6 +25,8 @@ const TRIED_ONE_BY_ONE: usize = 8;
 pub struct Pool {
     upstreams: Vec<Arc<Upstream>>,
     chooser: Mutex<Chooser>,
+    /// For tunnels, while some members have no CONNECT: they are another set that shares.
+    tunnel_chooser: Mutex<Chooser>,
     belief: Arc<Belief>,
 }
 
@@ -75,10 +78,12 @@ impl Pool {
                 Arc::new(Upstream::new(spec, vitals))
             })
             .collect();
-        let chooser = Mutex::new(Chooser::new(upstreams.len()));
+        let [chooser, tunnel_chooser] =
+            [upstreams.len(); 2].map(|members| Mutex::new(Chooser::new(members)));
         Self {
             upstreams,
             chooser,
+            tunnel_chooser,
             belief,
         }
     }
@@ -91,17 +96,49 @@ impl Pool {
         if tried.len() >= TRIED_ONE_BY_ONE {
             return self.pick_from_rest(mode, tried);
         }
+        self.choose(&self.chooser, mode, tried, |_| true)
+    }
+
+    /// The same for a tunnel: who has no CONNECT is picked if nobody else is left, or if it is time to ask it
+    /// again.
+    pub fn pick_for_tunnel(
+        &self,
+        mode: BalanceMode,
+        tried: &mut Tried,
+        now: Instant,
+    ) -> Option<Lease> {
+        let mut members = self.upstreams.iter();
+        if !members.any(|upstream| upstream.vitals().lacks_connect()) {
+            return self.pick(mode, tried);
+        }
+        let may_be_asked = |upstream: &Upstream| upstream.vitals().may_be_asked_for_tunnel(now);
+        let lease = self.choose(&self.tunnel_chooser, mode, tried, may_be_asked);
+        let lease = lease.or_else(|| self.pick(mode, tried))?;
+        lease.upstream().vitals().asked_for_tunnel(now);
+        Some(lease)
+    }
+
+    fn choose(
+        &self,
+        chooser: &Mutex<Chooser>,
+        mode: BalanceMode,
+        tried: &mut Tried,
+        may_be_asked: impl Fn(&Upstream) -> bool,
+    ) -> Option<Lease> {
         let account = if tried.is_empty() {
             Account::First
         } else {
             Account::Again
         };
         let lease = {
-            let mut chooser = self.chooser.lock();
-            let candidates = self
-                .upstreams
-                .iter()
-                .map(|upstream| candidate(upstream, tried));
+            let mut chooser = chooser.lock();
+            let candidates = self.upstreams.iter().map(|upstream| {
+                if may_be_asked(upstream) {
+                    candidate(upstream, tried)
+                } else {
+                    Candidate::OUT
+                }
+            });
             let place = chooser.choose(mode, account, candidates)?;
             self.upstreams.get(place).map(Lease::take)?
         };
@@ -169,6 +206,19 @@ impl Pool {
     pub fn lease(&self, id: UpstreamId) -> Option<Lease> {
         let upstream = self.upstreams.iter().find(|upstream| upstream.id() == id)?;
         upstream.serves().then(|| Lease::take(upstream))
+    }
+
+    /// Whether it is their names alone that keep all that could serve from it.
+    pub fn is_without_names(&self) -> bool {
+        let members = self.upstreams.iter();
+        let mut members = members
+            .filter(|upstream| upstream.is_in_service())
+            .peekable();
+        members.peek().is_some()
+            && members.all(|upstream| {
+                let reason = upstream.vitals().state().reason;
+                reason.is_some_and(OfflineReason::is_about_name)
+            })
     }
 
     /// The average latency of those in service that were measured.
@@ -260,7 +310,7 @@ mod tests {
     use super::*;
     use std::sync::atomic::{AtomicBool, Ordering};
 
-    use crate::balance::reason::{Depth, Doubt, OfflineReason};
+    use crate::balance::reason::{Depth, Doubt, NO_NAME};
     use crate::balance::state::{CheckVerdict, Thresholds};
     use crate::protocol::credentials::Credentials;
     use crate::protocol::target::Authority;
@@ -331,6 +381,65 @@ mod tests {
             order.push_str(&lease.upstream().spec.name);
         }
         order
+    }
+
+    fn lose_connect(pool: &Pool, name: &str, now: Instant) {
+        let vitals = pool.find(name).unwrap().vitals();
+        assert!(!vitals.refused_tunnel(1, now));
+        assert!(vitals.refused_tunnel(2, now));
+    }
+
+    /// The upstreams of as many tunnels, one after the other.
+    fn tunnels(pool: &Pool, mode: BalanceMode, now: Instant, count: usize) -> String {
+        let pick = |_| pool.pick_for_tunnel(mode, &mut Tried::default(), now);
+        let name = |lease: Option<Lease>| lease.map(|lease| lease.upstream().spec.name.clone());
+        (0..count).filter_map(|n| name(pick(n))).collect()
+    }
+
+    #[test]
+    fn who_has_no_connect_gets_no_tunnels_and_its_share_of_everything_else() {
+        let (pool, now) = (pool("a*2 b c"), Instant::now());
+        lose_connect(&pool, "a", now);
+        assert_eq!(tunnels(&pool, BalanceMode::RoundRobin, now, 4), "bcbc");
+        check(&pool, BalanceMode::RoundRobin, "abcaabca");
+        assert_eq!(tunnels(&pool, BalanceMode::RoundRobin, now, 4), "bcbc");
+    }
+
+    #[test]
+    fn who_has_no_connect_is_asked_for_tunnels_if_nobody_else_is_left() {
+        let (pool, now) = (pool("a b"), Instant::now());
+        for name in ["a", "b"] {
+            lose_connect(&pool, name, now);
+        }
+        assert_eq!(tunnels(&pool, BalanceMode::RoundRobin, now, 4), "abab");
+        bring_back(&pool, "b");
+        pool.find("b").unwrap().vitals().opened_tunnel(now);
+        let mut tried = Tried::default();
+        let mut pick = || pool.pick_for_tunnel(BalanceMode::Priority, &mut tried, now);
+        let names = [pick(), pick()].map(|lease| lease.unwrap().upstream().spec.name.clone());
+        assert_eq!(names, ["b", "a"]);
+    }
+
+    #[test]
+    fn one_tunnel_in_a_while_shows_whether_there_still_is_no_connect() {
+        let (pool, now) = (pool("a b"), Instant::now());
+        lose_connect(&pool, "a", now);
+        let later = now + Duration::from_secs(30);
+        assert_eq!(tunnels(&pool, BalanceMode::RoundRobin, later, 4), "abbb");
+        pool.find("a").unwrap().vitals().opened_tunnel(later);
+        assert_eq!(tunnels(&pool, BalanceMode::RoundRobin, later, 4), "abab");
+    }
+
+    #[test]
+    fn a_pool_whose_names_all_lead_nowhere_is_known() {
+        let pool = pool("a b c*0");
+        let nameless = OfflineReason::CannotConnect(NO_NAME);
+        assert!(!pool.is_without_names());
+        take_offline(&pool, "a", nameless);
+        take_offline(&pool, "b", CLOSED);
+        assert!(!pool.is_without_names());
+        take_offline(&pool, "b", nameless);
+        assert!(pool.is_without_names());
     }
 
     #[test]

@@ -6,6 +6,11 @@
 
 use std::fmt;
 
+/// Why there is no connection to an upstream: there is no such name.
+pub const NO_NAME: &str = "its name cannot be resolved";
+/// The same: no name server answers.
+pub const NO_NAME_IN_TIME: &str = "its name was not resolved in time";
+
 /// Why an upstream is offline.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum OfflineReason {
@@ -76,6 +81,11 @@ impl OfflineReason {
     /// Short and stable, for metrics and JSON.
     pub fn label(self) -> &'static str {
         self.row().0
+    }
+
+    /// Whether it is the name that leads nowhere.
+    pub(super) fn is_about_name(self) -> bool {
+        matches!(self, Self::CannotConnect(NO_NAME | NO_NAME_IN_TIME))
     }
 
     /// The order of trials while no upstream is in service: the least bad reason first. One that refuses

@@ -1,7 +1,8 @@
 //! One upstream: what the file says about it, and its vitals.
 
+use std::borrow::Cow;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::protocol::credentials::Credentials;
 use crate::protocol::target::Authority;
@@ -87,7 +88,44 @@ impl Upstream {
             // Any client can bring about as many of these as it likes.
             Health::Online | Health::Suspect(_) => log::Level::Debug,
         };
-        log::log!(level, "{}", sentence(&self.spec.name, change, evidence));
+        log::log!(
+            level,
+            "{}",
+            sentence(&self.name_for(change), change, evidence)
+        );
+    }
+
+    /// What a line about a change calls it: with its address where that is the mistake.
+    fn name_for(&self, change: Change) -> Cow<'_, str> {
+        let UpstreamSpec {
+            name, authority, ..
+        } = &self.spec;
+        match change.to {
+            Health::Offline(reason) if reason.is_about_name() && *name != authority.to_string() => {
+                Cow::Owned(format!("{name} ({authority})"))
+            }
+            Health::Offline(_) | Health::Online | Health::Suspect(_) => Cow::Borrowed(name),
+        }
+    }
+
+    /// It opened a tunnel at `now`. Logs it if it was thought to have no CONNECT.
+    pub fn opened_tunnel(&self, now: Instant) {
+        if self.vitals.opened_tunnel(now) {
+            let name = &self.spec.name;
+            log::info!("upstream {name} has CONNECT: it has opened a tunnel");
+        }
+    }
+
+    /// It refused by `now`, with `status`, a tunnel that another upstream opened; `target_hash` tells targets
+    /// apart. Logs it if this shows that it has no CONNECT.
+    pub fn refused_tunnel(&self, status: u16, target_hash: u64, now: Instant) {
+        if self.vitals.refused_tunnel(target_hash, now) {
+            let name = &self.spec.name;
+            log::warn!(
+                "upstream {name} has no CONNECT: it answered {status} to what others opened; they get the \
+                 tunnels, and it gets everything else"
+            );
+        }
     }
 }
 
@@ -175,7 +213,7 @@ fn two_units(duration: Duration) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::balance::reason::{Doubt, OfflineReason};
+    use crate::balance::reason::{Doubt, NO_NAME, OfflineReason};
     use crate::balance::state::{CheckVerdict, Thresholds};
 
     fn upstream() -> Arc<Upstream> {
@@ -260,6 +298,18 @@ mod tests {
         let verdict = CheckVerdict::Works(depth);
         upstream.vitals().check_ended(began, verdict, ONCE, 0);
         assert!(!lease.is_lost());
+    }
+
+    #[test]
+    fn a_name_that_leads_nowhere_is_told() {
+        let change = |reason| Change {
+            from: Availability::Online,
+            to: Health::Offline(OfflineReason::CannotConnect(reason)),
+            after: None,
+        };
+        let upstream = upstream();
+        assert_eq!(upstream.name_for(change(NO_NAME)), "a (a.test:3128)");
+        assert_eq!(upstream.name_for(change("connection refused")), "a");
     }
 
     #[test]

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
+use super::connect::ConnectRecord;
 use super::reason::{Depth, Doubt};
 use super::state::{
     Availability, Change, CheckVerdict, Epoch, Health, StateMachine, Thresholds, UpstreamState,
@@ -54,6 +55,9 @@ pub struct Vitals {
     /// The evidence for the state as it is, for people.
     evidence: Mutex<Box<str>>,
     trial: Mutex<Trial>,
+    /// [`ConnectRecord::is_lacking`], written under the lock of `connect`.
+    lacks_connect: AtomicBool,
+    connect: Mutex<ConnectRecord>,
     /// When a check last found that it works.
     worked_at: Mutex<Option<Instant>>,
     /// Counts since the start, for metrics.
@@ -133,6 +137,8 @@ impl Default for Vitals {
             state: Mutex::new(state),
             evidence: Mutex::default(),
             trial: Mutex::default(),
+            lacks_connect: AtomicBool::new(false),
+            connect: Mutex::default(),
             worked_at: Mutex::default(),
             counters: Counters::default(),
         }
@@ -273,6 +279,41 @@ impl Vitals {
     /// two targets, is a doubt.
     pub fn gateway_error(&self, began: Epoch, target_hash: u64) -> Option<Change> {
         self.change(|state| state.gateway_error(began, target_hash))
+    }
+
+    /// It opened a tunnel at `now`. Says whether it was thought to have no CONNECT.
+    pub(super) fn opened_tunnel(&self, now: Instant) -> bool {
+        let mut connect = self.connect.lock();
+        let is_news = connect.opened(now);
+        self.lacks_connect.store(false, Ordering::Relaxed);
+        is_news
+    }
+
+    /// It refused by `now` a tunnel that another upstream opened; `target_hash` tells targets apart. Says
+    /// whether it is thought to have no CONNECT from now on.
+    pub(super) fn refused_tunnel(&self, target_hash: u64, now: Instant) -> bool {
+        let mut connect = self.connect.lock();
+        let is_news = connect.refused(target_hash, now);
+        self.lacks_connect
+            .store(connect.is_lacking(), Ordering::Relaxed);
+        is_news
+    }
+
+    /// Whether it is thought to have no CONNECT: others get the tunnels.
+    pub fn lacks_connect(&self) -> bool {
+        self.lacks_connect.load(Ordering::Relaxed)
+    }
+
+    /// Whether it may be asked for a tunnel at `now` as others are.
+    pub(super) fn may_be_asked_for_tunnel(&self, now: Instant) -> bool {
+        !self.lacks_connect() || self.connect.lock().may_be_asked(now)
+    }
+
+    /// It is asked for a tunnel at `now`.
+    pub(super) fn asked_for_tunnel(&self, now: Instant) {
+        if self.lacks_connect() {
+            self.connect.lock().ask(now);
+        }
     }
 
     /// Asks for a check at once, whatever the state.

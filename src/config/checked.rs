@@ -32,6 +32,10 @@ pub struct Config {
     pub reload_interval: Option<Duration>,
     /// One line per request, and where to. `None`: not written.
     pub access_log: Option<AccessLogSettings>,
+    /// The line of the file that names the file of the access log.
+    pub access_log_line: Option<usize>,
+    /// What lines on standard error look like.
+    pub log_format: LogFormat,
     /// Whether messages carry `Via`, and loops are found by it.
     pub via: bool,
     /// Networks from which every connection must begin with a PROXY header;
@@ -86,4 +90,14 @@ pub enum AccessLogFormat {
     /// `key=value` pairs.
     #[default]
     Text,
+}
+
+/// The form of a line of the log of the process.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people, or a journal.
+    #[default]
+    Text,
+    /// One JSON object.
+    Json,
 }

@@ -5,10 +5,12 @@
 //! What the findings lead to (a refused start, a line in the log) is not
 //! decided here.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::fmt;
+
+use log::Level;
 
 use super::raw;
 
@@ -28,6 +30,15 @@ pub enum Severity {
     Advice,
 }
 
+/// How a file is judged that relies on what the first release let pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Strictness {
+    /// As by a start or a reload: a running service must not stop at an upgrade.
+    Lenient,
+    /// As by `--check`: it wants mending.
+    Strict,
+}
+
 /// One thing found in the file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Notice {
@@ -42,6 +53,16 @@ pub struct Notice {
     pub key: String,
     /// What is wrong and what to write instead. Holds no secret.
     pub text: String,
+}
+
+impl Notice {
+    /// How loudly it is told.
+    pub fn level(&self, strictness: Strictness) -> Level {
+        match (self.severity, strictness) {
+            (Severity::Error, _) | (Severity::Compatibility, Strictness::Strict) => Level::Error,
+            (Severity::Compatibility, Strictness::Lenient) | (Severity::Advice, _) => Level::Warn,
+        }
+    }
 }
 
 impl fmt::Display for Notice {
@@ -82,9 +103,15 @@ pub struct ConfigErrors {
 
 impl ConfigErrors {
     /// The file, or this line of it, is none that could be checked.
-    pub(super) fn about_file(file: &str, line: Option<usize>, text: String) -> Self {
+    pub fn about_file(file: &str, line: Option<usize>, text: String) -> Self {
+        Self::about_key((file, line), "", text)
+    }
+
+    /// The value of a key, in this file and line, turned out to be one that cannot be used.
+    pub fn about_key((file, line): (&str, Option<usize>), key: &str, text: String) -> Self {
         let notice = Notice {
             line,
+            key: key.to_owned(),
             ..whole_file(Severity::Error, file, text)
         };
         Self {
@@ -141,6 +168,11 @@ impl KeyPlace<'_> {
         Self { name, ..*self }
     }
 
+    /// The file of the access log is named here; others find out whether it can be opened.
+    pub(super) fn names_access_log(&self) {
+        self.findings.access_log.set(Some(self.number));
+    }
+
     /// The value cannot be used.
     pub(super) fn error(&self, text: impl Into<String>) {
         self.note(Severity::Error, text.into());
@@ -171,6 +203,8 @@ impl KeyPlace<'_> {
 pub(super) struct Findings {
     /// Each with the number of its place; file and line are not told yet.
     found: RefCell<Vec<(u32, Notice)>>,
+    /// The number of the place that names the file of the access log.
+    access_log: Cell<Option<u32>>,
     /// By their paths, in the words of `--check`, the values that need no more than their row to be told.
     pub(super) values: RefCell<BTreeMap<&'static str, String>>,
 }
@@ -191,6 +225,11 @@ impl Findings {
         found
             .iter()
             .any(|(_, notice)| notice.severity == Severity::Error)
+    }
+
+    /// The line of the text that names the file of the access log.
+    pub(super) fn access_log_line(&self, text: &str) -> Option<usize> {
+        raw::line_of(text, self.access_log.get()?)
     }
 
     /// Whether what is noted from now on will only be counted.

@@ -72,6 +72,8 @@ pub static KEYS: &[Key] = rows! {
     "access_log":                        SwitchOrBlock("access_log"), "false";
     "access_log.format":                 Word(FORMATS),               "text";
     "access_log.file":                   Text("path"),                "standard output";
+    "log":                               Block("log"),                "";
+    "log.format":                        Word(LOG_FORMATS),           "text";
     "via":                               Switch,                      "true";
     "listen_proxy_protocol":             Switch,                      "false";
     "health_check":                      Block("health_check"),       "";
@@ -97,7 +99,9 @@ pub static KEYS: &[Key] = rows! {
     "limits.header_timeout_secs":        Seconds(0.001),              "15", "s";
     "limits.idle_timeout_secs":          Seconds(0.001),              "60", "s";
     "limits.io_timeout_secs":            Seconds(0.001),              "60", "s";
+    "limits.response_idle_timeout_secs": Seconds(0.001),              "900", "s";
     "limits.tunnel_idle_timeout_secs":   Seconds(0.001),              "3600", "s";
+    "limits.tunnel_half_closed_secs":    Seconds(0.001),              "300", "s";
     "limits.shutdown_timeout_secs":      Seconds(0.0),                "30", "s";
     // The smallest still holds a request.
     "limits.max_header_bytes":           Number(1024, 1_048_576),     "65536", "bytes";
@@ -132,6 +136,8 @@ pub static KEYS: &[Key] = rows! {
 const MODES: &[&str] = &["round_robin", "best", "priority"];
 
 const FORMATS: &[&str] = &["text", "json", "combined"];
+
+const LOG_FORMATS: &[&str] = &["text", "json"];
 
 const POLICIES: &[&str] = &[
     "off (everything uses an upstream)",

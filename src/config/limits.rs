@@ -31,10 +31,14 @@ pub struct Limits {
     pub header_timeout: Duration,
     /// Between two requests of a client connection.
     pub idle_timeout: Duration,
-    /// A body, or a slow reader, without any progress.
+    /// An upload, or a slow reader, without any progress.
     pub io_timeout: Duration,
+    /// A response body of which nothing comes.
+    pub response_idle_timeout: Duration,
     /// A tunnel silent in both directions.
     pub tunnel_idle_timeout: Duration,
+    /// One of which one side has ended.
+    pub tunnel_half_closed: Duration,
     /// From the signal to stop until what is left is cut off.
     pub shutdown_timeout: Duration,
     /// A whole head, in bytes: 1024 to 1048576.
@@ -49,6 +53,7 @@ impl Limits {
     /// Reads the block.
     pub(super) fn read(limits: &KeyBlock<'_>) -> Self {
         let limit = |key| NonZeroUsize::new(limits.size(key));
+        let io_timeout = limits.seconds("io_timeout_secs");
         Self {
             max_connections: limit("max_connections"),
             max_connections_per_client: limit("max_connections_per_client"),
@@ -64,8 +69,11 @@ impl Limits {
             connect_timeout: limits.seconds("connect_timeout_secs"),
             header_timeout: limits.seconds("header_timeout_secs"),
             idle_timeout: limits.seconds("idle_timeout_secs"),
-            io_timeout: limits.seconds("io_timeout_secs"),
+            io_timeout,
+            // In older files it was that key which said how long an event stream may be silent.
+            response_idle_timeout: limits.seconds_or("response_idle_timeout_secs", io_timeout),
             tunnel_idle_timeout: limits.seconds("tunnel_idle_timeout_secs"),
+            tunnel_half_closed: limits.seconds("tunnel_half_closed_secs"),
         }
     }
 }

@@ -229,6 +229,11 @@ impl<'v> KeyBlock<'v> {
 
     /// A number of seconds, with or without a fraction.
     pub(super) fn seconds(&self, key: &str) -> Duration {
+        self.seconds_or(key, Duration::ZERO)
+    }
+
+    /// The same; where the key is absent, the default of its row or `other`, whichever is longer.
+    pub(super) fn seconds_or(&self, key: &str, other: Duration) -> Duration {
         let KeyKind::Seconds(least) = self.kind_of(key) else {
             return self.misread(key);
         };
@@ -256,7 +261,7 @@ impl<'v> KeyBlock<'v> {
             None
         });
         let default = || self.default_of(key).parse().unwrap_or_default();
-        let time = written.unwrap_or_else(|| Duration::from_secs(default()));
+        let time = written.unwrap_or_else(|| Duration::from_secs(default()).max(other));
         self.hold_number(key, time.as_secs_f64());
         time
     }

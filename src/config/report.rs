@@ -1,4 +1,5 @@
-//! The text of `--check`: what a valid file means, every value with its unit.
+//! The text of `--check`: what a valid file means, every value with its unit. What was found in it is
+//! told elsewhere.
 //!
 //! Secrets are said to be there or not, never shown. The values by themselves are for those who
 //! compare two files.
@@ -9,7 +10,6 @@ use crate::balance::upstream::UpstreamSpec;
 
 use super::access::AccessRules;
 use super::checked::Config;
-use super::findings::{Notice, Severity};
 use super::health::ProbeTarget;
 use super::keys::KEYS;
 
@@ -17,9 +17,10 @@ use super::keys::KEYS;
 const KEY_WIDTH: usize = 36;
 
 /// What the report tells before its place in the table of keys: right before this other key.
-const EARLIER: [(&str, &str); 5] = [
+const EARLIER: [(&str, &str); 6] = [
     ("domain_policy.mode", "health_check.interval_secs"),
     ("domain_policy.domains", "health_check.interval_secs"),
+    ("log.format", "health_check.interval_secs"),
     ("limits.request_timeout_secs", "limits.queue_timeout_secs"),
     ("limits.upstream_idle_secs", "limits.max_header_bytes"),
     (
@@ -33,8 +34,6 @@ const EARLIER: [(&str, &str); 5] = [
 pub struct CheckReport<'c> {
     /// What to tell about.
     pub config: &'c Config,
-    /// The file it came from, as it was named.
-    pub file: &'c str,
 }
 
 /// The path of every key but those of the upstreams, always in the same order, and its effective
@@ -129,20 +128,7 @@ impl Display for CheckReport<'_> {
             }
             writeln!(out, "{key:KEY_WIDTH$}{value}")?;
         }
-        write_upstreams(out, &config.upstreams)?;
-        write_notices(out, "warnings", config, Severity::Advice)?;
-        write_notices(
-            out,
-            "errors here, warnings at a start",
-            config,
-            Severity::Compatibility,
-        )?;
-        let verdict = if config.relies_on_compatibility() {
-            "not valid"
-        } else {
-            "valid"
-        };
-        writeln!(out, "\n{}: {verdict}", self.file)
+        write_upstreams(out, &config.upstreams)
     }
 }
 
@@ -158,24 +144,6 @@ fn write_upstreams(out: &mut Formatter<'_>, upstreams: &[UpstreamSpec]) -> fmt::
             upstream.priority,
             there(upstream.credentials.as_ref())
         )?;
-    }
-    Ok(())
-}
-
-fn write_notices(
-    out: &mut Formatter<'_>,
-    title: &str,
-    config: &Config,
-    severity: Severity,
-) -> fmt::Result {
-    let of_kind = |notice: &&Notice| notice.severity == severity;
-    let notices: Vec<_> = config.warnings.iter().filter(of_kind).collect();
-    if notices.is_empty() {
-        return Ok(());
-    }
-    heading(out, &format!("{title} ({})", notices.len()))?;
-    for notice in notices {
-        writeln!(out, "  {notice}")?;
     }
     Ok(())
 }

@@ -9,7 +9,7 @@ use crate::route::{PolicyMode, Rule, Rules};
 
 use super::access::{AccessRules, AddressList};
 use super::advice;
-use super::checked::{AccessLogFormat, AccessLogSettings, Config};
+use super::checked::{AccessLogFormat, AccessLogSettings, Config, LogFormat};
 use super::findings::{ConfigErrors, Findings};
 use super::health::HealthCheck;
 use super::limits::{Limits, unless_zero};
@@ -43,9 +43,11 @@ pub(super) fn check(path: &Path, text: &str, mode: Option<u32>) -> Result<Config
         findings.file().advice(advice);
     }
     let values = findings.values.take();
+    let access_log_line = findings.access_log_line(text);
     let warnings = findings.conclude(&file, text)?;
     match config {
         Some(config) => Ok(Config {
+            access_log_line,
             values,
             warnings,
             fingerprint: files.fingerprint(),
@@ -68,6 +70,10 @@ fn read(files: &mut Files, root: &KeyBlock<'_>) -> Option<Config> {
     };
     let reload_interval = unless_zero(root.seconds("reload_interval_secs"));
     let access_log = read_access_log(files, root);
+    let log_format = match root.block("log").word("format") {
+        "json" => LogFormat::Json,
+        _ => LogFormat::Text,
+    };
     let via = root.switch("via");
     let health = HealthCheck::read(&root.block("health_check"));
     let limits = Limits::read(&root.block("limits"));
@@ -83,6 +89,8 @@ fn read(files: &mut Files, root: &KeyBlock<'_>) -> Option<Config> {
         mode,
         reload_interval,
         access_log,
+        access_log_line: None,
+        log_format,
         via,
         proxy_protocol,
         health: health?,
@@ -135,7 +143,10 @@ fn read_access_log(files: &Files, root: &KeyBlock<'_>) -> Option<AccessLogSettin
                 "combined" => AccessLogFormat::Combined,
                 _ => AccessLogFormat::Text,
             };
-            let file = block.text("file").map(|path| files.resolve(path.value));
+            let file = block.text("file").map(|path| {
+                path.place.names_access_log();
+                files.resolve(path.value)
+            });
             Some(AccessLogSettings { format, file })
         }
         YamlValue::Null
@@ -269,6 +280,10 @@ mod tests {
         assert_eq!(config.limits.request_timeout, None);
         assert_eq!(config.limits.response_timeout, Duration::from_secs(300));
         assert_eq!(config.limits.tunnel_idle_timeout, Duration::from_secs(3600));
+        assert_eq!(
+            config.limits.response_idle_timeout,
+            Duration::from_secs(900)
+        );
         assert_eq!(config.limits.max_header_bytes, 65_536);
         assert_eq!(config.health.interval, Duration::from_secs(30));
         assert_eq!(config.health.expect_status, 204);
@@ -277,6 +292,21 @@ mod tests {
         assert_eq!(upstream.name, "p.test:8080");
         assert_eq!((upstream.weight, upstream.priority), (1, 100));
         assert!(upstream.credentials.is_none());
+    }
+
+    /// Before there was a key of its own, `io_timeout_secs` was raised for them.
+    #[test]
+    fn a_file_that_allows_long_silence_in_bodies_goes_on_allowing_it_in_responses() {
+        let silence = |limits: &str| {
+            let config = clean(&with(&format!("limits: {{{limits}}}")));
+            config.limits.response_idle_timeout.as_secs()
+        };
+        assert_eq!(silence("io_timeout_secs: 3600"), 3600);
+        assert_eq!(silence("io_timeout_secs: 30"), 900);
+        assert_eq!(
+            silence("io_timeout_secs: 3600, response_idle_timeout_secs: 7"),
+            7
+        );
     }
 
     #[test]
@@ -514,7 +544,10 @@ mod tests {
                 };
                 let config = parse(&with(&line), "c.yaml").unwrap();
                 let policy = config.rules.mode();
-                format!("{:?} {:?} {policy:?}", config.mode, config.access_log)
+                format!(
+                    "{:?} {:?} {:?} {policy:?}",
+                    config.mode, config.access_log, config.log_format
+                )
             });
             assert_eq!(
                 meanings.collect::<HashSet<_>>().len(),
@@ -523,7 +556,7 @@ mod tests {
             );
             compared += words.len();
         }
-        assert_eq!(compared, 9);
+        assert_eq!(compared, 11);
     }
 
     #[test]

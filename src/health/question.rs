@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use ureq::unversioned::transport::{Connector, TcpConnector};
 
+use crate::balance::reason::{NO_NAME, NO_NAME_IN_TIME};
 use crate::balance::upstream::UpstreamSpec;
 use crate::config::health::{HealthCheck, ProbeTarget};
 use crate::net::dial;
@@ -26,8 +27,6 @@ const USER_AGENT: &str = concat!("http-proxy-lb/", env!("CARGO_PKG_VERSION"));
 
 /// A failure that comes so late proves nothing: the whole process stood still meanwhile.
 const LATE: Duration = Duration::from_millis(250);
-
-const NO_NAME: &str = "its name cannot be resolved";
 
 /// What is asked of an upstream.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -78,7 +77,7 @@ pub(super) fn ask(
             send(addresses, head(spec, question, target), left)
         }
         Err(error) if error.kind() == io::ErrorKind::TimedOut => {
-            CheckAnswer::CannotConnect("its name was not resolved in time")
+            CheckAnswer::CannotConnect(NO_NAME_IN_TIME)
         }
         Err(_) => CheckAnswer::CannotConnect(NO_NAME),
     };

@@ -11,6 +11,7 @@
 //! - [`log_limiter`]: lines of the log that come once in a while
 //! - [`permits`]: how many of a thing may exist, as guards
 //! - [`pipe`]: bytes from socket to socket without a copy
+//! - `port_holder`: who has a port that cannot be listened on
 //! - [`process`]: what the system says about this process
 //! - [`readiness`]: which of many sockets are ready
 //! - [`resolve`]: names to addresses, off the workers, under a deadline
@@ -34,6 +35,7 @@ pub mod inherited;
 pub mod log_limiter;
 pub mod permits;
 pub mod pipe;
+mod port_holder;
 pub mod process;
 pub mod readiness;
 pub mod resolve;

@@ -12,7 +12,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use rustix::event::PollFlags;
-use rustix::fs::OFlags;
+use rustix::fs::{Access, OFlags, access};
 use rustix::io::Errno;
 
 use super::socket;
@@ -46,6 +46,25 @@ impl Sink {
             Ok(file) => Ok(Some(Self::of(file)?)),
             Err(error) if is(&error, Errno::NXIO) && path.metadata()?.file_type().is_fifo() => {
                 Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Whether [`Sink::append_to`] can be expected to succeed; nothing is opened or made.
+    ///
+    /// # Errors
+    /// When the file, or the folder that it would be made in, may not be written to, or is not there.
+    pub fn check_append(path: &Path) -> io::Result<()> {
+        match path.metadata() {
+            Ok(about) if about.is_dir() => Err(Errno::ISDIR.into()),
+            Ok(_) => Ok(access(path, Access::WRITE_OK)?),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let folder = path
+                    .parent()
+                    .filter(|folder| !folder.as_os_str().is_empty());
+                let folder = folder.unwrap_or(Path::new("."));
+                Ok(access(folder, Access::WRITE_OK | Access::EXEC_OK)?)
             }
             Err(error) => Err(error),
         }

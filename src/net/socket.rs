@@ -23,6 +23,8 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::config::listen::ListenAddress;
 
+use super::port_holder;
+
 /// The longest any call blocks before its caller looks around: 1 s.
 pub const TICK: Duration = Duration::from_secs(1);
 
@@ -424,7 +426,7 @@ pub fn reset(stream: &TcpStream) -> io::Result<()> {
 pub fn listen(key: &str, listen: &ListenAddress) -> io::Result<TcpListener> {
     let named = |error: io::Error| io::Error::new(error.kind(), format!("{key} {listen}: {error}"));
     let addresses = addresses(listen).map_err(named)?;
-    TcpListener::bind(&*addresses).map_err(named)
+    TcpListener::bind(&*addresses).map_err(|error| named(port_holder::explain(error, &addresses)))
 }
 
 /// The addresses that `listen` means.

@@ -14,7 +14,7 @@ use super::cause::causes;
 use super::chunked::BodyError;
 use super::fields::{Field, has_prefix, is_token_byte, write_field};
 use super::framing::FramingError;
-use super::head::{HeadError, RequestHead, Version};
+use super::head::{Foreign, HeadError, RequestHead, Version};
 use super::persistence::Persistence;
 use super::target::{RequestTarget, TargetError};
 
@@ -32,6 +32,7 @@ const OWN_ANSWER: (u16, &str) = (200, "proxy_internal_response");
 const INVALID_HTTP_SENT: &str = "The client, or a proxy before this one, sends invalid HTTP.";
 const FEWER_FIELDS: &str = "Send fewer or smaller fields (cookies, mostly).";
 const AGAIN: &str = "Send the request again.";
+const UPSTREAM_NAME: &str = "It is not the URL: the administrator must check the address of the upstream and the name server.";
 const IN_A_FEW_SECONDS: &str = "Try again in a few seconds.";
 
 causes! {
@@ -39,6 +40,12 @@ causes! {
     Refusal:
     MalformedHead(what: &'static str = "what") = 400, "malformed_head", "http_request_error",
         "the request head is malformed: {what}", INVALID_HTTP_SENT;
+    TlsToPlainPort = 400, "tls_to_plain_port", "http_request_error",
+        "a client speaks TLS to the plain port",
+        "Write http://, not https://, before the proxy's address.";
+    SocksToHttpPort = 400, "socks_to_http_port", "http_request_error",
+        "a client speaks SOCKS to the HTTP port",
+        "Set this address as its HTTP proxy, not as its SOCKS proxy.";
     RequestLineTooLong = 414, "request_line_too_long", "http_request_error",
         "the request line is too long", "Use a shorter URL.";
     /// Too many bytes or too many fields.
@@ -72,6 +79,8 @@ causes! {
         "Check that no upstream leads back to this proxy.";
     NoUpstream = 503, "no_upstream_online", "destination_unavailable",
         "no upstream proxy is online", IN_A_FEW_SECONDS;
+    NoUpstreamResolved = 503, "no_upstream_resolved", "dns_error",
+        "no upstream proxy is online, for their names cannot be resolved", UPSTREAM_NAME;
     NoUpstreamConfigured = 503, "no_upstream_configured", "proxy_configuration_error",
         "no upstream proxy is configured",
         "Add one under \"upstream\" in the configuration file.";
@@ -101,6 +110,7 @@ causes! {
 
 const LATER: &str = "Try again later.";
 const EFFECT_UNKNOWN: &str = "It is unknown whether the request was acted upon.";
+const MORE_BYTES: &str = "The administrator can raise limits.max_header_bytes.";
 const SERVER_WRONG: &str = "The server, or a proxy on the way, must be corrected.";
 
 causes! {
@@ -111,6 +121,11 @@ causes! {
         "the name of the next hop cannot be resolved", "Check the spelling of the host.";
     DnsTimeout = 504, "dns_timeout", "dns_timeout",
         "the name of the next hop was not resolved in time", LATER;
+    /// Of an upstream, whatever the request asks for.
+    UpstreamDnsError = 502, "upstream_dns_error", "dns_error",
+        "the name of the upstream proxy cannot be resolved", UPSTREAM_NAME;
+    UpstreamDnsTimeout = 504, "upstream_dns_timeout", "dns_timeout",
+        "the name of the upstream proxy was not resolved in time", UPSTREAM_NAME;
     ConnectRefused = 502, "connect_refused", "connection_refused",
         "the next hop refused the connection", LATER;
     ConnectTimeout = 504, "connect_timeout", "connection_timeout",
@@ -144,9 +159,10 @@ causes! {
         502, "response_framing", "http_protocol_error",
         "the framing of the response is refused: {error}", SERVER_WRONG;
     HeadTooLarge = 502, "response_head_too_large", "http_response_header_section_size",
-        "the response head is too large", SERVER_WRONG;
+        "the response head is larger than limits.max_header_bytes", MORE_BYTES;
     BodyFramingTooLarge = 502, "response_body_framing_too_large", "http_response_transfer_coding",
-        "the trailers or chunk extensions of the response are too large", SERVER_WRONG;
+        "the trailers of the response are larger than limits.max_header_bytes, or its chunk extensions \
+         than 16 KiB", MORE_BYTES;
     Truncated = 502, "response_truncated", "http_response_incomplete",
         "the next hop ended the response too early", EFFECT_UNKNOWN;
     Stalled = 504, "response_stalled", "connection_read_timeout",
@@ -154,7 +170,7 @@ causes! {
     /// Also: no ports are left.
     LocalExhaustion = 502, "local_exhaustion", "proxy_internal_error",
         "this proxy has no sockets left", LATER;
-    /// It answered CONNECT with 502, 503 or 504; another upstream may open the tunnel.
+    /// It answered CONNECT with 502, 503 or 504, or as one that has none; another upstream may open the tunnel.
     TunnelRefused = 502, "tunnel_refused", "destination_unavailable",
         "the upstream proxy could not open the tunnel", LATER;
     /// More 1xx than any server needs.
@@ -180,8 +196,8 @@ impl Refusal {
         self.row().label
     }
 
-    /// What is wrong and what to do: one or two sentences for the body.
-    fn sentence(&self) -> String {
+    /// What is wrong and what to do: one or two sentences for people.
+    pub fn sentence(&self) -> String {
         let what = self.to_string();
         let mut letters = what.chars();
         let first = letters.next().map(|letter| letter.to_ascii_uppercase());
@@ -204,6 +220,8 @@ impl From<HeadError> for Refusal {
             HeadError::RequestLineTooLong => Self::RequestLineTooLong,
             HeadError::TooLarge => Self::HeadTooLarge,
             HeadError::VersionUnsupported => Self::VersionUnsupported,
+            HeadError::Foreign(Foreign::Tls) => Self::TlsToPlainPort,
+            HeadError::Foreign(Foreign::Socks) => Self::SocksToHttpPort,
         }
     }
 }
@@ -223,6 +241,7 @@ impl From<HeadError> for HopFailure {
             HeadError::Malformed(what) => Self::Malformed(what),
             HeadError::TooLarge | HeadError::RequestLineTooLong => Self::HeadTooLarge,
             HeadError::VersionUnsupported => Self::Malformed("a version that is not HTTP/1.x"),
+            HeadError::Foreign(_) => Self::NotHttp,
         }
     }
 }
@@ -302,11 +321,7 @@ pub fn trace(head: &RequestHead, context: &AnswerContext<'_>, out: &mut Vec<u8>)
     push(head.method(), &mut echo);
     echo.push(b' ');
     match RequestTarget::parse(head.method(), head.target()) {
-        Ok(RequestTarget::Absolute(form)) => {
-            push("http://", &mut echo);
-            form.authority.write_as_host_field(80, &mut echo);
-            echo.extend_from_slice(form.path_and_query);
-        }
+        Ok(RequestTarget::Absolute(form)) => form.write_shown(&mut echo),
         Ok(RequestTarget::Authority(_)) | Err(_) => echo.extend_from_slice(head.target()),
     }
     let version = match head.version() {

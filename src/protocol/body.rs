@@ -11,6 +11,7 @@
 
 use super::chunked::{BodyError, ByteKind, ChunkScanner};
 use super::framing::Framing;
+use super::head::Message;
 use super::trailers;
 
 /// How a body is sent on.
@@ -60,9 +61,10 @@ enum Frames {
 /// ```
 /// use http_proxy_lb::protocol::body::{BodyCoder, Sent};
 /// use http_proxy_lb::protocol::framing::Framing;
+/// use http_proxy_lb::protocol::head::Message;
 ///
 /// let mut input = *b"3;x=y\r\nabc\r\n0\r\n\r\nGET ";
-/// let mut coder = BodyCoder::new(Framing::Chunked, Sent::AsReceived, 1024);
+/// let mut coder = BodyCoder::new(Message::Request, Framing::Chunked, Sent::AsReceived, 1024);
 /// let passed = coder.pass(&mut input).unwrap();
 /// assert!(coder.is_finished());
 /// assert_eq!(&input[..passed.output], b"3\r\nabc\r\n0\r\n\r\n");
@@ -76,9 +78,9 @@ pub struct BodyCoder {
 }
 
 impl BodyCoder {
-    /// A coder before the first byte of a body. A chunked one may have
+    /// A coder before the first byte of the body of a `message`. A chunked one may have
     /// `trailer_limit` bytes of trailers, with the empty line behind them.
-    pub fn new(framing: Framing, sent: Sent, trailer_limit: usize) -> Self {
+    pub fn new(message: Message, framing: Framing, sent: Sent, trailer_limit: usize) -> Self {
         let progress = match (framing, sent) {
             (Framing::Empty | Framing::Length(0), _) => BodyProgress::Finished,
             (Framing::Length(length), _) => BodyProgress::Length(length),
@@ -87,7 +89,7 @@ impl BodyCoder {
                 BodyProgress::UntilClose(Frames::Plain)
             }
             (Framing::Chunked, _) => BodyProgress::Chunked(
-                ChunkScanner::new(trailer_limit),
+                ChunkScanner::new(message, trailer_limit),
                 if sent == Sent::Decoded {
                     Frames::Plain
                 } else {
@@ -240,7 +242,7 @@ fn pass_chunks(
         passed.output += kept;
     }
     if scanner.is_finished() && !scanner.trailers().is_empty() {
-        trailers::rewrite(scanner.trailers(), after)?;
+        trailers::rewrite(scanner.message(), scanner.trailers(), after)?;
         // Trailers must be well formed also if they are left out.
         if frames == Frames::Plain {
             after.clear();
@@ -263,7 +265,7 @@ mod tests {
 
     /// Takes a body through as the relay does, in these pieces; then the connection ends.
     fn send(framing: Framing, sent: Sent, pieces: &[&[u8]]) -> Written {
-        let mut coder = BodyCoder::new(framing, sent, 1024);
+        let mut coder = BodyCoder::new(Message::Request, framing, sent, 1024);
         let (mut written, mut rest) = (Vec::new(), Vec::new());
         for &piece in pieces {
             let mut input = piece.to_vec();
@@ -322,7 +324,7 @@ mod tests {
     fn an_empty_body_takes_nothing() {
         for framing in [Framing::Empty, Framing::Length(0)] {
             for sent in [Sent::AsReceived, Sent::Chunked, Sent::Decoded] {
-                assert!(BodyCoder::new(framing, sent, 0).is_finished());
+                assert!(BodyCoder::new(Message::Request, framing, sent, 0).is_finished());
                 check(framing, sent, b"GET /", b"", b"GET /");
             }
         }
@@ -338,18 +340,18 @@ mod tests {
 
     #[test]
     fn what_remains_of_a_length_is_known() {
-        let mut coder = BodyCoder::new(Framing::Length(5), Sent::AsReceived, 0);
+        let mut coder = BodyCoder::new(Message::Request, Framing::Length(5), Sent::AsReceived, 0);
         assert_eq!(coder.remaining(), Some(5));
         coder.pass(&mut b"he".to_vec()).unwrap();
         assert_eq!(coder.remaining(), Some(3));
         coder.pass(&mut b"lloX".to_vec()).unwrap();
         assert_eq!(coder.remaining(), Some(0));
         assert_eq!(
-            BodyCoder::new(Framing::Chunked, Sent::Decoded, 0).remaining(),
+            BodyCoder::new(Message::Request, Framing::Chunked, Sent::Decoded, 0).remaining(),
             None
         );
         assert_eq!(
-            BodyCoder::new(Framing::UntilClose, Sent::Decoded, 0).remaining(),
+            BodyCoder::new(Message::Request, Framing::UntilClose, Sent::Decoded, 0).remaining(),
             None
         );
     }
@@ -451,7 +453,7 @@ mod tests {
 
     #[test]
     fn a_malformed_body_stays_malformed() {
-        let mut coder = BodyCoder::new(Framing::Chunked, Sent::AsReceived, 0);
+        let mut coder = BodyCoder::new(Message::Request, Framing::Chunked, Sent::AsReceived, 0);
         let error = coder.pass(&mut b"x".to_vec());
         assert!(matches!(error, Err(BodyError::Malformed(_))));
         assert_eq!(coder.pass(&mut b"0\r\n\r\n".to_vec()), error);
@@ -485,7 +487,7 @@ mod tests {
 
     #[test]
     fn the_buffers_beside_the_body_do_not_grow() {
-        let mut coder = BodyCoder::new(Framing::UntilClose, Sent::Chunked, 0);
+        let mut coder = BodyCoder::new(Message::Request, Framing::UntilClose, Sent::Chunked, 0);
         let mut input = vec![b'x'; 65_536];
         coder.pass(&mut input).unwrap();
         let (before, after) = (coder.before().as_ptr(), coder.after().as_ptr());

@@ -13,7 +13,7 @@
 use std::fmt;
 
 use super::fields::is_token_byte;
-use super::head::{HeadError, HeadLimits, HeadScanner};
+use super::head::{HeadError, HeadLimits, HeadScanner, Message};
 
 /// Longest chunk size, in hexadecimal digits: what 64 bits hold.
 pub const SIZE_DIGITS_MAX: u8 = 16;
@@ -51,9 +51,9 @@ impl From<HeadError> for BodyError {
         match error {
             HeadError::Malformed(what) => Self::Malformed(what),
             HeadError::TooLarge => Self::TooLarge,
-            HeadError::RequestLineTooLong | HeadError::VersionUnsupported => {
-                Self::Malformed("trailer section is malformed")
-            }
+            HeadError::RequestLineTooLong
+            | HeadError::VersionUnsupported
+            | HeadError::Foreign(_) => Self::Malformed("trailer section is malformed"),
         }
     }
 }
@@ -118,21 +118,23 @@ pub struct ChunkScanner {
     extensions: usize,
     /// The trailer section as received, as far as it is known.
     trailers: Vec<u8>,
+    message: Message,
     trailer_scanner: HeadScanner,
     trailer_limits: HeadLimits,
 }
 
 impl ChunkScanner {
-    /// A scanner before the first byte of a body whose trailer section may have
-    /// at most `trailer_limit` bytes.
-    pub fn new(trailer_limit: usize) -> Self {
+    /// A scanner before the first byte of the body of a `message` whose trailer section may have at most
+    /// `trailer_limit` bytes.
+    pub fn new(message: Message, trailer_limit: usize) -> Self {
         Self {
             state: ChunkState::Size(0),
             left: 0,
             extension_line: 0,
             extensions: 0,
             trailers: Vec::new(),
-            trailer_scanner: HeadScanner::for_trailers(),
+            message,
+            trailer_scanner: HeadScanner::for_trailers(message),
             trailer_limits: HeadLimits {
                 bytes: trailer_limit,
             },
@@ -142,6 +144,11 @@ impl ChunkScanner {
     /// Whether the last byte of the body was seen.
     pub fn is_finished(&self) -> bool {
         self.state == ChunkState::Finished
+    }
+
+    /// What the body is a part of.
+    pub fn message(&self) -> Message {
+        self.message
     }
 
     /// The trailer section as received, with its empty line; empty if there
@@ -374,7 +381,7 @@ mod tests {
     type Read = Result<(Vec<u8>, Option<usize>), BodyError>;
 
     fn read(pieces: &[&[u8]]) -> Read {
-        let mut scanner = ChunkScanner::new(1024);
+        let mut scanner = ChunkScanner::new(Message::Request, 1024);
         let mut data = Vec::new();
         let mut seen = 0;
         for mut piece in pieces.iter().copied() {

@@ -3,37 +3,55 @@
 //! The peer decides when its bytes come and what they are. [`HeadScanner`]
 //! looks at each byte once, however small the pieces are, and refuses at the
 //! first one that cannot belong to a head. [`RequestHead`] and [`ResponseHead`]
-//! are what is left: whole, well formed, and read a single time, by `httparse`
-//! where the scanner found field lines. What this proxy is stricter about than
-//! the RFC demands (bare LF, folded lines), other proxies were led astray by.
+//! are what is left: whole, well formed, and read a single time. What this proxy
+//! is stricter about than the RFC demands (bare LF, folded lines), other proxies
+//! were led astray by.
+//!
+//! A response may be odd where that gives nobody another reading: white space before a colon, which does
+//! not go on (RFC 9112 §5.1), control bytes within a value or reason, `ICY` for HTTP/1.0, any number of
+//! fields. Its client did not write it, and is not helped by a 502. A request is refused for each of these.
 //!
 //! Not here: what the target means ([`super::target`]), how long the body is
 //! ([`super::framing`]).
 
 use std::fmt;
 
-use super::fields::{FieldSpan, Fields, Span, Summary, is_token_byte};
+use super::fields::{FieldSpan, Fields, Span, Summary, is_token_byte, trim_whitespace};
 use super::start_line::{RequestLine, StatusLine, malformed, span};
-use super::swar::find_control;
+use super::swar::{find, find_control};
 use super::target::Authority;
 
-pub use super::start_line::{HeadError, Version};
+pub use super::start_line::{Foreign, HeadError, Version};
 
 /// The longest request line, without its CRLF, in bytes.
 pub const REQUEST_LINE_MAX: usize = 16 * 1024;
 
-/// The most field lines in a head or trailer section.
+/// The most field lines in the head or trailer section of a request. Those of a response are limited by
+/// its bytes alone.
 pub const FIELDS_MAX: usize = 256;
 
 /// Empty lines that may precede a request (RFC 9112 §2.2); some clients send
 /// one after a body.
 const EMPTY_LINES_MAX: usize = 4;
 
-/// Every status line begins so.
-const STATUS_LINE_START: &[u8] = b"HTTP/";
+/// Every status line begins in one of these ways.
+const STATUS_LINE_STARTS: [&[u8]; 2] = [b"HTTP/", b"ICY "];
 
-/// So many field lines are read without memory of their own.
-const FIELDS_USUAL: usize = 32;
+/// The first byte of a TLS record with a handshake (RFC 8446 §5.1).
+const TLS_HANDSHAKE: u8 = 22;
+
+/// The first byte of a greeting is the version of SOCKS (RFC 1928 §3).
+const SOCKS_4: u8 = 4;
+const SOCKS_5: u8 = 5;
+
+/// What a head or a trailer section is a part of.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Message {
+    /// Everything odd is refused.
+    Request,
+    /// Some of what is odd is accepted: see the beginning of this file.
+    Response,
+}
 
 /// How large a head may be.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -47,6 +65,7 @@ pub struct HeadLimits {
 /// `default()` expects a request. One scanner is good for one head.
 #[derive(Clone, Debug)]
 pub struct HeadScanner {
+    message: Message,
     first_line: FirstLine,
     /// What the next byte belongs to; after an error there is nothing to go on
     /// with.
@@ -76,13 +95,15 @@ enum Part {
     /// A request's first byte, or the CR of an empty line before it.
     BeforeRequest,
     EmptyLineLf,
-    /// The `HTTP/` of a status line.
+    /// The `HTTP/` or `ICY ` of a status line.
     StatusLineStart,
     StartLine,
     StartLineLf,
     /// The first byte of a field line, or the CR of the blank line.
     LineStart,
     Name,
+    /// White space between a name and its colon.
+    BeforeColon,
     Value,
     ValueLf,
     BlankLineLf,
@@ -91,23 +112,32 @@ enum Part {
 
 impl Default for HeadScanner {
     fn default() -> Self {
-        Self::new(FirstLine::Request(None), Part::BeforeRequest)
+        Self::new(
+            Message::Request,
+            FirstLine::Request(None),
+            Part::BeforeRequest,
+        )
     }
 }
 
 impl HeadScanner {
     /// A scanner for the head of a response.
     pub fn for_response() -> Self {
-        Self::new(FirstLine::Status(None), Part::StatusLineStart)
+        Self::new(
+            Message::Response,
+            FirstLine::Status(None),
+            Part::StatusLineStart,
+        )
     }
 
-    /// A scanner for a trailer section with its blank line (RFC 9112 §7.1.2).
-    pub fn for_trailers() -> Self {
-        Self::new(FirstLine::Field, Part::LineStart)
+    /// A scanner for the trailer section of a message, with its blank line (RFC 9112 §7.1.2).
+    pub fn for_trailers(message: Message) -> Self {
+        Self::new(message, FirstLine::Field, Part::LineStart)
     }
 
-    fn new(first_line: FirstLine, part: Part) -> Self {
+    fn new(message: Message, first_line: FirstLine, part: Part) -> Self {
         Self {
+            message,
             first_line,
             part: Ok(part),
             at: 0,
@@ -152,10 +182,17 @@ impl HeadScanner {
         matches!(self.first_line, FirstLine::Request(_))
     }
 
+    fn fields_max(&self) -> usize {
+        match self.message {
+            Message::Request => FIELDS_MAX,
+            Message::Response => usize::MAX,
+        }
+    }
+
     /// Takes field lines that are here from their first byte to their last, and as plain as nearly all
     /// are. [`Self::step`] would take them in the same way, only not at once.
     fn take_lines(&mut self, received: &[u8]) {
-        while self.fields < FIELDS_MAX {
+        while self.fields < self.fields_max() {
             let line = received.get(self.at..).unwrap_or_default();
             let name = run_of(line, is_token_byte);
             let Some((b':', value)) = line.get(name..).and_then(<[u8]>::split_first) else {
@@ -173,10 +210,6 @@ impl HeadScanner {
     /// Takes a run of bytes that change nothing, or else the one that does.
     fn advance(&mut self, received: &[u8]) -> Result<Part, HeadError> {
         let part = self.part?;
-        if part == Part::StatusLineStart && received.starts_with(STATUS_LINE_START) {
-            self.at = STATUS_LINE_START.len();
-            return Ok(Part::StartLine);
-        }
         let rest = received.get(self.at..).unwrap_or_default();
         let run = if matches!(part, Part::StartLine | Part::Value) {
             run_without_controls(rest)
@@ -211,18 +244,27 @@ impl HeadScanner {
                 self.start = self.at;
                 Ok(Part::StartLine)
             }
+            (Part::BeforeRequest, TLS_HANDSHAKE) => Err(HeadError::Foreign(Foreign::Tls)),
+            (Part::BeforeRequest, SOCKS_4 | SOCKS_5) => Err(HeadError::Foreign(Foreign::Socks)),
             (Part::BeforeRequest, _) => malformed("it does not begin with a method"),
             (Part::EmptyLineLf, b'\n') => Ok(Part::BeforeRequest),
-            (Part::StatusLineStart, _) => self.step_status_line_start(byte),
+            (Part::StatusLineStart, _) => self.step_status_line_start(received),
             (Part::StartLine, b'\r') => Ok(Part::StartLineLf),
             (Part::StartLine, b'\t') if !self.expects_request() => Ok(Part::StartLine),
             (Part::StartLineLf, b'\n') => self.read_start_line(received),
             (Part::LineStart, b'\r') => Ok(Part::BlankLineLf),
             (Part::LineStart, _) => self.step_line_start(byte),
-            (Part::Name, b':') => Ok(Part::Value),
-            (Part::Name, b' ' | b'\t') => malformed("whitespace after a field name"),
-            (Part::Name, b'\r' | b'\n') => malformed("a field line without a colon"),
-            (Part::Name, _) => malformed("a field name with a byte that is not allowed there"),
+            (Part::Name | Part::BeforeColon, b':') => Ok(Part::Value),
+            (Part::Name | Part::BeforeColon, b' ' | b'\t') => match self.message {
+                Message::Request => malformed("whitespace after a field name"),
+                Message::Response => Ok(Part::BeforeColon),
+            },
+            (Part::Name | Part::BeforeColon, b'\r' | b'\n') => {
+                malformed("a field line without a colon")
+            }
+            (Part::Name | Part::BeforeColon, _) => {
+                malformed("a field name with a byte that is not allowed there")
+            }
             (Part::Value, b'\t') => Ok(Part::Value),
             (Part::Value, b'\r') => Ok(Part::ValueLf),
             (Part::ValueLf, b'\n') => Ok(Part::LineStart),
@@ -231,18 +273,20 @@ impl HeadScanner {
             (Part::EmptyLineLf | Part::StartLineLf | Part::ValueLf | Part::BlankLineLf, _) => {
                 malformed("a bare CR")
             }
+            // Whoever reads it sees the same value: a line ends at none of them, and only NUL ends a text.
+            (Part::StartLine | Part::Value, 1..) if self.message == Message::Response => Ok(part),
             (Part::StartLine | Part::Value | Part::Done, _) => malformed("a control character"),
         }
     }
 
-    fn step_status_line_start(&self, byte: u8) -> Result<Part, HeadError> {
-        if STATUS_LINE_START.get(self.at) != Some(&byte) {
-            return malformed("it does not begin with HTTP/");
-        }
-        if self.at + 1 < STATUS_LINE_START.len() {
+    fn step_status_line_start(&self, received: &[u8]) -> Result<Part, HeadError> {
+        let so_far = received.get(..=self.at).unwrap_or_default();
+        if STATUS_LINE_STARTS.contains(&so_far) {
+            Ok(Part::StartLine)
+        } else if is_begun(so_far) {
             Ok(Part::StatusLineStart)
         } else {
-            Ok(Part::StartLine)
+            malformed("it does not begin with HTTP/")
         }
     }
 
@@ -254,7 +298,7 @@ impl HeadScanner {
             _ if !is_token_byte(byte) => {
                 malformed("a field name with a byte that is not allowed there")
             }
-            _ if self.fields == FIELDS_MAX => Err(HeadError::TooLarge),
+            _ if self.fields == self.fields_max() => Err(HeadError::TooLarge),
             _ => {
                 self.fields += 1;
                 Ok(Part::Name)
@@ -274,6 +318,20 @@ impl HeadScanner {
         };
         Ok(Part::LineStart)
     }
+}
+
+/// Whether these bytes are the beginning of a status line, as far as it is there.
+fn is_begun(received: &[u8]) -> bool {
+    STATUS_LINE_STARTS
+        .iter()
+        .any(|start| start.iter().zip(received).all(|(a, b)| a == b))
+}
+
+/// Whether what came in place of a response is at least the beginning of one.
+pub fn begins_as_response(received: &[u8]) -> bool {
+    STATUS_LINE_STARTS
+        .iter()
+        .any(|start| received.starts_with(start))
 }
 
 /// How many bytes of that kind the slice begins with.
@@ -311,14 +369,14 @@ impl HeadMemory {
         }
     }
 
-    /// Reads a trailer section (RFC 9112 §7.1.2) as [`HeadScanner::for_trailers`] found it, with its blank
-    /// line.
+    /// Reads the trailer section (RFC 9112 §7.1.2) of a message as [`HeadScanner::for_trailers`] found it,
+    /// with its blank line.
     ///
     /// # Errors
     ///
     /// Whatever the scanner refuses; bytes missing or left over.
-    pub(super) fn of_trailers(bytes: Vec<u8>) -> Result<Self, HeadError> {
-        let scanner = scan_whole(HeadScanner::for_trailers(), &bytes)?;
+    pub(super) fn of_trailers(message: Message, bytes: Vec<u8>) -> Result<Self, HeadError> {
+        let scanner = scan_whole(HeadScanner::for_trailers(message), &bytes)?;
         Self::with(bytes).read(&scanner)
     }
 
@@ -328,43 +386,37 @@ impl HeadMemory {
     }
 
     /// Notes where the fields are of the head that `scanner` has seen, and drops empty lines before it. The
-    /// scanner has approved of every byte; if `httparse` reads other field lines than it, that is a reason
-    /// to refuse.
+    /// scanner has approved of every byte, so a line is a name up to its colon and a value up to its CR; if
+    /// that makes other lines than it saw, that is a reason to refuse.
     fn read(mut self, scanner: &HeadScanner) -> Result<Self, HeadError> {
         if scanner.part? != Part::Done || scanner.at != self.bytes.len() {
             return malformed("it is not what was looked at");
         }
         self.bytes.drain(..scanner.start);
         let lines = scanner.fields_start - scanner.start;
-        let lines = self.bytes.get(lines..).unwrap_or_default();
-        let (mut usual, mut many);
-        let slots = if scanner.fields <= FIELDS_USUAL {
-            usual = [httparse::EMPTY_HEADER; FIELDS_USUAL];
-            usual.get_mut(..scanner.fields).unwrap_or_default()
+        let mut rest = self.bytes.get(lines..).unwrap_or_default();
+        for _ in 0..scanner.fields {
+            let (name, behind) = split_at_byte(rest, b':')?;
+            let (value, behind) = split_at_byte(behind, b'\r')?;
+            let name = trim_whitespace(name);
+            self.summary.note(name);
+            self.spans.push(FieldSpan {
+                name: span_of(name, &self.bytes)?,
+                value: span_of(trim_whitespace(value), &self.bytes)?,
+            });
+            rest = behind.get(1..).unwrap_or_default();
+        }
+        if rest == b"\r\n" {
+            Ok(self)
         } else {
-            many = vec![httparse::EMPTY_HEADER; scanner.fields];
-            &mut many[..]
-        };
-        match httparse::parse_headers(lines, slots) {
-            Ok(httparse::Status::Complete((length, fields)))
-                if length == lines.len() && fields.len() == scanner.fields =>
-            {
-                for field in fields {
-                    self.summary.note(field.name.as_bytes());
-                    self.spans.push(FieldSpan {
-                        name: span_of(field.name.as_bytes(), &self.bytes)?,
-                        value: span_of(field.value, &self.bytes)?,
-                    });
-                }
-                Ok(self)
-            }
-            Ok(_) | Err(_) => malformed("a field line that cannot be read"),
+            malformed("a field line that cannot be read")
         }
     }
 
     /// For the next head.
     fn cleared(mut self) -> Self {
         self.spans.clear();
+        self.spans.shrink_to(FIELDS_MAX);
         self.summary = Summary::default();
         self
     }
@@ -374,6 +426,13 @@ impl fmt::Debug for HeadMemory {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.fields().fmt(f)
     }
+}
+
+/// What stands before the first such byte, and behind it.
+fn split_at_byte(bytes: &[u8], wanted: u8) -> Result<(&[u8], &[u8]), HeadError> {
+    find(bytes, wanted)
+        .and_then(|at| Some((bytes.get(..at)?, bytes.get(at + 1..)?)))
+        .map_or_else(|| malformed("a field line that cannot be read"), Ok)
 }
 
 /// Where `part`, which is a part of `whole`, stands in it.
@@ -567,6 +626,14 @@ mod tests {
         whole
     }
 
+    fn trailers_of_a_request() -> HeadScanner {
+        HeadScanner::for_trailers(Message::Request)
+    }
+
+    fn trailers_of_a_response() -> HeadScanner {
+        HeadScanner::for_trailers(Message::Response)
+    }
+
     type Scan = Result<Option<usize>, HeadError>;
 
     fn scan_request(bytes: &[u8]) -> Scan {
@@ -709,7 +776,7 @@ mod tests {
     }
 
     #[test]
-    fn a_control_character_is_refused_everywhere() {
+    fn a_control_character_is_refused_everywhere_in_a_request() {
         for byte in (0..0x20).chain([0x7f]) {
             let control = [byte];
             let in_target = [b"GET /", &control[..], b" HTTP/1.0\r\n\r\n"].concat();
@@ -717,9 +784,7 @@ mod tests {
             check_request_refused(&[&in_target, &in_name]);
             if byte != b'\t' {
                 let in_value = [b"GET / HTTP/1.0\r\nA: b", &control[..], b"c\r\n\r\n"].concat();
-                let in_reason = [b"HTTP/1.1 200 O", &control[..], b"K\r\n\r\n"].concat();
                 check_request_refused(&[&in_value]);
-                check_response_refused(&[&in_reason]);
             }
         }
     }
@@ -808,13 +873,23 @@ mod tests {
     }
 
     #[test]
+    fn a_client_that_speaks_tls_or_socks_is_known_by_its_first_byte() {
+        for (greeting, foreign) in [
+            (
+                &b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"[..],
+                Foreign::Tls,
+            ),
+            (b"\x04\x01\x00\x50\x7f\x00\x00\x01\x00", Foreign::Socks),
+            (b"\x05\x01\x00", Foreign::Socks),
+        ] {
+            assert_eq!(scan_request(greeting), Err(HeadError::Foreign(foreign)));
+            assert_eq!(refused_after(greeting), 1);
+        }
+    }
+
+    #[test]
     fn what_cannot_become_a_request_is_refused_at_its_first_wrong_byte() {
-        assert_eq!(
-            refused_after(b"\x16\x03\x01\x02\x00"),
-            1,
-            "a TLS ClientHello"
-        );
-        assert_eq!(refused_after(b"\x05\x01\x00"), 1, "SOCKS 5");
+        assert_eq!(refused_after(b"\x17\x03\x01"), 1);
         assert_eq!(refused_after(b"GET / HTTP/1.0\0"), 15);
         assert_eq!(refused_after(b"GET / HTTP/1.0\n"), 15);
         assert_eq!(
@@ -839,7 +914,10 @@ mod tests {
             b"\r",
             b"\n",
             b"http/",
-            b"ICY 200",
+            b"ICX",
+            b"ICY\r",
+            b"icy 200",
+            b"ICYHTTP/",
         ] {
             assert!(
                 is_malformed(scan_response(bytes)),
@@ -848,6 +926,7 @@ mod tests {
             );
         }
         assert_eq!(scan_response(b"HTTP"), Ok(None));
+        assert_eq!(scan_response(b"ICY"), Ok(None));
     }
 
     #[test]
@@ -1005,9 +1084,68 @@ mod tests {
             b"HTTP/1.1 OK\r\n\r\n",
             b"HTTP/1 200 OK\r\n\r\n",
             b"HTTP/1.1 200 OK\nA: b\r\n\r\n",
-            b"HTTP/1.1 200 OK\r\nA : b\r\n\r\n",
+            b"HTTP/1.1\x01200 OK\r\n\r\n",
+            b"HTTP/1.1 200\x0bOK\r\n\r\n",
+            b"ICY\t200 OK\r\n\r\n",
+            b"ICY 2000 OK\r\n\r\n",
+            b"ICY/1.0 200 OK\r\n\r\n",
             b"\r\nHTTP/1.1 200 OK\r\n\r\n",
         ]);
+    }
+
+    #[test]
+    fn white_space_before_the_colon_is_no_part_of_a_name_in_a_response() {
+        let head = response(b"HTTP/1.1 200 OK\r\nX-Note : v\r\nB\t \t:w\r\nC \t : \r\n\r\n");
+        let fields: Vec<_> = head.fields().iter().map(|f| (f.name, f.value)).collect();
+        assert_eq!(
+            fields,
+            [(&b"X-Note"[..], &b"v"[..]), (b"B", b"w"), (b"C", b"")]
+        );
+        assert!(head.fields().contains("x-note"));
+        check_response_refused(&[
+            b"HTTP/1.1 200 OK\r\n A: b\r\n\r\n",
+            b"HTTP/1.1 200 OK\r\n : b\r\n\r\n",
+            b"HTTP/1.1 200 OK\r\nA B: c\r\n\r\n",
+            b"HTTP/1.1 200 OK\r\nA \r\n\r\n",
+            b"HTTP/1.1 200 OK\r\nA \r\n : b\r\n\r\n",
+            b"HTTP/1.1 200 OK\r\nA\x0b: b\r\n\r\n",
+            b"HTTP/1.1 200 OK\r\nA: b\r\n\tc\r\n\r\n",
+        ]);
+    }
+
+    #[test]
+    fn a_control_in_a_value_or_a_reason_of_a_response_stays_unless_it_ends_a_line_or_a_text() {
+        for byte in (0..b' ').chain([0x7f]) {
+            let value = [&b"HTTP/1.1 200 OK\r\nA: b"[..], &[byte], b"c\r\n\r\n"].concat();
+            let reason = [&b"HTTP/1.1 200 b"[..], &[byte], b"c\r\nA: b\r\n\r\n"].concat();
+            if b"\0\r\n".contains(&byte) {
+                check_response_refused(&[&value, &reason]);
+                continue;
+            }
+            let expected = [b'b', byte, b'c'];
+            let head = response(&value);
+            assert_eq!(head.fields().values("a").next(), Some(&expected[..]));
+            assert_eq!(response(&reason).reason(), expected);
+        }
+    }
+
+    #[test]
+    fn icy_is_read_as_http_1_0() {
+        let head = response(b"ICY 200 OK\r\nicy-name: radio\r\n\r\n");
+        assert_eq!(
+            (head.version(), head.status(), head.reason()),
+            (Version::Http10, 200, &b"OK"[..])
+        );
+        check_request_refused(&[b"GET / ICY\r\n\r\n", b"ICY 200 OK\r\n\r\n"]);
+    }
+
+    #[test]
+    fn a_response_has_as_many_fields_as_its_bytes_allow() {
+        let head = format!("HTTP/1.1 200 OK\r\n{}\r\n", "a:\r\n".repeat(10_000));
+        let head = ResponseHead::parse(head.into_bytes()).expect("well formed");
+        assert_eq!(head.fields().iter().count(), 10_000);
+        let memory = head.into_memory();
+        assert!(memory.spans.capacity() <= FIELDS_MAX, "what is kept of it");
     }
 
     #[test]
@@ -1019,15 +1157,10 @@ mod tests {
     #[test]
     fn trailers_are_fields_and_a_blank_line() {
         let section = b"A: b\r\nC: d\r\n\r\nrest";
-        assert_eq!(
-            scan(HeadScanner::for_trailers, section, LIMITS),
-            Ok(Some(14))
-        );
-        assert_eq!(
-            scan(HeadScanner::for_trailers, b"\r\n", LIMITS),
-            Ok(Some(2))
-        );
-        let trailers = HeadMemory::of_trailers(section[..14].to_vec()).expect("well formed");
+        assert_eq!(scan(trailers_of_a_request, section, LIMITS), Ok(Some(14)));
+        assert_eq!(scan(trailers_of_a_request, b"\r\n", LIMITS), Ok(Some(2)));
+        let trailers =
+            HeadMemory::of_trailers(Message::Request, section[..14].to_vec()).expect("well formed");
         assert_eq!(trailers.fields().values("c").next(), Some(&b"d"[..]));
         for refused in [
             &b"A b\r\n\r\n"[..],
@@ -1036,9 +1169,23 @@ mod tests {
             b"\n",
             b"A: \0\r\n\r\n",
         ] {
-            let scanned = scan(HeadScanner::for_trailers, refused, LIMITS);
-            assert!(is_malformed(scanned), "{}", refused.escape_ascii());
+            for new in [trailers_of_a_request, trailers_of_a_response] {
+                let scanned = scan(new, refused, LIMITS);
+                assert!(is_malformed(scanned), "{}", refused.escape_ascii());
+            }
         }
+        for odd in [&b"A : b\r\n\r\n"[..], b"A: \x01\r\n\r\n"] {
+            assert!(is_malformed(scan(trailers_of_a_request, odd, LIMITS)));
+            assert_eq!(
+                scan(trailers_of_a_response, odd, LIMITS),
+                Ok(Some(odd.len()))
+            );
+        }
+        let many = format!("{}\r\n", "a:\r\n".repeat(FIELDS_MAX + 1)).into_bytes();
+        let refused = Err(HeadError::TooLarge);
+        assert_eq!(trailers_of_a_request().scan(&many, LIMITS), refused);
+        let passed = trailers_of_a_response().scan(&many, LIMITS);
+        assert_eq!(passed, Ok(Some(many.len())));
     }
 
     #[test]

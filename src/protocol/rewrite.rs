@@ -15,14 +15,11 @@ use super::fields::{Field, Fields, NameList, write_field};
 use super::framing::{Framing, declared_length};
 use super::head::{RequestHead, ResponseHead, Version};
 use super::persistence::Persistence;
-use super::target::Authority;
+use super::target::{Authority, Scheme};
 
 pub use super::hop::{
     MaxForwards, binds_connection, expects_continue, max_forwards, requested_upgrade,
 };
-
-/// The default port of `http`, which a `Host` field leaves out.
-const HTTP_PORT: u16 = 80;
 
 /// Fields that are written anew, or not at all.
 static REWRITTEN: NameList = NameList::new(&["host", "content-length", "transfer-encoding"]);
@@ -72,8 +69,21 @@ impl Via {
 pub enum Form {
     /// `http://host/path`: to an upstream, which is a proxy (RFC 9112 §3.2.2).
     Absolute,
+    /// As it came, userinfo included: a URI of another scheme, to an upstream that may know what it means.
+    AsReceived,
     /// `/path`, or `*` for OPTIONS: to the origin (§3.2.1, §3.2.4).
     Origin,
+}
+
+impl Form {
+    /// How a URI of this scheme is written for an upstream.
+    pub fn for_upstream(scheme: Scheme<'_>) -> Self {
+        if scheme.is_http() {
+            Self::Absolute
+        } else {
+            Self::AsReceived
+        }
+    }
 }
 
 /// How a request goes on.
@@ -83,6 +93,8 @@ pub struct RequestRewrite<'a> {
     pub form: Form,
     /// Where this request leads; also what `Host` will say.
     pub authority: &'a Authority,
+    /// The port of its scheme, which `Host` leaves out.
+    pub default_port: u16,
     /// The rest of its target, from [`AbsoluteForm::path_and_query`](super::target::AbsoluteForm).
     pub path_and_query: &'a [u8],
     /// The framing the body is sent with.
@@ -101,9 +113,9 @@ pub struct RequestRewrite<'a> {
 pub fn request(head: &RequestHead, how: &RequestRewrite<'_>, out: &mut Vec<u8>) {
     out.extend_from_slice(head.method().as_bytes());
     out.push(b' ');
-    write_target(head.method(), how, out);
+    write_target(head, how, out);
     out.extend_from_slice(b" HTTP/1.1\r\nHost: ");
-    how.authority.write_as_host_field(HTTP_PORT, out);
+    how.authority.write_as_host_field(how.default_port, out);
     out.extend_from_slice(b"\r\n");
     let kept = |field: &Field<'_>| {
         !(REWRITTEN.has(field.name)
@@ -272,13 +284,14 @@ fn write_sent_framing(framing: SentFraming, head: &ResponseHead, out: &mut Vec<u
     }
 }
 
-fn write_target(method: &str, how: &RequestRewrite<'_>, out: &mut Vec<u8>) {
-    let path = how.path_and_query;
+fn write_target(head: &RequestHead, how: &RequestRewrite<'_>, out: &mut Vec<u8>) {
+    let (method, path) = (head.method(), how.path_and_query);
     if how.form == Form::Absolute {
         out.extend_from_slice(b"http://");
-        how.authority.write_as_host_field(HTTP_PORT, out);
+        how.authority.write_as_host_field(how.default_port, out);
     }
     match (path, how.form) {
+        (_, Form::AsReceived) => out.extend_from_slice(head.target()),
         // "If a proxy receives an OPTIONS request with an absolute-form of
         // request-target in which the URI has an empty path and no query
         // component, then the last proxy on the request chain MUST send a
@@ -348,6 +361,7 @@ mod tests {
         RequestRewrite {
             form,
             authority: &target.authority,
+            default_port: target.scheme.default_port(),
             path_and_query: target.path_and_query,
             framing: Framing::Empty,
             credentials: None,
@@ -407,6 +421,25 @@ mod tests {
                     expected.as_bytes(),
                 );
             }
+        }
+    }
+
+    #[test]
+    fn a_target_of_another_scheme_goes_to_an_upstream_as_it_came() {
+        for (target, host) in [
+            ("https://a/b?c", "a"),
+            ("HTTPS://A:443", "a"),
+            ("https://a:80/", "a:80"),
+            ("ftp://bob:hunter2@a/b;type=i", "a"),
+            ("ws+x://[::1]:81?x", "[::1]:81"),
+        ] {
+            let received = format!("GET {target} HTTP/1.1\r\nHost: other\r\n\r\n");
+            let expected = format!("GET {target} HTTP/1.1\r\nHost: {host}\r\n\r\n");
+            check(
+                received.as_bytes(),
+                |how| how.form = Form::AsReceived,
+                expected.as_bytes(),
+            );
         }
     }
 

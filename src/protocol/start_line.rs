@@ -24,10 +24,30 @@ pub enum HeadError {
     Malformed(&'static str),
     /// The request line is longer than `REQUEST_LINE_MAX`. 414.
     RequestLineTooLong,
-    /// More bytes than the limit, or more than `FIELDS_MAX` fields. 431.
+    /// More bytes than the limit, or more than `FIELDS_MAX` fields in a request. 431.
     TooLarge,
+    /// A client that speaks another protocol. 400.
+    Foreign(Foreign),
     /// Not HTTP/1.x. 505.
     VersionUnsupported,
+}
+
+/// What a client may speak to a port where HTTP is spoken, by mistake.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Foreign {
+    /// A TLS handshake begins.
+    Tls,
+    /// The greeting of SOCKS 4 or 5.
+    Socks,
+}
+
+impl fmt::Display for Foreign {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Tls => "TLS",
+            Self::Socks => "SOCKS",
+        })
+    }
 }
 
 impl fmt::Display for HeadError {
@@ -36,6 +56,7 @@ impl fmt::Display for HeadError {
             Self::Malformed(what) => write!(f, "malformed head: {what}"),
             Self::RequestLineTooLong => f.write_str("request line too long"),
             Self::TooLarge => f.write_str("head too large"),
+            Self::Foreign(other) => write!(f, "{other}, not HTTP"),
             Self::VersionUnsupported => f.write_str("not HTTP/1.x"),
         }
     }
@@ -115,7 +136,11 @@ pub(super) struct StatusLine {
 impl StatusLine {
     pub(super) fn parse(line: &[u8]) -> Result<Self, HeadError> {
         let mut words = line.splitn(3, |&byte| byte == b' ');
-        let version = parse_version(words.next().unwrap_or_default())?;
+        let version = match words.next().unwrap_or_default() {
+            // What SHOUTcast and its kin say to a request that they answer as HTTP/1.0 does.
+            b"ICY" => Version::Http10,
+            word => parse_version(word)?,
+        };
         let status = words.next().filter(|status| status.len() == 3);
         let status = status.and_then(decimal::read).map(u16::try_from);
         let Some(Ok(status @ 100..)) = status else {

@@ -30,9 +30,9 @@ causes! {
         "this is an HTTP proxy, not a web server",
         "Configure it as your client's proxy, or send an absolute-form request target such as \
          http://example.com/.";
-    /// A URI of another scheme than `http`.
+    /// A URI of another scheme than `http`, which an upstream may serve, but not this proxy itself.
     SchemeUnsupported = 400, "target_scheme_unsupported", "http_request_error",
-        "this proxy forwards http:// URLs only",
+        "this proxy connects to that host itself, and does so for http:// URLs only",
         "For everything else, https:// too, the client opens a tunnel with CONNECT.";
     /// No host before the port or the path.
     HostMissing = 400, "target_host_missing", "http_request_error",
@@ -253,11 +253,51 @@ fn parse_port(digits: &[u8]) -> Result<u16, TargetError> {
         .ok_or(TargetError::PortInvalid)
 }
 
+/// The default port of `http`, and of schemes of which nothing is known.
+const HTTP_PORT: u16 = 80;
+
+/// The default ports of other schemes that proxies know.
+const DEFAULT_PORTS: [(&[u8], u16); 6] = [
+    (b"https", 443),
+    (b"ftp", 21),
+    (b"ftps", 990),
+    (b"wss", 443),
+    (b"gopher", 70),
+    (b"whois", 43),
+];
+
+/// The scheme of a URI, in the case it came in.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Scheme<'h>(&'h [u8]);
+
+impl Scheme<'_> {
+    /// `http` itself.
+    pub const HTTP: Self = Self(b"http");
+
+    /// Whether it is `http`, the only one this proxy serves itself.
+    pub fn is_http(self) -> bool {
+        self.0.eq_ignore_ascii_case(b"http")
+    }
+
+    /// The port where a URI names none.
+    pub fn default_port(self) -> u16 {
+        if self.is_http() {
+            return HTTP_PORT;
+        }
+        DEFAULT_PORTS
+            .iter()
+            .find(|(name, _)| self.0.eq_ignore_ascii_case(name))
+            .map_or(HTTP_PORT, |(_, port)| *port)
+    }
+}
+
 /// The target of a request to a proxy (RFC 9112 §3.2.2), split.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct AbsoluteForm<'h> {
-    /// Host and port, 80 where the URI names none. Userinfo is left out: it is
-    /// never forwarded and never logged.
+    /// `http`, or what an upstream may know.
+    pub scheme: Scheme<'h>,
+    /// Host and port, the scheme's own where the URI names none. Userinfo is left out: it is never
+    /// logged, and never forwarded for `http`.
     pub authority: Authority,
     /// The rest as received, from the path on: may be empty or begin with `?`.
     pub path_and_query: &'h [u8],
@@ -266,10 +306,21 @@ pub struct AbsoluteForm<'h> {
 /// What a request to a proxy may ask for.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum RequestTarget<'h> {
-    /// `http://host/path`: every method but CONNECT.
+    /// `scheme://host/path`: every method but CONNECT.
     Absolute(AbsoluteForm<'h>),
     /// `host:port`: CONNECT.
     Authority(Authority),
+}
+
+impl AbsoluteForm<'_> {
+    /// Appends it as people may see it: without userinfo.
+    pub fn write_shown(&self, out: &mut Vec<u8>) {
+        out.extend(self.scheme.0.iter().map(u8::to_ascii_lowercase));
+        out.extend_from_slice(b"://");
+        let default_port = self.scheme.default_port();
+        self.authority.write_as_host_field(default_port, out);
+        out.extend_from_slice(self.path_and_query);
+    }
 }
 
 impl<'h> RequestTarget<'h> {
@@ -278,7 +329,7 @@ impl<'h> RequestTarget<'h> {
     /// # Errors
     ///
     /// CONNECT with anything but authority-form; another method with anything
-    /// but an absolute `http` URI.
+    /// but an absolute URI that names a host.
     pub fn parse(method: &str, target: &'h [u8]) -> Result<Self, TargetError> {
         if method == "CONNECT" {
             return Authority::from_connect(target).map(Self::Authority);
@@ -290,36 +341,34 @@ impl<'h> RequestTarget<'h> {
         if find_no_target(target).is_some() {
             return Err(TargetError::Malformed);
         }
-        let after_scheme = strip_scheme(target)?;
+        let (scheme, after_scheme) = split_scheme(target)?;
         let (authority, path_and_query) =
             split_before(after_scheme, |byte| matches!(byte, b'/' | b'?'));
-        let authority = Authority::parse(strip_userinfo(authority)?, Some(80))?;
+        let authority = Authority::parse(strip_userinfo(authority)?, Some(scheme.default_port()))?;
         Ok(Self::Absolute(AbsoluteForm {
+            scheme,
             authority,
             path_and_query,
         }))
     }
 }
 
-/// Removes `http://`, in any case.
-fn strip_scheme(target: &[u8]) -> Result<&[u8], TargetError> {
+/// What stands before `://`, and behind it.
+fn split_scheme(target: &[u8]) -> Result<(Scheme<'_>, &[u8]), TargetError> {
     if let Some((b"http://", rest)) = target.split_at_checked(b"http://".len()) {
-        return Ok(rest);
+        return Ok((Scheme::HTTP, rest));
     }
     let (scheme, rest) = split_before(target, |byte| byte == b':');
     let rest = rest.strip_prefix(b"://").ok_or(TargetError::Malformed)?;
-    if scheme.eq_ignore_ascii_case(b"http") {
-        return Ok(rest);
-    }
     let well_formed = matches!(scheme, [first, ..] if first.is_ascii_alphabetic())
         && scheme
             .iter()
             .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'-' | b'.'));
-    Err(if well_formed {
-        TargetError::SchemeUnsupported
+    if well_formed {
+        Ok((Scheme(scheme), rest))
     } else {
-        TargetError::Malformed
-    })
+        Err(TargetError::Malformed)
+    }
 }
 
 /// Removes `user:password@` (RFC 3986 §3.2.1). A second `@` or a backslash in
@@ -604,12 +653,42 @@ mod tests {
     }
 
     #[test]
-    fn only_the_scheme_http_is_served_without_connect() {
+    fn each_scheme_has_its_default_port() {
         check_get(&[
-            ("https://h/", Err(TargetError::SchemeUnsupported)),
-            ("ftp://h/", Err(TargetError::SchemeUnsupported)),
-            ("ws+x://h/", Err(TargetError::SchemeUnsupported)),
-            ("httpx://h/", Err(TargetError::SchemeUnsupported)),
+            ("https://h/a", Ok("h:443 /a")),
+            ("HTTPS://h:443", Ok("h:443 ")),
+            ("https://h:80/", Ok("h:80 /")),
+            ("ftp://bob:hunter2@h/a;type=i", Ok("h:21 /a;type=i")),
+            ("wss://h?x", Ok("h:443 ?x")),
+            ("ws+x://h/", Ok("h:80 /")),
+            ("httpx://h:1/", Ok("h:1 /")),
+        ]);
+    }
+
+    #[test]
+    fn a_target_is_shown_without_userinfo_and_default_port() {
+        for (target, expected) in [
+            ("http://bob:hunter2@h:80/a?b", "http://h/a?b"),
+            ("FTP://bob:hunter2@H:21/a", "ftp://h/a"),
+            ("https://h:80", "https://h:80"),
+        ] {
+            let mut shown = Vec::new();
+            match RequestTarget::parse("GET", target.as_bytes()) {
+                Ok(RequestTarget::Absolute(form)) => form.write_shown(&mut shown),
+                other => panic!("{other:?}"),
+            }
+            assert_eq!(shown, expected.as_bytes());
+        }
+    }
+
+    #[test]
+    fn a_target_that_names_no_scheme_and_host_is_refused() {
+        check_get(&[
+            ("https:///x", Err(TargetError::HostMissing)),
+            ("ftp://a@b@c/", Err(TargetError::Malformed)),
+            ("https://h\\@evil.test/", Err(TargetError::Malformed)),
+            ("urn:a:b", Err(TargetError::Malformed)),
+            ("h_x://h/", Err(TargetError::Malformed)),
             ("1http://h/", Err(TargetError::Malformed)),
             ("://h/", Err(TargetError::Malformed)),
             ("http:/h/", Err(TargetError::Malformed)),

@@ -9,7 +9,7 @@
 
 use super::chunked::BodyError;
 use super::fields::{Field, MEANT_FOR_HEAD, NameList, has_prefix, write_field};
-use super::head::HeadMemory;
+use super::head::{HeadMemory, Message};
 
 /// Names that mean nothing good in a trailer section, beside those of [`MEANT_FOR_HEAD`] and those that are
 /// hop-by-hop anyway (RFC 9110 §6.5.1, which lists kinds, not names).
@@ -36,14 +36,18 @@ static REFUSED: NameList = NameList::new(&[
 /// Families of names, refused for the same reasons.
 const REFUSED_PREFIXES: [&str; 3] = ["proxy-", "x-forwarded-", "sec-"];
 
-/// Appends what may pass of a whole trailer section, with the empty line
+/// Appends what may pass of the whole trailer section of a message, with the empty line
 /// behind it. Values stay byte for byte as they were received.
 ///
 /// # Errors
 ///
 /// `Malformed` or `TooLarge` if the section is not well formed.
-pub(super) fn rewrite(section: &[u8], out: &mut Vec<u8>) -> Result<(), BodyError> {
-    let trailers = HeadMemory::of_trailers(section.to_vec())?;
+pub(super) fn rewrite(
+    message: Message,
+    section: &[u8],
+    out: &mut Vec<u8>,
+) -> Result<(), BodyError> {
+    let trailers = HeadMemory::of_trailers(message, section.to_vec())?;
     for field in trailers.fields().end_to_end().filter(passes) {
         write_field(field.name, field.value, out);
     }
@@ -64,7 +68,7 @@ mod tests {
 
     fn check(section: &[u8], expected: &[u8]) {
         let mut out = Vec::new();
-        rewrite(section, &mut out).expect("well formed");
+        rewrite(Message::Request, section, &mut out).expect("well formed");
         assert_eq!(
             out.escape_ascii().to_string(),
             expected.escape_ascii().to_string()
@@ -113,6 +117,15 @@ mod tests {
     }
 
     #[test]
+    fn what_is_odd_in_the_trailers_of_a_response_passes_without_the_blank() {
+        let section = b"Note : a\x01b\r\nContent-Length : 5\r\n\r\n";
+        let mut out = Vec::new();
+        assert!(rewrite(Message::Request, section, &mut out).is_err());
+        rewrite(Message::Response, section, &mut out).expect("odd, and well formed");
+        assert_eq!(out, b"Note: a\x01b\r\n\r\n");
+    }
+
+    #[test]
     fn a_section_of_refused_trailers_leaves_the_empty_line() {
         check(b"Content-Length: 5\r\n\r\n", b"\r\n");
     }
@@ -130,7 +143,7 @@ mod tests {
         ] {
             let mut out = Vec::new();
             assert!(
-                rewrite(section, &mut out).is_err(),
+                rewrite(Message::Request, section, &mut out).is_err(),
                 "{}",
                 section.escape_ascii()
             );

@@ -13,7 +13,7 @@ use crate::net::conn::{Conn, LookAround, SendError};
 use crate::net::socket::{self, Received, TICK, Wait, Want};
 use crate::protocol::answer::{HopFailure, Refusal};
 use crate::protocol::framing::Framing;
-use crate::protocol::head::{HeadError, HeadScanner, ResponseHead, Version};
+use crate::protocol::head::{self, HeadError, HeadScanner, ResponseHead, Version};
 use crate::protocol::persistence::{CloseReason, Persistence};
 use crate::protocol::rewrite::{self, KeepAlive, ResponseRewrite, SentFraming, Switch};
 
@@ -426,7 +426,7 @@ impl Exchange<'_> {
 
 /// What does not even begin as HTTP is not the work of an origin.
 fn malformed(error: HeadError, from: &Conn) -> Failed {
-    Failed::no_response(if from.unread().starts_with(b"HTTP/") {
+    Failed::no_response(if head::begins_as_response(from.unread()) {
         error.into()
     } else {
         HopFailure::NotHttp

@@ -7,8 +7,9 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::balance::connect::{TELLING_PORT, may_lack_connect};
 use crate::balance::state::is_gateway_error;
-use crate::net::tunnel::{Meter, OnEnd, Side};
+use crate::net::tunnel::{Meter, OnEnd, Patience, Side};
 use crate::protocol::answer::{self, HopFailure};
 use crate::protocol::framing::Framing;
 use crate::protocol::head::ResponseHead;
@@ -66,17 +67,48 @@ impl Exchange<'_> {
                     continue;
                 }
             };
-            let answer = TunnelAnswer { hop, head, framing };
-            if (200..300).contains(&answer.head.status()) {
-                self.scratch.response = answer.head.into_memory();
-                return Ok(self.opened(answer.hop));
+            if (200..300).contains(&head.status()) {
+                self.scratch.response = head.into_memory();
+                self.learn_of_connect(&hop);
+                return Ok(self.opened(hop));
             }
-            let refused = &mut self.state.refused;
-            if !is_gateway_error(answer.head.status()) || refused.is_some() {
-                return self.pass_refusal(answer);
+            return self.weigh_refusal(TunnelAnswer { hop, head, framing });
+        }
+    }
+
+    /// An upstream does not open the tunnel. Its answer is the client's unless another upstream is to be asked
+    /// first: after one that cannot reach the target, which may be the target's fault, so one more opinion of
+    /// that kind is enough; and after one that may have no CONNECT, whose answer is the last that is wanted.
+    fn weigh_refusal(&mut self, answer: TunnelAnswer) -> Result<Done, Failed> {
+        let status = answer.head.status();
+        let kept = self.state.refused.as_ref();
+        let kept = kept.map(|kept| kept.head.status());
+        if may_lack_connect(status) {
+            if let Some(lease) = &answer.hop.lease {
+                let upstream = Arc::clone(lease.upstream());
+                self.state.without_connect.push((upstream, status));
             }
-            *refused = Some(Box::new(answer));
-            return Err(Failed::no_response(HopFailure::TunnelRefused));
+            if kept.is_none() {
+                self.state.refused = Some(Box::new(answer));
+            }
+        } else if is_gateway_error(status) && !kept.is_some_and(is_gateway_error) {
+            self.state.refused = Some(Box::new(answer));
+        } else {
+            return self.pass_refusal(answer);
+        }
+        Err(Failed::no_response(HopFailure::TunnelRefused))
+    }
+
+    /// This upstream has opened the tunnel: it has CONNECT, and those that refused it may have none.
+    fn learn_of_connect(&mut self, hop: &Hop) {
+        let now = Instant::now();
+        if let Some(lease) = &hop.lease {
+            lease.upstream().opened_tunnel(now);
+        }
+        for (upstream, status) in std::mem::take(&mut self.state.without_connect) {
+            if self.authority().port() == TELLING_PORT {
+                upstream.refused_tunnel(status, self.target_hash(), now);
+            }
         }
     }
 
@@ -193,10 +225,12 @@ pub(super) fn start_tunnel(
         report.finish(&told, after);
         drop((lease, permits));
     });
-    let how = (
-        snapshot.config.limits.tunnel_idle_timeout,
-        Arc::new(meter) as Arc<dyn Meter>,
-    );
+    let limits = &snapshot.config.limits;
+    let patience = Patience {
+        idle: limits.tunnel_idle_timeout,
+        half_closed: limits.tunnel_half_closed,
+    };
+    let how = (patience, Arc::new(meter) as Arc<dyn Meter>);
     ctx.tunnels.start(address.ip(), (client, hop), how, on_end);
     Outcome::Tunneled
 }

@@ -234,11 +234,12 @@ mod tests {
     use super::*;
     use crate::protocol::body::Sent;
     use crate::protocol::framing::Framing;
+    use crate::protocol::head::Message;
 
     /// A client that never quite takes all of it made the buffer grow to the length of the body.
     #[test]
     fn a_slow_client_costs_a_window_however_long_the_body_is() {
-        let mut coder = BodyCoder::new(Framing::UntilClose, Sent::AsReceived, 0);
+        let mut coder = BodyCoder::new(Message::Response, Framing::UntilClose, Sent::AsReceived, 0);
         let mut out = Vec::new();
         let mut down = Down {
             coder: &mut coder,

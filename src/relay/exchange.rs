@@ -5,17 +5,19 @@
 use std::cell::OnceCell;
 use std::hash::BuildHasher;
 use std::io::IoSlice;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::balance::failover::AttemptError;
 use crate::balance::pool::Tried;
+use crate::balance::upstream::Upstream;
 use crate::net::conn::SendError;
 use crate::net::socket::{self, HalfClose, Wait};
 use crate::protocol::framing::Framing;
 use crate::protocol::head::{RequestHead, ResponseHead};
 use crate::protocol::persistence::{self, CloseReason, Persistence};
-use crate::protocol::rewrite::{self, Via};
-use crate::protocol::target::{Authority, RequestTarget};
+use crate::protocol::rewrite::{self, Form, Via};
+use crate::protocol::target::{Authority, RequestTarget, Scheme};
 use crate::route::{Route, Rules};
 use crate::stop::Stage;
 
@@ -79,15 +81,20 @@ pub(super) struct ExchangeState {
     pub(super) given_up_addresses: u32,
     /// Why the last one failed.
     pub(super) last: Option<AttemptError>,
-    /// What the first upstream said that could not open a tunnel. It may be the target's fault, so one more
-    /// opinion is enough.
+    /// The answer to CONNECT that the client gets if no other upstream opens the tunnel.
     pub(super) refused: Option<Box<TunnelAnswer>>,
+    /// Upstreams that may have no CONNECT, and the status that says so.
+    pub(super) without_connect: Vec<(Arc<Upstream>, u16)>,
 }
 
 /// Where a request leads: its target, parsed once, and the way there.
 #[derive(Debug)]
 pub(super) struct Destination {
     pub(super) authority: Authority,
+    /// That of its scheme.
+    pub(super) default_port: u16,
+    /// How the target is written for an upstream.
+    pub(super) form: Form,
     /// So many bytes at the end of the request's target are its path and query.
     path_length: usize,
     pub(super) route: Route,
@@ -95,17 +102,25 @@ pub(super) struct Destination {
 
 impl Destination {
     pub(super) fn of(target: RequestTarget<'_>, rules: &Rules) -> Self {
-        let (authority, path_length) = match target {
+        let (authority, scheme, path_length) = match target {
             RequestTarget::Absolute(absolute) => {
-                (absolute.authority, absolute.path_and_query.len())
+                let path_length = absolute.path_and_query.len();
+                (absolute.authority, absolute.scheme, path_length)
             }
-            RequestTarget::Authority(authority) => (authority, 0),
+            RequestTarget::Authority(authority) => (authority, Scheme::HTTP, 0),
         };
         Self {
             route: rules.route(authority.host()),
             authority,
+            default_port: scheme.default_port(),
+            form: Form::for_upstream(scheme),
             path_length,
         }
+    }
+
+    /// Whether this proxy is to serve what only an upstream may know: the direct way knows `http` alone.
+    pub(super) fn is_unknown_here(&self) -> bool {
+        self.route == Route::Direct && self.form == Form::AsReceived
     }
 }
 
@@ -132,6 +147,7 @@ impl ExchangeState {
             given_up_addresses: 0,
             last: None,
             refused: None,
+            without_connect: Vec::new(),
         }
     }
 }

@@ -65,7 +65,7 @@ impl Exchange<'_> {
         loop {
             if let (false, Some(lease)) = (hop.has_request(), &hop.lease) {
                 let credentials = lease.upstream().spec.credentials.as_ref();
-                self.write_request(Form::Absolute, credentials);
+                self.write_request(self.state.destination.form, credentials);
             }
             let (failed, lease, origin) = match self.converse(hop) {
                 Ok(done) => return Ok(done),
@@ -165,6 +165,7 @@ impl Exchange<'_> {
         let how = RequestRewrite {
             form,
             authority: self.authority(),
+            default_port: self.state.destination.default_port,
             path_and_query: self.path_and_query(),
             framing: self.state.upload.framing(),
             credentials,

@@ -3,6 +3,7 @@
 //! In reading order:
 //! - [`session`]: one client connection, request after request
 //! - `introduction`: who the client of a balancer in front is
+//! - `foreign`: clients that do not speak HTTP
 //! - `forward`: a request, through upstreams or directly
 //! - [`connect`]: the same for CONNECT, and the start of every tunnel
 //! - `next_hop`: connections to where it goes, several against each other
@@ -36,6 +37,7 @@ pub mod duplex;
 mod evidence;
 pub mod exchange;
 pub mod failed;
+mod foreign;
 mod forward;
 pub mod hop;
 mod introduction;

@@ -205,6 +205,9 @@ impl<'a> Exchange<'a> {
     /// There is no connection to this one, which is blamed.
     fn lose(&mut self, loser: &Runner<Contender<'a>>, error: DialError) -> Failed {
         let failure = match error {
+            // The client is not to look for the mistake in its URL.
+            DialError::Failed(HopFailure::DnsError) => HopFailure::UpstreamDnsError,
+            DialError::Failed(HopFailure::DnsTimeout) => HopFailure::UpstreamDnsTimeout,
             DialError::Failed(failure) => failure,
             DialError::Forbidden => return Failed::Refused(Refusal::TargetForbidden),
             DialError::GivenUp => return self.given_up(),
@@ -212,8 +215,11 @@ impl<'a> Exchange<'a> {
         report::dialled(self.ctx, loser.begun);
         let error = AttemptError::NotSent(failure);
         // Cut short by the time of the whole request, which others may have used up.
-        let cut = matches!(failure, HopFailure::ConnectTimeout | HopFailure::DnsTimeout)
-            && self.deadline().is_some_and(|whole| whole <= loser.deadline);
+        let is_late = matches!(
+            failure,
+            HopFailure::ConnectTimeout | HopFailure::UpstreamDnsTimeout
+        );
+        let cut = is_late && self.deadline().is_some_and(|whole| whole <= loser.deadline);
         let Contender { lease, begun, .. } = &loser.goal;
         if cut {
             self.doubt(lease, Doubt::CannotConnect);

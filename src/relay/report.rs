@@ -318,10 +318,9 @@ pub(super) fn count(counter: &AtomicU64, more: u64) {
 fn shown_target(head: &RequestHead, target: Option<&RequestTarget<'_>>) -> String {
     match target {
         Some(RequestTarget::Absolute(absolute)) => {
-            let path = String::from_utf8_lossy(absolute.path_and_query);
-            let mut authority = Vec::new();
-            absolute.authority.write_as_host_field(80, &mut authority);
-            format!("http://{}{path}", String::from_utf8_lossy(&authority))
+            let mut shown = Vec::new();
+            absolute.write_shown(&mut shown);
+            String::from_utf8_lossy(&shown).into_owned()
         }
         Some(RequestTarget::Authority(authority)) => authority.to_string(),
         None => {

@@ -12,7 +12,7 @@ use crate::net::socket::{self, Received, TICK};
 use crate::protocol::answer::HopFailure;
 use crate::protocol::body::{BodyCoder, Sent};
 use crate::protocol::framing::{self, Framing};
-use crate::protocol::head::{ResponseHead, Version};
+use crate::protocol::head::{Message, ResponseHead, Version};
 use crate::protocol::persistence::{CloseReason, Persistence};
 use crate::protocol::rewrite::{self, KeepAlive, ResponseRewrite, SentFraming, Switch};
 use crate::stop::Stage;
@@ -96,7 +96,7 @@ impl Exchange<'_> {
         rewrite::response(&head, &how, &mut out);
         self.report.answered(head.status());
         let trailers = self.snapshot.config.limits.max_header_bytes;
-        let mut coder = BodyCoder::new(framing, sent, trailers);
+        let mut coder = BodyCoder::new(Message::Response, framing, sent, trailers);
         let copied = self.copy_response(&mut hop, &mut coder, &mut out);
         self.scratch.out = out;
         hop.count_bytes();
@@ -185,9 +185,10 @@ impl Exchange<'_> {
         }
     }
 
-    /// Waits for more of the body. `false`: the next hop has ended.
+    /// Waits for more of the body, which may be long in coming: an event stream is silent while nothing
+    /// happens. `false`: the next hop has ended.
     fn receive_body(&mut self, hop: &mut Hop) -> Result<bool, Failed> {
-        let patience = self.snapshot.config.limits.io_timeout;
+        let patience = self.snapshot.config.limits.response_idle_timeout;
         let since = Instant::now();
         hop.conn.limit_read(patience.min(TICK));
         loop {
@@ -200,7 +201,8 @@ impl Exchange<'_> {
                     if self.client_is_gone() {
                         return Err(Failed::Closed(CloseReason::ClientGone));
                     }
-                    if self.is_stalled(since, || socket::is_readable(hop.conn.stream())) {
+                    let has_come = || socket::is_readable(hop.conn.stream());
+                    if socket::is_overdue(since, patience, has_come) {
                         return Err(truncated(HopFailure::Stalled));
                     }
                 }

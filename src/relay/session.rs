@@ -18,7 +18,7 @@ use crate::protocol::framing::{self, Framing};
 use crate::protocol::head::{HeadLimits, HeadScanner, RequestHead};
 use crate::protocol::persistence::{self, CloseReason, Persistence};
 use crate::protocol::rewrite::{self, MaxForwards};
-use crate::protocol::target::RequestTarget;
+use crate::protocol::target::{RequestTarget, TargetError};
 use crate::route::Route;
 use crate::stop::Stage;
 
@@ -28,6 +28,7 @@ use super::connect;
 use super::context::Context;
 use super::exchange::{ClientEnd, Destination, Done, Exchange, ExchangeState};
 use super::failed::{Failed, NoRequest};
+use super::foreign;
 use super::hop::{Hop, look_at};
 use super::introduction;
 use super::outcome::{Outcome, RequestScope, Suspended};
@@ -185,7 +186,10 @@ impl Session<'_> {
     fn without_request(&self, client: Box<Client>, why: &NoRequest) -> Outcome {
         match why {
             NoRequest::Ended => Outcome::Closed,
-            NoRequest::Refused(refusal) => refuse(self.ctx, client, refusal),
+            NoRequest::Refused(refusal) => {
+                foreign::tell(client.address.ip(), refusal);
+                refuse(self.ctx, client, refusal)
+            }
             NoRequest::Incomplete if client.head_begun.is_none() && self.is_stopping() => {
                 Outcome::Closed
             }
@@ -416,7 +420,13 @@ impl Session<'_> {
         let requester = Requester::of(&request.client);
         let refusal = match access::check(&config.access, requester, head, &target) {
             Ok(()) if config.via && self.ctx.via.passes_through(head.fields()) => Refusal::Loop,
-            Ok(()) => return Ok((Destination::of(target, &config.rules), framing)),
+            Ok(()) => {
+                let destination = Destination::of(target, &config.rules);
+                if !destination.is_unknown_here() {
+                    return Ok((destination, framing));
+                }
+                Refusal::Target(TargetError::SchemeUnsupported)
+            }
             Err(refusal) => refusal,
         };
         let then = match (framing, head.method()) {

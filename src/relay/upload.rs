@@ -9,6 +9,7 @@ use crate::net::conn::Conn;
 use crate::protocol::body::{BodyCoder, Sent};
 use crate::protocol::chunked::BodyError;
 use crate::protocol::framing::Framing;
+use crate::protocol::head::Message;
 
 /// The most bytes of a body that are kept for another attempt: 64 KiB.
 pub const REPLAYABLE: usize = 64 * 1024;
@@ -47,7 +48,7 @@ impl Upload {
     pub fn new(framing: Framing, trailer_limit: usize) -> Self {
         Self {
             framing,
-            coder: BodyCoder::new(framing, Sent::AsReceived, trailer_limit),
+            coder: BodyCoder::new(Message::Request, framing, Sent::AsReceived, trailer_limit),
             buffer: Vec::new(),
             unseen: Buffer::default(),
             sent: 0,

@@ -64,12 +64,14 @@ impl Exchange<'_> {
         }
         Err(match self.state.last {
             // No upstream was in service, and those tried all the same could not be connected to.
-            Some(error) if failover::is_unreached(&error) && self.state.had_only_trials() => {
-                Failed::Refused(Refusal::NoUpstream)
+            Some(error) if !failover::is_unreached(&error) || !self.state.had_only_trials() => {
+                refused(Failed::Hop(error))
             }
-            Some(error) => refused(Failed::Hop(error)),
+            Some(_) | None if pool.is_without_names() => {
+                Failed::Refused(Refusal::NoUpstreamResolved)
+            }
             None if pool.upstreams().is_empty() => Failed::Refused(Refusal::NoUpstreamConfigured),
-            None => Failed::Refused(Refusal::NoUpstream),
+            Some(_) | None => Failed::Refused(Refusal::NoUpstream),
         })
     }
 
@@ -125,9 +127,14 @@ impl Exchange<'_> {
             }
             self.client.bound = None;
         }
-        let pool = &self.snapshot.pool;
-        if let Some(lease) = pool.pick(self.snapshot.config.mode, tried) {
-            return Some(lease);
+        let (pool, mode) = (&self.snapshot.pool, self.snapshot.config.mode);
+        let picked = if self.head.method() == "CONNECT" {
+            pool.pick_for_tunnel(mode, tried, Instant::now())
+        } else {
+            pool.pick(mode, tried)
+        };
+        if picked.is_some() {
+            return picked;
         }
         if self.state.trials >= MOST_ATTEMPTS {
             return None;

@@ -14,9 +14,11 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::time::Duration;
 
+use crate::access_log;
 use crate::config;
 use crate::config::checked::Config;
-use crate::config::findings::ConfigErrors;
+use crate::config::findings::{ConfigErrors, Strictness};
+use crate::logging;
 use crate::metrics::ReloadState;
 use crate::relay::{Context, unix_ms};
 use crate::stop::{Notify, Woken};
@@ -25,6 +27,25 @@ pub use changes::Changes;
 
 /// How long a file must look the same before an unannounced change of it counts.
 const SETTLE: Duration = Duration::from_millis(200);
+
+/// Judges `file` as a start and a reload do, and changes nothing: it is valid, maybe with warnings, and the
+/// file of its access log can be opened.
+///
+/// # Errors
+/// Every mistake in it, or why there can be no access log.
+pub fn judge(file: &Path) -> Result<Config, ConfigErrors> {
+    let config = config::load(file)?;
+    let settings = config.access_log.as_ref();
+    match settings.map_or(Ok(()), access_log::check) {
+        Ok(()) => Ok(config),
+        Err(error) => Err(no_access_log(file, config.access_log_line, &error)),
+    }
+}
+
+fn no_access_log(file: &Path, line: Option<usize>, error: &io::Error) -> ConfigErrors {
+    let file = file.display().to_string();
+    ConfigErrors::about_key((&file, line), "access_log.file", error.to_string())
+}
 
 /// Hears how reloading goes, on the reload thread.
 pub trait Watcher {
@@ -93,7 +114,11 @@ impl Reloader<'_> {
             self.watcher.begins();
             if is_fifo {
                 let text = "is a pipe, which can be read one time: a reload needs a file";
-                self.complain(format!("{}: {text}", self.file.display()), occasion);
+                let file = self.file.display().to_string();
+                self.complain(
+                    &ConfigErrors::about_file(&file, None, text.to_owned()),
+                    occasion,
+                );
             } else {
                 self.take(config::load(self.file), occasion);
             }
@@ -130,18 +155,18 @@ impl Reloader<'_> {
         let file = self.file.display();
         let config = match found {
             Ok(config) => config,
-            Err(error) => return self.complain(error.to_string(), occasion),
+            Err(errors) => return self.complain(&errors, occasion),
         };
         if config.fingerprint == self.ctx.snapshot().config.fingerprint {
-            if occasion == Occasion::Asked {
-                log::info!("{file} has not changed");
-            }
             if self.complaint.take().is_some() {
-                log::info!("{file} is again as it is in force");
+                log::info!("{file} is again what is in force");
+            } else if occasion == Occasion::Asked {
+                log::info!("{file} has not changed");
             }
             self.ctx.metrics.last_reload.lock().failure = None;
             return;
         }
+        let line = config.access_log_line;
         match apply(self.ctx, config) {
             Ok(changes) => {
                 self.complaint = None;
@@ -149,13 +174,20 @@ impl Reloader<'_> {
                 log::info!("{file} is in force");
                 tell(&changes);
             }
-            Err(error) => self.complain(format!("{file}: {error}"), occasion),
+            Err(error) => self.complain(&no_access_log(self.file, line, &error), occasion),
         }
     }
 
-    fn complain(&mut self, complaint: String, occasion: Occasion) {
+    fn complain(&mut self, errors: &ConfigErrors, occasion: Occasion) {
+        let complaint = errors.to_string();
         if occasion == Occasion::Asked || self.complaint.as_ref() != Some(&complaint) {
-            log::error!("the running configuration stays in force: {complaint}");
+            for notice in &errors.errors {
+                log::log!(notice.level(Strictness::Lenient), "{notice}");
+            }
+            log::error!(
+                "{} is not taken: what was in force stays in force",
+                self.file.display()
+            );
             self.ctx.metrics.failed_reloads.increment();
             self.ctx.metrics.last_reload.lock().failure = Some((unix_ms(), complaint.clone()));
         }
@@ -165,7 +197,7 @@ impl Reloader<'_> {
 
 fn tell(changes: &Changes) {
     if changes.made.is_empty() && changes.waiting.is_empty() {
-        log::info!("nothing that it means is new");
+        log::info!("it means what it meant before");
     }
     for sentence in &changes.made {
         log::info!("{sentence}");
@@ -180,14 +212,12 @@ fn tell(changes: &Changes) {
 /// # Errors
 /// When its access log cannot be opened; then nothing has changed.
 pub fn apply(ctx: &Context, mut config: Config) -> io::Result<Changes> {
-    let log = ctx
-        .access_log
-        .prepare(config.access_log.as_ref())
-        .map_err(|error| io::Error::new(error.kind(), format!("access_log: {error}")))?;
+    let log = ctx.access_log.prepare(config.access_log.as_ref())?;
     let before = ctx.snapshot();
     let waiting = changes::keep_listeners(&before.config, &mut config);
     let made = changes::between(&before, &config);
     let changes = Changes { made, waiting };
+    logging::set_format(config.log_format);
     for notice in &config.warnings {
         log::warn!("{notice}");
     }

@@ -210,7 +210,7 @@ fn a_file_whose_access_log_cannot_be_opened_changes_nothing() {
     assert!(!setup.ctx.access_log.is_on());
     let failure = setup.failure().unwrap();
     assert!(
-        failure.contains("access_log: ") && failure.contains("logs/access.log"),
+        failure.contains("c.yaml:4: access_log.file: ") && failure.contains("logs/access.log"),
         "{failure}"
     );
     // The same file is right once the folder is there.

@@ -270,11 +270,12 @@ impl Server {
     fn announce(&self) {
         let snapshot = self.ctx.snapshot();
         let config = &snapshot.config;
+        let count = snapshot.pool.upstreams().len();
         log::info!(
-            "http-proxy-lb {} listens on {}; {} upstreams, {}",
+            "http-proxy-lb {} listens on {}; {count} upstream{}, {}",
             env!("CARGO_PKG_VERSION"),
             self.address,
-            snapshot.pool.upstreams().len(),
+            if count == 1 { "" } else { "s" },
             config.mode
         );
         if let Some(address) = self.admin_addr() {
@@ -466,7 +467,8 @@ fn log_panics() {
     std::panic::set_hook(Box::new(|panic| {
         let thread = std::thread::current();
         let name = thread.name().unwrap_or("unnamed");
-        log::error!("thread {name} panicked, one connection is lost: {panic}");
+        let what = panic.to_string().replace('\n', " ");
+        log::error!("thread {name} {what}; one connection is lost");
     }));
 }
 

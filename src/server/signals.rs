@@ -72,6 +72,7 @@ pub fn run(config: Config, file: &Path, passed: InheritedSockets) -> io::Result<
 fn drain(server: &Server, done: &Handle) {
     match server.drain() {
         Drained::Clean => log::info!("stopped"),
+        Drained::Cut(1) => log::warn!("stopped; one connection was cut"),
         Drained::Cut(left) => log::warn!("stopped; {left} connections were cut"),
     }
     done.close();

@@ -177,10 +177,16 @@ fn why(upstream: &Json) -> String {
         .get("distrusted_until")
         .text()
         .map(|until| format!("its connections serve one client each until {until}"));
+    let no_connect = upstream.get("no_connect").is_true();
     [
         held.unwrap_or_default(),
         evidence,
         &not_shared.unwrap_or_default(),
+        if no_connect {
+            "has no CONNECT: others get the tunnels"
+        } else {
+            ""
+        },
     ]
     .into_iter()
     .filter(|words| !words.is_empty())
@@ -241,7 +247,7 @@ mod tests {
          "evidence":"it answers for itself; the probe's target is at fault (one got 403, three got 403)"},
         {"name":"three","online":true,"state":"suspect","drained":false,"since":null,
          "active_connections":1,"latency_ms":7,"attempts":2,"attempts_answered":2,"attempts_failed":0,
-         "reason":null,"doubt":"asked for credentials","evidence":"","distrusted_until":"2026-01-02T00:00:00.000Z"},
+         "reason":null,"doubt":"asked for credentials","evidence":"","no_connect":true,"distrusted_until":"2026-01-02T00:00:00.000Z"},
         {"name":"four","online":false,"state":"offline","drained":true,"since":null,
          "active_connections":0,"latency_ms":0,"attempts":0,"attempts_answered":0,"attempts_failed":0,
          "reason":"probe: got 403","evidence":"the probe passes through one"},
@@ -261,7 +267,7 @@ warning: c.yaml:1: x
 
 UPSTREAM      STATE             SINCE                     ACTIVE  LATENCY  ATTEMPTS  FAILED  REASON
 one           online            -                              3  12.5 ms         6       0  it answers for itself; the probe's target is at fault
-three         suspect           -                              1     7 ms         2       0  asked for credentials; its connections serve one client each until 2026-01-02T00:00:00.000Z
+three         suspect           -                              1     7 ms         2       0  asked for credentials; its connections serve one client each until 2026-01-02T00:00:00.000Z; has no CONNECT: others get the tunnels
 four          offline, drained  -                              0        -         0       0  probe: got 403; the probe passes through one
 t\\u{1b}[2Jwo  offline           2026-01-01T00:00:00.000Z       0        -         1       1  cannot connect: connection refused
 ";

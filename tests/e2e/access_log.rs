@@ -201,6 +201,13 @@ fn every_refusal_has_a_line_and_its_cause() {
         (CONNECT, 503, "no_upstream_online"),
         ("x\r\n\r\n", 400, "malformed_head"),
         (
+            "\x16\x03\x01\x02\0\x01\0\x01\u{7f}\x03\x03",
+            400,
+            "tls_to_plain_port",
+        ),
+        ("\x05\x01\0", 400, "socks_to_http_port"),
+        ("\x04\x01\0\x50\x7f\0\0\x01\0", 400, "socks_to_http_port"),
+        (
             "GET http://o.test/ HTTP/3.0\r\n\r\n",
             505,
             "version_unsupported",

@@ -110,7 +110,7 @@ const WHAT_HAPPENED: &[(&str, u64)] = &[
     ("direct_connections", 0),
     ("failures_total{cause=\"relayed_gateway_error\"}", 1),
     ("failures_total{cause=\"target_origin_form\"}", 1),
-    ("failures_total{cause=\"malformed_head\"}", 1),
+    ("failures_total{cause=\"tls_to_plain_port\"}", 1),
     ("failures_total{cause=\"client_gone\"}", 1),
     ("tunnels_ended_total{end=\"finished\"}", 1),
     ("tunnels_ended_total{end=\"reset\"}", 1),
@@ -453,6 +453,33 @@ fn stray_bytes_of_an_upstream_are_told() {
     let (_, status) = ask(&proxy, "GET /status");
     assert!(status.contains("\"strays\":1,"), "{status}");
     assert!(status.contains("\"distrusted_until\":\"2"), "{status}");
+}
+
+#[test]
+fn an_upstream_without_connect_is_told() {
+    let a = Upstream::answering("a", |hop, _| {
+        hop.send("HTTP/1.1 405 No\r\nContent-Length: 0\r\n\r\n");
+    });
+    let b = Upstream::echo_ok("b");
+    let proxy = Proxy::with_yaml(ADMIN, [&a, &b]);
+    let told = || {
+        ask(&proxy, "GET /status")
+            .1
+            .matches("\"no_connect\":true")
+            .count()
+    };
+    assert_eq!(told(), 0);
+    for n in 0..4 {
+        proxy.client().open_tunnel(&format!("o{n}.test:443"));
+    }
+    assert_eq!(told(), 1);
+    check(
+        &metrics(&proxy),
+        &[
+            ("upstream_no_connect{upstream=\"a\"}", 1),
+            ("upstream_no_connect{upstream=\"b\"}", 0),
+        ],
+    );
 }
 
 #[test]

@@ -75,7 +75,7 @@ fn a_large_body_that_breaks_off_is_visibly_incomplete() {
 #[test]
 fn an_upstream_that_stalls_within_a_large_body_is_given_up() {
     let upstream = Upstream::by_hand("a");
-    let proxy = Proxy::with_yaml("limits: {io_timeout_secs: 0.5}", [&upstream]);
+    let proxy = Proxy::with_yaml("limits: {response_idle_timeout_secs: 0.5}", [&upstream]);
     let mut client = proxy.client();
     client.send(GET);
     let (mut hop, _) = upstream.accept_and_read_request();

@@ -2,8 +2,8 @@
 //! directly. What then happens in it is in `tunnel`.
 
 use super::harness::{
-    Client, Origin, ProbeAnswer, Proxy, Talk, Upstream, expect_refused, numbered_fields, pattern,
-    wait_until,
+    Client, Message, Origin, ProbeAnswer, Proxy, Talk, Upstream, expect_refused, numbered_fields,
+    pattern, wait_until,
 };
 
 const CONNECT: &str = "CONNECT o.test:443 HTTP/1.1\r\nHost: o.test:443\r\n\r\n";
@@ -348,6 +348,106 @@ fn a_gateway_error_of_one_upstream_does_not_cost_the_tunnel() {
     hop.send("HTTP/1.1 502 Bad Gateway\r\nContent-Length: 1\r\n\r\na");
     client.expect_tunnel().expect_bytes("early");
     first.expect_never_saw("early");
+}
+
+/// It opens tunnels to what begins with `good`.
+fn picky(name: &str, status: u16) -> Upstream {
+    Upstream::answering(name, move |hop, request| {
+        if request.method() == "CONNECT" && request.target().starts_with("good") {
+            hop.send("HTTP/1.1 200 OK\r\n\r\n").close_then();
+        } else if request.method() == "CONNECT" {
+            hop.send(format!(
+                "HTTP/1.1 {status} No\r\nContent-Length: 2\r\n\r\nno"
+            ));
+        } else {
+            hop.send_ok("plain");
+        }
+    })
+}
+
+fn tunnels_asked_of(upstream: &Upstream) -> usize {
+    let requests = upstream.requests();
+    let is_connect = |request: &&Message| request.method() == "CONNECT";
+    requests.iter().filter(is_connect).count()
+}
+
+/// Half of all HTTPS failed with one in the pool.
+#[test]
+fn an_upstream_without_connect_costs_no_tunnel_soon_gets_none_and_serves_everything_else() {
+    for status in [400, 405, 501] {
+        let (a, b) = (picky("a", status), Upstream::echo_ok("b"));
+        let proxy = Proxy::over([&a, &b]);
+        for n in 0..8 {
+            proxy.client().open_tunnel(&format!("o{n}.test:443"));
+        }
+        assert_eq!(tunnels_asked_of(&a), 2, "{status}");
+        proxy.expect_online("a");
+        let mut client = proxy.client();
+        for _ in 0..4 {
+            client.get("http://o.test/").expect_status(200);
+        }
+        assert_eq!(a.requests().len(), 4, "every second request goes there");
+    }
+}
+
+/// An upstream that has CONNECT may refuse a target in the same words, and a client knows which.
+#[test]
+fn a_client_that_asks_for_what_an_upstream_refuses_keeps_no_tunnels_from_it() {
+    let (a, b) = (picky("a", 405), Upstream::echo_ok("b"));
+    let proxy = Proxy::over([&a, &b]);
+    proxy.client().open_tunnel("good.test:443");
+    for n in 0..8 {
+        proxy.client().open_tunnel(&format!("bad{n}.test:443"));
+    }
+    let before = tunnels_asked_of(&a);
+    for n in 0..4 {
+        proxy.client().open_tunnel(&format!("good{n}.test:443"));
+    }
+    assert_eq!(tunnels_asked_of(&a), before + 2);
+}
+
+#[test]
+fn what_an_upstream_says_of_other_ports_or_of_one_target_does_not_show_that_it_has_no_connect() {
+    // Every second one goes there first.
+    for targets in [["o.test:25", "p.test:25", "q.test:25"], ["o.test:443"; 3]] {
+        let (a, b) = (picky("a", 405), Upstream::echo_ok("b"));
+        let proxy = Proxy::over([&a, &b]);
+        for target in targets.iter().cycle().take(8) {
+            proxy.client().open_tunnel(target);
+        }
+        assert_eq!(tunnels_asked_of(&a), 4);
+    }
+}
+
+#[test]
+fn if_no_upstream_has_connect_the_client_sees_the_first_answer() {
+    let [a, b] = [405, 501].map(|status| picky(&status.to_string(), status));
+    let members = [a.with("priority: 1"), b.with("priority: 2")];
+    let proxy = Proxy::with_yaml("mode: priority", members);
+    for n in 0..4 {
+        let mut client = proxy.client();
+        client.send(format!(
+            "CONNECT o{n}.test:443 HTTP/1.1\r\nHost: o.test\r\n\r\n"
+        ));
+        client.expect_status(405).expect_body("no").expect_closed();
+    }
+    assert_eq!((tunnels_asked_of(&a), tunnels_asked_of(&b)), (4, 4));
+}
+
+/// It knows better than one that cannot know.
+#[test]
+fn a_gateway_error_is_told_rather_than_the_answer_of_one_without_connect() {
+    let [first, second, third] = [405, 502, 405].map(|status| picky(&status.to_string(), status));
+    let members = [
+        first.with("{name: a, priority: 1}"),
+        second.with("{name: b, priority: 2}"),
+        third.with("{name: c, priority: 3}"),
+    ];
+    let proxy = Proxy::with_yaml("mode: priority", members);
+    let mut client = proxy.client();
+    client.send(CONNECT);
+    client.expect_status(502).expect_body("no").expect_closed();
+    assert_eq!(tunnels_asked_of(&third), 1);
 }
 
 /// D12.

@@ -123,7 +123,7 @@ fn a_body_that_makes_progress_is_not_cut() {
 #[test]
 fn a_response_body_that_stops_breaks_off_at_the_client() {
     let a = Upstream::by_hand("a");
-    let proxy = Proxy::with_yaml("limits: {io_timeout_secs: 0.3}", [&a]);
+    let proxy = Proxy::with_yaml("limits: {response_idle_timeout_secs: 0.3}", [&a]);
     let mut client = proxy.client();
     client.send(GET);
     let (mut hop, _) = a.accept_and_read_request();
@@ -132,6 +132,30 @@ fn a_response_body_that_stops_breaks_off_at_the_client() {
     client.expect_truncated("abc");
     hop.expect_gone();
     proxy.expect_deserted_after(client);
+}
+
+/// A stream of events is silent while there are none.
+#[test]
+fn an_event_stream_may_be_silent_for_longer_than_an_upload() {
+    let a = Upstream::by_hand("a");
+    let proxy = Proxy::with_yaml("limits: {io_timeout_secs: 0.3}", [&a]);
+    let mut client = proxy.client();
+    client.send(GET);
+    let (mut hop, _) = a.accept_and_read_request();
+    hop.send("HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\ndata: 1\n\n");
+    client.expect_head(200).expect_bytes("9\r\ndata: 1\n\n\r\n");
+    // An upload that stops after that, and is cut for it, shows that the time has passed.
+    let mut upload = proxy.client();
+    upload.send("PUT http://o.test/ HTTP/1.1\r\nHost: o.test\r\nContent-Length: 6\r\n\r\n");
+    let mut other_hop = a.accept();
+    other_hop.read_head();
+    upload.expect_refusal(408);
+    hop.send("data: 2\n\n");
+    client.expect_bytes("9\r\ndata: 2\n\n\r\n");
+    // A client that leaves is noticed all the same.
+    client.close();
+    hop.expect_gone();
+    proxy.expect_deserted();
 }
 
 /// D3: whoever does not read is too slow; the upstream has nothing to do with it.
@@ -235,7 +259,8 @@ fn a_tunnel_in_which_one_side_speaks_stays_open() {
 /// 300 000 of them stayed for ever at a peer.
 #[test]
 fn a_tunnel_that_is_half_closed_and_silent_is_closed() {
-    let (proxy, a) = silent_tunnels();
+    let a = Upstream::by_hand("a");
+    let proxy = Proxy::with_yaml("limits: {tunnel_half_closed_secs: 0.5}", [&a]);
     let (mut client, mut hop) = tunnel(&proxy, &a);
     client.half_close();
     hop.expect_gone();

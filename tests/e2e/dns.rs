@@ -12,6 +12,7 @@ use parking_lot::{Condvar, Mutex};
 use super::harness::{Client, Member, Origin, Proxy, Talk, Upstream, wait_until};
 
 const HERE: [u8; 4] = [127, 0, 0, 1];
+const HERE_AT_9: ([u8; 4], u16) = (HERE, 9);
 
 /// Holds look-ups until it is opened.
 #[derive(Default)]
@@ -272,6 +273,46 @@ fn an_upstream_whose_name_leads_nowhere_is_offline_and_passed_over() {
     let report = proxy.upstream("nowhere");
     assert!(!report.online);
     assert!(report.reason.is_some_and(|reason| reason.contains("name")));
+}
+
+/// A client was told to check the spelling of its URL.
+#[test]
+fn a_name_of_an_upstream_that_leads_nowhere_is_not_blamed_on_the_url() {
+    let options = resolving(|_| Err(io::Error::other("no such name")));
+    let nowhere = Member::at("nowhere", HERE_AT_9.into()).with("url: 'http://nowhere.test:3128'");
+    let proxy = Proxy::with_options("{}", [nowhere], options);
+    wait_until(|| !proxy.upstream("nowhere").online);
+    for request in [
+        "GET http://o.test/ HTTP/1.1\r\nHost: o.test\r\n\r\n",
+        "CONNECT o.test:443 HTTP/1.1\r\nHost: o.test\r\n\r\n",
+    ] {
+        let mut client = proxy.client();
+        client.send(request).expect_refusal(503);
+        client
+            .expect_field_with("Proxy-Status", "dns_error")
+            .expect_body_with("their names cannot be resolved. It is not the URL");
+    }
+}
+
+/// The same while another upstream is thought to be online.
+#[test]
+fn a_request_that_fails_for_the_name_of_its_upstream_says_so() {
+    let b = Upstream::by_hand("b");
+    let options = resolving(|_| Err(io::Error::other("no such name")));
+    let nowhere = b.with("{name: nowhere, url: 'http://nowhere.test:3128', priority: 2}");
+    let proxy = Proxy::with_options(
+        "{mode: priority, health_check: {fall: 1000}}",
+        [b.with("priority: 1"), nowhere],
+        options,
+    );
+    let mut client = proxy.client();
+    client.get("http://o.test/");
+    b.accept_and_read_request().0.close();
+    client
+        .expect_refusal(502)
+        .expect_field_with("Proxy-Status", "next-hop=\"nowhere\"")
+        .expect_field_with("Proxy-Status", "dns_error")
+        .expect_body_with("name of the upstream proxy cannot be resolved. It is not the URL");
 }
 
 /// A name that leads elsewhere a moment later gains nothing: what was allowed is connected to.

@@ -357,11 +357,14 @@ fn a_response_that_has_begun_is_never_repeated() {
 #[test]
 fn what_an_origin_can_cause_is_repeated_nowhere_and_takes_nobody_offline() {
     let fields = "X: y\r\n".repeat(20_000);
+    let cookies = "Set-Cookie: a=b\r\n".repeat(70_000 / 17);
     for broken in [
         "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nEVIL\r\n",
         "HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n",
         "HTTP/1.1 200 OK\r\nX : y\r\n z\r\n\r\n",
+        "ICY 200 OK\r\nX: \0\r\n\r\n",
         &format!("HTTP/1.1 200 OK\r\n{fields}\r\n"),
+        &format!("HTTP/1.1 200 OK\r\n{cookies}\r\n"),
     ] {
         let answer = broken.to_owned();
         let a = Upstream::answering("a", move |hop, _| {
@@ -374,6 +377,26 @@ fn what_an_origin_can_cause_is_repeated_nowhere_and_takes_nobody_offline() {
         b.expect_untouched();
         proxy.expect_nobody_suspected();
         proxy.expect_online("a");
+    }
+}
+
+/// What is merely odd is delivered, so no other upstream is asked, and nobody is held responsible.
+#[test]
+fn what_is_odd_in_a_response_is_no_reason_to_ask_another_upstream() {
+    for odd in ["X-Note : v", "X-Note: \u{1}v\u{7f}"] {
+        let answer = format!("HTTP/1.1 200 OK\r\n{odd}\r\nContent-Length: 2\r\n\r\nhi");
+        let a = Upstream::answering("a", move |hop, _| {
+            hop.send(&answer);
+        });
+        let b = Upstream::echo_ok("b");
+        let proxy = in_order([&a, &b]);
+        proxy
+            .client()
+            .send(GET)
+            .expect_status(200)
+            .expect_body("hi");
+        b.expect_untouched();
+        proxy.expect_nobody_suspected();
     }
 }
 

@@ -1,8 +1,8 @@
 //! What a head may look like, from either side (RFC 9112 §2 to §5), and how large it may be.
 
 use super::harness::{
-    Proxy, Talk, Upstream, expect_bad_gateway, expect_refused_and_closed, forwarded,
-    numbered_fields, relayed,
+    Message, Proxy, Talk, Upstream, expect_bad_gateway, expect_refused_and_closed, forwarded,
+    latin1, numbered_fields, relayed,
 };
 
 const REQUEST_LINE_MAX: usize = 16 * 1024;
@@ -293,7 +293,7 @@ fn a_malformed_response_head_is_502() {
         "HTTP/1.1 abc EVIL\r\n\r\n",
         "HTTP/1.1 200 OK\nX: EVIL\n\n",
         "HTTP/1.1 200 OK\r\nX: EVIL\n\r\n",
-        "HTTP/1.1 200 OK\r\nX : EVIL\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nX \r\n: EVIL\r\n\r\n",
         "HTTP/1.1 200 OK\r\nX: a\r\n EVIL\r\n\r\n",
         "HTTP/1.1 200 OK\r\nEVIL\r\n\r\n",
         "HTTP/1.1 200 OK\r\nX: EVIL\0\r\n\r\n",
@@ -303,12 +303,85 @@ fn a_malformed_response_head_is_502() {
 
 #[test]
 fn a_response_head_that_is_too_large_is_502() {
-    let many = numbered_fields(FIELDS_MAX + 1);
+    let many = "X:y\r\n".repeat(HEAD_MAX / 5);
     let large = "x".repeat(HEAD_MAX);
     expect_bad_gateway([
         format!("HTTP/1.1 200 OK\r\n{many}\r\nEVIL"),
         format!("HTTP/1.1 200 OK\r\nX-Large: {large}\r\n\r\nEVIL"),
     ]);
+}
+
+#[test]
+fn white_space_before_a_colon_of_a_response_does_not_go_on() {
+    let response = relayed("HTTP/1.1 200 OK\r\nX-Note : v\r\nContent-Length: 0\r\n\r\n");
+    let raw = latin1(&response.raw);
+    assert!(raw.contains("\r\nX-Note: v\r\n"), "{raw}");
+}
+
+#[test]
+fn a_control_byte_in_a_value_of_a_response_stays() {
+    relayed("HTTP/1.1 200 OK\r\nX-Note: a\u{1}\u{b}b\u{7f}\r\nContent-Length: 0\r\n\r\n")
+        .expect_field("X-Note", "a\u{1}\u{b}b\u{7f}");
+}
+
+#[test]
+fn three_hundred_fields_of_a_response_pass() {
+    let fields = numbered_fields(300);
+    let response = relayed(format!(
+        "HTTP/1.1 200 OK\r\n{fields}Content-Length: 2\r\n\r\nhi"
+    ));
+    let names = response.names();
+    let passed = names.iter().filter(|name| name.starts_with("x-"));
+    assert_eq!(passed.count(), 300);
+    response.expect_body("hi");
+}
+
+#[test]
+fn icy_is_read_as_http_1_0() {
+    relayed("ICY 200 OK\r\nicy-name: radio\r\n\r\nmusic")
+        .expect_line("HTTP/1.1 200 OK")
+        .expect_field("icy-name", "radio")
+        .expect_body("music");
+}
+
+/// What an upstream answers that has 70 kB to say, with this limit.
+fn relayed_within(limit: usize, response: &str) -> Message {
+    let upstream = Upstream::by_hand("a");
+    let yaml = format!("limits: {{max_header_bytes: {limit}}}");
+    let proxy = Proxy::with_yaml(&yaml, [&upstream]);
+    let mut client = proxy.client();
+    client.get("http://o.test/");
+    let (mut hop, _) = upstream.accept_and_read_request();
+    hop.send_as_far_as_possible(response).half_close();
+    client.read_response().clone()
+}
+
+#[test]
+fn seventy_kilobytes_of_cookies_pass_within_max_header_bytes() {
+    let cookie = format!("Set-Cookie: a={}\r\n", "x".repeat(985));
+    let response = format!(
+        "HTTP/1.1 200 OK\r\n{}Content-Length: 2\r\n\r\nhi",
+        cookie.repeat(70)
+    );
+    let passed = relayed_within(2 * HEAD_MAX, &response);
+    assert_eq!(passed.values("Set-Cookie").len(), 70);
+    passed.expect_body("hi");
+    let refused = latin1(&relayed_within(HEAD_MAX, &response).raw);
+    assert!(refused.starts_with("HTTP/1.1 502 "), "{refused}");
+    assert!(refused.contains("limits.max_header_bytes"), "{refused}");
+}
+
+#[test]
+fn seventy_kilobytes_of_trailers_pass_within_max_header_bytes() {
+    let trailers = "X-Trailer: value\r\n".repeat(70_000 / 18);
+    let response =
+        format!("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n{trailers}\r\n");
+    let passed = latin1(&relayed_within(2 * HEAD_MAX, &response).raw);
+    assert!(
+        passed.ends_with(&format!("\r\n\r\n0\r\n{trailers}\r\n")),
+        "{}",
+        passed.len()
+    );
 }
 
 /// The line without its end, of this length.

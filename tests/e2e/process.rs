@@ -305,7 +305,9 @@ fn a_port_in_use_is_named_and_the_exit_code_is_1() {
     let told = String::from_utf8_lossy(&output.stderr).into_owned();
     let line = told.lines().find(|line| line.contains(&address));
     let line = line.unwrap_or_else(|| panic!("no line names {address}: {told}"));
-    assert!(line.contains("in use"), "{line}");
+    assert!(line.contains("the port is in use by "), "{line}");
+    let holder = format!("(process {}): stop that, or", std::process::id());
+    assert!(line.contains(&holder), "{line}");
 }
 
 /// Writing to a connection that is gone must not be a signal that ends the process.
@@ -334,6 +336,22 @@ fn clients_and_upstreams_that_vanish_do_not_end_it() {
         client.send("GET / HTTP/1.1\r\nHost: o.test\r\n\r\n");
         client.read_response().status() == 400
     });
+}
+
+#[test]
+fn an_upstream_without_connect_is_told_once() {
+    let a = Upstream::answering("a", |hop, _| {
+        hop.send("HTTP/1.1 501 No\r\nContent-Length: 0\r\n\r\n");
+    });
+    let b = Upstream::echo_ok("b");
+    let process = Process::start("{}", [&a, &b]);
+    for n in 0..8 {
+        process.client().open_tunnel(&format!("o{n}.test:443"));
+    }
+    process.wait_for_log("upstream a has no CONNECT: it answered 501 to what others opened");
+    let log = process.log.lock();
+    let told = log.iter().filter(|line| line.contains("no CONNECT"));
+    assert_eq!(told.count(), 1);
 }
 
 /// D14: 234 417 lines of log in a second and a half, and a core at 93 %.
@@ -449,4 +467,30 @@ fn stray_bytes_of_an_upstream_are_in_the_log() {
     process.wait_for_log("stopped");
     let told = |log: &Vec<String>| log.iter().filter(|said| said.contains(line)).count();
     assert_eq!(told(&process.log.lock()), 1);
+}
+
+/// The client cannot read our answer, so whoever set it up must find the remedy in the log.
+#[test]
+fn a_client_that_speaks_tls_or_socks_is_told_to_the_operator_once_with_the_remedy() {
+    let a = Upstream::echo_ok("a");
+    let process = Process::start("{}", [&a]);
+    for greeting in [
+        &b"\x16\x03\x01\x02\0\x01\0\x01\xfc\x03\x03"[..],
+        b"\x05\x01\0",
+    ] {
+        for _ in 0..3 {
+            process.client().send(greeting).expect_refusal(400);
+        }
+    }
+    process.signal(Signal::TERM);
+    process.wait_for_log("stopped");
+    for line in [
+        "127.0.0.1: A client speaks TLS to the plain port. Write http://, not https://, before the \
+         proxy's address.",
+        "127.0.0.1: A client speaks SOCKS to the HTTP port. Set this address as its HTTP proxy, not \
+         as its SOCKS proxy.",
+    ] {
+        let told = |log: &Vec<String>| log.iter().filter(|said| said.contains(line)).count();
+        assert_eq!(told(&process.log.lock()), 1, "{line}");
+    }
 }

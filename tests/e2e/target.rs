@@ -2,8 +2,8 @@
 //! (RFC 9112 §3.2).
 
 use super::harness::{
-    Origin, Proxy, Talk, TemporaryFile, Upstream, expect_refused, forwarded, forwarded_direct,
-    wait_until,
+    Hop, Message, Origin, Proxy, Talk, TemporaryFile, Upstream, expect_refused, forwarded,
+    forwarded_direct, wait_until,
 };
 
 #[test]
@@ -213,26 +213,91 @@ fn the_asterisk_and_the_authority_alone_are_refused() {
     );
 }
 
+/// The parent may serve them.
+#[test]
+fn a_target_of_another_scheme_goes_to_an_upstream_as_it_came() {
+    for (target, host) in [
+        ("https://o.test/a?b", "o.test"),
+        ("https://o.test:443/", "o.test"),
+        ("HTTPS://O.test:8443", "o.test:8443"),
+        ("ftp://o.test/pub/;type=d", "o.test"),
+        ("ftp://bob:secret@o.test:21/", "o.test"),
+        ("ws://o.test/", "o.test"),
+    ] {
+        forwarded(format!("GET {target} HTTP/1.1\r\nHost: other.test\r\n\r\n"))
+            .expect_line(&format!("GET {target} HTTP/1.1"))
+            .expect_field("Host", host);
+    }
+}
+
 /// D12b: it was sent to port 80 in clear text.
 #[test]
-fn an_https_target_is_refused_and_told_to_use_connect() {
-    let upstream = Upstream::echo_ok("a");
-    let proxy = Proxy::over([&upstream]);
-    proxy
-        .client()
-        .send("GET https://o.test/ HTTP/1.1\r\nHost: o.test\r\n\r\n")
-        .expect_refusal(400)
-        .expect_body_with("CONNECT");
-    upstream.expect_untouched();
+fn a_target_of_another_scheme_is_refused_on_the_direct_way_and_told_to_use_connect() {
+    let origin = Origin::echo_ok("origin");
+    let proxy = Proxy::direct();
+    let mut client = proxy.client();
+    let authority = origin.authority();
+    for scheme in ["https", "ftp", "ws"] {
+        let request = format!("GET {scheme}://{authority}/ HTTP/1.1\r\nHost: {authority}\r\n\r\n");
+        client
+            .send(request)
+            .expect_refusal(400)
+            .expect_body_with("CONNECT");
+    }
+    assert!(origin.requests().is_empty());
+    client
+        .get(&format!("http://{authority}/"))
+        .expect_status(200);
 }
 
 #[test]
-fn other_schemes_are_refused() {
+fn the_rules_hold_for_every_scheme() {
+    let upstream = Upstream::echo_ok("a");
+    let yaml = "domain_policy: {mode: blacklist, domains: [direct.test]}";
+    let proxy = Proxy::with_yaml(yaml, [&upstream]);
+    let get = |target: &str, fields: &str| {
+        format!("GET {target} HTTP/1.1\r\nHost: o.test\r\n{fields}\r\n")
+    };
+    // A client that is behind another proxy is not on this host.
+    let via = "Via: 1.1 other\r\n";
+    let mut client = proxy.client();
+    client
+        .send(get("https://localhost/", via))
+        .expect_refusal(403);
+    client
+        .send(get("ftp://127.0.0.1/", via))
+        .expect_refusal(403);
+    client
+        .send(get("https://www.direct.test/", ""))
+        .expect_refusal(400);
+    upstream.expect_untouched();
+    client.send(get("https://o.test/", "")).expect_status(200);
+}
+
+#[test]
+fn a_request_of_another_scheme_is_repeated_if_its_method_may_be() {
+    for (method, status, times) in [("GET", 200, 1), ("POST", 502, 0)] {
+        let a = Upstream::answering("a", |hop: &mut Hop, _: &Message| hop.close_then());
+        let b = Upstream::echo_ok("b");
+        let members = [a.with("priority: 1"), b.with("priority: 2")];
+        let proxy = Proxy::with_yaml("mode: priority", members);
+        let line = format!("{method} https://o.test/ HTTP/1.1");
+        proxy
+            .client()
+            .send(format!(
+                "{line}\r\nHost: o.test\r\nContent-Length: 0\r\n\r\n"
+            ))
+            .expect_status(status);
+        assert_eq!(b.requests().len(), times, "{method}");
+    }
+}
+
+#[test]
+fn a_target_without_scheme_or_slashes_is_refused() {
     check_refused(&[
-        "ftp://o.test/",
-        "ws://o.test/",
         "http:/o.test/",
         "http:o.test/",
+        "https:o.test/",
         "://o.test/",
     ]);
 }

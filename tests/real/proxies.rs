@@ -106,6 +106,35 @@ pub(crate) fn squid(tls_port: u16) -> Proxy {
     })
 }
 
+/// nginx as a forward proxy, as many have it: it has no CONNECT.
+pub(crate) fn forwarding_nginx() -> Proxy {
+    let folder = Folder::new();
+    let port = free_port();
+    let config = folder.write(
+        "nginx.conf",
+        format!(
+            "daemon off; master_process off; pid nginx.pid; events {{}}
+             http {{
+               access_log off;
+               client_body_temp_path body; proxy_temp_path proxy; fastcgi_temp_path fastcgi;
+               uwsgi_temp_path uwsgi; scgi_temp_path scgi;
+               server {{
+                 listen 127.0.0.1:{port};
+                 if ($http_host = 127.0.0.1:{port}) {{ return 400; }}
+                 location / {{ proxy_pass http://$http_host$request_uri; }}
+               }}
+             }}"
+        ),
+    );
+    let (output, place) = (folder.path().join("output"), folder.path().to_owned());
+    Proxy::new("nginx", None, folder, move || {
+        let mut command = Command::new("nginx");
+        command.arg("-p").arg(&place).arg("-c").arg(&config);
+        command.args(["-e", "error.log"]);
+        Server::start(&mut command, output.clone(), port)
+    })
+}
+
 /// tinyproxy with Basic authentication. It answers in HTTP/1.0 and closes each connection.
 pub(crate) fn tinyproxy() -> Proxy {
     tinyproxy_for(Some(Login {

@@ -14,7 +14,7 @@ use crate::net::socket::{Received, TICK, Wait};
 use crate::protocol::body::{BodyCoder, Sent};
 use crate::protocol::fields::Fields;
 use crate::protocol::framing::{self, Framing};
-use crate::protocol::head::{HeadLimits, HeadScanner, RequestHead};
+use crate::protocol::head::{HeadLimits, HeadScanner, Message, RequestHead};
 use crate::protocol::persistence::{self, Persistence};
 use crate::protocol::rewrite::{self, Via};
 use crate::stop::Stop;
@@ -128,7 +128,7 @@ impl Guest {
 
     /// Reads the whole body.
     fn pass_body(&mut self, framing: Framing, to: BodyGoes) -> io::Result<()> {
-        let mut coder = BodyCoder::new(framing, Sent::AsReceived, HEAD_MAX);
+        let mut coder = BodyCoder::new(Message::Request, framing, Sent::AsReceived, HEAD_MAX);
         let mut out = Vec::new();
         while !coder.is_finished() {
             if self.conn.unread().is_empty() {

@@ -22,7 +22,7 @@ use crate::net::socket::Want;
 use crate::net::thread_pool::ThreadPool;
 use crate::net::threads::LongThreads;
 
-use super::shared::TunnelEnd;
+use super::shared::{Tunnel, TunnelEnd};
 use super::transfer::{Step, Transfer};
 
 /// What one read takes at most, in bytes: a whole TLS record with its frame fits.
@@ -53,6 +53,21 @@ impl Resources {
             threads,
             pipes,
         }
+    }
+}
+
+/// Whether one that waits for `want` has a side that is not read from at the moment.
+fn has_unread_side(tunnel: &Tunnel, want: Want) -> bool {
+    tunnel.is_half_closed() || want == Want::Write
+}
+
+/// When to look at a direction that waits for `want`, at the latest.
+fn time_to_look_at(tunnel: &Tunnel, want: Want) -> Duration {
+    let left = tunnel.patience_left();
+    if has_unread_side(tunnel, want) {
+        left.min(LOOK_AT_UNREAD)
+    } else {
+        left
     }
 }
 
@@ -113,11 +128,7 @@ impl EventLoop {
         let (number, want) = (transfer.number(), transfer.wants());
         self.transfers.lock().insert(number, transfer);
         // Not before it is there, or a look in between would forget it.
-        let left = tunnel.patience_left();
-        self.look_within(match want {
-            Want::Write => left.min(LOOK_AT_UNREAD),
-            Want::Nothing | Want::Read | Want::ReadOrWrite => left,
-        });
+        self.look_within(time_to_look_at(&tunnel, want));
         // From here on it may be served already, or even be over.
         let watched = self
             .readiness
@@ -211,8 +222,9 @@ impl EventLoop {
             Ok(Step::Wait) => self.take(transfer),
             Ok(Step::Busy) => self.lend_thread(transfer, no_thread_since),
             Ok(Step::End) => {
+                let (tunnel, want) = (Arc::clone(transfer.tunnel()), transfer.wants());
                 transfer.end(Ok(()));
-                self.note(LOOK_AT_UNREAD);
+                self.note(time_to_look_at(&tunnel, want));
             }
             Err(end) => transfer.end(Err(end)),
         }
@@ -244,14 +256,14 @@ impl EventLoop {
         let mut next = Duration::MAX;
         for transfer in self.transfers.lock().values() {
             let tunnel = transfer.tunnel();
-            let left = tunnel.patience_left();
-            if left.is_zero() {
+            let want = transfer.wants();
+            if tunnel.patience_left().is_zero() {
                 idle.push((Arc::clone(tunnel), transfer.direction()));
-            } else if tunnel.is_half_closed() || transfer.wants() == Want::Write {
+                continue;
+            }
+            next = next.min(time_to_look_at(tunnel, want));
+            if has_unread_side(tunnel, want) {
                 unread.push(Arc::clone(tunnel));
-                next = next.min(left).min(LOOK_AT_UNREAD);
-            } else {
-                next = next.min(left);
             }
         }
         for (tunnel, direction) in idle {
@@ -285,5 +297,43 @@ impl EventLoop {
         let waited = self.readiness.wait(&mut ready, Some(Duration::ZERO));
         waited.expect("the event loop waits, too");
         ready
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{IpAddr, TcpListener, TcpStream};
+
+    use super::super::shared::{Direction, Meter, Patience, Uncounted};
+    use super::*;
+
+    #[expect(clippy::disallowed_methods, reason = "loopback answers at once")]
+    fn pair() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let far = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        (listener.accept().unwrap().0, far)
+    }
+
+    /// Its other side is not read from any more, and may have been reset.
+    #[test]
+    fn a_direction_that_was_busy_while_the_other_ended_is_looked_at_soon() {
+        let hour = Duration::from_secs(3600);
+        let resources = Resources::new(LongThreads::of(0), Pipes::at_most(1));
+        let event_loop = EventLoop::new(Arc::new(resources)).unwrap();
+        let ((client, _far_client), (hop, _far_hop)) = (pair(), pair());
+        let patience = Patience {
+            idle: hour,
+            half_closed: hour,
+        };
+        let how = (patience, Arc::new(Uncounted) as Arc<dyn Meter>);
+        let owner = IpAddr::from([127, 0, 0, 1]);
+        let tunnel = Tunnel::new((0, owner), (client, hop), how, Box::new(|_totals| {}));
+        Transfer::new(&tunnel, Direction::ToHop, &[]).end(Ok(()));
+        event_loop.take(Transfer::new(&tunnel, Direction::ToClient, &[]));
+        assert!(
+            event_loop
+                .time_to_look()
+                .is_some_and(|left| left < 2 * LOOK_AT_UNREAD)
+        );
     }
 }

@@ -7,7 +7,8 @@
 //! up no other. Where there is no thread for it, the event loop goes on carrying it, slower.
 //!
 //! A direction that ends passes its end on and the other goes on; a reset of one side resets the other; a
-//! tunnel in which nothing moves in either direction for the idle limit is closed.
+//! tunnel in which nothing moves in either direction for the idle limit is closed, after a shorter time if
+//! one side has ended.
 
 mod event_loop;
 mod shared;
@@ -19,7 +20,7 @@ use std::net::{IpAddr, TcpStream};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use parking_lot::{Condvar, Mutex};
 
@@ -30,7 +31,7 @@ use event_loop::{EventLoop, Resources};
 use shared::Tunnel;
 use transfer::Transfer;
 
-pub use shared::{Age, Direction, Meter, OnEnd, TunnelEnd, TunnelTotals};
+pub use shared::{Age, Direction, Meter, OnEnd, Patience, TunnelEnd, TunnelTotals};
 
 /// Event loops on a large machine: each takes three descriptors and a thread from the start on.
 const EVENT_LOOPS: usize = 8;
@@ -85,7 +86,7 @@ impl Tunnels {
         self: &Arc<Self>,
         owner: IpAddr,
         (client, hop): (Side, Side),
-        how: (Duration, Arc<dyn Meter>),
+        how: (Patience, Arc<dyn Meter>),
         on_end: OnEnd,
     ) {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
@@ -178,6 +179,7 @@ mod tests {
     use std::io::Write;
     use std::net::TcpListener;
     use std::sync::mpsc;
+    use std::time::Duration;
 
     use super::shared::Uncounted;
     use super::*;
@@ -185,6 +187,10 @@ mod tests {
 
     /// Longer than anything here takes on a busy machine.
     const PATIENCE: Duration = Duration::from_secs(30);
+    const PATIENT: Patience = Patience {
+        idle: PATIENCE,
+        half_closed: PATIENCE,
+    };
 
     /// Tunnels that may use so many threads besides those of the event loops.
     fn with_threads(threads: usize) -> Arc<Tunnels> {
@@ -212,7 +218,7 @@ mod tests {
     fn start_with(tunnels: &Arc<Tunnels>, early: Vec<u8>, on_end: OnEnd) -> (TcpStream, TcpStream) {
         let ((client, mut client_side), (hop, hop_side)) = (side(), side());
         client_side.early = early;
-        let how: (Duration, Arc<dyn Meter>) = (PATIENCE, Arc::new(Uncounted));
+        let how: (Patience, Arc<dyn Meter>) = (PATIENT, Arc::new(Uncounted));
         let owner = IpAddr::from([127, 0, 0, 1]);
         tunnels.start(owner, (client_side, hop_side), how, on_end);
         (client, hop)

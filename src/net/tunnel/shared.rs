@@ -41,6 +41,15 @@ pub struct TunnelTotals {
     pub end: TunnelEnd,
 }
 
+/// How long nothing may move in a tunnel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Patience {
+    /// While both sides may still send.
+    pub idle: Duration,
+    /// Once one of them has ended, if that is shorter: the other often never will.
+    pub half_closed: Duration,
+}
+
 /// Says how a tunnel ended; dropped afterwards with all it holds (leases, permits).
 pub type OnEnd = Box<dyn FnOnce(TunnelTotals) + Send>;
 
@@ -99,7 +108,7 @@ pub(super) struct Tunnel {
     /// Whose tunnel it is.
     pub(super) owner: IpAddr,
     begun: Instant,
-    idle_limit: Duration,
+    patience: Patience,
     meter: Arc<dyn Meter>,
     /// Milliseconds after `begun` at which bytes last moved.
     moved: AtomicU64,
@@ -124,7 +133,7 @@ impl Tunnel {
     pub(super) fn new(
         (id, owner): (u64, IpAddr),
         (client, hop): (TcpStream, TcpStream),
-        (idle_limit, meter): (Duration, Arc<dyn Meter>),
+        (patience, meter): (Patience, Arc<dyn Meter>),
         on_end: OnEnd,
     ) -> Arc<Self> {
         Arc::new(Self {
@@ -133,7 +142,7 @@ impl Tunnel {
             hop,
             owner,
             begun: Instant::now(),
-            idle_limit,
+            patience,
             meter,
             moved: AtomicU64::new(0),
             to_hop: Way::default(),
@@ -180,6 +189,10 @@ impl Tunnel {
         let delivered = &self.way(direction).delivered;
         delivered.fetch_add(bytes, Ordering::Relaxed);
         self.meter.moved(direction, age, bytes);
+        self.note_movement();
+    }
+
+    fn note_movement(&self) {
         let now = u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX);
         self.moved.fetch_max(now, Ordering::Relaxed);
     }
@@ -193,7 +206,13 @@ impl Tunnel {
     pub(super) fn patience_left(&self) -> Duration {
         let moved = Duration::from_millis(self.moved.load(Ordering::Relaxed));
         let silent = self.begun.elapsed().saturating_sub(moved);
-        self.idle_limit.saturating_sub(silent)
+        let Patience { idle, half_closed } = self.patience;
+        let limit = if self.is_half_closed() {
+            half_closed.min(idle)
+        } else {
+            idle
+        };
+        limit.saturating_sub(silent)
     }
 
     /// Whether one direction is over already, so that both sockets are closed with the other.
@@ -247,6 +266,8 @@ impl Tunnel {
 
     /// One direction is over: passes its end on, or tells the end of the tunnel if it was the last one.
     pub(super) fn close(&self, direction: Direction) {
+        // Noted first: the silence before is none of a side that has ended.
+        self.note_movement();
         if self.open.fetch_sub(1, Ordering::AcqRel) > 1 {
             if let Err(error) = self.to(direction).shutdown(Shutdown::Write) {
                 log::trace!("this side was gone before the end: {error}");
@@ -295,11 +316,41 @@ mod tests {
     /// A tunnel that is not carried and was idle for too long, and its two ends.
     fn idle_tunnel() -> (Arc<Tunnel>, TcpStream, TcpStream) {
         let ((client, far_client), (hop, far_hop)) = (pair(), pair());
-        let how: (Duration, Arc<dyn Meter>) = (Duration::ZERO, Arc::new(Uncounted));
-        let name = (0, IpAddr::from([127, 0, 0, 1]));
-        let tunnel = Tunnel::new(name, (client, hop), how, Box::new(|_totals| {}));
+        let tunnel = tunnel_between((client, hop), Duration::ZERO, Duration::ZERO);
         assert!(tunnel.patience_left().is_zero());
         (tunnel, far_client, far_hop)
+    }
+
+    fn tunnel_between(
+        sides: (TcpStream, TcpStream),
+        idle: Duration,
+        half_closed: Duration,
+    ) -> Arc<Tunnel> {
+        let how: (Patience, Arc<dyn Meter>) = (Patience { idle, half_closed }, Arc::new(Uncounted));
+        let name = (0, IpAddr::from([127, 0, 0, 1]));
+        Tunnel::new(name, sides, how, Box::new(|_totals| {}))
+    }
+
+    #[test]
+    fn the_silence_of_a_half_closed_tunnel_begins_with_the_end_of_its_side() {
+        let hour = Duration::from_secs(3600);
+        for (idle, half_closed, allowed) in [
+            (hour, hour / 2, hour / 2),
+            // Nothing lives longer for having ended.
+            (hour / 2, hour, hour / 2),
+        ] {
+            let ((client, _far_client), (hop, _far_hop)) = (pair(), pair());
+            let mut tunnel = tunnel_between((client, hop), idle, half_closed);
+            let begun = Instant::now().checked_sub(Duration::from_secs(2)).unwrap();
+            Arc::get_mut(&mut tunnel).unwrap().begun = begun;
+            assert!(tunnel.patience_left() + Duration::from_secs(2) <= idle);
+            tunnel.close(Direction::ToHop);
+            let left = tunnel.patience_left();
+            assert!(
+                left + Duration::from_secs(1) > allowed && left <= allowed,
+                "{left:?}"
+            );
+        }
     }
 
     const BOTH: [Direction; 2] = [Direction::ToHop, Direction::ToClient];

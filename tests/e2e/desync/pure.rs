@@ -5,7 +5,7 @@ use http_proxy_lb::protocol::answer::Refusal;
 use http_proxy_lb::protocol::body::{BodyCoder, Sent};
 use http_proxy_lb::protocol::chunked::BodyError;
 use http_proxy_lb::protocol::framing::{self, Framing};
-use http_proxy_lb::protocol::head::{HeadLimits, HeadScanner, RequestHead};
+use http_proxy_lb::protocol::head::{HeadLimits, HeadScanner, Message, RequestHead};
 use http_proxy_lb::protocol::head::{ResponseHead, Version};
 use http_proxy_lb::protocol::persistence::{CloseReason, Persistence};
 use http_proxy_lb::protocol::rewrite::{self, Form, KeepAlive, RequestRewrite};
@@ -126,8 +126,8 @@ impl<'a> Flow<'a> {
         }
     }
 
-    fn body(&mut self, framing: Framing, sent: Sent) -> Result<(), BodyError> {
-        let mut coder = BodyCoder::new(framing, sent, LIMIT);
+    fn body(&mut self, message: Message, framing: Framing, sent: Sent) -> Result<(), BodyError> {
+        let mut coder = BodyCoder::new(message, framing, sent, LIMIT);
         while !coder.is_finished() {
             let mut input = std::mem::take(&mut self.received);
             let passed = coder.pass(&mut input)?;
@@ -173,8 +173,9 @@ fn forward_request(flow: &mut Flow<'_>) -> Result<bool, Refusal> {
         }
         RequestTarget::Absolute(target) => {
             let how = RequestRewrite {
-                form: Form::Absolute,
+                form: Form::for_upstream(target.scheme),
                 authority: &target.authority,
+                default_port: target.scheme.default_port(),
                 path_and_query: target.path_and_query,
                 framing,
                 credentials: None,
@@ -185,7 +186,7 @@ fn forward_request(flow: &mut Flow<'_>) -> Result<bool, Refusal> {
             rewrite::request(&head, &how, &mut flow.sent);
         }
     }
-    flow.body(framing, Sent::AsReceived)?;
+    flow.body(Message::Request, framing, Sent::AsReceived)?;
     Ok(true)
 }
 
@@ -253,7 +254,7 @@ fn pass_response(ask: Ask, then: Then, head: &ResponseHead, mut flow: Flow<'_>) 
         Ask::Get | Ask::Head | Ask::Connect => Persistence::KeepAlive,
     };
     write_response(head, declared, persistence, &mut flow);
-    match flow.body(framing, sent) {
+    match flow.body(Message::Response, framing, sent) {
         Ok(()) => flow.whole(),
         Err(_) => Reading::BreaksOff,
     }

@@ -5,7 +5,7 @@ use super::Case;
 type Row = (&'static str, &'static str, &'static str);
 
 /// Request lines of an otherwise honest request.
-const LINES: [Row; 39] = [
+const LINES: [Row; 41] = [
     (
         "two spaces before the target",
         "Apache CVE-2016-8743",
@@ -102,11 +102,17 @@ const LINES: [Row; 39] = [
     ("a target without slashes", "", "GET http:o.test/ HTTP/1.1"),
     ("a target without a host", "", "GET http:///a HTTP/1.1"),
     (
-        "another scheme",
+        "a scheme with another byte in it",
         "HAProxy CVE-2021-39240",
-        "GET ftp://o.test/ HTTP/1.1",
+        "GET ht_tp://o.test/ HTTP/1.1",
     ),
-    ("https in absolute-form", "", "GET https://o.test/ HTTP/1.1"),
+    (
+        "another scheme and two hosts",
+        "",
+        "GET ftp://o.test\\@evil.test/ HTTP/1.1",
+    ),
+    ("another scheme and no host", "", "GET https:///a HTTP/1.1"),
+    ("ICY for a version", "", "GET http://o.test/ ICY"),
     (
         "a port beyond 65535",
         "tinyproxy CVE-2025-63938",

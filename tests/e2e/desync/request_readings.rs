@@ -18,7 +18,28 @@ const CHUNKED: &str = "POST http://o.test/ HTTP/1.1\r\nHost: o.test\r\nTransfer-
 const PLAIN: &str = "GET http://o.test/ HTTP/1.1\r\nHost: o.test\r\n\r\n";
 
 /// What a client sends, and what the next hop sees.
-const ROWS: [Row; 54] = [
+const ROWS: [Row; 57] = [
+    (
+        "https in absolute-form",
+        "",
+        Request,
+        "GET https://O.test:443/a?b HTTP/1.1\r\nHost: other.test\r\n\r\n",
+        "GET https://O.test:443/a?b HTTP/1.1\r\nHost: o.test\r\n\r\n",
+    ),
+    (
+        "ftp with userinfo",
+        "",
+        Request,
+        "GET ftp://bob:pass@o.test/a;type=i HTTP/1.1\r\nHost: o.test\r\n\r\n",
+        "GET ftp://bob:pass@o.test/a;type=i HTTP/1.1\r\nHost: o.test\r\n\r\n",
+    ),
+    (
+        "an unknown scheme with a port",
+        "",
+        Request,
+        "POST x+y://o.test:81?a HTTP/1.1\r\nHost: o.test\r\nContent-Length: 2\r\n\r\nhi",
+        "POST x+y://o.test:81?a HTTP/1.1\r\nHost: o.test:81\r\nContent-Length: 2\r\n\r\nhi",
+    ),
     (
         "a length twice, the same",
         "",

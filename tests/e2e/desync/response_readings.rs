@@ -18,7 +18,79 @@ const HI: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi";
 const CHUNKED: &str = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\n";
 
 /// What the upstream sends, and what the client sees of it.
-const ROWS: [Row; 44] = [
+const ROWS: [Row; 53] = [
+    (
+        "a blank before a colon of a response",
+        "",
+        Get,
+        Waits,
+        "HTTP/1.1 200 OK\r\nX-Note : v\r\nX-B\t \t:w\r\nContent-Length: 2\r\n\r\nhi",
+        "HTTP/1.1 200 OK\r\nX-Note: v\r\nX-B: w\r\nContent-Length: 2\r\n\r\nhi",
+    ),
+    (
+        "a blank before the colon of a length of a response",
+        "Go CVE-2019-16276",
+        Get,
+        Waits,
+        "HTTP/1.1 200 OK\r\nContent-Length : 2\r\n\r\nhi",
+        HI,
+    ),
+    (
+        "a blank before the colon of chunked in a response",
+        "Go CVE-2019-16276",
+        Get,
+        Waits,
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding\t: chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\n",
+        CHUNKED,
+    ),
+    (
+        "a field behind a blank that Connection names",
+        "",
+        Get,
+        Waits,
+        "HTTP/1.1 200 OK\r\nConnection : X-Note\r\nX-Note : v\r\nContent-Length: 2\r\n\r\nhi",
+        HI,
+    ),
+    (
+        "controls in a value of a response",
+        "",
+        Get,
+        Waits,
+        "HTTP/1.1 200 OK\r\nX-A: \u{1}a\u{b}\u{c}\u{1b}[1m\u{7f}\r\nContent-Length: 2\r\n\r\nhi",
+        "HTTP/1.1 200 OK\r\nX-A: \u{1}a\u{b}\u{c}\u{1b}[1m\u{7f}\r\nContent-Length: 2\r\n\r\nhi",
+    ),
+    (
+        "controls in a reason",
+        "",
+        Get,
+        Waits,
+        "HTTP/1.1 200 \u{1}\u{b} O\tK\u{7f}\r\nContent-Length: 2\r\n\r\nhi",
+        "HTTP/1.1 200 \u{1}\u{b} O\tK\u{7f}\r\nContent-Length: 2\r\n\r\nhi",
+    ),
+    (
+        "a trailer of a response with a blank before its colon, and a control in it",
+        "",
+        Get,
+        Waits,
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\nX : y\u{1}\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\nX: y\u{1}\r\n\r\n",
+    ),
+    (
+        "ICY with a length",
+        "",
+        Get,
+        Waits,
+        "ICY 200 OK\r\nContent-Length: 2\r\n\r\nhi",
+        HI,
+    ),
+    (
+        "ICY without an end",
+        "",
+        Get,
+        Closes,
+        "ICY 200 OK\r\nicy-name: radio\r\n\r\nhi",
+        "HTTP/1.1 200 OK\r\nicy-name: radio\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\n",
+    ),
     (
         "bytes behind a body",
         "Varnish CVE-2022-23959",

@@ -28,6 +28,7 @@ limits:
   response_timeout_secs: 8
   header_timeout_secs: 8
   io_timeout_secs: 8
+  response_idle_timeout_secs: 8
   shutdown_timeout_secs: 0.5
 ";
 

@@ -4,6 +4,7 @@
 use http_proxy_lb::protocol::body::{BodyCoder, Sent};
 use http_proxy_lb::protocol::chunked::BodyError;
 use http_proxy_lb::protocol::framing::Framing;
+use http_proxy_lb::protocol::head::Message;
 
 use super::reference::{self, Not};
 use super::tape::Tape;
@@ -33,7 +34,7 @@ struct Coded {
 }
 
 fn code(framing: Framing, sent: Sent, pieces: &[&[u8]]) -> Result<Coded, BodyError> {
-    let mut coder = BodyCoder::new(framing, sent, TRAILER_LIMIT);
+    let mut coder = BodyCoder::new(Message::Response, framing, sent, TRAILER_LIMIT);
     let mut done = Coded {
         sent: Vec::new(),
         taken: 0,
@@ -108,7 +109,8 @@ fn check_meaning(framing: Framing, sent: Sent, input: &[u8], coded: &Coded) {
         Framing::Length(length) => input[..usize::try_from(length).expect("small")].to_vec(),
         Framing::UntilClose => input.to_vec(),
         Framing::Chunked => {
-            let body = reference::chunked(input, TRAILER_LIMIT).expect("it was accepted");
+            let body = reference::chunked(Message::Response, input, TRAILER_LIMIT)
+                .expect("it was accepted");
             assert_eq!(coded.taken, body.length);
             body.data
         }
@@ -123,7 +125,7 @@ fn check_meaning(framing: Framing, sent: Sent, input: &[u8], coded: &Coded) {
         assert_eq!(coded.sent, received, "the data and nothing else");
         return;
     }
-    let again = reference::chunked(&coded.sent, usize::MAX);
+    let again = reference::chunked(Message::Response, &coded.sent, usize::MAX);
     let again = again.unwrap_or_else(|not: Not| panic!("what is sent is no body: {not:?}"));
     assert_eq!(
         again.length,

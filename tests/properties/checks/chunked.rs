@@ -2,6 +2,7 @@
 //! cannot become one, or may still become one, and it carries the same data, however they arrive.
 
 use http_proxy_lb::protocol::chunked::{ByteKind, ChunkScanner};
+use http_proxy_lb::protocol::head::Message;
 
 use super::reference::{self, Not};
 use super::tape::Tape;
@@ -10,8 +11,8 @@ use super::tape::Tape;
 const TRAILER_LIMIT: usize = 300;
 
 /// What the scanner makes of an input that comes in pieces.
-fn scan(pieces: &[&[u8]]) -> Result<(usize, Vec<u8>), Not> {
-    let mut scanner = ChunkScanner::new(TRAILER_LIMIT);
+fn scan(message: Message, pieces: &[&[u8]]) -> Result<(usize, Vec<u8>), Not> {
+    let mut scanner = ChunkScanner::new(message, TRAILER_LIMIT);
     let (mut taken, mut data) = (0, Vec::new());
     for piece in pieces {
         let mut rest = *piece;
@@ -38,10 +39,13 @@ pub(crate) fn check(input: &[u8]) {
     let mut tape = Tape(input);
     let split = usize::from(tape.byte());
     let input = tape.0;
-    let expected = reference::chunked(input, TRAILER_LIMIT).map(|body| (body.length, body.data));
-    assert_eq!(scan(&[input]), expected, "at once");
-    let (first, second) = input.split_at(split.min(input.len()));
-    assert_eq!(scan(&[first, second]), expected, "in two");
-    let bytes: Vec<&[u8]> = input.chunks(1).collect();
-    assert_eq!(scan(&bytes), expected, "byte by byte");
+    for message in [Message::Request, Message::Response] {
+        let expected = reference::chunked(message, input, TRAILER_LIMIT);
+        let expected = expected.map(|body| (body.length, body.data));
+        assert_eq!(scan(message, &[input]), expected, "at once");
+        let (first, second) = input.split_at(split.min(input.len()));
+        assert_eq!(scan(message, &[first, second]), expected, "in two");
+        let bytes: Vec<&[u8]> = input.chunks(1).collect();
+        assert_eq!(scan(message, &bytes), expected, "byte by byte");
+    }
 }

@@ -11,10 +11,7 @@ pub(crate) fn check(input: &[u8]) {
     // Files that it names are looked for where there are none.
     match config::parse(&text, "/nonexistent/http-proxy-lb/config.yaml") {
         Ok(config) => {
-            let report = CheckReport {
-                config: &config,
-                file: "config.yaml",
-            };
+            let report = CheckReport { config: &config };
             check_lines(&report.to_string());
         }
         Err(errors) => {

@@ -15,7 +15,7 @@
 //! ```
 
 use http_proxy_lb::protocol::chunked::{EXTENSION_LINE_MAX, EXTENSIONS_MAX};
-use http_proxy_lb::protocol::head::FIELDS_MAX;
+use http_proxy_lb::protocol::head::{FIELDS_MAX, Message};
 
 /// Name and value, trimmed.
 pub(crate) type Field = (Vec<u8>, Vec<u8>);
@@ -43,9 +43,10 @@ pub(crate) enum Not {
 }
 
 /// Reads the chunked body at the start of `input`. `trailer_limit` is that of the trailer section with
-/// the empty line behind it, if it has any field.
-pub(crate) fn chunked(input: &[u8], trailer_limit: usize) -> Result<Body, Not> {
+/// the empty line behind it, if it has any field. In a response, the section may be odd.
+pub(crate) fn chunked(message: Message, input: &[u8], trailer_limit: usize) -> Result<Body, Not> {
     let mut at = Reader {
+        is_odd_accepted: message == Message::Response,
         input,
         place: 0,
         extensions: 0,
@@ -74,6 +75,7 @@ pub(crate) fn chunked(input: &[u8], trailer_limit: usize) -> Result<Body, Not> {
 }
 
 struct Reader<'a> {
+    is_odd_accepted: bool,
     input: &'a [u8],
     place: usize,
     extensions: usize,
@@ -203,12 +205,17 @@ impl Reader<'_> {
         let whole = self.input;
         self.input = whole.get(..start.saturating_add(limit)).unwrap_or(whole);
         let is_cut = self.input.len() < whole.len();
+        let most = if self.is_odd_accepted {
+            usize::MAX
+        } else {
+            FIELDS_MAX
+        };
         let end = loop {
             match self.field_or_end() {
-                Ok(Some(_)) if fields.len() == FIELDS_MAX => break Err(Not::Ever),
+                Ok(Some(_)) if fields.len() == most => break Err(Not::Ever),
                 Ok(Some(field)) => fields.push(field),
                 Ok(None) => break Ok(fields),
-                Err(Not::Yet) if fields.len() == FIELDS_MAX && self.place_begins_a_field() => {
+                Err(Not::Yet) if fields.len() == most && self.place_begins_a_field() => {
                     break Err(Not::Ever);
                 }
                 // At the limit there is no "yet".
@@ -243,9 +250,16 @@ impl Reader<'_> {
         let start = self.place;
         self.token()?;
         let name = self.input[start..self.place].to_vec();
+        if self.is_odd_accepted {
+            self.blanks();
+        }
         self.literal(b":")?;
         let start = self.place;
-        while matches!(self.peek()?, b'\t' | b' '..=b'~' | 0x80..) {
+        while match self.peek()? {
+            b'\r' | b'\n' | 0 => false,
+            b'\t' | b' '..=b'~' | 0x80.. => true,
+            _ => self.is_odd_accepted,
+        } {
             self.place += 1;
         }
         let value = self.input[start..self.place].to_vec();

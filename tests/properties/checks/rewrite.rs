@@ -57,7 +57,7 @@ pub(crate) fn check(input: &[u8]) {
     match RequestTarget::parse(head.method(), head.target()) {
         Ok(RequestTarget::Absolute(target)) => {
             let form = if how & 1 == 0 {
-                Form::Absolute
+                Form::for_upstream(target.scheme)
             } else {
                 Form::Origin
             };
@@ -91,6 +91,7 @@ fn check_request(
     let rewritten = RequestRewrite {
         form,
         authority: &target.authority,
+        default_port: target.scheme.default_port(),
         path_and_query: target.path_and_query,
         framing,
         credentials: (how & 2 == 0).then_some(&credentials),
@@ -113,7 +114,9 @@ fn check_request(
     );
     check_target(&again, target, form);
     let mut host = Vec::new();
-    target.authority.write_as_host_field(80, &mut host);
+    target
+        .authority
+        .write_as_host_field(target.scheme.default_port(), &mut host);
     let hosts: Vec<_> = again.fields().values("host").collect();
     assert_eq!(hosts, [&host[..]]);
     if let Some(own) = rewritten.credentials {
@@ -149,6 +152,10 @@ fn check_target(again: &RequestHead, target: &AbsoluteForm<'_>, form: Form) {
     match form {
         Form::Origin if asks_for_server => assert_eq!(again.target(), b"*"),
         Form::Origin => assert_eq!(again.target(), whole),
+        Form::AsReceived => {
+            let seen = RequestTarget::parse(again.method(), again.target());
+            assert_eq!(seen, Ok(RequestTarget::Absolute(target.clone())));
+        }
         Form::Absolute => match RequestTarget::parse(again.method(), again.target()) {
             Ok(RequestTarget::Absolute(seen)) => {
                 assert_eq!(seen.authority, target.authority);

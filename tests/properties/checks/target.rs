@@ -19,8 +19,18 @@ pub(crate) fn check(input: &[u8]) {
         }
         Ok(RequestTarget::Absolute(absolute)) => {
             assert_ne!(method, "CONNECT");
-            let (scheme, rest) = target.split_at(7);
-            assert!(scheme.eq_ignore_ascii_case(b"http://"));
+            let before = target.windows(3).position(|part| part == b"://");
+            let (scheme, rest) = target.split_at(before.expect("a scheme"));
+            assert!(
+                scheme
+                    .iter()
+                    .all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(byte))
+            );
+            assert_eq!(
+                absolute.scheme.is_http(),
+                scheme.eq_ignore_ascii_case(b"http")
+            );
+            let rest = &rest[3..];
             let path = absolute.path_and_query;
             assert!(rest.ends_with(path));
             assert!(matches!(path, [] | [b'/' | b'?', ..]));
@@ -28,13 +38,17 @@ pub(crate) fn check(input: &[u8]) {
             assert!(!before_path.iter().any(|byte| b"/?#\\".contains(byte)));
             let after_userinfo = before_path.rsplit(|byte| *byte == b'@').next();
             check_authority(&absolute.authority, after_userinfo.unwrap_or_default());
-            let mut written = b"http://".to_vec();
-            absolute.authority.write_as_host_field(80, &mut written);
-            written.extend_from_slice(path);
-            assert_eq!(
-                RequestTarget::parse(method, &written),
-                Ok(RequestTarget::Absolute(absolute))
-            );
+            let mut shown = Vec::new();
+            absolute.write_shown(&mut shown);
+            let lower = scheme.to_ascii_lowercase();
+            assert!(shown.starts_with(&lower) && shown.ends_with(path));
+            match RequestTarget::parse(method, &shown) {
+                Ok(RequestTarget::Absolute(again)) => {
+                    assert_eq!(again.authority, absolute.authority);
+                    assert_eq!(again.path_and_query, path);
+                }
+                other => panic!("what is shown is another target: {other:?}"),
+            }
         }
     }
 }

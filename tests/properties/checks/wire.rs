@@ -3,6 +3,8 @@
 use std::io::{self, Read};
 use std::net::TcpStream;
 
+use http_proxy_lb::protocol::head::Message;
+
 use super::reference::{self, Not};
 
 /// A head, split at its line ends.
@@ -137,17 +139,19 @@ impl Talk {
                     return Ok(self.unread.drain(..length).collect());
                 }
                 Some(Declared::Length(_)) => {}
-                Some(Declared::Chunked) => match reference::chunked(&self.unread, usize::MAX) {
-                    Ok(body) => {
-                        self.unread.drain(..body.length);
-                        return Ok(body.data);
+                Some(Declared::Chunked) => {
+                    match reference::chunked(Message::Response, &self.unread, usize::MAX) {
+                        Ok(body) => {
+                            self.unread.drain(..body.length);
+                            return Ok(body.data);
+                        }
+                        Err(Not::Yet) => {}
+                        Err(Not::Ever) => {
+                            let bytes = self.unread.escape_ascii().to_string();
+                            return Err(Broken::Malformed(format!("no chunks: {bytes}")));
+                        }
                     }
-                    Err(Not::Yet) => {}
-                    Err(Not::Ever) => {
-                        let bytes = self.unread.escape_ascii().to_string();
-                        return Err(Broken::Malformed(format!("no chunks: {bytes}")));
-                    }
-                },
+                }
             }
             self.more()?;
         }
