@@ -25,17 +25,17 @@
 //! | the host of a target | 253 bytes, 63 a label | `NAME_MAX`, `LABEL_MAX` | 400 | `what_cannot_become_a_request_is_refused_at_once` |
 //! | memory of a held connection | its unread bytes | `limits.max_header_bytes` | | `a_held_connection_keeps_its_unread_bytes_and_no_more_memory` |
 //! | a PROXY header | 107 bytes as a line, 4096 as a block | `LINE_MAX`, `BLOCK_MAX` | 400 | `a_malformed_block_is_refused` |
-//! | requests on a connection | none: each is served in its turn, and none is kept; after 20 ms of them whoever waits comes first | `TURN` | | `ten_thousand_pipelined_requests_are_answered_in_order`, `a_pipeline_whose_answers_nobody_reads_is_cut`, `an_endless_pipeline_makes_way_for_whoever_waits` |
+//! | requests on a connection | none: each is served in its turn, and none is kept; between two of them the others of the lane come first | | | `ten_thousand_pipelined_requests_are_answered_in_order`, `a_pipeline_whose_answers_nobody_reads_is_cut`, `an_endless_pipeline_makes_way_for_whoever_waits` |
 //! | requests that wait for a worker | four for each worker | `limits.queue` | 503 | `more_waiting_requests_than_the_queue_holds_are_refused` |
 //! | how long they wait | 5 s | `limits.queue_timeout_secs` | 503 | `a_request_that_waits_too_long_for_a_worker_is_refused` |
-//! | requests at work, with a worker or waiting for their next hop | 64 a core, between 512 and 1024 | `limits.workers`, at most 16384 | the request waits | `never_more_workers_are_started_than_the_file_says`, `requests_that_wait_for_an_upstream_count_as_workers` |
-//! | workers of one address | half of them, while others wait | | the others go first | `one_address_cannot_take_all_workers` |
-//! | threads for what lasts | three quarters of what the system allows, at most 16384 | `MOST_LONG_THREADS` | exchanges keep their workers, busy tunnels are carried by the event loops | `endless_streams_and_stalled_readers_do_not_use_up_the_workers`, `with_forty_threads_it_answers_and_recovers` |
+//! | requests at work, with a thread or waiting for their next hop | 64 a core, between 512 and 1024 | `limits.workers`, at most 16384 | the request waits | `never_more_workers_are_started_than_the_file_says`, `requests_that_wait_for_an_upstream_count_as_workers` |
+//! | permits of one address | as many as there are; of those that wait, the addresses take turns | | the others go first | `one_address_cannot_take_all_workers` |
+//! | threads for what lasts | three quarters of what the system allows, at most 16384 | `MOST_LONG_THREADS` | exchanges keep their permits, busy tunnels are carried by the event loops | `endless_streams_and_stalled_readers_do_not_use_up_the_workers`, `with_forty_threads_it_answers_and_recovers` |
 //! | those of tunnels of one address | the last eighth is for clients that have less than half of them | | the event loops carry them | `one_client_cannot_take_all_threads_for_tunnels` |
 //! | the stack of a thread | 1 MiB; half of that to look names up | `STACK`, `LOOK_UP_STACK` | | `the_deepest_request_needs_less_than_an_eighth_of_a_stack` |
 //! | a body without progress | 60 s | `limits.io_timeout_secs` | 408, or the end of the connection | `a_body_that_stops_is_told_408_and_blamed_on_no_upstream`, `an_upstream_that_drips_does_not_keep_a_stopped_upload_alive` |
 //! | a reader without progress | 60 s | `limits.io_timeout_secs` | the end of the connection | `a_client_that_does_not_read_is_cut_and_blamed_alone` |
-//! | a body that makes progress | none: it gives up its worker's place after a second | | | `slow_bodies_leave_the_workers_to_others` |
+//! | a body that makes progress | none: it gives up its permit after a second, if others wait | | | `slow_bodies_leave_the_workers_to_others` |
 //! | a chunk size | 16 digits | `SIZE_DIGITS_MAX` | 400 | `sizes_that_do_not_fit_are_refused` |
 //! | chunk extensions | 1 KiB a line, 16 KiB a body | `EXTENSION_LINE_MAX`, `EXTENSIONS_MAX` | 431 | `endless_chunk_extensions_of_a_request_are_refused` |
 //! | trailers | as a head | `limits.max_header_bytes`, `FIELDS_MAX` | 431 | `endless_trailers_of_a_request_are_refused` |

@@ -90,7 +90,7 @@ impl Client {
         )
     }
 
-    /// When the waiter must give up on what it waits for, counted from `now`.
+    /// When its lane must give up on what it waits for, counted from `now`.
     pub fn deadline(&self, snapshot: &Snapshot, now: Instant) -> Instant {
         let limits = &snapshot.config.limits;
         match self.head_begun {

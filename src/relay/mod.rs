@@ -24,7 +24,7 @@
 //! - [`report`]: what is told of an exchange when it is over
 //! - [`client`], `scratch`, `snapshot`, `context`: who asks, and what there is to serve him with
 //!
-//! Nothing here knows of queues, workers or the waiter: [`session::serve`] *returns* what is to become
+//! Nothing here knows of lanes and their threads: [`session::serve`] *returns* what is to become
 //! of the connection, and the server does it.
 
 pub mod access;

@@ -15,7 +15,7 @@ use super::snapshot::Snapshot;
 /// What is to become of a connection.
 #[derive(Debug)]
 pub enum Outcome {
-    /// Idle, or its next head is incomplete: to the waiter.
+    /// Idle, or its next head is incomplete: to its lane.
     Park(Box<Client>),
     /// Its next request is here, and must wait until it may be worked at.
     Wait(Box<Client>),
@@ -28,7 +28,7 @@ pub enum Outcome {
     Closed,
     /// A tunnel now: an event loop has it.
     Tunneled,
-    /// In the middle of an exchange: to the waiter until its next hop says something, then
+    /// In the middle of an exchange: to its lane until its next hop says something, then
     /// [`super::session::resume`].
     Suspended(Box<Suspended>),
 }

@@ -2,8 +2,8 @@
 //!
 //! Whatever the client sends too early stays in its connection and is looked at in its turn; each
 //! request is routed and checked on its own. This module never waits for a client: a head that is not
-//! complete goes back to the waiter with what there is of it. Nor does an exchange whose next hop has the
-//! request wait here for its answer, if the worker may leave it: it is suspended and goes to the waiter as
+//! complete goes back to its lane with what there is of it. Nor does an exchange whose next hop has the
+//! request wait here for its answer, if the worker may leave it: it is suspended and goes to the lane as
 //! well ([`Suspended`]), and any free worker resumes it once the next hop says something.
 
 use std::io::IoSlice;
@@ -314,7 +314,7 @@ impl Session<'_> {
             return ControlFlow::Break(Outcome::Linger(client));
         }
         let client = self.finish(request);
-        // Whether there is more is for the waiter to say: a look at the socket would cost more than it
+        // Whether there is more is for the lane to say: a look at the socket would cost more than it
         // spares.
         if client.conn.unread().is_empty() && !self.is_stopping() {
             ControlFlow::Break(Outcome::Park(client))

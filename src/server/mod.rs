@@ -2,11 +2,14 @@
 //!
 //! ```text
 //!  main ── Server::start ── waits for signals ── drain ── join
-//!  acceptor     accept ─ permit ─▶ [waiter] ─ readable ─▶ [bounded queue] ─▶ worker xN ─ session::serve
-//!                                     ▲ watched by an idle worker  full: 503     │ Park       │ Tunnel
-//!                                     └──────────────────────────────────────────┘            └▶ tunnels
-//!  overseer x1  calls and starts workers   health x1   reload x1   sweeper x1   service x0..1
+//!                                       ┌── Park, Suspended ──┐
+//!  lane x1 per core   accept ─ permit ─▶ poll ─ ready ─▶ leader x1 ─ session::serve ── Tunnel ─▶ tunnels
+//!                                       ▲                     │ may wait for a peer: hands the lane on
+//!                                       └─ inbox ◀─ follower xN ◀┘
+//!  health x1   reload x1   sweeper x1   service x0..1
 //! ```
+//!
+//! Read in this order: [`table`], [`budget`], [`inbox`], [`lane`], [`followers`], [`worker`], [`lanes`].
 //!
 //! The end has two stages (see [`crate::stop::Stage`]): draining finishes what is in flight, and when
 //! the drain time is over, or a second signal comes, everything is cut.

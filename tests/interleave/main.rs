@@ -1,6 +1,6 @@
 //! Who owns a parked client connection, in every order there is.
 //!
-//! A connection goes to and fro between the waiter, its events and the workers; a rare order of two
+//! A connection goes to and fro between the leader of its lane, its events and followers; a rare order of two
 //! threads could give it two owners, or let a request of it sleep for ever. A test that starts threads
 //! meets such an order by luck, and the real thing cannot be built from outside the server: so `parking`
 //! is a model of that protocol, and goes through **every** state of it that can be reached.

@@ -1,17 +1,22 @@
 //! A parked connection: it is in one place, and what its client sends is always noticed.
 //!
-//! The waiter and the workers hand a connection to and fro while the system tells of new bytes at any
-//! moment. This is a model of that, with events that are told once (edge-triggered): one client that
-//! sends, the system, one who watches, two workers; whichever of them watches is no matter. All states
-//! that can be reached are gone through. What a connection's place remembers, and when, is the protocol
-//! of the table of the waiter:
+//! The leader of a lane, the followers that it has handed connections to, and the system, which tells of new
+//! bytes at any moment, have a connection in turns. This is a model of that, with events that are told once
+//! (edge-triggered): one client that sends, the system, a leader, a follower. When the leader hands its lane
+//! on, another thread leads, and it makes no difference which. All states that can be reached are gone
+//! through. What a connection's place remembers, and when, is the protocol of the table of a lane:
 //!
 //! - a connection is watched from the first time it waits, and what is there already is told then;
-//! - an event for a waiting connection takes it out, and somebody serves it;
+//! - an event for a waiting connection takes it out, and it is served;
 //! - an event for one that is away is remembered, and it does not wait when it comes back;
 //! - an event that says that the client has ended is remembered for one look more than others: a read
 //!   that fills no buffer shows that there is nothing more, but not that nothing more will come;
 //! - a connection whose last read filled its buffer does not wait: no event tells of the rest.
+//!
+//! And this is the protocol of its inbox:
+//!
+//! - a leader says that it sleeps, then looks into the inbox, and only then sleeps;
+//! - a follower puts a connection into the inbox, and then wakes a leader that has said so.
 
 use std::collections::HashSet;
 
@@ -24,21 +29,40 @@ const BUFFER: u8 = 2;
 enum Place {
     /// It was never parked: the system tells nothing of it.
     Unwatched,
-    /// Nobody serves it; the next event is for the waiter.
+    /// It is in the table; the next event takes it out.
     Waiting,
-    /// Somebody has it; how often it is not to wait when it comes back.
+    /// It is elsewhere; how often it is not to wait when it comes back.
     Away { looks: u8 },
     /// Closed.
     Vacant,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-enum Worker {
+enum Leader {
+    /// Takes what the system has to tell.
+    Collects,
+    /// Looks into the inbox, and then serves what is ready.
+    Looks,
+    /// Has nothing to do.
+    Idles,
+    /// Has said that it sleeps.
+    FallsAsleep,
+    Sleeps,
+    /// It has the connection and is about to read.
+    Reads,
+    /// It took all there was and is about to let the connection wait.
+    Parks,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+enum Follower {
     Idle,
     /// It has the connection and is about to read.
     Reads,
-    /// It took all there was and is about to bring it back.
-    Parks,
+    /// It took all there was and is about to put the connection into the inbox.
+    Brings,
+    /// It did, and is about to wake the leader.
+    Wakes,
 }
 
 /// The end of what the client sends.
@@ -59,18 +83,22 @@ enum SocketEvent {
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 struct State {
     sent: u8,
-    /// Requests in the socket that nobody has read.
+    /// Requests in the socket that were not read.
     unread: u8,
     served: u8,
     end: End,
     /// Events that the system has to tell: one at most, however much happens.
     events: u8,
     place: Place,
-    /// The event that the watcher has taken, and not yet looked up in the table.
-    taken: Option<SocketEvent>,
-    /// Connections that were taken out and wait for a worker.
-    queued: u8,
-    workers: [Worker; 2],
+    /// Connections that were taken out and wait to be served.
+    ready: u8,
+    leader: Leader,
+    follower: Follower,
+    inbox: u8,
+    has_mail: bool,
+    says_asleep: bool,
+    /// The leader was woken.
+    is_woken: bool,
 }
 
 /// Which rule of the protocol is left out, to see that the model notices.
@@ -81,8 +109,12 @@ enum Protocol {
     Forgetful,
     /// An event that says that the client has ended is one like all others.
     Endless,
-    /// A worker brings a connection back after one read, whether that filled the buffer or not.
+    /// A connection comes back after one read, whether that filled the buffer or not.
     Hasty,
+    /// A follower wakes no leader: the next event will.
+    Quiet,
+    /// A leader does not look into the inbox once it has said that it sleeps.
+    Sleepy,
 }
 
 impl State {
@@ -94,9 +126,13 @@ impl State {
             end: End::ToCome,
             events: 0,
             place: Place::Unwatched,
-            taken: None,
-            queued: 0,
-            workers: [Worker::Reads, Worker::Idle],
+            ready: 1,
+            leader: Leader::Looks,
+            follower: Follower::Idle,
+            inbox: 0,
+            has_mail: false,
+            says_asleep: false,
+            is_woken: false,
         }
     }
 
@@ -121,38 +157,83 @@ impl State {
                 s.events = u8::from(s.is_watched());
             });
         }
-        if self.events > 0 && self.taken.is_none() {
-            step(&|s| {
-                s.events = 0;
-                // It says what is so when it is taken, not when it came.
-                s.taken = Some(match s.end {
-                    End::ToCome => SocketEvent::Readable,
-                    End::Sent | End::Read => SocketEvent::ReadClosed,
+        match self.leader {
+            Leader::Collects => step(&|s| s.collect(protocol)),
+            Leader::Looks => step(&State::look),
+            Leader::Idles => step(&|s| {
+                s.says_asleep = true;
+                s.leader = Leader::FallsAsleep;
+            }),
+            Leader::FallsAsleep => step(&|s| {
+                let stays = s.has_mail && protocol != Protocol::Sleepy;
+                s.leader = if stays {
+                    Leader::Collects
+                } else {
+                    Leader::Sleeps
+                };
+            }),
+            Leader::Sleeps if self.events > 0 || self.is_woken => step(&|s| {
+                s.is_woken = false;
+                s.leader = Leader::Collects;
+            }),
+            Leader::Sleeps => {}
+            Leader::Reads => {
+                step(&|s| match s.read(protocol) {
+                    Some(true) => s.leader = Leader::Collects,
+                    Some(false) => s.leader = Leader::Parks,
+                    None => {}
                 });
-            });
-        }
-        if let Some(event) = self.taken {
-            step(&|s| {
-                s.taken = None;
-                s.on_event(event, protocol);
-            });
-        }
-        for worker in 0..self.workers.len() {
-            match self.workers[worker] {
-                Worker::Idle if self.queued > 0 => step(&|s| {
-                    s.queued -= 1;
-                    s.workers[worker] = Worker::Reads;
-                }),
-                Worker::Idle => {}
-                Worker::Reads => step(&|s| s.read(worker, protocol)),
-                Worker::Parks => step(&|s| s.park(worker)),
+                if self.follower == Follower::Idle {
+                    // Another thread leads from now on.
+                    step(&|s| {
+                        s.follower = Follower::Reads;
+                        s.leader = Leader::Collects;
+                    });
+                }
             }
+            Leader::Parks => step(&|s| {
+                s.park();
+                s.leader = Leader::Collects;
+            }),
+        }
+        match self.follower {
+            Follower::Idle => {}
+            Follower::Reads => step(&|s| match s.read(protocol) {
+                Some(true) => s.follower = Follower::Idle,
+                Some(false) => s.follower = Follower::Brings,
+                None => {}
+            }),
+            Follower::Brings => step(&|s| {
+                s.inbox += 1;
+                s.has_mail = true;
+                s.follower = Follower::Wakes;
+            }),
+            Follower::Wakes => step(&|s| {
+                if protocol != Protocol::Quiet && s.says_asleep {
+                    s.says_asleep = false;
+                    s.is_woken = true;
+                }
+                s.follower = Follower::Idle;
+            }),
         }
         next
     }
 
     fn is_watched(&self) -> bool {
         !matches!(self.place, Place::Vacant | Place::Unwatched)
+    }
+
+    fn collect(&mut self, protocol: Protocol) {
+        self.says_asleep = false;
+        self.leader = Leader::Looks;
+        if std::mem::take(&mut self.events) > 0 {
+            // It says what is so when it is taken, not when it came.
+            let event = match self.end {
+                End::ToCome => SocketEvent::Readable,
+                End::Sent | End::Read => SocketEvent::ReadClosed,
+            };
+            self.on_event(event, protocol);
+        }
     }
 
     fn on_event(&mut self, event: SocketEvent, protocol: Protocol) {
@@ -166,52 +247,60 @@ impl State {
             }
             Place::Waiting => {
                 self.place = Place::Away { looks: further };
-                self.queued += 1;
+                self.ready += 1;
             }
         }
     }
 
-    fn read(&mut self, worker: usize, protocol: Protocol) {
+    fn look(&mut self) {
+        self.has_mail = false;
+        for _ in 0..std::mem::take(&mut self.inbox) {
+            self.park();
+        }
+        if self.ready > 0 {
+            self.ready -= 1;
+            self.leader = Leader::Reads;
+        } else {
+            self.leader = Leader::Idles;
+        }
+    }
+
+    /// Whether that was the end; none: there may be more to read.
+    fn read(&mut self, protocol: Protocol) -> Option<bool> {
         let taken = self.unread.min(BUFFER);
         self.unread -= taken;
         self.served += taken;
         if taken == 0 && self.end == End::Sent {
             self.end = End::Read;
             self.place = Place::Vacant;
-            self.workers[worker] = Worker::Idle;
-        } else if taken < BUFFER || protocol == Protocol::Hasty {
-            self.workers[worker] = Worker::Parks;
+            return Some(true);
         }
+        (taken < BUFFER || protocol == Protocol::Hasty).then_some(false)
     }
 
-    fn park(&mut self, worker: usize) {
+    fn park(&mut self) {
+        if self.place == Place::Unwatched {
+            self.place = Place::Away { looks: 0 };
+            self.events = u8::from(self.unread > 0 || self.end == End::Sent);
+        }
         match self.place {
-            Place::Unwatched => {
-                self.place = Place::Away { looks: 0 };
-                self.events = u8::from(self.unread > 0 || self.end == End::Sent);
-            }
-            Place::Away { looks: 0 } => {
-                self.place = Place::Waiting;
-                self.workers[worker] = Worker::Idle;
-            }
+            Place::Away { looks: 0 } => self.place = Place::Waiting,
             // Something happened: it is served on.
             Place::Away { looks } => {
                 self.place = Place::Away { looks: looks - 1 };
-                self.workers[worker] = Worker::Reads;
+                self.ready += 1;
             }
-            Place::Waiting | Place::Vacant => panic!("two had it: {self:?}"),
+            Place::Unwatched | Place::Waiting | Place::Vacant => panic!("two had it: {self:?}"),
         }
     }
 
     /// How many have the connection.
     fn owners(&self) -> usize {
-        let busy = self
-            .workers
-            .iter()
-            .filter(|one| **one != Worker::Idle)
-            .count();
-        let waits = usize::from(self.place == Place::Waiting);
-        busy + waits + usize::from(self.queued)
+        let leads = matches!(self.leader, Leader::Reads | Leader::Parks);
+        let follows = matches!(self.follower, Follower::Reads | Follower::Brings);
+        let waits = self.place == Place::Waiting;
+        let moves = usize::from(self.ready) + usize::from(self.inbox);
+        usize::from(leads) + usize::from(follows) + usize::from(waits) + moves
     }
 }
 
@@ -224,7 +313,7 @@ fn search(protocol: Protocol) -> (Option<State>, usize) {
         let next = state.successors(protocol);
         let is_stuck = next.is_empty();
         let is_lost = is_stuck && (state.served != state.sent || state.end != End::Read);
-        // The client may be silent from now on: then nobody but it can be the one to act.
+        // The client may be silent from now on: then it must be the only one that can act.
         let is_silent = next
             .iter()
             .all(|one| one.sent != state.sent || one.end != state.end && one.end == End::Sent);
@@ -253,4 +342,10 @@ fn the_model_notices_when_an_event_is_forgotten_or_a_look_is_left_out() {
     assert_ne!(search(Protocol::Forgetful).0, None);
     assert_ne!(search(Protocol::Endless).0, None);
     assert_ne!(search(Protocol::Hasty).0, None);
+}
+
+#[test]
+fn the_model_notices_when_a_leader_that_sleeps_is_not_woken_or_has_not_looked() {
+    assert_ne!(search(Protocol::Quiet).0, None);
+    assert_ne!(search(Protocol::Sleepy).0, None);
 }
