@@ -47,7 +47,7 @@ const LINGER_BYTES: u64 = 16 * 1024 * 1024;
 const LAST_BYTES: Duration = Duration::from_secs(1);
 /// The first and the longest pause when there are no descriptors.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
-/// How much later than it should a leader may wake up; later, the whole process stood still.
+/// How much later than it should a leader may look again; later, the whole process stood still.
 const SLACK: Duration = Duration::from_millis(250);
 /// How long what is ready may wait while another lane has nothing to do.
 const LATE: Duration = Duration::from_millis(1);
@@ -364,7 +364,7 @@ impl Lane {
             }
         }
         let now = Instant::now();
-        self.excuse(begun, now, timeout);
+        self.excuse(now, timeout);
         self.shared.ctx.refresh(&mut self.snapshot);
         // A full batch: there may be more that is no longer idle.
         let all_seen = self.events.iter().count() < EVENTS;
@@ -451,9 +451,9 @@ impl Lane {
         self.snapshot.config.limits.queue_timeout
     }
 
-    /// While the whole process stood still nobody was served: that is not counted as waiting.
-    fn excuse(&mut self, begun: Instant, now: Instant, timeout: Option<Duration>) {
-        let passed = now.saturating_duration_since(begun);
+    /// While the whole process stood still no client was served: that is not counted as waiting.
+    fn excuse(&mut self, now: Instant, timeout: Option<Duration>) {
+        let passed = now.saturating_duration_since(self.pass_begun);
         let too_late = passed.saturating_sub(timeout.unwrap_or(passed));
         if too_late > SLACK {
             for waiting in &mut self.waiting {

@@ -94,7 +94,8 @@ fn a_client_that_waits_for_a_permit_is_refused_in_time_unless_the_whole_process_
     lane.let_wait(client, None);
     let long_ago = Instant::now().checked_sub(Duration::from_secs(60)).unwrap();
     lane.waiting.front_mut().unwrap().since = long_ago;
-    lane.excuse(long_ago, Instant::now(), Some(LOOK_EVERY));
+    lane.pass_begun = long_ago;
+    lane.excuse(Instant::now(), Some(LOOK_EVERY));
     lane.give_up_late(Instant::now());
     assert_eq!(lane.waiting.len(), 1);
     lane.waiting.front_mut().unwrap().since = long_ago;
