@@ -1,10 +1,13 @@
 # docker build -t http-proxy-lb .
-# docker run -p 127.0.0.1:8080:8080 -p 127.0.0.1:9090:9090 -v ./config:/etc/http-proxy-lb:ro http-proxy-lb
+# docker run -p 127.0.0.1:8080:8080 -p 127.0.0.1:9090:9090 -e HTTP_PROXY_LB_UPSTREAMS=http://proxy1.example:3128 http-proxy-lb
 #
+# Or with a folder that has your config.yaml: -v ./config:/etc/http-proxy-lb:ro
 # The image has the program, the C library it needs, and a configuration; no shell and no other program.
 FROM docker.io/library/rust:1-slim-bookworm AS build
 WORKDIR /build
 COPY . .
+# What --version tells; needed only where the sources are no checkout.
+ARG SOURCE_COMMIT
 RUN cargo build --release --locked --bin http-proxy-lb
 # What it is linked to, under the names it looks for; names are resolved by the C library itself. A
 # relay may be root nowhere, so nothing here is its own but /tmp, which a read-only root does without.
@@ -34,5 +37,6 @@ STOPSIGNAL SIGTERM
 # configuration: that may be broken by the last edit, while what is in force still serves.
 HEALTHCHECK --interval=30s --timeout=5s --start-period=5s --retries=3 \
   CMD ["/usr/bin/http-proxy-lb", "status", "--live", "--admin", "http://127.0.0.1:9090"]
+# No argument, so that options can follow the name of the image.
+ENV HTTP_PROXY_LB_CONFIG=/etc/http-proxy-lb/config.yaml
 ENTRYPOINT ["/usr/bin/http-proxy-lb"]
-CMD ["--config", "/etc/http-proxy-lb/config.yaml"]

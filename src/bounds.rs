@@ -122,6 +122,7 @@
 //! |---|---|---|---|---|
 //! | the configuration | 1 MiB | `FILE_MAX` | an error | `a_file_that_cannot_be_a_configuration_is_refused` |
 //! | its values, aliases unfolded | 500000 | `VALUES_MAX` | an error | `an_alias_bomb_is_refused` |
+//! | what variables put into it | 1 MiB together | `FILLED_MAX` | an error | `a_long_variable_that_is_named_often_is_refused` |
 //! | its open brackets | 1000 | `BRACKETS_MAX` | an error | `brackets_without_end_are_refused_before_the_parser_sees_them` |
 //! | what is said about it | 30 messages, 60 bytes of a value, 10 names | `SHOWN_MAX`, `QUOTED_MAX`, `VALUE_MAX`, `NAMES_MAX` | counted | `a_thousand_errors_are_not_a_thousand_lines`, `many_names_are_counted` |
 //! | a secret or a file of users | 1 MiB | `FILE_MAX` | an error | `secret_files_that_cannot_be_used_are_named_with_the_reason` |

@@ -5,17 +5,19 @@
 
 use std::ffi::OsString;
 use std::fmt::Display;
+use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::builder::PossibleValuesParser;
+use clap::builder::{NonEmptyStringValueParser, PossibleValuesParser};
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 
-use crate::config;
 use crate::config::checked::Config;
 use crate::config::findings::{ConfigErrors, Notice, Strictness};
+use crate::config::overrides::{CONFIG, LOG_LEVEL, OPTIONS, Overrides};
 use crate::config::report::CheckReport;
+use crate::config::source::Source;
 use crate::health::survey;
 use crate::logging::{self, Filter};
 use crate::net::inherited::InheritedSockets;
@@ -32,14 +34,49 @@ const EXIT_CONFIG: u8 = 78;
 /// The environment variable with the levels of the log.
 const RUST_LOG: &str = "RUST_LOG";
 
+/// The version, with the commit, where that is known, and the target.
+const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("BUILT_FROM"), ")");
+
+/// Where the packages put the configuration.
+const INSTALLED: &str = "/etc/http-proxy-lb/config.yaml";
+/// The admin server that `status` asks where no configuration names one.
+const ADMIN_DEFAULT: &str = "http://127.0.0.1:9090";
+
+/// What `init` prints.
+const STARTER: &str = include_str!("../packaging/starter.yaml");
+
+/// The shells, each with what `completions` prints.
+const COMPLETIONS: [(&str, &str); 3] = [
+    (
+        "bash",
+        include_str!("../packaging/completions/http-proxy-lb.bash"),
+    ),
+    (
+        "zsh",
+        include_str!("../packaging/completions/_http-proxy-lb"),
+    ),
+    (
+        "fish",
+        include_str!("../packaging/completions/http-proxy-lb.fish"),
+    ),
+];
+
+/// What the environment says.
+#[derive(Debug, Default)]
+struct Environment {
+    /// The configuration file.
+    config: Option<PathBuf>,
+    overrides: Overrides,
+}
+
 /// What the command asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Wish {
     /// Relay until a signal.
-    Run { config: PathBuf },
+    Run(Source),
     /// Say what the configuration means; with a probe, whether its upstreams work, too.
     Check {
-        config: PathBuf,
+        source: Source,
         strictness: Strictness,
         probe: bool,
     },
@@ -47,6 +84,8 @@ enum Wish {
     Demo,
     /// Ask a running relay how it is.
     Status(StatusRequest),
+    /// Print this text, which is part of the program.
+    Print(&'static str),
 }
 
 /// Does what the arguments say; the first one is the name of the program.
@@ -59,29 +98,34 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             return printed(error.print(), code);
         }
     };
-    let ended = match wish(&matches) {
+    let environment = Environment {
+        config: variable(CONFIG).map(PathBuf::from),
+        overrides: Overrides::of_environment(std::env::vars_os()),
+    };
+    let ended = match wish(&matches, environment) {
         Wish::Check {
-            config,
+            source,
             strictness,
             probe: asks,
-        } => check(&config, strictness).map(|config| {
+        } => check(&source, strictness).map(|config| {
             if asks {
                 probe(&config)
             } else {
                 ExitCode::SUCCESS
             }
         }),
-        Wish::Run { config } => {
+        Wish::Run(source) => {
             // Before the log has a descriptor, which would be taken for one that was passed.
             let passed = InheritedSockets::of_environment();
             start_log(&matches);
-            relay(&config, passed)
+            relay(source, passed)
         }
         Wish::Demo => {
             start_log(&matches);
             Ok(ended(demo::run()))
         }
         Wish::Status(question) => Ok(ask(&question)),
+        Wish::Print(text) => Ok(printed(io::stdout().write_all(text.as_bytes()), 0)),
     };
     ended.unwrap_or_else(|code| code)
 }
@@ -91,9 +135,7 @@ fn config_argument() -> Arg {
         .short('c')
         .long("config")
         .value_name("FILE")
-        .default_value("config.yaml")
         .value_parser(value_parser!(PathBuf))
-        .help("The configuration file")
 }
 
 fn flag(name: &'static str, help: &'static str) -> Arg {
@@ -103,12 +145,27 @@ fn flag(name: &'static str, help: &'static str) -> Arg {
         .help(help)
 }
 
+/// An option for each row of its table.
+fn key_options() -> impl Iterator<Item = Arg> {
+    OPTIONS.iter().map(|option| {
+        Arg::new(option.name)
+            .long(option.name)
+            .value_name(option.value_name)
+            .value_parser(NonEmptyStringValueParser::new())
+            .action(ArgAction::Append)
+            .help(option.help)
+    })
+}
+
 fn status_command() -> Command {
     let admin = Arg::new("admin")
         .long("admin")
         .value_name("URL")
         .conflicts_with("config")
-        .help("The admin server to ask, like http://127.0.0.1:9090, instead of the one in FILE");
+        .help(
+            "The admin server to ask, instead of the one in FILE [default without a file: \
+             http://127.0.0.1:9090]",
+        );
     let token_file = Arg::new("token-file")
         .long("token-file")
         .value_name("F")
@@ -118,7 +175,10 @@ fn status_command() -> Command {
         .about("Show the state of a running relay")
         .after_help("Exit codes: 0 if it is ready (with --live: if it lives), 1 if not.")
         .args([
-            config_argument(),
+            config_argument().help(
+                "The configuration of that relay [default: HTTP_PROXY_LB_CONFIG, \
+                 /etc/http-proxy-lb/config.yaml, or config.yaml]",
+            ),
             admin,
             token_file,
             flag("json", "Print what the relay says, for programs"),
@@ -143,40 +203,64 @@ fn command() -> Command {
         .value_name("LEVEL")
         .global(true)
         .value_parser(levels)
-        .help("How much is logged to standard error [default: RUST_LOG, or info]");
+        .help("How much is logged to standard error [default: HTTP_PROXY_LB_LOG_LEVEL, RUST_LOG, or info]");
     let demo = Command::new("demo").about(
         "Show everything with nothing installed: the relay with upstream proxies and an origin of \
          its own, on loopback ports",
     );
+    let init =
+        Command::new("init").about("Print a configuration to begin with: init > config.yaml");
+    let shell = Arg::new("shell")
+        .value_name("SHELL")
+        .required(true)
+        .value_parser(PossibleValuesParser::new(
+            COMPLETIONS.map(|(shell, _)| shell),
+        ))
+        .help("The shell that completes the words");
+    let completions = Command::new("completions")
+        .about("Print what a shell needs to complete options and commands")
+        .arg(shell);
+    let config = config_argument()
+        .help("The configuration file [default: HTTP_PROXY_LB_CONFIG, or config.yaml]");
     Command::new(env!("CARGO_PKG_NAME"))
-        .version(env!("CARGO_PKG_VERSION"))
+        .version(VERSION)
         .about(env!("CARGO_PKG_DESCRIPTION"))
         .after_help(
-            "Exit codes: 0 after a clean stop, 1 if it cannot start or fails, or no upstream passes \
+            "Each key of the file has a variable in the environment, too: limits.workers is \
+             HTTP_PROXY_LB_LIMITS_WORKERS, and HTTP_PROXY_LB_UPSTREAMS has the URLs of all upstreams. \
+             Variables go before the file, options before both.\n\n\
+             Exit codes: 0 after a clean stop, 1 if it cannot start or fails, or no upstream passes \
              --probe, 2 for a misspelled command, 78 for a configuration that cannot be used.",
         )
-        .args([config_argument(), check, lenient.requires("check")])
+        .args([config, check, lenient.requires("check")])
         .args([probe.requires("check"), log_level])
-        .subcommands([demo, status_command()])
+        .args(key_options())
+        .subcommands([demo, status_command(), init, completions])
         .args_conflicts_with_subcommands(true)
         .disable_help_subcommand(true)
 }
 
-fn wish(matches: &ArgMatches) -> Wish {
+fn wish(matches: &ArgMatches, environment: Environment) -> Wish {
     match matches.subcommand() {
-        Some(("status", asked)) => return Wish::Status(question(asked)),
+        Some(("status", asked)) => return Wish::Status(question(asked, environment)),
+        Some(("init", _)) => return Wish::Print(STARTER),
+        Some(("completions", asked)) => return Wish::Print(completions(asked)),
         Some(_) => return Wish::Demo,
         None => {}
     }
-    let config = matches
-        .get_one::<PathBuf>("config")
-        .cloned()
-        .unwrap_or_default();
+    let mut overrides = environment.overrides;
+    for option in OPTIONS {
+        if let Some(values) = matches.get_many::<String>(option.name) {
+            overrides.add_option(option, values.cloned().collect());
+        }
+    }
+    let named = matches.get_one::<PathBuf>("config").cloned();
+    let source = Source::new(named.or(environment.config), overrides);
     if !matches.get_flag("check") {
-        return Wish::Run { config };
+        return Wish::Run(source);
     }
     Wish::Check {
-        config,
+        source,
         strictness: if matches.get_flag("lenient") {
             Strictness::Lenient
         } else {
@@ -186,12 +270,20 @@ fn wish(matches: &ArgMatches) -> Wish {
     }
 }
 
-fn question(asked: &ArgMatches) -> StatusRequest {
-    let config = asked.get_one::<PathBuf>("config").cloned();
+fn completions(asked: &ArgMatches) -> &'static str {
+    let wanted = asked.get_one::<String>("shell");
+    let found = COMPLETIONS
+        .iter()
+        .find(|(shell, _)| wanted.is_some_and(|wanted| wanted == shell));
+    found.map_or("", |(_, text)| text)
+}
+
+fn question(asked: &ArgMatches, environment: Environment) -> StatusRequest {
+    let named = asked.get_one::<PathBuf>("config").cloned();
     StatusRequest {
         of: match asked.get_one::<String>("admin") {
             Some(url) => StatusOf::Admin(url.clone()),
-            None => StatusOf::Config(config.unwrap_or_default()),
+            None => of_configuration(named, environment, Path::new(INSTALLED)),
         },
         token_file: asked.get_one::<PathBuf>("token-file").cloned(),
         shown: match (asked.get_flag("live"), asked.get_flag("json")) {
@@ -203,14 +295,32 @@ fn question(asked: &ArgMatches) -> StatusRequest {
     }
 }
 
+/// The relay with the configuration that was `named`, or that is found. That of a service is often
+/// not for everybody to read: then its default address is asked, as where there is none.
+fn of_configuration(
+    named: Option<PathBuf>,
+    environment: Environment,
+    installed: &Path,
+) -> StatusOf {
+    let named = named.or(environment.config);
+    let is_named = named.is_some();
+    let found = || File::open(installed).is_ok().then(|| installed.to_owned());
+    let source = Source::new(named.or_else(found), environment.overrides);
+    if is_named || source.is_there() {
+        StatusOf::Config(source)
+    } else {
+        StatusOf::Admin(ADMIN_DEFAULT.to_owned())
+    }
+}
+
 /// `--check`: what it means goes to standard output, what is wrong with it to standard error.
 ///
 /// # Errors
 /// The exit code, if that is all there is to do.
-fn check(path: &Path, strictness: Strictness) -> Result<Config, ExitCode> {
+fn check(source: &Source, strictness: Strictness) -> Result<Config, ExitCode> {
     let judged = match strictness {
-        Strictness::Lenient => reload::judge(path),
-        Strictness::Strict => config::load(path),
+        Strictness::Lenient => reload::judge(source),
+        Strictness::Strict => source.load(),
     };
     let config = judged.map_err(|errors| refuse(&errors, strictness))?;
     let is_refused = strictness == Strictness::Strict && config.relies_on_compatibility();
@@ -221,7 +331,7 @@ fn check(path: &Path, strictness: Strictness) -> Result<Config, ExitCode> {
     };
     let meant = writeln!(io::stdout(), "{}", CheckReport { config: &config });
     let found = tell(&config.warnings, strictness);
-    let judged = writeln!(io::stdout(), "{}: {verdict}", path.display());
+    let judged = writeln!(io::stdout(), "{source}: {verdict}");
     let told = meant.and(found).and(judged);
     if is_refused {
         Err(printed(told, EXIT_CONFIG))
@@ -240,14 +350,17 @@ fn probe(config: &Config) -> ExitCode {
     printed(write!(io::stdout(), "{survey}"), code)
 }
 
-fn relay(path: &Path, passed: io::Result<InheritedSockets>) -> Result<ExitCode, ExitCode> {
-    let config = reload::judge(path).map_err(|errors| refuse(&errors, Strictness::Lenient))?;
+fn relay(source: Source, passed: io::Result<InheritedSockets>) -> Result<ExitCode, ExitCode> {
+    let config = reload::judge(&source).map_err(|errors| refuse(&errors, Strictness::Lenient))?;
     logging::set_format(config.log_format);
+    if source.has_overrides() {
+        log::info!("configured by {source}");
+    }
     for notice in &config.warnings {
         log::warn!("{notice}");
     }
     Ok(ended(
-        passed.and_then(|passed| server::run(config, path, passed)),
+        passed.and_then(|passed| server::run(config, source, passed)),
     ))
 }
 
@@ -264,14 +377,19 @@ fn ask(question: &StatusRequest) -> ExitCode {
 }
 
 fn start_log(matches: &ArgMatches) {
-    let asked = matches
-        .get_one::<String>("log-level")
-        .and_then(|word| word.parse().ok());
+    let own = variable(LOG_LEVEL).and_then(|word| word.into_string().ok());
+    let asked = matches.get_one::<String>("log-level");
+    let asked = asked.or(own.as_ref()).and_then(|word| word.parse().ok());
     let from_environment = std::env::var(RUST_LOG).ok();
     if let Err(error) = logging::start(Filter::choose(asked, from_environment.as_deref())) {
         // a log is there, else this would not have failed
         log::warn!("{error}");
     }
+}
+
+/// A variable of the environment; an empty one counts as absent.
+fn variable(name: &str) -> Option<OsString> {
+    std::env::var_os(name).filter(|value| !value.is_empty())
 }
 
 fn refuse(errors: &ConfigErrors, strictness: Strictness) -> ExitCode {
@@ -308,16 +426,19 @@ fn printed(result: io::Result<()>, code: u8) -> ExitCode {
 mod tests {
     use super::*;
 
-    fn run_with(config: &str) -> Wish {
-        Wish::Run {
-            config: config.into(),
-        }
+    fn source(config: &str) -> Source {
+        Source::from(PathBuf::from(config))
+    }
+
+    fn wish_of(arguments: &str, environment: Environment) -> Wish {
+        let words = std::iter::once("http-proxy-lb").chain(arguments.split_whitespace());
+        let matches = command().try_get_matches_from(words).unwrap();
+        wish(&matches, environment)
     }
 
     fn check_wish(arguments: &str, wanted: &Wish) {
-        let words = std::iter::once("http-proxy-lb").chain(arguments.split_whitespace());
-        let matches = command().try_get_matches_from(words).unwrap();
-        assert_eq!(&wish(&matches), wanted, "{arguments}");
+        let got = wish_of(arguments, Environment::default());
+        assert_eq!(&got, wanted, "{arguments}");
     }
 
     #[test]
@@ -327,12 +448,15 @@ mod tests {
 
     #[test]
     fn without_a_word_the_relay_runs_with_the_default_file() {
-        check_wish("", &run_with("config.yaml"));
-        check_wish("-c x.yaml", &run_with("x.yaml"));
-        check_wish("--config=x.yaml --log-level debug", &run_with("x.yaml"));
+        check_wish("", &Wish::Run(source("config.yaml")));
+        check_wish("-c x.yaml", &Wish::Run(source("x.yaml")));
+        check_wish(
+            "--config=x.yaml --log-level debug",
+            &Wish::Run(source("x.yaml")),
+        );
         let (strict, lenient) = (Strictness::Strict, Strictness::Lenient);
         let check_with = |config: &str, strictness, probe| Wish::Check {
-            config: config.into(),
+            source: source(config),
             strictness,
             probe,
         };
@@ -356,9 +480,7 @@ mod tests {
             shown,
             again: false,
         };
-        let config = |file: &str| StatusOf::Config(file.into());
-        let asked = question(config("config.yaml"), Shown::Table);
-        check_wish("status", &Wish::Status(asked));
+        let config = |file: &str| StatusOf::Config(source(file));
         let asked = question(config("x"), Shown::Json);
         check_wish("status -c x --json", &Wish::Status(asked));
         let asked = question(StatusOf::Admin("http://h:1".to_owned()), Shown::Life);
@@ -366,9 +488,45 @@ mod tests {
         let asked = StatusRequest {
             token_file: Some("f".into()),
             again: true,
-            ..question(config("config.yaml"), Shown::Table)
+            ..question(config("x"), Shown::Table)
         };
-        check_wish("status --watch --token-file f", &Wish::Status(asked));
+        check_wish("status -c x --watch --token-file f", &Wish::Status(asked));
+    }
+
+    #[test]
+    fn the_file_is_that_of_the_option_or_of_the_environment() {
+        let environment = || Environment {
+            config: Some("e.yaml".into()),
+            ..Environment::default()
+        };
+        let wanted = Wish::Run(source("e.yaml"));
+        assert_eq!(wish_of("", environment()), wanted);
+        let wanted = Wish::Run(source("x.yaml"));
+        assert_eq!(wish_of("-c x.yaml", environment()), wanted);
+        let Wish::Status(asked) = wish_of("status", environment()) else {
+            panic!("no question");
+        };
+        assert_eq!(asked.of, StatusOf::Config(source("e.yaml")));
+    }
+
+    #[test]
+    fn who_names_nobody_asks_the_installed_relay_or_the_default_address() {
+        let ask =
+            |installed: &str| of_configuration(None, Environment::default(), Path::new(installed));
+        let there = concat!(env!("CARGO_MANIFEST_DIR"), "/packaging/config.yaml");
+        assert_eq!(ask(there), StatusOf::Config(source(there)));
+        // and there is no config.yaml where the tests run
+        let default = StatusOf::Admin("http://127.0.0.1:9090".to_owned());
+        assert_eq!(ask("/nonexistent/config.yaml"), default);
+    }
+
+    #[test]
+    fn a_text_that_is_asked_for_is_printed() {
+        check_wish("init", &Wish::Print(STARTER));
+        let Wish::Print(text) = wish_of("completions fish", Environment::default()) else {
+            panic!("no text");
+        };
+        assert!(text.starts_with("# fish completion"));
     }
 
     #[test]
@@ -386,6 +544,11 @@ mod tests {
             "--probe",
             "--lenient",
             "demo --probe",
+            "init --check",
+            "--listen 127.0.0.1:1 status",
+            "--upstream= --listen 127.0.0.1:1",
+            "completions",
+            "completions csh",
         ] {
             let words = std::iter::once("http-proxy-lb").chain(arguments.split_whitespace());
             let error = command().try_get_matches_from(words).unwrap_err();

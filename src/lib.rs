@@ -117,6 +117,7 @@
 //! | new | row in | and |
 //! |---|---|---|
 //! | key of the file | [`config::keys`] | the line that reads it |
+//! | option that sets a key (its variable needs no row) | [`config::overrides`] | manual, completions |
 //! | cause of a refusal, failure of a next hop | [`protocol::answer`] | the reason phrase of a status that is new; for a failure what it means: [`balance::failover`] |
 //! | number in `/status` and `/metrics` | `admin/rows.rs` (`LOAD`, `UPSTREAM`) | the counter it reads |
 //! | thing a peer can make grow | [`bounds`] | the test that its row names |

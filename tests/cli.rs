@@ -107,10 +107,12 @@ fn help_is_printed_and_no_failure() {
 }
 
 #[test]
-fn the_version_is_that_of_the_package() {
+fn the_version_is_that_of_the_package_with_what_it_was_built_from() {
     let output = run(&folder("version"), &["--version"]);
-    let wanted = format!("http-proxy-lb {}\n", env!("CARGO_PKG_VERSION"));
-    check(&output, 0, &wanted, "");
+    let said = String::from_utf8_lossy(&output.stdout);
+    let wanted = format!("http-proxy-lb {} (", env!("CARGO_PKG_VERSION"));
+    assert!(said.starts_with(&wanted) && said.ends_with(")\n"), "{said}");
+    assert!(said.contains(std::env::consts::ARCH), "{said}");
 }
 
 #[test]
@@ -120,15 +122,16 @@ fn a_misspelled_command_ends_with_2() {
 }
 
 #[test]
-fn a_missing_file_is_one_line_that_suggests_the_demo() {
+fn a_missing_file_is_one_line_that_suggests_what_to_do() {
     for arguments in [&["--check"][..], &[]] {
         let output = run(&folder(&format!("missing{}", arguments.len())), arguments);
         check(
             &output,
             78,
             "",
-            "error: config.yaml: no such file; name another one with --config FILE, or try \
-             `http-proxy-lb demo`, which needs none\n",
+            "error: config.yaml: no such file: write one with `http-proxy-lb init > config.yaml`, name \
+             another with --config FILE, do without by --listen 127.0.0.1:8080 --upstream \
+             http://host:port, or look around first with `http-proxy-lb demo`\n",
         );
     }
 }
@@ -142,6 +145,71 @@ fn a_valid_file_is_explained_value_by_value() {
     let meaning = expected("check_valid.txt", &output.stdout);
     let found = expected("check_valid_found.txt", &output.stderr);
     check(&output, 0, &meaning, &found);
+}
+
+#[test]
+fn what_init_prints_is_a_configuration_without_a_fault() {
+    let folder = folder("init");
+    let output = run(&folder, &["init"]);
+    assert_eq!(output.status.code(), Some(0));
+    assert!(output.stderr.is_empty());
+    fs::write(folder.join("config.yaml"), &output.stdout).unwrap();
+    let checked = run(&folder, &["--check"]);
+    let found = String::from_utf8_lossy(&checked.stderr);
+    assert_eq!((checked.status.code(), &*found), (Some(0), ""));
+}
+
+#[test]
+fn completions_are_printed_for_each_shell() {
+    for (shell, file) in [
+        ("bash", "http-proxy-lb.bash"),
+        ("zsh", "_http-proxy-lb"),
+        ("fish", "http-proxy-lb.fish"),
+    ] {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("packaging/completions");
+        let wanted = fs::read_to_string(path.join(file)).unwrap();
+        let output = run(
+            &folder(&format!("completions-{shell}")),
+            &["completions", shell],
+        );
+        check(&output, 0, &wanted, "");
+    }
+}
+
+#[test]
+fn without_a_file_options_and_variables_are_checked_and_told_by_their_names() {
+    let folder = folder("overrides");
+    let checked = |upstreams: &str, options: &[&str]| {
+        Command::new(env!("CARGO_BIN_EXE_http-proxy-lb"))
+            .args(["--check", "--listen", "127.0.0.1:8080"])
+            .args(options)
+            .env("HTTP_PROXY_LB_UPSTREAMS", upstreams)
+            .env("HTTP_PROXY_LB_LIMITS_QUEUE", "7")
+            .current_dir(&folder)
+            .output()
+            .unwrap()
+    };
+    let good = checked("http://ann:sesame@one.example:3128 http://two.example", &[]);
+    let said = String::from_utf8_lossy(&good.stdout);
+    assert_eq!(good.status.code(), Some(0), "{said}");
+    for line in [
+        "  queue                             7 requests",
+        "  one.example:3128: http://one.example:3128, weight 1, priority 100, credentials: yes",
+        "HTTP_PROXY_LB_LIMITS_QUEUE, HTTP_PROXY_LB_UPSTREAMS, --listen: valid",
+    ] {
+        assert!(said.lines().any(|other| other == line), "{said}");
+    }
+    assert!(!said.contains("sesame"), "{said}");
+    let bad = checked("https://ann:sesame@one.example", &[]);
+    let said = "error: HTTP_PROXY_LB_UPSTREAMS: upstream[0].url: `https` is not spoken to upstreams, only \
+                plain HTTP is: write http://host:port\n";
+    check(&bad, 78, "", said);
+    // what an option sets is not asked of the environment
+    let good = checked("https://one.example", &["--upstream", "http://two.example"]);
+    assert_eq!(good.status.code(), Some(0));
+    let bad = checked("http://one.example", &["--listen", "8080"]);
+    let said = "error: --listen: the address or the port is missing: write address:port, as in 127.0.0.1:8080\n";
+    check(&bad, 78, "", said);
 }
 
 #[test]
@@ -440,7 +508,10 @@ fn who_cannot_be_asked_is_told_and_the_end_is_1() {
         .port();
     let url = format!("http://127.0.0.1:{port}");
     let output = run(&folder, &["status", "--admin", &url]);
-    let said = format!("{url}: the connection is refused: is the relay running?\n");
+    let said = format!(
+        "{url}: the connection is refused: is the relay running, with this \
+                        `admin_listen`?\n"
+    );
     check(&output, 1, "", &said);
     fs::write(folder.join("config.yaml"), OLD).unwrap();
     let output = run(&folder, &["status"]);

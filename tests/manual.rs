@@ -11,7 +11,7 @@ use http_proxy_lb::config;
 use http_proxy_lb::config::keys::{KEYS, Key, KeyKind};
 use http_proxy_lb::config::listen::ListenAddress;
 
-const COMMANDS: [&str; 2] = ["demo", "status"];
+const COMMANDS: [&str; 4] = ["demo", "status", "init", "completions"];
 
 fn read(name: &str) -> String {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(name);

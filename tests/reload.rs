@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use dlmalloc::GlobalDlmalloc;
 use http_proxy_lb::config;
+use http_proxy_lb::config::source::Source;
 use http_proxy_lb::server::{Options, Server};
 
 /// That of the program: what is measured here is what that keeps.
@@ -161,7 +162,7 @@ impl Setup {
         setup.file = place(&setup.folder, &text);
         let config = config::load(&setup.file).expect("a valid file");
         let options = Options {
-            file: Some(setup.file.clone()),
+            source: Some(Source::from(setup.file.clone())),
             ..Options::default()
         };
         setup.server = Some(Server::start(config, options).expect("the relay starts"));

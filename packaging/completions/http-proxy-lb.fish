@@ -1,15 +1,24 @@
 # fish completion for http-proxy-lb
 
-set -l commands demo status
+set -l commands demo status init completions
 complete -c http-proxy-lb -f
 complete -c http-proxy-lb -n "not __fish_seen_subcommand_from $commands" -a demo -d 'Show everything with nothing installed'
 complete -c http-proxy-lb -n "not __fish_seen_subcommand_from $commands" -a status -d 'Show the state of a running relay'
+complete -c http-proxy-lb -n "not __fish_seen_subcommand_from $commands" -a init -d 'Print a configuration to begin with'
+complete -c http-proxy-lb -n "not __fish_seen_subcommand_from $commands" -a completions -d 'Print what a shell needs to complete words'
+complete -c http-proxy-lb -n '__fish_seen_subcommand_from completions' -a 'bash zsh fish'
 complete -c http-proxy-lb -s h -l help -d 'Print help'
 complete -c http-proxy-lb -l log-level -x -a 'error warn info debug trace' -d 'How much is logged'
-complete -c http-proxy-lb -n 'not __fish_seen_subcommand_from demo' -s c -l config -r -F -d 'The configuration file'
+complete -c http-proxy-lb -n 'not __fish_seen_subcommand_from demo init completions' -s c -l config -r -F -d 'The configuration file'
 complete -c http-proxy-lb -n "not __fish_seen_subcommand_from $commands" -l check -d 'Check the configuration and start nothing'
 complete -c http-proxy-lb -n "not __fish_seen_subcommand_from $commands" -l lenient -d 'With --check, judge as a start or a reload does'
 complete -c http-proxy-lb -n "not __fish_seen_subcommand_from $commands" -l probe -d 'With --check, ask every upstream once'
+complete -c http-proxy-lb -n "not __fish_seen_subcommand_from $commands" -l listen -x -a '127.0.0.1:8080 0.0.0.0:8080' -d 'Where clients connect'
+complete -c http-proxy-lb -n "not __fish_seen_subcommand_from $commands" -l upstream -x -d 'An upstream, once for each'
+complete -c http-proxy-lb -n "not __fish_seen_subcommand_from $commands" -l mode -x -a 'round_robin best priority' -d 'How an upstream is chosen'
+complete -c http-proxy-lb -n "not __fish_seen_subcommand_from $commands" -l access-allow -x -d 'Who may use this proxy'
+complete -c http-proxy-lb -n "not __fish_seen_subcommand_from $commands" -l admin-listen -x -a '127.0.0.1:9090' -d 'Where the admin endpoints are'
+complete -c http-proxy-lb -n "not __fish_seen_subcommand_from $commands" -l admin-token-file -r -F -d 'The file with the token that they want'
 complete -c http-proxy-lb -n "not __fish_seen_subcommand_from $commands" -s V -l version -d 'Print the version'
 complete -c http-proxy-lb -n '__fish_seen_subcommand_from status' -l admin -x -a 'http://127.0.0.1:9090' -d 'The admin server to ask'
 complete -c http-proxy-lb -n '__fish_seen_subcommand_from status' -l token-file -r -F -d 'A file with the admin token'

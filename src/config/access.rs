@@ -154,13 +154,13 @@ fn read_users(files: &mut Files, block: &KeyBlock<'_>) -> Vec<User> {
     let asked_for = listed.is_some() || file.is_some();
     let mut users = Users::default();
     for item in listed.unwrap_or_default() {
-        files.has_inline_secret = true;
         let user = KeyBlock::open(item, "access.users[]");
         if let (Some(name), Some(password)) = (user.text("username"), user.text("password")) {
+            files.has_inline_secret |= !password.place.has_variable();
             users.add(&name.place, name.value, password.value);
         } else {
             user.place
-                .error("a user has a `username` and a `password`: write both");
+                .error("a user has a `username` and a `password`: write both, in 'quotes' where one begins with #");
         }
     }
     if let Some(path) = &file

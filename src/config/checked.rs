@@ -32,8 +32,9 @@ pub struct Config {
     pub reload_interval: Option<Duration>,
     /// One line per request, and where to. `None`: not written.
     pub access_log: Option<AccessLogSettings>,
-    /// The line of the file that names the file of the access log.
-    pub access_log_line: Option<usize>,
+    /// An error without words at the place that names the file of the access log, for whoever finds out that
+    /// it cannot be opened.
+    pub access_log_place: Option<Notice>,
     /// What lines on standard error look like.
     pub log_format: LogFormat,
     /// Whether messages carry `Via`, and loops are found by it.
@@ -54,6 +55,8 @@ pub struct Config {
     /// By their paths, in the words of `--check`, the values that need no more than their row in
     /// [`super::keys`] to be told.
     pub values: BTreeMap<&'static str, String>,
+    /// By their paths, the names of the variables in the values of keys.
+    pub origins: BTreeMap<&'static str, String>,
     /// What an operator should know. No [`Severity::Error`] among them.
     pub warnings: Vec<Notice>,
     /// Another number when the file, or a secret file it names, has another

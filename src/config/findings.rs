@@ -44,7 +44,7 @@ pub enum Strictness {
 pub struct Notice {
     /// How bad it is.
     pub severity: Severity,
-    /// The file, as it was named.
+    /// The file, as it was named; or the variable or option.
     pub file: String,
     /// From 1; absent where the file as a whole is meant.
     pub line: Option<usize>,
@@ -104,14 +104,8 @@ pub struct ConfigErrors {
 impl ConfigErrors {
     /// The file, or this line of it, is none that could be checked.
     pub fn about_file(file: &str, line: Option<usize>, text: String) -> Self {
-        Self::about_key((file, line), "", text)
-    }
-
-    /// The value of a key, in this file and line, turned out to be one that cannot be used.
-    pub fn about_key((file, line): (&str, Option<usize>), key: &str, text: String) -> Self {
         let notice = Notice {
             line,
-            key: key.to_owned(),
             ..whole_file(Severity::Error, file, text)
         };
         Self {
@@ -173,6 +167,11 @@ impl KeyPlace<'_> {
         self.findings.access_log.set(Some(self.number));
     }
 
+    /// Whether a variable of the environment stands in the value.
+    pub(super) fn has_variable(&self) -> bool {
+        self.findings.variables.contains_key(&self.number)
+    }
+
     /// The value cannot be used.
     pub(super) fn error(&self, text: impl Into<String>) {
         self.note(Severity::Error, text.into());
@@ -188,7 +187,13 @@ impl KeyPlace<'_> {
         self.note(Severity::Advice, text.into());
     }
 
-    fn note(&self, severity: Severity, text: String) {
+    /// Whether it is a place in the file, not a variable or option.
+    pub(super) fn is_in_file(&self) -> bool {
+        self.number < raw::OUTSIDE
+    }
+
+    /// Something is to be said about it.
+    pub(super) fn note(&self, severity: Severity, text: String) {
         let notice = Notice {
             key: self.name.clone(),
             ..whole_file(severity, "", text)
@@ -201,15 +206,50 @@ impl KeyPlace<'_> {
 /// Collects what the checks find: what is wrong, and what holds.
 #[derive(Debug, Default)]
 pub(super) struct Findings {
+    /// The names of the variables in a value, by its number.
+    variables: BTreeMap<u32, String>,
+    /// The same by the paths of the keys that were read.
+    pub(super) origins: RefCell<BTreeMap<&'static str, String>>,
     /// Each with the number of its place; file and line are not told yet.
     found: RefCell<Vec<(u32, Notice)>>,
     /// The number of the place that names the file of the access log.
     access_log: Cell<Option<u32>>,
     /// By their paths, in the words of `--check`, the values that need no more than their row to be told.
     pub(super) values: RefCell<BTreeMap<&'static str, String>>,
+    /// What the places from [`raw::OUTSIDE`] on are called, each with its key.
+    outside: Vec<(String, &'static str)>,
 }
 
 impl Findings {
+    /// Nothing found yet, about a file with these variables in its values, by the numbers of those;
+    /// `outside` is what the places from [`raw::OUTSIDE`] on are called.
+    pub(super) fn of(
+        variables: BTreeMap<u32, String>,
+        outside: Vec<(String, &'static str)>,
+    ) -> Self {
+        Self {
+            variables,
+            outside,
+            ..Self::default()
+        }
+    }
+
+    /// A place outside the file, with the path of its key.
+    pub(super) fn outside(&self, number: u32, key: &str) -> KeyPlace<'_> {
+        KeyPlace {
+            findings: self,
+            number,
+            name: key.to_owned(),
+        }
+    }
+
+    /// Notes from which variables the value of a key came, if it did.
+    pub(super) fn note_origin(&self, path: &'static str, number: u32) {
+        if let Some(names) = self.variables.get(&number) {
+            self.origins.borrow_mut().insert(path, names.clone());
+        }
+    }
+
     /// The file as a whole.
     pub(super) fn file(&self) -> KeyPlace<'_> {
         KeyPlace {
@@ -227,9 +267,15 @@ impl Findings {
             .any(|(_, notice)| notice.severity == Severity::Error)
     }
 
-    /// The line of the text that names the file of the access log.
-    pub(super) fn access_log_line(&self, text: &str) -> Option<usize> {
-        raw::line_of(text, self.access_log.get()?)
+    /// An empty error at the place that names the file of the access log, in this file with this text or
+    /// outside of it.
+    pub(super) fn access_log_place(&self, file: &str, text: &str) -> Option<Notice> {
+        let notice = Notice {
+            key: "access_log.file".to_owned(),
+            ..whole_file(Severity::Error, file, "")
+        };
+        let number = self.access_log.get()?;
+        Some(locate(&self.outside, number, notice, (file, text)))
     }
 
     /// Whether what is noted from now on will only be counted.
@@ -248,10 +294,16 @@ impl Findings {
         let beyond = found.split_off(found.len().min(SHOWN_MAX));
         let mut notices: Vec<Notice> = found
             .into_iter()
-            .map(|(number, notice)| Notice {
-                file: file.to_owned(),
-                line: raw::line_of(text, number),
-                ..notice
+            .map(|(number, notice)| {
+                let said = match self.variables.get(&number) {
+                    Some(names) => format!("{} (from {names})", notice.text),
+                    None => notice.text,
+                };
+                let notice = Notice {
+                    text: said,
+                    ..notice
+                };
+                locate(&self.outside, number, notice, (file, text))
             })
             .collect();
         notices.sort_by_key(|notice| notice.line);
@@ -267,6 +319,34 @@ impl Findings {
         } else {
             Ok(notices)
         }
+    }
+}
+
+/// `notice` with where it stands: a line of the file, or the name of what stands outside, which tells
+/// its key, too.
+fn locate(
+    outside: &[(String, &'static str)],
+    number: u32,
+    notice: Notice,
+    (file, text): (&str, &str),
+) -> Notice {
+    let position = number.checked_sub(raw::OUTSIDE);
+    let found = position.and_then(|position| outside.get(usize::try_from(position).ok()?));
+    match found {
+        Some((name, key)) => Notice {
+            file: name.clone(),
+            key: if notice.key == *key {
+                String::new()
+            } else {
+                notice.key
+            },
+            ..notice
+        },
+        None => Notice {
+            file: file.to_owned(),
+            line: raw::line_of(text, number),
+            ..notice
+        },
     }
 }
 

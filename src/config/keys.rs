@@ -145,6 +145,9 @@ const POLICIES: &[&str] = &[
     "whitelist (only listed domains use an upstream)",
 ];
 
+/// The key of a block that takes in the keys of others.
+pub(super) const MERGE: &str = "<<";
+
 impl Key {
     /// The path of the block it stands in and its name there.
     pub fn split(&self) -> (&'static str, &'static str) {
@@ -166,7 +169,8 @@ impl Key {
 impl KeyKind {
     /// The kind of the elements of this list.
     pub(super) fn element(self) -> Self {
-        if let Blocks(block) = self {
+        if let Blocks(block) | Block(block) | SwitchOrBlock(block) = self {
+            // a list of blocks, or one of blocks to merge
             Block(block)
         } else if self == Texts {
             Text("text")
@@ -180,6 +184,9 @@ impl KeyKind {
         let (Block(block) | SwitchOrBlock(block)) = self else {
             return Self::Anything;
         };
+        if name == MERGE {
+            return Block(block);
+        }
         find(block, name).map_or(Self::Anything, |key| key.kind)
     }
 }
@@ -199,6 +206,96 @@ pub(super) fn find(block: &str, name: &str) -> Option<&'static Key> {
     in_block(block).find(|key| key.split().1 == name)
 }
 
+/// Names that other programs have for what is meant here, by the block they are written in, and what
+/// to write. Those that lead to a key are not told apart from a misspelling.
+const HABITS: [(&str, &[&str], &str); 9] = [
+    (
+        "upstream[]",
+        &["user", "login", "user_name"],
+        "did you mean `username`?",
+    ),
+    (
+        "upstream[]",
+        &["pass", "passwd", "pwd"],
+        "did you mean `password`?",
+    ),
+    (
+        "upstream[]",
+        &["port"],
+        "a port belongs into the URL: write `url: http://host:port`",
+    ),
+    (
+        "upstream[]",
+        &[
+            "host", "hostname", "address", "addr", "ip", "server", "proxy", "uri",
+        ],
+        "write host and port as `url: http://host:port`",
+    ),
+    (
+        "access.users[]",
+        &["user", "login", "name", "user_name"],
+        "did you mean `username`?",
+    ),
+    (
+        "access.users[]",
+        &["pass", "passwd", "pwd"],
+        "did you mean `password`?",
+    ),
+    (
+        "access",
+        &["user", "username", "pass", "password"],
+        "users are a list: write `users:`, and below it `- username: ..` and `password: ..`",
+    ),
+    (
+        "",
+        &["port", "host", "address", "bind"],
+        "write address and port as `listen: 127.0.0.1:8080`",
+    ),
+    (
+        "",
+        &["proxies", "parents", "servers", "backends", "pool"],
+        "did you mean `upstream`?",
+    ),
+];
+
+/// What to ask who wrote a timeout that could be each of these.
+const WHICH_TIMEOUT: &str = "which wait do you mean: to connect (`limits.connect_timeout_secs`), for an \
+    answer (`limits.response_timeout_secs` of one attempt, `limits.request_timeout_secs` of all), for \
+    more of a body (`limits.io_timeout_secs`), for the next request (`limits.idle_timeout_secs`), in a \
+    tunnel (`limits.tunnel_idle_timeout_secs`), for a check (`health_check.timeout_secs`)?";
+
+/// What to write instead of the key `unknown` of `block`, in words.
+pub(super) fn meant(block: &str, unknown: &str) -> String {
+    let is_habit =
+        |(place, names, _): &&(&str, &[&str], &str)| *place == block && names.contains(&unknown);
+    if let Some((.., remedy)) = HABITS.iter().find(is_habit) {
+        return (*remedy).to_owned();
+    }
+    let near = nearest(block, unknown);
+    let (_, name) = near
+        .and_then(|path| path.rsplit_once('.'))
+        .unwrap_or(("", near.unwrap_or("")));
+    let is_any =
+        matches!(unknown, "timeout" | "timeouts" | "timeout_secs") && find(block, name).is_none();
+    let is_close = name.contains("timeout") && LIKENESS_SURE <= likeness(name, unknown);
+    if unknown.contains("timeout") && (is_any || !is_close) {
+        // each could be meant, and a wrong guess would be believed
+        return WHICH_TIMEOUT.to_owned();
+    }
+    match near.map(|path| (path, path.rsplit_once('.'))) {
+        Some((path, Some((place, key)))) if key == unknown && !place.contains('[') => {
+            format!(
+                "did you mean `{path}`? It stands in the block `{place}`, indented below `{place}:`"
+            )
+        }
+        Some((path, _)) => format!("did you mean `{path}`?"),
+        None => "remove it (config.example.yaml lists every key)".to_owned(),
+    }
+}
+
+/// From this likeness (0 to 1) on a timeout is a misspelling of that one, not another.
+const LIKENESS_SURE: f64 = 0.88;
+
 /// Below this likeness (0 to 1) a suggestion would only puzzle.
 const LIKENESS_MIN: f64 = 0.75;
 /// The same for a key of another block, which is a bolder guess.
@@ -209,7 +306,7 @@ const LENGTH_MIN: usize = 3;
 
 /// The key that was probably meant by `unknown`, which stands in `block`: one of that block by its
 /// name, one of another block by its path (`limits.workers`).
-pub(super) fn nearest(block: &str, unknown: &str) -> Option<&'static str> {
+fn nearest(block: &str, unknown: &str) -> Option<&'static str> {
     let moved = KEYS.iter().find(|key| key.split().1 == unknown);
     moved
         .map(|key| key.path)
@@ -277,6 +374,15 @@ mod tests {
         check("", "max_conections", Some("limits.max_connections"));
         check("limits", "weight", Some("upstream[].weight"));
         check("limits", "via", Some("via"));
+    }
+
+    #[test]
+    fn the_timeouts_that_are_asked_about_are_keys() {
+        let named: Vec<_> = WHICH_TIMEOUT.split('`').skip(1).step_by(2).collect();
+        assert_eq!(named.len(), 7);
+        for name in named {
+            assert!(KEYS.iter().any(|key| key.path == name), "{name}");
+        }
     }
 
     #[test]

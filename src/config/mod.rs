@@ -3,11 +3,14 @@
 //!
 //! [`keys`] is the table of all keys: what each may be, and what it is where it is absent. Around it
 //! there are three steps, each in modules of its own. `raw` knows
-//! YAML and nothing of what it means; `reader` and `findings` take typed values
+//! YAML and nothing of what it means, `variables` fills in what the environment has, `syntax` says
+//! what is no YAML; `reader` and `findings` take typed values
 //! out of it and collect every mistake with file, line and key; the rest knows
 //! what the values are for: `root` as a whole, [`listen`], [`limits`], [`health`], [`access`]
 //! and `upstreams` each for its part. What comes out is in [`checked`];
 //! [`report`] tells people what it means, `advice` what may surprise them.
+//!
+//! A [`source`] is where all of it comes from: a file, and the [`overrides`] of environment and command line.
 //!
 //! Only this module uses serde and the YAML parser. When a file is read again
 //! is not decided here.
@@ -20,34 +23,36 @@ pub mod health;
 pub mod keys;
 pub mod limits;
 pub mod listen;
+pub mod overrides;
 mod raw;
 mod reader;
 pub mod report;
 mod root;
 pub mod secret;
+pub mod source;
+mod syntax;
 mod text_file;
 mod upstreams;
 mod urls;
+mod variables;
 
-use std::fs::File;
-use std::io;
+use std::env;
 use std::path::Path;
 
 use checked::Config;
 use findings::ConfigErrors;
-use text_file::Unread;
+use overrides::Overrides;
+use root::Given;
+use source::Source;
 
-/// Reads and checks the file at `path`, and the secret files it names.
+/// Reads and checks the file at `path`, and the secret files it names; nothing else is asked.
 ///
 /// # Errors
 ///
 /// The file is missing, unreadable, larger than 1 MiB or no UTF-8 text, or
 /// something in it is wrong: then every mistake in it is told.
 pub fn load(path: &Path) -> Result<Config, ConfigErrors> {
-    let opened = File::open(path).map_err(Unread::Failed);
-    let read = opened.and_then(text_file::read);
-    let (text, mode) = read.map_err(|why| unreadable(path, why))?;
-    root::check(path, &text, Some(mode))
+    Source::from(path.to_owned()).load()
 }
 
 /// Checks `text` as if it were the content of a file called `file`. Secret
@@ -57,28 +62,18 @@ pub fn load(path: &Path) -> Result<Config, ConfigErrors> {
 ///
 /// Every mistake in the text.
 pub fn parse(text: &str, file: &str) -> Result<Config, ConfigErrors> {
-    root::check(Path::new(file), text, None)
+    root::check(&Given {
+        path: Path::new(file),
+        text,
+        mode: None,
+        is_mounted: false,
+        overrides: &Overrides::default(),
+        environment: &|name| env::var_os(name),
+    })
 }
 
-fn unreadable(path: &Path, why: Unread) -> ConfigErrors {
-    let mut line = None;
-    let said = match why {
-        Unread::Failed(error) if error.kind() == io::ErrorKind::NotFound => {
-            "no such file; name another one with --config FILE, or try `http-proxy-lb demo`, which needs none"
-                .to_owned()
-        }
-        Unread::Failed(error) if error.kind() == io::ErrorKind::IsADirectory => {
-            "is a folder: name the file in it".to_owned()
-        }
-        Unread::Failed(error) => format!("cannot be read: {error}"),
-        Unread::TooLarge => "is larger than 1 MiB, so it is hardly a configuration file".to_owned(),
-        Unread::NoText { line: invalid } => {
-            line = Some(invalid);
-            "is not UTF-8 text: save it as such".to_owned()
-        }
-    };
-    ConfigErrors::about_file(&path.display().to_string(), line, said)
-}
+#[cfg(test)]
+mod mistakes_tests;
 
 #[cfg(test)]
 mod tests {
@@ -98,7 +93,7 @@ mod tests {
             static COUNT: AtomicUsize = AtomicUsize::new(0);
             let number = COUNT.fetch_add(1, Ordering::Relaxed);
             let name = format!("http-proxy-lb-config-{}-{number}", std::process::id());
-            let path = std::env::temp_dir().join(name);
+            let path = env::temp_dir().join(name);
             fs::create_dir(&path).unwrap();
             Self(path)
         }

@@ -11,18 +11,31 @@
 //! there. That costs one pass over the file for each message shown to a person, and nothing while all
 //! is well.
 //!
+//! A block may take in others (`<<`, the merge key of YAML 1.1): `*name` stands for the values of an
+//! anchor, which are read where they are used, with the kinds that are wanted there. So a merge only
+//! moves what was read and counted already.
+//!
 //! What a value means, its range and its default are not here.
 
 use std::cell::Cell;
+use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 
-use serde::de::{self, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde::de::{
+    self, DeserializeSeed, Deserializer, EnumAccess, IgnoredAny, MapAccess, SeqAccess,
+    VariantAccess, Visitor,
+};
 
-use super::keys::KeyKind;
+use super::keys::{KeyKind, MERGE};
+use super::syntax;
+use super::variables::{Environment, Variables};
 
 /// More values than this are refused: aliases could otherwise unfold a file of
 /// 1 MiB into more than the memory holds.
 const VALUES_MAX: u32 = 500_000;
+
+/// From this number on things stand outside the file, see [`super::overrides`].
+pub(super) const OUTSIDE: u32 = VALUES_MAX + 1;
 
 /// More brackets than this open at a time are refused: the parser's time grows
 /// with their square, and a file of 1 MiB of them would hold it for minutes.
@@ -44,7 +57,10 @@ pub(super) enum YamlValue {
     /// A sequence: each element with its number, for [`line_of`].
     List(Vec<(u32, YamlValue)>),
     /// A mapping, in the order of the file, duplicate keys included: each key with its number.
+    /// Behind them what was merged.
     Map(Vec<(u32, String, YamlValue)>),
+    /// A value that cannot be used, and why, for people.
+    Unusable(String),
 }
 
 impl YamlValue {
@@ -59,6 +75,7 @@ impl YamlValue {
             Self::Text(_) => "a text",
             Self::List(_) => "a list",
             Self::Map(_) => "a block of keys",
+            Self::Unusable(_) => "what cannot be used",
         }
     }
 }
@@ -72,13 +89,17 @@ pub(super) struct SyntaxError {
     pub(super) text: String,
 }
 
-/// Reads `text` as one YAML document.
+/// Reads `text` as one YAML document, with the variables in it from `environment`. Gives also which
+/// variables stand in which value, by its number.
 ///
 /// # Errors
 ///
 /// [`SyntaxError`] for anything that is not YAML, two documents, nesting
 /// beyond 128 levels, and a list or block of keys in the place of a text.
-pub(super) fn parse(text: &str) -> Result<YamlValue, SyntaxError> {
+pub(super) fn parse(
+    text: &str,
+    environment: Environment<'_>,
+) -> Result<(YamlValue, BTreeMap<u32, String>), SyntaxError> {
     if let Some(line) = line_of_too_many_brackets(text) {
         let text = format!("more than {BRACKETS_MAX} brackets are open: close them");
         return Err(SyntaxError {
@@ -86,56 +107,38 @@ pub(super) fn parse(text: &str) -> Result<YamlValue, SyntaxError> {
             text,
         });
     }
-    read(text, None).map_err(|error| {
-        let line = error.location().map(|location| location.line());
-        let said = error.to_string();
-        let text = said
-            .rsplit_once(" at line ")
-            .map_or(said.as_str(), |(text, _)| text);
-        let remedy = REMEDIES.iter().find(|(mistake, _)| text.contains(mistake));
-        let text = match remedy {
-            Some((_, remedy)) => format!("{text}: {remedy}"),
-            None => text.to_owned(),
-        };
-        SyntaxError { line, text }
-    })
+    let variables = Variables::of(environment);
+    match read(text, None, &variables) {
+        Ok(tree) => Ok((tree, variables.into_used())),
+        Err(error) => {
+            let line = error.location().map(|location| location.line());
+            let (line, text) = syntax::explain(text, &error.to_string(), line);
+            Err(SyntaxError { line, text })
+        }
+    }
 }
 
 /// The line, from 1, of the key or element with this number. `None` for the file as a whole, which is
 /// number 0, and for a number that none has.
 pub(super) fn line_of(text: &str, number: u32) -> Option<usize> {
-    let error = read(text, Some(number).filter(|number| 0 < *number)).err()?;
+    let wanted = Some(number).filter(|number| 0 < *number);
+    let error = read(text, wanted, &Variables::of(&|_| None)).err()?;
     error.location().map(|location| location.line())
 }
 
-fn read(text: &str, wanted: Option<u32>) -> Result<YamlValue, serde_yaml::Error> {
+fn read(
+    text: &str,
+    wanted: Option<u32>,
+    variables: &Variables<'_>,
+) -> Result<YamlValue, serde_yaml::Error> {
     let node = Node {
         kind: Some(KeyKind::Block("")),
         values: &Cell::new(0),
         wanted,
+        variables,
     };
     node.deserialize(serde_yaml::Deserializer::from_str(text))
 }
-
-/// What to write instead of what the parser does not understand, by what it says.
-const REMEDIES: [(&str, &str); 4] = [
-    (
-        "found character that cannot start any token",
-        "indent with spaces, not with a tab, and write a text that begins with @, ` or % in 'quotes'",
-    ),
-    (
-        "mapping values are not allowed in this context",
-        "write a text with a colon and a space in it in 'quotes', and keys of one block below one another",
-    ),
-    (
-        "unknown anchor",
-        "write a text that begins with * in 'quotes'",
-    ),
-    (
-        "found unexpected end of stream",
-        "a quote is not closed, maybe far above",
-    ),
-];
 
 /// Counts brackets, wherever they stand but in lines of comment: a text with a
 /// thousand of them would be a wonder.
@@ -168,6 +171,52 @@ struct Node<'c> {
     values: &'c Cell<u32>,
     /// The number whose line is looked for.
     wanted: Option<u32>,
+    /// What stands for a `${NAME}`.
+    variables: &'c Variables<'c>,
+}
+
+impl Node<'_> {
+    /// What a text stands for. One with a variable in it is read as what the key wants: the letters
+    /// of a variable have no type.
+    fn filled(self, text: &str) -> YamlValue {
+        match self.kind {
+            None | Some(KeyKind::Anything) => return YamlValue::Text(text.to_owned()),
+            Some(_) if !text.contains("${") => return YamlValue::Text(text.to_owned()),
+            Some(_) => {}
+        }
+        let number = self.values.get().saturating_sub(1);
+        match (self.variables.fill(number, text), self.kind) {
+            (Err(said), _) => YamlValue::Unusable(said),
+            (
+                Ok(text),
+                Some(
+                    KeyKind::Number(..)
+                    | KeyKind::Seconds(_)
+                    | KeyKind::Switch
+                    | KeyKind::SwitchOrBlock(_),
+                ),
+            ) => scalar(text),
+            (Ok(text), _) => YamlValue::Text(text),
+        }
+    }
+}
+
+/// A number or switch, where the text is one.
+fn scalar(text: String) -> YamlValue {
+    let trimmed = text.trim();
+    if let Ok(is_on) = trimmed.parse::<bool>() {
+        YamlValue::Bool(is_on)
+    } else if let Ok(number) = trimmed.parse::<i64>() {
+        YamlValue::Integer(number)
+    } else if let Some(number) = trimmed
+        .parse()
+        .ok()
+        .filter(|number: &f64| number.is_finite())
+    {
+        YamlValue::Float(number)
+    } else {
+        YamlValue::Text(text)
+    }
 }
 
 impl<'de> DeserializeSeed<'de> for Node<'_> {
@@ -187,7 +236,8 @@ impl<'de> DeserializeSeed<'de> for Node<'_> {
         }
         self.values.set(number + 1);
         if let KeyKind::Text(_) | KeyKind::Word(_) = kind {
-            deserializer.deserialize_option(self)
+            // which tells of a tag, and leaves to `Untagged` how the text is read
+            deserializer.deserialize_enum("", &[], self)
         } else {
             deserializer.deserialize_any(self)
         }
@@ -208,9 +258,14 @@ impl<'de> Visitor<'de> for Node<'_> {
         Ok(YamlValue::Null)
     }
 
-    /// Of a text, with all its characters, whatever YAML takes it for.
-    fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<YamlValue, D::Error> {
-        deserializer.deserialize_str(self)
+    /// A text without a tag, or anything with one.
+    fn visit_enum<A: EnumAccess<'de>>(self, access: A) -> Result<YamlValue, A::Error> {
+        let (value, tagged) = access.variant_seed(Untagged(self))?;
+        if let Some(value) = value {
+            return Ok(value);
+        }
+        tagged.newtype_variant::<IgnoredAny>()?;
+        Ok(YamlValue::Unusable(TAGGED.to_owned()))
     }
 
     fn visit_unit<E: de::Error>(self) -> Result<YamlValue, E> {
@@ -242,7 +297,7 @@ impl<'de> Visitor<'de> for Node<'_> {
     }
 
     fn visit_str<E: de::Error>(self, value: &str) -> Result<YamlValue, E> {
-        Ok(YamlValue::Text(value.to_owned()))
+        Ok(self.filled(value))
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<YamlValue, A::Error> {
@@ -265,7 +320,78 @@ impl<'de> Visitor<'de> for Node<'_> {
             let value = entries.next_value_seed(Node { kind, ..self })?;
             map.push((number, key, value));
         }
+        merge(&mut map);
         Ok(YamlValue::Map(map))
+    }
+}
+
+/// Puts the keys of the blocks that `<<` names behind the others; a key that is there already wins. A
+/// `<<` that names none stays where it is, for the check that tells of it.
+fn merge(map: &mut Vec<(u32, String, YamlValue)>) {
+    let is_map = |value: &YamlValue| matches!(value, YamlValue::Map(_));
+    let is_mergeable = |value: &YamlValue| {
+        if let YamlValue::List(blocks) = value {
+            blocks.iter().all(|(_, block)| is_map(block))
+        } else {
+            is_map(value)
+        }
+    };
+    let named = map
+        .iter()
+        .position(|(_, key, value)| key == MERGE && is_mergeable(value));
+    let Some(named) = named else {
+        return;
+    };
+    let blocks = match map.remove(named) {
+        (_, _, YamlValue::List(blocks)) => blocks.into_iter().map(|(_, block)| block).collect(),
+        (_, _, block) => vec![block],
+    };
+    let mut known: HashSet<_> = map.iter().map(|(_, key, _)| key.clone()).collect();
+    for block in blocks {
+        if let YamlValue::Map(entries) = block {
+            let new = entries
+                .into_iter()
+                .filter(|(_, key, _)| known.insert(key.clone()));
+            map.extend(new);
+        }
+    }
+}
+
+/// What is said of `!include` and other tags. Repeats nothing: a password may begin with `!`.
+const TAGGED: &str = "a word behind a `!` is a tag of YAML, and none is known here (no file is \
+                      included): write the value itself, or `${NAME}` for one of the environment; a \
+                      text that begins with ! in 'quotes'";
+
+/// The seed of a text that was asked for as if it were an enum: what it is, or nothing where it has a
+/// tag, which is shown in its place.
+struct Untagged<'c>(Node<'c>);
+
+impl<'de> DeserializeSeed<'de> for Untagged<'_> {
+    type Value = Option<YamlValue>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_option(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Untagged<'_> {
+    type Value = Option<YamlValue>;
+
+    fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.expecting(out)
+    }
+
+    fn visit_none<E: de::Error>(self) -> Result<Self::Value, E> {
+        Ok(Some(YamlValue::Null))
+    }
+
+    /// A text with all its characters, whatever YAML takes it for.
+    fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_str(self.0).map(Some)
+    }
+
+    fn visit_str<E: de::Error>(self, _tag: &str) -> Result<Self::Value, E> {
+        Ok(None)
     }
 }
 
@@ -284,8 +410,12 @@ impl Visitor<'_> for Refusal {
 mod tests {
     use super::*;
 
+    fn tree(text: &str) -> YamlValue {
+        parse(text, &|_| None).unwrap().0
+    }
+
     fn entry(text: &str, key: &str) -> YamlValue {
-        let tree = parse(text).unwrap();
+        let tree = tree(text);
         let YamlValue::Map(entries) = tree else {
             panic!("{tree:?} is no map")
         };
@@ -297,7 +427,7 @@ mod tests {
     }
 
     fn check_error(text: &str, line: Option<usize>, said: &str) {
-        let error = parse(text).unwrap_err();
+        let error = parse(text, &|_| None).unwrap_err();
         assert_eq!(error.line, line, "{error:?}");
         assert!(error.text.contains(said), "{error:?}");
     }
@@ -346,7 +476,7 @@ mod tests {
 
     #[test]
     fn duplicate_keys_are_kept_for_the_check_that_names_them() {
-        let tree = parse("via: true\nvia: false\n").unwrap();
+        let tree = tree("via: true\nvia: false\n");
         let via = |number, value| (number, "via".to_owned(), YamlValue::Bool(value));
         assert_eq!(tree, YamlValue::Map(vec![via(1, true), via(2, false)]));
     }
@@ -354,11 +484,15 @@ mod tests {
     #[test]
     fn syntax_errors_carry_the_line() {
         check_error("listen: a:1\n\tvia: true\n", Some(2), "");
-        check_error("listen: 'a:1\nvia: true\n", Some(3), "quoted scalar");
+        check_error(
+            "via: true\nlisten: 'a:1\nvia: true\n",
+            Some(2),
+            "the quote that begins here",
+        );
         check_error(
             "via: true\nlisten: [a]\n",
             Some(2),
-            "listen: invalid type: sequence",
+            "listen: a list stands where one text is wanted",
         );
     }
 
@@ -372,7 +506,7 @@ mod tests {
             ),
         };
         let bomb: String = (0..9).map(level).collect();
-        assert!(parse(&bomb).is_err());
+        assert!(parse(&bomb, &|_| None).is_err());
     }
 
     #[test]
@@ -391,14 +525,14 @@ mod tests {
     fn two_documents_are_refused() {
         check_error(
             "via: true\n---\nvia: true\n",
-            None,
-            "more than one document",
+            Some(2),
+            "ends the configuration",
         );
     }
 
     /// Each step is the position of an entry in its map or list.
     fn check_line(text: &str, steps: &[usize], line: usize) {
-        let mut value = parse(text).unwrap();
+        let mut value = tree(text);
         let mut number = 0;
         for step in steps {
             (number, value) = match value {
@@ -411,7 +545,8 @@ mod tests {
                 | YamlValue::Bool(_)
                 | YamlValue::Integer(_)
                 | YamlValue::Float(_)
-                | YamlValue::Text(_) => panic!("no step {step} in {text}"),
+                | YamlValue::Text(_)
+                | YamlValue::Unusable(_) => panic!("no step {step} in {text}"),
             };
         }
         assert_eq!(line_of(text, number), Some(line), "{steps:?} in\n{text}");

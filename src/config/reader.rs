@@ -11,12 +11,17 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use super::findings::{KeyPlace, printable};
-use super::keys::{self, KeyKind};
+use super::keys::{self, KeyKind, MERGE};
 use super::raw::YamlValue;
+use super::syntax;
 
 /// The longest time a `*_secs` may hold: ten years, which stands for "never"
 /// and still adds up with any clock.
 const SECONDS_MAX: f64 = 315_360_000.0;
+
+/// What a key at the top begins with that others may have for themselves, as in a compose file: a place
+/// for blocks that are taken in elsewhere.
+const EXTENSION: &str = "x-";
 
 /// The longest part of a key or value that a message repeats.
 const QUOTED_MAX: usize = 60;
@@ -47,12 +52,15 @@ impl<'v> KeyBlock<'v> {
             entries = written;
         } else if *value != YamlValue::Null {
             let known: Vec<_> = keys::in_block(path).map(|key| key.split().1).collect();
-            place.error(format!(
-                "expected a block of keys, found {}: write `key: value` lines below it, with \
-                 the keys {}",
-                value.kind(),
-                known.join(", ")
-            ));
+            mismatch(
+                &place,
+                value,
+                "a block of keys",
+                &format!(
+                    ": write `key: value` lines below it, with a blank behind the colon and the keys {}",
+                    known.join(", ")
+                ),
+            );
         }
         let block = Self {
             place,
@@ -73,9 +81,17 @@ impl<'v> KeyBlock<'v> {
 
     /// The value of `key`, unless it is absent.
     pub(super) fn item(&self, key: &str) -> Option<Located<'v, &'v YamlValue>> {
-        let (_, _, value) = self.entries.iter().find(|(_, name, _)| name == key)?;
+        let (number, _, value) = self.entries.iter().find(|(_, name, _)| name == key)?;
         let place = self.place_of(key);
+        if let Some(row) = keys::find(self.path, key) {
+            place.findings.note_origin(row.path, *number);
+        }
         (*value != YamlValue::Null).then_some(Located { place, value })
+    }
+
+    /// Whether `key` is written, with or without a value.
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.entries.iter().any(|(_, name, _)| name == key)
     }
 
     /// Refuses every file: the program reads a key as what its row says it is not.
@@ -123,10 +139,12 @@ impl<'v> KeyBlock<'v> {
     pub(super) fn list(&self, key: &str) -> Option<Vec<Located<'v, &'v YamlValue>>> {
         let Located { place, value } = self.item(key)?;
         let YamlValue::List(elements) = value else {
-            place.error(format!(
-                "expected a list, found {}: write each element on a line of its own, after `- `",
-                value.kind()
-            ));
+            mismatch(
+                &place,
+                value,
+                "a list",
+                ": write each element on a line of its own, after `-` and a blank",
+            );
             return None;
         };
         let located = |(position, (number, value)): (usize, &'v (u32, YamlValue))| Located {
@@ -138,12 +156,17 @@ impl<'v> KeyBlock<'v> {
 
     /// The texts of the list below `key`, if there is one; others are noted.
     pub(super) fn texts(&self, key: &str) -> Option<Vec<Located<'v, &'v str>>> {
-        Some(self.list(key)?.into_iter().filter_map(text_of).collect())
+        let kind = self.kind_of(key);
+        let texts = self
+            .list(key)?
+            .into_iter()
+            .filter_map(|item| text_of(item, kind));
+        Some(texts.collect())
     }
 
     /// The text of `key`, if there is one.
     pub(super) fn text(&self, key: &str) -> Option<Located<'v, &'v str>> {
-        text_of(self.item(key)?)
+        text_of(self.item(key)?, self.kind_of(key))
     }
 
     /// What holds where `key` is absent, as it would be written.
@@ -187,34 +210,43 @@ impl<'v> KeyBlock<'v> {
             if let YamlValue::Bool(written) = value {
                 is_on = *written;
             } else {
-                place.error(format!(
-                    "expected `true` or `false` without quotes, found {}",
-                    value.kind()
-                ));
+                mismatch(&place, value, "`true` or `false` without quotes", "");
             }
         }
         self.hold(key, is_on.to_string());
         is_on
     }
 
-    /// A whole number within the range of its row.
+    /// A whole number within the range of its row; a number of bytes also with a unit.
     pub(super) fn number(&self, key: &str) -> u32 {
         let KeyKind::Number(least, most) = self.kind_of(key) else {
             return self.misread(key);
         };
+        let is_size = keys::find(self.path, key).is_some_and(|row| row.unit == "bytes");
         let written = self.item(key).and_then(|Located { place, value }| {
+            let size = if let YamlValue::Text(text) = value
+                && is_size
+            {
+                bytes_in(text).map(YamlValue::Integer)
+            } else {
+                None
+            };
+            let value = size.as_ref().unwrap_or(value);
             if let YamlValue::Integer(number) = value
                 && let Ok(number) = u32::try_from(*number)
                 && (least..=most).contains(&number)
             {
                 return Some(number);
             }
-            let wanted = format!("a whole number from {least} to {most}");
-            place.error(if let YamlValue::Float(number) = value {
-                format!("{number} does not fit: write {wanted}")
+            let mut wanted = format!("a whole number from {least} to {most}");
+            if is_size {
+                wanted.push_str(", or one of KiB or MiB, as in 64KiB");
+            }
+            if let YamlValue::Float(number) = value {
+                place.error(format!("{number} does not fit: write {wanted}"));
             } else {
-                unfit(value, &wanted)
-            });
+                unfit(&place, value, &wanted);
+            }
             None
         });
         let number = written.unwrap_or_else(|| self.default_of(key).parse().unwrap_or_default());
@@ -227,7 +259,7 @@ impl<'v> KeyBlock<'v> {
         usize::try_from(self.number(key)).unwrap_or(usize::MAX)
     }
 
-    /// A number of seconds, with or without a fraction.
+    /// A number of seconds, with or without a fraction; or a time with a unit.
     pub(super) fn seconds(&self, key: &str) -> Duration {
         self.seconds_or(key, Duration::ZERO)
     }
@@ -242,11 +274,14 @@ impl<'v> KeyBlock<'v> {
                 clippy::cast_precision_loss,
                 reason = "anything that large is out of range"
             )]
-            let value = &if let YamlValue::Integer(number) = value {
-                YamlValue::Float(*number as f64)
+            let seconds = if let YamlValue::Integer(number) = value {
+                Some(*number as f64)
+            } else if let YamlValue::Text(text) = value {
+                seconds_in(text)
             } else {
-                value.clone()
+                None
             };
+            let value = &seconds.map_or_else(|| value.clone(), YamlValue::Float);
             if let YamlValue::Float(number) = value
                 && (least..=SECONDS_MAX).contains(number)
             {
@@ -257,7 +292,8 @@ impl<'v> KeyBlock<'v> {
             if 0.0 < least {
                 wanted.push_str(" (ten years, which is as good as never)");
             }
-            place.error(unfit(value, &wanted));
+            wanted.push_str(", or a time with a unit (ms, s, m, h or d), as in 500ms");
+            unfit(&place, value, &wanted);
             None
         });
         let default = || self.default_of(key).parse().unwrap_or_default();
@@ -270,50 +306,112 @@ impl<'v> KeyBlock<'v> {
         let mut seen = HashSet::new();
         for (number, key, _) in self.entries {
             let place = self.place.entry(*number, &cut(key));
-            if !seen.insert(key) {
+            if key == MERGE {
+                place.error(
+                    "takes in the keys of another block, once in a block: write `<<: *name`, or \
+                     `<<: [*one, *other]`, where `&name` marks that block above",
+                );
+            } else if self.path.is_empty() && key.starts_with(EXTENSION) {
+                // not for this program, or what anchors of others are in
+            } else if !seen.insert(key) {
                 place.error(
                     "this key stands in the same block a second time: remove one of the two",
                 );
             } else if keys::find(self.path, key).is_none() {
-                // looking for the nearest key is slow, and no message will show it
-                let near = if place.findings.is_full() {
-                    None
+                // looking for the right key is slow, and no message will show it
+                let remedy = if place.findings.is_full() {
+                    String::new()
                 } else {
-                    keys::nearest(self.path, key)
+                    syntax::lookalike(key).unwrap_or_else(|| keys::meant(self.path, key))
                 };
-                place.compatibility(match near {
-                    Some(near) => format!("unknown key, ignored; did you mean `{near}`?"),
-                    None => "unknown key, ignored; remove it (config.example.yaml lists every key)"
-                        .to_owned(),
-                });
+                place.compatibility(format!("unknown key, ignored; {remedy}"));
             }
         }
     }
 }
 
 /// Takes `item` for a text.
-fn text_of<'v>(item: Located<'v, &'v YamlValue>) -> Option<Located<'v, &'v str>> {
+fn text_of<'v>(item: Located<'v, &'v YamlValue>, kind: KeyKind) -> Option<Located<'v, &'v str>> {
     let Located { place, value } = item;
-    if let YamlValue::Text(value) = value {
-        return Some(Located { place, value });
+    let YamlValue::Text(value) = value else {
+        mismatch(&place, value, "a text", "");
+        return None;
+    };
+    if let Some(said) = syntax::lookalike(value) {
+        if kind == KeyKind::Text("text") {
+            // what may be any text is what people say it is
+            place.advice(said);
+        } else if kind == KeyKind::Texts {
+            // its reader has an answer of its own, which may not show what is not seen
+            place.compatibility(said);
+        } else {
+            place.error(said);
+            return None;
+        }
     }
-    place.error(format!("expected a text, found {}", value.kind()));
-    None
+    Some(Located { place, value })
 }
 
-/// What to say of a value that is not the number that is `wanted`.
-fn unfit(value: &YamlValue, wanted: &str) -> String {
-    match value {
+/// Says that the value is not what is wanted there, or what is wrong with it anyway.
+pub(super) fn mismatch(place: &KeyPlace<'_>, value: &YamlValue, wanted: &str, remedy: &str) {
+    if let YamlValue::Unusable(said) = value {
+        place.error(said);
+    } else {
+        place.error(format!("expected {wanted}, found {}{remedy}", value.kind()));
+    }
+}
+
+/// The seconds of `500ms`, `30s`, `2m`, `1h` or `7d`; with a fraction or a blank before the unit, too.
+fn seconds_in(text: &str) -> Option<f64> {
+    let (number, unit) = with_unit(text)?;
+    let number: f64 = number.parse().ok()?;
+    Some(match unit {
+        "ms" => number / 1000.0,
+        "s" => number,
+        "m" => number * 60.0,
+        "h" => number * 3600.0,
+        "d" => number * 86_400.0,
+        _ => return None,
+    })
+}
+
+/// The bytes of `64KiB` or `1MiB`; `64k` and `1m` are the same, as in other proxies.
+fn bytes_in(text: &str) -> Option<i64> {
+    let (number, unit) = with_unit(text)?;
+    let number: i64 = number.parse().ok()?;
+    let factor = match unit {
+        "KiB" | "k" | "K" => 1024,
+        "MiB" | "m" | "M" => 1024 * 1024,
+        _ => return None,
+    };
+    number.checked_mul(factor)
+}
+
+/// A number and the letters behind it.
+fn with_unit(text: &str) -> Option<(&str, &str)> {
+    let unit = text.find(|letter: char| letter.is_ascii_alphabetic())?;
+    let (number, unit) = text.split_at_checked(unit)?;
+    Some((number.trim_end(), unit))
+}
+
+/// Says that a value is not the number that is `wanted`.
+fn unfit(place: &KeyPlace<'_>, value: &YamlValue, wanted: &str) {
+    place.error(match value {
         YamlValue::Integer(number) => format!("{number} is out of range: write {wanted}"),
         YamlValue::Float(number) => format!("{number} is out of range: write {wanted}"),
         YamlValue::Text(text) if text.parse::<f64>().is_ok() => {
             format!("{} is a text: write {wanted}, without quotes", quote(text))
         }
-        YamlValue::Text(text) => format!("{} is no number: write {wanted}", quote(text)),
+        YamlValue::Text(text) if text.is_empty() => format!("nothing stands here: write {wanted}"),
+        YamlValue::Text(text) => match syntax::lookalike(text) {
+            Some(said) => said,
+            None => format!("{} is no number: write {wanted}", quote(text)),
+        },
+        YamlValue::Unusable(said) => said.clone(),
         YamlValue::Null | YamlValue::Bool(_) | YamlValue::List(_) | YamlValue::Map(_) => {
             format!("expected {wanted}, found {}", value.kind())
         }
-    }
+    });
 }
 
 /// A value of the file in a message: in quotes, without control characters,
@@ -347,8 +445,8 @@ mod tests {
 
     /// Reads `text` with `read` and gives the value with the messages.
     fn with<T>(text: &str, read: impl FnOnce(&KeyBlock<'_>) -> T) -> (T, String) {
-        let tree = raw::parse(text).unwrap();
-        let findings = Findings::default();
+        let (tree, origins) = raw::parse(text, &|_| None).unwrap();
+        let findings = Findings::of(origins, Vec::new());
         let item = Located {
             place: findings.file(),
             value: &tree,
@@ -399,7 +497,7 @@ mod tests {
             "abc",
             Err("c:1: reload_interval_secs: `abc` is no number: write"),
         );
-        check_seconds("5s", Err("`5s` is no number"));
+        check_seconds("5x", Err("`5x` is no number"));
         check_seconds("'5'", Err("without quotes"));
         check_seconds("true", Err("found true"));
         check_seconds("[1]", Err("found a list"));

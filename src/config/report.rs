@@ -126,7 +126,11 @@ impl Display for CheckReport<'_> {
                 above = block;
                 heading(out, block)?;
             }
-            writeln!(out, "{key:KEY_WIDTH$}{value}")?;
+            write!(out, "{key:KEY_WIDTH$}{value}")?;
+            if let Some(names) = config.origins.get(path) {
+                write!(out, " (from {names})")?;
+            }
+            writeln!(out)?;
         }
         write_upstreams(out, &config.upstreams)
     }

@@ -108,7 +108,7 @@ impl Files {
                 .error(format!("`{key}` is there, too: keep one of the two"));
         }
         if let Some(Located { place, value }) = inline {
-            self.has_inline_secret = true;
+            self.has_inline_secret |= place.is_in_file() && !place.has_variable();
             let value = Some(value.to_owned());
             return Some(Located { place, value });
         }
@@ -154,7 +154,7 @@ fn read(path: &Path) -> Result<(String, u32), String> {
     text_file::read(file).map_err(|why| match why {
         Unread::Failed(error) => failed(error),
         Unread::TooLarge => "is larger than 1 MiB".to_owned(),
-        Unread::NoText { .. } => "is not UTF-8 text".to_owned(),
+        Unread::Utf16 | Unread::NoText { .. } => "is not UTF-8 text".to_owned(),
     })
 }
 

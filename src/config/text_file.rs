@@ -15,6 +15,8 @@ pub(super) enum Unread {
     Failed(io::Error),
     /// It is larger than 1 MiB.
     TooLarge,
+    /// It begins as UTF-16 does.
+    Utf16,
     /// It is no UTF-8 on this line, from 1.
     NoText { line: usize },
 }
@@ -29,6 +31,9 @@ pub(super) fn read(file: File) -> Result<(String, u32), Unread> {
         .map_err(Unread::Failed)?;
     if FILE_MAX < bytes.len() as u64 {
         return Err(Unread::TooLarge);
+    }
+    if bytes.starts_with(b"\xff\xfe") || bytes.starts_with(b"\xfe\xff") {
+        return Err(Unread::Utf16);
     }
     match String::from_utf8(bytes) {
         Ok(text) => Ok((text, about.permissions().mode())),

@@ -21,10 +21,34 @@ const NAME_MAX: usize = 128;
 pub(super) fn read(files: &mut Files, root: &KeyBlock<'_>) -> Vec<UpstreamSpec> {
     let mut specs = Vec::new();
     let mut taken = Taken::default();
+    if let Some(Located {
+        place,
+        value: YamlValue::Text(written),
+    }) = root.item("upstream")
+    {
+        // several are often separated by commas
+        let first = written.split(',').next().unwrap_or_default();
+        place.error(format!(
+            "expected a list, found a text: write a line for each upstream below it, as in `- url: {}`",
+            as_url(first)
+        ));
+        return specs;
+    }
     for item in root.list("upstream").unwrap_or_default() {
         if let YamlValue::Text(_) | YamlValue::Null = item.value {
-            item.place
-                .error("an upstream is a block of keys: write `- url: http://host:port`");
+            let written = if let YamlValue::Text(written) = item.value {
+                written
+            } else {
+                ""
+            };
+            item.place.error(format!(
+                "an upstream is a block of keys: write `- url: {}`",
+                as_url(written)
+            ));
+            continue;
+        }
+        if let YamlValue::Unusable(said) = item.value {
+            item.place.error(said);
             continue;
         }
         let block = KeyBlock::open(item, "upstream[]");
@@ -35,6 +59,15 @@ pub(super) fn read(files: &mut Files, root: &KeyBlock<'_>) -> Vec<UpstreamSpec> 
         }
     }
     specs
+}
+
+/// What stands for an upstream in the place of its block, as its URL for a message: an example where it
+/// is none, or has a password in it.
+fn as_url(written: &str) -> String {
+    match parse_url(written) {
+        Ok((_, authority)) => format!("http://{authority}"),
+        Err(_) => "http://host:port".to_owned(),
+    }
 }
 
 /// The URLs and names of the upstreams so far, each with the place it was
@@ -111,8 +144,16 @@ fn parse_url(url: &str) -> Result<(Option<&str>, Authority), String> {
     if let Some(scheme) = scheme
         && !scheme.eq_ignore_ascii_case("http")
     {
+        let remedy = if scheme.eq_ignore_ascii_case("https") {
+            "write http:// (requests for https:// sites go through such an upstream as well), with the \
+             port on which it speaks plain HTTP"
+        } else if scheme.to_ascii_lowercase().starts_with("socks") {
+            "SOCKS is not supported; if the upstream speaks HTTP, too, write http:// and that port"
+        } else {
+            "write http://host:port"
+        };
         return Err(format!(
-            "{} is not spoken to upstreams, only plain HTTP is: write http://host:port",
+            "{} is not spoken to upstreams, only plain HTTP is: {remedy}",
             quote(scheme)
         ));
     }
@@ -150,6 +191,12 @@ fn read_credentials(files: &mut Files, block: &KeyBlock<'_>) -> Option<Credentia
                 user.place.advice(
                     "the upstream takes what stands behind the colon for the password (RFC 7617): \
                      a user name cannot have one",
+                );
+            }
+            if password.is_none() && block.has("password") && block.item("password").is_none() {
+                block.place_of("password").advice(
+                    "has no value, so the password is empty (` #` begins a comment): write one that \
+                     begins with # in 'quotes', and an empty one as ''",
                 );
             }
             let password = password.map(|password| password.value.unwrap_or_default());

@@ -61,14 +61,15 @@ static IS_JSON: AtomicBool = AtomicBool::new(false);
 pub fn start(filter: Filter) -> Result<(), SetLoggerError> {
     let most = filter.most();
     let misspelled = filter.misspelled.clone();
+    let reader = Reader::of_standard_error();
     let sink: Box<dyn Write + Send> = match Sink::standard_error() {
-        Ok(sink) => Box::new(Impatient::new(sink)),
+        Ok(sink) => Box::new(Impatient::new(sink, reader)),
         Err(_no_descriptor) => Box::new(io::stderr()),
     };
     log::set_boxed_logger(Box::new(ProcessLog {
         filter,
         lines: LineWriters::to(sink),
-        reader: Reader::of_standard_error(),
+        reader,
     }))?;
     log::set_max_level(most);
     for part in misspelled {
@@ -82,6 +83,14 @@ pub fn start(filter: Filter) -> Result<(), SetLoggerError> {
 /// What lines look like from now on.
 pub fn set_format(format: LogFormat) {
     IS_JSON.store(format == LogFormat::Json, Ordering::Relaxed);
+}
+
+fn format() -> LogFormat {
+    if IS_JSON.load(Ordering::Relaxed) {
+        LogFormat::Json
+    } else {
+        LogFormat::Text
+    }
 }
 
 /// A line about what a command found, for standard error.
@@ -139,15 +148,17 @@ fn priority(level: Level) -> u8 {
 #[derive(Debug)]
 struct Impatient {
     sink: Sink,
+    reader: Reader,
     lines: LineBuffer,
     /// Lines given up since the last one that was not.
     lost: u64,
 }
 
 impl Impatient {
-    fn new(sink: Sink) -> Self {
+    fn new(sink: Sink, reader: Reader) -> Self {
         Self {
             sink,
+            reader,
             lines: LineBuffer::default(),
             lost: 0,
         }
@@ -177,8 +188,16 @@ impl Impatient {
 impl Write for Impatient {
     /// Takes everything: what it cannot write is lost, and no failure of the thread that logs.
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if self.lost > 0 && self.put(&format!("{} lines of this log are lost\n", self.lost)) {
-            self.lost = 0;
+        if self.lost > 0 {
+            let told = format_args!("{} lines of this log are lost", self.lost);
+            let line = put_together(
+                (self.reader, format()),
+                (Level::Warn, module_path!()),
+                &told,
+            );
+            if self.put(&(line + "\n")) {
+                self.lost = 0;
+            }
         }
         if self.lost > 0 || !self.put(&String::from_utf8_lossy(bytes)) {
             self.lost += 1;
@@ -247,24 +266,14 @@ impl Log for ProcessLog {
         if !self.enabled(record.metadata()) {
             return;
         }
-        let (level, module) = (record.level(), record.target());
-        let is_json = IS_JSON.load(Ordering::Relaxed);
-        let (begin, writer) = match self.reader {
-            Reader::Journal => (format!("<{}>", priority(level)), &self.lines.bare),
-            Reader::Person if is_json => (String::new(), &self.lines.bare),
-            Reader::Person => (format!("{level} "), &self.lines.timed),
+        let level = record.level();
+        let (reader, format) = (self.reader, format());
+        let writer = match (reader, format) {
+            (Reader::Person, LogFormat::Text) => &self.lines.timed,
+            (Reader::Person, LogFormat::Json) | (Reader::Journal, _) => &self.lines.bare,
         };
-        let line = if is_json {
-            json(level, module, message(record.args(), LogFormat::Json))
-        } else {
-            let message = message(record.args(), LogFormat::Text);
-            if level > Level::Info {
-                format!("{module}: {message}")
-            } else {
-                message
-            }
-        };
-        let args = format_args!("{begin}{line}");
+        let line = put_together((reader, format), (level, record.target()), record.args());
+        let args = format_args!("{line}");
         writer.log(&Record::builder().level(level).args(args).build());
     }
 
@@ -272,6 +281,26 @@ impl Log for ProcessLog {
         self.lines.bare.flush();
         self.lines.timed.flush();
     }
+}
+
+/// A line as its reader wants it, but for the time of day.
+fn put_together(
+    (reader, format): (Reader, LogFormat),
+    (level, module): (Level, &str),
+    words: &fmt::Arguments<'_>,
+) -> String {
+    let begin = match (reader, format) {
+        (Reader::Journal, _) => format!("<{}>", priority(level)),
+        (Reader::Person, LogFormat::Json) => String::new(),
+        (Reader::Person, LogFormat::Text) => format!("{level} "),
+    };
+    let message = message(words, format);
+    begin
+        + &match format {
+            LogFormat::Json => json(level, module, message),
+            LogFormat::Text if level > Level::Info => format!("{module}: {message}"),
+            LogFormat::Text => message,
+        }
 }
 
 /// A record as a JSON object.
@@ -465,7 +494,7 @@ mod tests {
     fn a_pipe_that_nobody_reads_holds_nobody_up() {
         let (mut reader, writer) = io::pipe().unwrap();
         let file = File::from(OwnedFd::from(writer));
-        let mut log = Impatient::new(Sink::of(file).unwrap());
+        let mut log = Impatient::new(Sink::of(file).unwrap(), Reader::Journal);
         let line = [&[b'x'; 5000][..], b"\n"].concat();
         let begun = Instant::now();
         for _ in 0..1000 {
@@ -482,7 +511,7 @@ mod tests {
         there.truncate(count);
         reader.read_to_end(&mut there).unwrap();
         let text = String::from_utf8(there).unwrap();
-        let end = format!("x\n{lost} lines of this log are lost\nagain\n");
+        let end = format!("x\n<4>{lost} lines of this log are lost\nagain\n");
         assert!(text.ends_with(&end));
     }
 

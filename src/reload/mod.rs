@@ -11,13 +11,12 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::FileTypeExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::Path;
 use std::time::Duration;
 
 use crate::access_log;
-use crate::config;
 use crate::config::checked::Config;
-use crate::config::findings::{ConfigErrors, Strictness};
+use crate::config::findings::{ConfigErrors, Notice, Strictness};
+use crate::config::source::Source;
 use crate::logging;
 use crate::metrics::ReloadState;
 use crate::relay::{Context, unix_ms};
@@ -28,23 +27,30 @@ pub use changes::Changes;
 /// How long a file must look the same before an unannounced change of it counts.
 const SETTLE: Duration = Duration::from_millis(200);
 
-/// Judges `file` as a start and a reload do, and changes nothing: it is valid, maybe with warnings, and the
+/// Judges `source` as a start and a reload do, and changes nothing: it is valid, maybe with warnings, and the
 /// file of its access log can be opened.
 ///
 /// # Errors
 /// Every mistake in it, or why there can be no access log.
-pub fn judge(file: &Path) -> Result<Config, ConfigErrors> {
-    let config = config::load(file)?;
+pub fn judge(source: &Source) -> Result<Config, ConfigErrors> {
+    let config = source.load()?;
     let settings = config.access_log.as_ref();
     match settings.map_or(Ok(()), access_log::check) {
         Ok(()) => Ok(config),
-        Err(error) => Err(no_access_log(file, config.access_log_line, &error)),
+        Err(error) => Err(no_access_log(source, config.access_log_place, &error)),
     }
 }
 
-fn no_access_log(file: &Path, line: Option<usize>, error: &io::Error) -> ConfigErrors {
-    let file = file.display().to_string();
-    ConfigErrors::about_key((&file, line), "access_log.file", error.to_string())
+fn no_access_log(source: &Source, place: Option<Notice>, error: &io::Error) -> ConfigErrors {
+    match place {
+        Some(place) => ConfigErrors {
+            errors: vec![Notice {
+                text: error.to_string(),
+                ..place
+            }],
+        },
+        None => ConfigErrors::about_file(&source.to_string(), None, error.to_string()),
+    }
 }
 
 /// Hears how reloading goes, on the reload thread.
@@ -57,10 +63,10 @@ pub trait Watcher {
     fn over(&self);
 }
 
-/// The thread: looks at `file` every `reload_interval_secs` and when it is notified.
-pub fn run(file: &Path, ctx: &Context, notify: &Notify, watcher: &dyn Watcher) {
+/// The thread: looks at `source` every `reload_interval_secs` and when it is notified.
+pub fn run(source: &Source, ctx: &Context, notify: &Notify, watcher: &dyn Watcher) {
     let mut reloader = Reloader {
-        file,
+        source,
         ctx,
         watcher,
         unsettled: None,
@@ -95,7 +101,7 @@ enum Occasion {
 }
 
 struct Reloader<'a> {
-    file: &'a Path,
+    source: &'a Source,
     ctx: &'a Context,
     watcher: &'a dyn Watcher,
     /// What the last look found, the fingerprint or the mistake, if another one must find the same
@@ -108,19 +114,21 @@ struct Reloader<'a> {
 impl Reloader<'_> {
     fn look(&mut self, occasion: Occasion) {
         // a pipe, as in `--config <(command)`: looking at it again would wait for a writer
-        let is_fifo = fs::metadata(self.file).is_ok_and(|about| about.file_type().is_fifo());
+        let file_type = |file| fs::metadata(file).map(|about| about.file_type());
+        let is_fifo = self.source.file().map(file_type);
+        let is_fifo = is_fifo.is_some_and(|kind| kind.is_ok_and(|kind| kind.is_fifo()));
         if occasion == Occasion::Asked {
             self.unsettled = None;
             self.watcher.begins();
             if is_fifo {
                 let text = "is a pipe, which can be read one time: a reload needs a file";
-                let file = self.file.display().to_string();
+                let file = self.source.to_string();
                 self.complain(
                     &ConfigErrors::about_file(&file, None, text.to_owned()),
                     occasion,
                 );
             } else {
-                self.take(config::load(self.file), occasion);
+                self.take(self.source.load(), occasion);
             }
             self.watcher.over();
             return;
@@ -128,7 +136,7 @@ impl Reloader<'_> {
         if is_fifo {
             return;
         }
-        let found = config::load(self.file);
+        let found = self.source.load();
         let look = match &found {
             Ok(config) => Ok(config.fingerprint),
             Err(error) => Err(error.clone()),
@@ -152,29 +160,29 @@ impl Reloader<'_> {
     }
 
     fn take(&mut self, found: Result<Config, ConfigErrors>, occasion: Occasion) {
-        let file = self.file.display();
+        let source = self.source;
         let config = match found {
             Ok(config) => config,
             Err(errors) => return self.complain(&errors, occasion),
         };
         if config.fingerprint == self.ctx.snapshot().config.fingerprint {
             if self.complaint.take().is_some() {
-                log::info!("{file} is again what is in force");
+                log::info!("{source} is again what is in force");
             } else if occasion == Occasion::Asked {
-                log::info!("{file} has not changed");
+                log::info!("{source} has not changed");
             }
             self.ctx.metrics.last_reload.lock().failure = None;
             return;
         }
-        let line = config.access_log_line;
+        let place = config.access_log_place.clone();
         match apply(self.ctx, config) {
             Ok(changes) => {
                 self.complaint = None;
                 self.watcher.applied();
-                log::info!("{file} is in force");
+                log::info!("{source} is in force");
                 tell(&changes);
             }
-            Err(error) => self.complain(&no_access_log(self.file, line, &error), occasion),
+            Err(error) => self.complain(&no_access_log(source, place, &error), occasion),
         }
     }
 
@@ -186,7 +194,7 @@ impl Reloader<'_> {
             }
             log::error!(
                 "{} is not taken: what was in force stays in force",
-                self.file.display()
+                self.source
             );
             self.ctx.metrics.failed_reloads.increment();
             self.ctx.metrics.last_reload.lock().failure = Some((unix_ms(), complaint.clone()));

@@ -6,6 +6,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 
 use super::*;
+use crate::balance::pick::BalanceMode;
+use crate::config;
+use crate::config::overrides::Overrides;
 use crate::net::resolve::Resolver;
 
 const BASE: &str = "listen: 127.0.0.1:0\nupstream: [{url: 'http://a.test', name: a}]\n";
@@ -14,6 +17,7 @@ const BASE: &str = "listen: 127.0.0.1:0\nupstream: [{url: 'http://a.test', name:
 struct Setup {
     folder: PathBuf,
     file: PathBuf,
+    source: Source,
     ctx: Context,
     begun: AtomicUsize,
     over: AtomicUsize,
@@ -43,6 +47,7 @@ impl Setup {
         let config = config::load(&file).unwrap();
         Self {
             folder,
+            source: Source::from(file.clone()),
             file,
             ctx: Context::new(config, Resolver::default()).unwrap(),
             begun: AtomicUsize::new(0),
@@ -54,9 +59,15 @@ impl Setup {
         fs::write(&self.file, text).unwrap();
     }
 
+    /// From now on read with a variable.
+    fn set(&mut self, variable: &str, value: &str) {
+        let overrides = Overrides::of_environment([(variable.into(), value.into())]);
+        self.source = Source::new(Some(self.file.clone()), overrides);
+    }
+
     fn reloader(&self) -> Reloader<'_> {
         Reloader {
-            file: &self.file,
+            source: &self.source,
             ctx: &self.ctx,
             watcher: self,
             unsettled: None,
@@ -117,6 +128,18 @@ fn a_half_written_file_is_not_taken() {
     assert_eq!(setup.counts(), (0, 0));
     reloader.look(Occasion::Interval);
     assert_eq!(setup.names(), ["b", "c"]);
+    assert_eq!(setup.counts(), (1, 0));
+}
+
+#[test]
+fn what_the_environment_sets_stays_as_the_file_changes() {
+    let mut setup = Setup::new();
+    setup.set("HTTP_PROXY_LB_UPSTREAMS", "http://kept.test");
+    let mut reloader = setup.reloader();
+    setup.write("listen: 127.0.0.1:0\nmode: best\nupstream: [{url: 'http://b.test'}]\n");
+    reloader.look(Occasion::Asked);
+    assert_eq!(setup.names(), ["kept.test:8080"]);
+    assert_eq!(setup.ctx.snapshot().config.mode, BalanceMode::Best);
     assert_eq!(setup.counts(), (1, 0));
 }
 

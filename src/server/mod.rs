@@ -32,7 +32,6 @@ mod worker;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -43,6 +42,7 @@ use crate::admin::{Admin, Load, RelayView};
 use crate::balance::state::Availability;
 use crate::config::checked::Config;
 use crate::config::listen::ListenAddress;
+use crate::config::source::Source;
 use crate::net::inherited::{self, InheritedSockets, ListenerOwner};
 use crate::net::permits::Permits;
 use crate::net::resolve::Resolver;
@@ -75,8 +75,8 @@ const FIRST_BYTES: Duration = Duration::from_millis(500);
 pub struct Options {
     /// Asks for addresses; the system by default.
     pub resolver: Resolver,
-    /// The file the configuration came from; without one there is nothing to reload.
-    pub file: Option<PathBuf>,
+    /// Where the configuration came from; without it there is nothing to reload.
+    pub source: Option<Source>,
     /// The service manager that is told what goes on; none by default.
     pub notifier: SystemdNotifier,
     /// Sockets that are open already; none by default.
@@ -200,13 +200,13 @@ impl Server {
             threads: Mutex::default(),
             failure,
         };
-        server.start_threads(options.file)?;
+        server.start_threads(options.source)?;
         server.lanes.start(all)?;
         server.start_service()?;
         Ok(server)
     }
 
-    fn start_threads(&self, file: Option<PathBuf>) -> io::Result<()> {
+    fn start_threads(&self, source: Option<Source>) -> io::Result<()> {
         for event_loop in self.ctx.tunnels.event_loops() {
             self.keep(self.essential("tunnels", event_loop)?);
         }
@@ -214,7 +214,7 @@ impl Server {
         self.keep(self.essential("health", move || checks::run(ctx))?);
         let (ctx, notify) = (Arc::clone(&self.ctx), self.ctx.stop.subscribe());
         self.keep(self.essential("sweeper", move || sweep(&ctx, &notify))?);
-        if let Some(file) = file {
+        if let Some(source) = source {
             let (ctx, notify) = (Arc::clone(&self.ctx), self.reload_notify.clone());
             let follower = Follower {
                 ctx: Arc::clone(&self.ctx),
@@ -222,7 +222,7 @@ impl Server {
                 lanes: Arc::clone(&self.lanes),
                 service: Arc::clone(&self.service),
             };
-            let reloader = move || reload::run(&file, &ctx, &notify, &follower);
+            let reloader = move || reload::run(&source, &ctx, &notify, &follower);
             self.keep(self.essential("reload", reloader)?);
         }
         Ok(())

@@ -5,7 +5,6 @@
 
 use std::io;
 use std::os::fd::AsFd;
-use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
@@ -13,24 +12,25 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::iterator::{Handle, Signals};
 
 use crate::config::checked::Config;
+use crate::config::source::Source;
 use crate::net::inherited::InheritedSockets;
 use crate::net::systemd_notifier::SystemdNotifier;
 use crate::net::threads;
 
 use super::{Drained, Options, Server};
 
-/// Relays until it is told to stop. `file` is where `config` came from; the sockets in `passed` are used
+/// Relays until it is told to stop. `source` is where `config` came from; the sockets in `passed` are used
 /// in place of new ones.
 ///
 /// # Errors
 /// When the server cannot start.
-pub fn run(config: Config, file: &Path, passed: InheritedSockets) -> io::Result<()> {
+pub fn run(config: Config, source: Source, passed: InheritedSockets) -> io::Result<()> {
     // Before the first thread and the first client: no signal may find its default action.
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR1])?;
     let done = signals.handle();
     super::log_panics();
     let options = Options {
-        file: Some(file.to_owned()),
+        source: Some(source),
         notifier: SystemdNotifier::of_environment(),
         passed,
         ..Options::default()

@@ -22,7 +22,7 @@ const MOST: u64 = 64 * 1024 * 1024;
 /// Why there is no answer when something else came, or too much.
 pub(super) const NOT_UNDERSTOOD: &str = "the answer is no HTTP: is this the admin server?";
 const NO_ADDRESS: &str = "the name cannot be resolved";
-const REFUSED: &str = "the connection is refused: is the relay running?";
+const REFUSED: &str = "the connection is refused: is the relay running, with this `admin_listen`?";
 const NOT_TAKEN: &str = "nobody answers";
 const UNREACHABLE: &str = "it cannot be reached";
 const BROKEN: &str = "the connection ended before the answer";

@@ -8,10 +8,10 @@ use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::config;
 use crate::config::findings::ConfigErrors;
 use crate::config::listen::ListenAddress;
 use crate::config::secret::{self, Secret};
+use crate::config::source::Source;
 use crate::json::Json;
 use crate::protocol::target::Authority;
 use crate::stop::Stop;
@@ -40,7 +40,7 @@ pub struct StatusRequest {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StatusOf {
     /// The one with this configuration.
-    Config(PathBuf),
+    Config(Source),
     /// The one whose admin server is at this URL.
     Admin(String),
 }
@@ -115,12 +115,11 @@ impl AskedServer {
     fn new(request: &StatusRequest) -> Result<Self, StatusError> {
         let (address, token) = match &request.of {
             StatusOf::Admin(url) => (authority_of(url)?, None),
-            StatusOf::Config(file) => {
-                let config = config::load(file).map_err(StatusError::Config)?;
+            StatusOf::Config(source) => {
+                let config = source.load().map_err(StatusError::Config)?;
                 let listen = config.admin_listen.ok_or_else(|| {
-                    let file = file.display();
                     StatusError::Other(format!(
-                        "{file}: admin_listen is not set, so nobody can be asked: set it and restart, or \
+                        "{source}: admin_listen is not set, so nobody can be asked: set it and restart, or \
                          name a server with --admin URL"
                     ))
                 })?;

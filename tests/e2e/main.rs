@@ -29,7 +29,7 @@
 //! | D11b smuggling | all of `desync` and `smuggling`, `persistence::each_pipelined_request_goes_its_own_way` |
 //! | D11c chunks for HTTP/1.0, `Connection` as a substring | `http10::a_chunked_response_is_decoded`, `persistence::an_option_that_only_resembles_close_closes_nothing` |
 //! | D12 ports and IPv6 literals of CONNECT | `connect::a_target_without_a_valid_port_is_refused`, `connect::an_ipv6_literal_keeps_its_brackets`, `target::a_port_that_is_none_is_refused` |
-//! | D12b scheme, query, Host, https | `target::the_scheme_is_read_in_any_case`, `..a_query_without_a_path_gets_one`, `..host_is_replaced_by_the_authority_of_the_target`, `..an_https_target_is_refused_and_told_to_use_connect` |
+//! | D12b scheme, query, Host, https | `target::the_scheme_is_read_in_any_case`, `..a_query_without_a_path_gets_one`, `..host_is_replaced_by_the_authority_of_the_target`, `..a_target_of_another_scheme_is_refused_on_the_direct_way_and_told_to_use_connect` |
 //! | D13 half a reload, SIGHUP killed, bad files told for ever | `reload::all_of_a_new_configuration_applies_at_once`, `reload::a_broken_file_changes_nothing_and_is_told_once`, `reload::a_changed_file_is_seen_without_being_told`, `process::sighup_reloads_and_never_kills` |
 //! | D14 a storm of log lines without descriptors | `process::without_descriptors_it_waits_says_so_once_and_recovers` |
 //! | D15 the listener stayed open, idle clients held the exit, no second signal | `process::sigterm_and_sigint_finish_a_download_and_exit_with_0`, `process::a_second_signal_ends_it_now`, `shutdown::idle_connections_are_closed_at_once` |

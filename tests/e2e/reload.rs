@@ -4,6 +4,7 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::PathBuf;
 
+use http_proxy_lb::config::source::Source;
 use http_proxy_lb::server::Options;
 
 use super::harness::{
@@ -253,7 +254,7 @@ impl FromFile {
         let text = configuration_text(&extra, [&a]);
         file.write(&text);
         let options = Options {
-            file: Some(PathBuf::from(file.path())),
+            source: Some(Source::from(PathBuf::from(file.path()))),
             ..Options::default()
         };
         let proxy = Proxy::with_options(&extra, [&a], options);

@@ -4,12 +4,13 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use crate::machine::{Folder, assert_same_bytes, assert_same_file};
+use crate::machine::{Folder, assert_same_bytes, assert_same_file, free_port};
 use crate::nginx::small;
 use crate::pattern;
 use crate::programs::{run, tool};
 use crate::relay::Relay;
 use crate::stage::Stage;
+use crate::wire::Client;
 
 /// curl as told by nobody but us: no configuration file, no exceptions for loopback.
 pub(crate) fn curl(relay: &Relay, home: &Path) -> Command {
@@ -245,4 +246,23 @@ fn an_upstream_that_refuses_our_credentials_is_left_out() {
         "200\n".repeat(10),
         "no client sees the 407"
     );
+}
+
+/// What many HTTP libraries send instead of CONNECT.
+#[test]
+#[ignore = "needs the packages that .ci/run installs"]
+fn squid_serves_urls_of_other_schemes() {
+    let stage = Stage::start();
+    let relay = Relay::start(&stage.settings().upstream(&stage.proxies[0]));
+    let mut client = Client::connect(relay.port());
+    let (status, body) = client
+        .get(&stage.nginx.tls_url("/small/1.bin"))
+        .expect("an answer");
+    assert_eq!(status, 200, "{}", String::from_utf8_lossy(&body));
+    assert_eq!(body, small(1));
+    // Nobody listens there, and it is Squid that says so.
+    let ftp = format!("ftp://127.0.0.1:{}/a", free_port());
+    let (status, body) = client.get(&ftp).expect("an answer");
+    let body = String::from_utf8_lossy(&body);
+    assert!(status >= 500 && body.contains("squid"), "{status} {body}");
 }

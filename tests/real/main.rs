@@ -47,6 +47,8 @@ mod closed;
 mod crowd;
 /// A machine that has nothing left.
 mod exhaustion;
+/// Squid, HAProxy and nginx read what the relay lets through.
+mod readers;
 /// Connections to upstreams are used again, but not for the wrong origin.
 mod reuse;
 

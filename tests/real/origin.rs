@@ -68,7 +68,7 @@ impl Origin {
     }
 }
 
-fn spawn(name: &str, body: impl FnOnce() + Send + 'static) {
+pub(crate) fn spawn(name: &str, body: impl FnOnce() + Send + 'static) {
     let builder = thread::Builder::new()
         .name(name.to_owned())
         .stack_size(256 * 1024);

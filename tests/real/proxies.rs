@@ -81,6 +81,7 @@ pub(crate) fn squid(tls_port: u16) -> Proxy {
              coredump_dir {place}
              cache deny all
              pinger_enable off
+             tls_outgoing_options flags=DONT_VERIFY_PEER
              auth_param basic program /usr/lib/squid/basic_ncsa_auth {users}
              auth_param basic children 2
              auth_param basic realm real
