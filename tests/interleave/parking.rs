@@ -95,10 +95,9 @@ struct State {
     leader: Leader,
     follower: Follower,
     inbox: u8,
-    has_mail: bool,
     says_asleep: bool,
-    /// The leader was woken.
-    is_woken: bool,
+    /// Events that wake the leader for its inbox: one at most, as above.
+    wakes: u8,
 }
 
 /// Which rule of the protocol is left out, to see that the model notices.
@@ -130,9 +129,8 @@ impl State {
             leader: Leader::Looks,
             follower: Follower::Idle,
             inbox: 0,
-            has_mail: false,
             says_asleep: false,
-            is_woken: false,
+            wakes: 0,
         }
     }
 
@@ -157,6 +155,13 @@ impl State {
                 s.events = u8::from(s.is_watched());
             });
         }
+        self.lead(protocol, &mut step);
+        self.follow(protocol, &mut step);
+        next
+    }
+
+    /// The steps of the leader.
+    fn lead(&self, protocol: Protocol, step: &mut dyn FnMut(&dyn Fn(&mut Self))) {
         match self.leader {
             Leader::Collects => step(&|s| s.collect(protocol)),
             Leader::Looks => step(&State::look),
@@ -165,15 +170,15 @@ impl State {
                 s.leader = Leader::FallsAsleep;
             }),
             Leader::FallsAsleep => step(&|s| {
-                let stays = s.has_mail && protocol != Protocol::Sleepy;
+                let stays = s.inbox > 0 && protocol != Protocol::Sleepy;
                 s.leader = if stays {
                     Leader::Collects
                 } else {
                     Leader::Sleeps
                 };
             }),
-            Leader::Sleeps if self.events > 0 || self.is_woken => step(&|s| {
-                s.is_woken = false;
+            Leader::Sleeps if self.events + self.wakes > 0 => step(&|s| {
+                s.wakes = 0;
                 s.leader = Leader::Collects;
             }),
             Leader::Sleeps => {}
@@ -196,6 +201,10 @@ impl State {
                 s.leader = Leader::Collects;
             }),
         }
+    }
+
+    /// The steps of the follower.
+    fn follow(&self, protocol: Protocol, step: &mut dyn FnMut(&dyn Fn(&mut Self))) {
         match self.follower {
             Follower::Idle => {}
             Follower::Reads => step(&|s| match s.read(protocol) {
@@ -205,18 +214,16 @@ impl State {
             }),
             Follower::Brings => step(&|s| {
                 s.inbox += 1;
-                s.has_mail = true;
                 s.follower = Follower::Wakes;
             }),
             Follower::Wakes => step(&|s| {
                 if protocol != Protocol::Quiet && s.says_asleep {
                     s.says_asleep = false;
-                    s.is_woken = true;
+                    s.wakes = 1;
                 }
                 s.follower = Follower::Idle;
             }),
         }
-        next
     }
 
     fn is_watched(&self) -> bool {
@@ -253,7 +260,6 @@ impl State {
     }
 
     fn look(&mut self) {
-        self.has_mail = false;
         for _ in 0..std::mem::take(&mut self.inbox) {
             self.park();
         }
