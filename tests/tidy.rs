@@ -71,7 +71,7 @@ const HOMES: [(&str, &[&str]); 19] = [
     ("dlmalloc", &["main.rs"]),
     ("log", &[]),
     ("memmap2", &["net/buffer.rs"]),
-    ("mio", &["server/inbox.rs", "server/lane.rs"]),
+    ("mio", &["server/inbox.rs", "server/lane"]),
     ("parking_lot", &[]),
     ("percent_encoding", &["admin", "config/overrides.rs"]),
     ("rayon", &["health"]),

@@ -20,6 +20,8 @@ use super::inbox::{LaneHandle, Mail};
 use super::lane::Lane;
 use super::shared::Shared;
 
+/// File descriptors that connections may not use: files, probes, the resolver, reserves.
+const RESERVED_FILES: usize = 32;
 /// Connections refused without a permit that may linger at once, if there are file descriptors
 /// enough; more are closed at once.
 const MOST_UNCOUNTED: usize = 256;
@@ -35,20 +37,39 @@ pub(super) struct Lanes {
 
 /// How many requests may be at work, and how many may wait.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Bounds {
+struct Bounds {
     workers: usize,
     queue: usize,
 }
 
 impl Bounds {
     /// What `limits` says, and for what it leaves open what this machine suggests.
-    pub(super) fn of(limits: &Limits) -> Self {
+    fn of(limits: &Limits) -> Self {
         let auto = (64 * cores()).clamp(512, 1024);
         let workers = limits.workers.map_or(auto, usize::from);
         Self {
             workers,
             queue: limits.queue.map_or(4 * workers, usize::from),
         }
+    }
+}
+
+/// `limits.max_connections`, but never more than file descriptors allow: each connection may need one
+/// more to its next hop.
+pub(super) fn most_connections(ctx: &Context) -> usize {
+    let files = socket::raise_file_limit();
+    let reserved = RESERVED_FILES.max((files / 8).min(256));
+    let possible = (files.saturating_sub(reserved) / 2).max(1);
+    match ctx.snapshot().config.limits.max_connections {
+        None => possible,
+        Some(wanted) if wanted.get() > possible => {
+            log::warn!(
+                "limits.max_connections is {wanted}, but the limit of open files ({files}) allows \
+                 only {possible}"
+            );
+            possible
+        }
+        Some(wanted) => wanted.get(),
     }
 }
 
@@ -99,8 +120,11 @@ impl Lanes {
         Ok(())
     }
 
-    /// Puts other bounds in force; what is beyond them is left alone.
-    pub(super) fn set_bounds(&self, bounds: Bounds) {
+    /// What a change of the configuration changes here; what is beyond its limits is left alone.
+    pub(super) fn apply_limits(&self, connections: &Permits) {
+        let ctx = &self.shared.ctx;
+        connections.set_limit(most_connections(ctx));
+        let bounds = Bounds::of(&ctx.snapshot().config.limits);
         self.shared.budget.set_limit(bounds.workers);
         self.shared.queue.set_limit(bounds.queue);
         // Each of them lets go of the configuration that was.

@@ -25,7 +25,7 @@ mod lanes;
 mod pages;
 mod pulse;
 mod shared;
-mod signals;
+pub mod signals;
 mod systemd;
 mod table;
 mod worker;
@@ -47,20 +47,16 @@ use crate::net::inherited::{self, InheritedSockets, ListenerOwner};
 use crate::net::permits::Permits;
 use crate::net::resolve::Resolver;
 use crate::net::systemd_notifier::SystemdNotifier;
-use crate::net::{socket, threads};
+use crate::net::threads;
 use crate::relay::Context;
 use crate::reload::{self, Changes};
 use crate::stop::{Notify, Stage, Woken};
 
-pub use signals::{SignalWatcher, may_read, run};
-
 use acceptor::Acceptor;
 use failure::Failure;
-use lanes::{Bounds, Lanes};
+use lanes::{Lanes, most_connections};
 use systemd::{Follower, ServerView, SystemdReporter};
 
-/// File descriptors that connections may not use: files, probes, the resolver, reserves.
-const RESERVED_FILES: usize = 32;
 /// How often idle connections to upstreams and idle pipes are looked through.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
 /// How long threads get to notice that everything was cut.
@@ -217,7 +213,6 @@ impl Server {
         if let Some(source) = source {
             let (ctx, notify) = (Arc::clone(&self.ctx), self.reload_notify.clone());
             let follower = Follower {
-                ctx: Arc::clone(&self.ctx),
                 connections: Arc::clone(&self.connections),
                 lanes: Arc::clone(&self.lanes),
                 service: Arc::clone(&self.service),
@@ -305,7 +300,7 @@ impl Server {
     /// When its access log cannot be opened; then nothing has changed.
     pub fn reload(&self, config: Config) -> io::Result<Changes> {
         let changes = reload::apply(&self.ctx, config)?;
-        apply_limits(&self.ctx, &self.connections, &self.lanes);
+        self.lanes.apply_limits(&self.connections);
         Ok(changes)
     }
 
@@ -477,31 +472,6 @@ fn log_panics() {
 
 /// How often a drain looks whether it is over.
 const DRAIN_TICK: Duration = Duration::from_millis(20);
-
-/// What a change of the configuration changes here.
-fn apply_limits(ctx: &Context, connections: &Permits, lanes: &Lanes) {
-    connections.set_limit(most_connections(ctx));
-    lanes.set_bounds(Bounds::of(&ctx.snapshot().config.limits));
-}
-
-/// `limits.max_connections`, but never more than file descriptors allow: each connection may need one
-/// more to its next hop.
-fn most_connections(ctx: &Context) -> usize {
-    let files = socket::raise_file_limit();
-    let reserved = RESERVED_FILES.max((files / 8).min(256));
-    let possible = (files.saturating_sub(reserved) / 2).max(1);
-    match ctx.snapshot().config.limits.max_connections {
-        None => possible,
-        Some(wanted) if wanted.get() > possible => {
-            log::warn!(
-                "limits.max_connections is {wanted}, but the limit of open files ({files}) allows \
-                 only {possible}"
-            );
-            possible
-        }
-        Some(wanted) => wanted.get(),
-    }
-}
 
 /// The thread that drops idle upstream connections which are too old, were closed, or lead nowhere now, and
 /// pipes that are not used.

@@ -119,7 +119,6 @@ impl ServerView {
 /// What follows a reload in this server.
 #[derive(Debug)]
 pub(super) struct Follower {
-    pub(super) ctx: Arc<Context>,
     pub(super) lanes: Arc<Lanes>,
     pub(super) connections: Arc<Permits>,
     pub(super) service: Arc<SystemdReporter>,
@@ -131,7 +130,7 @@ impl Watcher for Follower {
     }
 
     fn applied(&self) {
-        super::apply_limits(&self.ctx, &self.connections, &self.lanes);
+        self.lanes.apply_limits(&self.connections);
     }
 
     fn over(&self) {
