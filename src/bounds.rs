@@ -23,6 +23,7 @@
 //! | its fields | 256 | `FIELDS_MAX` | 431 | `two_hundred_and_fifty_six_fields_pass_and_one_more_is_431` |
 //! | empty lines before it | 4; 2 between requests | `EMPTY_LINES_MAX`, `EMPTY_LINES` | 400 | `empty_lines_before_a_request_are_skipped` |
 //! | the host of a target | 253 bytes, 63 a label | `NAME_MAX`, `LABEL_MAX` | 400 | `what_cannot_become_a_request_is_refused_at_once` |
+//! | what they call a request, in the field of `request_id` | 128 bytes | `ID_MAX` | the request is named here | `a_clients_name_is_taken_if_it_is_said_once_and_is_short_and_plain` |
 //! | memory of a held connection | its unread bytes | `limits.max_header_bytes` | | `a_held_connection_keeps_its_unread_bytes_and_no_more_memory` |
 //! | a PROXY header | 107 bytes as a line, 4096 as a block | `LINE_MAX`, `BLOCK_MAX` | 400 | `a_malformed_block_is_refused` |
 //! | requests on a connection | none: each is served in its turn, and none is kept; between two of them the others of the lane come first | | | `ten_thousand_pipelined_requests_are_answered_in_order`, `a_pipeline_whose_answers_nobody_reads_is_cut`, `an_endless_pipeline_makes_way_for_whoever_waits` |
@@ -104,6 +105,8 @@
 //! | requests on a connection | 1, without a body | | closed | `only_one_request_is_served_on_a_connection` |
 //! | time to take an answer | 30 s | `ANSWER_TIME` | closed | `clients_that_never_read_their_answer_delay_nobody` |
 //! | answers not yet taken | 64 MiB in all | `MOST_WAITING` | the one that was not taken longest is dropped | `clients_that_never_read_their_answer_delay_nobody` |
+//! | connections in one answer | 1000 | `MOST_TOLD` | the next answer has the others | `many_are_told_page_by_page_each_once` |
+//! | the user of an action, as it is told | 64 letters | `MOST_USER` | cut | `who_acts_is_told_by_address_and_user` |
 //! | time to make an answer | 5 s | `PATIENCE` | 503 | `an_accept_thread_that_dies_is_replaced_before_anybody_notices` |
 //!
 //! # Logs
@@ -114,6 +117,7 @@
 //! | complaints about a full disk | one a minute | `COMPLAIN_EVERY` | not made | `a_full_disk_under_the_access_log_is_told_once_and_got_over` |
 //! | a line of the log | 8 KiB | `MESSAGE_MAX`, `LINE_MAX` | cut | `a_long_message_is_cut_and_still_one_write` |
 //! | a wait for the reader of the log | 500 ms, once | `PATIENCE` | lines are lost and counted | `a_pipe_that_nobody_reads_holds_nobody_up`, `a_blocked_standard_error_holds_nobody_up` |
+//! | events kept for `/status` | 150, and 50 suspicions, of 1 KiB | `MOST_EVENTS`, `MOST_SUSPICIONS`, `MOST_TEXT` | the oldest are forgotten | `a_flood_of_suspicions_displaces_nothing_else`, `a_long_text_is_cut_between_two_letters` |
 //! | complaints that a peer can cause | one in 30 s of each kind | `EVERY` | counted in the next one | `a_flood_is_one_line_and_a_count` |
 //!
 //! # Files, and what we ask as clients
@@ -128,4 +132,5 @@
 //! | a secret or a file of users | 1 MiB | `FILE_MAX` | an error | `secret_files_that_cannot_be_used_are_named_with_the_reason` |
 //! | numbers in it | a head 1 KiB to 1 MiB, a queue 2^20, a time ten years | `limits.max_header_bytes`, `limits.queue`, `SECONDS_MAX` | an error | `its_examples_are_examples_of_valid_keys` |
 //! | an answer to `status` | 64 MiB, 4 million values, 16 levels, 10 s | `MOST`, `MOST_VALUES`, `DEEPEST`, `PATIENCE` | an error | `endless_nesting_is_not_followed`, `endless_lists_are_not_kept` |
+//! | answers to `status --connections` | 100 | `MOST_PAGES` | the others are not asked for | `a_relay_that_never_ends_its_pages_is_left` |
 //! | connections to the origin of `demo` | 256, each with a head of 64 KiB | `MOST_CONNECTIONS`, `HEAD_MAX` | closed | |

@@ -182,7 +182,11 @@ fn status_command() -> Command {
             admin,
             token_file,
             flag("json", "Print what the relay says, for programs"),
-            flag("live", "Ask only whether it lives").conflicts_with("json"),
+            flag(
+                "connections",
+                "Show who is connected, where to and through whom",
+            ),
+            flag("live", "Ask only whether it lives").conflicts_with_all(["json", "connections"]),
             flag("watch", "Show it again every two seconds").conflicts_with("live"),
         ])
 }
@@ -286,9 +290,11 @@ fn question(asked: &ArgMatches, environment: Environment) -> StatusRequest {
             None => of_configuration(named, environment, Path::new(INSTALLED)),
         },
         token_file: asked.get_one::<PathBuf>("token-file").cloned(),
-        shown: match (asked.get_flag("live"), asked.get_flag("json")) {
-            (true, _) => Shown::Life,
+        shown: match (asked.get_flag("connections"), asked.get_flag("json")) {
+            (true, true) => Shown::ConnectionsJson,
+            (true, false) => Shown::Connections,
             (false, true) => Shown::Json,
+            (false, false) if asked.get_flag("live") => Shown::Life,
             (false, false) => Shown::Table,
         },
         again: asked.get_flag("watch"),
@@ -483,6 +489,10 @@ mod tests {
         let config = |file: &str| StatusOf::Config(source(file));
         let asked = question(config("x"), Shown::Json);
         check_wish("status -c x --json", &Wish::Status(asked));
+        let asked = question(config("x"), Shown::Connections);
+        check_wish("status -c x --connections", &Wish::Status(asked));
+        let asked = question(config("x"), Shown::ConnectionsJson);
+        check_wish("status -c x --json --connections", &Wish::Status(asked));
         let asked = question(StatusOf::Admin("http://h:1".to_owned()), Shown::Life);
         check_wish("status --admin http://h:1 --live", &Wish::Status(asked));
         let asked = StatusRequest {
@@ -539,6 +549,7 @@ mod tests {
             "demo --check",
             "-c x demo",
             "status --live --json",
+            "status --live --connections",
             "status --admin http://h:1 -c x",
             "status --check",
             "--probe",

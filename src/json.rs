@@ -64,6 +64,7 @@ from! {
     bool: value => value.to_string();
     u32: value => value.to_string();
     u64: value => value.to_string();
+    u128: value => value.to_string();
     usize: value => value.to_string();
     &str: value => quoted(value);
     String: value => quoted(&value);

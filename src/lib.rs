@@ -120,6 +120,7 @@
 //! | option that sets a key (its variable needs no row) | [`config::overrides`] | manual, completions |
 //! | cause of a refusal, failure of a next hop | [`protocol::answer`] | the reason phrase of a status that is new; for a failure what it means: [`balance::failover`] |
 //! | number in `/status` and `/metrics` | `admin/rows.rs` (`LOAD`, `UPSTREAM`) | the counter it reads |
+//! | kind of event that operators see later | [`balance::history`] | the line that logs it |
 //! | thing a peer can make grow | [`bounds`] | the test that its row names |
 //!
 //! # Limits

@@ -62,7 +62,8 @@ admin_listen: 127.0.0.1:9090
 admin_token: sesame-sesame-sesame
 mode: priority
 reload_interval_secs: 0
-access_log: {format: json, file: /var/log/access.log}
+access_log: {format: json, file: /var/log/access.log, query: false}
+request_id: X-Request-Id
 limits: {max_connections: 1000, request_timeout_secs: 2.5, queue_timeout_secs: 0.25}
 domain_policy: {mode: blacklist, domains: [intranet.example, 10.0.0.0/8]}
 access:

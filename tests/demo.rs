@@ -290,19 +290,23 @@ fn the_status_page_is_where_the_first_screen_says() {
         .trim_end_matches('/')
         .split_once('@')
         .unwrap();
-    let ask = |token: &str| {
+    let ask = |path: &str, token: &str| {
         let mut stream = TcpStream::connect_timeout(&address.parse().unwrap(), LONG).unwrap();
-        let head =
-            format!("GET / HTTP/1.1\r\nHost: {address}\r\nAuthorization: Bearer {token}\r\n\r\n");
+        let head = format!(
+            "GET {path} HTTP/1.1\r\nHost: {address}\r\nAuthorization: Bearer {token}\r\n\r\n"
+        );
         stream.write_all(head.as_bytes()).unwrap();
         answer(stream)
     };
-    let page = ask(token);
+    let page = ask("/", token);
     assert!(
         page.starts_with("HTTP/1.1 200 ") && page.contains("<title>"),
         "{page}"
     );
-    assert!(ask("another").starts_with("HTTP/1.1 401 "));
+    // It has nothing to complain about in the demonstration itself.
+    let status = ask("/status", token);
+    assert!(status.contains("\"warnings\":[]"), "{status}");
+    assert!(ask("/", "another").starts_with("HTTP/1.1 401 "));
     demo.signal(Signal::TERM);
     assert_eq!(demo.end().code(), Some(0));
 }

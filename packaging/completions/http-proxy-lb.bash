@@ -37,7 +37,7 @@ _http_proxy_lb() {
 	case $command in
 	demo | init) words='--log-level --help' ;;
 	completions) words='bash zsh fish --log-level --help' ;;
-	status) words='--config --admin --token-file --json --live --watch --log-level --help' ;;
+	status) words='--config --admin --token-file --json --connections --live --watch --log-level --help' ;;
 	*)
 		words='--config --check --lenient --probe --listen --upstream --mode --access-allow --admin-listen'
 		words+=' --admin-token-file --log-level --help --version demo status init completions'

@@ -23,5 +23,6 @@ complete -c http-proxy-lb -n "not __fish_seen_subcommand_from $commands" -s V -l
 complete -c http-proxy-lb -n '__fish_seen_subcommand_from status' -l admin -x -a 'http://127.0.0.1:9090' -d 'The admin server to ask'
 complete -c http-proxy-lb -n '__fish_seen_subcommand_from status' -l token-file -r -F -d 'A file with the admin token'
 complete -c http-proxy-lb -n '__fish_seen_subcommand_from status' -l json -d 'Print what the relay says, for programs'
+complete -c http-proxy-lb -n '__fish_seen_subcommand_from status' -l connections -d 'Show who is connected'
 complete -c http-proxy-lb -n '__fish_seen_subcommand_from status' -l live -d 'Ask only whether it lives'
 complete -c http-proxy-lb -n '__fish_seen_subcommand_from status' -l watch -d 'Show it again every two seconds'

@@ -25,7 +25,7 @@ use crate::metrics::Metrics;
 use crate::net::sink::Sink;
 use crate::net::threads;
 
-pub use entry::{AccessEntry, Agent};
+pub use entry::{AccessEntry, Agent, Try, TryEnd};
 pub use format::{write_quoted, write_time};
 pub use output::Listener;
 
@@ -93,6 +93,7 @@ impl AccessLogger {
         let PreparedOutput { settings, sink } = prepared;
         let is = |format| settings.as_ref().is_some_and(|set| set.format == format);
         let combined = is(AccessLogFormat::Combined);
+        let query = settings.as_ref().is_none_or(|set| set.query);
         let enabled = settings.is_some();
         let mut state = self.queue.state.lock();
         if state.settings != settings {
@@ -103,6 +104,7 @@ impl AccessLogger {
             self.queue.change(&mut state, QueueItem::Switch(output));
         }
         self.queue.combined.store(combined, Ordering::Relaxed);
+        self.queue.no_query.store(!query, Ordering::Relaxed);
         self.queue.enabled.store(enabled, Ordering::Relaxed);
     }
 
@@ -136,8 +138,13 @@ impl AccessLogger {
         self.queue.combined.load(Ordering::Relaxed)
     }
 
+    /// Whether an entry has the query of its URLs.
+    pub fn wants_query(&self) -> bool {
+        !self.queue.no_query.load(Ordering::Relaxed)
+    }
+
     /// Hands an entry to the writer; never blocks on the sink.
-    pub fn record(&self, entry: AccessEntry) {
+    pub fn record(&self, entry: Box<AccessEntry>) {
         self.queue.record(entry);
     }
 

@@ -9,7 +9,7 @@ use crate::net::log_limiter::LogLimiter;
 use crate::net::sink::{self, LineBuffer, Sink};
 
 use super::entry::AccessEntry;
-use super::format;
+use super::format::{self, Clock};
 
 /// Lines are written when there are so many bytes of them.
 const FULL: usize = 64 * 1024;
@@ -36,6 +36,7 @@ pub(super) struct LineOutput {
     pub(super) sink: Option<Sink>,
     pub(super) buffer: LineBuffer,
     failures: LogLimiter,
+    clock: Clock,
 }
 
 /// Opens what `settings` name. `None`: a FIFO without a reader.
@@ -70,13 +71,14 @@ impl LineOutput {
             sink,
             buffer: LineBuffer::default(),
             failures: LogLimiter::every(COMPLAIN_EVERY),
+            clock: Clock::default(),
         }
     }
 
     /// Appends the line of `entry`. `true`: it is time to write.
     pub(super) fn add(&mut self, entry: &AccessEntry) -> bool {
         let lines = self.buffer.lines();
-        format::write_line(entry, self.settings.format, lines);
+        format::write_line(entry, self.settings.format, &mut self.clock, lines);
         lines.len() >= FULL
     }
 

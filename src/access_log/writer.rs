@@ -23,6 +23,9 @@ const MOST_WAITING: usize = 16 * 1024;
 pub(super) const MOST_BYTES: usize = 16 * 1024 * 1024;
 /// How often a sink that takes nothing is asked again.
 const RETRY: Duration = Duration::from_millis(100);
+/// How long the writer rests after it has written, so that it is not woken for each line: a thread's wake-up
+/// costs more than a line.
+const REST: Duration = Duration::from_millis(20);
 /// How long a sink that takes nothing may hold up a change of the settings.
 const GRACE: Duration = Duration::from_millis(500);
 
@@ -31,6 +34,7 @@ const GRACE: Duration = Duration::from_millis(500);
 pub(super) struct LogQueue {
     pub(super) enabled: AtomicBool,
     pub(super) combined: AtomicBool,
+    pub(super) no_query: AtomicBool,
     pub(super) state: Mutex<QueueState>,
     pub(super) wanted: Condvar,
     pub(super) idle: Condvar,
@@ -48,11 +52,23 @@ pub(super) struct QueueState {
     held_up: Option<Instant>,
     pub(super) settings: Option<Settings>,
     pub(super) writer: WriterState,
+    /// The writer is waited for.
+    ends: bool,
+}
+
+impl QueueState {
+    /// Whether the writer must not rest.
+    fn is_urgent(&self) -> bool {
+        self.ends
+            || self.changes > 0
+            || self.waiting.len() >= MOST_WAITING / 4
+            || self.bytes >= MOST_BYTES / 4
+    }
 }
 
 #[derive(Debug)]
 pub(super) enum QueueItem {
-    Entry(AccessEntry),
+    Entry(Box<AccessEntry>),
     /// What follows goes elsewhere.
     Switch(Output),
     /// The file was moved away: what follows goes to a new one.
@@ -73,7 +89,7 @@ pub(super) enum WriterState {
 
 impl LogQueue {
     /// Puts an entry into the queue, or counts it as lost.
-    pub(super) fn record(&self, entry: AccessEntry) {
+    pub(super) fn record(&self, entry: Box<AccessEntry>) {
         let size = entry.size();
         let mut state = self.state.lock();
         if state.waiting.len() >= MOST_WAITING || state.bytes + size > MOST_BYTES {
@@ -83,9 +99,9 @@ impl LogQueue {
         }
         state.bytes += size;
         state.waiting.push_back(QueueItem::Entry(entry));
-        let idle = state.writer == WriterState::Idle;
+        let is_wanted = state.writer == WriterState::Idle || state.is_urgent();
         drop(state);
-        if idle {
+        if is_wanted {
             self.wanted.notify_one();
         }
     }
@@ -103,6 +119,8 @@ impl LogQueue {
     pub(super) fn finish(&self, limit: Duration) {
         let until = Instant::now() + limit;
         let mut state = self.state.lock();
+        state.ends = true;
+        self.wanted.notify_one();
         while state.writer == WriterState::Busy || !state.waiting.is_empty() {
             if state.writer == WriterState::None
                 || self.idle.wait_until(&mut state, until).timed_out()
@@ -155,6 +173,12 @@ impl LogQueue {
     /// Waits for something to do. `None`: the end.
     pub(super) fn next_batch(&self) -> Option<VecDeque<QueueItem>> {
         let mut state = self.state.lock();
+        let rested = Instant::now() + REST;
+        while state.writer == WriterState::Busy && !state.is_urgent() {
+            if self.wanted.wait_until(&mut state, rested).timed_out() {
+                break;
+            }
+        }
         while state.waiting.is_empty() && state.writer != WriterState::Stopped {
             state.writer = WriterState::Idle;
             self.idle.notify_all();

@@ -32,8 +32,19 @@ pub(super) enum Endpoint {
     Ready(Detail),
     Status,
     Metrics,
-    /// To the upstream of this name.
-    Act(Action, String),
+    /// The client connections behind the one with this number.
+    Connections(u64),
+    Act(ActionCall),
+}
+
+/// An action that is asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct ActionCall {
+    pub(super) action: Action,
+    /// The upstream's name.
+    pub(super) name: String,
+    /// Who asks, in words.
+    pub(super) by: String,
 }
 
 /// Whether an answer names upstreams and their troubles.
@@ -50,6 +61,9 @@ pub(super) enum Action {
     Enable,
 }
 
+/// The longest name of a user that is told, in letters. Any name is taken with the token.
+const MOST_USER: usize = 64;
+
 /// What a client is told that calls this server by a name that any site can have.
 const REBOUND: &str =
     "this server listens on loopback: call it localhost or by its address, or set admin_token";
@@ -63,6 +77,15 @@ pub(super) struct AuthCheck<'a> {
     pub(super) token: Option<&'a Secret>,
     /// Where this server listens, as the file says.
     pub(super) listen: &'a ListenAddress,
+    /// Where the request comes from, as far as that is known.
+    pub(super) client: Option<IpAddr>,
+}
+
+/// Who may ask for everything, as far as it says who it is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Login {
+    /// That of Basic.
+    user: Option<Vec<u8>>,
 }
 
 impl AuthCheck<'_> {
@@ -78,33 +101,47 @@ impl AuthCheck<'_> {
         if framing != Framing::Empty {
             return Err(Refused::Body);
         }
-        let authorized = self.is_authorized(head);
+        let login = self.login(head);
         let rebound = self.is_rebound(head);
-        let detail = if authorized && !rebound {
+        let detail = if login.is_some() && !rebound {
             Detail::Shown
         } else {
             Detail::Hidden
         };
-        let path = target.split('?').next().unwrap_or_default();
+        let (path, query) = target.split_once('?').unwrap_or((target, ""));
         let endpoint = Endpoint::of_path(path, detail);
         if !matches!(endpoint, Some(Endpoint::Health | Endpoint::Ready(_))) {
-            if !authorized {
+            if login.is_none() {
                 return Err(Refused::TokenWanted);
             }
             if rebound {
                 return Err(Refused::CrossSite(REBOUND));
             }
         }
-        let endpoint = endpoint.ok_or(Refused::Unknown)?;
+        let mut endpoint = endpoint.ok_or(Refused::Unknown)?;
         let methods = endpoint.methods();
         if !methods.split(", ").any(|method| method == head.method()) {
             return Err(Refused::Method(methods));
         }
-        if let Endpoint::Act(..) = endpoint {
-            if self.token.is_none() {
-                return Err(Refused::ActionsOff);
+        match &mut endpoint {
+            Endpoint::Act(_) | Endpoint::Connections(_) if self.token.is_none() => {
+                return Err(Refused::NoTokenSet);
             }
-            check_site(head, self.listen)?;
+            Endpoint::Act(call) => {
+                check_site(head, self.listen)?;
+                call.by = self.who(&login.unwrap_or_default());
+            }
+            Endpoint::Connections(after) if !query.is_empty() => {
+                let number = query.strip_prefix("after=").and_then(|n| n.parse().ok());
+                let what = "the only parameter here is after, with the number of a connection";
+                *after = number.ok_or(Refused::Malformed(what))?;
+            }
+            Endpoint::Page
+            | Endpoint::Health
+            | Endpoint::Ready(_)
+            | Endpoint::Status
+            | Endpoint::Connections(_)
+            | Endpoint::Metrics => {}
         }
         let body = BodyWanted::by_method(head.method());
         Ok(Call { endpoint, body })
@@ -136,15 +173,31 @@ impl AuthCheck<'_> {
     }
 
     /// Without a token, every client that gets here may read.
-    fn is_authorized(self, head: &RequestHead) -> bool {
+    fn login(self, head: &RequestHead) -> Option<Login> {
         let Some(token) = self.token else {
-            return true;
+            return Some(Login::default());
         };
-        head.fields().values("authorization").any(|value| {
-            let bearer = bearer_token(value).is_some_and(|presented| token.is(presented));
-            let basic = credentials::presented_password(value);
-            bearer || basic.is_some_and(|presented| token.is(&presented))
+        head.fields().values("authorization").find_map(|value| {
+            if bearer_token(value).is_some_and(|presented| token.is(presented)) {
+                return Some(Login::default());
+            }
+            let (user, password) = credentials::presented_pair(value)?;
+            token.is(&password).then_some(Login { user: Some(user) })
         })
+    }
+
+    /// `192.0.2.1 (user bob)`.
+    fn who(self, login: &Login) -> String {
+        let client = self.client.map(|client| client.to_canonical().to_string());
+        let client = client.unwrap_or_else(|| "an unknown address".to_owned());
+        match &login.user {
+            Some(user) if !user.is_empty() => {
+                let user = String::from_utf8_lossy(user);
+                let user: String = user.chars().take(MOST_USER).collect();
+                format!("{client} (user {user})")
+            }
+            Some(_) | None => client,
+        }
     }
 }
 
@@ -201,6 +254,7 @@ impl Endpoint {
             "/health" => Self::Health,
             "/ready" => Self::Ready(detail),
             "/status" => Self::Status,
+            "/connections" => Self::Connections(0),
             "/metrics" => Self::Metrics,
             _ => {
                 let (name, action) = path.strip_prefix("/upstreams/")?.split_once('/')?;
@@ -209,7 +263,11 @@ impl Endpoint {
                     "enable" => Action::Enable,
                     _ => return None,
                 };
-                Self::Act(action, percent_decoded(name)?)
+                Self::Act(ActionCall {
+                    action,
+                    name: percent_decoded(name)?,
+                    by: String::new(),
+                })
             }
         })
     }
@@ -217,10 +275,13 @@ impl Endpoint {
     /// The methods it knows, as `Allow` lists them.
     fn methods(&self) -> &'static str {
         match self {
-            Self::Page | Self::Health | Self::Ready(_) | Self::Status | Self::Metrics => {
-                "GET, HEAD"
-            }
-            Self::Act(..) => "POST",
+            Self::Page
+            | Self::Health
+            | Self::Ready(_)
+            | Self::Status
+            | Self::Connections(_)
+            | Self::Metrics => "GET, HEAD",
+            Self::Act(_) => "POST",
         }
     }
 }
@@ -234,8 +295,9 @@ impl Call {
             Endpoint::Ready(Detail::Shown) => "/ready?detail".to_owned(),
             Endpoint::Ready(Detail::Hidden) => "/ready".to_owned(),
             Endpoint::Status => "/status".to_owned(),
+            Endpoint::Connections(after) => format!("/connections?{after}"),
             Endpoint::Metrics => "/metrics".to_owned(),
-            Endpoint::Act(action, name) => {
+            Endpoint::Act(ActionCall { action, name, by }) => {
                 let action = match action {
                     Action::Drain => "drain",
                     Action::Enable => "enable",
@@ -243,8 +305,9 @@ impl Call {
                 return (
                     "POST",
                     format!(
-                        "/upstreams/{}/{action}",
-                        utf8_percent_encode(name, NON_ALPHANUMERIC)
+                        "/upstreams/{}/{action}?{}",
+                        utf8_percent_encode(name, NON_ALPHANUMERIC),
+                        utf8_percent_encode(by, NON_ALPHANUMERIC)
                     ),
                 );
             }
@@ -258,10 +321,21 @@ impl Call {
     /// The endpoint of a target written by [`Call::request_line`].
     pub(super) fn endpoint_of(target: &str) -> Option<Endpoint> {
         let (path, detail) = match target.split_once('?') {
-            Some((path, _detail)) => (path, Detail::Shown),
+            Some((path, _)) => (path, Detail::Shown),
             None => (target, Detail::Hidden),
         };
-        Endpoint::of_path(path, detail)
+        let query = target.get(path.len() + 1..).unwrap_or_default();
+        let mut endpoint = Endpoint::of_path(path, detail)?;
+        match &mut endpoint {
+            Endpoint::Connections(after) => *after = query.parse().ok()?,
+            Endpoint::Act(call) => call.by = percent_decoded(query)?,
+            Endpoint::Page
+            | Endpoint::Health
+            | Endpoint::Ready(_)
+            | Endpoint::Status
+            | Endpoint::Metrics => {}
+        }
+        Some(endpoint)
     }
 }
 
@@ -279,6 +353,7 @@ fn percent_decoded(text: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::protocol::credentials::Credentials;
 
     const TOKEN: &str = "sesame-sesame";
 
@@ -297,6 +372,7 @@ mod tests {
         let check = AuthCheck {
             token: token.as_ref(),
             listen: &listen,
+            client: Some(IpAddr::from([192, 0, 2, 1])),
         };
         check.judge(&head)
     }
@@ -332,6 +408,49 @@ mod tests {
         check("HEAD /ready", &Ok(Endpoint::Ready(Detail::Shown)));
         check("GET /status", &Ok(Endpoint::Status));
         check("GET /metrics?name=x", &Ok(Endpoint::Metrics));
+    }
+
+    #[test]
+    fn a_page_of_connections_begins_behind_a_number() {
+        let page = |query: &str| {
+            let line = format!(
+                "GET /connections{query} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {TOKEN}"
+            );
+            judge(Some(TOKEN), "127.0.0.1", &line).map(|call| call.endpoint)
+        };
+        assert_eq!(page(""), Ok(Endpoint::Connections(0)));
+        assert_eq!(page("?after=7"), Ok(Endpoint::Connections(7)));
+        for query in [
+            "?after",
+            "?after=",
+            "?after=-1",
+            "?after=x",
+            "?limit=5",
+            "?7",
+        ] {
+            let got = page(query);
+            assert!(matches!(got, Err(Refused::Malformed(_))), "{query} {got:?}");
+        }
+    }
+
+    #[test]
+    fn who_acts_is_told_by_address_and_user() {
+        let by = |authorization: &str| {
+            let line = format!(
+                "POST /upstreams/a/drain?by=mallory HTTP/1.1\r\nHost: localhost\r\nAuthorization: {authorization}"
+            );
+            match judge(Some(TOKEN), "127.0.0.1", &line).map(|call| call.endpoint) {
+                Ok(Endpoint::Act(call)) => call.by,
+                other => panic!("{other:?}"),
+            }
+        };
+        assert_eq!(by(&format!("Bearer {TOKEN}")), "192.0.2.1");
+        let basic = |user: &str| Credentials::basic(user, TOKEN);
+        assert_eq!(by(basic("bob").authorization()), "192.0.2.1 (user bob)");
+        assert_eq!(by(basic("").authorization()), "192.0.2.1");
+        let long = "b".repeat(MOST_USER);
+        let told = format!("192.0.2.1 (user {long})");
+        assert_eq!(by(basic(&format!("{long}c")).authorization()), told);
     }
 
     #[test]
@@ -445,8 +564,9 @@ mod tests {
     }
 
     #[test]
-    fn nobody_acts_while_no_token_is_configured() {
-        check("POST /upstreams/a/drain", &Err(Refused::ActionsOff));
+    fn nobody_acts_or_sees_who_is_connected_while_no_token_is_configured() {
+        check("GET /connections", &Err(Refused::NoTokenSet));
+        check("POST /upstreams/a/drain", &Err(Refused::NoTokenSet));
     }
 
     #[test]
@@ -538,7 +658,11 @@ mod tests {
     fn a_name_survives_the_way_to_the_server_behind_the_front() {
         for name in ["a", "http://x:1/", "ä%2F?#", "\"><script>", " "] {
             let call = Call {
-                endpoint: Endpoint::Act(Action::Enable, name.to_owned()),
+                endpoint: Endpoint::Act(ActionCall {
+                    action: Action::Enable,
+                    name: name.to_owned(),
+                    by: format!("192.0.2.1 (user {name})"),
+                }),
                 body: BodyWanted::Yes,
             };
             let (method, target) = call.request_line();
@@ -559,6 +683,8 @@ mod tests {
             Endpoint::Ready(Detail::Shown),
             Endpoint::Ready(Detail::Hidden),
             Endpoint::Status,
+            Endpoint::Connections(0),
+            Endpoint::Connections(u64::MAX),
             Endpoint::Metrics,
         ] {
             let call = Call {

@@ -8,7 +8,7 @@
 //! without the connections it had.
 
 use std::io::{self, IoSlice};
-use std::net::{TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -243,7 +243,7 @@ impl Front {
         };
         match head {
             Err(error) => connection.write(refused::answer(Refused::Head(error), None)),
-            Ok(head) => match self.judge(&head) {
+            Ok(head) => match self.judge(&head, connection.address()) {
                 Ok(answer) => connection.write(answer),
                 Err(denied) => self.deny(connection, denied, &head),
             },
@@ -257,7 +257,7 @@ impl Front {
         if denied != Refused::TokenWanted || !head.fields().contains("authorization") {
             return connection.write(answer);
         }
-        let from = connection.conn.stream().peer_addr().ok();
+        let from = connection.address();
         if let Some(said) = self.failed_logins.add(Instant::now(), from) {
             log::warn!("{said}");
         }
@@ -265,12 +265,13 @@ impl Front {
     }
 
     /// The answer to a request, or why there is none but a refusal.
-    fn judge(&mut self, head: &RequestHead) -> Result<Vec<u8>, Refused> {
+    fn judge(&mut self, head: &RequestHead, from: Option<SocketAddr>) -> Result<Vec<u8>, Refused> {
         let snapshot = self.ctx.snapshot();
         let config = &snapshot.config;
         let check = AuthCheck {
             token: config.admin_token.as_ref(),
             listen: &self.listen,
+            client: from.map(|from| from.ip()),
         };
         let call = check.judge(head)?;
         let answered = self.inner.answer(&call).or_else(|error| {
@@ -364,6 +365,11 @@ impl Front {
 }
 
 impl Connection {
+    /// That of its client, unless it is gone.
+    fn address(&self) -> Option<SocketAddr> {
+        self.conn.stream().peer_addr().ok()
+    }
+
     fn enter(&mut self, phase: Phase, limit: Duration) {
         self.phase = phase;
         self.until = Instant::now() + limit;

@@ -2,12 +2,13 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use crate::relay::Context;
+use crate::balance::history::EventKind;
+use crate::relay::{Context, unix_ms};
 
-use super::authorization::{Action, Call, Endpoint};
+use super::authorization::{Action, ActionCall, Call, Endpoint};
 use super::rows::ServerNow;
 use super::view::RelayView;
-use super::{families, status};
+use super::{connections, families, status};
 
 const JSON: &str = "application/json";
 const TEXT: &str = "text/plain; charset=utf-8";
@@ -77,32 +78,39 @@ fn answer(seen: &dyn RelayView, endpoint: &Endpoint) -> AdminReply {
             let media_type = "text/plain; version=0.0.4; charset=utf-8";
             AdminReply::new(200, media_type, tell(families::metrics))
         }
-        Endpoint::Act(action, name) => act(ctx, *action, name),
+        Endpoint::Connections(after) => {
+            AdminReply::new(200, JSON, connections::page(&ctx.connections, *after))
+        }
+        Endpoint::Act(call) => act(ctx, call),
     }
 }
 
-fn act(ctx: &Context, action: Action, name: &str) -> AdminReply {
+fn act(ctx: &Context, call: &ActionCall) -> AdminReply {
     let snapshot = ctx.snapshot();
-    let Some(upstream) = snapshot.pool.find(name) else {
+    let Some(upstream) = snapshot.pool.find(&call.name) else {
         return AdminReply::new(404, TEXT, "There is no upstream of this name.\n");
     };
-    let name = &upstream.spec.name;
-    match action {
+    let (name, by) = (&upstream.spec.name, &call.by);
+    let (kind, level, text) = match call.action {
         Action::Drain => {
             upstream.vitals().drain();
-            log::info!("upstream {name} is drained: it gets no new requests");
+            let text = format!("upstream {name} is drained by {by}: it gets no new requests");
+            (EventKind::Drained, log::Level::Info, text)
         }
         Action::Enable => {
             upstream.vitals().enable();
+            let text = format!("upstream {name} is enabled by {by}");
             if upstream.spec.weight == 0 {
-                log::warn!(
-                    "upstream {name} is enabled, but its weight in the file is 0: it gets no requests"
-                );
+                let but = ", but its weight in the file is 0: it gets no requests";
+                (EventKind::Enabled, log::Level::Warn, text + but)
             } else {
-                log::info!("upstream {name} is enabled");
+                (EventKind::Enabled, log::Level::Info, text)
             }
         }
-    }
+    };
+    log::log!(level, "{text}");
+    let history = snapshot.pool.history();
+    history.add(unix_ms(), kind, Some(name), &text);
     AdminReply::new(200, JSON, status::acted(upstream))
 }
 
@@ -165,7 +173,7 @@ mod tests {
 
     #[test]
     fn the_page_is_small_and_has_no_way_to_make_markup_of_text() {
-        assert!(PAGE.len() < 40_000, "{} bytes", PAGE.len());
+        assert!(PAGE.len() < 41_000, "{} bytes", PAGE.len());
         for word in [
             "innerHTML",
             "outerHTML",

@@ -1,5 +1,5 @@
 //! The admin server: what operators, Prometheus and orchestrators ask (contract: `/health`, `/ready`,
-//! `/status`, `/metrics`, `/`, and `POST /upstreams/NAME/drain` and `/enable`).
+//! `/status`, `/connections`, `/metrics`, `/`, and `POST /upstreams/NAME/drain` and `/enable`).
 //!
 //! ```text
 //!  network ─▶ front ─ a complete head ─▶ authorization ─ a call ─▶ inner (tiny_http, Unix socket) ─▶ handler
@@ -12,9 +12,10 @@
 //!
 //! In reading order: `view` (what is seen of the relay), `front` (connections), `authorization` (who may ask
 //! for what), `failed_logins`, `refused`, `inner` (the HTTP library), `handler`, `readiness`, `rows` (every
-//! number that is shown), `status` (JSON), `families` and `exposition` (Prometheus).
+//! number that is shown), `status` and `connections` (JSON), `families` and `exposition` (Prometheus).
 
 mod authorization;
+mod connections;
 mod exposition;
 mod failed_logins;
 mod families;

@@ -13,6 +13,8 @@ pub(super) fn why_not_ready(ctx: &Context, snapshot: &Snapshot) -> Option<&'stat
         None
     } else if pool.upstreams().is_empty() {
         Some("no upstream is configured")
+    } else if pool.is_drained() {
+        Some("all upstreams are drained")
     } else if pool.online_count() > 0 {
         Some("every upstream that is online is drained")
     } else {

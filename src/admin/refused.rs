@@ -22,8 +22,8 @@ pub(super) enum Refused {
     Method(&'static str),
     /// The token is missing or wrong.
     TokenWanted,
-    /// No token is configured, so no client can act.
-    ActionsOff,
+    /// No token is configured, so no client can act or see who else is here.
+    NoTokenSet,
     /// Another site's page sent the browser here.
     CrossSite(&'static str),
     /// There is no server behind the front.
@@ -76,9 +76,9 @@ impl Refused {
                 "The admin token is wanted: as Bearer token, or as the password of any user."
                     .into(),
             ),
-            Self::ActionsOff => (
+            Self::NoTokenSet => (
                 "403 Forbidden",
-                "Actions need a token: set admin_token or admin_token_file in the configuration."
+                "This needs a token: set admin_token or admin_token_file in the configuration."
                     .into(),
             ),
             Self::CrossSite(what) => ("403 Forbidden", format!("Refused: {what}.").into()),

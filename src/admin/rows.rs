@@ -183,8 +183,8 @@ pub(super) const UPSTREAM_FIRST_RELEASE: &[UpstreamRow] = rows! {
     Gauge "upstream_active_connections" "Exchanges and tunnels on the upstream now."
         = |it| it.vitals.active();
     Gauge "upstream_latency_ms"
-        "Moving average of the time to the first byte of a response, in milliseconds."
-        = |it| it.latency().as_secs_f64() * 1000.0;
+        "Moving average of the time to the first byte of a response, in whole milliseconds."
+        = |it| it.latency().as_millis();
     Gauge "upstream_consecutive_failures" "Failures of the upstream in a row."
         = |it| it.vitals.consecutive_failures();
 };
@@ -204,6 +204,9 @@ pub(super) const UPSTREAM: &[UpstreamRow] = rows! {
     Gauge "upstream_latency_seconds"
         "Moving average of the time to the first byte of a response; 0: never measured."
         = |it| it.latency().as_secs_f64();
+    Gauge "upstream_latency_p95_seconds"
+        "What 95 % of the last 128 responses took at most to their first byte; 0: never measured."
+        = |it| it.vitals.latency_p95().unwrap_or_default().as_secs_f64();
     Gauge "upstream_failures_in_a_row" "Failures of the upstream without a success between them."
         json("trouble" "consecutive_failures") = |it| it.vitals.consecutive_failures();
     Gauge "upstream_state_since_timestamp_seconds"

@@ -6,6 +6,7 @@
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use crate::access_log::write_time;
+use crate::balance::history::Event;
 use crate::balance::reason::OfflineReason;
 use crate::balance::state::Availability;
 use crate::balance::upstream::Upstream;
@@ -77,6 +78,7 @@ pub(super) fn status(server: &ServerNow<'_>) -> String {
         "upstreams": upstreams
             .map(|upstream| whole(&UpstreamNow::new(snapshot, upstream)))
             .collect::<JsonText>(),
+        "events": snapshot.pool.history().events().iter().map(event).collect::<JsonText>(),
     })
 }
 
@@ -113,6 +115,17 @@ fn reload(server: &ServerNow<'_>) -> Members {
     }
 }
 
+/// What happened.
+fn event(event: &Event) -> Members {
+    members! {
+        "id": event.id,
+        "time": moment(event.unix_ms),
+        "event": event.kind.label(),
+        "upstream": event.upstream.as_deref(),
+        "text": &*event.text,
+    }
+}
+
 /// What both `/ready` and `/status` say of an upstream.
 fn state(upstream: &Upstream) -> Members {
     let state = upstream.vitals().state();
@@ -146,8 +159,10 @@ fn whole(it: &UpstreamNow<'_>) -> Members {
         "reason_label": vitals.state().reason.map(OfflineReason::label),
         "drained_at_run_time": vitals.is_drained(),
         ..numbers("now"),
-        // A number for scripts; 0 for one that was never measured, as in the first release.
-        "latency_ms": millis(it.latency()),
+        // 0 for one that was never measured, and whole milliseconds, as in the first release.
+        "latency_ms": it.latency().as_millis(),
+        "latency_us": it.latency().as_micros(),
+        "latency_p95_us": vitals.latency_p95().unwrap_or_default().as_micros(),
         ..numbers("trouble"),
         "weight": upstream.spec.weight,
         "priority": upstream.spec.priority,
@@ -164,14 +179,8 @@ pub(super) fn acted(upstream: &Upstream) -> String {
     json::document(state(upstream))
 }
 
-/// A duration in milliseconds, with three digits behind the point.
-fn millis(duration: Duration) -> JsonText {
-    let micros = duration.as_micros();
-    JsonText(format!("{}.{:03}", micros / 1000, micros % 1000))
-}
-
 /// A moment, from milliseconds since 1970, as RFC 3339 writes it.
-fn moment(unix_ms: u64) -> String {
+pub(super) fn moment(unix_ms: u64) -> String {
     // Beyond the year 9999 there is no RFC 3339.
     let at = Duration::from_millis(unix_ms.min(253_402_300_799_999));
     let mut text = String::new();
@@ -185,9 +194,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn durations_and_moments_have_milliseconds() {
-        let ms = millis(Duration::from_micros(1_234_567));
-        assert_eq!(ms.0, "1234.567");
+    fn moments_have_milliseconds() {
         let at = moment(1_700_000_000_123);
         assert_eq!(at, "2023-11-14T22:13:20.123Z");
     }

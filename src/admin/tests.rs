@@ -345,11 +345,18 @@ fn readiness_follows_the_upstreams_and_the_drain() {
     for upstream in pool.upstreams() {
         upstream.vitals().drain();
     }
+    check("503", "\"reason\":\"all upstreams are drained\"");
+    let [first, second] = pool.upstreams() else {
+        panic!("two");
+    };
+    let began = second.vitals().epoch();
+    second.vitals().cannot_connect(began, "refused", 1, 0);
+    second.vitals().enable();
     check(
         "503",
         "\"reason\":\"every upstream that is online is drained\"",
     );
-    pool.upstreams()[0].vitals().enable();
+    first.vitals().enable();
     check("200", "\"reason\":null");
     ctx.metrics.last_reload.lock().failure = Some((1, "test.yaml:3: mode: what".to_owned()));
     check("200", "\"reload_error\":\"test.yaml:3: mode: what\"");
@@ -397,6 +404,49 @@ fn upstreams_are_drained_and_enabled_by_name() {
         "401 Unauthorized",
     );
     assert_eq!(drained(), [true, false]);
+}
+
+#[test]
+fn the_history_says_who_drained_what() {
+    let stand = Stand::new();
+    // bob:sesame-sesame-sesame
+    let basic = "Basic Ym9iOnNlc2FtZS1zZXNhbWUtc2VzYW1l";
+    for (action, authorization) in [("drain", basic), ("enable", "Bearer sesame-sesame-sesame")] {
+        stand.check(
+            &format!(
+                "POST /upstreams/one/{action} HTTP/1.1\nHost: localhost\nAuthorization: {authorization}"
+            ),
+            "200 OK",
+        );
+    }
+    let answer = stand.get("/status");
+    let status = Json::parse(body(&answer)).unwrap();
+    let events = status.get("events").elements().iter();
+    let told = events.map(|event| {
+        let member = |name| event.get(name).text();
+        (member("event"), member("upstream"), member("text"))
+    });
+    let version = env!("CARGO_PKG_VERSION");
+    assert_eq!(
+        told.collect::<Vec<_>>(),
+        [
+            (
+                Some("enabled"),
+                Some("one"),
+                Some("upstream one is enabled by 127.0.0.1")
+            ),
+            (
+                Some("drained"),
+                Some("one"),
+                Some("upstream one is drained by 127.0.0.1 (user bob): it gets no new requests")
+            ),
+            (
+                Some("started"),
+                None,
+                Some(&*format!("started, version {version}"))
+            ),
+        ]
+    );
 }
 
 #[test]

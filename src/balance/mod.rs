@@ -4,15 +4,17 @@
 //! each rule is a table test, and a picture of the pool can be taken at any moment without waiting.
 //!
 //! Read in this order: [`reason`] and [`state`] (one upstream: online, suspect or offline), [`vitals`]
-//! (the same, shared between threads, with load, latency and errors), [`upstream`] (with what the
+//! (the same, shared between threads, with load, latency and errors), [`latency`] (the last ones), [`upstream`] (with what the
 //! configuration says), [`pick`] (the choice), [`pool`] (all of them), [`belief`] (in the target of the
-//! probe), [`failover`] (after a failure).
+//! probe), [`failover`] (after a failure), [`history`] (what happened, for people).
 //!
 //! Not here: connecting, probing ([`crate::health`]), and the counting of requests as a whole.
 
 pub mod belief;
 pub mod connect;
 pub mod failover;
+pub mod history;
+pub mod latency;
 pub mod pick;
 pub mod pool;
 pub mod reason;

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use super::belief::Belief;
+use super::history::History;
 use super::pick::{self, Account, BalanceMode, Candidate, Chooser};
 use super::reason::OfflineReason;
 use super::upstream::{Lease, Upstream, UpstreamSpec};
@@ -28,6 +29,7 @@ pub struct Pool {
     /// For tunnels, while some members have no CONNECT: they are another set that shares.
     tunnel_chooser: Mutex<Chooser>,
     belief: Arc<Belief>,
+    history: Arc<History>,
 }
 
 /// The upstreams an exchange has tried. Mostly there is but one, which asks for no memory.
@@ -42,7 +44,7 @@ pub struct Tried {
 impl Pool {
     /// A pool of which nothing is known yet: all upstreams are online.
     pub fn new(specs: Vec<UpstreamSpec>) -> Self {
-        Self::with(specs, Arc::default(), |_| Arc::default())
+        Self::with(specs, Arc::default(), Arc::default(), |_| Arc::default())
     }
 
     /// The pool of a new configuration. Upstreams with an address known here keep their state and
@@ -54,28 +56,31 @@ impl Pool {
             .iter()
             .map(|upstream| (&upstream.spec.authority, upstream))
             .collect();
-        let belief = Arc::clone(&self.belief);
-        Self::with(specs, belief, |spec| match known.get(&spec.authority) {
-            Some(before) => {
-                if before.spec.credentials != spec.credentials {
-                    before.vitals().want_check();
+        let (belief, history) = (Arc::clone(&self.belief), Arc::clone(&self.history));
+        Self::with(specs, belief, history, |spec| {
+            match known.get(&spec.authority) {
+                Some(before) => {
+                    if before.spec.credentials != spec.credentials {
+                        before.vitals().want_check();
+                    }
+                    Arc::clone(before.vitals())
                 }
-                Arc::clone(before.vitals())
+                None => Arc::default(),
             }
-            None => Arc::default(),
         })
     }
 
     fn with(
         specs: Vec<UpstreamSpec>,
         belief: Arc<Belief>,
+        history: Arc<History>,
         vitals: impl Fn(&UpstreamSpec) -> Arc<Vitals>,
     ) -> Self {
         let upstreams: Vec<_> = specs
             .into_iter()
             .map(|spec| {
                 let vitals = vitals(&spec);
-                Arc::new(Upstream::new(spec, vitals))
+                Arc::new(Upstream::new(spec, vitals, Arc::clone(&history)))
             })
             .collect();
         let [chooser, tunnel_chooser] =
@@ -85,6 +90,7 @@ impl Pool {
             chooser,
             tunnel_chooser,
             belief,
+            history,
         }
     }
 
@@ -234,6 +240,11 @@ impl Pool {
         &self.belief
     }
 
+    /// What happened to its members and to the configuration.
+    pub fn history(&self) -> &History {
+        &self.history
+    }
+
     /// All members, in the order of the file.
     pub fn upstreams(&self) -> &[Arc<Upstream>] {
         &self.upstreams
@@ -244,6 +255,11 @@ impl Pool {
         self.upstreams
             .iter()
             .find(|upstream| upstream.spec.name == name)
+    }
+
+    /// Whether there are members, and all of them are drained: at run time or by a weight of 0.
+    pub fn is_drained(&self) -> bool {
+        !self.upstreams.is_empty() && !self.upstreams.iter().any(|one| one.is_in_service())
     }
 
     /// How many members are not offline, drained or not.

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use crate::protocol::credentials::Credentials;
 use crate::protocol::target::Authority;
 
+use super::history::{EventKind, History};
 use super::state::{Availability, Change, Epoch, Health};
 use super::vitals::{UpstreamId, Vitals};
 
@@ -32,6 +33,7 @@ pub struct Upstream {
     pub spec: UpstreamSpec,
     url: Box<str>,
     vitals: Arc<Vitals>,
+    history: Arc<History>,
 }
 
 /// One attempt or tunnel on an upstream; counted as active until it is dropped.
@@ -47,9 +49,14 @@ pub struct Lease {
 }
 
 impl Upstream {
-    pub(super) fn new(spec: UpstreamSpec, vitals: Arc<Vitals>) -> Self {
+    pub(super) fn new(spec: UpstreamSpec, vitals: Arc<Vitals>, history: Arc<History>) -> Self {
         let url = format!("http://{}", spec.authority).into_boxed_str();
-        Self { spec, url, vitals }
+        Self {
+            spec,
+            url,
+            vitals,
+            history,
+        }
     }
 
     /// What is known about it.
@@ -78,21 +85,23 @@ impl Upstream {
         self.is_in_service() && !self.vitals.is_offline()
     }
 
-    /// Logs a change of state and the evidence for it, which is kept for people to look at. The thread that
-    /// gets the change tells it, so that each is told one time.
-    pub fn tell(&self, change: Change, evidence: &str) {
+    /// Logs a change of state and the evidence for it, and keeps both for people to look at. The thread that
+    /// gets the change tells it, so that each is told one time. `now_unix_ms`: milliseconds since 1970.
+    pub fn tell(&self, change: Change, evidence: &str, now_unix_ms: u64) {
         self.vitals.set_evidence(evidence);
-        let level = match change.to {
-            Health::Offline(_) => log::Level::Warn,
-            Health::Online if change.from == Availability::Offline => log::Level::Info,
+        let (level, kind) = match change.to {
+            Health::Offline(_) => (log::Level::Warn, EventKind::Offline),
+            Health::Online if change.from == Availability::Offline => {
+                (log::Level::Info, EventKind::Online)
+            }
             // Any client can bring about as many of these as it likes.
-            Health::Online | Health::Suspect(_) => log::Level::Debug,
+            Health::Online => (log::Level::Debug, EventKind::Cleared),
+            Health::Suspect(_) => (log::Level::Debug, EventKind::Suspect),
         };
-        log::log!(
-            level,
-            "{}",
-            sentence(&self.name_for(change), change, evidence)
-        );
+        let sentence = sentence(&self.name_for(change), change, evidence);
+        log::log!(level, "{sentence}");
+        self.history
+            .add(now_unix_ms, kind, Some(&self.spec.name), &sentence);
     }
 
     /// What a line about a change calls it: with its address where that is the mistake.
@@ -224,7 +233,7 @@ mod tests {
             weight: 1,
             priority: 100,
         };
-        Arc::new(Upstream::new(spec, Arc::new(Vitals::default())))
+        Arc::new(Upstream::new(spec, Arc::default(), Arc::default()))
     }
 
     const ONCE: Thresholds = Thresholds { fall: 1, rise: 1 };
@@ -310,6 +319,37 @@ mod tests {
         let upstream = upstream();
         assert_eq!(upstream.name_for(change(NO_NAME)), "a (a.test:3128)");
         assert_eq!(upstream.name_for(change("connection refused")), "a");
+    }
+
+    #[test]
+    fn a_change_that_is_told_is_in_the_history_with_the_same_words() {
+        let upstream = upstream();
+        let began = upstream.vitals().epoch();
+        let change = upstream.vitals().doubt(began, Doubt::Truncated).unwrap();
+        upstream.tell(change, "", 7);
+        let change = upstream.vitals().good(began, || 8).unwrap();
+        upstream.tell(change, "it answered a request", 8);
+        let change = upstream
+            .vitals()
+            .cannot_connect(began, "connection refused", 1, 9)
+            .unwrap();
+        upstream.tell(change, "", 9);
+        let told = upstream.history.events().into_iter();
+        let told: Vec<_> = told
+            .map(|event| (event.unix_ms, event.kind, event.text.to_string()))
+            .collect();
+        let words = |text: &str| format!("upstream a is {text}");
+        let offline = "offline: cannot connect: connection refused (was online since the start)";
+        let cleared = "no longer a suspect; it answered a request";
+        let suspect = "a suspect: a response was cut short";
+        assert_eq!(
+            told,
+            [
+                (9, EventKind::Offline, words(offline)),
+                (8, EventKind::Cleared, words(cleared)),
+                (7, EventKind::Suspect, words(suspect)),
+            ]
+        );
     }
 
     #[test]

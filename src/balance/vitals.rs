@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use super::connect::ConnectRecord;
+use super::latency::LastLatencies;
 use super::reason::{Depth, Doubt};
 use super::state::{
     Availability, Change, CheckVerdict, Epoch, Health, StateMachine, Thresholds, UpstreamState,
@@ -45,6 +46,7 @@ pub struct Vitals {
     active: AtomicU64,
     /// In microseconds, or [`UNMEASURED`].
     latency: AtomicU64,
+    last_latencies: LastLatencies,
     /// The moving share of attempts that failed or were answered with an error, of [`ALL_ERRORS`].
     errors: AtomicU64,
     /// How many checks have shown that an answer is waited for in vain.
@@ -129,6 +131,7 @@ impl Default for Vitals {
             failures: AtomicU64::new(0),
             active: AtomicU64::new(0),
             latency: AtomicU64::new(UNMEASURED),
+            last_latencies: LastLatencies::default(),
             errors: AtomicU64::new(0),
             given_up: AtomicU64::new(0),
             // Every upstream is checked once when it is new.
@@ -194,6 +197,11 @@ impl Vitals {
     /// microsecond; none: never measured.
     pub fn latency(&self) -> Option<Duration> {
         self.latency_us().map(Duration::from_micros)
+    }
+
+    /// What 95 % of the last answers and failures took at most; none: there were none.
+    pub fn latency_p95(&self) -> Option<Duration> {
+        self.last_latencies.p95()
     }
 
     pub(super) fn latency_us(&self) -> Option<u64> {
@@ -451,6 +459,7 @@ impl Vitals {
 
     fn sample(&self, latency: Duration) {
         let sample = micros(latency);
+        self.last_latencies.add(sample);
         update(&self.latency, |known| match known {
             UNMEASURED => sample,
             current => quarter_of_the_way(current, sample),

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::balance::pick::BalanceMode;
 use crate::balance::upstream::UpstreamSpec;
+use crate::protocol::request_id::FieldName;
 use crate::route::Rules;
 
 use super::access::{AccessRules, AddressList};
@@ -37,6 +38,8 @@ pub struct Config {
     pub access_log_place: Option<Notice>,
     /// What lines on standard error look like.
     pub log_format: LogFormat,
+    /// The field in which upstreams and clients are told what a request is called. `None`: they are not.
+    pub request_id: Option<FieldName>,
     /// Whether messages carry `Via`, and loops are found by it.
     pub via: bool,
     /// Networks from which every connection must begin with a PROXY header;
@@ -75,12 +78,24 @@ impl Config {
 }
 
 /// What the access log looks like, and where it goes.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AccessLogSettings {
     /// The form of a line.
     pub format: AccessLogFormat,
     /// A file to append to. `None`: standard output.
     pub file: Option<PathBuf>,
+    /// Whether URLs have their query.
+    pub query: bool,
+}
+
+impl Default for AccessLogSettings {
+    fn default() -> Self {
+        Self {
+            format: AccessLogFormat::default(),
+            file: None,
+            query: true,
+        }
+    }
 }
 
 /// The form of a line of the access log.

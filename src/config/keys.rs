@@ -72,6 +72,8 @@ pub static KEYS: &[Key] = rows! {
     "access_log":                        SwitchOrBlock("access_log"), "false";
     "access_log.format":                 Word(FORMATS),               "text";
     "access_log.file":                   Text("path"),                "standard output";
+    "access_log.query":                  Switch,                      "true";
+    "request_id":                        Text("field"),               "none";
     "log":                               Block("log"),                "";
     "log.format":                        Word(LOG_FORMATS),           "text";
     "via":                               Switch,                      "true";

@@ -62,7 +62,11 @@ fn value(config: &Config, path: &str) -> Option<String> {
         },
         "admin_token" => there(config.admin_token.as_ref()).to_owned(),
         "access_log" => access_log(config).unwrap_or_else(|| "false".to_owned()),
-        "access_log.format" => return None,
+        "access_log.format" | "access_log.query" => return None,
+        "request_id" => match &config.request_id {
+            Some(name) => name.as_str().to_owned(),
+            None => "none".to_owned(),
+        },
         "listen_proxy_protocol" => match &config.proxy_protocol {
             Some(from) => format!("true, from {from}"),
             None => "false".to_owned(),
@@ -92,9 +96,14 @@ fn access_log(config: &Config) -> Option<String> {
     let settings = config.access_log.as_ref()?;
     let format = config.values.get("access_log.format");
     let format = format.map_or("text", String::as_str);
+    let query = if settings.query {
+        ""
+    } else {
+        ", without queries"
+    };
     Some(match &settings.file {
-        Some(file) => format!("{format}, to {}", file.display()),
-        None => format!("{format}, to standard output"),
+        Some(file) => format!("{format}{query}, to {}", file.display()),
+        None => format!("{format}{query}, to standard output"),
     })
 }
 

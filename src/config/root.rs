@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::balance::pick::BalanceMode;
+use crate::protocol::request_id::FieldName;
 use crate::route::{PolicyMode, Rule, Rules};
 
 use super::access::{AccessRules, AddressList};
@@ -98,6 +99,7 @@ fn read(files: &mut Files, root: &KeyBlock<'_>) -> Option<Config> {
         "json" => LogFormat::Json,
         _ => LogFormat::Text,
     };
+    let request_id = read_request_id(root);
     let via = root.switch("via");
     let health = HealthCheck::read(&root.block("health_check"));
     let limits = Limits::read(&root.block("limits"));
@@ -115,6 +117,7 @@ fn read(files: &mut Files, root: &KeyBlock<'_>) -> Option<Config> {
         access_log,
         access_log_place: None,
         log_format,
+        request_id,
         via,
         proxy_protocol,
         health: health?,
@@ -172,7 +175,11 @@ fn read_access_log(files: &Files, root: &KeyBlock<'_>) -> Option<AccessLogSettin
                 path.place.names_access_log();
                 files.resolve(path.value)
             });
-            Some(AccessLogSettings { format, file })
+            Some(AccessLogSettings {
+                format,
+                file,
+                query: block.switch("query"),
+            })
         }
         YamlValue::Null
         | YamlValue::Integer(_)
@@ -185,6 +192,18 @@ fn read_access_log(files: &Files, root: &KeyBlock<'_>) -> Option<AccessLogSettin
             None
         }
     }
+}
+
+fn read_request_id(root: &KeyBlock<'_>) -> Option<FieldName> {
+    let Located { place, value } = root.text("request_id")?;
+    let name = FieldName::new(value);
+    if name.is_none() {
+        place.error(format!(
+            "{} cannot carry it: write the name of a field of its own, like X-Request-Id",
+            quote(value)
+        ));
+    }
+    name
 }
 
 /// All expressions are read, also where the mode is off: a mistake shall not wait for the day on which
@@ -513,7 +532,8 @@ mod tests {
             log,
             AccessLogSettings {
                 format: AccessLogFormat::Text,
-                file: None
+                file: None,
+                query: true
             }
         );
         let log = clean(&with("access_log: {format: json, file: a.log}"))
@@ -524,9 +544,12 @@ mod tests {
             log,
             AccessLogSettings {
                 format: AccessLogFormat::Json,
-                file
+                file,
+                query: true
             }
         );
+        let log = clean(&with("access_log: {query: false}")).access_log;
+        assert!(!log.unwrap().query);
         check_errors(
             &with("access_log: json"),
             &["c.yaml:3: access_log: expected `true`, `false`, or a block"],
@@ -535,6 +558,19 @@ mod tests {
             &with("access_log: {format: xml}"),
             &["c.yaml:3: access_log.format: `xml` is not known: write `text`, `json` or"],
         );
+    }
+
+    #[test]
+    fn the_field_of_the_request_id_is_one_of_its_own() {
+        assert_eq!(clean(&with("")).request_id, None);
+        let name = clean(&with("request_id: X-Request-Id")).request_id;
+        assert_eq!(name.unwrap().as_str(), "X-Request-Id");
+        for name in ["Host", "x y", "''"] {
+            check_errors(
+                &with(&format!("request_id: {name}")),
+                &["c.yaml:3: request_id: "],
+            );
+        }
     }
 
     #[test]

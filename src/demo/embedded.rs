@@ -4,6 +4,7 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddr, ToSocketAddrs};
 
 use crate::config;
+use crate::config::checked::Config;
 use crate::net::resolve::Resolver;
 use crate::server::{Options, Server};
 use crate::stop::Stage;
@@ -117,11 +118,10 @@ fn server(port: u16) -> io::Result<Server> {
         }),
         ..Options::default()
     };
-    serve(&text, options)
+    Server::start(config_of(&text)?, options)
 }
 
-/// Starts a relay with the configuration `text`.
-pub(super) fn serve(text: &str, options: Options) -> io::Result<Server> {
-    let config = config::parse(text, "demo").map_err(io::Error::other)?;
-    Server::start(config, options)
+/// What the configuration `text` means.
+pub(super) fn config_of(text: &str) -> io::Result<Config> {
+    config::parse(text, "demo").map_err(io::Error::other)
 }

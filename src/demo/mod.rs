@@ -24,7 +24,7 @@ use crate::server::signals::SignalWatcher;
 use crate::server::{Options, Server};
 use crate::stop::{Stage, Stop};
 
-use embedded::{EmbeddedUpstream, ORIGIN_NAME, serve};
+use embedded::{EmbeddedUpstream, ORIGIN_NAME, config_of};
 use origin::EmbeddedOrigin;
 use ports::{FIRST_PORT, PAGE_PORT, RELAY_PORT, free_port, loopback};
 use terminal::{Input, Terminal};
@@ -158,9 +158,6 @@ fn relay(
     let mut text = format!(
         "listen: 127.0.0.1:{port}\n\
          {admin}\
-         # The upstreams reach an origin on loopback only for clients of this very host, and a request\n\
-         # with a Via field may come from one behind another relay.\n\
-         via: false\n\
          reload_interval_secs: 0\n\
          health_check:\n  url: http://{ORIGIN_NAME}:{origin}{}\n  interval_secs: 1\n  timeout_secs: 1\n\
          limits:\n  shutdown_timeout_secs: 0.5\n\
@@ -171,7 +168,11 @@ fn relay(
         let (name, address) = (&upstream.name, upstream.address);
         writeln!(text, "  - name: {name}\n    url: http://{address}").map_err(io::Error::other)?;
     }
-    serve(&text, Options::default())
+    let mut config = config_of(&text)?;
+    // The upstreams reach an origin on loopback only for clients of this very host, and a request with a Via
+    // field may come from one behind another relay.
+    config.via = false;
+    Server::start(config, Options::default())
 }
 
 /// A token that cannot be guessed.

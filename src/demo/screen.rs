@@ -173,16 +173,11 @@ fn standing(report: &UpstreamReport, life: Life) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::time::SystemTime;
-
     use super::super::ports::loopback;
     use super::*;
 
     fn entry(method: &str, target: &str) -> AccessEntry {
         AccessEntry {
-            time: SystemTime::UNIX_EPOCH,
-            id: 7,
-            client: loopback(5000),
             method: method.to_owned(),
             target: target.to_owned(),
             status: Some(200),
@@ -192,8 +187,7 @@ mod tests {
             first_byte: Some(Duration::from_micros(999)),
             route: "upstream-2".to_owned(),
             attempts: 1,
-            cause: None,
-            agent: None,
+            ..AccessEntry::new(7, loopback(5000))
         }
     }
 

@@ -87,8 +87,13 @@ pub struct ClientId(u64);
 impl ClientId {
     /// That of a new connection.
     pub fn next() -> Self {
-        static NEXT: AtomicU64 = AtomicU64::new(0);
+        static NEXT: AtomicU64 = AtomicU64::new(1);
         Self(NEXT.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// What people call it: above 0, and larger than those of all connections before.
+    pub fn number(self) -> u64 {
+        self.0
     }
 }
 

@@ -12,10 +12,12 @@ use std::borrow::Cow;
 
 use super::cause::causes;
 use super::chunked::BodyError;
-use super::fields::{Field, has_prefix, is_token_byte, write_field};
+use super::fields::{is_token_byte, write_field};
 use super::framing::FramingError;
 use super::head::{Foreign, HeadError, RequestHead, Version};
 use super::persistence::Persistence;
+use super::request_id::{FieldName, IdField, RequestId};
+use super::shown::is_secret;
 use super::target::{RequestTarget, TargetError};
 
 /// How long a client should wait after a 503, in seconds.
@@ -81,6 +83,8 @@ causes! {
         "no upstream proxy is online", IN_A_FEW_SECONDS;
     NoUpstreamResolved = 503, "no_upstream_resolved", "dns_error",
         "no upstream proxy is online, for their names cannot be resolved", UPSTREAM_NAME;
+    AllDrained = 503, "all_upstreams_drained", "destination_unavailable",
+        "all upstreams are drained", "The administrator can enable one.";
     NoUpstreamConfigured = 503, "no_upstream_configured", "proxy_configuration_error",
         "no upstream proxy is configured",
         "Add one under \"upstream\" in the configuration file.";
@@ -293,6 +297,17 @@ pub struct AnswerContext<'a> {
     pub next_hop: Option<&'a str>,
     /// Who says so in `Proxy-Status`: this instance's name.
     pub server: &'a str,
+    /// What the request is called, there too. `None`: none was read.
+    pub request_id: Option<&'a RequestId>,
+    /// The field that says it once more, if there is to be one.
+    pub id_field: Option<&'a FieldName>,
+}
+
+impl AnswerContext<'_> {
+    fn id(&self) -> Option<IdField<'_>> {
+        let (id, name) = (self.request_id?, self.id_field?);
+        Some(IdField { name, id })
+    }
 }
 
 /// Appends the whole answer to `out`.
@@ -329,7 +344,7 @@ pub fn trace(head: &RequestHead, context: &AnswerContext<'_>, out: &mut Vec<u8>)
         Version::Http11 => " HTTP/1.1\r\n",
     };
     push(version, &mut echo);
-    for field in head.fields().iter().filter(|field| !is_secret(field)) {
+    for field in head.fields().iter().filter(|field| !is_secret(field.name)) {
         write_field(field.name, field.value, &mut echo);
     }
     push("\r\n", &mut echo);
@@ -345,30 +360,33 @@ pub fn options(context: &AnswerContext<'_>, out: &mut Vec<u8>) {
 
 /// Appends the answer that opens a tunnel: without framing fields, which have
 /// no meaning there (RFC 9110 §9.3.6).
-pub fn tunnel_opened(out: &mut Vec<u8>) {
-    push("HTTP/1.1 200 Connection established\r\n\r\n", out);
+pub fn tunnel_opened(id: Option<IdField<'_>>, out: &mut Vec<u8>) {
+    push("HTTP/1.1 200 Connection established\r\n", out);
+    if let Some(id) = id {
+        id.write(out);
+    }
+    push("\r\n", out);
 }
 
-/// Credentials, which TRACE must not show (RFC 9110 §9.3.8).
-fn is_secret(field: &Field<'_>) -> bool {
-    has_prefix(field.name, "proxy-")
-        || ["authorization", "cookie", "cookie2"]
-            .iter()
-            .any(|name| field.is(name))
-}
-
-/// Status and error type, with what describes the error more closely.
+/// Status and error type, with what describes the error more closely. The request's id is a parameter of its
+/// own in `Proxy-Status`: `details` is for people, and recipients pass over parameters that they do not know.
 fn start_answer((status, error): (u16, &str), context: &AnswerContext<'_>, out: &mut Vec<u8>) {
     let connection = match context.persistence {
         Persistence::KeepAlive => "",
         Persistence::Close(_) => "Connection: close\r\n",
     };
+    let request_id = context.request_id.map_or_else(String::new, |id| {
+        format!("; request-id={}", quoted(&id.to_string()))
+    });
     let head = format!(
-        "HTTP/1.1 {status} {}\r\n{connection}Proxy-Status: {}; error={error}\r\n",
+        "HTTP/1.1 {status} {}\r\n{connection}Proxy-Status: {}; error={error}{request_id}\r\n",
         reason_phrase(status),
         item(context.server),
     );
     push(&head, out);
+    if let Some(id) = context.id() {
+        id.write(out);
+    }
 }
 
 fn finish_answer(media_type: &str, body: &[u8], context: &AnswerContext<'_>, out: &mut Vec<u8>) {
@@ -479,12 +497,16 @@ mod tests {
         "proxy_loop_detected",
     ];
 
+    static ID: RequestId = RequestId::Own(7);
+
     fn context() -> AnswerContext<'static> {
         AnswerContext {
             body: BodyWanted::Yes,
             persistence: Persistence::KeepAlive,
             next_hop: None,
             server: "hplb-0123abcd",
+            request_id: Some(&ID),
+            id_field: None,
         }
     }
 
@@ -599,7 +621,8 @@ mod tests {
         let expected = "HTTP/1.1 400 Bad Request\r\n\
             Connection: close\r\n\
             Proxy-Status: hplb-0123abcd; error=http_request_error; \
-            details=\"this is an HTTP proxy, not a web server\"\r\n\
+            details=\"this is an HTTP proxy, not a web server\"; \
+            request-id=\"00000000000000000000000007\"\r\n\
             Cache-Control: no-store\r\n\
             Content-Type: text/plain; charset=utf-8\r\n\
             Content-Length: 147\r\n\
@@ -620,7 +643,8 @@ mod tests {
             },
         );
         let expected = "\r\nProxy-Status: hplb-0123abcd; error=http_protocol_error; \
-            next-hop=\"up-1:3128\"; details=\"the response is malformed: a bare LF\"\r\n";
+            next-hop=\"up-1:3128\"; details=\"the response is malformed: a bare LF\"; \
+            request-id=\"00000000000000000000000007\"\r\n";
         assert!(text.contains(expected), "{text}");
         assert!(!text.contains("Connection:"), "{text}");
     }
@@ -661,7 +685,8 @@ mod tests {
         let mut out = Vec::new();
         trace(&head, &context(), &mut out);
         let expected = "HTTP/1.1 200 OK\r\n\
-            Proxy-Status: hplb-0123abcd; error=proxy_internal_response\r\n\
+            Proxy-Status: hplb-0123abcd; error=proxy_internal_response; \
+            request-id=\"00000000000000000000000007\"\r\n\
             Content-Type: message/http\r\n\
             Content-Length: 60\r\n\
             \r\n\
@@ -681,7 +706,8 @@ mod tests {
             &mut out,
         );
         let expected = "HTTP/1.1 200 OK\r\nConnection: close\r\n\
-            Proxy-Status: hplb-0123abcd; error=proxy_internal_response\r\n\
+            Proxy-Status: hplb-0123abcd; error=proxy_internal_response; \
+            request-id=\"00000000000000000000000007\"\r\n\
             Content-Length: 0\r\n\r\n";
         assert_eq!(String::from_utf8_lossy(&out), expected);
     }

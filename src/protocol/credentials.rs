@@ -63,12 +63,14 @@ fn token(field_value: &[u8]) -> Option<&[u8]> {
     is_basic.then(|| trim_whitespace(rest))
 }
 
-/// The password in a received field value of the scheme Basic, whatever the user is; for those who ask
-/// for a token and take it in this form, too.
-pub fn presented_password(field_value: &[u8]) -> Option<Vec<u8>> {
-    let mut decoded = STANDARD.decode(token(field_value)?).ok()?;
-    let colon = decoded.iter().position(|&byte| byte == b':')?;
-    Some(decoded.split_off(colon + 1))
+/// User and password in a received field value of the scheme Basic; for those who ask for a token and take
+/// it in this form, too.
+pub fn presented_pair(field_value: &[u8]) -> Option<(Vec<u8>, Vec<u8>)> {
+    let mut user = STANDARD.decode(token(field_value)?).ok()?;
+    let colon = user.iter().position(|&byte| byte == b':')?;
+    let password = user.split_off(colon + 1);
+    user.truncate(colon);
+    Some((user, password))
 }
 
 /// Looks at every byte, also after a difference.

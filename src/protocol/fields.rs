@@ -334,6 +334,11 @@ impl<'a> NamedByConnection<'a> {
     }
 }
 
+/// Whether a field of that name frames, routes, guards or describes its message, on this hop or beyond.
+pub(super) fn is_about_messages(name: &[u8]) -> bool {
+    HOP_BY_HOP.has(name) || is_never_named(name) || name.eq_ignore_ascii_case(b"trailer")
+}
+
 /// Asked for other options than [`CONNECTION_OPTIONS`] only.
 fn is_never_named(name: &[u8]) -> bool {
     MEANT_FOR_HEAD.has(name) || NEVER_NAMED.has(name) || has_prefix(name, NEVER_NAMED_PREFIX)

@@ -19,6 +19,8 @@
 //! | [`rewrite`] | the head that goes on | RFC 9110 §7.6, RFC 9112 §3.2 |
 //! | [`credentials`] | Basic authentication | RFC 7617 |
 //! | [`proxy_header`] | who the client of a balancer is | the PROXY protocol |
+//! | [`request_id`] | the name of a request | ULID |
+//! | [`shown`] | a head without its secrets | |
 //! | `cause` | what is said of each cause | RFC 9110 §15, RFC 9209 |
 //! | [`answer`] | what this proxy says itself | RFC 9110 §15, RFC 9209 |
 
@@ -35,7 +37,9 @@ mod hop;
 mod name;
 pub mod persistence;
 pub mod proxy_header;
+pub mod request_id;
 pub mod rewrite;
+pub mod shown;
 mod start_line;
 mod swar;
 pub mod target;

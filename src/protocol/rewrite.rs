@@ -15,6 +15,7 @@ use super::fields::{Field, Fields, NameList, write_field};
 use super::framing::{Framing, declared_length};
 use super::head::{RequestHead, ResponseHead, Version};
 use super::persistence::Persistence;
+use super::request_id::IdField;
 use super::target::{Authority, Scheme};
 
 pub use super::hop::{
@@ -107,6 +108,8 @@ pub struct RequestRewrite<'a> {
     pub upgrade: Option<&'a [u8]>,
     /// Replaces `Max-Forwards`; from [`MaxForwards::Left`].
     pub max_forwards: Option<u64>,
+    /// Names the request.
+    pub id: Option<IdField<'a>>,
 }
 
 /// Appends the head of a request for the next hop. Not for CONNECT.
@@ -124,7 +127,8 @@ pub fn request(head: &RequestHead, how: &RequestRewrite<'_>, out: &mut Vec<u8>) 
             // "A server that receives a 100-continue expectation in an HTTP/1.0
             // request MUST ignore that expectation" (RFC 9110 §10.1.1), but the
             // next hop would see it in a 1.1 request.
-            || field.is("expect") && head.version() == Version::Http10)
+            || field.is("expect") && head.version() == Version::Http10
+            || how.id.is_some_and(|id| id.replaces(field)))
     };
     head.fields().write_end_to_end(kept, out);
     match how.framing {
@@ -137,7 +141,7 @@ pub fn request(head: &RequestHead, how: &RequestRewrite<'_>, out: &mut Vec<u8>) 
     if let Some(left) = how.max_forwards {
         write_number(b"Max-Forwards", left, out);
     }
-    write_hop(head.version(), how.via, how.credentials, out);
+    write_hop(head.version(), how.via, how.credentials, how.id, out);
     // A connection that is kept needs no word in HTTP/1.1.
     if let Some(protocols) = how.upgrade {
         write_field(b"Connection", b"Upgrade", out);
@@ -152,7 +156,7 @@ pub fn connect(
     head: &RequestHead,
     authority: &Authority,
     credentials: Option<&Credentials>,
-    via: Option<&Via>,
+    (via, id): (Option<&Via>, Option<IdField<'_>>),
     out: &mut Vec<u8>,
 ) {
     out.extend_from_slice(b"CONNECT ");
@@ -162,10 +166,13 @@ pub fn connect(
     out.extend_from_slice(b"\r\n");
     // There is no content (§9.3.6), so there is nothing to expect or to frame.
     let kept = |field: &Field<'_>| {
-        !(REWRITTEN.has(field.name) || field.is("expect") || field.is("trailer"))
+        !(REWRITTEN.has(field.name)
+            || field.is("expect")
+            || field.is("trailer")
+            || id.is_some_and(|id| id.replaces(field)))
     };
     head.fields().write_end_to_end(kept, out);
-    write_hop(head.version(), via, credentials, out);
+    write_hop(head.version(), via, credentials, id, out);
     out.extend_from_slice(b"\r\n");
 }
 
@@ -228,6 +235,8 @@ pub struct ResponseRewrite<'a> {
     pub via: Option<&'a Via>,
     /// Of a response to a request that went on with `Upgrade`.
     pub upgrade: Switch,
+    /// Names the request.
+    pub id: Option<IdField<'a>>,
 }
 
 /// Appends the head of a response for the client; always HTTP/1.1, whose
@@ -240,8 +249,11 @@ pub fn response(head: &ResponseHead, how: &ResponseRewrite<'_>, out: &mut Vec<u8
     out.extend_from_slice(b"\r\n");
     let has_trailers = matches!(how.framing, SentFraming::Chunked | SentFraming::AsDeclared);
     // `Host` means nothing in a response.
-    let kept =
-        |field: &Field<'_>| !(REWRITTEN.has(field.name) || field.is("trailer") && !has_trailers);
+    let kept = |field: &Field<'_>| {
+        !(REWRITTEN.has(field.name)
+            || field.is("trailer") && !has_trailers
+            || how.id.is_some_and(|id| id.replaces(field)))
+    };
     head.fields().write_end_to_end(kept, out);
     let is_interim = head.status() < 200;
     // "A server MUST NOT send a Content-Length header field in any response
@@ -250,7 +262,7 @@ pub fn response(head: &ResponseHead, how: &ResponseRewrite<'_>, out: &mut Vec<u8
     if !is_interim && head.status() != 204 {
         write_sent_framing(how.framing, head, out);
     }
-    write_hop(head.version(), how.via, None, out);
+    write_hop(head.version(), how.via, None, how.id, out);
     match (how.upgrade, how.persistence) {
         (Switch::Switches, _) => {
             write_field(b"Connection", b"Upgrade", out);
@@ -326,8 +338,12 @@ fn write_hop(
     received: Version,
     via: Option<&Via>,
     credentials: Option<&Credentials>,
+    id: Option<IdField<'_>>,
     out: &mut Vec<u8>,
 ) {
+    if let Some(id) = id {
+        id.write(out);
+    }
     if let Some(via) = via {
         via.write(received, out);
     }
@@ -343,6 +359,7 @@ fn write_hop(
 #[cfg(test)]
 mod tests {
     use super::super::persistence::CloseReason;
+    use super::super::request_id::{FieldName, RequestId};
     use super::super::target::{AbsoluteForm, RequestTarget};
     use super::*;
 
@@ -368,6 +385,7 @@ mod tests {
             via: None,
             upgrade: None,
             max_forwards: None,
+            id: None,
         }
     }
 
@@ -596,7 +614,13 @@ mod tests {
         let authority = Authority::from_connect(head.target()).unwrap();
         let (via, credentials) = (Via::new("hplb-01234567"), Credentials::basic("u", "p"));
         let mut out = Vec::new();
-        connect(&head, &authority, Some(&credentials), Some(&via), &mut out);
+        connect(
+            &head,
+            &authority,
+            Some(&credentials),
+            (Some(&via), None),
+            &mut out,
+        );
         assert_eq!(
             out.escape_ascii().to_string(),
             b"CONNECT a.test:443 HTTP/1.1\r\nHost: a.test:443\r\nUser-Agent: c\r\n\
@@ -605,10 +629,53 @@ mod tests {
                 .to_string()
         );
         out.clear();
-        connect(&head, &authority, None, None, &mut out);
+        connect(&head, &authority, None, (None, None), &mut out);
         assert_eq!(
             out,
             b"CONNECT a.test:443 HTTP/1.1\r\nHost: a.test:443\r\nUser-Agent: c\r\n\r\n"
+        );
+    }
+
+    /// In every head that goes on, and never twice.
+    #[test]
+    fn the_field_that_names_the_request_takes_the_place_of_any_other() {
+        let name = FieldName::new("X-Request-Id").expect("a name");
+        let number = RequestId::Own(7);
+        let id = Some(IdField {
+            name: &name,
+            id: &number,
+        });
+        let head = request_head(
+            b"GET http://a/ HTTP/1.1\r\nHost: a\r\nx-request-id: x\r\nX-Request-Id: y\r\nA: b\r\n\r\n",
+        );
+        let target = absolute(&head);
+        let how = RequestRewrite {
+            id,
+            ..plain(&target, Form::Origin)
+        };
+        let mut out = Vec::new();
+        request(&head, &how, &mut out);
+        assert_eq!(
+            out,
+            b"GET / HTTP/1.1\r\nHost: a\r\nA: b\r\n\
+              X-Request-Id: 00000000000000000000000007\r\n\r\n"
+        );
+        let head = request_head(b"CONNECT a:443 HTTP/1.1\r\nHost: a\r\nX-REQUEST-ID: x\r\n\r\n");
+        let authority = Authority::from_connect(head.target()).unwrap();
+        out.clear();
+        connect(&head, &authority, None, (None, id), &mut out);
+        assert_eq!(
+            out,
+            b"CONNECT a:443 HTTP/1.1\r\nHost: a:443\r\n\
+              X-Request-Id: 00000000000000000000000007\r\n\r\n"
+        );
+        check_response(
+            b"HTTP/1.1 204 No Content\r\nX-Request-Id: the origin's own\r\n\r\n",
+            &ResponseRewrite {
+                id,
+                ..back(SentFraming::None)
+            },
+            b"HTTP/1.1 204 No Content\r\nX-Request-Id: 00000000000000000000000007\r\n\r\n",
         );
     }
 
@@ -619,6 +686,7 @@ mod tests {
             keep_alive: KeepAlive::Implied,
             via: None,
             upgrade: Switch::Stays,
+            id: None,
         }
     }
 

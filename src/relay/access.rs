@@ -7,38 +7,54 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use crate::config::access::AccessRules;
+use crate::config::access::{AccessRules, User};
 use crate::protocol::answer::Refusal;
 use crate::protocol::head::RequestHead;
 use crate::protocol::target::{Host, RequestTarget};
 
 use super::client::{Arrival, Client};
 
-/// Refuses what `access` does not allow.
-///
-/// # Errors
-/// The answer for the client.
-pub fn check(
+/// Who the client has shown to be, where users are asked for, and the refusal of what `access` does not allow.
+pub fn check<'a>(
+    access: &'a AccessRules,
+    client: Requester,
+    head: &RequestHead,
+    target: &RequestTarget<'_>,
+) -> (Option<&'a User>, Result<(), Refusal>) {
+    match authenticate(access, client, head) {
+        Ok(user) => (user, check_target(access, client, head, target)),
+        Err(refusal) => (None, Err(refusal)),
+    }
+}
+
+fn authenticate<'a>(
+    access: &'a AccessRules,
+    client: Requester,
+    head: &RequestHead,
+) -> Result<Option<&'a User>, Refusal> {
+    if !access.allow.contains(client.ip) {
+        return Err(Refusal::Forbidden);
+    }
+    if access.users.is_empty() {
+        return Ok(None);
+    }
+    let presented = head.fields().values("Proxy-Authorization").next();
+    // No early exit: how long this takes must not tell which user is known.
+    let known = presented.and_then(|presented| {
+        access.users.iter().fold(None, |known, user| {
+            let is_user = user.credentials.are_presented_by(presented);
+            if is_user { Some(user) } else { known }
+        })
+    });
+    known.map(Some).ok_or(Refusal::CredentialsWanted)
+}
+
+fn check_target(
     access: &AccessRules,
     client: Requester,
     head: &RequestHead,
     target: &RequestTarget<'_>,
 ) -> Result<(), Refusal> {
-    if !access.allow.contains(client.ip) {
-        return Err(Refusal::Forbidden);
-    }
-    if !access.users.is_empty() {
-        let presented = head.fields().values("Proxy-Authorization").next();
-        let known = presented.is_some_and(|presented| {
-            // No early exit: how long this takes must not tell which user is known.
-            access.users.iter().fold(false, |known, user| {
-                known | user.credentials.are_presented_by(presented)
-            })
-        });
-        if !known {
-            return Err(Refusal::CredentialsWanted);
-        }
-    }
     let authority = match target {
         RequestTarget::Absolute(absolute) => &absolute.authority,
         RequestTarget::Authority(authority) => {
@@ -201,9 +217,8 @@ mod tests {
     fn check_request(yaml: &str, client: &str, target: &str, fields: &str) -> Option<u16> {
         let head = request(target, fields);
         let target = RequestTarget::parse(head.method(), head.target()).unwrap();
-        check(&rules(yaml), directly(client), &head, &target)
-            .err()
-            .map(|refusal| refusal.status())
+        let (_, result) = check(&rules(yaml), directly(client), &head, &target);
+        result.err().map(|refusal| refusal.status())
     }
 
     const LOCAL: &str = "127.0.0.1";
@@ -413,10 +428,10 @@ mod tests {
         assert!(!behind.is_local(&request("http://a.test/", "")));
         let head = request("http://localhost/", "");
         let target = RequestTarget::parse(head.method(), head.target()).unwrap();
-        let refused = check(&rules(""), behind, &head, &target);
+        let (_, refused) = check(&rules(""), behind, &head, &target);
         assert_eq!(refused, Err(Refusal::TargetForbidden));
         assert_eq!(
-            check(&rules(""), directly("127.0.0.1"), &head, &target),
+            check(&rules(""), directly("127.0.0.1"), &head, &target).1,
             Ok(())
         );
     }

@@ -8,6 +8,7 @@
 use std::io::IoSlice;
 use std::time::{Duration, Instant};
 
+use crate::access_log::TryEnd;
 use crate::balance::failover::AttemptError;
 use crate::net::conn::{Conn, LookAround, SendError};
 use crate::net::socket::{self, Received, TICK, Wait, Want};
@@ -16,6 +17,7 @@ use crate::protocol::framing::Framing;
 use crate::protocol::head::{self, HeadError, HeadScanner, ResponseHead, Version};
 use crate::protocol::persistence::{CloseReason, Persistence};
 use crate::protocol::rewrite::{self, KeepAlive, ResponseRewrite, SentFraming, Switch};
+use crate::protocol::shown::ShownHead;
 
 use super::exchange::Exchange;
 use super::failed::Failed;
@@ -49,13 +51,29 @@ impl Exchange<'_> {
         hop: &mut Hop,
         limit: Duration,
     ) -> Result<Option<(ResponseHead, Framing)>, Failed> {
+        self.client.listed.goes(&self.report.route);
         let head = self.head_of_answer(hop, limit);
         self.learn_of_address(hop, &head);
-        let Some(head) = head? else {
-            return Ok(None);
+        let answer = match head {
+            Ok(None) => return Ok(None),
+            Ok(Some(head)) => self
+                .examine(hop, &head)
+                .map(|framing| Some((head, framing))),
+            Err(failed) => Err(failed),
         };
-        let framing = self.examine(hop, &head)?;
-        Ok(Some((head, framing)))
+        if let Ok(Some((head, _))) = &answer {
+            passes!(self.report, self.ctx, "from the next hop", head.as_bytes());
+        }
+        let end = match &answer {
+            Ok(answer) => {
+                let head = answer.as_ref().map(|(head, _)| head);
+                TryEnd::Status(head.map_or(0, ResponseHead::status))
+            }
+            Err(failed) => TryEnd::Word(failed.label()),
+        };
+        self.report
+            .tried(self.ctx, hop.lease.as_ref(), hop.begun, end);
+        answer
     }
 
     fn head_of_answer(
@@ -418,6 +436,7 @@ impl Exchange<'_> {
             keep_alive: KeepAlive::Implied,
             via: self.via(),
             upgrade,
+            id: self.id_field().filter(|_| upgrade == Switch::Switches),
         };
         rewrite::response(head, &how, &mut bytes);
         bytes

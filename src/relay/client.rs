@@ -2,7 +2,8 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroUsize;
-use std::time::Instant;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use crate::balance::vitals::UpstreamId;
 use crate::net::conn::Conn;
@@ -11,6 +12,7 @@ use crate::net::permits::{ClientPermit, Permit};
 use crate::protocol::head::HeadScanner;
 use crate::protocol::target::Authority;
 
+use super::connections::{Connections, Listed};
 use super::snapshot::Snapshot;
 
 /// One client's connection between and during its exchanges.
@@ -28,6 +30,8 @@ pub struct Client {
     pub scanner: HeadScanner,
     /// When the first byte of that head came.
     pub head_begun: Option<Instant>,
+    /// How long that request waited for others to be over.
+    pub(super) queued: Duration,
     /// Exchanges so far.
     pub served: u64,
     /// A connection to a next hop that belongs to this client alone (NTLM, Negotiate). Boxed, because few
@@ -36,6 +40,8 @@ pub struct Client {
     /// Whether it has ever used such a scheme: then its connections are never shared again.
     pub binds: bool,
     pub(super) permits: (Permit, ClientPermit),
+    /// What operators see of it.
+    pub(super) listed: Listed,
 }
 
 /// How a client came here.
@@ -50,24 +56,33 @@ pub enum Arrival {
 }
 
 impl Client {
-    /// A new connection that counts for `permits`.
+    /// A new connection that counts for `permits`, and is one of `connections`.
     pub fn new(
         conn: Conn,
         (address, arrival): (SocketAddr, Arrival),
         permits: (Permit, ClientPermit),
+        connections: &Arc<Connections>,
     ) -> Self {
+        let id = ClientId::next();
         Self {
-            id: ClientId::next(),
+            id,
             conn,
             address,
             arrival,
             scanner: HeadScanner::default(),
             head_begun: None,
+            queued: Duration::ZERO,
             served: 0,
             bound: None,
             binds: false,
             permits,
+            listed: connections.list(id, address),
         }
+    }
+
+    /// Its request has waited so long for others to be over.
+    pub fn has_waited(&mut self, time: Duration) {
+        self.queued = time;
     }
 
     /// Lets the connection count for `address` from now on. `false`: that has `limit` already.

@@ -7,14 +7,16 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::access_log::TryEnd;
 use crate::balance::connect::{TELLING_PORT, may_lack_connect};
 use crate::balance::state::is_gateway_error;
-use crate::net::tunnel::{Meter, OnEnd, Patience, Side};
+use crate::net::tunnel::{OnEnd, Patience, Side};
 use crate::protocol::answer::{self, HopFailure};
 use crate::protocol::framing::Framing;
 use crate::protocol::head::ResponseHead;
 use crate::protocol::persistence::{CloseReason, Persistence};
 use crate::protocol::rewrite::{self, Switch};
+use crate::protocol::shown::ShownHead;
 use crate::route::Route;
 
 use super::client::Client;
@@ -96,6 +98,7 @@ impl Exchange<'_> {
         } else {
             return self.pass_refusal(answer);
         }
+        decided!(self, "another upstream may open the tunnel");
         Err(Failed::no_response(HopFailure::TunnelRefused))
     }
 
@@ -128,7 +131,10 @@ impl Exchange<'_> {
     fn connect_directly(&mut self) -> Result<Done, Failed> {
         self.report.route = RouteTaken::Direct;
         self.report.attempts += 1;
+        let begun = Instant::now();
         let conn = self.dial_origin()?;
+        let connected = TryEnd::Word("connected");
+        self.report.tried(self.ctx, None, begun, connected);
         Ok(self.opened(Hop::new(conn, None, Instant::now(), HopOrigin::Fresh)))
     }
 
@@ -145,9 +151,10 @@ impl Exchange<'_> {
                 self.head,
                 self.authority(),
                 credentials,
-                self.via(),
+                (self.via(), self.id_field()),
                 &mut out,
             );
+            passes!(self.report, self.ctx, "to the next hop", &out);
             self.scratch.out = out;
         }
         let limit = self.snapshot.config.limits.response_timeout;
@@ -157,8 +164,9 @@ impl Exchange<'_> {
     }
 
     fn opened(&mut self, hop: Hop) -> Done {
+        decided!(self, "the tunnel is open");
         let mut first = Vec::new();
-        answer::tunnel_opened(&mut first);
+        answer::tunnel_opened(self.id_field(), &mut first);
         self.report.answered(200);
         Done::Switched { hop, first }
     }
@@ -203,6 +211,7 @@ pub(super) fn start_tunnel(
         conn,
         permits,
         address,
+        listed,
         ..
     } = *client;
     hop.count_bytes();
@@ -210,6 +219,8 @@ pub(super) fn start_tunnel(
         conn: hop, lease, ..
     } = hop;
     let meter = TunnelMeter::new(ctx, lease.as_ref());
+    listed.moved(|| (received, sent));
+    let meter = listed.becomes_tunnel(&report.route, meter);
     let (stream, early) = conn.into_parts();
     let client = Side { stream, early };
     let (stream, early) = hop.into_parts();
@@ -223,14 +234,14 @@ pub(super) fn start_tunnel(
         report.tunneled(totals);
         let after = (received + totals.to_hop, sent + totals.to_client);
         report.finish(&told, after);
-        drop((lease, permits));
+        drop((lease, permits, listed));
     });
     let limits = &snapshot.config.limits;
     let patience = Patience {
         idle: limits.tunnel_idle_timeout,
         half_closed: limits.tunnel_half_closed,
     };
-    let how = (patience, Arc::new(meter) as Arc<dyn Meter>);
+    let how = (patience, meter);
     ctx.tunnels.start(address.ip(), (client, hop), how, on_end);
     Outcome::Tunneled
 }

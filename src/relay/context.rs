@@ -9,6 +9,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use parking_lot::RwLock;
 
 use crate::access_log::AccessLogger;
+use crate::balance::history::EventKind;
 use crate::config::checked::Config;
 use crate::metrics::Metrics;
 use crate::net::pipe::Pipes;
@@ -16,9 +17,11 @@ use crate::net::resolve::Resolver;
 use crate::net::socket;
 use crate::net::threads::LongThreads;
 use crate::net::tunnel::Tunnels;
+use crate::protocol::request_id::RequestId;
 use crate::protocol::rewrite::Via;
 use crate::stop::{Notify, Stop};
 
+use super::connections::Connections;
 use super::snapshot::Snapshot;
 
 /// What every worker shares.
@@ -41,6 +44,8 @@ pub struct Context {
     pub via: Via,
     /// Ways for bulk.
     pub pipes: Arc<Pipes>,
+    /// All client connections, where somebody can look at them.
+    pub connections: Arc<Connections>,
     /// All tunnels.
     pub tunnels: Arc<Tunnels>,
     /// Threads for busy tunnels and long exchanges.
@@ -52,6 +57,8 @@ pub struct Context {
     /// Tells targets apart, in a way that no client can predict.
     pub target_hasher: RandomState,
     next_exchange: AtomicU64,
+    /// Random bits for the names of requests: those of no other process.
+    request_ids: u64,
 }
 
 impl Context {
@@ -66,12 +73,20 @@ impl Context {
         let pipes = Pipes::for_files(socket::raise_file_limit());
         let long_threads = LongThreads::within_system_limits();
         let upstream_names = resolver.apart();
+        let connections = match config.admin_listen {
+            Some(_) => Connections::on(),
+            None => Connections::off(),
+        };
         let snapshot = Snapshot::new(config, None);
         upstream_names.keep(snapshot.upstream_names());
+        let text = concat!("started, version ", env!("CARGO_PKG_VERSION"));
+        let history = snapshot.pool.history();
+        history.add(unix_ms(), EventKind::Started, None, text);
         Ok(Self {
             access_log: AccessLogger::new(Arc::clone(&metrics)),
             generation: AtomicU64::new(snapshot.generation),
             snapshot: RwLock::new(Arc::new(snapshot)),
+            connections,
             metrics,
             stop,
             upstream_names,
@@ -84,6 +99,7 @@ impl Context {
             started: Instant::now(),
             target_hasher: RandomState::new(),
             next_exchange: AtomicU64::new(1),
+            request_ids: RandomState::new().hash_one(unix_ms()),
         })
     }
 
@@ -110,8 +126,14 @@ impl Context {
         self.upstream_names.keep(current.upstream_names());
     }
 
-    pub(super) fn next_exchange_id(&self) -> u64 {
+    pub(super) fn next_exchange_number(&self) -> u64 {
         self.next_exchange.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// The name of exchange `number`, which began at `begun`.
+    pub(super) fn request_id(&self, begun: Instant, number: u64) -> RequestId {
+        let ago = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+        RequestId::new(unix_ms().saturating_sub(ago), self.request_ids, number)
     }
 }
 

@@ -129,6 +129,7 @@ impl Exchange<'_> {
                 moved |= self.write_up(hop);
             }
             if moved {
+                self.client.listed.moved(|| self.client.totals());
                 progress = Instant::now();
             } else if self.client_is_gone() {
                 return Err(Failed::Closed(CloseReason::ClientGone));

@@ -56,6 +56,10 @@ impl Exchange<'_> {
     /// Something may be the upstream's fault: it is checked at once.
     pub(super) fn doubt(&self, lease: &Lease, doubt: Doubt) {
         let change = lease.upstream().vitals().doubt(lease.began(), doubt);
+        if change.is_some() {
+            let name = &lease.upstream().spec.name;
+            decided!(self, "has {name} checked: {doubt}");
+        }
         self.tell(lease, change, "");
         if lease.upstream().vitals().is_offline() {
             self.ctx.health_notify.notify_one();
@@ -76,6 +80,7 @@ impl Exchange<'_> {
             return Ok(());
         };
         if lease.is_lost() {
+            decided!(self, "waits no more: a check found its upstream dead");
             return Err(Failed::no_response(HopFailure::WentOffline));
         }
         if self.doubted_at(lease, since) <= Instant::now() {
@@ -108,7 +113,7 @@ impl Exchange<'_> {
 
     fn tell(&self, lease: &Lease, change: Option<Change>, evidence: &str) {
         if let Some(change) = change {
-            lease.upstream().tell(change, evidence);
+            lease.upstream().tell(change, evidence, unix_ms());
             self.ctx.health_notify.notify_one();
         }
     }

@@ -16,6 +16,7 @@ use crate::net::socket::{self, HalfClose, Wait};
 use crate::protocol::framing::Framing;
 use crate::protocol::head::{RequestHead, ResponseHead};
 use crate::protocol::persistence::{self, CloseReason, Persistence};
+use crate::protocol::request_id::IdField;
 use crate::protocol::rewrite::{self, Form, Via};
 use crate::protocol::target::{Authority, RequestTarget, Scheme};
 use crate::route::{Route, Rules};
@@ -167,6 +168,13 @@ impl<'a> Exchange<'a> {
         let (ctx, snapshot) = (self.ctx, self.snapshot);
         snapshot.config.via.then_some(&ctx.via)
     }
+
+    /// The field that names the request to next hops and client, if there is to be one.
+    pub(super) fn id_field(&self) -> Option<IdField<'_>> {
+        let name = self.snapshot.config.request_id.as_ref()?;
+        let id = self.report.id(self.ctx);
+        Some(IdField { name, id })
+    }
 }
 
 /// What an upstream says to CONNECT.
@@ -279,6 +287,7 @@ impl<'a> Exchange<'a> {
     /// A piece of so many bytes of a body went on.
     pub(super) fn has_moved(&mut self, bytes: u64) {
         self.moved = self.moved.saturating_add(bytes.max(LEAST));
+        self.client.listed.moved(|| self.client.totals());
         if self.moved > LONG {
             self.begins_to_wait();
         }

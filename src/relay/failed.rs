@@ -36,6 +36,15 @@ pub enum Failed {
 }
 
 impl Failed {
+    /// Its name in the log.
+    pub(super) fn label(&self) -> &'static str {
+        match self {
+            Self::Hop(error) => error.failure().label(),
+            Self::Refused(refusal) => refusal.label(),
+            Self::Closed(reason) => reason.label(),
+        }
+    }
+
     pub(super) fn no_response(failure: HopFailure) -> Self {
         Self::Hop(AttemptError::NoResponse(failure))
     }

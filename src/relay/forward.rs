@@ -7,6 +7,7 @@ use crate::net::idle_pool::Leftover;
 use crate::protocol::answer::{HopFailure, Refusal};
 use crate::protocol::credentials::Credentials;
 use crate::protocol::rewrite::{self, Form, MaxForwards, RequestRewrite};
+use crate::protocol::shown::ShownHead;
 use crate::route::Route;
 
 use super::client::BoundTo;
@@ -84,6 +85,7 @@ impl Exchange<'_> {
             if !self.may_be_sent_afresh(error) {
                 return Err(failed);
             }
+            decided!(self, "is sent afresh to the same upstream");
             // The upstream has not failed: something had happened to the connection while it was idle, or it
             // has another address.
             hop = self.dial_upstream(lease, begun)?;
@@ -127,6 +129,7 @@ impl Exchange<'_> {
                     return Err(refused(failed));
                 }
             }
+            decided!(self, "is sent afresh to the origin");
             // The origin has not failed: something had happened to the connection while it was idle.
             let conn = self.dial_origin()?;
             hop = Hop::new(conn, None, begun, HopOrigin::Fresh);
@@ -175,8 +178,10 @@ impl Exchange<'_> {
                 MaxForwards::Left(left) => Some(left),
                 MaxForwards::Absent | MaxForwards::Zero => None,
             },
+            id: self.id_field(),
         };
         rewrite::request(self.head, &how, &mut out);
+        passes!(self.report, self.ctx, "to the next hop", &out);
         self.scratch.out = out;
     }
 }

@@ -53,6 +53,7 @@ fn accept(client: &mut Client, snapshot: &Snapshot, header: ProxyHeader) -> Resu
         return Ok(());
     };
     client.address = address;
+    client.listed.is_from(address);
     let limit = snapshot.config.limits.max_connections_per_client;
     if client.counts_for(address.ip(), limit) {
         Ok(())

@@ -22,16 +22,32 @@
 //! - [`upload`]: the request body, and what of it can be sent again
 //! - [`access`]: who may use this proxy, and where the direct route may go
 //! - [`report`]: what is told of an exchange when it is over
-//! - [`client`], `scratch`, `snapshot`, `context`: who asks, and what there is to serve him with
+//! - [`connections`]: who is connected, for operators
+//! - [`client`], `route_taken`, `scratch`, `snapshot`, `context`: who asks, and what there is to serve him with
 //!
 //! Nothing here knows of lanes and their threads: [`session::serve`] *returns* what is to become
 //! of the connection, and the server does it.
+
+/// Tells the log what was decided about a request, by its name: whoever has two words of it has all.
+macro_rules! decided {
+    ($exchange:expr, $($words:tt)+) => {
+        log::debug!("{}: {}", $exchange.report.id($exchange.ctx), format_args!($($words)+))
+    };
+}
+
+/// Tells the log a head of a request's exchange, without its secrets.
+macro_rules! passes {
+    ($report:expr, $ctx:expr, $way:literal, $head:expr) => {
+        log::trace!("{}: {}: {}", $report.id($ctx), $way, ShownHead($head))
+    };
+}
 
 pub mod access;
 pub mod attempt;
 mod bulk;
 pub mod client;
 pub mod connect;
+pub mod connections;
 mod context;
 pub mod duplex;
 mod evidence;
@@ -46,6 +62,7 @@ pub mod outcome;
 pub mod report;
 pub mod respond;
 mod reuse;
+mod route_taken;
 mod scratch;
 pub mod session;
 mod snapshot;

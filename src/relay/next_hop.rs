@@ -13,6 +13,7 @@ use std::net::IpAddr;
 use std::ops::ControlFlow;
 use std::time::Instant;
 
+use crate::access_log::TryEnd;
 use crate::balance::failover::AttemptError;
 use crate::balance::reason::Doubt;
 use crate::balance::upstream::Lease;
@@ -30,6 +31,9 @@ use super::failed::Failed;
 use super::hop::{Hop, HopOrigin, look_at};
 use super::snapshot::Snapshot;
 use super::{report, reuse};
+
+/// What came of a connection that was not needed, because another was there sooner.
+const OUTRUN: TryEnd = TryEnd::Word("outrun");
 
 /// The most upstreams that are connected to at the same moment for one request.
 const MOST_RACING: usize = 4;
@@ -81,6 +85,7 @@ impl<'a> Exchange<'a> {
     /// A new connection to the upstream of `lease`, or one to another upstream that is there sooner. Those
     /// to which there is none are blamed.
     pub(super) fn dial_upstream(&mut self, lease: Lease, begun: Instant) -> Result<Hop, Failed> {
+        decided!(self, "connects to {}", lease.upstream().spec.name);
         let dialling = Instant::now();
         let mut race = Race::new(&self.ctx.upstream_names);
         let mut join_at = self.enter(&mut race, lease, begun);
@@ -148,7 +153,11 @@ impl<'a> Exchange<'a> {
         let begun = Instant::now();
         match self.idle_connection(lease, begun) {
             Ok(hop) => ControlFlow::Break(hop),
-            Err(lease) => ControlFlow::Continue(self.enter(race, lease, begun)),
+            Err(lease) => {
+                let name = &lease.upstream().spec.name;
+                decided!(self, "connects to {name}, too: the others take their time");
+                ControlFlow::Continue(self.enter(race, lease, begun))
+            }
         }
     }
 
@@ -159,9 +168,12 @@ impl<'a> Exchange<'a> {
         winner: Runner<Contender<'a>>,
         mut conn: Conn,
     ) -> Hop {
-        report::dialled(self.ctx, winner.begun);
+        let took = report::dialled(self.ctx, winner.begun);
+        self.report.connected(Some(took));
         self.settle(race);
         let Contender { lease, begun, .. } = winner.goal;
+        let name = &lease.upstream().spec.name;
+        decided!(self, "is connected to {name} after {took:.1?}");
         self.report.goes_to(&lease);
         report::count_connection(&lease);
         conn.borrow_memory(&mut self.scratch.from_hop);
@@ -169,10 +181,11 @@ impl<'a> Exchange<'a> {
     }
 
     /// The race is won: what becomes of the others.
-    fn settle(&self, race: Race<'_, Contender<'a>>) {
+    fn settle(&mut self, race: Race<'_, Contender<'a>>) {
         for (loser, conn) in race.finish() {
             let is_late = loser.is_late();
-            let lease = loser.goal.lease;
+            let Contender { lease, begun, .. } = loser.goal;
+            self.report.tried(self.ctx, Some(&lease), begun, OUTRUN);
             match conn {
                 Some(conn) => self.keep_unused(&lease, conn),
                 None if is_late => self.doubt(&lease, Doubt::CannotConnect),
@@ -212,6 +225,10 @@ impl<'a> Exchange<'a> {
             DialError::Forbidden => return Failed::Refused(Refusal::TargetForbidden),
             DialError::GivenUp => return self.given_up(),
         };
+        let goal = &loser.goal;
+        let end = TryEnd::Word(failure.label());
+        self.report
+            .tried(self.ctx, Some(&goal.lease), goal.begun, end);
         report::dialled(self.ctx, loser.begun);
         let error = AttemptError::NotSent(failure);
         // Cut short by the time of the whole request, which others may have used up.
@@ -231,17 +248,20 @@ impl<'a> Exchange<'a> {
 
     /// The client or the process waits no more, and that is the fault of none of them.
     fn leave(&mut self, race: &Race<'_, Contender<'a>>) {
-        let mut leases = race.goals().map(|contender| &contender.lease);
-        if let Some(lease) = leases.next() {
-            self.report.goes_to(lease);
-        }
-        for lease in leases {
-            report::count_given_up(lease);
+        let end = TryEnd::Word(self.given_up().label());
+        for (position, Contender { lease, begun, .. }) in race.goals().enumerate() {
+            self.report.tried(self.ctx, Some(lease), *begun, end);
+            if position == 0 {
+                self.report.goes_to(lease);
+            } else {
+                report::count_given_up(lease);
+            }
         }
     }
 
     /// A new connection to the origin, if the direct route may go there.
-    pub(super) fn dial_origin(&self) -> Result<Conn, Failed> {
+    pub(super) fn dial_origin(&mut self) -> Result<Conn, Failed> {
+        decided!(self, "connects to {}", self.authority());
         let (begun, deadline) = (Instant::now(), self.connect_deadline());
         let dial = || {
             let origin = Origin {
@@ -256,18 +276,22 @@ impl<'a> Exchange<'a> {
             self.snapshot.clear_idle_pools();
             dialled = dial();
         }
-        match dialled {
+        let failed = match dialled {
             Ok(conn) => {
-                report::dialled(self.ctx, begun);
-                Ok(conn)
+                let took = report::dialled(self.ctx, begun);
+                self.report.connected(Some(took));
+                return Ok(conn);
             }
             Err(DialError::Failed(failure)) => {
                 report::dialled(self.ctx, begun);
-                Err(Failed::Refused(Refusal::NextHop(failure)))
+                Failed::Refused(Refusal::NextHop(failure))
             }
-            Err(DialError::Forbidden) => Err(Failed::Refused(Refusal::TargetForbidden)),
-            Err(DialError::GivenUp) => Err(self.given_up()),
-        }
+            Err(DialError::Forbidden) => Failed::Refused(Refusal::TargetForbidden),
+            Err(DialError::GivenUp) => self.given_up(),
+        };
+        let end = TryEnd::Word(failed.label());
+        self.report.tried(self.ctx, None, begun, end);
+        Err(failed)
     }
 
     /// Whether the direct route may go there for this client.
@@ -308,7 +332,11 @@ impl<'a> Exchange<'a> {
         }
         self.state.given_up_addresses += 1;
         let book = self.snapshot.addresses(lease.upstream());
-        book.is_some_and(|book| book.has_awake(Instant::now()))
+        let may = book.is_some_and(|book| book.has_awake(Instant::now()));
+        if may {
+            decided!(self, "goes to another address of the same upstream");
+        }
+        may
     }
 
     /// Notes whether an upstream can be talked to at the address of a new connection.

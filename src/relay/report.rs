@@ -1,14 +1,16 @@
 //! What is told of an exchange when it is over: the only writer of its metrics and its log line.
 
+use std::cell::OnceCell;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
-use crate::access_log::{AccessEntry, Agent};
+use crate::access_log::{AccessEntry, Agent, Try, TryEnd};
 use crate::balance::state::{Epoch, is_gateway_error};
 use crate::balance::upstream::{Lease, Upstream};
 use crate::balance::vitals::Vitals;
+use crate::config::access::User;
 use crate::metrics::Metrics;
 use crate::metrics::exchanges::{MethodClass, RELAYED_GATEWAY_ERROR, RouteClass, UNANSWERED};
 use crate::net::tunnel::{Age, Direction, Meter, TunnelEnd, TunnelTotals};
@@ -16,20 +18,29 @@ use crate::protocol::answer::Refusal;
 use crate::protocol::fields::Fields;
 use crate::protocol::head::RequestHead;
 use crate::protocol::persistence::CloseReason;
+use crate::protocol::request_id::{FieldName, RequestId};
 use crate::protocol::target::RequestTarget;
 
+use super::client::Client;
 use super::context::{Context, unix_ms};
 use super::failed::Failed;
+
+pub use super::route_taken::RouteTaken;
 
 /// What happened in an exchange so far.
 #[derive(Debug)]
 pub struct Report {
-    id: u64,
+    /// Its number in this process.
+    number: u64,
+    /// Its name, once somebody has asked for it.
+    id: OnceCell<RequestId>,
     client: SocketAddr,
     begun: Instant,
+    /// How long it waited for a worker from then on.
+    queued: Duration,
     kind: MethodClass,
-    /// Only when a log line is wanted.
-    words: Option<Box<Words>>,
+    /// What the access log is told; only when a line of it is wanted, and once a head was read.
+    entry: Option<Box<AccessEntry>>,
     /// The status sent to the client.
     pub status: Option<u16>,
     /// When the first byte of the final response went out.
@@ -46,35 +57,19 @@ pub struct Report {
     tunnel: Option<TunnelTotals>,
 }
 
-/// Which way a request went.
-#[derive(Clone, Debug, Default)]
-pub enum RouteTaken {
-    /// Nowhere: it was answered here.
-    #[default]
-    None,
-    /// To the origin.
-    Direct,
-    /// To this upstream.
-    Upstream(Arc<Upstream>),
-}
-
-#[derive(Debug, Default)]
-struct Words {
-    method: String,
-    target: String,
-    agent: Option<Agent>,
-}
-
 impl Report {
-    /// An exchange that begins; `before` is what the client's connection had received (without what is
+    /// An exchange of `client` that begins; `before` is what its connection had received (without what is
     /// still unread) and sent until now.
-    pub fn begin(ctx: &Context, client: SocketAddr, begun: Instant, before: (u64, u64)) -> Self {
+    pub fn begin(ctx: &Context, client: &mut Client, before: (u64, u64)) -> Self {
+        let queued = std::mem::take(&mut client.queued);
         Self {
-            id: ctx.next_exchange_id(),
-            client,
-            begun,
+            number: ctx.next_exchange_number(),
+            id: OnceCell::new(),
+            client: client.address,
+            begun: client.head_begun.take().unwrap_or_else(Instant::now),
+            queued,
             kind: MethodClass::Unread,
-            words: None,
+            entry: None,
             status: None,
             first_byte: None,
             route: RouteTaken::None,
@@ -90,11 +85,59 @@ impl Report {
     pub fn asked(&mut self, ctx: &Context, head: &RequestHead, target: Option<&RequestTarget<'_>>) {
         self.kind = MethodClass::of(head.method());
         if ctx.access_log.is_on() {
-            self.words = Some(Box::new(Words {
-                method: head.method().to_owned(),
-                target: shown_target(head, target),
-                agent: ctx.access_log.wants_agent().then(|| agent(head.fields())),
-            }));
+            let mut entry = Box::new(AccessEntry::new(self.number, self.client));
+            head.method().clone_into(&mut entry.method);
+            entry.target = shown_target(head, target);
+            entry.agent = ctx.access_log.wants_agent().then(|| agent(head.fields()));
+            if !ctx.access_log.wants_query() {
+                leave_queries_out(&mut entry);
+            }
+            self.entry = Some(entry);
+        }
+    }
+
+    /// What the request is called. The same for as long as it lasts.
+    pub fn id(&self, ctx: &Context) -> &RequestId {
+        self.id
+            .get_or_init(|| ctx.request_id(self.begun, self.number))
+    }
+
+    /// Takes over what the client calls its request, if it does so soundly in the field `name`.
+    pub fn called(&mut self, head: &RequestHead, name: &FieldName) {
+        if let Some(id) = RequestId::of_client(head.fields(), name) {
+            self.id = OnceCell::from(id);
+        }
+    }
+
+    /// Notes who the client has shown to be.
+    pub fn asked_by(&mut self, user: Option<&User>) {
+        if let Some(entry) = &mut self.entry {
+            entry.user = user.map(|user| user.username.clone());
+        }
+    }
+
+    /// Notes that the connection which is used took so long to make, or was there already.
+    pub fn connected(&mut self, took: Option<Duration>) {
+        if let Some(entry) = &mut self.entry {
+            entry.connected = took;
+        }
+    }
+
+    /// Notes what came of an attempt at the upstream of `lease`, or at the origin, that began at `begun`.
+    pub fn tried(&mut self, ctx: &Context, lease: Option<&Lease>, begun: Instant, end: TryEnd) {
+        let hop = lease.map_or("direct", |lease| &lease.upstream().spec.name);
+        log::debug!(
+            "{}: {hop}: {end} after {:.1?}",
+            self.id(ctx),
+            begun.elapsed()
+        );
+        if let Some(entry) = &mut self.entry {
+            entry.tries.reserve_exact(1);
+            entry.tries.push(Try {
+                hop: hop.to_owned(),
+                end,
+                elapsed: begun.elapsed(),
+            });
         }
     }
 
@@ -140,32 +183,38 @@ impl Report {
         let received = after.0.saturating_sub(self.before.0);
         let sent = after.1.saturating_sub(self.before.1);
         self.count(&ctx.metrics, received, sent);
+        log::debug!(
+            "{}: over after {:.1?}: {}",
+            self.id(ctx),
+            self.begun.elapsed(),
+            self.failure().or(self.cause).unwrap_or("complete")
+        );
         // What began before the log was turned on is not in it: it would be a line without words.
-        let is_wanted = self.words.is_some() || self.kind == MethodClass::Unread;
-        if ctx.access_log.is_on() && is_wanted {
-            let cause = self.failure().or(self.cause);
-            let words = self.words.take().unwrap_or_default();
-            ctx.access_log.record(AccessEntry {
-                time: SystemTime::now(),
-                id: self.id,
-                client: self.client,
-                method: words.method,
-                target: words.target,
-                status: self.status,
-                received,
-                sent,
-                elapsed: self.begun.elapsed(),
-                first_byte: self.first_byte,
-                route: match &self.route {
-                    RouteTaken::None => "-".to_owned(),
-                    RouteTaken::Direct => "direct".to_owned(),
-                    RouteTaken::Upstream(upstream) => upstream.spec.name.clone(),
-                },
-                attempts: self.attempts,
-                cause,
-                agent: words.agent,
-            });
+        if !ctx.access_log.is_on() {
+            return;
         }
+        let mut entry = match self.entry.take() {
+            Some(entry) => entry,
+            None if self.kind == MethodClass::Unread => {
+                Box::new(AccessEntry::new(self.number, self.client))
+            }
+            None => return,
+        };
+        entry.time = SystemTime::now();
+        entry.status = self.status;
+        (entry.received, entry.sent) = (received, sent);
+        entry.elapsed = self.begun.elapsed();
+        entry.first_byte = self.first_byte;
+        entry.route = match &self.route {
+            RouteTaken::None => "-".to_owned(),
+            RouteTaken::Direct => "direct".to_owned(),
+            RouteTaken::Upstream(upstream) => upstream.spec.name.clone(),
+        };
+        entry.attempts = self.attempts;
+        entry.cause = self.failure().or(self.cause);
+        entry.request_id = self.id(ctx).clone();
+        entry.queued = self.queued;
+        ctx.access_log.record(entry);
     }
 
     fn count(&self, metrics: &Metrics, received: u64, sent: u64) {
@@ -269,7 +318,7 @@ impl Meter for TunnelMeter {
             if received > 0
                 && let Some(change) = upstream.vitals().good(*began, unix_ms)
             {
-                upstream.tell(change, "bytes came through a tunnel");
+                upstream.tell(change, "bytes came through a tunnel", unix_ms());
             }
         }
     }
@@ -303,9 +352,11 @@ pub fn count_connection(lease: &Lease) {
     count(&lease.upstream().vitals().counters.connections_opened, 1);
 }
 
-/// Counts how long it took to connect since `begun`, or to find out that it cannot be.
-pub fn dialled(ctx: &Context, begun: Instant) {
-    ctx.metrics.times.connect.observe(begun.elapsed());
+/// Counts how long it took to connect since `begun`, or to find out that it cannot be; says it, too.
+pub fn dialled(ctx: &Context, begun: Instant) -> Duration {
+    let took = begun.elapsed();
+    ctx.metrics.times.connect.observe(took);
+    took
 }
 
 pub(super) fn count(counter: &AtomicU64, more: u64) {
@@ -341,6 +392,17 @@ fn agent(fields: Fields<'_>) -> Agent {
     Agent {
         referer: without_userinfo(text("Referer")),
         user_agent: text("User-Agent"),
+    }
+}
+
+/// Queries carry what nobody else is to see: of the target, and of the page that led there, which had been a
+/// target before.
+fn leave_queries_out(entry: &mut AccessEntry) {
+    let referer = entry.agent.as_mut().map(|agent| &mut agent.referer);
+    for url in [Some(&mut entry.target), referer].into_iter().flatten() {
+        if let Some(end) = url.find('?') {
+            url.truncate(end);
+        }
     }
 }
 

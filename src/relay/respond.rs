@@ -15,6 +15,7 @@ use crate::protocol::framing::{self, Framing};
 use crate::protocol::head::{Message, ResponseHead, Version};
 use crate::protocol::persistence::{CloseReason, Persistence};
 use crate::protocol::rewrite::{self, KeepAlive, ResponseRewrite, SentFraming, Switch};
+use crate::protocol::shown::ShownHead;
 use crate::stop::Stage;
 
 use super::evidence;
@@ -84,16 +85,18 @@ impl Exchange<'_> {
     ) -> Result<Persistence, (Failed, Option<Lease>)> {
         let (sent, declared) = body_plan(framing, &head, self.head.version());
         let persistence = self.persistence_after(declared);
+        let mut out = std::mem::take(&mut self.scratch.out);
         let how = ResponseRewrite {
             framing: declared,
             persistence,
             keep_alive: KeepAlive::towards(self.head),
             via: self.via(),
             upgrade: Switch::Stays,
+            id: self.id_field(),
         };
-        let mut out = std::mem::take(&mut self.scratch.out);
         out.clear();
         rewrite::response(&head, &how, &mut out);
+        passes!(self.report, self.ctx, "to the client", &out);
         self.report.answered(head.status());
         let trailers = self.snapshot.config.limits.max_header_bytes;
         let mut coder = BodyCoder::new(Message::Response, framing, sent, trailers);

@@ -118,7 +118,11 @@ impl Exchange<'_> {
             .reuse(&lease)
             .map(|(conn, rest)| (conn, HopOrigin::Reused(rest)));
         match reused {
-            Some((conn, origin)) => Ok(Hop::new(conn, Some(lease), begun, origin)),
+            Some((conn, origin)) => {
+                self.report.connected(None);
+                decided!(self, "goes over a connection that was idle");
+                Ok(Hop::new(conn, Some(lease), begun, origin))
+            }
             None => Err(lease),
         }
     }

@@ -3,6 +3,8 @@
 use crate::net::buffer::Buffer;
 use crate::protocol::head::HeadMemory;
 
+use super::connections::Work;
+
 /// Memory for so many heads is kept by a worker.
 const SPARE_HEADS: usize = 32;
 /// What most heads fit into, in bytes.
@@ -23,6 +25,8 @@ pub struct Scratch {
     pub body: Vec<u8>,
     /// For what is read from the next hop.
     pub from_hop: Buffer,
+    /// For what operators see of a request.
+    pub(super) work: Option<Box<Work>>,
 }
 
 impl Scratch {

@@ -18,6 +18,7 @@ use crate::protocol::framing::{self, Framing};
 use crate::protocol::head::{HeadLimits, HeadScanner, RequestHead};
 use crate::protocol::persistence::{self, CloseReason, Persistence};
 use crate::protocol::rewrite::{self, MaxForwards};
+use crate::protocol::shown::ShownHead;
 use crate::protocol::target::{RequestTarget, TargetError};
 use crate::route::Route;
 use crate::stop::Stage;
@@ -109,16 +110,20 @@ pub fn resume(
 
 /// Refuses a connection of which no request could be read: malformed, too many, too slow, no worker.
 pub fn refuse(ctx: &Context, mut client: Box<Client>, refusal: &Refusal) -> Outcome {
-    let begun = client.head_begun.unwrap_or_else(Instant::now);
-    let mut report = Report::begin(ctx, client.address, begun, client.totals());
+    let snapshot = ctx.snapshot();
+    let before = client.totals();
+    let mut report = Report::begin(ctx, &mut client, before);
     let context = AnswerContext {
         body: BodyWanted::Yes,
         persistence: Persistence::Close(CloseReason::RequestRefused),
         next_hop: None,
         server: ctx.via.pseudonym(),
+        request_id: Some(report.id(ctx)),
+        id_field: snapshot.config.request_id.as_ref(),
     };
     let mut out = Vec::new();
     answer::write(refusal, &context, &mut out);
+    log::debug!("{}: {}: refused: {refusal}", report.id(ctx), client.address);
     report.refused(refusal);
     // What is not taken at once is not worth a thread's time.
     if let Err(error) = client.conn.send(&[IoSlice::new(&out)], Wait::No) {
@@ -148,7 +153,6 @@ impl Session<'_> {
                 Ok(head) => head,
                 Err(why) => return self.without_request(client, &why),
             };
-            let begun = client.head_begun.take().unwrap_or_else(Instant::now);
             client.scanner = HeadScanner::default();
             client.served += 1;
             let (received, sent) = client.totals();
@@ -156,7 +160,7 @@ impl Session<'_> {
             let request = RequestScope {
                 snapshot,
                 head,
-                report: Report::begin(self.ctx, client.address, begun, (received, sent)),
+                report: Report::begin(self.ctx, &mut client, (received, sent)),
                 client,
             };
             client = match self.work(request, Self::take) {
@@ -289,6 +293,7 @@ impl Session<'_> {
             ..
         } = request;
         report.finish(self.ctx, client.totals());
+        client.listed.ends(client.totals(), &mut self.scratch.work);
         self.scratch.keep(head.into_memory());
         client
     }
@@ -408,21 +413,41 @@ impl Session<'_> {
     /// Every check that needs no next hop. Returns where the request goes and how its body ends, or why it
     /// does not and whether another may follow it.
     fn admit(
-        &self,
+        &mut self,
         request: &mut RequestScope,
     ) -> Result<(Destination, Framing), (Refusal, Persistence)> {
         let (head, config) = (&request.head, &request.snapshot.config);
         let target = RequestTarget::parse(head.method(), head.target());
         request.report.asked(self.ctx, head, target.as_ref().ok());
+        if let Some(name) = &config.request_id {
+            request.report.called(head, name);
+        }
         let closing = Persistence::Close(CloseReason::RequestRefused);
         let target = target.map_err(|error| (error.into(), closing))?;
         let framing = framing::of_request(head).map_err(|error| (error.into(), closing))?;
+        passes!(request.report, self.ctx, "from the client", head.as_bytes());
         let requester = Requester::of(&request.client);
-        let refusal = match access::check(&config.access, requester, head, &target) {
+        let (user, allowed) = access::check(&config.access, requester, head, &target);
+        request.report.asked_by(user);
+        let refusal = match allowed {
             Ok(()) if config.via && self.ctx.via.passes_through(head.fields()) => Refusal::Loop,
             Ok(()) => {
                 let destination = Destination::of(target, &config.rules);
                 if !destination.is_unknown_here() {
+                    log::debug!(
+                        "{}: {} asks with {} for {}, which goes {}",
+                        request.report.id(self.ctx),
+                        request.client.address,
+                        head.method(),
+                        destination.authority,
+                        match destination.route {
+                            Route::Direct => "there directly",
+                            Route::ViaUpstream => "through an upstream",
+                        }
+                    );
+                    let user = user.map_or("", |user| &user.username);
+                    let (listed, spare) = (&request.client.listed, &mut self.scratch.work);
+                    listed.begins(&destination.authority, user, spare);
                     return Ok((destination, framing));
                 }
                 Refusal::Target(TargetError::SchemeUnsupported)
@@ -446,7 +471,7 @@ impl Session<'_> {
                 Persistence::Close(CloseReason::RequestUnread)
             }
         };
-        let context = answer_context(self.ctx, head, then, None);
+        let context = answer_context(self.ctx, request, then, None);
         let out = &mut self.scratch.out;
         out.clear();
         match head.method() {
@@ -468,10 +493,11 @@ impl Session<'_> {
             (RouteTaken::Upstream(upstream), Refusal::NextHop(_)) => Some(&*upstream.spec.name),
             _ => None,
         };
-        let context = answer_context(self.ctx, &request.head, then, next_hop);
+        let context = answer_context(self.ctx, request, then, next_hop);
         let out = &mut self.scratch.out;
         out.clear();
         answer::write(refusal, &context, out);
+        log::debug!("{}: refused: {refusal}", request.report.id(self.ctx));
         request.report.refused(refusal);
         self.send_answer(request, then)
     }
@@ -491,6 +517,7 @@ impl Session<'_> {
 
     /// Sends the answer in `scratch.out`.
     fn send_answer(&self, request: &mut RequestScope, then: Persistence) -> RequestEnd {
+        passes!(request.report, self.ctx, "to the client", &self.scratch.out);
         let limits = &request.snapshot.config.limits;
         let answer = &mut [IoSlice::new(&self.scratch.out)];
         let patience = limits.io_timeout.min(TICK * 5);
@@ -519,14 +546,16 @@ fn ends_here(request: &RequestScope, route: Route) -> bool {
 
 fn answer_context<'x>(
     ctx: &'x Context,
-    head: &RequestHead,
+    request: &'x RequestScope,
     persistence: Persistence,
     next_hop: Option<&'x str>,
 ) -> AnswerContext<'x> {
     AnswerContext {
-        body: BodyWanted::by_method(head.method()),
+        body: BodyWanted::by_method(request.head.method()),
         persistence,
         next_hop,
         server: ctx.via.pseudonym(),
+        request_id: Some(request.report.id(ctx)),
+        id_field: request.snapshot.config.request_id.as_ref(),
     }
 }

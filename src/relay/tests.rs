@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
+use super::connections::Connections;
 use super::outcome::Outcome;
 use super::session;
 use super::worker::Worker;
@@ -129,7 +130,12 @@ fn client() -> (TcpStream, Box<Client>) {
     let share = Arc::new(PerClient::default()).take(address.ip(), None);
     let permits = (permit, share.unwrap());
     let conn = Conn::prepared(far, TICK);
-    let client = Client::new(conn, (address, Arrival::Direct), permits);
+    let client = Client::new(
+        conn,
+        (address, Arrival::Direct),
+        permits,
+        &Connections::off(),
+    );
     (near, Box::new(client))
 }
 

@@ -56,7 +56,18 @@ impl Exchange<'_> {
             let is_over = self.deadline().is_some_and(|at| at <= Instant::now())
                 || self.has_dialled_enough(Duration::ZERO)
                 || self.is_refused_twice(&error);
-            match self.next_after(&error) {
+            let next = self.next_after(&error);
+            decided!(
+                self,
+                "{}",
+                match next {
+                    Next::Failover if !is_over => "tries another upstream",
+                    Next::Failover => "tries no other upstream: time or reason to do so is over",
+                    Next::GiveUp => "tries no other upstream: it may have been acted upon",
+                    Next::Close => "tries no other upstream: the response has begun",
+                }
+            );
+            match next {
                 Next::Failover if !is_over => self.state.last = Some(error),
                 Next::Failover | Next::GiveUp => return Err(refused(Failed::Hop(error))),
                 Next::Close => return Err(Failed::Hop(error)),
@@ -71,6 +82,7 @@ impl Exchange<'_> {
                 Failed::Refused(Refusal::NoUpstreamResolved)
             }
             None if pool.upstreams().is_empty() => Failed::Refused(Refusal::NoUpstreamConfigured),
+            None if pool.is_drained() => Failed::Refused(Refusal::AllDrained),
             Some(_) | None => Failed::Refused(Refusal::NoUpstream),
         })
     }
@@ -123,6 +135,11 @@ impl Exchange<'_> {
                 && let Some(lease) = self.snapshot.pool.lease(id)
             {
                 tried.insert(id);
+                decided!(
+                    self,
+                    "picks {}, to which the client is bound",
+                    lease.upstream().spec.name
+                );
                 return Some(lease);
             }
             self.client.bound = None;
@@ -133,14 +150,28 @@ impl Exchange<'_> {
         } else {
             pool.pick(mode, tried)
         };
-        if picked.is_some() {
-            return picked;
+        if let Some(lease) = picked {
+            decided!(
+                self,
+                "picks {} by {mode}, of {} that serve",
+                lease.upstream().spec.name,
+                pool.serving().count()
+            );
+            return Some(lease);
         }
         if self.state.trials >= MOST_ATTEMPTS {
             return None;
         }
-        let lease = pool.pick_trial(tried, Instant::now())?;
+        let Some(lease) = pool.pick_trial(tried, Instant::now()) else {
+            decided!(self, "has no upstream left to try");
+            return None;
+        };
         self.state.trials += 1;
+        decided!(
+            self,
+            "picks {} although it is offline: none serves",
+            lease.upstream().spec.name
+        );
         Some(lease)
     }
 

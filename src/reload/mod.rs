@@ -14,6 +14,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use crate::access_log;
+use crate::balance::history::EventKind;
 use crate::config::checked::Config;
 use crate::config::findings::{ConfigErrors, Notice, Strictness};
 use crate::config::source::Source;
@@ -167,7 +168,9 @@ impl Reloader<'_> {
         };
         if config.fingerprint == self.ctx.snapshot().config.fingerprint {
             if self.complaint.take().is_some() {
-                log::info!("{source} is again what is in force");
+                let text = format!("{source} is again what is in force");
+                log::info!("{text}");
+                self.note(EventKind::Reloaded, &text);
             } else if occasion == Occasion::Asked {
                 log::info!("{source} has not changed");
             }
@@ -181,6 +184,10 @@ impl Reloader<'_> {
                 self.watcher.applied();
                 log::info!("{source} is in force");
                 tell(&changes);
+                let sentences = changes.made.iter().chain(&changes.waiting);
+                let sentences = sentences.map(String::as_str).collect::<Vec<_>>();
+                let text = format!("{source} is in force: {}", sentences.join("; "));
+                self.note(EventKind::Reloaded, text.trim_end_matches(": "));
             }
             Err(error) => self.complain(&no_access_log(source, place, &error), occasion),
         }
@@ -196,10 +203,18 @@ impl Reloader<'_> {
                 "{} is not taken: what was in force stays in force",
                 self.source
             );
+            let text = format!("what was in force stays in force: {complaint}");
+            self.note(EventKind::ReloadFailed, &text);
             self.ctx.metrics.failed_reloads.increment();
             self.ctx.metrics.last_reload.lock().failure = Some((unix_ms(), complaint.clone()));
         }
         self.complaint = Some(complaint);
+    }
+
+    /// Keeps it for people who look later.
+    fn note(&self, kind: EventKind, text: &str) {
+        let snapshot = self.ctx.snapshot();
+        snapshot.pool.history().add(unix_ms(), kind, None, text);
     }
 }
 

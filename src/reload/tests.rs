@@ -152,6 +152,36 @@ fn who_asks_does_not_wait_for_a_second_look() {
 }
 
 #[test]
+fn reloads_and_what_came_of_them_are_in_the_history() {
+    let setup = Setup::new();
+    let mut reloader = setup.reloader();
+    setup.write(pool(&["b"]));
+    reloader.look(Occasion::Asked);
+    setup.write("mode: random\n");
+    reloader.look(Occasion::Asked);
+    setup.write(pool(&["b"]));
+    reloader.look(Occasion::Asked);
+    let snapshot = setup.ctx.snapshot();
+    let events = snapshot.pool.history().events();
+    let kinds: Vec<_> = events.iter().map(|event| event.kind).collect();
+    let expected = [
+        EventKind::Reloaded,
+        EventKind::ReloadFailed,
+        EventKind::Reloaded,
+        EventKind::Started,
+    ];
+    assert_eq!(kinds, expected);
+    let file = setup.file.display();
+    for (event, words) in events.iter().zip([
+        format!("{file} is again as it is in force"),
+        format!("the running configuration stays in force: {file}:"),
+        format!("{file} is in force: "),
+    ]) {
+        assert!(event.text.starts_with(&words), "{event:?}");
+    }
+}
+
+#[test]
 fn a_broken_file_changes_nothing_and_is_told_once_with_its_line() {
     let setup = Setup::new();
     let mut reloader = setup.reloader();

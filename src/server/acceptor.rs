@@ -210,7 +210,7 @@ impl Acceptor {
         }
         let conn = Conn::prepared(stream, TICK);
         let permits = (connection, client);
-        let client = Client::new(conn, (address, arrival), permits);
+        let client = Client::new(conn, (address, arrival), permits, &self.ctx.connections);
         Some(Newcomer::Client(Box::new(client)))
     }
 
@@ -221,6 +221,8 @@ impl Acceptor {
             persistence: Persistence::Close(CloseReason::RequestRefused),
             next_hop: None,
             server: self.ctx.via.pseudonym(),
+            request_id: None,
+            id_field: None,
         };
         let mut out = Vec::new();
         answer::write(refusal, &context, &mut out);

@@ -1,6 +1,7 @@
 //! The command `status`: asks a running relay how it is, and shows it in the terminal.
 
 mod client;
+mod connections;
 mod table;
 
 use std::fmt;
@@ -20,6 +21,8 @@ use table::Paint;
 
 /// The pause between two looks.
 const LOOK_AGAIN: Duration = Duration::from_secs(2);
+/// Answers of `/connections` that are asked for; each holds a thousand.
+const MOST_PAGES: usize = 100;
 /// Clears a terminal.
 const CLEAR: &str = "\u{1b}[H\u{1b}[2J";
 
@@ -52,6 +55,10 @@ pub enum Shown {
     Table,
     /// Everything, as the relay says it.
     Json,
+    /// Who is connected, as a table.
+    Connections,
+    /// Who is connected, as the relay says it: a line for each of its answers.
+    ConnectionsJson,
     /// Whether it lives.
     Life,
 }
@@ -155,31 +162,70 @@ impl AskedServer {
 
     /// What to show, and whether it is good news.
     fn answer(&self) -> Result<(String, bool), String> {
-        let path = match self.shown {
-            Shown::Life => "/health",
-            Shown::Table | Shown::Json => "/status",
-        };
-        let (code, body) = client::get(&self.address, path, self.token.as_ref())?;
-        match code {
-            200 => {}
-            401 => {
-                return Err("the admin token is wanted: name a file that holds it with \
-                            --token-file"
-                    .to_owned());
+        match self.shown {
+            Shown::Life => {
+                self.get("/health")?;
+                Ok(("live\n".to_owned(), true))
             }
-            code => return Err(format!("answered with status {code}")),
+            Shown::Table => {
+                let (_, status) = self.document("/status")?;
+                let shown = table::render(&status, paint());
+                Ok((shown, status.get("ready").is_true()))
+            }
+            Shown::Json => {
+                let (text, status) = self.document("/status")?;
+                Ok((for_terminals(&text), status.get("ready").is_true()))
+            }
+            Shown::Connections => {
+                let pages = self.connections()?.into_iter();
+                let pages: Vec<_> = pages.map(|(_, page)| page).collect();
+                Ok((connections::render(&pages), true))
+            }
+            Shown::ConnectionsJson => {
+                let pages = self.connections()?.into_iter();
+                let shown = pages.map(|(text, _)| for_terminals(&text)).collect();
+                Ok((shown, true))
+            }
         }
-        if self.shown == Shown::Life {
-            return Ok(("live\n".to_owned(), true));
+    }
+
+    /// What is at `path`.
+    fn get(&self, path: &str) -> Result<Vec<u8>, String> {
+        match client::get(&self.address, path, self.token.as_ref())? {
+            (200, body) => Ok(body),
+            (401, _) => Err("the admin token is wanted: name a file that holds it with \
+                             --token-file"
+                .to_owned()),
+            (403, body) => {
+                let said = String::from_utf8_lossy(&body);
+                let said = said.lines().next().unwrap_or_default();
+                Err(table::clean(said))
+            }
+            (code, _) => Err(format!("answered with status {code}")),
         }
+    }
+
+    /// The JSON at `path`, as text and as what it means.
+    fn document(&self, path: &str) -> Result<(String, Json), String> {
         let not_understood = || client::NOT_UNDERSTOOD.to_owned();
-        let text = String::from_utf8(body).map_err(|_not_text| not_understood())?;
-        let status = Json::parse(&text).ok_or_else(not_understood)?;
-        let shown = match self.shown {
-            Shown::Table => table::render(&status, paint()),
-            Shown::Json | Shown::Life => for_terminals(&text),
-        };
-        Ok((shown, status.get("ready").is_true()))
+        let text = String::from_utf8(self.get(path)?).map_err(|_not_text| not_understood())?;
+        let json = Json::parse(&text).ok_or_else(not_understood)?;
+        Ok((text, json))
+    }
+
+    /// All connections, page by page. Whoever answers can make it neither endless nor go round in circles.
+    fn connections(&self) -> Result<Vec<(String, Json)>, String> {
+        let (mut pages, mut after) = (Vec::new(), 0);
+        while pages.len() < MOST_PAGES {
+            let page = self.document(&format!("/connections?after={after}"))?;
+            let next = page.1.get("next").text().and_then(|next| next.parse().ok());
+            pages.push(page);
+            match next {
+                Some(next) if next > after => after = next,
+                Some(_) | None => break,
+            }
+        }
+        Ok(pages)
     }
 }
 
@@ -254,6 +300,10 @@ fn read_token(file: &Path) -> Result<Secret, StatusError> {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Read as _;
+    use std::net::TcpListener;
+    use std::thread;
+
     use super::*;
 
     fn check(listen: (&str, u16), expected: Option<&str>) {
@@ -263,6 +313,45 @@ mod tests {
         };
         let found = reachable(&listen).ok().map(|server| server.to_string());
         assert_eq!(found.as_deref(), expected);
+    }
+
+    #[test]
+    fn a_relay_that_never_ends_its_pages_is_left() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let serve = move || {
+            let mut asked = 0;
+            for stream in listener.incoming() {
+                let mut stream = stream.unwrap();
+                let mut head = Vec::new();
+                while !head.ends_with(b"\r\n\r\n") {
+                    let mut byte = [0];
+                    stream.read_exact(&mut byte).unwrap();
+                    head.extend(byte);
+                }
+                if head.starts_with(b"GET /end ") {
+                    return asked;
+                }
+                asked += 1;
+                let body = format!("{{\"connections\":[],\"next\":{asked}}}");
+                write!(
+                    stream,
+                    "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}",
+                    body.len()
+                )
+                .unwrap();
+            }
+            asked
+        };
+        let serving = thread::Builder::new().spawn(serve).unwrap();
+        let server = AskedServer {
+            address: Authority::parse(address.as_bytes(), None).unwrap(),
+            token: None,
+            shown: Shown::Connections,
+        };
+        assert_eq!(server.connections().unwrap().len(), MOST_PAGES);
+        drop(server.get("/end"));
+        assert_eq!(serving.join().unwrap(), MOST_PAGES);
     }
 
     #[test]

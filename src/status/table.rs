@@ -23,11 +23,11 @@ impl Paint {
     }
 }
 
-const TITLES: [&str; 8] = [
-    "UPSTREAM", "STATE", "SINCE", "ACTIVE", "LATENCY", "ATTEMPTS", "FAILED", "REASON",
+const TITLES: [&str; 9] = [
+    "UPSTREAM", "STATE", "SINCE", "ACTIVE", "LATENCY", "P95", "ATTEMPTS", "FAILED", "REASON",
 ];
 /// The columns with numbers, which stand at the right.
-const NUMBERS: std::ops::Range<usize> = 3..7;
+const NUMBERS: std::ops::Range<usize> = 3..8;
 /// The column that has a color.
 const STATE: usize = 1;
 /// No column is made wider; what is longer stands out of it. The answer may come from any server, and
@@ -97,25 +97,41 @@ pub(super) fn render(status: &Json, paint: Paint) -> String {
 }
 
 fn push_upstreams(lines: &mut Vec<String>, upstreams: &[Json], paint: Paint) {
-    let mut widths = TITLES.map(str::len);
-    for row in upstreams.iter().map(row) {
-        for (width, cell) in widths.iter_mut().zip(&row) {
+    let rows: Vec<_> = upstreams.iter().map(row).collect();
+    let painted = |column, cell: String| match column {
+        STATE => paint.text(color_of(cell.trim_end()), &cell),
+        _ => cell,
+    };
+    push_table(lines, TITLES, NUMBERS, &rows, painted);
+}
+
+/// A table below its titles; the columns `numbers` stand at the right. `paint` gets the column and the cell,
+/// as wide as its column.
+pub(super) fn push_table<const N: usize>(
+    lines: &mut Vec<String>,
+    titles: [&str; N],
+    numbers: std::ops::Range<usize>,
+    rows: &[[String; N]],
+    paint: impl Fn(usize, String) -> String,
+) {
+    let mut widths = titles.map(str::len);
+    for row in rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
             *width = (*width).max(cell.chars().count().min(WIDEST));
         }
     }
-    let titles = TITLES.map(str::to_owned);
-    let rows = upstreams.iter().map(row);
-    for (place, row) in std::iter::once(titles).chain(rows).enumerate() {
+    let titles = titles.map(str::to_owned);
+    for (place, row) in std::iter::once(&titles).chain(rows).enumerate() {
         let mut text = String::new();
         for (column, (cell, width)) in row.iter().zip(widths).enumerate() {
-            let padded = if NUMBERS.contains(&column) {
+            let padded = if numbers.contains(&column) {
                 format!("{cell:>width$}")
             } else {
                 format!("{cell:width$}")
             };
-            text.push_str(&match (place, column) {
-                (1.., STATE) => paint.text(color_of(cell), &padded),
-                (_, _) => padded,
+            text.push_str(&match place {
+                0 => padded,
+                _ => paint(column, padded),
             });
             text.push_str("  ");
         }
@@ -132,17 +148,14 @@ fn color_of(state: &str) -> u8 {
     }
 }
 
-fn row(upstream: &Json) -> [String; 8] {
-    let latency = match number(upstream.get("attempts_answered")) {
-        0 => "-".to_owned(),
-        _ => format!("{} ms", shown(upstream.get("latency_ms"))),
-    };
+fn row(upstream: &Json) -> [String; 9] {
     [
         shown(upstream.get("name")),
         state(upstream),
         shown(upstream.get("since")),
         shown(upstream.get("active_connections")),
-        latency,
+        millis(upstream.get("latency_us")),
+        millis(upstream.get("latency_p95_us")),
         shown(upstream.get("attempts")),
         shown(upstream.get("attempts_failed")),
         why(upstream),
@@ -195,12 +208,12 @@ fn why(upstream: &Json) -> String {
     .join("; ")
 }
 
-fn shown(value: &Json) -> String {
+pub(super) fn shown(value: &Json) -> String {
     value.text().map_or_else(|| "-".to_owned(), clean)
 }
 
 /// Nothing that a terminal obeys.
-fn clean(text: &str) -> String {
+pub(super) fn clean(text: &str) -> String {
     let is_harmless = |letter: char| {
         let directs = matches!(letter, '\u{200e}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
         !letter.is_control() && !directs
@@ -216,7 +229,16 @@ fn clean(text: &str) -> String {
     clean
 }
 
-fn number(value: &Json) -> u64 {
+/// Microseconds in milliseconds; 0: never measured.
+fn millis(micros: &Json) -> String {
+    match number(micros) {
+        0 => "-".to_owned(),
+        micros @ ..100_000 => format!("{}.{:02} ms", micros / 1000, micros % 1000 / 10),
+        micros => format!("{} ms", micros / 1000),
+    }
+}
+
+pub(super) fn number(value: &Json) -> u64 {
     value.text().and_then(|text| text.parse().ok()).unwrap_or(0)
 }
 
@@ -243,10 +265,10 @@ mod tests {
         "reload":{"error":"c.yaml:2: bad\nc.yaml:3: worse","needs_restart":["listen"],"failing_since":"2026-01-01T00:00:00.000Z"},
         "upstreams":[
         {"name":"one","online":true,"drained":false,"since":null,"active_connections":3,
-         "latency_ms":12.5,"attempts":6,"attempts_answered":6,"attempts_failed":0,"reason":null,
+         "latency_ms":12,"latency_us":12509,"latency_p95_us":100999,"attempts":6,"attempts_answered":6,"attempts_failed":0,"reason":null,
          "evidence":"it answers for itself; the probe's target is at fault (one got 403, three got 403)"},
         {"name":"three","online":true,"state":"suspect","drained":false,"since":null,
-         "active_connections":1,"latency_ms":7,"attempts":2,"attempts_answered":2,"attempts_failed":0,
+         "active_connections":1,"latency_ms":0,"latency_us":7,"latency_p95_us":7000,"attempts":2,"attempts_answered":2,"attempts_failed":0,
          "reason":null,"doubt":"asked for credentials","evidence":"","no_connect":true,"distrusted_until":"2026-01-02T00:00:00.000Z"},
         {"name":"four","online":false,"state":"offline","drained":true,"since":null,
          "active_connections":0,"latency_ms":0,"attempts":0,"attempts_answered":0,"attempts_failed":0,
@@ -265,11 +287,11 @@ configuration: the file cannot be used since 2026-01-01T00:00:00.000Z:
 needs a restart: listen
 warning: c.yaml:1: x
 
-UPSTREAM      STATE             SINCE                     ACTIVE  LATENCY  ATTEMPTS  FAILED  REASON
-one           online            -                              3  12.5 ms         6       0  it answers for itself; the probe's target is at fault
-three         suspect           -                              1     7 ms         2       0  asked for credentials; its connections serve one client each until 2026-01-02T00:00:00.000Z; has no CONNECT: others get the tunnels
-four          offline, drained  -                              0        -         0       0  probe: got 403; the probe passes through one
-t\\u{1b}[2Jwo  offline           2026-01-01T00:00:00.000Z       0        -         1       1  cannot connect: connection refused
+UPSTREAM      STATE             SINCE                     ACTIVE   LATENCY      P95  ATTEMPTS  FAILED  REASON
+one           online            -                              3  12.50 ms   100 ms         6       0  it answers for itself; the probe's target is at fault
+three         suspect           -                              1   0.00 ms  7.00 ms         2       0  asked for credentials; its connections serve one client each until 2026-01-02T00:00:00.000Z; has no CONNECT: others get the tunnels
+four          offline, drained  -                              0         -        -         0       0  probe: got 403; the probe passes through one
+t\\u{1b}[2Jwo  offline           2026-01-01T00:00:00.000Z       0         -        -         1       1  cannot connect: connection refused
 ";
 
     #[test]

@@ -53,7 +53,7 @@ impl Results {
                 let wrong = outcome.median.as_ref().map_or(0, |median| median.errors);
                 match target.kind {
                     Kind::Peer(_) | Kind::Blind | Kind::Damaging => true,
-                    Kind::Ours(_) | Kind::None => wrong == 0 && outcome.failures.is_empty(),
+                    Kind::Ours(..) | Kind::None => wrong == 0 && outcome.failures.is_empty(),
                 }
             })
         })

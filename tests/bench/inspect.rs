@@ -131,13 +131,13 @@ pub(crate) fn by_valgrind(options: &Options, count: Count) -> io::Result<ExitCod
     for scenario in works(options) {
         let upstreams = Upstreams::start(scenario.pool)?;
         for target in &options.targets {
-            let Kind::Ours(program) = &target.kind else {
+            let Kind::Ours(program, more) = &target.kind else {
                 continue;
             };
             let mut found = Vec::new();
             for cycles in CYCLES {
                 let life = Life {
-                    program,
+                    program: (program, more),
                     count,
                     cycles,
                 };
@@ -161,7 +161,8 @@ pub(crate) fn by_valgrind(options: &Options, count: Count) -> io::Result<ExitCod
 
 /// One life of the program under valgrind.
 struct Life<'a> {
-    program: &'a PathBuf,
+    /// With more lines of its configuration.
+    program: (&'a PathBuf, &'a str),
     count: Count,
     cycles: usize,
 }
@@ -186,8 +187,9 @@ impl Life<'_> {
         command
             .arg(tool)
             .arg(format!("--log-file={}", log.display()));
-        command.arg(self.program).current_dir(folder.path());
-        let running = Running::ours(command, upstreams, folder.path())?;
+        let (program, more) = self.program;
+        command.arg(program).current_dir(folder.path());
+        let running = Running::ours(command, more, upstreams, folder.path())?;
         let mut load = Load::set_up(&scenario.groups, &running.ports)?;
         load.begin()?;
         let end = Instant::now() + PATIENCE * 10;

@@ -22,6 +22,8 @@ what
   --vs NAME,..       installed peers beside them, see --list; `all` for all of them
   --ours [LABEL=]PATH,..
                      these builds of http-proxy-lb instead of the one just built
+  --with LABEL=LINE  the last of them once more, with this line in its configuration:
+                     'log=access_log: {file: access.log}'
   --without NAME,..  leaves out targets: blind, none
 how
   --rounds N         rounds of every scenario, targets in alternating order (default 1)
@@ -101,7 +103,10 @@ pub(crate) fn parse(arguments: &[String]) -> Result<Asked, String> {
         svg: None,
     };
     let mut targets = Targets {
-        ours: vec![target("ours", Kind::Ours(PathBuf::from(OURS)))],
+        ours: vec![target(
+            "ours",
+            Kind::Ours(PathBuf::from(OURS), String::new()),
+        )],
         peers: Vec::new(),
         floor: vec![target("blind", Kind::Blind), target("none", Kind::None)],
     };
@@ -115,6 +120,7 @@ pub(crate) fn parse(arguments: &[String]) -> Result<Asked, String> {
             "--help" => return Ok(Asked::Print(HELP.to_owned())),
             "--list" => return Ok(Asked::Print(list())),
             "--print-config" => wants_configurations = true,
+            "--with" => targets.vary(value()?)?,
             "--only" => names = Some(value()?),
             "--vs" | "--ours" | "--without" => targets.choose(name, value()?)?,
             "--rounds" => options.rounds = number(name, value()?)?,
@@ -157,6 +163,16 @@ impl Options {
 }
 
 impl Targets {
+    fn vary(&mut self, text: &str) -> Result<(), String> {
+        let (label, line) = text.split_once('=').ok_or("--with wants LABEL=LINE")?;
+        let Some(Kind::Ours(program, _)) = self.ours.last().map(|last| &last.kind) else {
+            return Err("--with has no build to vary".to_owned());
+        };
+        let kind = Kind::Ours(program.clone(), format!("{line}\n"));
+        self.ours.push(target(label, kind));
+        Ok(())
+    }
+
     fn choose(&mut self, option: &str, names: &str) -> Result<(), String> {
         let names: Vec<&str> = names.split(',').collect();
         match option {
@@ -191,7 +207,7 @@ fn peer(name: &str) -> Result<Target, String> {
 /// `LABEL=PATH`, or a path alone, which is its own label.
 fn build(text: &str) -> Target {
     let (label, path) = text.split_once('=').unwrap_or((text, text));
-    target(label, Kind::Ours(PathBuf::from(path)))
+    target(label, Kind::Ours(PathBuf::from(path), String::new()))
 }
 
 fn only(scenarios: &[Scenario], names: &str) -> Result<Vec<Scenario>, String> {
@@ -242,10 +258,10 @@ fn configurations(targets: &[Target]) -> String {
     let mut out = String::new();
     for target in targets {
         let files = match &target.kind {
-            Kind::Ours(_) => {
+            Kind::Ours(_, more) => {
                 vec![(
                     "http-proxy-lb.yaml",
-                    targets::configuration(PORT, &UPSTREAMS),
+                    targets::configuration(PORT, &UPSTREAMS, more),
                 )]
             }
             Kind::Peer(peer) => peer.files(PORT, &UPSTREAMS, Path::new("/tmp/bench")),

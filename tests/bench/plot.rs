@@ -33,7 +33,7 @@ text{font:12px system-ui,sans-serif;fill:#24292f}
 
 fn color(target: &Target) -> &'static str {
     match target.kind {
-        Kind::Ours(_) => "#e5484d",
+        Kind::Ours(..) => "#e5484d",
         Kind::Blind | Kind::Damaging => "#8c959f",
         Kind::None => "#57a0a0",
         Kind::Peer(peer) => peer.color(),
@@ -162,7 +162,7 @@ fn dots(results: &Results, row: &Row, panel: &Panel, middle: f64) -> String {
     let ours = row.medians().next().flatten().and_then(panel.value);
     // This program last, so that nobody hides it.
     let both = results.targets.iter().zip(row.medians());
-    let is_ours = |target: &Target| matches!(target.kind, Kind::Ours(_));
+    let is_ours = |target: &Target| matches!(target.kind, Kind::Ours(..));
     let (ours_last, mut all): (Vec<_>, Vec<_>) = both.partition(|(target, _)| is_ours(target));
     all.extend(ours_last);
     for (target, median) in all {

@@ -46,7 +46,7 @@ struct Column {
 const COLUMNS: [Column; 5] = [
     Column {
         title: "this program",
-        fits: |target| matches!(target.kind, Kind::Ours(_)),
+        fits: |target| matches!(target.kind, Kind::Ours(..)),
     },
     Column {
         title: "best HTTP peer",
@@ -98,7 +98,7 @@ fn cell(results: &Results, row: &Row, column: &Column) -> String {
         || "-".to_owned(),
         |(target, sample)| match target.kind {
             Kind::Peer(_) => format!("{} {}", target.name, figures(row.scenario.unit, sample)),
-            Kind::Ours(_) | Kind::Blind | Kind::Damaging | Kind::None => {
+            Kind::Ours(..) | Kind::Blind | Kind::Damaging | Kind::None => {
                 figures(row.scenario.unit, sample)
             }
         },

@@ -19,7 +19,8 @@ pub(crate) const OURS: &str = env!("CARGO_BIN_EXE_http-proxy-lb");
 /// What stands between the clients and the upstreams.
 #[derive(Clone, Debug)]
 pub(crate) enum Kind {
-    Ours(PathBuf),
+    /// A build, and more lines of its configuration.
+    Ours(PathBuf, String),
     Blind,
     /// The same, but what it passes on is wrong.
     Damaging,
@@ -73,7 +74,7 @@ impl Target {
     pub(crate) fn is_peer(&self, layer: Layer) -> bool {
         match &self.kind {
             Kind::Peer(peer) => peer.layer() == layer,
-            Kind::Ours(_) | Kind::Blind | Kind::Damaging | Kind::None => false,
+            Kind::Ours(..) | Kind::Blind | Kind::Damaging | Kind::None => false,
         }
     }
 
@@ -82,7 +83,7 @@ impl Target {
         let (keeps, each) = match &self.kind {
             Kind::Peer(peer) => (peer.keeps_connections(), 2),
             // A relay must be able to open a connection for each connection.
-            Kind::Ours(_) | Kind::Blind | Kind::Damaging => (true, 2),
+            Kind::Ours(..) | Kind::Blind | Kind::Damaging => (true, 2),
             Kind::None => (true, 1),
         };
         let mut groups = scenario.groups.iter();
@@ -108,8 +109,8 @@ impl Target {
             },
             Kind::Blind => relay("--blind", upstreams)?,
             Kind::Damaging => relay("--damaging", upstreams)?,
-            Kind::Ours(program) => {
-                return Running::ours(Command::new(program), upstreams, folder);
+            Kind::Ours(program, more) => {
+                return Running::ours(Command::new(program), more, upstreams, folder);
             }
             Kind::Peer(peer) => {
                 let port = machine::free_port();
@@ -142,23 +143,28 @@ fn started(mut command: Command, port: u16, log: &Path) -> io::Result<Running> {
     })
 }
 
-/// Everything as it comes, but for the address and the pool.
-pub(crate) fn configuration(port: u16, upstreams: &[u16]) -> String {
+/// Everything as it comes, but for the address, the pool and `more`.
+pub(crate) fn configuration(port: u16, upstreams: &[u16], more: &str) -> String {
     let upstreams = upstreams
         .iter()
         .map(|port| format!("  - url: http://127.0.0.1:{port}\n"));
     format!(
-        "listen: 127.0.0.1:{port}\nupstream:\n{}",
+        "listen: 127.0.0.1:{port}\n{more}upstream:\n{}",
         upstreams.collect::<String>()
     )
 }
 
 impl Running {
     /// Starts this program by a command that only wants its arguments.
-    pub(crate) fn ours(mut command: Command, upstreams: &[u16], folder: &Path) -> io::Result<Self> {
+    pub(crate) fn ours(
+        mut command: Command,
+        more: &str,
+        upstreams: &[u16],
+        folder: &Path,
+    ) -> io::Result<Self> {
         let port = machine::free_port();
         let config = folder.join("http-proxy-lb.yaml");
-        fs::write(&config, configuration(port, upstreams))?;
+        fs::write(&config, configuration(port, upstreams, more))?;
         command.arg("--config").arg(config);
         let log = folder.join("http-proxy-lb.log");
         started(command, port, &log)?.ready("http-proxy-lb")

@@ -101,7 +101,12 @@ fn a_line_tells_everything_of_an_exchange() {
     assert!(fields["id"].parse::<u64>().is_ok());
     let (whole, first): (f64, f64) = (number(&fields["ms"]), number(&fields["ttfb_ms"]));
     assert!(first <= whole, "{fields:?}");
-    assert_eq!(fields.len(), 13, "{fields:?}");
+    assert_eq!(fields["user"], "-");
+    assert_eq!(fields["request_id"].len(), 26, "{fields:?}");
+    let (queued, connect) = (number(&fields["queue_ms"]), number(&fields["connect_ms"]));
+    assert!(queued <= first && connect <= first, "{fields:?}");
+    assert!(fields["tries"].starts_with("a:200:"), "{fields:?}");
+    assert_eq!(fields.len(), 18, "{fields:?}");
 }
 
 fn number(text: &str) -> f64 {
@@ -355,7 +360,20 @@ fn a_line_can_be_json() {
     assert_eq!(value["in"].as_u64(), Some(POST.len() as u64));
     assert_eq!(value["attempts"].as_u64(), Some(1));
     assert!(value["cause"].is_null());
-    for key in ["time", "id", "client", "out", "ms", "ttfb_ms"] {
+    let tried = &value["tries"][0];
+    assert_eq!(tried["route"].as_str(), Some("a"), "{line}");
+    assert_eq!(tried["status"].as_u64(), Some(200), "{line}");
+    for key in [
+        "time",
+        "id",
+        "client",
+        "out",
+        "ms",
+        "ttfb_ms",
+        "request_id",
+        "queue_ms",
+        "connect_ms",
+    ] {
         assert!(!value[key].is_null(), "{key} in {line}");
     }
 }
@@ -376,9 +394,63 @@ fn a_line_can_be_in_the_combined_format() {
         "{line}"
     );
     assert!(
-        line.ends_with(" \"http://r/\" \"curl/8\" \"a\" \"-\""),
+        line.contains(" \"http://r/\" \"curl/8\" \"a\" \"-\" "),
         "{line}"
     );
+}
+
+/// What a search engine or a login puts there is nobody's business; `Referer` has what had been a target.
+#[test]
+fn queries_can_be_left_out() {
+    for format in ["text", "json", "combined"] {
+        let (log, a) = (Log::new(), Upstream::echo_ok("a"));
+        let extra = log.yaml(format).replace("format:", "query: false, format:");
+        let proxy = Proxy::with_yaml(&extra, [&a]);
+        let mut client = proxy.client();
+        client.send(
+            "GET http://o.test/find?token=secret HTTP/1.1\r\nHost: o.test\r\n\
+             Referer: http://o.test/page?token=secret\r\n\r\n",
+        );
+        client.expect_status(200);
+        client.get("/own?token=secret").expect_refusal(400);
+        let text = log.lines(2).concat();
+        assert!(
+            text.contains("http://o.test/find") && text.contains("/own"),
+            "{text}"
+        );
+        assert_eq!(
+            text.contains("\"http://o.test/page\""),
+            format == "combined",
+            "{text}"
+        );
+        assert!(!text.contains("secret") && !text.contains('?'), "{text}");
+    }
+}
+
+#[test]
+fn who_asked_is_told_once_the_password_was_right() {
+    let (log, a) = (Log::new(), Upstream::echo_ok("a"));
+    let users = "access: {users: [{username: bob, password: hunter2}]}\n";
+    let proxy = Proxy::with_yaml(&(log.yaml("text") + users), [&a]);
+    let mut client = proxy.client();
+    for (token, status, user) in [
+        ("Ym9iOmh1bnRlcjI=", 200, "bob"),
+        ("Ym9iOmh1bnRlcjM=", 407, "-"),
+    ] {
+        let field = format!("\r\nProxy-Authorization: Basic {token}\r\n\r\n");
+        client.send(GET.replace("\r\n\r\n", &field));
+        client.read_head();
+        let line = log.lines(client_lines(status)).pop().expect("a line");
+        check(
+            &fields(&line),
+            &[("status", &status.to_string()), ("user", user)],
+        );
+    }
+}
+
+/// The first request is let in, the second is not.
+fn client_lines(status: u16) -> usize {
+    if status == 200 { 1 } else { 2 }
 }
 
 #[test]

@@ -356,6 +356,108 @@ fn the_names_of_the_first_release_are_still_there() {
     }
 }
 
+/// As in the first release: scripts read it as an integer.
+#[test]
+fn the_latency_is_whole_milliseconds_and_stands_in_microseconds_beside_them() {
+    let upstream = Upstream::by_hand("a");
+    let proxy = Proxy::with_yaml(ADMIN, [&upstream]);
+    let mut client = proxy.client();
+    client.get("http://o.test/");
+    let (mut hop, _) = upstream.accept_and_read_request();
+    hop.send_ok("");
+    client.expect_status(200);
+    let latency = proxy.upstream("a").latency.expect("a sample");
+    let (_, status) = ask(&proxy, "GET /status");
+    let members = format!(
+        "\"latency_ms\":{},\"latency_us\":{micros},\"latency_p95_us\":{micros},",
+        latency.as_millis(),
+        micros = latency.as_micros(),
+    );
+    assert!(status.contains(&members), "{members} in {status}");
+    let url = format!("http://{}", upstream.address());
+    let name = format!("upstream_latency_ms{{url=\"{url}\"}}");
+    assert_eq!(
+        u128::from(value(&metrics(&proxy), &name)),
+        latency.as_millis()
+    );
+}
+
+/// The connections of a relay, each from its state on, without moments.
+fn connections(proxy: &Proxy) -> Vec<String> {
+    let (status, text) = ask(proxy, "GET /connections");
+    assert_eq!(status, 200);
+    let entries = text.split("{\"id\":").skip(1);
+    entries
+        .map(|entry| {
+            let from_state = entry.split_once("\"state\":").expect("a state").1;
+            let (state, rest) = from_state.split_once(',').expect("more");
+            let from_user = rest.split_once("\"user\":").expect("a user").1;
+            format!("{state},\"user\":{}", from_user.split('}').next().unwrap())
+        })
+        .collect()
+}
+
+#[test]
+fn who_is_connected_is_told_with_what_they_do_and_where_it_goes() {
+    let upstream = Upstream::by_hand("a");
+    let users = "access: {users: [{username: bob, password: x}]}\n";
+    let proxy = Proxy::with_yaml(&format!("{ADMIN}{users}"), [&upstream]);
+    // bob:x
+    let bob = "Proxy-Authorization: Basic Ym9iOng=\r\n\r\n";
+    let silent = proxy.client();
+    wait_until(|| connections(&proxy).len() == 1);
+    let mut asking = proxy.client();
+    let get = format!("GET http://o.test/ HTTP/1.1\r\nHost: o.test\r\n{bob}");
+    asking.send(&get);
+    let mut hop = upstream.accept();
+    hop.read_request();
+    let mut tunnel = proxy.client();
+    let connect = format!("CONNECT t.test:443 HTTP/1.1\r\nHost: t.test:443\r\n{bob}");
+    tunnel.send(&connect);
+    let mut far = upstream.accept();
+    far.read_request();
+    far.send("HTTP/1.1 200 OK\r\n\r\nearly");
+    let opened = tunnel.expect_tunnel().message().raw.len();
+    tunnel.expect_bytes("early");
+    tunnel.send("to the hop");
+    far.expect_bytes("to the hop");
+    let idle = "\"idle\",\"user\":null,\"target\":null,\"route\":null,\"upstream\":null,";
+    let to = |state: &str, target: &str| {
+        format!(
+            "\"{state}\",\"user\":\"bob\",\"target\":\"{target}\",\"route\":\"upstream\",\"upstream\":\"a\","
+        )
+    };
+    let bytes = |up: usize, down: usize| format!("\"bytes_received\":{up},\"bytes_sent\":{down}");
+    wait_until(|| {
+        let told = connections(&proxy);
+        told[0] == format!("{idle}{}", bytes(0, 0))
+            && told[1].starts_with(&to("request", "o.test:80"))
+            && told[2].starts_with(&to("tunnel", "t.test:443"))
+            && told[2].ends_with(&bytes(connect.len() + 10, opened + 5))
+    });
+    // A long answer is seen while it comes.
+    hop.send("HTTP/1.1 200 OK\r\nConnection: keep-alive\r\nContent-Length: 8\r\n\r\nhalf");
+    let answer = asking.read_head().raw.len() + "halfhalf".len();
+    asking.expect_bytes("half");
+    wait_until(|| connections(&proxy)[1].ends_with(&bytes(get.len(), answer - 4)));
+    hop.send("half");
+    asking.expect_bytes("half");
+    wait_until(|| connections(&proxy)[1] == format!("{idle}{}", bytes(get.len(), answer)));
+    drop((silent, tunnel, far));
+    wait_until(|| connections(&proxy).len() == 1);
+    asking.send("x");
+    drop(asking);
+    wait_until(|| connections(&proxy).is_empty());
+}
+
+#[test]
+fn who_is_connected_is_told_to_nobody_without_the_token() {
+    let upstream = Upstream::echo_ok("a");
+    let other = ADMIN.replace("sesame-sesame-sesame", "another-another-another");
+    let proxy = Proxy::with_yaml(&other, [&upstream]);
+    assert_eq!(ask(&proxy, "GET /connections").0, 401);
+}
+
 #[test]
 fn a_drained_upstream_gets_nothing_new_until_it_is_enabled() {
     let (a, b) = (Upstream::echo_ok("a"), Upstream::echo_ok("b"));
@@ -377,7 +479,18 @@ fn a_drained_upstream_gets_nothing_new_until_it_is_enabled() {
         &[("upstream_in_service{upstream=\"a\"}", 0)],
     );
     assert_eq!(ask(&proxy, "POST /upstreams/b/drain").0, 200);
-    assert_eq!(ask(&proxy, "GET /ready").0, 503);
+    let (status, ready) = ask(&proxy, "GET /ready");
+    assert!(status == 503 && ready.contains("\"reason\":\"all upstreams are drained\""));
+    let mut client = proxy.client();
+    client
+        .get("http://o.test/")
+        .expect_refusal(503)
+        .expect_field_with("Proxy-Status", "all upstreams are drained")
+        .expect_body_with("All upstreams are drained.");
+    check(
+        &metrics(&proxy),
+        &[("failures_total{cause=\"all_upstreams_drained\"}", 1)],
+    );
     assert_eq!(ask(&proxy, "POST /upstreams/a/enable").0, 200);
     assert_eq!(ask(&proxy, "GET /ready").0, 200);
     ask_four();

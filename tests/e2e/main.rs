@@ -65,6 +65,7 @@ mod hop_by_hop;
 mod persistence;
 
 /// 1xx, `Expect`, and answers that come early.
+mod incidents;
 mod interim;
 
 /// Clients of HTTP/1.0.
@@ -138,6 +139,7 @@ mod access;
 
 /// A new configuration.
 mod reload;
+mod request_id;
 
 /// The end.
 mod shutdown;

@@ -32,7 +32,17 @@ impl Process {
         extra: &str,
         upstreams: impl IntoIterator<Item = M>,
     ) -> Self {
-        Self::start_by(Command::new(BINARY), extra, upstreams)
+        Self::start_logging("info", extra, upstreams)
+    }
+
+    /// With this level of its log.
+    #[track_caller]
+    pub(super) fn start_logging<M: Into<Member>>(
+        level: &str,
+        extra: &str,
+        upstreams: impl IntoIterator<Item = M>,
+    ) -> Self {
+        Self::start_by(Command::new(BINARY), level, extra, upstreams)
     }
 
     /// With no more file descriptors than these.
@@ -47,19 +57,20 @@ impl Process {
             .arg("-c")
             .arg(format!("ulimit -n {files}; exec \"$0\" \"$@\""))
             .arg(BINARY);
-        Self::start_by(shell, extra, upstreams)
+        Self::start_by(shell, "info", extra, upstreams)
     }
 
     #[track_caller]
     fn start_by<M: Into<Member>>(
         mut command: Command,
+        level: &str,
         extra: &str,
         upstreams: impl IntoIterator<Item = M>,
     ) -> Self {
         let file = TemporaryFile::new("config.yaml");
         file.write(configuration_text(extra, upstreams));
         command
-            .args(["--log-level", "info", "--config"])
+            .args(["--log-level", level, "--config"])
             .arg(file.path());
         command
             .stdin(Stdio::null())
@@ -133,6 +144,11 @@ impl Process {
     pub(super) fn descriptors(&self) -> usize {
         let folder = format!("/proc/{}/fd", self.child.id());
         std::fs::read_dir(folder).expect("it runs").count()
+    }
+
+    /// The lines of its log so far.
+    pub(super) fn logged(&self) -> Vec<String> {
+        self.log.lock().clone()
     }
 
     pub(super) fn has_logged(&self, text: &str) -> bool {

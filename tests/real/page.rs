@@ -121,6 +121,16 @@ fn press(scene: &Scene, name: &str) {
     ));
 }
 
+/// What is asked before the last upstream in service is drained, and an answer to it.
+const ASKED: &str = "document.getElementById('sure').open";
+
+fn answer(scene: &Scene, which: &str) {
+    scene.browser.sees(ASKED, "true");
+    let which = quoted(which);
+    let button = format!("document.querySelector('#sure button[value=' + {which} + ']')");
+    scene.browser.text(&format!("{button}.click()"));
+}
+
 const SENTENCE: &str = "document.getElementById('sentence').textContent";
 
 /// The least contrast of text and what is behind it, of all texts of the page (WCAG 2, 1.4.3).
@@ -260,6 +270,49 @@ fn a_drained_upstream_gets_no_requests_until_it_is_enabled() {
 
 #[test]
 #[ignore = "needs chromium (Debian packages chromium and chromium-driver)"]
+fn the_last_one_in_service_is_drained_when_that_is_confirmed_and_the_history_outlives_the_page() {
+    let scene = Scene::start(&["one", "two"], &format!("admin_token: {TOKEN}"));
+    scene.open();
+    press(&scene, "one");
+    scene.browser.sees(&cell("one", "State"), "Drained");
+    assert_eq!(scene.browser.text(ASKED), "false");
+    press(&scene, "two");
+    answer(&scene, "no");
+    assert_eq!(scene.browser.text(&cell("two", "Action")), "Drain");
+    press(&scene, "two");
+    answer(&scene, "yes");
+    scene
+        .browser
+        .sees(SENTENCE, "No request is served: all upstreams are drained.");
+    scene.open();
+    let history = "document.getElementById('log').textContent";
+    for told in [
+        "Upstream two is drained by 127.0.0.1 (user any): it gets no new requests",
+        "Upstream one is drained by 127.0.0.1 (user any)",
+        "Started, version ",
+    ] {
+        scene.browser.sees(history, told);
+    }
+    assert_eq!(scene.browser.complaints(), Vec::<String>::new());
+}
+
+#[test]
+#[ignore = "needs chromium (Debian packages chromium and chromium-driver)"]
+fn on_a_phone_the_upstreams_come_first() {
+    let scene = Scene::start(&["one"], &format!("admin_token: {TOKEN}"));
+    scene.open();
+    let top = |id: &str| format!("document.getElementById('{id}').getBoundingClientRect().top");
+    let is_first = format!("{} < {}", top("rows"), top("tiles"));
+    for (width, expected) in [(1280, "false"), (400, "true"), (320, "true")] {
+        scene.browser.resize(width);
+        assert_eq!(scene.browser.text(&is_first), expected, "{width} pixels");
+        let fits = "document.documentElement.scrollWidth <= innerWidth";
+        assert_eq!(scene.browser.text(fits), "true", "{width} pixels");
+    }
+}
+
+#[test]
+#[ignore = "needs chromium (Debian packages chromium and chromium-driver)"]
 fn lost_contact_is_told_and_old_numbers_are_not_live() {
     let mut scene = Scene::start(&["one"], &format!("admin_token: {TOKEN}"));
     scene.request(3);
@@ -284,10 +337,11 @@ fn without_a_token_in_the_configuration_the_page_says_why_it_cannot_act() {
     let scene = Scene::start(&["one"], "");
     scene.open();
     press(&scene, "one");
+    answer(&scene, "yes");
     let said = "document.getElementById('said').textContent";
     scene.browser.sees(
         said,
-        "one was not drained. Actions need a token: set admin_token",
+        "one was not drained. This needs a token: set admin_token",
     );
 }
 
@@ -307,6 +361,7 @@ fn a_token_that_becomes_necessary_is_asked_for_once() {
         .type_into("#token-input", &format!("{TOKEN}\n"));
     scene.browser.sees(SENTENCE, "one is online.");
     press(&scene, "one");
+    answer(&scene, "yes");
     scene.browser.sees(&cell("one", "State"), "Drained");
     assert_eq!(scene.browser.text(open), "false");
 }

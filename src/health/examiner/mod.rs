@@ -14,6 +14,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::balance::history::EventKind;
 use crate::balance::pool::Pool;
 use crate::balance::reason::{Depth, OfflineReason};
 use crate::balance::state::{CheckVerdict, Epoch, Thresholds};
@@ -380,8 +381,10 @@ impl Examiner {
                 fall: ctx.health.fall,
                 rise: ctx.health.rise,
             };
+            let name = &record.upstream.spec.name;
+            log::debug!("the check of {name} is over: {verdict:?}; {evidence}");
             match vitals.check_ended(check.began, verdict, thresholds, ctx.unix_ms) {
-                Some(change) => record.upstream.tell(change, evidence),
+                Some(change) => record.upstream.tell(change, evidence, ctx.unix_ms),
                 None => vitals.set_evidence(evidence),
             }
             match verdict {
@@ -404,10 +407,13 @@ impl Examiner {
         // Whether it can be believed again is no question any more.
         self.polls.retain(|_, poll| poll.accused.is_some());
         if ctx.pool.belief().believe() {
-            log::info!(
+            let text = format!(
                 "the probe passes again: health_check.url {} is believed",
                 ctx.health.target
             );
+            log::info!("{text}");
+            let history = ctx.pool.history();
+            history.add(ctx.unix_ms, EventKind::ProbeBelieved, None, &text);
         }
     }
 
@@ -440,7 +446,7 @@ impl Examiner {
             let upstream = &outlier.upstream;
             let vitals = upstream.vitals();
             if let Some(change) = vitals.eject(vitals.epoch(), ctx.unix_ms) {
-                upstream.tell(change, &outlier.evidence);
+                upstream.tell(change, &outlier.evidence, ctx.unix_ms);
                 if let Some(record) = self.records.get_mut(&upstream.id()) {
                     let until = ctx.now + outlier.rest;
                     record.plan.hold_until(vitals.epoch(), until);
@@ -500,11 +506,14 @@ pub(super) fn most_questions(upstreams: usize) -> usize {
 /// The probe has passed through no upstream.
 fn disbelieve(ctx: CheckContext<'_>, seen: &str) {
     if ctx.pool.belief().doubt(ctx.now, seen, ctx.unix_ms) {
-        log::warn!(
+        let text = format!(
             "the probe passes through no upstream ({seen}): health_check.url {} is at fault, or the \
              way to it, and is not believed; upstreams are judged by whether they answer for themselves",
             ctx.health.target
         );
+        log::warn!("{text}");
+        let history = ctx.pool.history();
+        history.add(ctx.unix_ms, EventKind::ProbeNotBelieved, None, &text);
     }
 }
 

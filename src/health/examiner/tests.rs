@@ -303,7 +303,7 @@ impl VirtualWorld {
             Behavior::Dead => {
                 let vitals = lease.upstream().vitals();
                 if let Some(change) = vitals.cannot_connect(lease.began(), "refused", 1, 0) {
-                    lease.upstream().tell(change, "");
+                    lease.upstream().tell(change, "", 0);
                 }
                 drop(lease);
                 self.attempt(kind, tried, attempts, begun);
@@ -384,7 +384,7 @@ impl VirtualWorld {
     fn doubt(&mut self, lease: &Lease, doubt: Doubt) {
         let change = lease.upstream().vitals().doubt(lease.began(), doubt);
         if let Some(change) = change {
-            lease.upstream().tell(change, "");
+            lease.upstream().tell(change, "", 0);
         }
         self.look();
     }
@@ -398,7 +398,7 @@ impl VirtualWorld {
             vitals.gateway_error(waiting.lease.began(), target);
             self.look();
         } else if let Some(change) = vitals.good(waiting.lease.began(), || 0) {
-            upstream.tell(change, "");
+            upstream.tell(change, "", 0);
         }
         self.over(waiting.kind, Some(status), waiting.begun);
     }

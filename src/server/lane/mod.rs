@@ -248,7 +248,8 @@ impl Lane {
     fn permit_came(&mut self, address: IpAddr, permit: WorkPermit) {
         let mut all = self.waiting.iter();
         let place = all.position(|waiting| waiting.address == address);
-        if let Some(first) = place.and_then(|place| self.waiting.remove(place)) {
+        if let Some(mut first) = place.and_then(|place| self.waiting.remove(place)) {
+            first.client.has_waited(first.since.elapsed());
             let held = Some(Held::Work(permit));
             let task = begin(first.client, first.slot, held);
             self.ready.push_back(Ready::Permitted(task));
@@ -708,8 +709,9 @@ impl Lane {
         let patience = self.patience();
         while let Some(first) = self.waiting.front()
             && now.saturating_duration_since(first.since) >= patience
-            && let Some(first) = self.waiting.pop_front()
+            && let Some(mut first) = self.waiting.pop_front()
         {
+            first.client.has_waited(first.since.elapsed());
             self.shared
                 .budget
                 .leave_line(first.address, &self.receiver());

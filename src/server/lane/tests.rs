@@ -10,6 +10,7 @@ use crate::net::inherited::ListenerOwner;
 use crate::net::permits::{PerClient, Permits};
 use crate::net::resolve::Resolver;
 use crate::net::socket::TICK;
+use crate::relay::connections::Connections;
 use crate::relay::{Arrival, Context};
 use crate::server::acceptor::Acceptor;
 use crate::server::budget::Budget;
@@ -47,7 +48,13 @@ fn client() -> (Box<Client>, TcpStream) {
     let of_client = Arc::<PerClient>::default();
     let of_client = of_client.take(IpAddr::from([127, 0, 0, 1]), None).unwrap();
     let conn = Conn::new(near, TICK).unwrap();
-    let client = Client::new(conn, (address, Arrival::Direct), (one, of_client));
+    let permits = (one, of_client);
+    let client = Client::new(
+        conn,
+        (address, Arrival::Direct),
+        permits,
+        &Connections::off(),
+    );
     (Box::new(client), far)
 }
 

@@ -169,7 +169,7 @@ fn forward_request(flow: &mut Flow<'_>) -> Result<bool, Refusal> {
     let upgrade = rewrite::requested_upgrade(&head);
     match &target {
         RequestTarget::Authority(authority) => {
-            rewrite::connect(&head, authority, None, None, &mut flow.sent);
+            rewrite::connect(&head, authority, None, (None, None), &mut flow.sent);
         }
         RequestTarget::Absolute(target) => {
             let how = RequestRewrite {
@@ -182,6 +182,7 @@ fn forward_request(flow: &mut Flow<'_>) -> Result<bool, Refusal> {
                 via: None,
                 upgrade: upgrade.as_deref(),
                 max_forwards: None,
+                id: None,
             };
             rewrite::request(&head, &how, &mut flow.sent);
         }
@@ -272,6 +273,7 @@ fn write_response(
         keep_alive: KeepAlive::Implied,
         via: None,
         upgrade: Switch::Stays,
+        id: None,
     };
     rewrite::response(head, &how, &mut flow.sent);
 }

@@ -67,7 +67,13 @@ pub(crate) fn check(input: &[u8]) {
             let credentials = Credentials::basic("own", "secret");
             let via = Via::new("hplb-0123abcd");
             let mut out = Vec::new();
-            rewrite::connect(&head, &authority, Some(&credentials), Some(&via), &mut out);
+            rewrite::connect(
+                &head,
+                &authority,
+                Some(&credentials),
+                (Some(&via), None),
+                &mut out,
+            );
             let again = RequestHead::parse(out).expect("one well-formed head");
             assert_eq!(again.method(), "CONNECT");
             assert_eq!(again.target(), authority.to_string().as_bytes());
@@ -101,6 +107,7 @@ fn check_request(
             MaxForwards::Left(left) => Some(left),
             MaxForwards::Absent | MaxForwards::Zero => None,
         },
+        id: None,
     };
     let mut out = Vec::new();
     rewrite::request(head, &rewritten, &mut out);
@@ -232,6 +239,7 @@ fn check_response(head: &ResponseHead, how: u8, more: u8) {
         } else {
             Switch::Stays
         },
+        id: None,
     };
     let mut out = Vec::new();
     rewrite::response(head, &rewritten, &mut out);

@@ -51,6 +51,7 @@ pub(super) fn request(received: &[u8]) -> Option<Vec<u8>> {
     let framing = framing::of_request(&head).ok()?;
     let upgrade = rewrite::requested_upgrade(&head);
     let how = RequestRewrite {
+        id: None,
         form: Form::for_upstream(target.scheme),
         authority: &target.authority,
         default_port: target.scheme.default_port(),
@@ -82,6 +83,7 @@ pub(super) fn response(method: &str, received: &[u8]) -> Option<Vec<u8>> {
         (Framing::Chunked | Framing::UntilClose, _) => (Sent::Chunked, SentFraming::Chunked),
     };
     let how = ResponseRewrite {
+        id: None,
         framing: declared,
         persistence: Persistence::KeepAlive,
         keep_alive: KeepAlive::Implied,
