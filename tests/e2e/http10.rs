@@ -143,7 +143,6 @@ fn a_refusal_closes() {
         400,
         [
             "GET / HTTP/1.0\r\n\r\n",
-            "GET https://o.test/ HTTP/1.0\r\n\r\n",
             "GET http://o.test/ HTTP/1.0\r\nHost: a.test\r\nHost: b.test\r\n\r\n",
             "GET http://o.test/ HTTP/1.0\r\nContent-Length: 2\r\n\r\nhi",
             "CONNECT o.test HTTP/1.0\r\n\r\n",
