@@ -71,7 +71,7 @@ const HOMES: [(&str, &[&str]); 19] = [
     ("dlmalloc", &["main.rs"]),
     ("log", &[]),
     ("memmap2", &["net/buffer.rs"]),
-    ("mio", &["server/inbox.rs", "server/lane"]),
+    ("mio", &["server/inbox.rs", "server/lane/mod.rs"]),
     ("parking_lot", &[]),
     ("percent_encoding", &["admin", "config/overrides.rs"]),
     ("rayon", &["health"]),
