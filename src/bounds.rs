@@ -113,7 +113,7 @@
 //!
 //! | what | limit | set by | when reached | test |
 //! |---|---|---|---|---|
-//! | entries that wait for the access log | 16384, and 16 MiB | `MOST_WAITING`, `MOST_BYTES` | lost and counted | `long_entries_that_wait_take_a_bounded_amount_of_memory`, `a_stuck_sink_never_stops_the_relay` |
+//! | lines that wait for the access log | 8 MiB | `MOST_BYTES` | lost and counted | `long_lines_that_wait_take_a_bounded_amount_of_memory`, `a_stuck_sink_never_stops_the_relay` |
 //! | complaints about a full disk | one a minute | `COMPLAIN_EVERY` | not made | `a_full_disk_under_the_access_log_is_told_once_and_got_over` |
 //! | a line of the log | 8 KiB | `MESSAGE_MAX`, `LINE_MAX` | cut | `a_long_message_is_cut_and_still_one_write` |
 //! | a wait for the reader of the log | 500 ms, once | `PATIENCE` | lines are lost and counted | `a_pipe_that_nobody_reads_holds_nobody_up`, `a_blocked_standard_error_holds_nobody_up` |

@@ -1,7 +1,7 @@
 //! A load balancer for HTTP proxies: one port in front of a pool of upstream proxies.
 //!
-//! This text is the architecture. The README says what the program does for its users; each module
-//! begins with its own problem.
+//! This text is the architecture. `README.md` and `packaging/MANUAL.md` say what the program does for its
+//! users; each module begins with its own problem.
 //!
 //! # Words
 //!
@@ -25,6 +25,8 @@
 //! | tunnel | bytes after a successful CONNECT or a 101 |
 //! | refusal | an answer that says why this proxy does not serve a request |
 //! | lease | one thing open on an upstream |
+//! | request id | what all logs call one request, and `Proxy-Status` to its client |
+//! | event | what happened to an upstream or to the configuration, kept for operators |
 //!
 //! # Layers
 //!
@@ -77,7 +79,8 @@
 //!    sees its first byte.
 //! 3. The session reads the head, and goes on once there is a permit for the request; [`protocol::head`] parses it once, [`protocol::target`] and
 //!    [`protocol::framing`] say where it leads and where its body ends, [`relay::access`] whether it may.
-//!    What is wrong with a request is a [`protocol::answer::Refusal`].
+//!    What is wrong with a request is a [`protocol::answer::Refusal`]; whoever speaks TLS or SOCKS to the
+//!    port gets one, too (`relay/foreign.rs` tells the log).
 //! 4. The session asks [`route`] once. `relay/forward.rs` gets an upstream from `relay/upstreams.rs`, which
 //!    asks [`balance::pool`] for a lease, and its connection from [`net::idle_pool`] (`relay/reuse.rs`) or
 //!    [`net::dial`] (`relay/next_hop.rs`). If that is not there soon, the next upstream is dialled beside
@@ -88,7 +91,9 @@
 //!    head of the final response.
 //! 6. [`relay::respond`] passes it and its body on ([`protocol::body`]). If the attempt failed before
 //!    that, [`balance::failover`] says whether another upstream is tried.
-//! 7. [`relay::report`] counts the exchange and writes its line of the access log; nothing else does.
+//! 7. [`relay::report`] counts the exchange and writes its line of the access log; nothing else does. While
+//!    it goes on, the entry of its connection in [`relay::connections`] says what it is at, if anybody can
+//!    look; and its decisions go to the log at `debug`, under its request id ([`protocol::request_id`]).
 //! 8. The session goes on with the next request, or makes way for others that wait, or the connection is
 //!    parked, closed or lingers.
 //!
@@ -108,9 +113,24 @@
 //! 4. A probe that passes through no upstream at all accuses its target: [`balance::belief`].
 //! 5. An upstream that fails far more often than all others is ejected for a while (`health/outliers.rs`).
 //! 6. One that refuses the tunnels that others open gets everything else: [`balance::connect`].
+//! 7. How fast it answers is measured at the first byte of each response: a mean for `best` in its vitals,
+//!    and the p95 in [`balance::latency`].
+//! 8. What changed is an event, with reason and evidence: [`balance::history`].
 //!
 //! A *probe* is one question to one upstream, a *check* all questions until its verdict. The prober is the
 //! thread, the examiner its rules, a *survey* what `--check --probe` does once.
+//!
+//! # A configuration is read
+//!
+//! 1. [`config::source`] knows where it comes from, for every time it is read: a file, the environment, the
+//!    command line. [`config::overrides`] makes variables and options values of the same keys.
+//! 2. `config/raw.rs` reads the YAML into a tree, `variables.rs` fills in `${NAME}`, and `syntax.rs` says in
+//!    the words of who wrote it what is no YAML.
+//! 3. [`config::keys`] says of each key what it may be; `reader.rs` takes it out of the tree, and
+//!    [`config::findings`] collects every mistake with file, line and remedy.
+//! 4. `root.rs` and a module for each block make a [`config::checked::Config`] of it, which needs no second
+//!    look; `advice.rs` says what is valid and may surprise, [`config::report`] what all of it means.
+//! 5. At a start [`cli`] gives it to [`server`]; later [`reload`] puts a new [`relay::Snapshot`] in place.
 //!
 //! # One row each
 //!

@@ -15,12 +15,16 @@ use std::process::Command;
 use parking_lot::Mutex;
 
 /// What the packages that Cargo.toml names are for.
-const PURPOSES: [(&str, &str); 19] = [
+const PURPOSES: [(&str, &str); 20] = [
     ("base64", "Basic credentials"),
     ("clap", "the command line"),
     (
         "dlmalloc",
         "one heap for all threads, which does not keep what a crowd needed",
+    ),
+    (
+        "httparse",
+        "the field lines of requests, behind our own scanner",
     ),
     ("log", "the interface of the log"),
     (
@@ -31,7 +35,7 @@ const PURPOSES: [(&str, &str); 19] = [
     ("parking_lot", "locks"),
     (
         "percent-encoding",
-        "names of upstreams in paths of the admin endpoints",
+        "names of upstreams in paths of the admin endpoints, users and passwords in URLs",
     ),
     ("rayon", "probes of many upstreams at once"),
     (

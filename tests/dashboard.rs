@@ -1,5 +1,5 @@
 //! What is shipped for monitoring speaks of metrics that exist: the dashboard, the alert rules and the
-//! table in the README, against `/metrics` of a relay in this process.
+//! table in packaging/MANUAL.md, against `/metrics` of a relay in this process.
 //!
 //! Whether the alerts fire is for `promtool` to say, see `tests/real/monitoring.rs`.
 #![cfg(test)]
@@ -15,7 +15,7 @@ use serde_yaml::Value;
 
 const DASHBOARD: &str = include_str!("../packaging/monitoring/dashboard.json");
 const RULES: &str = include_str!("../packaging/monitoring/rules.yml");
-const README: &str = include_str!("../README.md");
+const MANUAL: &str = include_str!("../packaging/MANUAL.md");
 
 /// How long the relay may take to answer before the test fails.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -265,7 +265,7 @@ fn every_alert_says_what_to_do() {
 }
 
 #[test]
-fn the_readme_lists_the_metrics_that_exist_with_their_types() {
+fn the_manual_lists_the_metrics_that_exist_with_their_types() {
     let exposition = exposition();
     let types = exposition
         .lines()
@@ -274,7 +274,7 @@ fn the_readme_lists_the_metrics_that_exist_with_their_types() {
     let types: BTreeMap<&str, &str> = types
         .map(|(name, kind)| (name.trim_start_matches("http_proxy_lb_"), kind))
         .collect();
-    let (_, table) = README
+    let (_, table) = MANUAL
         .split_once("| metric | type |")
         .expect("the table of metrics");
     let rows = table

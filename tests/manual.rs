@@ -190,9 +190,9 @@ fn the_manual_says_which_keys_are_required_and_which_words_there_are() {
     }
 }
 
-/// The rows of the table of the README about the file, written out: key, unit, default.
-fn rows_in_readme() -> Vec<(String, String, String)> {
-    let page = read("README.md");
+/// The rows of the table of keys in MANUAL.md, written out: key, unit, default.
+fn rows_of_the_table() -> Vec<(String, String, String)> {
+    let page = read("packaging/MANUAL.md");
     let table = page.split("| key | unit | default | meaning |\n|---|---|---|---|\n");
     let rows = table.last().expect("the table").lines();
     let mut found = Vec::new();
@@ -219,7 +219,7 @@ fn rows_in_readme() -> Vec<(String, String, String)> {
 }
 
 #[test]
-fn the_readme_has_every_key_with_its_default_and_its_unit() {
+fn the_table_of_keys_has_each_with_its_default_and_its_unit() {
     // these are told with the key they stand in, or have only a heading
     let is_told_elsewhere = |key: &&Key| {
         key.path.starts_with("access_log.")
@@ -227,7 +227,7 @@ fn the_readme_has_every_key_with_its_default_and_its_unit() {
             || key.path == "upstream"
             || matches!(key.kind, KeyKind::Block(_))
     };
-    let rows = rows_in_readme();
+    let rows = rows_of_the_table();
     let told: BTreeSet<&str> = rows.iter().map(|(key, ..)| key.as_str()).collect();
     let known: BTreeSet<&str> = KEYS
         .iter()
@@ -309,4 +309,54 @@ fn the_configuration_of_the_packages_is_safe_and_starts() {
     assert!(admin.is_some_and(ListenAddress::is_loopback));
     assert!(!config.relies_on_compatibility());
     assert!(!config.access.allow.holds_everything());
+}
+
+/// The name by which a heading is linked to: small letters, `-` for blanks, no other signs.
+fn anchor(heading: &str) -> String {
+    let kept = heading.chars().filter_map(|letter| match letter {
+        ' ' => Some('-'),
+        '-' | '_' => Some(letter),
+        _ if letter.is_alphanumeric() => Some(letter.to_ascii_lowercase()),
+        _ => None,
+    });
+    kept.collect()
+}
+
+#[test]
+fn what_the_pages_link_to_is_there() {
+    let pages = [
+        "README.md",
+        "packaging/AUDIT.md",
+        "packaging/CONTRIBUTING.md",
+        "packaging/MANUAL.md",
+        "packaging/MIGRATING.md",
+        "packaging/README.md",
+        "packaging/ha/README.md",
+    ];
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut links = 0;
+    for page in pages {
+        let text = read(page);
+        let targets = text.split("](").skip(1);
+        for target in targets.filter_map(|rest| rest.split(')').next()) {
+            if target.contains("://") {
+                continue;
+            }
+            links += 1;
+            let (path, wanted) = target.split_once('#').unwrap_or((target, ""));
+            let here = root.join(page);
+            let there = match path {
+                "" => here,
+                path => here.parent().expect("a folder").join(path),
+            };
+            assert!(there.exists(), "{page}: {target}");
+            if !wanted.is_empty() {
+                let text = fs::read_to_string(&there).expect("text");
+                let headings = text.lines().filter(|line| line.starts_with('#'));
+                let mut anchors = headings.map(|line| anchor(line.trim_start_matches(['#', ' '])));
+                assert!(anchors.any(|anchor| anchor == wanted), "{page}: {target}");
+            }
+        }
+    }
+    assert!(links > 20, "{links}");
 }

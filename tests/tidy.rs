@@ -65,10 +65,11 @@ const PURE: [&str; 11] = [
 ];
 
 /// Where each dependency is used; an empty list means everywhere.
-const HOMES: [(&str, &[&str]); 19] = [
+const HOMES: [(&str, &[&str]); 20] = [
     ("base64", &["protocol/credentials.rs"]),
     ("clap", &["cli"]),
     ("dlmalloc", &["main.rs"]),
+    ("httparse", &["protocol/head.rs"]),
     ("log", &[]),
     ("memmap2", &["net/buffer.rs"]),
     ("mio", &["server/inbox.rs", "server/lane/mod.rs"]),
@@ -144,7 +145,7 @@ impl Source {
 
     /// Its lines without comments and without the unit tests at its end.
     fn code(&self) -> String {
-        if self.name.ends_with("tests.rs") {
+        if self.name.ends_with("/tests.rs") {
             return String::new();
         }
         let code = self
@@ -423,6 +424,24 @@ fn the_first_layers_are_pure() {
         &broken,
         "protocol, route and balance do no input or output, read no clock and start no thread: so \
          every rule of HTTP and of balancing is a table test",
+    );
+}
+
+#[test]
+fn a_file_of_tests_alone_is_named_so() {
+    let mut broken = Vec::new();
+    for source in sources("src") {
+        for rest in source.text.split("#[cfg(test)]\nmod ").skip(1) {
+            let first = rest.lines().next().unwrap_or_default();
+            if first.ends_with(';') && first != "tests;" {
+                broken.push(format!("{}: mod {first}", source.name));
+            }
+        }
+    }
+    expect_none(
+        &broken,
+        "files of tests alone are named tests.rs: so what counts or reads the program leaves them out \
+         by their name",
     );
 }
 

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use crate::protocol::request_id::RequestId;
 
-/// What is told of one exchange or tunnel.
+/// What is told of one exchange or tunnel. Its memory serves for another one: see [`AccessEntry::reset`].
 #[derive(Clone, Debug)]
 pub struct AccessEntry {
     /// When it ended.
@@ -35,7 +35,7 @@ pub struct AccessEntry {
     /// What went wrong, if anything.
     pub cause: Option<&'static str>,
     /// The `Referer` and `User-Agent` fields, for the combined format.
-    pub agent: Option<Agent>,
+    pub agent: Agent,
     /// Who the client has shown to be.
     pub user: Option<String>,
     /// What the request is called, here and elsewhere.
@@ -44,15 +44,15 @@ pub struct AccessEntry {
     pub queued: Duration,
     /// How long it took to make the connection that was used, if it was made for this request.
     pub connected: Option<Duration>,
-    /// What was tried, in the order in which it ended. Not longer than the pool, each twice.
-    pub tries: Vec<Try>,
+    /// What was tried, in the order in which it ended. Not more than the pool, each twice.
+    pub tries: Tries,
 }
 
 /// What came of one next hop.
-#[derive(Clone, Debug)]
-pub struct Try {
+#[derive(Clone, Copy, Debug)]
+pub struct Try<'e> {
     /// The upstream's name, or `direct`.
-    pub hop: String,
+    pub hop: &'e str,
     /// How it ended.
     pub end: TryEnd,
     /// From its beginning to the head of its answer, or to its failure.
@@ -66,6 +66,15 @@ pub enum TryEnd {
     Status(u16),
     /// Without: why.
     Word(&'static str),
+}
+
+/// What came of each next hop.
+#[derive(Clone, Debug, Default)]
+pub struct Tries {
+    /// All their names in one piece of memory.
+    hops: String,
+    /// How long each name is, and what else is known.
+    ends: Vec<(usize, TryEnd, Duration)>,
 }
 
 /// What only the combined format shows.
@@ -94,35 +103,101 @@ impl AccessEntry {
             route: String::new(),
             attempts: 0,
             cause: None,
-            agent: None,
+            agent: Agent::default(),
             user: None,
             request_id: RequestId::Own(0),
             queued: Duration::ZERO,
             connected: None,
-            tries: Vec::new(),
+            tries: Tries::default(),
         }
     }
 
-    /// The memory it takes, in bytes.
-    pub(super) fn size(&self) -> usize {
-        let agent = self.agent.as_ref();
-        let agent = agent.map_or(0, |agent| agent.referer.len() + agent.user_agent.len());
-        let tries = self
-            .tries
-            .iter()
-            .map(|one| size_of::<Try>() + one.hop.len());
-        let id = match &self.request_id {
-            RequestId::Own(_) => 0,
-            RequestId::OfClient(text) => text.len(),
+    /// Makes it [`AccessEntry::new`], but for its memory.
+    pub fn reset(&mut self, id: u64, client: SocketAddr) {
+        let Self {
+            mut method,
+            mut target,
+            mut route,
+            mut agent,
+            mut tries,
+            ..
+        } = std::mem::replace(self, Self::new(id, client));
+        for text in [&mut method, &mut target, &mut route] {
+            text.clear();
+        }
+        agent.referer.clear();
+        agent.user_agent.clear();
+        tries.hops.clear();
+        tries.ends.clear();
+        (self.method, self.target, self.route) = (method, target, route);
+        (self.agent, self.tries) = (agent, tries);
+    }
+
+    /// The most memory that one of its texts takes, in bytes.
+    pub fn widest(&self) -> usize {
+        [&self.target, &self.agent.referer, &self.agent.user_agent]
+            .map(String::capacity)
+            .into_iter()
+            .fold(0, usize::max)
+    }
+}
+
+impl Tries {
+    /// Adds one.
+    pub fn push(&mut self, one: Try<'_>) {
+        self.hops.push_str(one.hop);
+        self.ends.push((one.hop.len(), one.end, one.elapsed));
+    }
+
+    /// All of them.
+    pub fn iter(&self) -> impl Iterator<Item = Try<'_>> {
+        let mut rest = &*self.hops;
+        self.ends.iter().map(move |(length, end, elapsed)| {
+            let (hop, others) = rest.split_at_checked(*length).unwrap_or((rest, ""));
+            rest = others;
+            Try {
+                hop,
+                end: *end,
+                elapsed: *elapsed,
+            }
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_memory_of_an_entry_serves_for_the_next_one_and_tells_nothing_of_it() {
+        let client = |port| SocketAddr::from(([192, 0, 2, 1], port));
+        let text = || "x".repeat(100);
+        let mut tries = Tries::default();
+        tries.push(Try {
+            hop: "a",
+            end: TryEnd::Status(200),
+            elapsed: Duration::ZERO,
+        });
+        let mut used = AccessEntry {
+            method: text(),
+            target: text(),
+            status: Some(200),
+            route: text(),
+            attempts: 1,
+            cause: Some("x"),
+            agent: Agent {
+                referer: text(),
+                user_agent: text(),
+            },
+            user: Some(text()),
+            request_id: RequestId::Own(7),
+            tries,
+            ..AccessEntry::new(1, client(1))
         };
-        size_of::<Self>()
-            + [&self.method, &self.target, &self.route]
-                .map(String::len)
-                .iter()
-                .sum::<usize>()
-            + self.user.as_ref().map_or(0, String::len)
-            + tries.sum::<usize>()
-            + agent
-            + id
+        used.reset(2, client(2));
+        let new = AccessEntry::new(2, client(2));
+        assert_eq!(format!("{used:?}"), format!("{new:?}"));
+        assert!(used.target.capacity() >= 100 && used.agent.user_agent.capacity() >= 100);
+        assert!(used.tries.ends.capacity() > 0);
     }
 }

@@ -2,15 +2,33 @@
 //!
 //! Everything a client can choose is escaped, so that one exchange is one line of printable ASCII
 //! whatever bytes it carried. What is new stands at the end, for those who read by position.
+//!
+//! Workers do this, for each request, so nothing goes through `std::fmt` that is part of every line: that
+//! would cost more than all the rest.
 
 use std::fmt::{self, Display, Formatter, Write as _};
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use time::OffsetDateTime;
 
 use crate::config::checked::AccessLogFormat;
+use crate::protocol::decimal;
+use crate::protocol::request_id::RequestId;
 
 use super::entry::{AccessEntry, Try, TryEnd};
+
+/// What can be a piece of a line.
+trait Show {
+    fn show(&self, out: &mut Vec<u8>);
+}
+
+/// Appends pieces to a line.
+macro_rules! append {
+    ($out:expr; $($piece:expr),+ $(,)?) => {{
+        $(Show::show(&$piece, $out);)+
+    }};
+}
 
 /// The second at hand as text: to tell it anew for each line would cost more than the rest of the line.
 #[derive(Debug, Default)]
@@ -20,16 +38,31 @@ pub(super) struct Clock {
 }
 
 impl Clock {
-    /// As [`write_time`].
-    fn write(&mut self, time: SystemTime, out: &mut String) -> fmt::Result {
-        let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
-        if self.text.is_empty() || self.second != since.as_secs() {
-            self.second = since.as_secs();
+    /// The second of `time` as `tell` writes it.
+    fn second(
+        &mut self,
+        time: SystemTime,
+        tell: fn(SystemTime, &mut String) -> fmt::Result,
+    ) -> &str {
+        let second = time
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default()
+            .as_secs();
+        if self.text.is_empty() || self.second != second {
+            self.second = second;
             self.text.clear();
-            write_time(time, &mut self.text)?;
-            self.text.truncate("2026-11-22T17:15:19".len());
+            // Writing to a String cannot fail.
+            let written = tell(time, &mut self.text);
+            debug_assert!(written.is_ok());
         }
-        write!(out, "{}.{:03}Z", self.text, since.subsec_millis())
+        &self.text
+    }
+
+    /// As [`write_time`].
+    fn write(&mut self, time: SystemTime, out: &mut Vec<u8>) {
+        self.second(time, write_second).show(out);
+        let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+        append!(out; '.', Thousandths(since.subsec_millis().into()), 'Z');
     }
 }
 
@@ -38,144 +71,124 @@ pub(super) fn write_line(
     entry: &AccessEntry,
     format: AccessLogFormat,
     clock: &mut Clock,
-    out: &mut String,
+    out: &mut Vec<u8>,
 ) {
-    // Writing to a String cannot fail.
-    let written = match format {
+    match format {
         AccessLogFormat::Text => write_text(entry, clock, out),
         AccessLogFormat::Json => write_json(entry, clock, out),
-        AccessLogFormat::Combined => write_combined(entry, out),
-    };
-    debug_assert!(written.is_ok());
-    out.push('\n');
-}
-
-fn write_text(entry: &AccessEntry, clock: &mut Clock, out: &mut String) -> fmt::Result {
-    clock.write(entry.time, out)?;
-    let (id, client, attempts) = (entry.id, entry.client, entry.attempts);
-    let (method, target, route) = (Word(&entry.method), Word(&entry.target), Word(&entry.route));
-    let (status, cause) = (Or(entry.status, "-"), Or(entry.cause, "-"));
-    let (received, sent, ms) = (entry.received, entry.sent, InMillis(entry.elapsed));
-    let ttfb = Or(entry.first_byte.map(InMillis), "-");
-    write!(
-        out,
-        " id={id} client={client} method={method} target={target} status={status} in={received} \
-         out={sent} ms={ms} ttfb_ms={ttfb} route={route} attempts={attempts} cause={cause}"
-    )?;
-    let user = Word(entry.user.as_deref().unwrap_or_default());
-    let (request_id, queued) = (&entry.request_id, InMillis(entry.queued));
-    let connected = Or(entry.connected.map(InMillis), "-");
-    write!(
-        out,
-        " user={user} request_id={request_id} queue_ms={queued} connect_ms={connected}"
-    )?;
-    write!(out, " tries={}", Word(&tries(entry)))
-}
-
-fn write_json(entry: &AccessEntry, clock: &mut Clock, out: &mut String) -> fmt::Result {
-    out.push_str(r#"{"time":""#);
-    clock.write(entry.time, out)?;
-    let (id, client, attempts) = (entry.id, entry.client, entry.attempts);
-    let (method, target) = (Quoted(&entry.method), Quoted(&entry.target));
-    let (route, cause) = (Quoted(&entry.route), entry.cause.map(Quoted));
-    let (status, cause) = (Or(entry.status, "null"), Or(cause, "null"));
-    let (received, sent, ms) = (entry.received, entry.sent, InMillis(entry.elapsed));
-    let ttfb = Or(entry.first_byte.map(InMillis), "null");
-    write!(
-        out,
-        r#"","id":{id},"client":"{client}","method":{method},"target":{target}"#
-    )?;
-    write!(
-        out,
-        r#","route":{route},"status":{status},"in":{received},"out":{sent},"ms":{ms}"#
-    )?;
-    write!(
-        out,
-        r#","ttfb_ms":{ttfb},"attempts":{attempts},"cause":{cause}"#
-    )?;
-    let user = Or(entry.user.as_deref().map(Quoted), "null");
-    let (request_id, queued) = (&entry.request_id, InMillis(entry.queued));
-    let connected = Or(entry.connected.map(InMillis), "null");
-    write!(
-        out,
-        r#","user":{user},"request_id":"{request_id}","queue_ms":{queued},"connect_ms":{connected}"#
-    )?;
-    out.push_str(r#","tries":["#);
-    for (position, one) in entry.tries.iter().enumerate() {
-        let comma = if position == 0 { "" } else { "," };
-        let (hop, ms) = (Quoted(&one.hop), InMillis(one.elapsed));
-        match one.end {
-            TryEnd::Status(status) => write!(
-                out,
-                r#"{comma}{{"route":{hop},"status":{status},"cause":null,"ms":{ms}}}"#
-            )?,
-            TryEnd::Word(label) => write!(
-                out,
-                r#"{comma}{{"route":{hop},"status":null,"cause":"{label}","ms":{ms}}}"#
-            )?,
-        }
+        AccessLogFormat::Combined => write_combined(entry, clock, out),
     }
-    out.push_str("]}");
-    Ok(())
+    out.push(b'\n');
+}
+
+fn write_text(entry: &AccessEntry, clock: &mut Clock, out: &mut Vec<u8>) {
+    clock.write(entry.time, out);
+    append!(
+        out;
+        " id=", entry.id,
+        " client=", entry.client,
+        " method=", Word(&entry.method),
+        " target=", Word(&entry.target),
+        " status=", Or(entry.status, "-"),
+        " in=", entry.received,
+        " out=", entry.sent,
+        " ms=", InMillis(entry.elapsed),
+        " ttfb_ms=", Or(entry.first_byte.map(InMillis), "-"),
+        " route=", Word(&entry.route),
+        " attempts=", u64::from(entry.attempts),
+        " cause=", Or(entry.cause, "-"),
+        " user=", Word(entry.user.as_deref().unwrap_or_default()),
+        " request_id=", entry.request_id,
+        " queue_ms=", InMillis(entry.queued),
+        " connect_ms=", Or(entry.connected.map(InMillis), "-"),
+        " tries=",
+    );
+    let hops_are_bare = entry.tries.iter().all(|one| is_all(one.hop, is_bare));
+    write_tries(entry, if hops_are_bare { "" } else { "\"" }, out);
+}
+
+fn write_json(entry: &AccessEntry, clock: &mut Clock, out: &mut Vec<u8>) {
+    append!(out; r#"{"time":""#);
+    clock.write(entry.time, out);
+    append!(
+        out;
+        r#"","id":"#, entry.id,
+        r#","client":""#, entry.client,
+        r#"","method":"#, Quoted(&entry.method),
+        r#","target":"#, Quoted(&entry.target),
+        r#","route":"#, Quoted(&entry.route),
+        r#","status":"#, Or(entry.status, "null"),
+        r#","in":"#, entry.received,
+        r#","out":"#, entry.sent,
+        r#","ms":"#, InMillis(entry.elapsed),
+        r#","ttfb_ms":"#, Or(entry.first_byte.map(InMillis), "null"),
+        r#","attempts":"#, u64::from(entry.attempts),
+        r#","cause":"#, Or(entry.cause.map(Quoted), "null"),
+        r#","user":"#, Or(entry.user.as_deref().map(Quoted), "null"),
+        r#","request_id":""#, entry.request_id,
+        r#"","queue_ms":"#, InMillis(entry.queued),
+        r#","connect_ms":"#, Or(entry.connected.map(InMillis), "null"),
+        r#","tries":["#,
+    );
+    for (place, Try { hop, end, elapsed }) in entry.tries.iter().enumerate() {
+        let (status, cause) = match end {
+            TryEnd::Status(status) => (Some(status), None),
+            TryEnd::Word(label) => (None, Some(label)),
+        };
+        append!(
+            out;
+            if place == 0 { "" } else { "," },
+            r#"{"route":"#, Quoted(hop),
+            r#","status":"#, Or(status, "null"),
+            r#","cause":"#, Or(cause.map(Quoted), "null"),
+            r#","ms":"#, InMillis(elapsed),
+            '}',
+        );
+    }
+    append!(out; "]}");
 }
 
 /// The Apache format of that name; the proxy's own facts follow: route and cause in quotes, milliseconds in
 /// all, the request's id, milliseconds in the queue and to connect, and the tries in quotes.
-fn write_combined(entry: &AccessEntry, out: &mut String) -> fmt::Result {
-    let at = OffsetDateTime::from(entry.time);
-    let month = at.month().to_string();
-    write!(
-        out,
-        "{} - {} [{:02}/{month:.3}/{:04}:{:02}:{:02}:{:02} +0000] {} {} {}",
+fn write_combined(entry: &AccessEntry, clock: &mut Clock, out: &mut Vec<u8>) {
+    let or_dash = |text| Quoted(if str::is_empty(text) { "-" } else { text });
+    append!(
+        out;
         entry.client.ip(),
-        Bare(entry.user.as_deref().unwrap_or("-")),
-        at.day(),
-        at.year(),
-        at.hour(),
-        at.minute(),
-        at.second(),
-        Quoted(&format!("{} {} HTTP/1.1", entry.method, entry.target)),
-        Or(entry.status, "-"),
-        entry.sent,
-    )?;
-    let (referer, user_agent) = match &entry.agent {
-        Some(agent) => (&*agent.referer, &*agent.user_agent),
-        None => ("", ""),
-    };
-    for text in [
-        referer,
-        user_agent,
-        &entry.route,
-        entry.cause.unwrap_or_default(),
-    ] {
-        let text = if text.is_empty() { "-" } else { text };
-        write!(out, " {}", Quoted(text))?;
-    }
-    write!(
-        out,
-        " {} {} {} {} {}",
-        InMillis(entry.elapsed),
-        entry.request_id,
-        InMillis(entry.queued),
-        Or(entry.connected.map(InMillis), "-"),
-        Quoted(&tries(entry))
-    )
+        " - ", Bare(entry.user.as_deref().unwrap_or("-")),
+        " [", clock.second(entry.time, write_apache_second),
+        " +0000] \"", Escaped(&entry.method),
+        ' ', Escaped(&entry.target),
+        " HTTP/1.1\" ", Or(entry.status, "-"),
+        ' ', entry.sent,
+        ' ', or_dash(&entry.agent.referer),
+        ' ', or_dash(&entry.agent.user_agent),
+        ' ', or_dash(&entry.route),
+        ' ', or_dash(entry.cause.unwrap_or_default()),
+        ' ', InMillis(entry.elapsed),
+        ' ', entry.request_id,
+        ' ', InMillis(entry.queued),
+        ' ', Or(entry.connected.map(InMillis), "-"),
+        ' ',
+    );
+    write_tries(entry, "\"", out);
 }
 
 /// What was tried: `tiny:connect_refused:0.4ms,squid:200:11003.2ms`, or `-`.
-fn tries(entry: &AccessEntry) -> String {
-    let mut text = String::with_capacity(64);
-    for Try { hop, end, elapsed } in &entry.tries {
-        let comma = if text.is_empty() { "" } else { "," };
-        let tenths = elapsed.as_micros() / 100;
-        // Writing to a String cannot fail.
-        let written = write!(text, "{comma}{hop}:{end}:{}.{}ms", tenths / 10, tenths % 10);
-        debug_assert!(written.is_ok());
+fn write_tries(entry: &AccessEntry, quote: &str, out: &mut Vec<u8>) {
+    append!(out; quote);
+    let mut comma = "";
+    for Try { hop, end, elapsed } in entry.tries.iter() {
+        append!(out; comma, Escaped(hop), ':');
+        match end {
+            TryEnd::Status(status) => status.show(out),
+            TryEnd::Word(label) => label.show(out),
+        }
+        let tenths = in_micros(elapsed) / 100;
+        append!(out; ':', tenths / 10, '.', tenths % 10, "ms");
+        comma = ",";
     }
-    if text.is_empty() {
-        text.push('-');
-    }
-    text
+    append!(out; if comma.is_empty() { "-" } else { "" }, quote);
 }
 
 /// RFC 3339, UTC, milliseconds.
@@ -183,33 +196,119 @@ fn tries(entry: &AccessEntry) -> String {
 /// # Errors
 /// When `out` cannot be written to, which a `String` always can.
 pub fn write_time(time: SystemTime, out: &mut String) -> fmt::Result {
+    write_second(time, out)?;
+    write!(out, ".{:03}Z", OffsetDateTime::from(time).millisecond())
+}
+
+/// RFC 3339, without a fraction and the zone.
+fn write_second(time: SystemTime, out: &mut String) -> fmt::Result {
     let at = OffsetDateTime::from(time);
+    let (month, day) = (u8::from(at.month()), at.day());
+    let (hour, minute, second) = at.to_hms();
+    let year = at.year();
     write!(
         out,
-        "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}.{:03}Z",
-        at.year(),
-        u8::from(at.month()),
-        at.day(),
-        at.hour(),
-        at.minute(),
-        at.second(),
-        at.millisecond()
+        "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}"
+    )
+}
+
+/// As Apache writes it, without the zone: `14/Nov/2023:22:13:20`.
+fn write_apache_second(time: SystemTime, out: &mut String) -> fmt::Result {
+    let at = OffsetDateTime::from(time);
+    let (day, month, year) = (at.day(), at.month().to_string(), at.year());
+    let (hour, minute, second) = at.to_hms();
+    write!(
+        out,
+        "{day:02}/{month:.3}/{year:04}:{hour:02}:{minute:02}:{second:02}"
     )
 }
 
 /// A JSON string, as [`Quoted`].
 pub fn write_quoted(text: &str, out: &mut String) {
-    let written = write!(out, "{}", Quoted(text));
-    debug_assert!(written.is_ok());
+    let mut quoted = Vec::with_capacity(text.len() + 2);
+    Quoted(text).show(&mut quoted);
+    out.push_str(std::str::from_utf8(&quoted).unwrap_or_default());
+}
+
+fn in_micros(time: Duration) -> u64 {
+    time.as_secs() * 1_000_000 + u64::from(time.subsec_micros())
+}
+
+impl Show for str {
+    fn show(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(self.as_bytes());
+    }
+}
+
+impl Show for &str {
+    fn show(&self, out: &mut Vec<u8>) {
+        str::show(self, out);
+    }
+}
+
+/// One of US-ASCII.
+impl Show for char {
+    fn show(&self, out: &mut Vec<u8>) {
+        debug_assert!(self.is_ascii());
+        out.push(*self as u8);
+    }
+}
+
+impl Show for u64 {
+    fn show(&self, out: &mut Vec<u8>) {
+        decimal::write(*self, out);
+    }
+}
+
+impl Show for u16 {
+    fn show(&self, out: &mut Vec<u8>) {
+        decimal::write(u64::from(*self), out);
+    }
+}
+
+impl Show for RequestId {
+    fn show(&self, out: &mut Vec<u8>) {
+        self.write(out);
+    }
+}
+
+impl Show for IpAddr {
+    fn show(&self, out: &mut Vec<u8>) {
+        match self {
+            Self::V4(address) => decimal::write_address(*address, out),
+            Self::V6(_) => self.to_string().as_str().show(out),
+        }
+    }
+}
+
+impl Show for SocketAddr {
+    fn show(&self, out: &mut Vec<u8>) {
+        match self {
+            Self::V4(address) => append!(out; IpAddr::V4(*address.ip()), ':', address.port()),
+            Self::V6(_) => self.to_string().as_str().show(out),
+        }
+    }
+}
+
+/// Three digits.
+struct Thousandths(u64);
+
+impl Show for Thousandths {
+    fn show(&self, out: &mut Vec<u8>) {
+        for unit in [100, 10, 1] {
+            // Below 10, so nothing is lost.
+            out.push(b'0' + (self.0 / unit % 10) as u8);
+        }
+    }
 }
 
 /// Milliseconds with three decimals.
 struct InMillis(Duration);
 
-impl Display for InMillis {
-    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        let micros = self.0.as_micros();
-        write!(f, "{}.{:03}", micros / 1000, micros % 1000)
+impl Show for InMillis {
+    fn show(&self, out: &mut Vec<u8>) {
+        let micros = in_micros(self.0);
+        append!(out; micros / 1000, '.', Thousandths(micros % 1000));
     }
 }
 
@@ -225,11 +324,11 @@ impl Display for TryEnd {
 /// A value, or what stands for one that is not there.
 struct Or<T>(Option<T>, &'static str);
 
-impl<T: Display> Display for Or<T> {
-    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+impl<T: Show> Show for Or<T> {
+    fn show(&self, out: &mut Vec<u8>) {
         match &self.0 {
-            Some(value) => value.fmt(f),
-            None => f.write_str(self.1),
+            Some(value) => value.show(out),
+            None => self.1.show(out),
         }
     }
 }
@@ -237,14 +336,14 @@ impl<T: Display> Display for Or<T> {
 /// A value of the text format: bare if it cannot be misread, else quoted.
 struct Word<'t>(&'t str);
 
-impl Display for Word<'_> {
-    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+impl Show for Word<'_> {
+    fn show(&self, out: &mut Vec<u8>) {
         if self.0.is_empty() {
-            f.write_str("-")
-        } else if self.0.bytes().all(|byte| byte != b' ' && is_plain(byte)) {
-            f.write_str(self.0)
+            out.push(b'-');
+        } else if is_all(self.0, is_bare) {
+            self.0.show(out);
         } else {
-            Quoted(self.0).fmt(f)
+            Quoted(self.0).show(out);
         }
     }
 }
@@ -252,45 +351,60 @@ impl Display for Word<'_> {
 /// A word without quotes: blanks and whatever is not printable in it are escaped.
 struct Bare<'t>(&'t str);
 
-impl Display for Bare<'_> {
-    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+impl Show for Bare<'_> {
+    fn show(&self, out: &mut Vec<u8>) {
         for letter in self.0.chars() {
             if letter.is_ascii_graphic() && !matches!(letter, '"' | '\\') {
-                f.write_char(letter)?;
+                letter.show(out);
             } else {
-                write_escaped(letter, f)?;
+                write_escaped(letter, out);
             }
         }
-        Ok(())
     }
 }
 
-fn write_escaped(letter: char, f: &mut Formatter<'_>) -> fmt::Result {
+fn write_escaped(letter: char, out: &mut Vec<u8>) {
     for unit in letter.encode_utf16(&mut [0; 2]) {
-        write!(f, "\\u{unit:04x}")?;
+        append!(out; "\\u", format!("{unit:04x}").as_str());
     }
-    Ok(())
 }
 
 /// A JSON string in ASCII. Control characters and everything beyond ASCII are escaped, so that no
 /// terminal or line reader can be fooled.
 struct Quoted<'t>(&'t str);
 
-impl Display for Quoted<'_> {
-    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        if self.0.bytes().all(is_plain) {
-            return write!(f, "\"{}\"", self.0);
+impl Show for Quoted<'_> {
+    fn show(&self, out: &mut Vec<u8>) {
+        append!(out; '"', Escaped(self.0), '"');
+    }
+}
+
+/// What stands between the quotes.
+struct Escaped<'t>(&'t str);
+
+impl Show for Escaped<'_> {
+    fn show(&self, out: &mut Vec<u8>) {
+        if is_all(self.0, is_plain) {
+            return self.0.show(out);
         }
-        f.write_char('"')?;
         for letter in self.0.chars() {
             match letter {
-                '"' | '\\' => write!(f, "\\{letter}")?,
-                ' '..='~' => f.write_char(letter)?,
-                _ => write_escaped(letter, f)?,
+                '"' | '\\' => append!(out; '\\', letter),
+                ' '..='~' => letter.show(out),
+                _ => write_escaped(letter, out),
             }
         }
-        f.write_char('"')
     }
+}
+
+/// Whether all bytes are such. All are looked at, for that is many at a time.
+fn is_all(text: &str, such: impl Fn(u8) -> bool) -> bool {
+    text.bytes().fold(true, |all, byte| all & such(byte))
+}
+
+/// Whether a byte stands for itself without quotes.
+fn is_bare(byte: u8) -> bool {
+    byte != b' ' && is_plain(byte)
 }
 
 /// Whether a byte stands for itself in quotes.
@@ -302,7 +416,7 @@ fn is_plain(byte: u8) -> bool {
 mod tests {
     use std::net::SocketAddr;
 
-    use super::super::entry::Agent;
+    use super::super::entry::{Agent, Tries};
     use super::*;
     use crate::protocol::request_id::RequestId;
 
@@ -321,43 +435,43 @@ mod tests {
             route: "squid-1".to_owned(),
             attempts: 1,
             cause: None,
-            agent: None,
+            agent: Agent::default(),
             user: Some("bob".to_owned()),
             request_id: RequestId::new(1_700_000_000_123, 0, 7),
             queued: Duration::from_micros(10),
             connected: Some(Duration::from_micros(412)),
-            tries: vec![
-                tried("tiny", TryEnd::Word("connect_refused"), 437),
-                tried("squid-1", TryEnd::Status(200), 11_003_250),
-            ],
+            tries: tries("tiny"),
         }
     }
 
-    fn tried(hop: &str, end: TryEnd, micros: u64) -> Try {
-        Try {
-            hop: hop.to_owned(),
-            end,
-            elapsed: Duration::from_micros(micros),
+    /// A failure of `first`, and an answer.
+    fn tries(first: &str) -> Tries {
+        let mut tries = Tries::default();
+        for (hop, end, micros) in [
+            (first, TryEnd::Word("connect_refused"), 437),
+            ("squid-1", TryEnd::Status(200), 11_003_250),
+        ] {
+            let elapsed = Duration::from_micros(micros);
+            tries.push(Try { hop, end, elapsed });
         }
+        tries
     }
 
     fn line(entry: &AccessEntry, format: AccessLogFormat) -> String {
-        let mut out = String::new();
+        let mut out = Vec::new();
         write_line(entry, format, &mut Clock::default(), &mut out);
-        out
+        String::from_utf8(out).unwrap()
     }
 
     #[test]
     fn the_second_is_told_anew_when_it_is_another() {
-        let (mut clock, mut out) = (Clock::default(), String::new());
+        let (mut clock, mut out) = (Clock::default(), Vec::new());
         for ms in [0, 7, 1_700_000_000_999, 1_700_000_001_000, 5] {
-            clock
-                .write(UNIX_EPOCH + Duration::from_millis(ms), &mut out)
-                .unwrap();
-            out.push(' ');
+            clock.write(UNIX_EPOCH + Duration::from_millis(ms), &mut out);
+            out.push(b' ');
         }
         assert_eq!(
-            out,
+            String::from_utf8(out).unwrap(),
             "1970-01-01T00:00:00.000Z 1970-01-01T00:00:00.007Z 2023-11-14T22:13:20.999Z \
              2023-11-14T22:13:21.000Z 1970-01-01T00:00:00.005Z "
         );
@@ -406,7 +520,7 @@ mod tests {
     fn what_was_not_is_a_dash_or_null() {
         let mut refused = entry("http://a.test/");
         (refused.user, refused.connected) = (None, None);
-        refused.tries.clear();
+        refused.tries = Tries::default();
         let text = line(&refused, AccessLogFormat::Text);
         assert!(text.contains(" user=- request_id=") && text.ends_with(" connect_ms=- tries=-\n"));
         let json = line(&refused, AccessLogFormat::Json);
@@ -546,7 +660,7 @@ mod tests {
                 let text = String::from_utf8_lossy(&bytes).into_owned();
                 let mut hostile = entry(&text);
                 hostile.method.clone_from(&text);
-                hostile.tries[0].hop.clone_from(&text);
+                hostile.tries = tries(&text);
                 hostile.user = Some(text.clone());
                 hostile.route = text;
                 let line = line(&hostile, AccessLogFormat::Json);
@@ -561,12 +675,12 @@ mod tests {
         let mut hostile = entry("\u{0}\r\n\u{85}\u{2028}\u{202e}\u{7f}\"\\");
         hostile.method = "\n".to_owned();
         hostile.route = "\u{1b}[2J".to_owned();
-        hostile.tries[0].hop = "\u{1b}[2J".to_owned();
+        hostile.tries = tries("\u{1b}[2J");
         hostile.user = Some("\u{202e} \n".to_owned());
-        hostile.agent = Some(Agent {
+        hostile.agent = Agent {
             referer: "\r\n".to_owned(),
             user_agent: "\" \\".to_owned(),
-        });
+        };
         for format in [
             AccessLogFormat::Text,
             AccessLogFormat::Json,

@@ -1,6 +1,6 @@
 //! One line per exchange and tunnel, written by a thread of its own.
 //!
-//! A disk that is full or a pipe without a reader must not stop the relay: a worker puts the entry into a
+//! A disk that is full or a pipe without a reader must not stop the relay: a worker puts its line into a
 //! bounded queue and goes on; what does not fit is counted and lost. A change of the file, and a file to
 //! be opened anew after a rotation, stand in the same queue, so that each line gets to where it
 //! belongs.
@@ -25,10 +25,11 @@ use crate::metrics::Metrics;
 use crate::net::sink::Sink;
 use crate::net::threads;
 
-pub use entry::{AccessEntry, Agent, Try, TryEnd};
+pub use entry::{AccessEntry, Agent, Tries, Try, TryEnd};
 pub use format::{write_quoted, write_time};
-pub use output::Listener;
+pub use writer::Listener;
 
+use format::Clock;
 use output::{LineOutput, Output};
 use writer::{LogQueue, QueueItem, WriterState};
 
@@ -98,6 +99,8 @@ impl AccessLogger {
         let mut state = self.queue.state.lock();
         if state.settings != settings {
             state.settings.clone_from(&settings);
+            state.listener = None;
+            state.clock = Clock::default(); // Each format has its own words for a second.
             let output = settings.map_or(Output::Nowhere, |settings| {
                 Output::Lines(LineOutput::new(settings, sink))
             });
@@ -108,18 +111,12 @@ impl AccessLogger {
         self.queue.enabled.store(enabled, Ordering::Relaxed);
     }
 
-    /// Calls `listener` for each entry, on the writer's thread, instead of writing a line.
-    ///
-    /// # Errors
-    /// When there is no thread for it.
-    pub fn hand_to(&self, listener: Listener) -> io::Result<()> {
-        self.start_writer()?;
+    /// Calls `listener` for each entry, in the thread that records it, instead of writing a line.
+    pub fn hand_to(&self, listener: Listener) {
         let mut state = self.queue.state.lock();
         state.settings = None;
-        self.queue
-            .change(&mut state, QueueItem::Switch(Output::Listener(listener)));
+        state.listener = Some(listener);
         self.queue.enabled.store(true, Ordering::Relaxed);
-        Ok(())
     }
 
     /// Opens the file anew (after a rotation) for everything recorded from now on.
@@ -143,8 +140,8 @@ impl AccessLogger {
         !self.queue.no_query.load(Ordering::Relaxed)
     }
 
-    /// Hands an entry to the writer; never blocks on the sink.
-    pub fn record(&self, entry: Box<AccessEntry>) {
+    /// Hands the line of `entry` to the writer; never blocks on the sink.
+    pub fn record(&self, entry: &AccessEntry) {
         self.queue.record(entry);
     }
 

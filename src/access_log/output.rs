@@ -1,4 +1,4 @@
-//! Where entries go, and what becomes of lines that do not get there.
+//! Where lines go, and what becomes of lines that do not get there.
 
 use std::io;
 use std::path::Path;
@@ -8,24 +8,15 @@ use crate::config::checked::AccessLogSettings as Settings;
 use crate::net::log_limiter::LogLimiter;
 use crate::net::sink::{self, LineBuffer, Sink};
 
-use super::entry::AccessEntry;
-use super::format::{self, Clock};
-
-/// Lines are written when there are so many bytes of them.
-const FULL: usize = 64 * 1024;
 /// How often a sink that fails is complained about.
 const COMPLAIN_EVERY: Duration = Duration::from_secs(60);
 
-/// What is called for each entry where no lines are written.
-pub type Listener = fn(&AccessEntry);
-
-/// Where entries go.
+/// Where lines go.
 #[derive(Debug, Default)]
 pub(super) enum Output {
     #[default]
     Nowhere,
     Lines(LineOutput),
-    Listener(Listener),
 }
 
 /// Lines on their way to where the settings say.
@@ -36,7 +27,6 @@ pub(super) struct LineOutput {
     pub(super) sink: Option<Sink>,
     pub(super) buffer: LineBuffer,
     failures: LogLimiter,
-    clock: Clock,
 }
 
 /// Opens what `settings` name. `None`: a FIFO without a reader.
@@ -71,15 +61,7 @@ impl LineOutput {
             sink,
             buffer: LineBuffer::default(),
             failures: LogLimiter::every(COMPLAIN_EVERY),
-            clock: Clock::default(),
         }
-    }
-
-    /// Appends the line of `entry`. `true`: it is time to write.
-    pub(super) fn add(&mut self, entry: &AccessEntry) -> bool {
-        let lines = self.buffer.lines();
-        format::write_line(entry, self.settings.format, &mut self.clock, lines);
-        lines.len() >= FULL
     }
 
     /// Writes what the sink takes at once. `false`: it takes nothing.

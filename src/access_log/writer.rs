@@ -1,8 +1,9 @@
 //! The queue between the workers and the thread that writes the access log, and that thread.
 //!
-//! It takes all that waits at once, makes lines of it, and writes as many as the sink takes. A sink that
-//! takes nothing (a FIFO without a reader, a pipe that is full) is asked again and again while the queue
-//! fills up behind it; only a change of the settings or the end makes the writer give lines up.
+//! A line is made by the worker that records it, straight in the memory that is written later: so nothing
+//! is handed over but bytes. The writer takes all that waits at once, and writes as much as the sink takes.
+//! A sink that takes nothing (a FIFO without a reader, a pipe that is full) is asked again and again while
+//! the queue fills up behind it; only a change of the settings or the end makes the writer give lines up.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -13,14 +14,18 @@ use parking_lot::{Condvar, Mutex};
 
 use crate::config::checked::AccessLogSettings as Settings;
 use crate::metrics::Metrics;
+use crate::net::sink::count_lines;
 
 use super::entry::AccessEntry;
+use super::format::{self, Clock};
 use super::output::{LineOutput, Output};
 
-/// Entries that may wait for the writer.
-const MOST_WAITING: usize = 16 * 1024;
-/// The memory they may take, in bytes: what clients send may be long.
-pub(super) const MOST_BYTES: usize = 16 * 1024 * 1024;
+/// What may wait for the writer, in bytes.
+pub(super) const MOST_BYTES: usize = 8 * 1024 * 1024;
+/// Lines are written together when there are so many bytes of them.
+const FULL: usize = 64 * 1024;
+/// Memory for so many times [`FULL`] is kept for more lines: what comes while the writer rests.
+const SPARE_CHUNKS: usize = 8;
 /// How often a sink that takes nothing is asked again.
 const RETRY: Duration = Duration::from_millis(100);
 /// How long the writer rests after it has written, so that it is not woken for each line: a thread's wake-up
@@ -28,6 +33,9 @@ const RETRY: Duration = Duration::from_millis(100);
 const REST: Duration = Duration::from_millis(20);
 /// How long a sink that takes nothing may hold up a change of the settings.
 const GRACE: Duration = Duration::from_millis(500);
+
+/// What is called for each entry where no lines are written.
+pub type Listener = fn(&AccessEntry);
 
 /// What workers and the writer share.
 #[derive(Debug, Default)]
@@ -44,13 +52,19 @@ pub(super) struct LogQueue {
 #[derive(Debug, Default)]
 pub(super) struct QueueState {
     waiting: VecDeque<QueueItem>,
-    /// What the entries among them take, in bytes.
+    /// How long the lines among them are, in bytes.
     pub(super) bytes: usize,
-    /// Items that are no entries and have not been seen to: a writer that is stuck must move on.
+    /// Memory for more of them.
+    spare: Vec<Vec<u8>>,
+    pub(super) clock: Clock,
+    /// Items that are no lines and have not been seen to: a writer that is stuck must move on.
     changes: usize,
     /// Since when the first of them has been held up by a sink that takes nothing.
     held_up: Option<Instant>,
+    /// What lines are like, and where they go; `None`: there are none.
     pub(super) settings: Option<Settings>,
+    /// Who gets the entries instead.
+    pub(super) listener: Option<Listener>,
     pub(super) writer: WriterState,
     /// The writer is waited for.
     ends: bool,
@@ -59,20 +73,52 @@ pub(super) struct QueueState {
 impl QueueState {
     /// Whether the writer must not rest.
     fn is_urgent(&self) -> bool {
-        self.ends
-            || self.changes > 0
-            || self.waiting.len() >= MOST_WAITING / 4
-            || self.bytes >= MOST_BYTES / 4
+        self.ends || self.changes > 0 || self.bytes >= MOST_BYTES / 4
+    }
+
+    /// Appends the line of an entry. `false`: there is no room for it.
+    fn append(&mut self, entry: &AccessEntry) -> bool {
+        let Some(settings) = &self.settings else {
+            return true; // Turned off a moment ago.
+        };
+        if !matches!(self.waiting.back(), Some(QueueItem::Lines(lines)) if lines.len() < FULL) {
+            let memory = self.spare.pop();
+            // Where its last line ends is not known.
+            let memory = memory.unwrap_or_else(|| Vec::with_capacity(FULL + FULL / 8));
+            self.waiting.push_back(QueueItem::Lines(memory));
+        }
+        let Some(QueueItem::Lines(lines)) = self.waiting.back_mut() else {
+            return false;
+        };
+        let before = lines.len();
+        format::write_line(entry, settings.format, &mut self.clock, lines);
+        let bytes = self.bytes + lines.len() - before;
+        if bytes > MOST_BYTES {
+            lines.truncate(before);
+            return false;
+        }
+        self.bytes = bytes;
+        true
     }
 }
 
 #[derive(Debug)]
 pub(super) enum QueueItem {
-    Entry(Box<AccessEntry>),
+    /// Whole lines, all of one format.
+    Lines(Vec<u8>),
     /// What follows goes elsewhere.
     Switch(Output),
     /// The file was moved away: what follows goes to a new one.
     Reopen,
+}
+
+impl QueueItem {
+    fn lines(&self) -> u64 {
+        match self {
+            Self::Lines(lines) => count_lines(lines),
+            Self::Switch(_) | Self::Reopen => 0,
+        }
+    }
 }
 
 /// How far the writer is.
@@ -88,17 +134,18 @@ pub(super) enum WriterState {
 }
 
 impl LogQueue {
-    /// Puts an entry into the queue, or counts it as lost.
-    pub(super) fn record(&self, entry: Box<AccessEntry>) {
-        let size = entry.size();
+    /// Puts the line of an entry into the queue, or counts it as lost.
+    pub(super) fn record(&self, entry: &AccessEntry) {
         let mut state = self.state.lock();
-        if state.waiting.len() >= MOST_WAITING || state.bytes + size > MOST_BYTES {
+        if let Some(listener) = state.listener {
+            drop(state);
+            return listener(entry);
+        }
+        if !state.append(entry) {
             drop(state);
             self.metrics.access_log_dropped.increment();
             return;
         }
-        state.bytes += size;
-        state.waiting.push_back(QueueItem::Entry(entry));
         let is_wanted = state.writer == WriterState::Idle || state.is_urgent();
         drop(state);
         if is_wanted {
@@ -141,31 +188,33 @@ impl LogQueue {
         while let Some(batch) = self.next_batch() {
             for item in batch {
                 match (item, &mut output) {
-                    (QueueItem::Entry(_), Output::Nowhere) => {}
-                    (QueueItem::Entry(entry), Output::Listener(listener)) => listener(&entry),
-                    (QueueItem::Entry(entry), Output::Lines(lines)) => {
-                        if lines.add(&entry) {
-                            self.write_out(lines);
-                        }
+                    (QueueItem::Lines(_), Output::Nowhere) => {}
+                    (QueueItem::Lines(chunk), Output::Lines(lines)) => {
+                        let memory = lines.buffer.refill(chunk);
+                        self.write_out(lines);
+                        self.keep(memory);
                     }
-                    (QueueItem::Switch(next), before) => {
-                        if let Output::Lines(lines) = before {
-                            self.write_out(lines);
-                        }
+                    (QueueItem::Switch(next), _) => {
                         output = next;
                         self.changed();
                     }
                     (QueueItem::Reopen, before) => {
                         if let Output::Lines(lines) = before {
-                            self.write_out(lines);
                             lines.reopen();
                         }
                         self.changed();
                     }
                 }
             }
-            if let Output::Lines(lines) = &mut output {
-                self.write_out(lines);
+        }
+    }
+
+    /// Keeps memory for more lines, if it is of the usual size.
+    fn keep(&self, memory: Vec<u8>) {
+        if (FULL..FULL * 2).contains(&memory.capacity()) {
+            let mut state = self.state.lock();
+            if state.spare.len() < SPARE_CHUNKS {
+                state.spare.push(memory);
             }
         }
     }
@@ -185,8 +234,8 @@ impl LogQueue {
             self.wanted.wait(&mut state);
         }
         if state.writer == WriterState::Stopped {
-            let lost = state.waiting.len().saturating_sub(state.changes);
-            self.metrics.access_log_dropped.add(lost as u64);
+            let lost = state.waiting.iter().map(QueueItem::lines).sum();
+            self.metrics.access_log_dropped.add(lost);
             return None;
         }
         state.writer = WriterState::Busy;

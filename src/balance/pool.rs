@@ -106,7 +106,7 @@ impl Pool {
     }
 
     /// The same for a tunnel: who has no CONNECT is picked if nobody else is left, or if it is time to ask it
-    /// again.
+    /// again; or after so many others that there is no choice any more.
     pub fn pick_for_tunnel(
         &self,
         mode: BalanceMode,
@@ -114,7 +114,8 @@ impl Pool {
         now: Instant,
     ) -> Option<Lease> {
         let mut members = self.upstreams.iter();
-        if !members.any(|upstream| upstream.vitals().lacks_connect()) {
+        let has_choice = tried.len() < TRIED_ONE_BY_ONE;
+        if !has_choice || !members.any(|upstream| upstream.vitals().lacks_connect()) {
             return self.pick(mode, tried);
         }
         let may_be_asked = |upstream: &Upstream| upstream.vitals().may_be_asked_for_tunnel(now);
@@ -444,6 +445,28 @@ mod tests {
         assert_eq!(tunnels(&pool, BalanceMode::RoundRobin, later, 4), "abbb");
         pool.find("a").unwrap().vitals().opened_tunnel(later);
         assert_eq!(tunnels(&pool, BalanceMode::RoundRobin, later, 4), "abab");
+    }
+
+    /// Also if it becomes time to ask one of them again meanwhile.
+    #[test]
+    fn a_tunnel_tries_each_upstream_once_however_many_fail() {
+        let (pool, now) = (pool("a b c d e f g h i j k l"), Instant::now());
+        for name in ["k", "l"] {
+            lose_connect(&pool, name, now);
+        }
+        let mut tried = Tried::default();
+        let pick = |n| {
+            let later = now + Duration::from_secs(30 * n);
+            let lease = pool.pick_for_tunnel(BalanceMode::RoundRobin, &mut tried, later)?;
+            Some(lease.upstream().spec.name.clone())
+        };
+        let mut order: Vec<_> = [0_u64; 11]
+            .into_iter()
+            .chain(1..9)
+            .filter_map(pick)
+            .collect();
+        order.sort_unstable();
+        assert_eq!(order.concat(), "abcdefghijkl");
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //!
 //! This is the only list. The parser asks it which scalars are texts, the reader which range a
 //! number has and what holds where it is absent, the check for unknown keys what is known, `--check`
-//! in which words to tell of a value; and tests compare the manual, the README and
+//! in which words to tell of a value; and tests compare the man page, MANUAL.md and
 //! `config.example.yaml` with it. A new key is a row here, and a line where its value is read.
 
 use KeyKind::{Block, Blocks, Number, Seconds, Switch, SwitchOrBlock, Text, Texts, Word};

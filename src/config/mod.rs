@@ -73,7 +73,9 @@ pub fn parse(text: &str, file: &str) -> Result<Config, ConfigErrors> {
 }
 
 #[cfg(test)]
-mod mistakes_tests;
+mod mistakes {
+    mod tests;
+}
 
 #[cfg(test)]
 mod tests {

@@ -195,7 +195,7 @@ impl Overrides {
             for setting in source {
                 if !self.is_aside(setting) {
                     let value = setting.value(number, findings);
-                    put(tree, setting.key, number, value);
+                    put(tree, KeyKind::Block(""), setting.key, number, value);
                 }
                 number += 1;
             }
@@ -334,9 +334,10 @@ fn decoded(part: &str) -> String {
     decoded.map_or_else(|_no_text| part.to_owned(), Cow::into_owned)
 }
 
-/// Puts `value` at the place of `key`, with all blocks on the way there. What stands in the place of a
-/// block is replaced by one; a file that is no block of keys stays as it is.
-fn put(tree: &mut YamlValue, key: &str, number: u32, value: YamlValue) {
+/// Puts `value` at the place of `key` in a block of this kind, with all blocks on the way there. A switch in
+/// the place of a block is replaced by one. Any other mistake there stays, for the check that tells of it:
+/// it may have been meant to be a rule of access.
+fn put(tree: &mut YamlValue, kind: KeyKind, key: &str, number: u32, value: YamlValue) {
     if *tree == YamlValue::Null {
         *tree = YamlValue::Map(Vec::new());
     }
@@ -348,13 +349,15 @@ fn put(tree: &mut YamlValue, key: &str, number: u32, value: YamlValue) {
         entries.push((number, key.to_owned(), value));
         return;
     };
-    let is_block = |value: &YamlValue| matches!(value, YamlValue::Map(_));
-    entries.retain(|(_, name, value)| name != block || is_block(value));
+    let kind = kind.below(block);
+    if let KeyKind::SwitchOrBlock(_) = kind {
+        entries.retain(|(_, name, value)| name != block || !matches!(value, YamlValue::Bool(_)));
+    }
     if let Some((.., inner)) = entries.iter_mut().find(|(_, name, _)| name == block) {
-        put(inner, below, number, value);
+        put(inner, kind, below, number, value);
     } else {
         let mut inner = YamlValue::Null;
-        put(&mut inner, below, number, value);
+        put(&mut inner, kind, below, number, value);
         entries.push((number, block.to_owned(), inner));
     }
 }
@@ -485,6 +488,25 @@ mod tests {
         let json = of(&[("HTTP_PROXY_LB_ACCESS_LOG_FORMAT", "json")]);
         let config = clean(&format!("{FILE}access_log: true\n"), &json);
         assert_eq!(config.values["access_log.format"], "json");
+    }
+
+    /// A file that is refused without the variable is refused with it: the rule would be lost.
+    #[test]
+    fn a_setting_below_a_mistaken_block_does_not_hide_the_mistake() {
+        let ports = of(&[("HTTP_PROXY_LB_ACCESS_CONNECT_PORTS", "443")]);
+        for access in [
+            "10.0.0.0/8",
+            "[{allow: [10.0.0.0/8]}]",
+            "false",
+            "'${NONE}'",
+            "!include access.yaml",
+        ] {
+            let (config, said) = load(&format!("{FILE}access: {access}\n"), &ports);
+            assert!(config.is_none(), "{access}");
+            assert!(said.starts_with("c.yaml:4: access: "), "{said}");
+        }
+        let config = clean(&format!("{FILE}access:\n"), &ports);
+        assert_eq!(config.access.connect_ports, [443..=443]);
     }
 
     #[test]

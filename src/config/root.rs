@@ -700,7 +700,8 @@ mod tests {
         check_notice(
             &with("domain_policy: {mode: blacklist, domains: [a.test, 'http://b.test/']}"),
             Severity::Compatibility,
-            "c.yaml:3: domain_policy.domains[1]: `http://b.test/` is ignored: not an address",
+            "c.yaml:3: domain_policy.domains[1]: `http://b.test/` is ignored: '/' is not part of a host name: \
+             write the name alone",
         );
     }
 

@@ -48,8 +48,7 @@ impl Source {
     pub fn new(named: Option<PathBuf>, overrides: Overrides) -> Self {
         let default = || {
             let file = PathBuf::from(FILE_DEFAULT);
-            let is_absent = file.symlink_metadata().is_err();
-            let is_dispensable = is_absent && NEEDED.iter().all(|key| overrides.set(key));
+            let is_dispensable = is_absent(&file) && NEEDED.iter().all(|key| overrides.set(key));
             (!is_dispensable).then_some(file)
         };
         Self {
@@ -162,6 +161,12 @@ impl fmt::Display for Source {
     }
 }
 
+/// Whether there is no such file. One that cannot be looked for may be there, and say who may use this proxy.
+fn is_absent(file: &Path) -> bool {
+    let looked = file.symlink_metadata();
+    looked.is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
+}
+
 /// Whether `file` is mounted by itself, as containers may have it. As far as the system tells.
 fn is_mounted(file: &Path) -> bool {
     let found = fs::canonicalize(file).and_then(|path| {
@@ -230,6 +235,13 @@ mod tests {
             whole,
             "/nonexistent/c.yaml: no such file; one that is named must be there",
         );
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_looked_for_does_not_count_as_absent() {
+        assert!(is_absent(Path::new("no such folder/config.yaml")));
+        assert!(!is_absent(Path::new("Cargo.toml")));
+        assert!(!is_absent(Path::new("Cargo.toml/config.yaml")));
     }
 
     #[test]

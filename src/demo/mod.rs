@@ -48,7 +48,7 @@ pub fn run() -> io::Result<()> {
     };
     let mut demo = Demo::start()?;
     screen::show(&demo.welcome());
-    demo.relay.context().access_log.hand_to(screen::exchange)?;
+    demo.relay.context().access_log.hand_to(screen::exchange);
     let mut terminal = Terminal::new(Arc::clone(&stop));
     while let Some(said) = demo.obey(terminal.next()?) {
         screen::show(&said);

@@ -171,7 +171,7 @@ impl Impatient {
         } else {
             Duration::ZERO
         };
-        self.lines.lines().push_str(line);
+        self.lines.lines().extend_from_slice(line.as_bytes());
         while !self.lines.is_empty() {
             // An interruption of the wait is no room, which the write finds out.
             let waited = self.sink.wait(patience).map(|_room| ());

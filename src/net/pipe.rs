@@ -359,23 +359,12 @@ mod system {
 #[cfg(target_os = "linux")]
 mod tests {
     use std::io::{Read, Write};
-    use std::net::TcpListener;
 
     use rustix::net::sockopt;
 
     use super::*;
+    use crate::net::socket::tests::pair;
     use crate::net::threads;
-
-    fn pair() -> (TcpStream, TcpStream) {
-        let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
-        let address = listener.local_addr().unwrap();
-        #[expect(
-            clippy::disallowed_methods,
-            reason = "a listener of our own answers at once"
-        )]
-        let near = TcpStream::connect(address).unwrap();
-        (near, listener.accept().unwrap().0)
-    }
 
     #[test]
     fn no_byte_more_than_asked_for_is_moved() {

@@ -136,7 +136,7 @@ impl Sink {
 /// got there in part is ended with a line feed, so that a lost line does not spoil the next.
 #[derive(Debug, Default)]
 pub struct LineBuffer {
-    lines: String,
+    lines: Vec<u8>,
     /// How many bytes of `lines` are written.
     written: usize,
     /// The last line that is there lacks its end, and the rest of it is lost.
@@ -145,8 +145,14 @@ pub struct LineBuffer {
 
 impl LineBuffer {
     /// Where whole lines are appended to.
-    pub fn lines(&mut self) -> &mut String {
+    pub fn lines(&mut self) -> &mut Vec<u8> {
         &mut self.lines
+    }
+
+    /// Takes `lines` when it is empty, and gives back the memory of what it had before.
+    pub fn refill(&mut self, lines: Vec<u8>) -> Vec<u8> {
+        debug_assert!(self.is_empty());
+        std::mem::replace(&mut self.lines, lines)
     }
 
     /// Whether everything is written or lost.
@@ -163,12 +169,7 @@ impl LineBuffer {
             self.is_torn = sink.write_some(b"\n")? == 0;
             return Ok(!self.is_torn);
         }
-        let count = sink.write_some(
-            self.lines
-                .as_bytes()
-                .get(self.written..)
-                .unwrap_or_default(),
-        )?;
+        let count = sink.write_some(self.lines.get(self.written..).unwrap_or_default())?;
         self.written += count;
         if self.written >= self.lines.len() {
             self.clear();
@@ -178,9 +179,8 @@ impl LineBuffer {
 
     /// Drops the lines that are not whole yet; how many they are.
     pub fn abandon(&mut self) -> u64 {
-        let (written, rest) = self.lines.as_bytes().split_at(self.written);
-        // The last element of the split is what follows the last line feed.
-        let lost = rest.split(|byte| *byte == b'\n').count() as u64 - 1;
+        let (written, rest) = self.lines.split_at(self.written);
+        let lost = count_lines(rest);
         if let Some(last) = written.last() {
             self.is_torn = *last != b'\n';
         }
@@ -190,11 +190,7 @@ impl LineBuffer {
 
     /// Begins the line anew that is there in part: its reader has left, and the next one gets all of it.
     pub fn rewind(&mut self) {
-        let written = self
-            .lines
-            .as_bytes()
-            .get(..self.written)
-            .unwrap_or_default();
+        let written = self.lines.get(..self.written).unwrap_or_default();
         let end = written.iter().rposition(|byte| *byte == b'\n');
         self.written = end.map_or(0, |end| end + 1);
     }
@@ -203,6 +199,12 @@ impl LineBuffer {
         self.lines.clear();
         self.written = 0;
     }
+}
+
+/// How many lines end in `text`.
+pub fn count_lines(text: &[u8]) -> u64 {
+    // The last element of the split is what follows the last line feed.
+    text.split(|byte| *byte == b'\n').count() as u64 - 1
 }
 
 /// Whether a reader may come back: the one of a FIFO left.

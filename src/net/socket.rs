@@ -473,8 +473,19 @@ fn poll_within(fds: &mut [PollFd<'_>], limit: Option<Duration>) -> io::Result<()
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
+
+    /// Both ends of a connection over loopback.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "a listener of our own answers at once"
+    )]
+    pub(in crate::net) fn pair() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let near = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        (near, listener.accept().unwrap().0)
+    }
 
     #[test]
     fn whoever_can_go_on_is_not_overdue_however_late_it_is() {

@@ -14,8 +14,8 @@ use rustix::process::{Resource, getrlimit};
 
 use super::permits::{ClientPermit, PerClient, Permit, Permits};
 
-/// Stack of every thread but those that look names up, in bytes. The deepest path (a request through head parsing) takes about a fortieth of it, and `relay/tests.rs` walks it on an
-/// eighth. Only what is touched is ever resident; but of threads that left, the C library keeps stacks of
+/// Stack of every thread but those that look names up, in bytes. The deepest path (a request through head
+/// parsing) takes about a fortieth of it, and `relay/tests.rs` walks it on an eighth. Only what is touched is ever resident; but of threads that left, the C library keeps stacks of
 /// 40 MiB in all for the next ones, with what was touched of them, so larger ones are fewer.
 pub const STACK: usize = 1024 * 1024;
 

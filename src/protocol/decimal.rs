@@ -1,10 +1,12 @@
 //! Decimal numbers: read without mercy, and written without asking for memory.
 
+use std::net::Ipv4Addr;
+
 /// As many digits as 64 bits can need.
 const DIGITS: usize = 20;
 
 /// Appends `number` without leading zeros.
-pub(super) fn write(number: u64, out: &mut Vec<u8>) {
+pub fn write(number: u64, out: &mut Vec<u8>) {
     let mut digits = [b'0'; DIGITS];
     let mut first = DIGITS;
     let mut rest = number;
@@ -18,6 +20,16 @@ pub(super) fn write(number: u64, out: &mut Vec<u8>) {
         }
     }
     out.extend_from_slice(digits.get(first..).unwrap_or_default());
+}
+
+/// Appends the dotted quad.
+pub fn write_address(address: Ipv4Addr, out: &mut Vec<u8>) {
+    for (place, octet) in address.octets().into_iter().enumerate() {
+        if place > 0 {
+            out.push(b'.');
+        }
+        write(u64::from(octet), out);
+    }
 }
 
 /// `1*DIGIT` of at most 64 bits: no sign, no space, no separator, and not nothing.
@@ -75,5 +87,12 @@ mod tests {
             write(number, &mut out);
             assert_eq!(out, format!("x{number}").into_bytes());
         }
+    }
+
+    #[test]
+    fn addresses_are_dotted_quads() {
+        let mut out = Vec::new();
+        write_address(Ipv4Addr::new(192, 0, 2, 255), &mut out);
+        assert_eq!(out, b"192.0.2.255");
     }
 }

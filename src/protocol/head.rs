@@ -3,9 +3,9 @@
 //! The peer decides when its bytes come and what they are. [`HeadScanner`]
 //! looks at each byte once, however small the pieces are, and refuses at the
 //! first one that cannot belong to a head. [`RequestHead`] and [`ResponseHead`]
-//! are what is left: whole, well formed, and read a single time. What this proxy
-//! is stricter about than the RFC demands (bare LF, folded lines), other proxies
-//! were led astray by.
+//! are what is left: whole, well formed, and read a single time, in a request by `httparse`
+//! where the scanner found field lines. What this proxy is stricter about than
+//! the RFC demands (bare LF, folded lines), other proxies were led astray by.
 //!
 //! A response may be odd where that gives nobody another reading: white space before a colon, which does
 //! not go on (RFC 9112 §5.1), control bytes within a value or reason, `ICY` for HTTP/1.0, any number of
@@ -36,6 +36,9 @@ const EMPTY_LINES_MAX: usize = 4;
 
 /// Every status line begins in one of these ways.
 const STATUS_LINE_STARTS: [&[u8]; 2] = [b"HTTP/", b"ICY "];
+
+/// So many field lines of a request are read without memory of their own.
+const FIELDS_USUAL: usize = 32;
 
 /// The first byte of a TLS record with a handshake (RFC 8446 §5.1).
 const TLS_HANDSHAKE: u8 = 22;
@@ -386,16 +389,53 @@ impl HeadMemory {
     }
 
     /// Notes where the fields are of the head that `scanner` has seen, and drops empty lines before it. The
-    /// scanner has approved of every byte, so a line is a name up to its colon and a value up to its CR; if
-    /// that makes other lines than it saw, that is a reason to refuse.
+    /// scanner has approved of every byte; if other field lines are read than it saw, that is a reason to
+    /// refuse.
     fn read(mut self, scanner: &HeadScanner) -> Result<Self, HeadError> {
         if scanner.part? != Part::Done || scanner.at != self.bytes.len() {
             return malformed("it is not what was looked at");
         }
         self.bytes.drain(..scanner.start);
-        let lines = scanner.fields_start - scanner.start;
-        let mut rest = self.bytes.get(lines..).unwrap_or_default();
-        for _ in 0..scanner.fields {
+        let start = scanner.fields_start - scanner.start;
+        match scanner.message {
+            Message::Request => self.note_fields_of_request(start, scanner.fields)?,
+            Message::Response => self.note_fields_of_response(start, scanner.fields)?,
+        }
+        Ok(self)
+    }
+
+    /// By `httparse`, which is as strict as the scanner.
+    fn note_fields_of_request(&mut self, start: usize, count: usize) -> Result<(), HeadError> {
+        let lines = self.bytes.get(start..).unwrap_or_default();
+        let (mut usual, mut many);
+        let slots = if count <= FIELDS_USUAL {
+            usual = [httparse::EMPTY_HEADER; FIELDS_USUAL];
+            usual.get_mut(..count).unwrap_or_default()
+        } else {
+            many = vec![httparse::EMPTY_HEADER; count];
+            &mut many[..]
+        };
+        match httparse::parse_headers(lines, slots) {
+            Ok(httparse::Status::Complete((length, fields)))
+                if length == lines.len() && fields.len() == count =>
+            {
+                for field in fields {
+                    self.summary.note(field.name.as_bytes());
+                    self.spans.push(FieldSpan {
+                        name: span_of(field.name.as_bytes(), &self.bytes)?,
+                        value: span_of(field.value, &self.bytes)?,
+                    });
+                }
+                Ok(())
+            }
+            Ok(_) | Err(_) => malformed("a field line that cannot be read"),
+        }
+    }
+
+    /// By its colon and its CR, for `httparse` has no controls in a value.
+    fn note_fields_of_response(&mut self, start: usize, count: usize) -> Result<(), HeadError> {
+        let mut rest = self.bytes.get(start..).unwrap_or_default();
+        for _ in 0..count {
             let (name, behind) = split_at_byte(rest, b':')?;
             let (value, behind) = split_at_byte(behind, b'\r')?;
             let name = trim_whitespace(name);
@@ -407,7 +447,7 @@ impl HeadMemory {
             rest = behind.get(1..).unwrap_or_default();
         }
         if rest == b"\r\n" {
-            Ok(self)
+            Ok(())
         } else {
             malformed("a field line that cannot be read")
         }

@@ -29,7 +29,7 @@ pub mod body;
 mod cause;
 pub mod chunked;
 pub mod credentials;
-mod decimal;
+pub mod decimal;
 pub mod fields;
 pub mod framing;
 pub mod head;

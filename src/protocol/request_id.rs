@@ -8,7 +8,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use super::fields::{Field, Fields, has_prefix, is_about_messages, is_token_byte, write_field};
+use super::fields::{Field, Fields, has_prefix, is_about_messages, is_token_byte};
 
 /// The longest name that is taken from a client, in bytes.
 const ID_MAX: usize = 128;
@@ -44,24 +44,40 @@ impl RequestId {
         let text = std::str::from_utf8(value).ok().filter(|_| is_sound)?;
         Some(Self::OfClient(text.into()))
     }
+
+    /// Appends what `Display` shows.
+    pub fn write(&self, out: &mut Vec<u8>) {
+        match self {
+            Self::Own(number) => out.extend_from_slice(&digits_of(*number)),
+            Self::OfClient(text) => out.extend_from_slice(text.as_bytes()),
+        }
+    }
 }
 
 impl fmt::Display for RequestId {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Own(number) => {
-                let mut rest = *number;
-                let mut digits = [b'0'; 26];
-                for digit in digits.iter_mut().rev() {
-                    let least = (rest % 32) as usize;
-                    *digit = DIGITS.get(least).copied().unwrap_or_default();
-                    rest /= 32;
-                }
-                out.write_str(std::str::from_utf8(&digits).unwrap_or_default())
+                out.write_str(std::str::from_utf8(&digits_of(*number)).unwrap_or_default())
             }
             Self::OfClient(text) => out.write_str(text),
         }
     }
+}
+
+fn digits_of(number: u128) -> [u8; 26] {
+    let mut digits = [b'0'; 26];
+    // As many at a time as a word of the machine has.
+    for (place, word) in digits.rchunks_mut(12).enumerate() {
+        // 12 digits of 5 bits.
+        let mut rest = ((number >> (60 * place)) & 0xfff_ffff_ffff_ffff) as u64;
+        for digit in word.iter_mut().rev() {
+            let least = (rest % 32) as usize;
+            *digit = DIGITS.get(least).copied().unwrap_or_default();
+            rest /= 32;
+        }
+    }
+    digits
 }
 
 /// The name of the field that carries a [`RequestId`].
@@ -104,8 +120,10 @@ impl IdField<'_> {
 
     /// Appends the line.
     pub(super) fn write(self, out: &mut Vec<u8>) {
-        let value = self.id.to_string();
-        write_field(self.name.as_str().as_bytes(), value.as_bytes(), out);
+        out.extend_from_slice(self.name.as_str().as_bytes());
+        out.extend_from_slice(b": ");
+        self.id.write(out);
+        out.extend_from_slice(b"\r\n");
     }
 }
 

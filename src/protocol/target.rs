@@ -100,14 +100,7 @@ impl Host {
     fn write(&self, out: &mut Vec<u8>) {
         match self {
             Self::Name(name) => out.extend_from_slice(name.as_bytes()),
-            Self::V4(address) => {
-                for (place, octet) in address.octets().into_iter().enumerate() {
-                    if place > 0 {
-                        out.push(b'.');
-                    }
-                    decimal::write(u64::from(octet), out);
-                }
-            }
+            Self::V4(address) => decimal::write_address(*address, out),
             Self::V6(_) => out.extend_from_slice(self.to_string().as_bytes()),
         }
     }

@@ -86,7 +86,9 @@ impl Exchange<'_> {
         let kept = self.state.refused.as_ref();
         let kept = kept.map(|kept| kept.head.status());
         if may_lack_connect(status) {
-            if let Some(lease) = &answer.hop.lease {
+            if let Some(lease) = &answer.hop.lease
+                && self.authority().port() == TELLING_PORT
+            {
                 let upstream = Arc::clone(lease.upstream());
                 self.state.without_connect.push((upstream, status));
             }
@@ -109,9 +111,7 @@ impl Exchange<'_> {
             lease.upstream().opened_tunnel(now);
         }
         for (upstream, status) in std::mem::take(&mut self.state.without_connect) {
-            if self.authority().port() == TELLING_PORT {
-                upstream.refused_tunnel(status, self.target_hash(), now);
-            }
+            upstream.refused_tunnel(status, self.target_hash(), now);
         }
     }
 

@@ -249,6 +249,10 @@ impl Listed {
             entry.totals_are(totals);
             let work = entry.now.lock().work.take();
             *spare = work.or(spare.take());
+            // An upstream that leaves the pool is not to stay for the sake of spare memory.
+            if let Some(spare) = spare {
+                spare.route = RouteTaken::None;
+            }
         }
     }
 
@@ -384,7 +388,8 @@ mod tests {
         one[0].goes(&RouteTaken::Direct);
         one[0].ends((10, 20), &mut spare);
         assert!(all.page(0).connections.iter().all(|one| one.work.is_none()));
-        assert!(spare.is_some());
+        let route = spare.as_ref().map(|work| &work.route);
+        assert!(matches!(route, Some(RouteTaken::None)), "{route:?}");
         one[1].begins(&authority("b.test:443"), "", &mut spare);
         assert!(spare.is_none());
         let page = all.page(0);

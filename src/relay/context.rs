@@ -130,18 +130,20 @@ impl Context {
         self.next_exchange.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// The name of exchange `number`, which began at `begun`.
-    pub(super) fn request_id(&self, begun: Instant, number: u64) -> RequestId {
-        let ago = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
-        RequestId::new(unix_ms().saturating_sub(ago), self.request_ids, number)
+    /// The name of exchange `number`, which began so long before `now`.
+    pub(super) fn request_id(&self, now: SystemTime, ago: Duration, number: u64) -> RequestId {
+        let begun = now.checked_sub(ago).unwrap_or(UNIX_EPOCH);
+        RequestId::new(in_unix_ms(begun), self.request_ids, number)
     }
 }
 
 /// Milliseconds since 1970, for what people see.
 pub fn unix_ms() -> u64 {
-    let since = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or(Duration::ZERO);
+    in_unix_ms(SystemTime::now())
+}
+
+fn in_unix_ms(time: SystemTime) -> u64 {
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 

@@ -24,6 +24,7 @@ use crate::protocol::target::RequestTarget;
 use super::client::Client;
 use super::context::{Context, unix_ms};
 use super::failed::Failed;
+use super::scratch::Scratch;
 
 pub use super::route_taken::RouteTaken;
 
@@ -82,13 +83,26 @@ impl Report {
 
     /// Notes what was asked for. A target that cannot be parsed is shown as it came, up to the point
     /// where userinfo could be in it.
-    pub fn asked(&mut self, ctx: &Context, head: &RequestHead, target: Option<&RequestTarget<'_>>) {
+    pub fn asked(
+        &mut self,
+        (ctx, scratch): (&Context, &mut Scratch),
+        head: &RequestHead,
+        target: Option<&RequestTarget<'_>>,
+    ) {
         self.kind = MethodClass::of(head.method());
         if ctx.access_log.is_on() {
-            let mut entry = Box::new(AccessEntry::new(self.number, self.client));
-            head.method().clone_into(&mut entry.method);
-            entry.target = shown_target(head, target);
-            entry.agent = ctx.access_log.wants_agent().then(|| agent(head.fields()));
+            let mut entry = match scratch.entries.pop() {
+                Some(mut used) => {
+                    used.reset(self.number, self.client);
+                    used
+                }
+                None => Box::new(AccessEntry::new(self.number, self.client)),
+            };
+            entry.method.push_str(head.method());
+            show_target(head, target, &mut entry.target);
+            if ctx.access_log.wants_agent() {
+                show_agent(head.fields(), &mut entry.agent);
+            }
             if !ctx.access_log.wants_query() {
                 leave_queries_out(&mut entry);
             }
@@ -99,7 +113,7 @@ impl Report {
     /// What the request is called. The same for as long as it lasts.
     pub fn id(&self, ctx: &Context) -> &RequestId {
         self.id
-            .get_or_init(|| ctx.request_id(self.begun, self.number))
+            .get_or_init(|| ctx.request_id(SystemTime::now(), self.begun.elapsed(), self.number))
     }
 
     /// Takes over what the client calls its request, if it does so soundly in the field `name`.
@@ -132,9 +146,8 @@ impl Report {
             begun.elapsed()
         );
         if let Some(entry) = &mut self.entry {
-            entry.tries.reserve_exact(1);
             entry.tries.push(Try {
-                hop: hop.to_owned(),
+                hop,
                 end,
                 elapsed: begun.elapsed(),
             });
@@ -182,11 +195,11 @@ impl Report {
     pub fn finish(&mut self, ctx: &Context, after: (u64, u64)) {
         let received = after.0.saturating_sub(self.before.0);
         let sent = after.1.saturating_sub(self.before.1);
-        self.count(&ctx.metrics, received, sent);
+        let elapsed = self.begun.elapsed();
+        self.count(&ctx.metrics, elapsed, (received, sent));
         log::debug!(
-            "{}: over after {:.1?}: {}",
+            "{}: over after {elapsed:.1?}: {}",
             self.id(ctx),
-            self.begun.elapsed(),
             self.failure().or(self.cause).unwrap_or("complete")
         );
         // What began before the log was turned on is not in it: it would be a line without words.
@@ -200,24 +213,32 @@ impl Report {
             }
             None => return,
         };
-        entry.time = SystemTime::now();
+        let now = SystemTime::now();
+        entry.time = now;
         entry.status = self.status;
         (entry.received, entry.sent) = (received, sent);
-        entry.elapsed = self.begun.elapsed();
+        entry.elapsed = elapsed;
         entry.first_byte = self.first_byte;
-        entry.route = match &self.route {
-            RouteTaken::None => "-".to_owned(),
-            RouteTaken::Direct => "direct".to_owned(),
-            RouteTaken::Upstream(upstream) => upstream.spec.name.clone(),
-        };
+        entry.route.push_str(match &self.route {
+            RouteTaken::None => "-",
+            RouteTaken::Direct => "direct",
+            RouteTaken::Upstream(upstream) => &upstream.spec.name,
+        });
         entry.attempts = self.attempts;
         entry.cause = self.failure().or(self.cause);
-        entry.request_id = self.id(ctx).clone();
+        let id = || ctx.request_id(now, elapsed, self.number);
+        entry.request_id = self.id.get_or_init(id).clone();
         entry.queued = self.queued;
-        ctx.access_log.record(entry);
+        ctx.access_log.record(&entry);
+        self.entry = Some(entry);
     }
 
-    fn count(&self, metrics: &Metrics, received: u64, sent: u64) {
+    /// The memory of what the access log was told.
+    pub(super) fn into_entry(self) -> Option<Box<AccessEntry>> {
+        self.entry
+    }
+
+    fn count(&self, metrics: &Metrics, elapsed: Duration, (received, sent): (u64, u64)) {
         metrics.requests.increment();
         match self.kind {
             MethodClass::Connect => metrics.connect_requests.increment(),
@@ -247,11 +268,11 @@ impl Report {
         // The bytes of a tunnel were counted while they flowed.
         let flowed = match self.tunnel {
             None => {
-                metrics.times.exchange.observe(self.begun.elapsed());
+                metrics.times.exchange.observe(elapsed);
                 (0, 0)
             }
             Some(totals) => {
-                metrics.times.tunnel.observe(self.begun.elapsed());
+                metrics.times.tunnel.observe(elapsed);
                 let ends = &metrics.tunnel_ends;
                 match totals.end {
                     TunnelEnd::Finished => ends.finished.increment(),
@@ -366,55 +387,50 @@ pub(super) fn count(counter: &AtomicU64, more: u64) {
 }
 
 /// The target as people may see it: parsed where it could be, and never with userinfo.
-fn shown_target(head: &RequestHead, target: Option<&RequestTarget<'_>>) -> String {
+fn show_target(head: &RequestHead, target: Option<&RequestTarget<'_>>, shown: &mut String) {
+    let mut bytes = std::mem::take(shown).into_bytes();
     match target {
-        Some(RequestTarget::Absolute(absolute)) => {
-            let mut shown = Vec::new();
-            absolute.write_shown(&mut shown);
-            String::from_utf8_lossy(&shown).into_owned()
-        }
-        Some(RequestTarget::Authority(authority)) => authority.to_string(),
-        None => {
-            let raw = String::from_utf8_lossy(head.target());
-            match raw.rsplit_once('@') {
-                Some((_userinfo, rest)) => format!("...@{rest}"),
-                None => raw.into_owned(),
+        Some(RequestTarget::Absolute(absolute)) => absolute.write_shown(&mut bytes),
+        Some(RequestTarget::Authority(authority)) => authority.write(&mut bytes),
+        None => match head.target().rsplit(|byte| *byte == b'@').next() {
+            Some(rest) if rest.len() < head.target().len() => {
+                bytes.extend_from_slice(b"...@");
+                bytes.extend_from_slice(rest);
             }
-        }
+            _ => bytes.extend_from_slice(head.target()),
+        },
     }
+    *shown = String::from_utf8(bytes)
+        .unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned());
 }
 
-fn agent(fields: Fields<'_>) -> Agent {
-    let text = |name| {
-        let value = fields.values(name).next().unwrap_or_default();
-        String::from_utf8_lossy(value).into_owned()
-    };
-    Agent {
-        referer: without_userinfo(text("Referer")),
-        user_agent: text("User-Agent"),
-    }
+fn show_agent(fields: Fields<'_>, agent: &mut Agent) {
+    let value = |name| String::from_utf8_lossy(fields.values(name).next().unwrap_or_default());
+    show_without_userinfo(&value("Referer"), &mut agent.referer);
+    agent.user_agent.push_str(&value("User-Agent"));
 }
 
 /// Queries carry what nobody else is to see: of the target, and of the page that led there, which had been a
 /// target before.
 fn leave_queries_out(entry: &mut AccessEntry) {
-    let referer = entry.agent.as_mut().map(|agent| &mut agent.referer);
-    for url in [Some(&mut entry.target), referer].into_iter().flatten() {
+    for url in [&mut entry.target, &mut entry.agent.referer] {
         if let Some(end) = url.find('?') {
             url.truncate(end);
         }
     }
 }
 
-/// A URL as people may see it. Browsers leave userinfo out of `Referer`, programs do not.
-fn without_userinfo(url: String) -> String {
-    let Some((scheme, rest)) = url.split_once("//") else {
-        return url;
-    };
+/// Appends a URL as people may see it. Browsers leave userinfo out of `Referer`, programs do not.
+fn show_without_userinfo(url: &str, shown: &mut String) {
+    let (scheme, rest) = url.split_once("//").unwrap_or((url, ""));
     let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
     let (authority, path) = rest.split_at_checked(end).unwrap_or((rest, ""));
     match authority.rsplit_once('@') {
-        Some((_userinfo, host)) => format!("{scheme}//{host}{path}"),
-        None => url,
+        Some((_userinfo, host)) => {
+            for part in [scheme, "//", host, path] {
+                shown.push_str(part);
+            }
+        }
+        None => shown.push_str(url),
     }
 }

@@ -1,5 +1,6 @@
 //! Buffers that a worker uses again and again.
 
+use crate::access_log::AccessEntry;
 use crate::net::buffer::Buffer;
 use crate::protocol::head::HeadMemory;
 
@@ -25,6 +26,9 @@ pub struct Scratch {
     pub body: Vec<u8>,
     /// For what is read from the next hop.
     pub from_hop: Buffer,
+    /// For what the access log is told of a request.
+    #[expect(clippy::vec_box, reason = "they go from request to request")]
+    pub(super) entries: Vec<Box<AccessEntry>>,
     /// For what operators see of a request.
     pub(super) work: Option<Box<Work>>,
 }
@@ -34,6 +38,13 @@ impl Scratch {
     pub(super) fn keep(&mut self, memory: HeadMemory) {
         if self.requests.len() < SPARE_HEADS && memory.bytes.capacity() <= USUAL_HEAD {
             self.requests.push(memory);
+        }
+    }
+
+    /// As [`Scratch::keep`], for the access log.
+    pub(super) fn keep_entry(&mut self, entry: Box<AccessEntry>) {
+        if self.entries.len() < SPARE_HEADS && entry.widest() <= USUAL_HEAD {
+            self.entries.push(entry);
         }
     }
 }

@@ -295,6 +295,9 @@ impl Session<'_> {
         report.finish(self.ctx, client.totals());
         client.listed.ends(client.totals(), &mut self.scratch.work);
         self.scratch.keep(head.into_memory());
+        if let Some(entry) = report.into_entry() {
+            self.scratch.keep_entry(entry);
+        }
         client
     }
 
@@ -418,7 +421,8 @@ impl Session<'_> {
     ) -> Result<(Destination, Framing), (Refusal, Persistence)> {
         let (head, config) = (&request.head, &request.snapshot.config);
         let target = RequestTarget::parse(head.method(), head.target());
-        request.report.asked(self.ctx, head, target.as_ref().ok());
+        let place = (&**self.ctx, &mut *self.scratch);
+        request.report.asked(place, head, target.as_ref().ok());
         if let Some(name) = &config.request_id {
             request.report.called(head, name);
         }

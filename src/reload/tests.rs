@@ -173,8 +173,8 @@ fn reloads_and_what_came_of_them_are_in_the_history() {
     assert_eq!(kinds, expected);
     let file = setup.file.display();
     for (event, words) in events.iter().zip([
-        format!("{file} is again as it is in force"),
-        format!("the running configuration stays in force: {file}:"),
+        format!("{file} is again what is in force"),
+        format!("what was in force stays in force: {file}:"),
         format!("{file} is in force: "),
     ]) {
         assert!(event.text.starts_with(&words), "{event:?}");

@@ -212,10 +212,19 @@ fn strip_word<'e>(expression: &'e str, word: &str) -> Option<&'e str> {
 }
 
 fn parse_host(name: &str, rule: fn(Box<str>) -> Rule) -> Result<Rule, RuleError> {
-    if name.contains('/') {
+    if let Some((before, _)) = name.split_once('/') {
+        let is_name = |c: char| !c.is_ascii_hexdigit() && !".:[]".contains(c);
         return Network::parse(name)
             .map(Rule::Network)
-            .map_err(RuleError::Network);
+            .map_err(|error| match error {
+                // A URL, or a part of one.
+                NetworkError::AddressInvalid if before.contains(is_name) => {
+                    RuleError::Character('/')
+                }
+                NetworkError::AddressInvalid | NetworkError::PrefixInvalid => {
+                    RuleError::Network(error)
+                }
+            });
     }
     if let Ok(address) = Network::parse(name) {
         return Ok(Rule::Network(address));
@@ -412,8 +421,10 @@ mod tests {
         check_error("b\u{fc}cher.test", RuleError::Character('\u{fc}'));
         check_error("regex: x", RuleError::Character(':'));
         check_error(&"a".repeat(254), RuleError::TooLong);
+        check_error("http://a.test/", RuleError::Character('/'));
+        check_error("a.test/b", RuleError::Character('/'));
         check_error(
-            "http://a.test/",
+            "300.0.0.0/8",
             RuleError::Network(NetworkError::AddressInvalid),
         );
         check_error(

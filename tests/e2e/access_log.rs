@@ -12,14 +12,14 @@ const POST: &str =
 const CONNECT: &str = "CONNECT o.test:443 HTTP/1.1\r\nHost: o.test\r\n\r\n";
 
 /// A log of this test alone, and the line of configuration that turns it on.
-struct Log(TemporaryFile);
+pub(super) struct Log(TemporaryFile);
 
 impl Log {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self(TemporaryFile::new("access.log"))
     }
 
-    fn yaml(&self, format: &str) -> String {
+    pub(super) fn yaml(&self, format: &str) -> String {
         format!(
             "access_log: {{format: {format}, file: '{}'}}\n",
             self.0.path()
@@ -28,8 +28,11 @@ impl Log {
 
     /// Waits until there are so many lines; and there are no more.
     #[track_caller]
-    fn lines(&self, count: usize) -> Vec<String> {
-        wait_until(|| self.0.text().lines().count() >= count);
+    pub(super) fn lines(&self, count: usize) -> Vec<String> {
+        wait_until(|| {
+            let text = self.0.text();
+            text.ends_with('\n') && text.lines().count() >= count
+        });
         let text = self.0.text();
         let lines: Vec<_> = text.lines().map(str::to_owned).collect();
         assert_eq!(lines.len(), count, "{text}");

@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 use http_proxy_lb::net::resolve::Resolver;
 use http_proxy_lb::server::Options;
 
-use super::harness::{FullPort, Member, Proxy, Talk, TemporaryFile, Upstream, wait_until};
+use super::access_log::Log;
+use super::harness::{FullPort, Member, Proxy, Talk, Upstream, wait_until};
 use super::process::Process;
 
 const GET: &str = "GET http://o.test/ HTTP/1.1\r\nHost: o.test\r\n\r\n";
@@ -19,26 +20,16 @@ const CONNECT: &str = "CONNECT o.test:443 HTTP/1.1\r\nHost: o.test\r\n\r\n";
 /// The first upstream is tried first.
 const IN_ORDER: &str = "mode: priority\n";
 
-/// The access log of an incident.
-struct Log(TemporaryFile);
-
 impl Log {
-    fn new() -> Self {
-        Self(TemporaryFile::new("access.log"))
-    }
-
     /// What turns it on, and more configuration.
     fn with(&self, more: &str) -> String {
-        format!("access_log: {{file: '{}'}}\n{more}", self.0.path())
+        self.yaml("text") + more
     }
 
     /// The only line.
     #[track_caller]
     fn line(&self) -> String {
-        wait_until(|| self.0.text().ends_with('\n'));
-        let text = self.0.text();
-        assert_eq!(text.lines().count(), 1, "{text}");
-        text.trim_end().to_owned()
+        self.lines(1).remove(0)
     }
 
     #[track_caller]
@@ -283,7 +274,7 @@ fn the_name_of_an_upstream_cannot_be_resolved() {
     log.expect(
         "T id=1 client=127.0.0.1:P method=GET target=http://o.test/ status=200 in=N out=N ms=M \
          ttfb_ms=M route=b attempts=2 cause=- user=- request_id=R queue_ms=M connect_ms=M \
-         tries=gone:dns_error:M,b:200:M",
+         tries=gone:upstream_dns_error:M,b:200:M",
     );
 }
 

@@ -302,17 +302,11 @@ impl EventLoop {
 
 #[cfg(test)]
 mod tests {
-    use std::net::{IpAddr, TcpListener, TcpStream};
+    use std::net::IpAddr;
 
     use super::super::shared::{Direction, Meter, Patience, Uncounted};
     use super::*;
-
-    #[expect(clippy::disallowed_methods, reason = "loopback answers at once")]
-    fn pair() -> (TcpStream, TcpStream) {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let far = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        (listener.accept().unwrap().0, far)
-    }
+    use crate::net::socket::tests::pair;
 
     /// Its other side is not read from any more, and may have been reset.
     #[test]

@@ -301,17 +301,10 @@ impl Meter for Uncounted {
 #[cfg(test)]
 mod tests {
     use std::io::{IoSlice, Write as _};
-    use std::net::TcpListener;
 
     use super::*;
     use crate::net::socket::Wait;
-
-    #[expect(clippy::disallowed_methods, reason = "loopback answers at once")]
-    fn pair() -> (TcpStream, TcpStream) {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let far = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        (listener.accept().unwrap().0, far)
-    }
+    use crate::net::socket::tests::pair;
 
     /// A tunnel that is not carried and was idle for too long, and its two ends.
     fn idle_tunnel() -> (Arc<Tunnel>, TcpStream, TcpStream) {

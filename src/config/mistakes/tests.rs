@@ -3,11 +3,11 @@
 use std::ffi::OsString;
 use std::path::Path;
 
-use super::checked::Config;
-use super::findings::ConfigErrors;
-use super::overrides::Overrides;
-use super::root;
-use super::root::Given;
+use crate::config::checked::Config;
+use crate::config::findings::ConfigErrors;
+use crate::config::overrides::Overrides;
+use crate::config::root;
+use crate::config::root::Given;
 
 /// What the environment of the tests holds.
 fn environment(name: &str) -> Option<OsString> {
@@ -271,8 +271,8 @@ fn curly_quotes_are_told() {
     check(
         "limits: {workers: „4“, io_timeout_secs: «5»}\n",
         &[
-            &format!("c.yaml:3: limits.workers: {quotes}"),
             &format!("c.yaml:3: limits.io_timeout_secs: {quotes}"),
+            &format!("c.yaml:3: limits.workers: {quotes}"),
         ],
     );
     check(
@@ -605,7 +605,7 @@ fn a_secret_of_a_variable_is_taken_letter_by_letter_and_told_nowhere() {
         credentials.authorization(),
         "Basic YjpodW50ZXIyOiAjICd4Jw=="
     );
-    let report = super::report::CheckReport { config: &config };
+    let report = crate::config::report::CheckReport { config: &config };
     let shown = format!("{report}{config:?}");
     assert!(!shown.contains("hunter2"), "{shown}");
     assert!(
