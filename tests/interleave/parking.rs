@@ -116,6 +116,9 @@ enum Protocol {
     Sleepy,
 }
 
+/// Takes down the state that a change leads to.
+type Step<'s> = &'s mut dyn FnMut(&dyn Fn(&mut State));
+
 impl State {
     fn first() -> Self {
         Self {
@@ -161,7 +164,7 @@ impl State {
     }
 
     /// The steps of the leader.
-    fn lead(&self, protocol: Protocol, step: &mut dyn FnMut(&dyn Fn(&mut Self))) {
+    fn lead(&self, protocol: Protocol, step: Step<'_>) {
         match self.leader {
             Leader::Collects => step(&|s| s.collect(protocol)),
             Leader::Looks => step(&State::look),
@@ -204,7 +207,7 @@ impl State {
     }
 
     /// The steps of the follower.
-    fn follow(&self, protocol: Protocol, step: &mut dyn FnMut(&dyn Fn(&mut Self))) {
+    fn follow(&self, protocol: Protocol, step: Step<'_>) {
         match self.follower {
             Follower::Idle => {}
             Follower::Reads => step(&|s| match s.read(protocol) {
