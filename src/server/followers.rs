@@ -249,6 +249,27 @@ mod tests {
         assert_eq!(followers.count(), 2);
     }
 
+    /// Breaks down as a lane would whose own code is wrong: what a session does is caught elsewhere.
+    struct Broken;
+
+    impl Led for Broken {
+        fn lead(self: Box<Self>, _followers: &Arc<Followers<Self>>, _scratch: &mut Scratch) {
+            panic!("a lane breaks down");
+        }
+    }
+
+    #[test]
+    fn a_lane_that_breaks_down_ends_the_program() {
+        let failure = Arc::<Failure>::default();
+        let (tell, told) = channel();
+        let tell = Box::new(move || tell.send(()).unwrap());
+        assert!(failure.told.set(tell).is_ok());
+        let followers = Followers::new(&failure);
+        assert!(followers.hand_on(Box::new(Broken)).is_ok());
+        assert_eq!(told.recv_timeout(PATIENCE), Ok(()));
+        assert_eq!(failure.thread.get(), Some(&"worker"));
+    }
+
     #[test]
     fn all_threads_leave_once_it_is_closed() {
         let followers = Followers::new(&Arc::default());
