@@ -69,6 +69,9 @@
 //! | chunk extensions and trailers | as of clients, any number of fields | `EXTENSIONS_MAX`, `limits.max_header_bytes` | the client sees that the body breaks off, or 502 if nothing of it was sent yet | `endless_chunk_extensions_of_a_response_break_it_off`, `endless_trailers_of_a_response_break_it_off` |
 //! | a body of which nothing comes | 15 min | `limits.response_idle_timeout_secs` | the client sees that it breaks off | `a_response_body_that_stops_breaks_off_at_the_client`, `an_event_stream_may_be_silent_for_longer_than_an_upload` |
 //! | a request that is not taken | 60 s | `limits.io_timeout_secs` | 504 | `an_upstream_that_does_not_take_the_request_is_504_and_probed`, `a_client_that_leaves_while_its_request_is_not_taken_is_noticed` |
+//! | sessions that keep their upstream | 65536 | `sticky.max_sessions` | the one that was not used for longest is forgotten | `the_least_recently_used_pin_leaves_when_there_are_too_many` |
+//! | upstreams that rest, each for a host | 65536; 20 in `/status` | `MOST_RESTS`, `MOST_TOLD_RESTS` | the rest that ends first is over; the others are counted | `the_rest_that_ends_first_leaves_a_full_table`, `an_answer_lets_its_upstream_rest_for_the_host_and_no_other` |
+//! | a rest that an answer asks for | 10 times `rest[].secs` | `MOST_LONGER` | cut | `retry_after_is_honoured_up_to_ten_times_the_rest` |
 //! | idle connections, each upstream | 64 | `limits.upstream_idle_connections`, at most 65535 | the oldest is closed | `when_there_are_too_many_the_oldest_leaves` |
 //! | their age | 30 s | `limits.upstream_idle_secs` | closed | `one_that_is_too_old_is_neither_taken_nor_kept` |
 //! | bytes nobody asked for | one | `REMEMBERED` | for 10 minutes each connection of that upstream serves one client | `late_bodies_behind_answers_without_one_reach_no_other_client` |
@@ -130,6 +133,9 @@
 //! | its open brackets | 1000 | `BRACKETS_MAX` | an error | `brackets_without_end_are_refused_before_the_parser_sees_them` |
 //! | what is said about it | 30 messages, 60 bytes of a value, 10 names | `SHOWN_MAX`, `QUOTED_MAX`, `VALUE_MAX`, `NAMES_MAX` | counted | `a_thousand_errors_are_not_a_thousand_lines`, `many_names_are_counted` |
 //! | a secret or a file of users | 1 MiB | `FILE_MAX` | an error | `secret_files_that_cannot_be_used_are_named_with_the_reason` |
+//! | a list of targets or upstreams | 64 MiB | `LIST_MAX` | an error | `a_list_is_as_large_as_it_likes_up_to_its_limit_and_a_changed_one_is_seen` |
+//! | the login of a SOCKS5 upstream | 255 bytes each | `SOCKS_LOGIN_MAX` | an error | `a_login_for_socks5_has_1_to_255_bytes_in_each_part` |
+//! | bad lines of it that are named | 5 | `NAMED_MAX` | counted | `a_bad_line_of_a_list_is_named_and_skipped_and_fails_the_check` |
 //! | numbers in it | a head 1 KiB to 1 MiB, a queue 2^20, a time ten years | `limits.max_header_bytes`, `limits.queue`, `SECONDS_MAX` | an error | `its_examples_are_examples_of_valid_keys` |
 //! | an answer to `status` | 64 MiB, 4 million values, 16 levels, 10 s | `MOST`, `MOST_VALUES`, `DEEPEST`, `PATIENCE` | an error | `endless_nesting_is_not_followed`, `endless_lists_are_not_kept` |
 //! | answers to `status --connections` | 100 | `MOST_PAGES` | the others are not asked for | `a_relay_that_never_ends_its_pages_is_left` |

@@ -81,16 +81,20 @@
 //!    [`protocol::framing`] say where it leads and where its body ends, [`relay::access`] whether it may.
 //!    What is wrong with a request is a [`protocol::answer::Refusal`]; whoever speaks TLS or SOCKS to the
 //!    port gets one, too (`relay/foreign.rs` tells the log).
-//! 4. The session asks [`route`] once. `relay/forward.rs` gets an upstream from `relay/upstreams.rs`, which
+//! 4. The session asks [`route`] once, and [`relay::exits`] whether the request wants an upstream of its own:
+//!    that of its session, or none that rests for its target. `relay/forward.rs` gets an upstream from `relay/upstreams.rs`, which
 //!    asks [`balance::pool`] for a lease, and its connection from [`net::idle_pool`] (`relay/reuse.rs`) or
 //!    [`net::dial`] (`relay/next_hop.rs`). If that is not there soon, the next upstream is dialled beside
 //!    it, and its lease may be the one that counts.
+//!    A SOCKS5 upstream is asked for a connection to the origin first (`relay/socks.rs`), which is waited for
+//!    as an answer is.
 //! 5. [`relay::attempt`] sends the head written by [`protocol::rewrite`] and the body
 //!    ([`relay::upload`]). Until the next hop answers, the exchange is suspended
 //!    ([`relay::outcome::Suspended`]); then the leader goes on with it ([`relay::session::resume`]) and reads the
 //!    head of the final response.
 //! 6. [`relay::respond`] passes it and its body on ([`protocol::body`]). If the attempt failed before
-//!    that, [`balance::failover`] says whether another upstream is tried.
+//!    that, [`balance::failover`] says whether another upstream is tried. An answer may let its upstream rest
+//!    (`relay/resting.rs`).
 //! 7. [`relay::report`] counts the exchange and writes its line of the access log; nothing else does. While
 //!    it goes on, the entry of its connection in [`relay::connections`] says what it is at, if anybody can
 //!    look; and its decisions go to the log at `debug`, under its request id ([`protocol::request_id`]).

@@ -85,7 +85,7 @@ limits:
   idle_timeout_secs: -1
   workers: 4
 upstream:
-  - url: socks5://bob:sesame@one.example:1080
+  - url: https://bob:sesame@one.example:1080
   - url: http://two.example:99999
     weight: 1.5
   - http://three.example
@@ -203,8 +203,8 @@ fn without_a_file_options_and_variables_are_checked_and_told_by_their_names() {
     assert!(!said.contains("sesame"), "{said}");
     let bad = checked("https://ann:sesame@one.example", &[]);
     let said = "error: HTTP_PROXY_LB_UPSTREAMS: upstream[0].url: `https` is not spoken to upstreams, only \
-                plain HTTP is: write http:// (requests for https:// sites go through such an upstream as \
-                well), with the port on which it speaks plain HTTP\n";
+                plain HTTP and SOCKS5 are: write http:// (requests for https:// sites go through such an \
+                upstream as well), with the port on which it speaks plain HTTP\n";
     check(&bad, 78, "", said);
     // what an option sets is not asked of the environment
     let good = checked("https://one.example", &["--upstream", "http://two.example"]);
@@ -687,8 +687,8 @@ const JUDGED: &[Judged] = &[
         "config.yaml:3: log.format: `xml`",
     ),
     refused(
-        b"listen: 127.0.0.1:0\nupstream:\n  - url: socks5://a.test\n",
-        "config.yaml:3: upstream[0].url: `socks5`",
+        b"listen: 127.0.0.1:0\nupstream:\n  - url: https://a.test\n",
+        "config.yaml:3: upstream[0].url: `https`",
     ),
     refused(
         b"listen: 127.0.0.1:0\nadmin_token_file: absent\n",

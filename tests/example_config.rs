@@ -132,7 +132,7 @@ fn what_it_sets_is_the_default_of_the_row_of_the_key() {
 fn its_times_are_in_seconds() {
     for key in KEYS {
         let is_time = matches!(key.kind, KeyKind::Seconds(_));
-        assert_eq!(key.path.ends_with("_secs"), is_time, "{}", key.path);
+        assert_eq!(key.path.ends_with("secs"), is_time, "{}", key.path);
         assert_eq!(key.unit == "s", is_time, "{}", key.path);
     }
 }
@@ -142,10 +142,12 @@ fn its_examples_are_examples_of_valid_keys() {
     let text = all_keys_set()
         .replace("admin_token_file: /etc/http-proxy-lb/admin-token", "")
         .replace("users_file: /etc/http-proxy-lb/users", "")
-        .replace("password_file: proxy2-password", "password: x");
+        .replace("password_file: proxy2-password", "password: x")
+        .replace("domains_file: ads.txt", "domains: [ads.example]")
+        .replace("upstream_files: [exits.txt]", "");
     let config = load(&text);
     let said: Vec<_> = config.warnings.iter().map(ToString::to_string).collect();
-    assert_eq!(config.upstreams.len(), 2, "{text}");
+    assert_eq!(config.upstreams.len(), 3, "{text}");
     assert_eq!(config.access.users.len(), 1);
     assert!(config.admin_token.is_some());
     assert!(!config.relies_on_compatibility(), "{said:?}");

@@ -59,6 +59,16 @@ pub(super) enum Detail {
 pub(super) enum Action {
     Drain,
     Enable,
+    ClearRests,
+}
+
+impl Action {
+    /// Each with its word in the path.
+    const ALL: [(&'static str, Self); 3] = [
+        ("drain", Self::Drain),
+        ("enable", Self::Enable),
+        ("clear-rests", Self::ClearRests),
+    ];
 }
 
 /// The longest name of a user that is told, in letters. Any name is taken with the token.
@@ -258,11 +268,8 @@ impl Endpoint {
             "/metrics" => Self::Metrics,
             _ => {
                 let (name, action) = path.strip_prefix("/upstreams/")?.split_once('/')?;
-                let action = match action {
-                    "drain" => Action::Drain,
-                    "enable" => Action::Enable,
-                    _ => return None,
-                };
+                let mut actions = Action::ALL.into_iter();
+                let action = actions.find(|(word, _)| *word == action)?.1;
                 Self::Act(ActionCall {
                     action,
                     name: percent_decoded(name)?,
@@ -298,10 +305,8 @@ impl Call {
             Endpoint::Connections(after) => format!("/connections?{after}"),
             Endpoint::Metrics => "/metrics".to_owned(),
             Endpoint::Act(ActionCall { action, name, by }) => {
-                let action = match action {
-                    Action::Drain => "drain",
-                    Action::Enable => "enable",
-                };
+                let mut actions = Action::ALL.into_iter();
+                let action = actions.find(|(_, it)| it == action).map_or("", |it| it.0);
                 return (
                     "POST",
                     format!(
@@ -656,10 +661,11 @@ mod tests {
 
     #[test]
     fn a_name_survives_the_way_to_the_server_behind_the_front() {
-        for name in ["a", "http://x:1/", "ä%2F?#", "\"><script>", " "] {
+        let names = ["a", "http://x:1/", "ä%2F?#", "\"><script>", " "];
+        for (name, (_, action)) in names.into_iter().zip(Action::ALL.into_iter().cycle()) {
             let call = Call {
                 endpoint: Endpoint::Act(ActionCall {
-                    action: Action::Enable,
+                    action,
                     name: name.to_owned(),
                     by: format!("192.0.2.1 (user {name})"),
                 }),

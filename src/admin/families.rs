@@ -28,6 +28,7 @@ pub(super) fn metrics(server: &ServerNow<'_>) -> String {
     rows::write(&mut out, rows::UPSTREAM, &upstreams, |it| {
         Some(("upstream", &it.upstream.spec.name))
     });
+    write_rests(&mut out, server, &upstreams);
     write_server(&mut out, rows::CONFIG);
     if let Some(usage) = process::usage() {
         rows::write(&mut out, rows::PROCESS, slice::from_ref(&usage), |_| None);
@@ -41,6 +42,20 @@ pub(super) fn metrics(server: &ServerNow<'_>) -> String {
         }
     }
     out.finish()
+}
+
+fn write_rests(out: &mut Exposition, server: &ServerNow<'_>, upstreams: &[UpstreamNow<'_>]) {
+    let help = "Answers that let the upstream rest, by status.";
+    let mut family = out.family(MetricType::Counter, "upstream_rests_total", help);
+    for upstream in upstreams.iter().map(|it| it.upstream) {
+        for (status, count) in server.snapshot.pool.rests().begun_by(upstream.id()) {
+            let labels = [
+                ("upstream", &*upstream.spec.name),
+                ("status", &status.to_string()),
+            ];
+            family.sample(&labels, count);
+        }
+    }
 }
 
 fn write_exchanges(out: &mut Exposition, metrics: &Metrics) {

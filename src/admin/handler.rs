@@ -107,6 +107,11 @@ fn act(ctx: &Context, call: &ActionCall) -> AdminReply {
                 (EventKind::Enabled, log::Level::Info, text)
             }
         }
+        Action::ClearRests => {
+            let count = snapshot.pool.rests().clear(upstream.id());
+            let text = format!("rests of upstream {name} are ended by {by}: {count}");
+            (EventKind::RestsCleared, log::Level::Info, text)
+        }
     };
     log::log!(level, "{text}");
     let history = snapshot.pool.history();

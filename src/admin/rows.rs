@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::balance::state::Availability;
+use crate::balance::sticky::MoveReason;
 use crate::balance::upstream::Upstream;
 use crate::balance::vitals::{Counters, Vitals};
 use crate::json::{JsonText, Members};
@@ -146,6 +147,20 @@ pub(super) const LOAD: &[ServerRow] = rows! {
         json("queue" "waiting") = |it| it.load.queue;
     Gauge "queue_limit" "Requests that may wait for a worker."
         json("queue" "limit") = |it| it.load.most_queued;
+    Gauge "sticky_sessions" "Sessions that are remembered with their upstream."
+        json("sticky" "sessions") = |it| it.snapshot.pool.sessions().0;
+    Counter "sticky_moves_total" {"reason" "removed"} "Sessions that left their upstream, by why."
+        json("sticky" "moved_removed") = |it| it.moves(MoveReason::Removed);
+    Counter "sticky_moves_total" {"reason" "offline"}
+        json("sticky" "moved_offline") = |it| it.moves(MoveReason::Offline);
+    Counter "sticky_moves_total" {"reason" "drained"}
+        json("sticky" "moved_drained") = |it| it.moves(MoveReason::Drained);
+    Counter "sticky_moves_total" {"reason" "resting"}
+        json("sticky" "moved_resting") = |it| it.moves(MoveReason::Resting);
+    Gauge "rests" "Upstreams that rest for a host or for all: rests that have not ended."
+        json("rests" "count") = |it| it.snapshot.pool.rests().longest(0, Instant::now()).1;
+    Counter "rests_overridden_total" "Picks of an upstream although it rested, because all did."
+        json("rests" "overridden") = |it| it.snapshot.pool.rests().overridden();
     Gauge "tunnels" "Tunnels open now." json("totals" "tunnels") = |it| it.ctx.tunnels.count();
 };
 
@@ -293,6 +308,13 @@ impl<'a> ServerNow<'a> {
             load,
             why_not_ready: why_not_ready(ctx, snapshot),
         }
+    }
+
+    /// How many sessions left their upstream for this reason.
+    fn moves(&self, reason: MoveReason) -> u64 {
+        let (_, moves) = self.snapshot.pool.sessions();
+        let mut moves = moves.into_iter();
+        moves.find(|(one, _)| *one == reason).map_or(0, |it| it.1)
     }
 
     /// Whether requests are served, but by suspects alone.

@@ -17,6 +17,9 @@ use super::authorization::Detail;
 use super::readiness::why_not_ready;
 use super::rows::{self, ServerNow, UpstreamNow};
 
+/// Rests that are told one by one.
+const MOST_TOLD_RESTS: usize = 20;
+
 /// Whether this instance is ready, and the answer of `/ready`.
 pub(super) fn ready(ctx: &Context, detail: Detail) -> (bool, String) {
     let snapshot = ctx.snapshot();
@@ -68,6 +71,11 @@ pub(super) fn status(server: &ServerNow<'_>) -> String {
         "connections": numbers("connections"),
         "workers": numbers("workers"),
         "queue": numbers("queue"),
+        "sticky": numbers("sticky"),
+        "rests": members! {
+            ..numbers("rests"),
+            "longest": rests(snapshot),
+        },
         ..numbers("totals"),
         "failures": failures.collect::<Members>(),
         "config": members! {
@@ -113,6 +121,25 @@ fn reload(server: &ServerNow<'_>) -> Members {
         "failing_since": failing_since.map(moment),
         "error": error,
     }
+}
+
+/// The rests that end last. Where no token guards them the hosts, which clients have chosen, are not told.
+fn rests(snapshot: &Snapshot) -> JsonText {
+    let now = Instant::now();
+    let (longest, _) = snapshot.pool.rests().longest(MOST_TOLD_RESTS, now);
+    let is_guarded = snapshot.config.admin_token.is_some();
+    let told = longest.iter().map(|rest| {
+        let upstream = snapshot.pool.by_id(rest.upstream);
+        let left = rest.until.saturating_duration_since(now);
+        members! {
+            "upstream": upstream.map(|upstream| upstream.spec.name.as_str()),
+            "scope": if rest.host.is_some() { "host" } else { "upstream" },
+            "host": rest.host.as_deref().filter(|_| is_guarded),
+            "status": u64::from(rest.status),
+            "ends": moment(unix_ms().saturating_add(u64::try_from(left.as_millis()).unwrap_or(u64::MAX))),
+        }
+    });
+    told.collect()
 }
 
 /// What happened.
@@ -166,6 +193,7 @@ fn whole(it: &UpstreamNow<'_>) -> Members {
         ..numbers("trouble"),
         "weight": upstream.spec.weight,
         "priority": upstream.spec.priority,
+        "group": upstream.spec.group.as_deref(),
         "attempts": all_attempts,
         ..attempts,
         ..["failures", "checks", "connections", "traffic", "idle"].into_iter().flat_map(numbers),

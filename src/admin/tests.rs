@@ -524,3 +524,12 @@ fn an_address_that_is_taken_is_named() {
         "{error}"
     );
 }
+
+#[test]
+fn the_status_says_which_group_an_upstream_is_in() {
+    let text = "listen: 127.0.0.1:0\nupstream: [{url: 'http://a', group: eu}, {url: 'http://b'}]\n";
+    let stand = Stand::with(text, |_| Ok(()));
+    let answer = stand.get("/status");
+    assert!(body(&answer).contains("\"group\":\"eu\""), "{answer}");
+    assert!(body(&answer).contains("\"group\":null"), "{answer}");
+}

@@ -115,6 +115,7 @@ fn row(failure: &HopFailure) -> (Reach, Evidence, Elsewhere, Idleness) {
         Failure::Closed => (Sent, Doubtful(Doubt::Closed), IfRepeatable, Explains),
         Failure::Reset => (Sent, Doubtful(Doubt::Closed), IfRepeatable, Explains),
         Failure::NotHttp => (Sent, Doubtful(Doubt::NotHttp), IfRepeatable, ExplainsStray),
+        Failure::NotSocks => (Sent, Doubtful(Doubt::NotSocks), Always, IsNoReason),
         Failure::Malformed(_) => (Sent, refused, Never, ExplainsStray),
         Failure::Framing(_) => (Sent, refused, Never, ExplainsStray),
         Failure::HeadTooLarge => (Sent, refused, Never, ExplainsStray),
@@ -126,6 +127,12 @@ fn row(failure: &HopFailure) -> (Reach, Evidence, Elsewhere, Idleness) {
         Failure::SendTimeout => (Sent, Doubtful(Doubt::Silent), IfRepeatable, IsNoReason),
         Failure::AuthenticationRefused => (Sent, Doubtful(Doubt::Auth), Always, IsNoReason),
         Failure::TunnelRefused => (Sent, Nothing, Always, IsNoReason),
+        Failure::UpstreamRests => (Sent, Nothing, IfRepeatable, IsNoReason),
+        // Weighed as the answer that it is, and what is not allowed is the answer to the request.
+        Failure::TargetUnreachable(_) | Failure::TargetTimeout => {
+            (Sent, Nothing, Always, IsNoReason)
+        }
+        Failure::TargetNotAllowed => (Sent, Nothing, Never, IsNoReason),
         // A stream that is silent for a while may just have nothing to say.
         Failure::Stalled => (Sent, Nothing, IfRepeatable, IsNoReason),
         Failure::WentOffline => (Sent, Nothing, IfRepeatable, IsNoReason),
@@ -163,6 +170,14 @@ pub fn is_repeatable(method: &str) -> bool {
 pub fn evidence(failure: &HopFailure) -> Evidence {
     let (_, evidence, ..) = row(failure);
     evidence
+}
+
+/// Whether a SOCKS5 upstream could not connect to the target: the word of a second upstream is enough then.
+pub fn is_about_target(error: &AttemptError) -> bool {
+    matches!(
+        error.failure(),
+        HopFailure::TargetUnreachable(_) | HopFailure::TargetTimeout
+    )
 }
 
 /// Whether the attempt came to no connection: then it is none that counts.
@@ -318,6 +333,9 @@ mod tests {
             HopFailure::WentOffline,
             HopFailure::LocalExhaustion,
             HopFailure::TunnelRefused,
+            HopFailure::TargetUnreachable("x"),
+            HopFailure::TargetTimeout,
+            HopFailure::TargetNotAllowed,
             HopFailure::Stalled,
         ] {
             assert_eq!(evidence(&failure), Evidence::Nothing);

@@ -47,6 +47,8 @@ pub enum EventKind {
     Drained,
     /// An operator enabled an upstream.
     Enabled,
+    /// An operator ended the rests of an upstream.
+    RestsCleared,
     /// The probe passes through no upstream, so its target is not believed.
     ProbeNotBelieved,
     /// The probe passes again.
@@ -68,6 +70,7 @@ impl EventKind {
             Self::Cleared => "cleared",
             Self::Drained => "drained",
             Self::Enabled => "enabled",
+            Self::RestsCleared => "rests_cleared",
             Self::ProbeNotBelieved => "probe_not_believed",
             Self::ProbeBelieved => "probe_believed",
             Self::Reloaded => "reloaded",

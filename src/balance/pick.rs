@@ -1,18 +1,20 @@
 //! The choice of an upstream for one attempt.
 //!
-//! Round robin is the smooth weighted kind that nginx uses: each member gains its weight, the
-//! richest is taken and pays the sum of all. So a full cycle has exactly the configured shares,
-//! heavy members do not come in a row, and a weight of four thousand million costs what a weight
-//! of 1 costs. Members that are out neither gain nor pay, and when the set of members changes the
-//! count begins anew, so the others keep exact shares from there on. A suspect stays a member, for it is
-//! back in a moment: it neither gains nor pays meanwhile. Second attempts have an account of their own: a
-//! member that fails must not disturb the shares of the others.
+//! Round robin is the smooth weighted kind that nginx uses, between classes of equal weight: each class gains
+//! its weight, the richest is taken and pays the sum of all; within a class the members take turns. So a full
+//! cycle has exactly the configured shares, heavy members do not come in a row, a weight of four thousand
+//! million costs what a weight of 1 costs, and ten thousand members what ten cost. When the set of members
+//! changes the count begins anew, so the others keep exact shares from there on, and the turns go on where
+//! they were. A suspect stays a member, for it is back in a moment: its turns pass meanwhile. Second attempts
+//! have an account of their own: a member that fails must not disturb the shares of the others.
 //!
 //! The best is the one with the lowest latency, load and share of errors. Errors are costs and not
-//! speed: else the upstream that fails fastest would get the most.
+//! speed: else the upstream that fails fastest would get the most. Of a large pool it is the best of the next
+//! 64: to look at all of them would cost more than it brings.
 //!
 //! Not here: which ones may be chosen ([`super::pool`] says so with [`Candidate::availability`]).
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use super::state::Availability;
@@ -65,21 +67,51 @@ pub(super) struct Candidate {
     pub(super) errors: u64,
 }
 
-/// A candidate and its accounts.
-#[derive(Debug)]
-struct Member {
-    candidate: Candidate,
-    /// None: it is not in the set that shares.
-    first: Option<i64>,
-    again: i64,
-}
+/// How many candidates `best` looks at.
+const BEST_OF: usize = 64;
 
 /// Remembers what was chosen before. One per pool.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Chooser {
-    members: Vec<Member>,
+    first: Turns,
+    again: Turns,
     /// Where the search for the best begins, so that ties rotate.
     next_best: usize,
+}
+
+/// Whose turn it is.
+#[derive(Debug, Default)]
+struct Turns {
+    /// What the levels were made for: the mode, and the number of changes of the members until then.
+    made_for: Option<(BalanceMode, u64)>,
+    /// By priority; one where the mode does not ask for it.
+    levels: BTreeMap<u32, Vec<WeightClass>>,
+    /// Who was taken last.
+    last: Option<usize>,
+}
+
+/// Members of the same weight, who take turns.
+#[derive(Debug)]
+struct WeightClass {
+    /// Of all of them together.
+    weight: i64,
+    credit: i64,
+    members: Vec<usize>,
+    next: usize,
+    /// Whether no member can be taken this time.
+    is_out: bool,
+}
+
+/// All members as they are now.
+pub(super) struct Members<L, M> {
+    /// How many there are.
+    pub(super) count: usize,
+    /// Another number once a member came or went.
+    pub(super) version: u64,
+    /// A member as it is.
+    pub(super) look: L,
+    /// Whether this attempt may go there.
+    pub(super) may: M,
 }
 
 impl Candidate {
@@ -99,104 +131,126 @@ impl Candidate {
             .saturating_add(self.active.saturating_mul(ACTIVE_COST_US))
             .saturating_add(self.errors)
     }
+}
 
-    /// Whether it shares with the members of a group; no group: with all.
-    fn is_in(&self, group: Option<u32>) -> bool {
-        self.availability != Availability::Offline
-            && group.is_none_or(|priority| self.priority == priority)
+impl<L: Fn(usize) -> Candidate, M: Fn(usize) -> bool> Members<L, M> {
+    fn is(&self, place: usize, availability: Availability) -> bool {
+        (self.look)(place).availability == availability && (self.may)(place)
     }
 }
 
 impl Chooser {
-    pub(super) fn new(members: usize) -> Self {
-        let member = || Member {
-            candidate: Candidate::OUT,
-            first: None,
-            again: 0,
-        };
-        Self {
-            members: std::iter::repeat_with(member).take(members).collect(),
-            next_best: 0,
-        }
-    }
-
-    /// Chooses among `candidates`, which come in the same order each time; gives the place of the
-    /// one chosen. Costs O(candidates), allocates nothing.
-    pub(super) fn choose(
+    /// Chooses among `members`; gives the place of the one chosen.
+    pub(super) fn choose<L: Fn(usize) -> Candidate, M: Fn(usize) -> bool>(
         &mut self,
         mode: BalanceMode,
         account: Account,
-        candidates: impl Iterator<Item = Candidate>,
+        members: &Members<L, M>,
     ) -> Option<usize> {
-        for (member, candidate) in self.members.iter_mut().zip(candidates) {
-            member.candidate = candidate;
-        }
-        // Decided on the same look at the candidates as the choice itself, so that an upstream that changes
-        // right now cannot leave a request between the two.
-        let availabilities = self.candidates().map(|candidate| candidate.availability);
-        let best = availabilities
-            .filter(|availability| *availability != Availability::Offline)
-            .min()?;
-        let group = match mode {
-            BalanceMode::RoundRobin | BalanceMode::Best => None,
-            BalanceMode::Priority => Some(self.preferred(best)?),
+        let turns = match (mode, account) {
+            (BalanceMode::Best, _) => {
+                return self
+                    .best(Availability::Online, members)
+                    .or_else(|| self.best(Availability::Suspect, members));
+            }
+            (_, Account::First) => &mut self.first,
+            (_, Account::Again) => &mut self.again,
         };
-        match (mode, account) {
-            (BalanceMode::Best, _) => self.best(best),
-            (BalanceMode::RoundRobin | BalanceMode::Priority, Account::First) => {
-                self.first_in_turn(best, group)
-            }
-            (BalanceMode::RoundRobin | BalanceMode::Priority, Account::Again) => {
-                self.again_in_turn(best, group)
+        turns.prepare(mode, members);
+        turns
+            .take(Availability::Online, members)
+            .or_else(|| turns.take(Availability::Suspect, members))
+    }
+
+    fn best<L: Fn(usize) -> Candidate, M: Fn(usize) -> bool>(
+        &mut self,
+        availability: Availability,
+        members: &Members<L, M>,
+    ) -> Option<usize> {
+        let count = members.count;
+        let from = self.next_best.checked_rem(count)?;
+        let those = || {
+            (from..count)
+                .chain(0..from)
+                .filter(|place| members.is(*place, availability))
+                .take(BEST_OF)
+        };
+        let average = average(those().map(|place| (members.look)(place).latency_us)).unwrap_or(0);
+        let place = those().min_by_key(|place| (members.look)(*place).cost_us(average))?;
+        self.next_best = if count <= BEST_OF {
+            place.saturating_add(1)
+        } else {
+            those().last()?.saturating_add(1)
+        };
+        Some(place)
+    }
+}
+
+impl Turns {
+    /// Begins the count anew if the members have changed.
+    fn prepare<L: Fn(usize) -> Candidate, M>(
+        &mut self,
+        mode: BalanceMode,
+        members: &Members<L, M>,
+    ) {
+        let now = Some((mode, members.version));
+        if self.made_for == now {
+            return;
+        }
+        self.made_for = now;
+        let mut levels: BTreeMap<u32, BTreeMap<u32, Vec<usize>>> = BTreeMap::new();
+        for place in 0..members.count {
+            let candidate = (members.look)(place);
+            if candidate.availability != Availability::Offline {
+                let level = match mode {
+                    BalanceMode::RoundRobin | BalanceMode::Best => 0,
+                    BalanceMode::Priority => candidate.priority,
+                };
+                let classes = levels.entry(level).or_default();
+                classes.entry(candidate.weight).or_default().push(place);
             }
         }
+        let class = |(weight, places): (u32, Vec<usize>)| WeightClass {
+            weight: i64::from(weight)
+                .saturating_mul(i64::try_from(places.len()).unwrap_or(i64::MAX)),
+            credit: 0,
+            next: places.partition_point(|place| Some(*place) <= self.last),
+            members: places,
+            is_out: false,
+        };
+        self.levels = levels
+            .into_iter()
+            .map(|(level, classes)| {
+                let mut classes: Vec<_> = classes.into_iter().map(class).collect();
+                // Of equal credit, the first in the file is first.
+                classes.sort_by_key(|class| class.members.first().copied());
+                (level, classes)
+            })
+            .collect();
     }
 
-    fn candidates(&self) -> impl Iterator<Item = &Candidate> {
-        self.members.iter().map(|member| &member.candidate)
+    fn take<L: Fn(usize) -> Candidate, M: Fn(usize) -> bool>(
+        &mut self,
+        availability: Availability,
+        members: &Members<L, M>,
+    ) -> Option<usize> {
+        let may_be_taken = |place| members.is(place, availability);
+        let mut levels = self.levels.values_mut();
+        let place = levels.find_map(|classes| take_turn(classes, &may_be_taken))?;
+        self.last = Some(place);
+        Some(place)
     }
+}
 
-    fn preferred(&self, availability: Availability) -> Option<u32> {
-        self.candidates()
-            .filter(|candidate| candidate.availability == availability)
-            .map(|candidate| candidate.priority)
-            .min()
-    }
-
-    fn first_in_turn(&mut self, availability: Availability, group: Option<u32>) -> Option<usize> {
-        let is_settled = |member: &Member| member.first.is_some() == member.candidate.is_in(group);
-        if !self.members.iter().all(is_settled) {
-            for member in &mut self.members {
-                member.first = member.candidate.is_in(group).then_some(0);
-            }
-        }
-        take_turn(self.members.iter_mut().map(|member| {
-            let takes_part = member.candidate.availability == availability;
-            let credit = member.first.as_mut().filter(|_| takes_part)?;
-            Some((credit, member.candidate.weight))
-        }))
-    }
-
-    fn again_in_turn(&mut self, availability: Availability, group: Option<u32>) -> Option<usize> {
-        take_turn(self.members.iter_mut().map(|member| {
-            let candidate = member.candidate;
-            let takes_part = candidate.availability == availability && candidate.is_in(group);
-            takes_part.then_some((&mut member.again, candidate.weight))
-        }))
-    }
-
-    fn best(&mut self, availability: Availability) -> Option<usize> {
-        let is_one = |candidate: &Candidate| candidate.availability == availability;
-        let those = self.candidates().filter(|candidate| is_one(candidate));
-        let average = average(those.map(|candidate| candidate.latency_us)).unwrap_or(0);
-        let (before, from) = self
-            .members
-            .split_at(self.next_best.min(self.members.len()));
-        let places = (before.len()..).zip(from).chain((0..).zip(before));
-        let (place, _) = places
-            .filter(|(_, member)| is_one(&member.candidate))
-            .min_by_key(|(_, member)| member.candidate.cost_us(average))?;
-        self.next_best = place.saturating_add(1);
+impl WeightClass {
+    /// The next member that may be taken.
+    fn next(&mut self, may_be_taken: &impl Fn(usize) -> bool) -> Option<usize> {
+        let (before, from) = self.members.split_at_checked(self.next)?;
+        let places = (self.next..).zip(from).chain((0..).zip(before));
+        let (turn, place) = places
+            .map(|(turn, place)| (turn, *place))
+            .find(|(_, place)| may_be_taken(*place))?;
+        self.next = turn.saturating_add(1).checked_rem(self.members.len())?;
         Some(place)
     }
 }
@@ -211,28 +265,37 @@ pub(super) fn average(measured: impl Iterator<Item = Option<u64>>) -> Option<u64
     u64::try_from(sum.checked_div(count)?).ok()
 }
 
-/// One step of smooth weighted round robin over the members: their credit and weight. Gives the
-/// place of the one whose turn it is.
-#[expect(
-    single_use_lifetimes,
-    reason = "an anonymous lifetime cannot stand in `impl Trait` yet"
-)]
-fn take_turn<'s>(members: impl Iterator<Item = Option<(&'s mut i64, u32)>>) -> Option<usize> {
-    let mut sum: i64 = 0;
-    let mut richest: Option<(usize, &mut i64)> = None;
-    for (place, member) in members.enumerate() {
-        let Some((credit, weight)) = member else {
-            continue;
-        };
-        *credit = credit.saturating_add(i64::from(weight));
-        sum = sum.saturating_add(i64::from(weight));
-        if richest.as_ref().is_none_or(|(_, most)| **most < *credit) {
-            richest = Some((place, credit));
-        }
+/// One step of smooth weighted round robin. A class of which no member may be taken neither gains nor pays.
+fn take_turn(classes: &mut [WeightClass], may_be_taken: &impl Fn(usize) -> bool) -> Option<usize> {
+    for class in &mut *classes {
+        class.credit = class.credit.saturating_add(class.weight);
+        class.is_out = false;
     }
-    let (place, credit) = richest?;
-    *credit = credit.saturating_sub(sum);
-    Some(place)
+    let mut taken = None;
+    while let (None, Some(class)) = (taken, richest(classes)) {
+        taken = class.next(may_be_taken);
+        class.is_out = taken.is_none();
+    }
+    let took_part = classes.iter().filter(|class| !class.is_out);
+    let sum = took_part.fold(0_i64, |sum, class| sum.saturating_add(class.weight));
+    if let Some(class) = richest(classes) {
+        class.credit = class.credit.saturating_sub(sum);
+    }
+    for class in classes.iter_mut().filter(|class| class.is_out) {
+        class.credit = class.credit.saturating_sub(class.weight);
+    }
+    taken
+}
+
+fn richest(classes: &mut [WeightClass]) -> Option<&mut WeightClass> {
+    let those = classes.iter_mut().filter(|class| !class.is_out);
+    those.reduce(|most, class| {
+        if most.credit < class.credit {
+            class
+        } else {
+            most
+        }
+    })
 }
 
 #[cfg(test)]
@@ -268,18 +331,38 @@ mod tests {
             .collect()
     }
 
+    fn choose(
+        chooser: &mut Chooser,
+        mode: BalanceMode,
+        account: Account,
+        text: &str,
+        may: impl Fn(usize) -> bool,
+    ) -> Option<usize> {
+        let candidates = candidates(text);
+        let is_out = |one: &Candidate| u64::from(one.availability == Availability::Offline);
+        let members = Members {
+            count: candidates.len(),
+            version: candidates
+                .iter()
+                .fold(1, |bits, one| bits << 1 | is_out(one)),
+            look: |place: usize| candidates[place],
+            may,
+        };
+        chooser.choose(mode, account, &members)
+    }
+
     fn turns(chooser: &mut Chooser, mode: BalanceMode, text: &str, count: usize) -> String {
         let letter = |place: usize| char::from(b'a' + u8::try_from(place).unwrap());
         (0..count)
             .map(|_| {
-                let choice = chooser.choose(mode, Account::First, candidates(text).into_iter());
+                let choice = choose(chooser, mode, Account::First, text, |_| true);
                 choice.map_or('-', letter)
             })
             .collect()
     }
 
     fn check(mode: BalanceMode, text: &str, expected: &str) {
-        let mut chooser = Chooser::new(text.split_whitespace().count());
+        let mut chooser = Chooser::default();
         assert_eq!(
             turns(&mut chooser, mode, text, expected.len()),
             expected,
@@ -300,20 +383,20 @@ mod tests {
 
     #[test]
     fn heavy_members_are_interleaved() {
-        check(BalanceMode::RoundRobin, "a*5 b c", "aabacaaaabacaa");
+        check(BalanceMode::RoundRobin, "a*5 b c", "abaaacaabaaaca");
         check(BalanceMode::RoundRobin, "a b*2", "bab");
     }
 
     #[test]
     fn six_hundred_picks_at_1_2_3_are_exactly_100_200_300() {
-        let mut chooser = Chooser::new(3);
+        let mut chooser = Chooser::default();
         let picks = turns(&mut chooser, BalanceMode::RoundRobin, "a b*2 c*3", 600);
         assert_eq!(shares(&picks), [100, 200, 300, 0, 0]);
     }
 
     #[test]
     fn every_full_cycle_is_exact() {
-        let mut chooser = Chooser::new(5);
+        let mut chooser = Chooser::default();
         let picks = turns(
             &mut chooser,
             BalanceMode::RoundRobin,
@@ -323,6 +406,77 @@ mod tests {
         for cycle in picks.as_bytes().chunks(23) {
             assert_eq!(shares(std::str::from_utf8(cycle).unwrap()), [7, 1, 4, 9, 2]);
         }
+    }
+
+    /// Smooth weighted round robin without classes, as it was before there were any: the measure of smoothness.
+    fn one_by_one(weights: &[u32], count: usize) -> Vec<usize> {
+        let sum: i64 = weights.iter().copied().map(i64::from).sum();
+        let mut credits = vec![0_i64; weights.len()];
+        let pick = |_| {
+            for (credit, weight) in credits.iter_mut().zip(weights) {
+                *credit += i64::from(*weight);
+            }
+            let richest = (0..weights.len())
+                .max_by_key(|place| (credits[*place], -i64::try_from(*place).unwrap()));
+            credits[richest.unwrap()] -= sum;
+            richest.unwrap()
+        };
+        (0..count).map(pick).collect()
+    }
+
+    fn longest_run(picks: &[usize]) -> usize {
+        let runs = picks.chunk_by(|a, b| a == b);
+        runs.map(<[usize]>::len).max().unwrap_or(0)
+    }
+
+    #[test]
+    fn whatever_the_weights_each_cycle_is_exact_and_no_run_is_longer_than_one_by_one() {
+        let mut dice = 20_261_128_u64;
+        let mut roll = |sides: u64| {
+            dice = dice.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            (dice >> 33) % sides
+        };
+        for _ in 0..150 {
+            let (count, heaviest) = (2 + roll(63), 1 + roll(9));
+            let weights: Vec<u32> = (0..count)
+                .map(|_| 1 + u32::try_from(roll(heaviest)).unwrap())
+                .collect();
+            let cycle = weights.iter().sum::<u32>() as usize;
+            let picks = {
+                let members = Members {
+                    count: weights.len(),
+                    version: 1,
+                    look: |place: usize| Candidate {
+                        availability: Availability::Online,
+                        weight: weights[place],
+                        ..Candidate::OUT
+                    },
+                    may: |_| true,
+                };
+                let mut chooser = Chooser::default();
+                let pick = |_| chooser.choose(BalanceMode::RoundRobin, Account::First, &members);
+                (0..cycle * 3).filter_map(pick).collect::<Vec<usize>>()
+            };
+            for (number, cycle) in picks.chunks(cycle).enumerate() {
+                let share = |place| cycle.iter().filter(|pick| **pick == place).count();
+                let shares: Vec<_> = (0..weights.len()).map(share).collect();
+                let expected: Vec<_> = weights.iter().map(|weight| *weight as usize).collect();
+                assert_eq!(shares, expected, "cycle {number}");
+            }
+            let before = one_by_one(&weights, cycle * 3);
+            assert!(longest_run(&picks) <= longest_run(&before), "{weights:?}");
+        }
+    }
+
+    #[test]
+    fn where_no_two_weights_are_alike_the_order_is_that_of_one_by_one() {
+        check(BalanceMode::RoundRobin, "a*3 b*5 c", &{
+            let letter = |place: usize| char::from(b'a' + u8::try_from(place).unwrap());
+            one_by_one(&[3, 5, 1], 27)
+                .into_iter()
+                .map(letter)
+                .collect::<String>()
+        });
     }
 
     #[test]
@@ -359,7 +513,7 @@ mod tests {
     /// Suspicions come and go in milliseconds; each must not begin the turns anew.
     #[test]
     fn a_suspect_that_comes_back_finds_its_turn_where_it_left_it() {
-        let mut chooser = Chooser::new(3);
+        let mut chooser = Chooser::default();
         let mut picks = String::new();
         for round in 0..30 {
             let of = if round % 3 == 0 { "a b? c" } else { "a b c" };
@@ -375,7 +529,7 @@ mod tests {
     #[test]
     fn the_others_share_exactly_from_any_moment_one_drops_out() {
         for before in 0..12 {
-            let mut chooser = Chooser::new(3);
+            let mut chooser = Chooser::default();
             turns(&mut chooser, BalanceMode::RoundRobin, "a b*2 c*3", before);
             let picks = turns(&mut chooser, BalanceMode::RoundRobin, "a! b*2 c*3", 50);
             assert_eq!(shares(&picks), [0, 20, 30, 0, 0], "after {before}");
@@ -386,14 +540,14 @@ mod tests {
 
     #[test]
     fn second_attempts_do_not_disturb_the_shares_of_first_ones() {
-        let mut chooser = Chooser::new(3);
+        let mut chooser = Chooser::default();
         let mut firsts = String::new();
         let mut seconds = String::new();
         for _ in 0..60 {
             let first = turns(&mut chooser, BalanceMode::RoundRobin, "a b*2 c*3", 1);
             if first == "a" {
-                let rest = candidates("a! b*2 c*3").into_iter();
-                let second = chooser.choose(BalanceMode::RoundRobin, Account::Again, rest);
+                let (mode, text) = (BalanceMode::RoundRobin, "a b*2 c*3");
+                let second = choose(&mut chooser, mode, Account::Again, text, |place| place != 0);
                 seconds.push(if second == Some(1) { 'b' } else { 'c' });
             }
             firsts.push_str(&first);

@@ -22,6 +22,8 @@ pub enum OfflineReason {
     Closes,
     /// What it answers to the check is not HTTP.
     NotHttp,
+    /// What it answers to a SOCKS5 greeting is something else.
+    NotSocks,
     /// It answered the probe with 407 (or 401, where credentials were sent).
     Auth,
     /// The probe got this status through it, and passed through another upstream.
@@ -39,6 +41,8 @@ pub enum Doubt {
     Closed,
     /// It sent something that is not HTTP.
     NotHttp,
+    /// It sent something that is not SOCKS5.
+    NotSocks,
     /// It sent a response that cannot be passed on.
     Refused,
     /// A response was cut short.
@@ -72,6 +76,7 @@ impl OfflineReason {
             Self::ProbeUnanswered => ("probe_timeout", 2, "probe: no answer"),
             Self::CannotConnect(_) => ("connect", 3, "cannot connect:"),
             Self::NotHttp => ("malformed", 4, "answers something that is not HTTP"),
+            Self::NotSocks => ("not_socks", 4, "answers something that is not SOCKS5"),
             Self::Closes => ("closed", 5, "closes connections without an answer"),
             Self::Auth => ("auth", 6, "auth: refused the credentials configured for it"),
             Self::Silent => ("silent", 7, "accepts connections and answers nothing"),
@@ -102,6 +107,7 @@ impl Doubt {
         match self {
             Self::Closed => ("closed", Itself, "closed a connection before a response"),
             Self::NotHttp => ("malformed", Itself, "sent something that is not HTTP"),
+            Self::NotSocks => ("not_socks", Itself, "sent something that is not SOCKS5"),
             Self::Refused => (
                 "refused",
                 Itself,
@@ -144,6 +150,7 @@ impl fmt::Display for OfflineReason {
             Self::Silent
             | Self::Closes
             | Self::NotHttp
+            | Self::NotSocks
             | Self::Auth
             | Self::ProbeUnanswered
             | Self::Outlier => f.write_str(words),
@@ -168,6 +175,7 @@ mod tests {
             OfflineReason::Silent,
             OfflineReason::Closes,
             OfflineReason::NotHttp,
+            OfflineReason::NotSocks,
             OfflineReason::Auth,
             OfflineReason::ProbeStatus(403),
             OfflineReason::ProbeUnanswered,
@@ -187,6 +195,7 @@ mod tests {
         for doubt in [
             Doubt::Closed,
             Doubt::NotHttp,
+            Doubt::NotSocks,
             Doubt::Refused,
             Doubt::Truncated,
         ] {

@@ -9,21 +9,69 @@ use crate::protocol::target::Authority;
 
 use super::history::{EventKind, History};
 use super::state::{Availability, Change, Epoch, Health};
+use super::sticky;
 use super::vitals::{UpstreamId, Vitals};
+
+/// What an upstream speaks.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Debug)]
+pub enum UpstreamProtocol {
+    /// It is an HTTP proxy.
+    #[default]
+    Http,
+    /// It is a SOCKS5 proxy: what goes through it is for the origin.
+    Socks5,
+}
+
+impl UpstreamProtocol {
+    /// The scheme of its URL.
+    pub fn scheme(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Socks5 => "socks5",
+        }
+    }
+}
 
 /// An upstream as it is configured.
 #[derive(Clone, Debug)]
 pub struct UpstreamSpec {
     /// What logs, metrics and actions call it.
     pub name: String,
+    /// What it speaks.
+    pub protocol: UpstreamProtocol,
     /// Where it listens.
     pub authority: Authority,
-    /// What it is told in `Proxy-Authorization`.
+    /// The user and password it is told, to HTTP proxies in `Proxy-Authorization`.
     pub credentials: Option<Credentials>,
     /// Its share among others; 0 = no new requests.
     pub weight: u32,
     /// Lower is preferred.
     pub priority: u32,
+    /// The name of the group that it is in.
+    pub group: Option<Box<str>>,
+}
+
+impl UpstreamSpec {
+    /// `http://host:port` or `socks5://host:port`, without credentials.
+    pub fn url(&self) -> String {
+        format!("{}://{}", self.protocol.scheme(), self.authority)
+    }
+
+    /// Where it is.
+    pub fn place(&self) -> (UpstreamProtocol, &Authority) {
+        (self.protocol, &self.authority)
+    }
+
+    /// What tells it from other upstreams: where it is, and as whom we are there.
+    pub fn identity(&self) -> (UpstreamProtocol, &Authority, Option<&str>) {
+        let user = self.credentials.as_ref().map(Credentials::user);
+        (self.protocol, &self.authority, user)
+    }
+
+    /// Whether it is a SOCKS5 proxy.
+    pub fn is_socks(&self) -> bool {
+        self.protocol == UpstreamProtocol::Socks5
+    }
 }
 
 /// A member of a [`super::pool::Pool`].
@@ -32,6 +80,8 @@ pub struct Upstream {
     /// What the file says.
     pub spec: UpstreamSpec,
     url: Box<str>,
+    /// Of its URL and its user: what sessions are shared out by.
+    hash: u64,
     vitals: Arc<Vitals>,
     history: Arc<History>,
 }
@@ -50,8 +100,13 @@ pub struct Lease {
 
 impl Upstream {
     pub(super) fn new(spec: UpstreamSpec, vitals: Arc<Vitals>, history: Arc<History>) -> Self {
-        let url = format!("http://{}", spec.authority).into_boxed_str();
+        let url = spec.url().into_boxed_str();
+        let known_by = match &spec.credentials {
+            Some(credentials) => Cow::Owned(format!("{url} {}", credentials.user())),
+            None => Cow::Borrowed(&*url),
+        };
         Self {
+            hash: sticky::hash(known_by.as_bytes()),
             spec,
             url,
             vitals,
@@ -64,9 +119,14 @@ impl Upstream {
         &self.vitals
     }
 
-    /// `http://host:port`, without credentials.
+    /// As [`UpstreamSpec::url`].
     pub fn url(&self) -> &str {
         &self.url
+    }
+
+    /// What sessions are shared out by, the same on every relay.
+    pub(super) fn hash(&self) -> u64 {
+        self.hash
     }
 
     /// Its identity, over reloads.
@@ -225,13 +285,29 @@ mod tests {
     use crate::balance::reason::{Doubt, NO_NAME, OfflineReason};
     use crate::balance::state::{CheckVerdict, Thresholds};
 
+    /// Without a user the hash is that of the URL, which relays must agree on.
+    #[test]
+    fn sessions_are_shared_out_among_the_users_of_one_gateway() {
+        let hash = |user: Option<&str>| {
+            let spec = UpstreamSpec {
+                credentials: user.map(|user| Credentials::basic(user, "x")),
+                ..upstream().spec.clone()
+            };
+            Upstream::new(spec, Arc::default(), Arc::default()).hash()
+        };
+        assert_eq!(hash(None), sticky::hash(b"http://a.test:3128"));
+        assert!(hash(None) != hash(Some("ann")) && hash(Some("ann")) != hash(Some("bob")));
+    }
+
     fn upstream() -> Arc<Upstream> {
         let spec = UpstreamSpec {
             name: "a".into(),
+            protocol: UpstreamProtocol::Http,
             authority: Authority::parse(b"a.test:3128", None).unwrap(),
             credentials: Some(Credentials::basic("bob", "hunter2")),
             weight: 1,
             priority: 100,
+            group: None,
         };
         Arc::new(Upstream::new(spec, Arc::default(), Arc::default()))
     }

@@ -73,6 +73,22 @@ struct Trial {
     is_under_way: bool,
 }
 
+/// How often an upstream came into service or left it, of all pools.
+static CHANGES: AtomicU64 = AtomicU64::new(0);
+
+/// Whether an upstream was ever thought to have no CONNECT.
+static MAY_LACK_CONNECT: AtomicBool = AtomicBool::new(false);
+
+/// Whether it makes sense to look for upstreams without CONNECT.
+pub(super) fn may_lack_connect() -> bool {
+    MAY_LACK_CONNECT.load(Ordering::Relaxed)
+}
+
+/// Another number once an upstream came into service or left it.
+pub(super) fn changes() -> u64 {
+    CHANGES.load(Ordering::Acquire)
+}
+
 /// Identity of an upstream, kept over reloads, never used twice in a process.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct UpstreamId(u64);
@@ -302,6 +318,7 @@ impl Vitals {
     pub(super) fn refused_tunnel(&self, target_hash: u64, now: Instant) -> bool {
         let mut connect = self.connect.lock();
         let is_news = connect.refused(target_hash, now);
+        MAY_LACK_CONNECT.fetch_or(connect.is_lacking(), Ordering::Relaxed);
         self.lacks_connect
             .store(connect.is_lacking(), Ordering::Relaxed);
         is_news
@@ -389,12 +406,14 @@ impl Vitals {
 
     /// No new requests from now on, until [`Vitals::enable`]. Kept over a reload.
     pub fn drain(&self) {
-        self.drained.store(true, Ordering::Relaxed);
+        self.drained.store(true, Ordering::Release);
+        CHANGES.fetch_add(1, Ordering::Release);
     }
 
     /// Ends [`Vitals::drain`].
     pub fn enable(&self) {
-        self.drained.store(false, Ordering::Relaxed);
+        self.drained.store(false, Ordering::Release);
+        CHANGES.fetch_add(1, Ordering::Release);
     }
 
     /// Whether it was drained at run time. A weight of 0 in the file is another matter, with the
@@ -437,8 +456,12 @@ impl Vitals {
     /// Publishes what an event makes of the state.
     fn with_state<T>(&self, event: impl FnOnce(&mut StateMachine) -> T) -> T {
         let mut state = self.state.lock();
+        let was_offline = state.epoch.is_offline();
         let result = event(&mut state);
         self.published.store(word(&state), Ordering::Release);
+        if state.epoch.is_offline() != was_offline {
+            CHANGES.fetch_add(1, Ordering::Release);
+        }
         let failures = u64::from(state.failures());
         self.failures.store(failures, Ordering::Relaxed);
         result

@@ -58,6 +58,11 @@ impl AddressList {
         self.set.is_empty()
     }
 
+    /// The set by itself.
+    pub(super) fn into_set(self) -> Networks {
+        self.set
+    }
+
     fn of(listed: impl Iterator<Item = (Network, String)>) -> Self {
         let (networks, spelled): (Vec<_>, _) = listed.unzip();
         Self {
@@ -110,7 +115,7 @@ impl AccessRules {
         Self {
             allow: allow.unwrap_or_else(|| default("allow")),
             users: read_users(files, block),
-            connect_ports: read_ports(block),
+            connect_ports: read_ports(block, "connect_ports"),
             direct_deny: direct_deny.unwrap_or_else(|| default("direct_deny")),
         }
     }
@@ -122,9 +127,10 @@ impl AccessRules {
     }
 }
 
-fn read_ports(block: &KeyBlock<'_>) -> Vec<RangeInclusive<u16>> {
+/// Reads the list `key`; elements that are no ports are noted.
+pub(super) fn read_ports(block: &KeyBlock<'_>, key: &str) -> Vec<RangeInclusive<u16>> {
     let mut ports = Vec::new();
-    for Located { place, value } in block.texts("connect_ports").unwrap_or_default() {
+    for Located { place, value } in block.texts(key).unwrap_or_default() {
         match parse_ports(value) {
             Some(range) => ports.push(range),
             None => place.error(format!(

@@ -1,7 +1,5 @@
 //! What is valid and may still surprise: said at the start and by `--check`.
 
-use crate::route::PolicyMode;
-
 use super::checked::Config;
 use super::listen::ListenAddress;
 use super::reader::KeyBlock;
@@ -68,11 +66,8 @@ fn clashes(one: &ListenAddress, other: &ListenAddress) -> bool {
 }
 
 fn about_next_hops(root: &KeyBlock<'_>, config: &Config) {
-    let goes_direct = !config.rules.needs_upstream();
-    if goes_direct {
-        let text = "a whitelist without domains: every request goes to its origin directly, no \
-                    upstream is used";
-        root.place_of("domain_policy").advice(text);
+    if !config.rules.needs_upstream() {
+        // an empty pool is fine
     } else if config.upstreams.is_empty() {
         let text = "no upstream is configured, so requests are answered with 503: add one as \
                     `- url: http://host:port`";
@@ -80,10 +75,6 @@ fn about_next_hops(root: &KeyBlock<'_>, config: &Config) {
     } else if config.upstreams.iter().all(|upstream| upstream.weight == 0) {
         root.place_of("upstream")
             .advice("every upstream has weight 0, so requests are answered with 503");
-    }
-    if config.rules.mode() == PolicyMode::Off && !config.rules.is_empty() {
-        root.place_of("domain_policy")
-            .advice("the domains have no effect while the mode is off");
     }
     for upstream in &config.upstreams {
         let authority = &upstream.authority;

@@ -11,6 +11,7 @@ use crate::protocol::request_id::FieldName;
 use crate::route::Rules;
 
 use super::access::{AccessRules, AddressList};
+use super::exits::{RestRule, Sticky};
 use super::findings::{Notice, Severity};
 use super::health::HealthCheck;
 use super::limits::Limits;
@@ -49,10 +50,16 @@ pub struct Config {
     pub health: HealthCheck,
     /// How much and how long.
     pub limits: Limits,
-    /// The domain policy.
+    /// Which way requests go.
     pub rules: Arc<Rules>,
+    /// The rules in words, each in a line.
+    pub rule_words: Vec<String>,
     /// Who may use this proxy, and for what.
     pub access: AccessRules,
+    /// Which requests keep their upstream. `None`: none.
+    pub sticky: Option<Sticky>,
+    /// Which answers let an upstream rest.
+    pub rest: Vec<RestRule>,
     /// The pool; each with a name and an authority of its own.
     pub upstreams: Vec<UpstreamSpec>,
     /// By their paths, in the words of `--check`, the values that need no more than their row in

@@ -113,6 +113,15 @@ pub static KEYS: &[Key] = rows! {
     "domain_policy":                     Block("domain_policy"),      "";
     "domain_policy.mode":                Word(POLICIES),              "off";
     "domain_policy.domains":             Texts,                       "[]";
+    "rules":                             Blocks("rules[]"),           "none";
+    "rules[].domains":                   Texts,                       "none";
+    "rules[].domains_file":              Text("path"),                "none";
+    "rules[].users":                     Texts,                       "none";
+    "rules[].ports":                     Texts,                       "none";
+    "rules[].clients":                   Texts,                       "none";
+    "rules[].use":                       Text("way"),                 "required";
+    "rules[].fallback":                  Texts,                       "none";
+    "default":                           Text("way"),                 "any";
     "access":                            Block("access"),             "";
     // Loopback, RFC 1918, RFC 6598, IPv6 unique-local and link-local.
     "access.allow":                      Texts,                       "127.0.0.0/8, ::1, 10.0.0.0/8, 172.16.0.0/12, 192.168.0.0/16, 100.64.0.0/10, fc00::/7, fe80::/10";
@@ -125,9 +134,20 @@ pub static KEYS: &[Key] = rows! {
     // that serve the same: AWS and Google over IPv6, Alibaba, Azure, Oracle.
     "access.direct_deny":                Texts,                       "169.254.0.0/16, fe80::/10, fd00:ec2::254, fd20:ce::254, 100.100.100.200, 168.63.129.16, 192.0.0.192";
     "access.proxy_protocol_from":        Texts,                       "none";
+    "sticky":                            Block("sticky"),             "";
+    "sticky.by":                         Word(STICKY),                "none";
+    "sticky.ttl_secs":                   Seconds(0.001),              "600", "s";
+    "sticky.max_sessions":               Number(1, 16_777_216),       "65536", "sessions";
+    "rest":                              Blocks("rest[]"),            "none";
+    "rest[].status":                     Texts,                       "required";
+    "rest[].secs":                       Seconds(0.001),              "60", "s";
+    "rest[].scope":                      Word(SCOPES),                "host";
+    "rest[].retry":                      Switch,                      "false";
+    "upstream_files":                    Texts,                       "none";
     "upstream":                          Blocks("upstream[]"),        "";
     "upstream[].name":                   Text("text"),                "host:port";
     "upstream[].url":                    Text("url"),                 "required";
+    "upstream[].group":                  Text("text"),                "none";
     "upstream[].weight":                 Number(0, u32::MAX),         "1";
     "upstream[].priority":               Number(0, u32::MAX),         "100";
     "upstream[].username":               Text("text"),                "none";
@@ -138,6 +158,19 @@ pub static KEYS: &[Key] = rows! {
 const MODES: &[&str] = &["round_robin", "best", "priority"];
 
 const FORMATS: &[&str] = &["text", "json", "combined"];
+
+const STICKY: &[&str] = &[
+    "none",
+    "client (its address; of IPv6 the first 64 bits)",
+    "user (that the client has authenticated as)",
+    "session (what stands behind -session- in the user name)",
+    "target (its host)",
+];
+
+const SCOPES: &[&str] = &[
+    "host (the upstream rests for the host that answered so)",
+    "upstream (it rests for all)",
+];
 
 const LOG_FORMATS: &[&str] = &["text", "json"];
 

@@ -18,16 +18,19 @@
 pub mod access;
 mod advice;
 pub mod checked;
+pub mod exits;
 pub mod findings;
 pub mod health;
 pub mod keys;
 pub mod limits;
 pub mod listen;
+pub mod lists;
 pub mod overrides;
 mod raw;
 mod reader;
 pub mod report;
 mod root;
+mod rules;
 pub mod secret;
 pub mod source;
 mod syntax;
@@ -84,8 +87,12 @@ mod tests {
     use std::path::PathBuf;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
+    use std::net::IpAddr;
+
     use super::findings::Severity;
     use super::*;
+    use crate::protocol::target::Host;
+    use crate::route::{Asked, Route};
 
     /// A folder that is gone with the test.
     struct TestFolder(PathBuf);
@@ -159,6 +166,115 @@ mod tests {
         assert_eq!(load(&path).unwrap().fingerprint, before);
         folder.write("password", "y", 0o600);
         assert_ne!(load(&path).unwrap().fingerprint, before);
+    }
+
+    const WITH_LISTS: &str = "listen: 127.0.0.1:1\nupstream_files: [exits.txt]\n\
+        rules: [{domains_file: ads.txt, use: refuse}]\ndefault: eu\n";
+
+    #[test]
+    fn a_hundred_thousand_names_and_ten_thousand_upstreams_are_read_from_lists() {
+        let folder = TestFolder::new();
+        let lines = |count: usize, line: &dyn Fn(usize) -> String| {
+            let lines: Vec<_> = (0..count).map(line).collect();
+            lines.concat()
+        };
+        let ads = lines(100_000, &|n| format!("0.0.0.0 ad{n}.test\n"));
+        let exits = lines(10_000, &|n| {
+            format!("exit{n}.test:{}:ann:x group=eu\n", n + 1)
+        });
+        folder.write("ads.txt", ads, 0o644);
+        folder.write("exits.txt", exits, 0o600);
+        let config = load(&folder.write("c.yaml", WITH_LISTS, 0o644)).unwrap();
+        assert_eq!(said(&config), [""; 0]);
+        assert_eq!(config.upstreams.len(), 10_000);
+        assert_eq!(config.upstreams[9_999].name, "exit9999.test:10000");
+        assert!(
+            config.rule_words[0].starts_with("domains_file: 100000 lines of `ads.txt`, about ")
+        );
+        let way = |name: &str| {
+            let rules = &config.rules;
+            let place = rules.decides(Asked {
+                host: &Host::Name(name.into()),
+                port: 80,
+                user: None,
+                client: IpAddr::from([127, 0, 0, 1]),
+            });
+            rules.ways(place).first
+        };
+        assert_eq!(way("ad99999.test"), Route::Refused);
+        assert_eq!(way("x.ad99999.test"), Route::ViaUpstream(Some(0)));
+    }
+
+    #[test]
+    fn a_bad_line_of_a_list_is_named_and_skipped_and_fails_the_check() {
+        let folder = TestFolder::new();
+        folder.write("ads.txt", "# ads\n\n*.ads.test\na b\n", 0o644);
+        let exits = "a.test:1:ann:x group=eu\nb.test:hunter2\na.test:1:ann:y\n";
+        folder.write("exits.txt", exits, 0o600);
+        let path = folder.write("c.yaml", WITH_LISTS, 0o644);
+        let config = load(&path).unwrap();
+        assert_eq!(
+            said(&config),
+            [
+                "line 2 of `exits.txt` is skipped: the port is invalid: write a number from 1 to 65535 \
+                 behind the colon",
+                "line 3 of `exits.txt` is skipped: the same upstream as line 1 of `exits.txt`",
+                "line 4 of `ads.txt` is skipped: write one name a line, or an address and names as a \
+                 hosts file has them",
+            ]
+        );
+        assert!(config.relies_on_compatibility());
+        assert_eq!(config.upstreams.len(), 1);
+        folder.write("ads.txt", "a b\n".repeat(1000), 0o644);
+        let lines = said(&load(&path).unwrap());
+        assert_eq!(lines.len(), 2 + 6);
+        assert_eq!(lines[7], "995 more lines of `ads.txt` are skipped");
+    }
+
+    #[test]
+    fn a_list_is_as_large_as_it_likes_up_to_its_limit_and_a_changed_one_is_seen() {
+        let folder = TestFolder::new();
+        folder.write("ads.txt", vec![b'\n'; 2 << 20], 0o644);
+        folder.write("exits.txt", "a.test:1 group=eu", 0o644);
+        let path = folder.write("c.yaml", WITH_LISTS, 0o644);
+        let before = load(&path).unwrap().fingerprint;
+        assert_eq!(load(&path).unwrap().fingerprint, before);
+        folder.write("ads.txt", "a.test", 0o644);
+        let after = load(&path).unwrap().fingerprint;
+        assert_ne!(after, before);
+        folder.write("exits.txt", "a.test:1 group=eu\nb.test:1", 0o644);
+        assert_ne!(load(&path).unwrap().fingerprint, after);
+        fs::File::create(folder.0.join("ads.txt"))
+            .unwrap()
+            .set_len((64 << 20) + 1)
+            .unwrap();
+        let said = load(&path).unwrap_err().to_string();
+        assert_eq!(
+            said,
+            format!(
+                "{}:3: rules[0].domains_file: `ads.txt`: is larger than 64 MiB",
+                path.display()
+            )
+        );
+    }
+
+    #[test]
+    fn a_list_with_passwords_is_kept_from_others() {
+        let folder = TestFolder::new();
+        folder.write("ads.txt", "", 0o644);
+        folder.write("exits.txt", "a.test:1:ann:x group=eu", 0o644);
+        let path = folder.write("c.yaml", WITH_LISTS, 0o644);
+        let config = load(&path).unwrap();
+        assert_eq!(
+            said(&config),
+            ["everybody may read `exits.txt`: chmod o-rwx it"]
+        );
+        folder.write("exits.txt", "a.test:1:ann:x group=eu", 0o602);
+        let said = load(&path).unwrap_err().to_string();
+        assert!(
+            said.contains("everybody may write to `exits.txt`"),
+            "{said}"
+        );
     }
 
     #[test]

@@ -329,7 +329,8 @@ fn upstream(url: &str, number: u32) -> Option<YamlValue> {
     Some(YamlValue::Map(keys.into_iter().map(entry).collect()))
 }
 
-fn decoded(part: &str) -> String {
+/// `part` of a URL, percent-decoded.
+pub(super) fn decoded(part: &str) -> String {
     let decoded = percent_decode_str(part).decode_utf8();
     decoded.map_or_else(|_no_text| part.to_owned(), Cow::into_owned)
 }
@@ -568,11 +569,11 @@ mod tests {
         with_option(
             &mut overrides,
             "upstream",
-            &["http://a.test", "socks5://b.test"],
+            &["http://a.test", "socks4://b.test"],
         );
         let (_, said) = load(FILE, &overrides);
         assert!(
-            said.starts_with("--upstream: upstream[1].url: `socks5` is not"),
+            said.starts_with("--upstream: upstream[1].url: `socks4` is not"),
             "{said}"
         );
     }

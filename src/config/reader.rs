@@ -324,7 +324,12 @@ impl<'v> KeyBlock<'v> {
                 } else {
                     syntax::lookalike(key).unwrap_or_else(|| keys::meant(self.path, key))
                 };
-                place.compatibility(format!("unknown key, ignored; {remedy}"));
+                if self.path == "rules[]" {
+                    // What a rule does not ask about does not matter to it, so it would match more than was meant.
+                    place.error(format!("unknown key; {remedy}"));
+                } else {
+                    place.compatibility(format!("unknown key, ignored; {remedy}"));
+                }
             }
         }
     }

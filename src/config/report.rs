@@ -5,6 +5,7 @@
 //! compare two files.
 
 use std::fmt::{self, Display, Formatter};
+use std::ops::RangeInclusive;
 
 use crate::balance::upstream::UpstreamSpec;
 
@@ -17,10 +18,16 @@ use super::keys::KEYS;
 const KEY_WIDTH: usize = 36;
 
 /// What the report tells before its place in the table of keys: right before this other key.
-const EARLIER: [(&str, &str); 6] = [
+const EARLIER: [(&str, &str); 12] = [
     ("domain_policy.mode", "health_check.interval_secs"),
     ("domain_policy.domains", "health_check.interval_secs"),
+    ("upstream_files", "health_check.interval_secs"),
+    ("default", "health_check.interval_secs"),
+    ("rest", "health_check.interval_secs"),
     ("log.format", "health_check.interval_secs"),
+    ("sticky.by", "health_check.interval_secs"),
+    ("sticky.ttl_secs", "health_check.interval_secs"),
+    ("sticky.max_sessions", "health_check.interval_secs"),
     ("limits.request_timeout_secs", "limits.queue_timeout_secs"),
     ("limits.upstream_idle_secs", "limits.max_header_bytes"),
     (
@@ -111,14 +118,16 @@ fn connect_ports(access: &AccessRules) -> String {
     if access.connect_ports.is_empty() {
         return "all".to_owned();
     }
-    let ports = access.connect_ports.iter();
-    let spelled: Vec<_> = ports
-        .map(|ports| match (ports.start(), ports.end()) {
-            (first, last) if first == last => first.to_string(),
-            (first, last) => format!("{first}-{last}"),
-        })
-        .collect();
+    let spelled: Vec<_> = access.connect_ports.iter().map(spelled).collect();
     spelled.join(", ")
+}
+
+/// Ports as the file has them.
+pub(super) fn spelled(ports: &RangeInclusive<u16>) -> String {
+    match (ports.start(), ports.end()) {
+        (first, last) if first == last => first.to_string(),
+        (first, last) => format!("{first}-{last}"),
+    }
 }
 
 impl Display for CheckReport<'_> {
@@ -141,6 +150,12 @@ impl Display for CheckReport<'_> {
             }
             writeln!(out)?;
         }
+        if !config.rule_words.is_empty() {
+            heading(out, &format!("rules ({})", config.rule_words.len()))?;
+        }
+        for rule in &config.rule_words {
+            writeln!(out, "  {rule}")?;
+        }
         write_upstreams(out, &config.upstreams)
     }
 }
@@ -150,12 +165,16 @@ fn write_upstreams(out: &mut Formatter<'_>, upstreams: &[UpstreamSpec]) -> fmt::
     for upstream in upstreams {
         writeln!(
             out,
-            "  {}: http://{}, weight {}, priority {}, credentials: {}",
+            "  {}: {}, weight {}, priority {}, credentials: {}{}",
             upstream.name,
-            upstream.authority,
+            upstream.url(),
             upstream.weight,
             upstream.priority,
-            there(upstream.credentials.as_ref())
+            there(upstream.credentials.as_ref()),
+            match &upstream.group {
+                Some(name) => format!(", group {name}"),
+                None => String::new(),
+            }
         )?;
     }
     Ok(())

@@ -6,11 +6,11 @@ use std::sync::Arc;
 
 use crate::balance::pick::BalanceMode;
 use crate::protocol::request_id::FieldName;
-use crate::route::{PolicyMode, Rule, Rules};
 
 use super::access::{AccessRules, AddressList};
 use super::advice;
 use super::checked::{AccessLogFormat, AccessLogSettings, Config, LogFormat};
+use super::exits::{RestRule, Sticky, StickyBy};
 use super::findings::{ConfigErrors, Findings};
 use super::health::HealthCheck;
 use super::limits::{Limits, unless_zero};
@@ -18,6 +18,7 @@ use super::listen::ListenAddress;
 use super::overrides::Overrides;
 use super::raw::{self, YamlValue};
 use super::reader::{KeyBlock, Located, mismatch, quote};
+use super::rules;
 use super::secret::{self, Files, Secret};
 use super::upstreams;
 use super::variables::Environment;
@@ -103,11 +104,19 @@ fn read(files: &mut Files, root: &KeyBlock<'_>) -> Option<Config> {
     let via = root.switch("via");
     let health = HealthCheck::read(&root.block("health_check"));
     let limits = Limits::read(&root.block("limits"));
-    let rules = read_rules(root);
     let block = root.block("access");
     let access = AccessRules::read(files, &block);
     let proxy_protocol = read_proxy_protocol(root, &block);
+    let sticky = Sticky::read(&root.block("sticky"));
+    if let (Some(StickyBy::User), true) = (sticky.as_ref().map(|it| it.by), access.users.is_empty())
+    {
+        root.block("sticky").place_of("by").advice(
+            "without `access.users` nobody is a user, and no request is sticky: list users, or write another word",
+        );
+    }
+    let rest = RestRule::read(root);
     let upstreams = upstreams::read(files, root);
+    let (rules, rule_words) = rules::read(files, root, &upstreams, &access);
     let config = Config {
         listen: listen?,
         admin_listen,
@@ -123,7 +132,10 @@ fn read(files: &mut Files, root: &KeyBlock<'_>) -> Option<Config> {
         health: health?,
         limits,
         rules: Arc::new(rules),
+        rule_words,
         access,
+        sticky,
+        rest,
         upstreams,
         values: BTreeMap::new(),
         origins: BTreeMap::new(),
@@ -204,30 +216,6 @@ fn read_request_id(root: &KeyBlock<'_>) -> Option<FieldName> {
         ));
     }
     name
-}
-
-/// All expressions are read, also where the mode is off: a mistake shall not wait for the day on which
-/// the policy is switched on.
-fn read_rules(root: &KeyBlock<'_>) -> Rules {
-    let block = root.block("domain_policy");
-    let mode = match block.word("mode") {
-        "blacklist" => PolicyMode::Blacklist,
-        "whitelist" => PolicyMode::Whitelist,
-        _ => PolicyMode::Off,
-    };
-    let domains = block.texts("domains").unwrap_or_default().into_iter();
-    let rules: Vec<_> = domains
-        .filter_map(|Located { place, value }| {
-            // The first release took anything and matched nothing by it.
-            Rule::parse(value)
-                .map_err(|error| {
-                    place.compatibility(format!("{} is ignored: {error}", quote(value)));
-                })
-                .ok()
-        })
-        .collect();
-    block.hold("domains", format!("{} listed", rules.len()));
-    Rules::new(mode, rules)
 }
 
 fn read_proxy_protocol(root: &KeyBlock<'_>, access: &KeyBlock<'_>) -> Option<AddressList> {
@@ -358,14 +346,14 @@ mod tests {
     fn every_mistake_of_a_file_is_told_in_its_order() {
         check_errors(
             "listen: 8080\nmode: random\nlimits:\n  workers: many\n  queue_timeout_secs: -1\n\
-             upstream:\n  - url: socks5://p.test:1080\n  - weight: 2\n  - url: http://q.test\n    \
+             upstream:\n  - url: https://p.test:1080\n  - weight: 2\n  - url: http://q.test\n    \
              weight: x\n",
             &[
                 "c.yaml:1: listen: the address or the port is missing: write address:port",
                 "c.yaml:2: mode: `random` is not known: write `round_robin`, `best` or `priority`",
                 "c.yaml:4: limits.workers: `many` is no number: write a whole number from 0 to",
                 "c.yaml:5: limits.queue_timeout_secs: -1 is out of range: write a number of",
-                "c.yaml:7: upstream[0].url: `socks5` is not spoken to upstreams",
+                "c.yaml:7: upstream[0].url: `https` is not spoken to upstreams",
                 "c.yaml:8: upstream[1].url: every upstream needs one: write `url: http",
                 "c.yaml:10: upstream[2].weight: `x` is no number",
             ],
@@ -467,6 +455,30 @@ mod tests {
             text,
             Severity::Advice,
             "c.yaml:2: domain_policy: a whitelist without domains",
+        );
+    }
+
+    /// Providers sell exits as users of one gateway.
+    #[test]
+    fn the_users_of_one_gateway_are_upstreams_with_a_number_in_their_names() {
+        let text = "listen: 127.0.0.1:1\nupstream:\n  - {url: 'http://p.test', username: ann, password: x}\n  \
+                    - {url: 'http://p.test', username: bob, password: x}\n  - {url: 'http://q.test', name: \
+                    'p.test:8080-3'}\n  - {url: 'http://p.test'}\n  - {url: 'http://p.test', username: bob, \
+                    password: y}\n";
+        let config = check_notice(
+            text,
+            Severity::Compatibility,
+            "c.yaml:7: upstream[4].url: the same upstream as upstream[1], dropped",
+        );
+        let names = config.upstreams.iter().map(|spec| &*spec.name);
+        assert_eq!(
+            names.collect::<Vec<_>>(),
+            [
+                "p.test:8080",
+                "p.test:8080-2",
+                "p.test:8080-3",
+                "p.test:8080-4"
+            ]
         );
     }
 
@@ -586,14 +598,19 @@ mod tests {
             let meanings = words.iter().map(|word| {
                 let word = keys::bare(word);
                 let line = match path.split_once('.') {
+                    Some(("rest[]", key)) => format!("rest: [{{status: [429], {key}: {word}}}]"),
                     Some((block, key)) => format!("{block}: {{{key}: {word}}}"),
                     None => format!("{path}: {word}"),
                 };
                 let config = parse(&with(&line), "c.yaml").unwrap();
-                let policy = config.rules.mode();
                 format!(
-                    "{:?} {:?} {:?} {policy:?}",
-                    config.mode, config.access_log, config.log_format
+                    "{:?} {:?} {:?} {:?} {:?} {:?}",
+                    config.mode,
+                    config.access_log,
+                    config.log_format,
+                    config.rules,
+                    config.sticky,
+                    config.rest
                 )
             });
             assert_eq!(
@@ -603,7 +620,7 @@ mod tests {
             );
             compared += words.len();
         }
-        assert_eq!(compared, 11);
+        assert_eq!(compared, 18);
     }
 
     #[test]

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use crate::protocol::credentials::is_same_in_constant_time;
 
 use super::reader::{KeyBlock, Located, quote};
-use super::text_file::{self, Unread};
+use super::text_file::{self, FILE_MAX, LIST_MAX, Unread};
 
 /// The permission bit that lets everybody write.
 const OTHERS_WRITE: u32 = 0o002;
@@ -53,7 +53,7 @@ impl fmt::Debug for Secret {
 /// # Errors
 /// When it cannot be read, is no secret, too large or no text; in words.
 pub fn in_file(path: &Path) -> Result<(Secret, Option<String>), String> {
-    let (content, mode) = read(path)?;
+    let (content, mode) = read(path, FILE_MAX)?;
     let advice = judge_mode("it", mode)?;
     Ok((Secret::new(content.trim_end_matches(['\r', '\n'])), advice))
 }
@@ -125,10 +125,28 @@ impl Files {
         Some(Located { place, value })
     }
 
+    /// The content of a list, with its permission bits.
+    pub(super) fn list(&mut self, path: &Located<'_, &str>) -> Option<(String, u32)> {
+        let read = read(&self.resolve(path.value), LIST_MAX);
+        let failed = |said| path.place.error(format!("{}: {said}", quote(path.value)));
+        let (content, mode) = read.map_err(failed).ok()?;
+        self.saw(&content);
+        Some((content, mode))
+    }
+
+    /// Tells of the permission bits of a file with secrets in it.
+    pub(super) fn judge(path: &Located<'_, &str>, mode: u32) {
+        match judge_mode(&quote(path.value), mode) {
+            Ok(Some(advice)) => path.place.advice(advice),
+            Ok(None) => {}
+            Err(said) => path.place.error(said),
+        }
+    }
+
     /// The content of a secret file.
     pub(super) fn content(&mut self, path: &Located<'_, &str>) -> Option<String> {
         let name = quote(path.value);
-        let judged = match read(&self.resolve(path.value)) {
+        let judged = match read(&self.resolve(path.value), FILE_MAX) {
             Ok((content, mode)) => {
                 self.saw(&content);
                 judge_mode(&name, mode).map(|advice| (content, advice))
@@ -143,17 +161,17 @@ impl Files {
     }
 }
 
-/// Reads a secret file, or a file of users, with its permission bits.
-fn read(path: &Path) -> Result<(String, u32), String> {
+/// Reads a secret file, or a file of users, or a list, of `most` bytes, with its permission bits.
+fn read(path: &Path, most: u64) -> Result<(String, u32), String> {
     let failed = |error: io::Error| format!("cannot be read: {error}");
     if !path.metadata().map_err(failed)?.is_file() {
         // opening a FIFO would wait for a writer
         return Err("is not a file".to_owned());
     }
     let file = File::open(path).map_err(failed)?;
-    text_file::read(file).map_err(|why| match why {
+    text_file::read(file, most).map_err(|why| match why {
         Unread::Failed(error) => failed(error),
-        Unread::TooLarge => "is larger than 1 MiB".to_owned(),
+        Unread::TooLarge => format!("is larger than {} MiB", most >> 20),
         Unread::Utf16 | Unread::NoText { .. } => "is not UTF-8 text".to_owned(),
     })
 }

@@ -13,7 +13,7 @@ use super::checked::Config;
 use super::findings::ConfigErrors;
 use super::overrides::{Overrides, variable};
 use super::root::{self, Given};
-use super::text_file::{self, Unread};
+use super::text_file::{self, FILE_MAX, Unread};
 
 /// The file that is read where none is named.
 const FILE_DEFAULT: &str = "config.yaml";
@@ -91,7 +91,7 @@ impl Source {
             });
         };
         let opened = File::open(path).map_err(Unread::Failed);
-        let read = opened.and_then(text_file::read);
+        let read = opened.and_then(|file| text_file::read(file, FILE_MAX));
         let (text, mode) = read.map_err(|why| self.unreadable(path, why))?;
         root::check(&Given {
             path,

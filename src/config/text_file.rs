@@ -4,16 +4,19 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::fs::PermissionsExt;
 
-/// The largest file that is read, in bytes: the YAML parser takes memory and
+/// The largest file that is read unless it is a list, in bytes: the YAML parser takes memory and
 /// time in proportion before any other limit holds.
-const FILE_MAX: u64 = 1024 * 1024;
+pub(super) const FILE_MAX: u64 = 1024 * 1024;
+
+/// The largest list, in bytes.
+pub(super) const LIST_MAX: u64 = 64 * FILE_MAX;
 
 /// Why there is no text.
 #[derive(Debug)]
 pub(super) enum Unread {
     /// The system said so.
     Failed(io::Error),
-    /// It is larger than 1 MiB.
+    /// It is larger than it may be.
     TooLarge,
     /// It begins as UTF-16 does.
     Utf16,
@@ -21,15 +24,15 @@ pub(super) enum Unread {
     NoText { line: usize },
 }
 
-/// The content of `file`, with its permission bits: those of the file that was
+/// The content of `file`, of `most` bytes, with its permission bits: those of the file that was
 /// opened, not of whatever has its name by then.
-pub(super) fn read(file: File) -> Result<(String, u32), Unread> {
+pub(super) fn read(file: File, most: u64) -> Result<(String, u32), Unread> {
     let about = file.metadata().map_err(Unread::Failed)?;
     let mut bytes = Vec::new();
-    file.take(FILE_MAX + 1)
+    file.take(most + 1)
         .read_to_end(&mut bytes)
         .map_err(Unread::Failed)?;
-    if FILE_MAX < bytes.len() as u64 {
+    if most < bytes.len() as u64 {
         return Err(Unread::TooLarge);
     }
     if bytes.starts_with(b"\xff\xfe") || bytes.starts_with(b"\xfe\xff") {

@@ -2,22 +2,34 @@
 
 use std::collections::HashMap;
 
-use crate::balance::upstream::UpstreamSpec;
+use crate::balance::upstream::{UpstreamProtocol, UpstreamSpec};
 use crate::protocol::credentials::Credentials;
 use crate::protocol::target::Authority;
 
+use super::lists;
+use super::overrides::decoded;
 use super::raw::YamlValue;
 use super::reader::{KeyBlock, Located, has_password, quote};
+use super::rules;
 use super::secret::Files;
 use super::urls;
 
-/// The port of an upstream whose URL has none.
-const PORT_DEFAULT: u16 = 8080;
+/// The port of an HTTP proxy whose URL has none.
+const HTTP_PORT: u16 = 8080;
+
+/// That of a SOCKS5 proxy (RFC 1928 §3).
+const SOCKS_PORT: u16 = 1080;
+
+/// The longest user and the longest password of a SOCKS5 proxy, in bytes (RFC 1929 §2).
+const SOCKS_LOGIN_MAX: usize = 255;
+
+/// The priority of one in a list.
+const PRIORITY_DEFAULT: u32 = 100;
 
 /// The longest name, in bytes.
 const NAME_MAX: usize = 128;
 
-/// Reads the list. The second of two equal upstreams is left out.
+/// Reads the list, and those in files. The second of two equal upstreams is left out.
 pub(super) fn read(files: &mut Files, root: &KeyBlock<'_>) -> Vec<UpstreamSpec> {
     let mut specs = Vec::new();
     let mut taken = Taken::default();
@@ -52,12 +64,13 @@ pub(super) fn read(files: &mut Files, root: &KeyBlock<'_>) -> Vec<UpstreamSpec> 
             continue;
         }
         let block = KeyBlock::open(item, "upstream[]");
-        if let Some(spec) = read_one(files, &block)
-            && taken.is_new(&block, &spec)
+        if let Some(mut spec) = read_one(files, &block)
+            && taken.is_new(&block, &mut spec)
         {
             specs.push(spec);
         }
     }
+    read_lists(files, root, (&mut specs, &mut taken));
     specs
 }
 
@@ -70,35 +83,174 @@ fn as_url(written: &str) -> String {
     }
 }
 
-/// The URLs and names of the upstreams so far, each with the place it was
-/// found at.
+/// What the upstreams so far are known by, and their names, each with the place it was found at.
 #[derive(Default)]
 struct Taken {
-    authorities: HashMap<Authority, String>,
+    upstreams: HashMap<(UpstreamProtocol, Authority, Option<Box<str>>), String>,
     names: HashMap<String, String>,
+    /// The last number in a name of those that have none of their own.
+    numbers: HashMap<Authority, usize>,
+}
+
+/// What an upstream shares with one before it, and what that is called.
+enum Clash<'t> {
+    Identity(&'t str),
+    Name(&'t str),
 }
 
 impl Taken {
-    fn is_new(&mut self, block: &KeyBlock<'_>, spec: &UpstreamSpec) -> bool {
-        let here = block.place.name.clone();
-        if let Some(first) = self.authorities.get(&spec.authority) {
-            block.place_of("url").compatibility(format!(
+    fn is_new(&mut self, block: &KeyBlock<'_>, spec: &mut UpstreamSpec) -> bool {
+        match self.take(spec, || block.place.name.clone()) {
+            Ok(()) => return true,
+            Err(Clash::Identity(first)) => block.place_of("url").compatibility(format!(
                 "the same upstream as {first}, dropped; remove one of the two"
-            ));
-            return false;
-        }
-        if let Some(first) = self.names.get(&spec.name) {
-            block.place_of("name").error(format!(
+            )),
+            Err(Clash::Name(first)) => block.place_of("name").error(format!(
                 "{} is the name of {first}, too: give each upstream a name of its own",
                 quote(&spec.name)
-            ));
-            return false;
+            )),
         }
-        self.authorities
-            .insert(spec.authority.clone(), here.clone());
-        self.names.insert(spec.name.clone(), here);
-        true
+        false
     }
+
+    fn take(
+        &mut self,
+        spec: &mut UpstreamSpec,
+        here: impl Fn() -> String,
+    ) -> Result<(), Clash<'_>> {
+        let (protocol, authority, user) = spec.identity();
+        let identity = (protocol, authority.clone(), user.map(Into::into));
+        if self.upstreams.contains_key(&identity) {
+            let first = self.upstreams.get(&identity);
+            return Err(Clash::Identity(first.map_or("", String::as_str)));
+        }
+        if spec.name == spec.authority.to_string() {
+            self.number(spec);
+        }
+        if self.names.contains_key(&spec.name) {
+            let first = self.names.get(&spec.name);
+            return Err(Clash::Name(first.map_or("", String::as_str)));
+        }
+        self.upstreams.insert(identity, here());
+        self.names.insert(spec.name.clone(), here());
+        Ok(())
+    }
+
+    /// Appends a number to the name `host:port` if it is taken: `gate.example:8000-2`.
+    fn number(&mut self, spec: &mut UpstreamSpec) {
+        let count = self.numbers.entry(spec.authority.clone()).or_insert(1);
+        while self.names.contains_key(&spec.name) {
+            *count += 1;
+            spec.name = format!("{}-{count}", spec.authority);
+        }
+    }
+}
+
+/// Adds the upstreams of the lists that `upstream_files` names.
+fn read_lists(
+    files: &mut Files,
+    root: &KeyBlock<'_>,
+    (specs, taken): (&mut Vec<UpstreamSpec>, &mut Taken),
+) {
+    let mut told = Vec::new();
+    for path in root.texts("upstream_files").unwrap_or_default() {
+        let Some((content, mode)) = files.list(&path) else {
+            continue;
+        };
+        let file = quote(path.value);
+        let mut has_secret = false;
+        let count = lists::read(&path, &content, |number, line| {
+            let mut spec = read_line(line)?;
+            has_secret |= spec.credentials.is_some();
+            match taken.take(&mut spec, || format!("line {number} of {file}")) {
+                Ok(()) => specs.push(spec),
+                Err(Clash::Identity(first)) => return Err(format!("the same upstream as {first}")),
+                Err(Clash::Name(first)) => return Err(format!("its name is that of {first}, too")),
+            }
+            Ok(())
+        });
+        if has_secret {
+            Files::judge(&path, mode);
+        }
+        told.push(format!("{count} of {file}"));
+    }
+    let told = Some(told.join(", ")).filter(|told| !told.is_empty());
+    root.hold("upstream_files", told.unwrap_or_else(|| "none".to_owned()));
+}
+
+/// Reads a line of a list: where the upstream is, then what else is said of it. No message repeats any of it but the
+/// name of a group: it may hold a password.
+fn read_line(line: &str) -> Result<UpstreamSpec, String> {
+    let mut words = line.split_whitespace();
+    let (protocol, authority, credentials) = read_address(words.next().unwrap_or_default())?;
+    if let Some((user, password)) = &credentials
+        && protocol == UpstreamProtocol::Socks5
+    {
+        check_socks_login(user, password)?;
+    }
+    let (mut name, mut group, mut weight) = (authority.to_string(), None, 1);
+    for word in words {
+        match word.split_once('=') {
+            Some(("name", value)) => value.clone_into(&mut name),
+            Some(("group", value)) => group = Some(check_group(value)?),
+            Some(("weight", value)) => {
+                let number = value.parse().ok();
+                weight = number.ok_or("a weight is a whole number")?;
+            }
+            _ => return Err("behind the address stands `weight=`, `group=` or `name=`".to_owned()),
+        }
+    }
+    check_name(&name)?;
+    Ok(UpstreamSpec {
+        name,
+        protocol,
+        authority,
+        credentials: credentials.map(|(user, password)| Credentials::basic(&user, &password)),
+        weight,
+        priority: PRIORITY_DEFAULT,
+        group,
+    })
+}
+
+/// A user and a password.
+type Login = (String, String);
+
+/// Reads `host:port`, `http://user:password@host:port` (or `socks5://`) with or without the scheme, or
+/// `host:port:user:password`.
+fn read_address(text: &str) -> Result<(UpstreamProtocol, Authority, Option<Login>), String> {
+    if let Some((host, user, password)) = four_parts(text) {
+        let (protocol, authority) = parse_url(host)?;
+        let login = (user.to_owned(), password.to_owned());
+        return Ok((protocol.unwrap_or_default(), authority, Some(login)));
+    }
+    let Some((before, host)) = text.rsplit_once('@') else {
+        let (protocol, authority) = parse_url(text)?;
+        return Ok((protocol.unwrap_or_default(), authority, None));
+    };
+    let (scheme, userinfo) = match before.split_once("://") {
+        Some((scheme, userinfo)) => (format!("{scheme}://"), userinfo),
+        None => (String::new(), before),
+    };
+    let (protocol, authority) = parse_url(&format!("{scheme}{host}"))?;
+    let (user, password) = userinfo.split_once(':').unwrap_or((userinfo, ""));
+    let login = (decoded(user), decoded(password));
+    Ok((protocol.unwrap_or_default(), authority, Some(login)))
+}
+
+/// `host:port`, user and password of `host:port:user:password`. The colons of an address in brackets separate
+/// nothing, and those of the password neither.
+fn four_parts(text: &str) -> Option<(&str, &str, &str)> {
+    let bracket = text.find(']').filter(|_| text.starts_with('['));
+    let colons = text.match_indices(':').map(|(at, _)| at);
+    let mut colons = colons.filter(|at| bracket.is_none_or(|bracket| bracket < *at));
+    let (port, user, password) = (colons.next()?, colons.next()?, colons.next()?);
+    let digits = text.get(port + 1..user)?;
+    let is_port = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
+    is_port.then_some((
+        text.get(..user)?,
+        text.get(user + 1..password)?,
+        text.get(password + 1..)?,
+    ))
 }
 
 fn read_one(files: &mut Files, block: &KeyBlock<'_>) -> Option<UpstreamSpec> {
@@ -110,84 +262,144 @@ fn read_one(files: &mut Files, block: &KeyBlock<'_>) -> Option<UpstreamSpec> {
         );
     }
     let priority = block.number("priority");
-    let credentials = read_credentials(files, block);
+    let url = read_url(block);
+    let protocol = url
+        .as_ref()
+        .map_or_else(UpstreamProtocol::default, |url| url.0);
+    let credentials = read_credentials(files, block, protocol);
     let name = read_name(block);
-    let authority = read_url(block)?;
+    let group = read_group(block);
+    let (protocol, authority) = url?;
     Some(UpstreamSpec {
         name: name.unwrap_or_else(|| authority.to_string()),
+        protocol,
         authority,
         credentials,
         weight,
         priority,
+        group,
     })
 }
 
-fn read_url(block: &KeyBlock<'_>) -> Option<Authority> {
+fn read_group(block: &KeyBlock<'_>) -> Option<Box<str>> {
+    let Located { place, value } = block.text("group")?;
+    match check_group(value) {
+        Ok(group) => Some(group),
+        Err(said) => {
+            place.error(said);
+            None
+        }
+    }
+}
+
+/// A name as rules can write it in a list.
+fn check_group(name: &str) -> Result<Box<str>, String> {
+    let is_word = |letter: char| letter.is_ascii_alphanumeric() || "-_.".contains(letter);
+    if rules::is_group_name(name) && name.len() <= NAME_MAX && name.chars().all(is_word) {
+        Ok(name.into())
+    } else {
+        Err(format!(
+            "a group is a word of letters, digits, `-`, `_` and `.`, and none of `direct`, `refuse` and `any`, \
+             which are ways of their own; not {}",
+            quote(name)
+        ))
+    }
+}
+
+fn read_url(block: &KeyBlock<'_>) -> Option<(UpstreamProtocol, Authority)> {
     let place = block.place_of("url");
     if block.item("url").is_none() {
         place.error("every upstream needs one: write `url: http://host:port`");
         return None;
     }
     let url = parse_url(block.text("url")?.value);
-    let (scheme, authority) = url.map_err(|said| place.error(said)).ok()?;
-    if scheme.is_none() {
+    let (protocol, authority) = url.map_err(|said| place.error(said)).ok()?;
+    if protocol.is_none() {
         place.compatibility(format!(
             "the scheme is missing, read as `http://{authority}`: write that"
         ));
     }
-    Some(authority)
+    Some((protocol.unwrap_or_default(), authority))
 }
 
-/// The scheme of an upstream, if it was written, and where it is.
-fn parse_url(url: &str) -> Result<(Option<&str>, Authority), String> {
+/// What an upstream speaks, if that was written, and where it is.
+fn parse_url(url: &str) -> Result<(Option<UpstreamProtocol>, Authority), String> {
     let (scheme, authority, rest) = urls::split(url);
-    if let Some(scheme) = scheme
-        && !scheme.eq_ignore_ascii_case("http")
-    {
-        let remedy = if scheme.eq_ignore_ascii_case("https") {
-            "write http:// (requests for https:// sites go through such an upstream as well), with the \
-             port on which it speaks plain HTTP"
-        } else if scheme.to_ascii_lowercase().starts_with("socks") {
-            "SOCKS is not supported; if the upstream speaks HTTP, too, write http:// and that port"
-        } else {
-            "write http://host:port"
-        };
-        return Err(format!(
-            "{} is not spoken to upstreams, only plain HTTP is: {remedy}",
-            quote(scheme)
-        ));
-    }
-    let authority = urls::authority(authority, PORT_DEFAULT)?;
+    let spoken = [
+        (UpstreamProtocol::Http, HTTP_PORT),
+        (UpstreamProtocol::Socks5, SOCKS_PORT),
+    ];
+    let known = |scheme: &str| {
+        let is_word = |letter: char| letter.is_ascii_alphanumeric() || "+-.".contains(letter);
+        if !scheme.chars().all(is_word) {
+            // It may hold a password, which no message repeats.
+            return Err("what stands before `://` is no scheme: write http://host:port".to_owned());
+        }
+        let is_it =
+            |(protocol, _): &&(UpstreamProtocol, _)| scheme.eq_ignore_ascii_case(protocol.scheme());
+        spoken.iter().find(is_it).ok_or_else(|| {
+            let remedy = if scheme.eq_ignore_ascii_case("https") {
+                "write http:// (requests for https:// sites go through such an upstream as well), with \
+                 the port on which it speaks plain HTTP"
+            } else if scheme.to_ascii_lowercase().starts_with("socks") {
+                "write socks5://host:port (it resolves names itself)"
+            } else {
+                "write http://host:port"
+            };
+            format!(
+                "{} is not spoken to upstreams, only plain HTTP and SOCKS5 are: {remedy}",
+                quote(scheme)
+            )
+        })
+    };
+    let written = scheme.map(known).transpose()?;
+    let port = written.map_or(HTTP_PORT, |(_, port)| *port);
+    let protocol = written.map(|(protocol, _)| *protocol);
+    let authority = urls::authority(authority, port)?;
     if !matches!(rest, "" | "/") {
+        let scheme = protocol.unwrap_or_default().scheme();
         return Err(format!(
-            "a path, query or fragment means nothing for an upstream: write `http://{authority}`"
+            "a path, query or fragment means nothing for an upstream: write `{scheme}://{authority}`"
         ));
     }
-    Ok((scheme, authority))
+    Ok((protocol, authority))
 }
 
 fn read_name(block: &KeyBlock<'_>) -> Option<String> {
     let Located { place, value } = block.text("name")?;
-    if value.is_empty() || NAME_MAX < value.len() || value.chars().any(char::is_control) {
-        place.error(format!(
-            "write 1 to {NAME_MAX} bytes without control characters"
-        ));
-        return None;
+    match check_name(value) {
+        Ok(()) => Some(value.to_owned()),
+        Err(said) => {
+            place.error(said);
+            None
+        }
     }
-    if has_password(value) {
-        place.error("a name is shown in logs and metrics: write it without user and password");
-        return None;
-    }
-    Some(value.to_owned())
 }
 
-fn read_credentials(files: &mut Files, block: &KeyBlock<'_>) -> Option<Credentials> {
+fn check_name(name: &str) -> Result<(), String> {
+    if name.is_empty() || NAME_MAX < name.len() || name.chars().any(char::is_control) {
+        return Err(format!(
+            "write 1 to {NAME_MAX} bytes without control characters"
+        ));
+    }
+    if has_password(name) {
+        let text = "a name is shown in logs and metrics: write it without user and password";
+        return Err(text.to_owned());
+    }
+    Ok(())
+}
+
+fn read_credentials(
+    files: &mut Files,
+    block: &KeyBlock<'_>,
+    protocol: UpstreamProtocol,
+) -> Option<Credentials> {
     let username = block.text("username");
     let password = files.secret(block, "password");
     match (username, password) {
         // a password may be empty (RFC 7617 section 2)
         (Some(user), password) => {
-            if user.value.contains(':') {
+            if protocol == UpstreamProtocol::Http && user.value.contains(':') {
                 user.place.advice(
                     "the upstream takes what stands behind the colon for the password (RFC 7617): \
                      a user name cannot have one",
@@ -200,10 +412,13 @@ fn read_credentials(files: &mut Files, block: &KeyBlock<'_>) -> Option<Credentia
                 );
             }
             let password = password.map(|password| password.value.unwrap_or_default());
-            Some(Credentials::basic(
-                user.value,
-                &password.unwrap_or_default(),
-            ))
+            let password = password.unwrap_or_default();
+            if protocol == UpstreamProtocol::Socks5
+                && let Err(said) = check_socks_login(user.value, &password)
+            {
+                user.place.error(said);
+            }
+            Some(Credentials::basic(user.value, &password))
         }
         (None, Some(_)) => {
             let file = block.item("password_file").map(|file| file.place);
@@ -215,18 +430,105 @@ fn read_credentials(files: &mut Files, block: &KeyBlock<'_>) -> Option<Credentia
     }
 }
 
+fn check_socks_login(user: &str, password: &str) -> Result<(), String> {
+    let fits = |text: &str| (1..=SOCKS_LOGIN_MAX).contains(&text.len());
+    if fits(user) && fits(password) {
+        return Ok(());
+    }
+    Err(format!(
+        "a SOCKS5 proxy takes a user and a password of 1 to {SOCKS_LOGIN_MAX} bytes each (RFC 1929): write \
+         both, or none"
+    ))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn check(url: &str, wanted: Result<&str, &str>) {
         match (parse_url(url), wanted) {
-            (Ok((Some(_), authority)), Ok(wanted)) => assert_eq!(authority.to_string(), wanted),
+            (Ok((Some(UpstreamProtocol::Http), authority)), Ok(wanted)) => {
+                assert_eq!(authority.to_string(), wanted);
+            }
+            (Ok((Some(UpstreamProtocol::Socks5), authority)), Ok(wanted)) => {
+                assert_eq!(format!("SOCKS {authority}"), wanted);
+            }
             (Ok((None, authority)), Ok(wanted)) => {
                 assert_eq!(format!("schemeless {authority}"), wanted);
             }
             (Err(said), Err(part)) => assert!(said.contains(part), "{url}: {said}"),
             (got, _) => panic!("{url}: {got:?}"),
+        }
+    }
+
+    #[test]
+    fn a_line_of_a_list_is_an_address_as_providers_write_it() {
+        let basic = |user: &str, password: &str| Some((user.to_owned(), password.to_owned()));
+        for (line, authority, credentials) in [
+            ("p.test:1", "p.test:1", None),
+            ("http://p.test:1", "p.test:1", None),
+            ("p.test", "p.test:8080", None),
+            ("[::1]:1", "[::1]:1", None),
+            ("p.test:1:ann:x", "p.test:1", basic("ann", "x")),
+            ("p.test:1:ann:a@b", "p.test:1", basic("ann", "a@b")),
+            (
+                "p.test:1:ann-session-1:a:b#c",
+                "p.test:1",
+                basic("ann-session-1", "a:b#c"),
+            ),
+            ("[::1]:1:ann:x", "[::1]:1", basic("ann", "x")),
+            ("http://ann:x@p.test:1", "p.test:1", basic("ann", "x")),
+            ("ann:a%40b@p.test:1", "p.test:1", basic("ann", "a@b")),
+            ("http://ann@p.test:1", "p.test:1", basic("ann", "")),
+        ] {
+            match read_address(line) {
+                Ok((_, got, user)) => {
+                    assert_eq!(
+                        (&*got.to_string(), user),
+                        (authority, credentials),
+                        "{line}"
+                    );
+                }
+                Err(said) => assert_eq!(authority, "", "{line}: {said}"),
+            }
+        }
+    }
+
+    #[test]
+    fn a_line_of_a_list_says_name_group_and_weight() {
+        let spec = read_line("p.test:1:ann:x  weight=3 group=eu name=one").unwrap();
+        assert_eq!(
+            (&*spec.name, spec.group.as_deref(), spec.weight),
+            ("one", Some("eu"), 3)
+        );
+        let spec = read_line("socks5://ann:x@p.test").unwrap();
+        assert_eq!(spec.url(), "socks5://p.test:1080");
+        let spec = read_line("p.test:1:ann:x").unwrap();
+        assert_eq!(
+            (&*spec.name, spec.group.as_deref(), spec.weight),
+            ("p.test:1", None, 1)
+        );
+    }
+
+    #[test]
+    fn a_bad_line_is_told_without_its_password() {
+        for line in [
+            "p.test:x:ann:hunter2",
+            "p.test:1:hunter2",
+            "ann:hunter2://p.test:1",
+            "ann:hunter2://bob:x@p.test:1",
+            "socks4://ann:hunter2@p.test:1",
+            "socks5://:hunter2@p.test:1",
+            "https://p.test:1:ann:hunter2",
+            "p.test:1:ann:hunter2 hunter2",
+            "p.test:1:ann:hunter2 weight=hunter2",
+            "p.test:1:ann:hunter2 name=hunter2:x@y",
+            "p.test:1:ann:hunter2 group=direct",
+            "ann:hunter2@",
+            "ann:hunter2@p.test/hunter2",
+        ] {
+            let said = read_line(line).map(|_| ()).unwrap_err();
+            assert!(!said.contains("hunter2"), "{line}: {said}");
         }
     }
 
@@ -237,6 +539,39 @@ mod tests {
         check("HTTP://P.Test", Ok("p.test:8080"));
         check("http://[::1]:8080", Ok("[::1]:8080"));
         check("http://[::1]", Ok("[::1]:8080"));
+    }
+
+    #[test]
+    fn a_login_for_socks5_has_1_to_255_bytes_in_each_part() {
+        let (most, more) = ("x".repeat(255), "x".repeat(256));
+        for (user, password, fits) in [
+            (&*most, &*most, true),
+            (&*more, "x", false),
+            ("x", &*more, false),
+            ("x", "", false),
+        ] {
+            let line = |scheme| read_line(&format!("{scheme}://{user}:{password}@p.test"));
+            assert_eq!(
+                line("socks5").is_ok(),
+                fits,
+                "{} {}",
+                user.len(),
+                password.len()
+            );
+            assert!(line("http").is_ok());
+        }
+    }
+
+    #[test]
+    fn a_socks5_proxy_has_a_port_of_its_own() {
+        check("socks5://p.test:3128", Ok("SOCKS p.test:3128"));
+        check("SOCKS5://p.test/", Ok("SOCKS p.test:1080"));
+        check("socks5://[::1]", Ok("SOCKS [::1]:1080"));
+        check("socks5://p.test/path", Err("write `socks5://p.test:1080`"));
+        check(
+            "socks5://bob:hunter2@p.test",
+            Err("`username` and `password`"),
+        );
     }
 
     #[test]
@@ -252,7 +587,8 @@ mod tests {
             "https://p.test:3128",
             Err("`https` is not spoken to upstreams"),
         );
-        check("socks5://p.test:1080", Err("`socks5` is not spoken"));
+        check("socks4://p.test:1080", Err("`socks4` is not spoken"));
+        check("socks5h://p.test:1080", Err("socks5://host:port"));
         check("http://p.test:3128/path", Err("write `http://p.test:3128`"));
         check("http://p.test:3128?x", Err("write `http://p.test:3128`"));
         check(

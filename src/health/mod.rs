@@ -15,6 +15,7 @@ mod outliers;
 mod question;
 mod rules;
 mod schedule;
+mod socks;
 pub mod survey;
 mod threads;
 mod transport;

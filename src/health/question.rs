@@ -17,7 +17,9 @@ use crate::balance::reason::{NO_NAME, NO_NAME_IN_TIME};
 use crate::balance::upstream::UpstreamSpec;
 use crate::config::health::{HealthCheck, ProbeTarget};
 use crate::net::dial;
+use crate::protocol::socks::SocksError;
 
+use super::socks::{Goal, SocksWay, WayEnd};
 use super::transport::{KnownAddresses, PreparedHead};
 
 /// What ureq is told to ask for. Nothing of it is sent.
@@ -50,6 +52,12 @@ pub(super) enum CheckAnswer {
     Closed,
     /// Something that is not HTTP.
     NotHttp,
+    /// Of a SOCKS5 proxy: its greeting, and that it takes the credentials if there are any.
+    Greeting,
+    /// Of a SOCKS5 proxy: that it does not take the credentials, or wants some.
+    LoginRefused,
+    /// Of a SOCKS5 proxy: something that is not SOCKS5.
+    NotSocks,
     /// This process could not ask, which proves nothing.
     NotAsked,
 }
@@ -74,7 +82,8 @@ pub(super) fn ask(
     let answer = match resolve(spec, deadline) {
         Ok(addresses) => {
             let left = deadline.saturating_duration_since(Instant::now());
-            send(addresses, head(spec, question, target), left)
+            let prepared = prepare(spec, (question, target), deadline);
+            send(addresses, &prepared, left)
         }
         Err(error) if error.kind() == io::ErrorKind::TimedOut => {
             CheckAnswer::CannotConnect(NO_NAME_IN_TIME)
@@ -89,14 +98,37 @@ pub(super) fn ask(
     answer
 }
 
-/// What is sent. To ask whether an upstream answers for itself, a request in origin-form to its own
-/// address, which no forward proxy passes on; for the probe, one in absolute-form, or a CONNECT.
+/// What is sent, and how far the way is to be opened before, if the upstream speaks SOCKS5.
+fn prepare(
+    spec: &UpstreamSpec,
+    (question, target): (CheckQuestion, &ProbeTarget),
+    deadline: Instant,
+) -> PreparedHead {
+    let goal = match (question, target) {
+        (CheckQuestion::Itself, _) | (CheckQuestion::Probe, ProbeTarget::Nothing) => Goal::Itself,
+        (CheckQuestion::Probe, ProbeTarget::Get { authority, .. }) => Goal::Beyond(authority),
+        (CheckQuestion::Probe, ProbeTarget::Connect(authority)) => Goal::Target(authority),
+    };
+    let way = spec.is_socks().then(|| SocksWay::new(spec, goal, deadline));
+    PreparedHead::new(head(spec, question, target), way)
+}
+
+/// What is sent over the connection. To ask whether an upstream answers for itself, a request in origin-form to its own
+/// address, which no forward proxy passes on; for the probe, one in absolute-form, or a CONNECT. Through a
+/// SOCKS5 proxy it is the target itself that is asked.
 fn head(spec: &UpstreamSpec, question: CheckQuestion, target: &ProbeTarget) -> Vec<u8> {
     let credentials = spec.credentials.as_ref();
     let (line, authority, default_port, credentials) = match (question, target) {
         (CheckQuestion::Itself, _) | (CheckQuestion::Probe, ProbeTarget::Nothing) => {
             ("GET /".to_owned(), &spec.authority, 80, None)
         }
+        (
+            CheckQuestion::Probe,
+            ProbeTarget::Get {
+                authority,
+                path_and_query,
+            },
+        ) if spec.is_socks() => (format!("GET {path_and_query}"), authority, 80, None),
         (CheckQuestion::Probe, ProbeTarget::Get { authority, .. }) => {
             (format!("GET {target}"), authority, 80, credentials)
         }
@@ -116,11 +148,10 @@ fn head(spec: &UpstreamSpec, question: CheckQuestion, target: &ProbeTarget) -> V
 }
 
 /// Sends a head to the first address that takes it.
-fn send(addresses: Vec<SocketAddr>, head: Vec<u8>, left: Duration) -> CheckAnswer {
+fn send(addresses: Vec<SocketAddr>, prepared: &PreparedHead, left: Duration) -> CheckAnswer {
     if left.is_zero() {
         return CheckAnswer::Unanswered;
     }
-    let prepared = PreparedHead::new(head);
     let config = ureq::Agent::config_builder()
         .proxy(None)
         .timeout_global(Some(left))
@@ -134,8 +165,22 @@ fn send(addresses: Vec<SocketAddr>, head: Vec<u8>, left: Duration) -> CheckAnswe
     let agent = ureq::Agent::with_parts(config, connector, KnownAddresses(addresses));
     match agent.get(PLACEHOLDER).call() {
         Ok(response) => CheckAnswer::Status(response.status().as_u16()),
-        Err(error) if prepared.is_connected() => no_answer(&error),
-        Err(error) => no_connection(&error),
+        Err(error) => match prepared.way_end() {
+            Some(end) => what_socks_said(end),
+            None if prepared.is_connected() => no_answer(&error),
+            None => no_connection(&error),
+        },
+    }
+}
+
+/// A target that is refused has the status with which an HTTP proxy would answer CONNECT.
+fn what_socks_said(end: WayEnd) -> CheckAnswer {
+    match end {
+        WayEnd::Greeting => CheckAnswer::Greeting,
+        WayEnd::Open => CheckAnswer::Status(200),
+        WayEnd::Failed(SocksError::NotSocks) => CheckAnswer::NotSocks,
+        WayEnd::Failed(SocksError::LoginRefused) => CheckAnswer::LoginRefused,
+        WayEnd::Failed(SocksError::Refused(refusal)) => CheckAnswer::Status(refusal.status()),
     }
 }
 
@@ -179,6 +224,9 @@ impl fmt::Display for CheckAnswer {
             Self::Unanswered => f.write_str("got no answer"),
             Self::Closed => f.write_str("closed the connection"),
             Self::NotHttp => f.write_str("got something that is not HTTP"),
+            Self::Greeting => f.write_str("greeted"),
+            Self::LoginRefused => f.write_str("got its credentials refused"),
+            Self::NotSocks => f.write_str("got something that is not SOCKS5"),
             Self::NotAsked => f.write_str("could not be asked"),
         }
     }
@@ -192,6 +240,7 @@ mod tests {
     use std::sync::mpsc;
     use std::thread::{self, JoinHandle};
 
+    use crate::balance::upstream::UpstreamProtocol;
     use crate::protocol::credentials::Credentials;
     use crate::protocol::target::Authority;
 
@@ -208,10 +257,12 @@ mod tests {
     fn spec(address: SocketAddr, credentials: Option<Credentials>) -> UpstreamSpec {
         UpstreamSpec {
             name: "a".into(),
+            protocol: UpstreamProtocol::Http,
             authority: Authority::parse(address.to_string().as_bytes(), None).unwrap(),
             credentials,
             weight: 1,
             priority: 100,
+            group: None,
         }
     }
 
@@ -278,6 +329,112 @@ mod tests {
             .replace("VERSION", env!("CARGO_PKG_VERSION"))
             .replace("OWN", &address.to_string());
         assert_eq!(thread.join().unwrap(), expected);
+    }
+
+    /// Asks a SOCKS5 proxy that says `replies`, each behind as many bytes as stand before it; gives the answer
+    /// and all that it was told.
+    fn ask_socks(
+        (question, target): (CheckQuestion, &ProbeTarget),
+        credentials: Option<Credentials>,
+        replies: Vec<(usize, &'static [u8])>,
+    ) -> (CheckAnswer, Vec<u8>) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let server = thread::Builder::new().spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut told = Vec::new();
+            for (length, reply) in replies {
+                let mut message = vec![0; length];
+                stream.read_exact(&mut message).unwrap();
+                told.extend(message);
+                stream.write_all(reply).unwrap();
+            }
+            stream.shutdown(std::net::Shutdown::Write).unwrap();
+            stream.read_to_end(&mut told).unwrap();
+            told
+        });
+        let spec = UpstreamSpec {
+            protocol: UpstreamProtocol::Socks5,
+            ..spec(address, credentials)
+        };
+        let answer = ask(&spec, (question, target), AMPLE, &|_, _| Ok(vec![address]));
+        (answer, server.unwrap().join().unwrap())
+    }
+
+    #[test]
+    fn a_socks5_proxy_answers_for_itself_by_its_greeting_and_its_login() {
+        let target = target("probe.test/");
+        let ask = |credentials, replies| {
+            ask_socks((CheckQuestion::Itself, &target), credentials, replies)
+        };
+        let bob = || Some(Credentials::basic("bob", "se"));
+        let (greeting, login) = (
+            b"\x05\x01\x00".to_vec(),
+            b"\x05\x02\x00\x02\x01\x03bob\x02se",
+        );
+        assert_eq!(
+            ask(None, vec![(3, &b"\x05\x00"[..])]),
+            (CheckAnswer::Greeting, greeting.clone())
+        );
+        assert_eq!(
+            ask(bob(), vec![(4, &b"\x05\x02"[..]), (8, b"\x01\x00")]),
+            (CheckAnswer::Greeting, login.to_vec())
+        );
+        assert_eq!(
+            ask(bob(), vec![(4, &b"\x05\x02"[..]), (8, b"\x01\x01")]).0,
+            CheckAnswer::LoginRefused
+        );
+        let refused = (CheckAnswer::LoginRefused, greeting.clone());
+        assert_eq!(ask(None, vec![(3, &b"\x05\xff"[..])]), refused);
+        let odd = (CheckAnswer::NotSocks, greeting.clone());
+        assert_eq!(
+            ask(None, vec![(3, &b"HTTP/1.1 400 Bad Request\r\n\r\n"[..])]),
+            odd
+        );
+        assert_eq!(
+            ask(None, vec![(3, &b""[..])]),
+            (CheckAnswer::Closed, greeting)
+        );
+    }
+
+    #[test]
+    fn a_probe_goes_through_a_socks5_proxy_to_its_target() {
+        let target = target("probe.test/x?y");
+        let ask = |replies| ask_socks((CheckQuestion::Probe, &target), None, replies);
+        let opened = &b"\x05\x00\x00\x01\x00\x00\x00\x00\x00\x00"[..];
+        let (answer, told) = ask(vec![(3, &b"\x05\x00"[..]), (17, opened), (1, NO_CONTENT)]);
+        assert_eq!(answer, CheckAnswer::Status(204));
+        let head = format!(
+            "GET /x?y HTTP/1.1\r\nHost: probe.test\r\nUser-Agent: {USER_AGENT}\r\n\
+             Accept: */*\r\nConnection: close\r\n\r\n"
+        );
+        let way = b"\x05\x01\x00\x05\x01\x00\x03\x0aprobe.test\x00\x50";
+        assert_eq!(told, [way, head.as_bytes()].concat());
+        let (answer, told) = ask(vec![(3, &b"\x05\x00"[..]), (17, b"\x05\x02")]);
+        assert_eq!((answer, told), (CheckAnswer::Status(403), way.to_vec()));
+        let (answer, _) = ask(vec![(3, &b"\x05\x00"[..]), (17, opened)]);
+        assert_eq!(answer, CheckAnswer::Closed);
+    }
+
+    #[test]
+    fn a_probe_of_an_https_target_is_what_a_socks5_proxy_says_to_it() {
+        let target = ProbeTarget::Connect(Authority::parse(b"probe.test:443", None).unwrap());
+        let ask = |reply| {
+            let (answer, told) = ask_socks((CheckQuestion::Probe, &target), None, reply);
+            assert_eq!(told, b"\x05\x01\x00\x05\x01\x00\x03\x0aprobe.test\x01\xbb");
+            answer
+        };
+        let opened = ask(vec![
+            (3, &b"\x05\x00"[..]),
+            (17, b"\x05\x00\x00\x03\x01a\x00\x00"),
+        ]);
+        assert_eq!(opened, CheckAnswer::Status(200));
+        for (replies, status) in [
+            (vec![(3, &b"\x05\x00"[..]), (17, &b"\x05\x04"[..])], 502),
+            (vec![(3, &b"\x05\x00"[..]), (17, b"\x05\x06")], 504),
+        ] {
+            assert_eq!(ask(replies), CheckAnswer::Status(status));
+        }
     }
 
     /// No forward proxy passes it on.
@@ -545,7 +702,8 @@ mod tests {
 
     #[test]
     fn ureq_is_told_neither_target_nor_credentials() {
-        let prepared = PreparedHead::new(b"GET http://secret.test/ HTTP/1.1\r\n\r\n".to_vec());
+        let prepared =
+            PreparedHead::new(b"GET http://secret.test/ HTTP/1.1\r\n\r\n".to_vec(), None);
         assert!(!format!("{prepared:?}").contains("secret"));
         assert!(!PLACEHOLDER.contains("secret"));
     }

@@ -14,7 +14,8 @@ use crate::balance::upstream::UpstreamSpec;
 use crate::config::health::{HealthCheck, ProbeTarget};
 
 use super::question::CheckAnswer::{
-    self, CannotConnect, Closed, NotAsked, NotHttp, Status, Unanswered,
+    self, CannotConnect, Closed, Greeting, LoginRefused, NotAsked, NotHttp, NotSocks, Status,
+    Unanswered,
 };
 use super::question::CheckQuestion;
 
@@ -59,17 +60,17 @@ impl Premises<'_> {
             (Closed | NotHttp, _) if self.availability == Availability::Online => {
                 CheckStep::Works(Depth::Probe, "it accepts connections")
             }
-            (Status(_), _) if !has_target => {
+            (Status(_) | Greeting, _) if !has_target => {
                 CheckStep::Works(Depth::Probe, "it answers for itself")
             }
-            (Status(_), _) if self.depth == Depth::Itself => {
+            (Status(_) | Greeting, _) if self.depth == Depth::Itself => {
                 CheckStep::Works(Depth::Itself, "it answers for itself")
             }
-            (Status(_), _) if !self.is_believed => CheckStep::Works(
+            (Status(_) | Greeting, _) if !self.is_believed => CheckStep::Works(
                 Depth::Probe,
                 "it answers for itself; the probe's target is not believed",
             ),
-            (Status(_), _) => CheckStep::Probe,
+            (Status(_) | Greeting, _) => CheckStep::Probe,
             (_, Some(reason)) => CheckStep::Fails(reason),
             (_, None) => CheckStep::NotAsked,
         }
@@ -81,7 +82,7 @@ impl Premises<'_> {
             return CheckStep::NotAsked;
         };
         match (answer, fault(CheckQuestion::Itself, itself)) {
-            (CannotConnect(_), _) => CheckStep::Fails(reason),
+            (CannotConnect(_) | LoginRefused | NotSocks, _) => CheckStep::Fails(reason),
             (Status(status), _) if self.health.passes(status) => CheckStep::Passes,
             (Status(status), _) if self.refuses_credentials(status) => {
                 CheckStep::Fails(OfflineReason::Auth)
@@ -106,13 +107,15 @@ impl Premises<'_> {
 /// What an answer may be held against an upstream for; none: for nothing.
 fn fault(question: CheckQuestion, answer: CheckAnswer) -> Option<OfflineReason> {
     match (answer, question) {
-        (Status(_), CheckQuestion::Itself) | (NotAsked, _) => None,
+        (Status(_), CheckQuestion::Itself) | (Greeting | NotAsked, _) => None,
         (Status(status), CheckQuestion::Probe) => Some(OfflineReason::ProbeStatus(status)),
         (CannotConnect(what), _) => Some(OfflineReason::CannotConnect(what)),
         (Unanswered, CheckQuestion::Itself) => Some(OfflineReason::Silent),
         (Unanswered, CheckQuestion::Probe) => Some(OfflineReason::ProbeUnanswered),
         (Closed, _) => Some(OfflineReason::Closes),
         (NotHttp, _) => Some(OfflineReason::NotHttp),
+        (LoginRefused, _) => Some(OfflineReason::Auth),
+        (NotSocks, _) => Some(OfflineReason::NotSocks),
     }
 }
 
@@ -127,6 +130,7 @@ mod tests {
     use crate::protocol::target::Authority;
 
     use super::*;
+    use crate::balance::upstream::UpstreamProtocol;
 
     const REFUSED: &str = "connection refused";
     const GOT_400: CheckAnswer = Status(400);
@@ -145,10 +149,12 @@ mod tests {
         let health = crate::config::parse(&config, "config.yaml").unwrap().health;
         let spec = UpstreamSpec {
             name: "a".to_owned(),
+            protocol: UpstreamProtocol::Http,
             authority: Authority::parse(b"192.0.2.1:3128", None).unwrap(),
             credentials: Some(Credentials::basic("a", "b")),
             weight: 1,
             priority: 100,
+            group: None,
         };
         let mut premises = Premises {
             health: &health,
@@ -216,6 +222,21 @@ mod tests {
         assert_eq!(step, works(Depth::Probe, evidence));
         let step = after_itself("none", |_| {}, &[GOT_400]);
         assert_eq!(step, works(Depth::Probe, answers));
+    }
+
+    /// A SOCKS5 proxy says so itself, which no target can make it do.
+    #[test]
+    fn one_that_refuses_the_login_or_speaks_no_socks_fails_at_either_question() {
+        let answers = [LoginRefused, NotSocks];
+        let expected = [OfflineReason::Auth, OfflineReason::NotSocks].map(CheckStep::Fails);
+        for url in ["http://p.test/", "none"] {
+            assert_eq!(after_itself(url, |_| {}, &answers), expected);
+        }
+        assert_eq!(after_probe(Greeting, |_| {}, &answers), expected);
+        assert_eq!(
+            after_itself("http://p.test/", |_| {}, &[Greeting]),
+            [CheckStep::Probe]
+        );
     }
 
     #[test]

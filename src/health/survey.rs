@@ -112,7 +112,9 @@ impl Survey {
         let standing = |step, itself| match (step, itself) {
             (CheckStep::Passes, _) => Standing::Passes,
             // No more than this is asked.
-            (CheckStep::Works(..), CheckAnswer::Status(_)) => Standing::Passes,
+            (CheckStep::Works(..), CheckAnswer::Status(_) | CheckAnswer::Greeting) => {
+                Standing::Passes
+            }
             (CheckStep::Compare(reason), _) if is_reached => Standing::Fails(reason),
             (CheckStep::Compare(_) | CheckStep::Works(..) | CheckStep::Probe, _) => {
                 Standing::Serves
@@ -255,13 +257,16 @@ impl fmt::Display for Surveyed {
         }?;
         match self.itself {
             CheckAnswer::Status(status) => write!(out, "; answers for itself with {status}"),
+            CheckAnswer::Greeting => out.write_str("; answers for itself"),
             CheckAnswer::Closed | CheckAnswer::NotHttp => {
                 out.write_str("; does not answer for itself")
             }
             // The reason says it.
-            CheckAnswer::CannotConnect(_) | CheckAnswer::Unanswered | CheckAnswer::NotAsked => {
-                Ok(())
-            }
+            CheckAnswer::CannotConnect(_)
+            | CheckAnswer::LoginRefused
+            | CheckAnswer::NotSocks
+            | CheckAnswer::Unanswered
+            | CheckAnswer::NotAsked => Ok(()),
         }?;
         match self.probe {
             Some(answer) => write!(out, "; the probe {answer}"),
@@ -280,16 +285,19 @@ mod tests {
 
     use super::super::examiner::{CheckContext, Examiner};
     use super::*;
+    use crate::balance::upstream::UpstreamProtocol;
 
     const REFUSED: &str = "connection refused";
 
     fn spec(name: &str) -> UpstreamSpec {
         UpstreamSpec {
             name: name.to_owned(),
+            protocol: UpstreamProtocol::Http,
             authority: Authority::parse(b"192.0.2.1:3128", None).unwrap(),
             credentials: (name == "auth").then(|| Credentials::basic("a", "b")),
             weight: 1,
             priority: 100,
+            group: None,
         }
     }
 

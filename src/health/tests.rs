@@ -9,7 +9,7 @@ use parking_lot::Condvar;
 
 use crate::balance::reason::{Doubt, OfflineReason};
 use crate::balance::state::{Availability, Thresholds};
-use crate::balance::upstream::UpstreamSpec;
+use crate::balance::upstream::{UpstreamProtocol, UpstreamSpec};
 use crate::config::health::ProbeTarget;
 
 use super::*;
@@ -106,10 +106,12 @@ impl Fake {
     fn spec(&self, name: &str) -> UpstreamSpec {
         UpstreamSpec {
             name: name.into(),
+            protocol: UpstreamProtocol::Http,
             authority: self.authority.clone(),
             credentials: None,
             weight: 1,
             priority: 100,
+            group: None,
         }
     }
 }

@@ -19,10 +19,14 @@ use ureq::http::Uri;
 use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::{Buffers, ConnectionDetails, Connector, NextTimeout, Transport};
 
+use super::socks::{SocksWay, WayEnd};
+
 /// What one probe sends, and whether it came to a connection.
 #[derive(Clone)]
 pub(super) struct PreparedHead {
     head: Arc<[u8]>,
+    /// What comes before it, if the upstream speaks SOCKS5.
+    way: Option<SocksWay>,
     connected: Arc<AtomicBool>,
 }
 
@@ -38,9 +42,10 @@ pub(super) struct PreparedTransport<T> {
 }
 
 impl PreparedHead {
-    pub(super) fn new(head: Vec<u8>) -> Self {
+    pub(super) fn new(head: Vec<u8>, way: Option<SocksWay>) -> Self {
         Self {
             head: head.into(),
+            way,
             connected: Arc::new(AtomicBool::new(false)),
         }
     }
@@ -53,6 +58,11 @@ impl PreparedHead {
     pub(super) fn is_connected(&self) -> bool {
         self.connected.load(Ordering::Relaxed)
     }
+
+    /// Where the way ended before the head was sent, if it did.
+    pub(super) fn way_end(&self) -> Option<WayEnd> {
+        self.way.as_ref()?.end()
+    }
 }
 
 impl<In: Transport> Connector<In> for PreparedHead {
@@ -60,12 +70,16 @@ impl<In: Transport> Connector<In> for PreparedHead {
 
     fn connect(
         &self,
-        _details: &ConnectionDetails<'_>,
+        details: &ConnectionDetails<'_>,
         chained: Option<In>,
     ) -> Result<Option<Self::Out>, ureq::Error> {
         self.connected.store(chained.is_some(), Ordering::Relaxed);
         let head = Some(Arc::clone(&self.head));
-        Ok(chained.map(|inner| PreparedTransport { inner, head }))
+        let opened = match (&self.way, chained) {
+            (Some(way), Some(inner)) => way.open(inner, details)?,
+            (_, chained) => chained,
+        };
+        Ok(opened.map(|inner| PreparedTransport { inner, head }))
     }
 }
 

@@ -72,6 +72,9 @@ causes! {
     TargetForbidden = 403, "target_forbidden", "destination_ip_prohibited",
         "this proxy does not connect to that destination",
         "Ask the administrator if you need it.";
+    RefusedByRule = 403, "refused_by_rule", "http_request_denied",
+        "a rule of this proxy refuses this request",
+        "Ask the administrator if you need it; the rules are in the configuration file.";
     /// The client's credentials for this proxy are missing or wrong.
     CredentialsWanted = 407, "credentials_wanted", "http_request_denied",
         "this proxy wants valid credentials",
@@ -155,6 +158,9 @@ causes! {
         "the next hop went offline while it was waited for", EFFECT_UNKNOWN;
     NotHttp = 502, "response_not_http", "http_protocol_error",
         "the next hop sent something that is not HTTP", SERVER_WRONG;
+    NotSocks = 502, "response_not_socks", "destination_unavailable",
+        "the upstream proxy sent something that is not SOCKS5",
+        "The administrator must check the scheme of the upstream's URL.";
     /// Its head breaks the grammar.
     Malformed(what: &'static str = "what") = 502, "response_malformed", "http_protocol_error",
         "the response is malformed: {what}", SERVER_WRONG;
@@ -177,13 +183,27 @@ causes! {
     /// It answered CONNECT with 502, 503 or 504, or as one that has none; another upstream may open the tunnel.
     TunnelRefused = 502, "tunnel_refused", "destination_unavailable",
         "the upstream proxy could not open the tunnel", LATER;
+    /// Its answer began a rest (`rest`); another upstream is asked now.
+    UpstreamRests = 502, "upstream_rests", "destination_unavailable",
+        "the upstream proxy rests for the destination", LATER;
+    /// A SOCKS5 upstream has a rule against it.
+    TargetNotAllowed = 403, "target_not_allowed", "destination_ip_prohibited",
+        "the upstream proxy does not connect to that destination",
+        "Ask the administrator of the upstream if you need it.";
+    /// A SOCKS5 upstream could not connect; another one may.
+    TargetUnreachable(why: &'static str = "host unreachable") =
+        502, "target_unreachable", "destination_unavailable",
+        "the upstream proxy could not connect to the destination: {why}", LATER;
+    /// The same, as nothing came from there.
+    TargetTimeout = 504, "target_timeout", "connection_timeout",
+        "the upstream proxy could not connect to the destination in time", LATER;
     /// More 1xx than any server needs.
     TooManyInterim = 502, "too_many_interim", "http_protocol_error",
         "the next hop sent too many interim responses", SERVER_WRONG;
     /// 101 that was not asked for, or to another protocol.
     SwitchUnasked = 502, "switch_unasked", "http_upgrade_failed",
         "the next hop switched protocols unasked", SERVER_WRONG;
-    /// With 407, or 401 to CONNECT.
+    /// With 407, 401 to CONNECT, or as SOCKS5 says it.
     AuthenticationRefused = 502, "authentication_refused", "proxy_configuration_error",
         "the upstream proxy refused this proxy's credentials",
         "The administrator must correct username and password of the upstream.";

@@ -1,7 +1,7 @@
 //! Basic credentials (RFC 7617): made once, and never shown.
 //!
-//! The type has no way to get user or password back, and its `Debug` and
-//! `Display` hide both, so that they cannot end in a log by accident.
+//! Nobody gets the password back but SOCKS, which has a form of its own for it. `Debug` and
+//! `Display` hide user and password, so that they cannot end in a log by accident.
 
 use std::fmt;
 
@@ -18,6 +18,7 @@ const SCHEME: &str = "Basic";
 pub struct Credentials {
     /// `Basic` and the token, with one space between them.
     authorization: Box<str>,
+    user: Box<str>,
 }
 
 impl Credentials {
@@ -27,12 +28,28 @@ impl Credentials {
         let token = STANDARD.encode(format!("{user}:{password}"));
         Self {
             authorization: format!("{SCHEME} {token}").into_boxed_str(),
+            user: user.into(),
         }
     }
 
     /// The field value.
     pub fn authorization(&self) -> &str {
         &self.authorization
+    }
+
+    /// The user: what tells apart those who share an address. Not to be shown.
+    pub fn user(&self) -> &str {
+        &self.user
+    }
+
+    /// User and password, for [`super::socks`].
+    pub(super) fn user_and_password(&self) -> Option<(Vec<u8>, Vec<u8>)> {
+        let both = STANDARD
+            .decode(token(self.authorization.as_bytes())?)
+            .ok()?;
+        let password = both.strip_prefix(self.user.as_bytes())?;
+        let password = password.strip_prefix(b":")?.to_vec();
+        Some((self.user.as_bytes().to_vec(), password))
     }
 
     /// Does a received field value present these credentials? The scheme may
@@ -71,6 +88,12 @@ pub fn presented_pair(field_value: &[u8]) -> Option<(Vec<u8>, Vec<u8>)> {
     let password = user.split_off(colon + 1);
     user.truncate(colon);
     Some((user, password))
+}
+
+/// The field value of the scheme Basic that presents these, which need not be text.
+pub fn basic_value(user: &[u8], password: &[u8]) -> Vec<u8> {
+    let token = STANDARD.encode([user, b":", password].concat());
+    format!("{SCHEME} {token}").into_bytes()
 }
 
 /// Looks at every byte, also after a difference.

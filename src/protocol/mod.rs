@@ -20,7 +20,9 @@
 //! | [`credentials`] | Basic authentication | RFC 7617 |
 //! | [`proxy_header`] | who the client of a balancer is | the PROXY protocol |
 //! | [`request_id`] | the name of a request | ULID |
+//! | [`retry_after`] | when an answer says to come again | RFC 9110 §10.2.3 |
 //! | [`shown`] | a head without its secrets | |
+//! | [`socks`] | a connection through a SOCKS5 proxy | RFC 1928, RFC 1929 |
 //! | `cause` | what is said of each cause | RFC 9110 §15, RFC 9209 |
 //! | [`answer`] | what this proxy says itself | RFC 9110 §15, RFC 9209 |
 
@@ -38,8 +40,10 @@ mod name;
 pub mod persistence;
 pub mod proxy_header;
 pub mod request_id;
+pub mod retry_after;
 pub mod rewrite;
 pub mod shown;
+pub mod socks;
 mod start_line;
 mod swar;
 pub mod target;

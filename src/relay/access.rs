@@ -13,6 +13,7 @@ use crate::protocol::head::RequestHead;
 use crate::protocol::target::{Host, RequestTarget};
 
 use super::client::{Arrival, Client};
+use super::exits::Login;
 
 /// Who the client has shown to be, where users are asked for, and the refusal of what `access` does not allow.
 pub fn check<'a>(
@@ -20,8 +21,9 @@ pub fn check<'a>(
     client: Requester,
     head: &RequestHead,
     target: &RequestTarget<'_>,
+    login: &Login<'_>,
 ) -> (Option<&'a User>, Result<(), Refusal>) {
-    match authenticate(access, client, head) {
+    match authenticate(access, client, login) {
         Ok(user) => (user, check_target(access, client, head, target)),
         Err(refusal) => (None, Err(refusal)),
     }
@@ -30,7 +32,7 @@ pub fn check<'a>(
 fn authenticate<'a>(
     access: &'a AccessRules,
     client: Requester,
-    head: &RequestHead,
+    login: &Login<'_>,
 ) -> Result<Option<&'a User>, Refusal> {
     if !access.allow.contains(client.ip) {
         return Err(Refusal::Forbidden);
@@ -38,13 +40,10 @@ fn authenticate<'a>(
     if access.users.is_empty() {
         return Ok(None);
     }
-    let presented = head.fields().values("Proxy-Authorization").next();
     // No early exit: how long this takes must not tell which user is known.
-    let known = presented.and_then(|presented| {
-        access.users.iter().fold(None, |known, user| {
-            let is_user = user.credentials.are_presented_by(presented);
-            if is_user { Some(user) } else { known }
-        })
+    let known = access.users.iter().fold(None, |known, user| {
+        let is_user = login.presents(&user.credentials);
+        if is_user { Some(user) } else { known }
     });
     known.map(Some).ok_or(Refusal::CredentialsWanted)
 }
@@ -191,10 +190,15 @@ fn carried(address: Ipv6Addr) -> Vec<Ipv4Addr> {
 mod tests {
     use super::*;
     use crate::config;
+    use crate::config::checked::Config;
+
+    fn config_of(yaml: &str) -> Config {
+        let text = format!("listen: 127.0.0.1:0\nupstream: []\n{yaml}");
+        config::parse(&text, "test.yaml").unwrap()
+    }
 
     fn rules(yaml: &str) -> AccessRules {
-        let text = format!("listen: 127.0.0.1:0\nupstream: []\n{yaml}");
-        config::parse(&text, "test.yaml").unwrap().access
+        config_of(yaml).access
     }
 
     fn directly(client: &str) -> Requester {
@@ -217,7 +221,9 @@ mod tests {
     fn check_request(yaml: &str, client: &str, target: &str, fields: &str) -> Option<u16> {
         let head = request(target, fields);
         let target = RequestTarget::parse(head.method(), head.target()).unwrap();
-        let (_, result) = check(&rules(yaml), directly(client), &head, &target);
+        let config = config_of(yaml);
+        let login = Login::of(&head, &config);
+        let (_, result) = check(&config.access, directly(client), &head, &target, &login);
         result.err().map(|refusal| refusal.status())
     }
 
@@ -428,11 +434,11 @@ mod tests {
         assert!(!behind.is_local(&request("http://a.test/", "")));
         let head = request("http://localhost/", "");
         let target = RequestTarget::parse(head.method(), head.target()).unwrap();
-        let (_, refused) = check(&rules(""), behind, &head, &target);
+        let config = config_of("");
+        let login = Login::of(&head, &config);
+        let result = |client| check(&config.access, client, &head, &target, &login).1;
+        let refused = result(behind);
         assert_eq!(refused, Err(Refusal::TargetForbidden));
-        assert_eq!(
-            check(&rules(""), directly("127.0.0.1"), &head, &target).1,
-            Ok(())
-        );
+        assert_eq!(result(directly("127.0.0.1")), Ok(()));
     }
 }

@@ -30,6 +30,17 @@ const AWAIT_CONTINUE: Duration = Duration::from_secs(1);
 /// Interim responses (1xx) to one request; more is not a server but an attack.
 const MOST_INTERIM: u32 = 32;
 
+/// What came of waiting for a next hop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Progress {
+    /// More bytes, or a look around.
+    More,
+    /// Nothing, and the body must go on.
+    BodyIsDue,
+    /// Nothing, and the worker may do something else meanwhile.
+    Suspends,
+}
+
 /// What came while the next head was read.
 enum Came {
     Head(ResponseHead),
@@ -315,7 +326,7 @@ impl Exchange<'_> {
         limit: Duration,
     ) -> Result<Came, Failed> {
         let limits = self.snapshot.head_limits();
-        let mut drips = false;
+        waiting.drips = false;
         loop {
             let scanner = waiting
                 .scanner
@@ -330,34 +341,52 @@ impl Exchange<'_> {
                     .map(Came::Head)
                     .map_err(|error| Failed::no_response(error.into()));
             }
-            // A next hop that drips is never silent, and the time passes all the same.
-            if drips && waiting.looked.get_or_insert_with(Instant::now).elapsed() >= TICK {
-                waiting.looked = None;
-                self.look_around(hop, waiting, limit)?;
-            }
-            let was_suspended = waiting.suspended_until.take().is_some();
-            let wait = if was_suspended || self.state.upload.is_open() {
-                Wait::No
-            } else if hop.conn.unread().is_empty() && self.may_suspend() {
-                waiting.suspended_until = Some(self.look_again(hop, waiting, limit));
-                return Ok(Came::Nothing);
-            } else {
-                self.worker.may_block();
-                let until = self.look_again(hop, waiting, limit);
-                hop.conn
-                    .limit_read(until.saturating_duration_since(Instant::now()));
-                Wait::Tick
-            };
-            match hop.conn.receive(wait) {
-                Ok(Received::Bytes(_)) => drips = true,
-                Ok(Received::End) => return Err(Failed::no_response(HopFailure::Closed)),
-                Ok(Received::Nothing) if wait == Wait::No && !was_suspended => {
-                    return Ok(Came::BodyIsDue);
-                }
-                Ok(Received::Nothing) => self.look_around(hop, waiting, limit)?,
-                Err(_) => return Err(Failed::no_response(HopFailure::Reset)),
+            match self.receive_more(hop, waiting, limit)? {
+                Progress::More => {}
+                Progress::BodyIsDue => return Ok(Came::BodyIsDue),
+                Progress::Suspends => return Ok(Came::Nothing),
             }
         }
+    }
+
+    /// Waits once for more from the next hop, and looks around if nothing came for a while.
+    pub(super) fn receive_more(
+        &self,
+        hop: &mut Hop,
+        waiting: &mut ResponseWait,
+        limit: Duration,
+    ) -> Result<Progress, Failed> {
+        // A next hop that drips is never silent, and the time passes all the same.
+        if waiting.drips && waiting.looked.get_or_insert_with(Instant::now).elapsed() >= TICK {
+            waiting.looked = None;
+            self.look_around(hop, waiting, limit)?;
+        }
+        let was_suspended = waiting.suspended_until.take().is_some();
+        // Before a SOCKS5 upstream has connected, no body is sent.
+        let sends_body = self.state.upload.is_open() && hop.round.is_none();
+        let wait = if was_suspended || sends_body {
+            Wait::No
+        } else if !self.state.upload.is_open() && hop.conn.unread().is_empty() && self.may_suspend()
+        {
+            waiting.suspended_until = Some(self.look_again(hop, waiting, limit));
+            return Ok(Progress::Suspends);
+        } else {
+            self.worker.may_block();
+            let until = self.look_again(hop, waiting, limit);
+            hop.conn
+                .limit_read(until.saturating_duration_since(Instant::now()));
+            Wait::Tick
+        };
+        match hop.conn.receive(wait) {
+            Ok(Received::Bytes(_)) => waiting.drips = true,
+            Ok(Received::End) => return Err(Failed::no_response(HopFailure::Closed)),
+            Ok(Received::Nothing) if wait == Wait::No && !was_suspended => {
+                return Ok(Progress::BodyIsDue);
+            }
+            Ok(Received::Nothing) => self.look_around(hop, waiting, limit)?,
+            Err(_) => return Err(Failed::no_response(HopFailure::Reset)),
+        }
+        Ok(Progress::More)
     }
 
     fn may_suspend(&self) -> bool {

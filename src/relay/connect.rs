@@ -9,9 +9,10 @@ use std::time::{Duration, Instant};
 
 use crate::access_log::TryEnd;
 use crate::balance::connect::{TELLING_PORT, may_lack_connect};
+use crate::balance::failover;
 use crate::balance::state::is_gateway_error;
 use crate::net::tunnel::{OnEnd, Patience, Side};
-use crate::protocol::answer::{self, HopFailure};
+use crate::protocol::answer::{self, HopFailure, Refusal};
 use crate::protocol::framing::Framing;
 use crate::protocol::head::ResponseHead;
 use crate::protocol::persistence::{CloseReason, Persistence};
@@ -21,7 +22,7 @@ use crate::route::Route;
 
 use super::client::Client;
 use super::context::Context;
-use super::exchange::{Done, Exchange, TunnelAnswer};
+use super::exchange::{Done, Exchange, HopAnswer};
 use super::failed::Failed;
 use super::hop::{Hop, HopOrigin};
 use super::outcome::Outcome;
@@ -30,7 +31,7 @@ use super::snapshot::Snapshot;
 use super::upstreams::AttemptStart;
 
 /// The longest wait for an upstream's answer to CONNECT, whatever `limits.response_timeout_secs` says.
-const MOST_PATIENCE: Duration = Duration::from_secs(60);
+pub(super) const MOST_PATIENCE: Duration = Duration::from_secs(60);
 
 impl Exchange<'_> {
     /// Opens what CONNECT asks for.
@@ -41,16 +42,10 @@ impl Exchange<'_> {
         self.state.request_done.get_or_insert_with(Instant::now);
         match self.state.destination.route {
             Route::Direct => self.connect_directly(),
-            Route::ViaUpstream => {
+            Route::Refused => Err(Failed::Refused(Refusal::RefusedByRule)),
+            Route::ViaUpstream(_) => {
                 let done = self.over_upstreams(&mut Self::connect_via);
-                if !matches!(done, Err(Failed::Refused(_))) {
-                    return done;
-                }
-                // There was no other upstream to ask, or none that answered: the one answer stands.
-                match self.state.refused.take() {
-                    Some(answer) => self.pass_refusal(*answer),
-                    None => done,
-                }
+                self.or_kept(done)
             }
         }
     }
@@ -61,6 +56,18 @@ impl Exchange<'_> {
             AttemptStart::Resumed(hop) => hop,
         };
         loop {
+            if hop.round.is_some() {
+                match self.open_way(&mut hop) {
+                    Ok(Some(())) => {
+                        self.weigh_open_way(&hop);
+                        self.learn_of_connect(&hop);
+                        return Ok(self.opened(hop));
+                    }
+                    Ok(None) => return Ok(Done::Suspended(hop)),
+                    Err(failed) => hop = self.after_failure(hop, failed)?,
+                }
+                continue;
+            }
             let (head, framing) = match self.ask_for_tunnel(&mut hop) {
                 Ok(Some(answer)) => answer,
                 Ok(None) => return Ok(Done::Suspended(hop)),
@@ -74,16 +81,17 @@ impl Exchange<'_> {
                 self.learn_of_connect(&hop);
                 return Ok(self.opened(hop));
             }
-            return self.weigh_refusal(TunnelAnswer { hop, head, framing });
+            let answer = self.unless_kept(HopAnswer { hop, head, framing })?;
+            return self.weigh_refusal(answer);
         }
     }
 
     /// An upstream does not open the tunnel. Its answer is the client's unless another upstream is to be asked
     /// first: after one that cannot reach the target, which may be the target's fault, so one more opinion of
     /// that kind is enough; and after one that may have no CONNECT, whose answer is the last that is wanted.
-    fn weigh_refusal(&mut self, answer: TunnelAnswer) -> Result<Done, Failed> {
+    fn weigh_refusal(&mut self, answer: HopAnswer) -> Result<Done, Failed> {
         let status = answer.head.status();
-        let kept = self.state.refused.as_ref();
+        let kept = self.state.kept.as_ref();
         let kept = kept.map(|kept| kept.head.status());
         if may_lack_connect(status) {
             if let Some(lease) = &answer.hop.lease
@@ -93,12 +101,18 @@ impl Exchange<'_> {
                 self.state.without_connect.push((upstream, status));
             }
             if kept.is_none() {
-                self.state.refused = Some(Box::new(answer));
+                self.state.kept = Some(Box::new(answer));
             }
-        } else if is_gateway_error(status) && !kept.is_some_and(is_gateway_error) {
-            self.state.refused = Some(Box::new(answer));
+        } else if is_gateway_error(status)
+            && !kept.is_some_and(is_gateway_error)
+            && !self
+                .state
+                .last
+                .is_some_and(|last| failover::is_about_target(&last))
+        {
+            self.state.kept = Some(Box::new(answer));
         } else {
-            return self.pass_refusal(answer);
+            return self.pass_answer(answer);
         }
         decided!(self, "another upstream may open the tunnel");
         Err(Failed::no_response(HopFailure::TunnelRefused))
@@ -171,14 +185,16 @@ impl Exchange<'_> {
         Done::Switched { hop, first }
     }
 
-    /// Gives the client the upstream's own words, and closes: what the client sent early for the
-    /// tunnel must not be read as a request (RFC 9931).
-    fn pass_refusal(&mut self, answer: TunnelAnswer) -> Result<Done, Failed> {
-        let TunnelAnswer { hop, head, framing } = answer;
+    /// Gives the client the upstream's own words, and closes if they refuse a tunnel: what the client sent early
+    /// for that must not be read as a request (RFC 9931).
+    pub(super) fn pass_answer(&mut self, answer: HopAnswer) -> Result<Done, Failed> {
+        let HopAnswer { hop, head, framing } = answer;
         if let Some(lease) = &hop.lease {
             self.report.route = RouteTaken::Upstream(Arc::clone(lease.upstream()));
         }
-        self.state.persistence = Persistence::Close(CloseReason::ConnectRefused);
+        if self.head.method() == "CONNECT" {
+            self.state.persistence = Persistence::Close(CloseReason::ConnectRefused);
+        }
         let begun = hop.begun;
         match self.respond(hop, head, framing) {
             Ok(persistence) => Ok(Done::Answered(persistence)),

@@ -24,9 +24,19 @@ const SOON: Duration = Duration::from_millis(100);
 impl Exchange<'_> {
     /// A final response of this status came, `latency` after the attempt began.
     pub(super) fn weigh_answer(&self, lease: &Lease, latency: Duration, status: u16) {
+        self.weigh(lease, latency, (status, is_doubtful(lease, status)));
+    }
+
+    /// A SOCKS5 upstream has opened the way to the target, or refused to; `status` is what an HTTP proxy
+    /// would have answered to CONNECT.
+    pub(super) fn weigh_tunnel_answer(&self, lease: &Lease, latency: Duration, status: u16) {
+        self.weigh(lease, latency, (status, is_gateway_error(status)));
+    }
+
+    fn weigh(&self, lease: &Lease, latency: Duration, (status, is_doubtful): (u16, bool)) {
         let vitals = lease.upstream().vitals();
         vitals.answered(latency, status, || self.average_latency());
-        if is_doubtful(lease, status) {
+        if is_doubtful {
             let change = vitals.gateway_error(lease.began(), self.target_hash());
             self.tell(lease, change, "");
         } else {
@@ -120,9 +130,11 @@ impl Exchange<'_> {
 }
 
 /// Whether an answer may be the upstream's own instead of the origin's: that it could not serve, or does
-/// not take the credentials that it got. For those a proxy answers 407, but some (tinyproxy) 401.
+/// not take the credentials that it got. For those a proxy answers 407, but some (tinyproxy) 401. A SOCKS5
+/// upstream answers nothing itself.
 fn is_doubtful(lease: &Lease, status: u16) -> bool {
-    is_gateway_error(status) || (status == 401 && has_sent_credentials(lease))
+    let is_http = !lease.upstream().spec.is_socks();
+    is_http && (is_gateway_error(status) || (status == 401 && has_sent_credentials(lease)))
 }
 
 /// Whether the upstream was told credentials of ours.

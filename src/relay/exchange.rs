@@ -5,11 +5,13 @@
 use std::cell::OnceCell;
 use std::hash::BuildHasher;
 use std::io::IoSlice;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::balance::failover::AttemptError;
-use crate::balance::pool::Tried;
+use crate::balance::pool::Pool;
+use crate::balance::tried::Tried;
 use crate::balance::upstream::Upstream;
 use crate::net::conn::SendError;
 use crate::net::socket::{self, HalfClose, Wait};
@@ -19,11 +21,12 @@ use crate::protocol::persistence::{self, CloseReason, Persistence};
 use crate::protocol::request_id::IdField;
 use crate::protocol::rewrite::{self, Form, Via};
 use crate::protocol::target::{Authority, RequestTarget, Scheme};
-use crate::route::{Route, Rules};
+use crate::route::{Asked, Route};
 use crate::stop::Stage;
 
 use super::client::Client;
 use super::context::Context;
+use super::exits::Wanted;
 use super::failed::Failed;
 use super::hop::{Hop, look_at};
 use super::report::Report;
@@ -82,8 +85,8 @@ pub(super) struct ExchangeState {
     pub(super) given_up_addresses: u32,
     /// Why the last one failed.
     pub(super) last: Option<AttemptError>,
-    /// The answer to CONNECT that the client gets if no other upstream opens the tunnel.
-    pub(super) refused: Option<Box<TunnelAnswer>>,
+    /// The answer that the client gets if no other upstream opens the tunnel, or answers better.
+    pub(super) kept: Option<Box<HopAnswer>>,
     /// Upstreams that may have no CONNECT, and the status that says so.
     pub(super) without_connect: Vec<(Arc<Upstream>, u16)>,
 }
@@ -98,11 +101,20 @@ pub(super) struct Destination {
     pub(super) form: Form,
     /// So many bytes at the end of the request's target are its path and query.
     path_length: usize,
+    /// The place of the rule that says so.
+    rule: usize,
     pub(super) route: Route,
+    /// What it wants of its upstream.
+    pub(super) wanted: Option<Box<Wanted>>,
 }
 
 impl Destination {
-    pub(super) fn of(target: RequestTarget<'_>, rules: &Rules) -> Self {
+    /// That of a request of this client.
+    pub(super) fn of(
+        target: RequestTarget<'_>,
+        (client, user): (IpAddr, Option<&str>),
+        snapshot: &Snapshot,
+    ) -> Self {
         let (authority, scheme, path_length) = match target {
             RequestTarget::Absolute(absolute) => {
                 let path_length = absolute.path_and_query.len();
@@ -110,22 +122,51 @@ impl Destination {
             }
             RequestTarget::Authority(authority) => (authority, Scheme::HTTP, 0),
         };
+        let rule = snapshot.config.rules.decides(Asked {
+            host: authority.host(),
+            port: authority.port(),
+            user,
+            client,
+        });
         Self {
-            route: rules.route(authority.host()),
+            rule,
+            route: snapshot.route_now(rule),
             authority,
             default_port: scheme.default_port(),
             form: Form::for_upstream(scheme),
             path_length,
+            wanted: None,
         }
     }
 
-    /// Whether this proxy is to serve what only an upstream may know: the direct way knows `http` alone.
-    pub(super) fn is_unknown_here(&self) -> bool {
-        self.route == Route::Direct && self.form == Form::AsReceived
+    /// Whether this proxy is to serve what only an HTTP proxy behind it may know: the direct way knows `http`
+    /// alone, and so does the one through SOCKS5.
+    pub(super) fn is_unknown_here(&self, pool: &Pool) -> bool {
+        let has_only_socks = |group| {
+            let upstreams = pool.group(group).upstreams();
+            !upstreams.is_empty() && upstreams.iter().all(|one| one.spec.is_socks())
+        };
+        self.form == Form::AsReceived
+            && match self.route {
+                Route::Direct => true,
+                Route::ViaUpstream(group) => has_only_socks(group),
+                Route::Refused => false,
+            }
     }
 }
 
 impl ExchangeState {
+    /// Takes the fallback of its rule once nobody is in service in its group; not the direct way, which a request
+    /// has from its beginning or never.
+    pub(super) fn follow_rule(&mut self, snapshot: &Snapshot) {
+        let destination = &mut self.destination;
+        if let Route::ViaUpstream(_) = destination.route
+            && let via @ Route::ViaUpstream(_) = snapshot.route_now(destination.rule)
+        {
+            destination.route = via;
+        }
+    }
+
     /// Whether no upstream in service was there to be tried.
     pub(super) fn had_only_trials(&self) -> bool {
         self.trials == self.tried.len()
@@ -147,7 +188,7 @@ impl ExchangeState {
             dialled_in_vain: Duration::ZERO,
             given_up_addresses: 0,
             last: None,
-            refused: None,
+            kept: None,
             without_connect: Vec::new(),
         }
     }
@@ -163,6 +204,16 @@ pub(super) enum ClientEnd {
 }
 
 impl<'a> Exchange<'a> {
+    /// The upstreams it may go through.
+    pub(super) fn pool(&self) -> &'a Pool {
+        let group = if let Route::ViaUpstream(group) = self.state.destination.route {
+            group
+        } else {
+            None
+        };
+        self.snapshot.pool.group(group)
+    }
+
     /// This proxy's entry in `Via`, if it is to have one.
     pub(super) fn via(&self) -> Option<&'a Via> {
         let (ctx, snapshot) = (self.ctx, self.snapshot);
@@ -177,9 +228,9 @@ impl<'a> Exchange<'a> {
     }
 }
 
-/// What an upstream says to CONNECT.
+/// What an upstream answers.
 #[derive(Debug)]
-pub(super) struct TunnelAnswer {
+pub(super) struct HopAnswer {
     pub(super) hop: Hop,
     pub(super) head: ResponseHead,
     pub(super) framing: Framing,

@@ -18,6 +18,9 @@ pub enum NoRequest {
     Refused(Refusal),
 }
 
+/// An answer began a rest: another upstream is asked.
+pub(super) const RESTS: AttemptError = AttemptError::NoResponse(HopFailure::UpstreamRests);
+
 impl From<HeadError> for NoRequest {
     fn from(error: HeadError) -> Self {
         Self::Refused(error.into())

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use crate::balance::upstream::Lease;
+use crate::balance::upstream::{Lease, UpstreamProtocol};
 use crate::net::idle_pool::Leftover;
 use crate::protocol::answer::{HopFailure, Refusal};
 use crate::protocol::credentials::Credentials;
@@ -11,7 +11,7 @@ use crate::protocol::shown::ShownHead;
 use crate::route::Route;
 
 use super::client::BoundTo;
-use super::exchange::{Done, Exchange};
+use super::exchange::{Done, Exchange, HopAnswer};
 use super::failed::{Failed, refused};
 use super::hop::{Hop, HopOrigin};
 use super::report::RouteTaken;
@@ -29,7 +29,11 @@ impl Exchange<'_> {
         }
         match self.state.destination.route {
             Route::Direct => self.relay_directly(),
-            Route::ViaUpstream => self.over_upstreams(&mut Self::relay_via),
+            Route::Refused => Err(Failed::Refused(Refusal::RefusedByRule)),
+            Route::ViaUpstream(_) => {
+                let done = self.over_upstreams(&mut Self::relay_via);
+                self.or_kept(done)
+            }
         }
     }
 
@@ -64,11 +68,16 @@ impl Exchange<'_> {
         };
         let begun = hop.begun;
         loop {
-            if let (false, Some(lease)) = (hop.has_request(), &hop.lease) {
-                let credentials = lease.upstream().spec.credentials.as_ref();
-                self.write_request(self.state.destination.form, credentials);
-            }
-            let (failed, lease, origin) = match self.converse(hop) {
+            let origin = hop.origin;
+            let result = match self.open_way(&mut hop) {
+                Ok(Some(())) => {
+                    self.write_for_upstream(&hop);
+                    self.converse(hop)
+                }
+                Ok(None) => return Ok(Done::Suspended(hop)),
+                Err(failed) => Err((failed, hop.lease, origin)),
+            };
+            let (failed, lease, origin) = match result {
                 Ok(done) => return Ok(done),
                 Err(unanswered) => unanswered,
             };
@@ -157,9 +166,25 @@ impl Exchange<'_> {
         if head.status() == 101 {
             return Ok(self.switch(hop, &head));
         }
+        let answer = self.unless_kept(HopAnswer { hop, head, framing });
+        let HopAnswer { hop, head, framing } = answer.map_err(|failed| (failed, None, origin))?;
         self.respond(hop, head, framing)
             .map(Done::Answered)
             .map_err(|(failed, lease)| (failed, lease, origin))
+    }
+
+    /// Writes the request for the upstream of `hop`, which is its target by now if that one speaks SOCKS5.
+    fn write_for_upstream(&mut self, hop: &Hop) {
+        let (false, Some(lease)) = (hop.has_request(), &hop.lease) else {
+            return;
+        };
+        let spec = &lease.upstream().spec;
+        match spec.protocol {
+            UpstreamProtocol::Http => {
+                self.write_request(self.state.destination.form, spec.credentials.as_ref());
+            }
+            UpstreamProtocol::Socks5 => self.write_request(Form::Origin, None),
+        }
     }
 
     fn write_request(&mut self, form: Form, credentials: Option<&Credentials>) {

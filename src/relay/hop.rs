@@ -6,6 +6,7 @@ use crate::balance::upstream::Lease;
 use crate::net::conn::{Conn, LookAround};
 use crate::net::idle_pool::Leftover;
 use crate::protocol::head::HeadScanner;
+use crate::protocol::socks::Round;
 use crate::stop::Stage;
 
 use super::report;
@@ -23,6 +24,8 @@ pub struct Hop {
     pub origin: HopOrigin,
     /// Bytes sent and received that the upstream's vitals know of.
     counted: (u64, u64),
+    /// How far it is with a SOCKS5 upstream that has not connected to the target yet.
+    pub(super) round: Option<Round>,
     /// Since it was asked.
     pub(super) waiting: Option<ResponseWait>,
 }
@@ -31,7 +34,12 @@ impl Hop {
     /// A hop whose attempt began at `begun`.
     pub fn new(conn: Conn, lease: Option<Lease>, begun: Instant, origin: HopOrigin) -> Self {
         let counted = (conn.sent(), conn.received());
+        let is_socks = lease
+            .as_ref()
+            .is_some_and(|lease| lease.upstream().spec.is_socks());
+        let is_fresh = origin == HopOrigin::Fresh;
         Self {
+            round: (is_socks && is_fresh).then_some(Round::Greeting),
             conn,
             lease,
             begun,
@@ -82,6 +90,8 @@ pub(super) struct ResponseWait {
     /// When all of the request was sent.
     pub(super) sent_at: Option<Instant>,
     pub(super) interim: u32,
+    /// It sent a part of what is waited for.
+    pub(super) drips: bool,
     /// When something other than the next hop was last looked at while that dripped.
     pub(super) looked: Option<Instant>,
     /// It was suspended until then, and nothing was read since.

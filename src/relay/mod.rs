@@ -7,11 +7,13 @@
 //! - `forward`: a request, through upstreams or directly
 //! - [`connect`]: the same for CONNECT, and the start of every tunnel
 //! - `next_hop`: connections to where it goes, several against each other
+//! - `socks`: what a SOCKS5 upstream wants before the request
 //! - `reuse`: idle connections of next hops, and whether they can be trusted
 //! - `upstreams`: which upstream is tried next
 //! - [`attempt`]: one try at one next hop, up to its final response head
 //! - [`respond`]: the final response, from the next hop to the client
 //! - [`duplex`]: the same while the request body still comes
+//! - `resting`: answers that let their upstream rest
 //! - `bulk`: bodies from socket to socket without a copy
 //! - `evidence`: what an exchange tells about its upstream
 //!
@@ -21,6 +23,7 @@
 //! - [`hop`]: the connection to a next hop, and [`failed`]: why it brought no response
 //! - [`upload`]: the request body, and what of it can be sent again
 //! - [`access`]: who may use this proxy, and where the direct route may go
+//! - [`exits`]: what a request wants of its upstream
 //! - [`report`]: what is told of an exchange when it is over
 //! - [`connections`]: who is connected, for operators
 //! - [`client`], `route_taken`, `scratch`, `snapshot`, `context`: who asks, and what there is to serve him with
@@ -52,6 +55,7 @@ mod context;
 pub mod duplex;
 mod evidence;
 pub mod exchange;
+pub mod exits;
 pub mod failed;
 mod foreign;
 mod forward;
@@ -61,11 +65,13 @@ mod next_hop;
 pub mod outcome;
 pub mod report;
 pub mod respond;
+mod resting;
 mod reuse;
 mod route_taken;
 mod scratch;
 pub mod session;
 mod snapshot;
+mod socks;
 #[cfg(test)]
 mod tests;
 pub mod upload;

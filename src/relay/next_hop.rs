@@ -22,7 +22,6 @@ use crate::net::conn::{Conn, LookAround};
 use crate::net::dial::{self, DialError, Goal, Race, RaceEvent, Runner, STAGGER};
 use crate::net::idle_pool::{LastUse, Leftover, UseFor};
 use crate::protocol::answer::{HopFailure, Refusal};
-use crate::protocol::head::ResponseHead;
 use crate::protocol::target::Authority;
 
 use super::access::{self, Requester};
@@ -91,8 +90,9 @@ impl<'a> Exchange<'a> {
         let mut join_at = self.enter(&mut race, lease, begun);
         let mut has_cleared = false;
         loop {
-            let has_others = self.snapshot.pool.upstreams().len() > 1;
+            let has_others = self.pool().upstreams().len() > 1;
             let may_join = has_others
+                && !self.stays_with_session()
                 && race.len() < MOST_RACING
                 && !self.has_dialled_enough(dialling.elapsed());
             let until = may_join.then_some(join_at);
@@ -202,6 +202,7 @@ impl<'a> Exchange<'a> {
         let upstream = lease.upstream();
         if let Some(idle_pool) = self.snapshot.idle_pool(upstream)
             && !upstream.vitals().is_offline()
+            && !upstream.spec.is_socks()
         {
             let now = Instant::now();
             let last_use = LastUse {
@@ -340,11 +341,7 @@ impl<'a> Exchange<'a> {
     }
 
     /// Notes whether an upstream can be talked to at the address of a new connection.
-    pub(super) fn learn_of_address(
-        &self,
-        hop: &Hop,
-        answer: &Result<Option<ResponseHead>, Failed>,
-    ) {
+    pub(super) fn learn_of_address<T>(&self, hop: &Hop, answer: &Result<Option<T>, Failed>) {
         let (Some(lease), Some(address)) = (&hop.lease, hop.conn.dialled()) else {
             return;
         };

@@ -23,7 +23,7 @@ use crate::protocol::target::RequestTarget;
 
 use super::client::Client;
 use super::context::{Context, unix_ms};
-use super::failed::Failed;
+use super::failed::{Failed, RESTS};
 use super::scratch::Scratch;
 
 pub use super::route_taken::RouteTaken;
@@ -355,7 +355,7 @@ pub fn count_upstream_bytes(vitals: &Vitals, sent: u64, received: u64) {
 pub fn count_attempt<T>(vitals: &Vitals, result: &Result<T, Failed>) {
     let counters = &vitals.counters;
     let counter = match result {
-        Ok(_) => &counters.attempts_answered,
+        Ok(_) | Err(Failed::Hop(RESTS)) => &counters.attempts_answered,
         Err(Failed::Hop(_)) => &counters.attempts_failed,
         Err(Failed::Refused(_) | Failed::Closed(_)) => &counters.attempts_given_up,
     };

@@ -9,7 +9,7 @@ use std::time::Instant;
 use crate::balance::failover::AttemptError;
 use crate::balance::upstream::Lease;
 use crate::net::socket::{self, Received, TICK};
-use crate::protocol::answer::HopFailure;
+use crate::protocol::answer::{HopFailure, Refusal};
 use crate::protocol::body::{BodyCoder, Sent};
 use crate::protocol::framing::{self, Framing};
 use crate::protocol::head::{Message, ResponseHead, Version};
@@ -49,8 +49,14 @@ impl Exchange<'_> {
         let framing = framing::of_response(self.head.method(), head)
             .map_err(|error| Failed::no_response(HopFailure::from(error)))?;
         if self.is_about_our_credentials(hop, head.status()) {
-            // The client's answer to it would be another's password.
-            return Err(Failed::no_response(HopFailure::AuthenticationRefused));
+            // The client's answer to it would be another's password. Through SOCKS5 the origin says it.
+            let failure = HopFailure::AuthenticationRefused;
+            return Err(match &hop.lease {
+                Some(lease) if lease.upstream().spec.is_socks() => {
+                    Failed::Refused(Refusal::NextHop(failure))
+                }
+                Some(_) | None => Failed::no_response(failure),
+            });
         }
         if let Some(lease) = &hop.lease {
             self.weigh_answer(lease, hop.begun.elapsed(), head.status());

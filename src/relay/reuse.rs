@@ -133,6 +133,10 @@ impl Exchange<'_> {
         let credentials = upstream.and_then(|upstream| upstream.spec.credentials.as_ref());
         let use_for = match (after.keeps, credentials) {
             (NextHopPersistence::Closes, _) => return,
+            // It leads to this target, and nothing of our credentials is sent over it any more.
+            _ if upstream.is_some_and(|upstream| upstream.spec.is_socks()) => {
+                UseFor::Target(self.target_hash())
+            }
             (NextHopPersistence::Keeps, _) => UseFor::Anything,
             (NextHopPersistence::KeepsUnsaid, None) => UseFor::Target(self.target_hash()),
             // If it is a pipe to the origin by now, that one must not get our credentials.

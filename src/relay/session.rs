@@ -28,6 +28,7 @@ use super::client::{Arrival, Client};
 use super::connect;
 use super::context::Context;
 use super::exchange::{ClientEnd, Destination, Done, Exchange, ExchangeState};
+use super::exits::{Login, Wanted};
 use super::failed::{Failed, NoRequest};
 use super::foreign;
 use super::hop::{Hop, look_at};
@@ -431,13 +432,20 @@ impl Session<'_> {
         let framing = framing::of_request(head).map_err(|error| (error.into(), closing))?;
         passes!(request.report, self.ctx, "from the client", head.as_bytes());
         let requester = Requester::of(&request.client);
-        let (user, allowed) = access::check(&config.access, requester, head, &target);
+        let login = Login::of(head, config);
+        let (user, allowed) = access::check(&config.access, requester, head, &target, &login);
         request.report.asked_by(user);
         let refusal = match allowed {
             Ok(()) if config.via && self.ctx.via.passes_through(head.fields()) => Refusal::Loop,
             Ok(()) => {
-                let destination = Destination::of(target, &config.rules);
-                if !destination.is_unknown_here() {
+                let name = user.map(|user| &*user.username);
+                let mut destination =
+                    Destination::of(target, (requester.ip, name), &request.snapshot);
+                if destination.route == Route::Refused {
+                    Refusal::RefusedByRule
+                } else if destination.is_unknown_here(&request.snapshot.pool) {
+                    Refusal::Target(TargetError::SchemeUnsupported)
+                } else {
                     log::debug!(
                         "{}: {} asks with {} for {}, which goes {}",
                         request.report.id(self.ctx),
@@ -446,15 +454,20 @@ impl Session<'_> {
                         destination.authority,
                         match destination.route {
                             Route::Direct => "there directly",
-                            Route::ViaUpstream => "through an upstream",
+                            Route::ViaUpstream(_) => "through an upstream",
+                            Route::Refused => "nowhere",
                         }
                     );
                     let user = user.map_or("", |user| &user.username);
                     let (listed, spare) = (&request.client.listed, &mut self.scratch.work);
                     listed.begins(&destination.authority, user, spare);
+                    if let Route::ViaUpstream(_) = destination.route {
+                        let asker = (requester.ip, name, &login);
+                        destination.wanted =
+                            Wanted::of(config, asker, destination.authority.host());
+                    }
                     return Ok((destination, framing));
                 }
-                Refusal::Target(TargetError::SchemeUnsupported)
             }
             Err(refusal) => refusal,
         };
@@ -544,7 +557,7 @@ fn ends_here(request: &RequestScope, route: Route) -> bool {
     let upstreams = request.snapshot.pool.upstreams();
     rewrite::max_forwards(&request.head) == MaxForwards::Zero
         || (request.head.method() == "TRACE"
-            && route == Route::ViaUpstream
+            && matches!(route, Route::ViaUpstream(_))
             && upstreams.iter().any(|one| one.spec.credentials.is_some()))
 }
 

@@ -15,6 +15,7 @@ use crate::net::idle_pool::{IdlePool, REMEMBERED};
 use crate::net::resolve::Resolver;
 use crate::protocol::head::HeadLimits;
 use crate::protocol::target::Host;
+use crate::route::Route;
 
 /// One configuration and the state that goes with it.
 #[derive(Debug)]
@@ -62,6 +63,12 @@ impl Snapshot {
     /// The idle connections to `upstream`; none once it left the pool.
     pub fn idle_pool(&self, upstream: &Upstream) -> Option<&IdlePool> {
         self.ways.get(&upstream.id()).map(|ways| &ways.idle_pool)
+    }
+
+    /// The way that the rule at this place says, as long as upstreams are as they are now.
+    pub(super) fn route_now(&self, rule: usize) -> Route {
+        let ways = self.config.rules.ways(rule);
+        ways.now(|group| self.pool.group(group).serving().next().is_some())
     }
 
     /// What is remembered of the addresses of `upstream`; nothing once it left the pool.

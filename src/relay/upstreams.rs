@@ -5,8 +5,10 @@
 use std::time::{Duration, Instant};
 
 use crate::balance::failover::{self, AttemptError, Next};
+use crate::balance::state::is_gateway_error;
 use crate::balance::upstream::Lease;
 use crate::protocol::answer::{HopFailure, Refusal};
+use crate::protocol::rewrite::Form;
 
 use super::client::BoundTo;
 use super::exchange::{Done, Exchange};
@@ -35,10 +37,14 @@ impl Exchange<'_> {
         &mut self,
         attempt: &mut dyn FnMut(&mut Self, AttemptStart) -> Result<Done, Failed>,
     ) -> Result<Done, Failed> {
-        let snapshot = self.snapshot;
-        let pool = &snapshot.pool;
-        let most = pool.upstreams().len().min(MOST_ATTEMPTS);
-        while let Some(start) = self.next_start(most) {
+        if self.state.tried.is_empty() && self.state.destination.form == Form::AsReceived {
+            // Only an HTTP proxy may know what it means.
+            let snapshot = self.snapshot;
+            let upstreams = snapshot.pool.upstreams().iter();
+            let socks = upstreams.filter(|one| one.spec.is_socks());
+            self.state.tried.extend(socks.map(|one| one.id()));
+        }
+        while let Some(start) = self.next_start() {
             let result = attempt(self, start);
             // It need not be the one it began with: another may have been connected to sooner.
             if let RouteTaken::Upstream(upstream) = &self.report.route
@@ -73,6 +79,7 @@ impl Exchange<'_> {
                 Next::Close => return Err(Failed::Hop(error)),
             }
         }
+        let pool = self.pool();
         Err(match self.state.last {
             // No upstream was in service, and those tried all the same could not be connected to.
             Some(error) if !failover::is_unreached(&error) || !self.state.had_only_trials() => {
@@ -99,19 +106,28 @@ impl Exchange<'_> {
             <= self.state.dialled_in_vain + now
     }
 
-    /// Whether a second upstream asks for credentials: then it is the origin that does, or the operator's
-    /// mistake, and a third would not know better.
+    /// Whether a second upstream says the same, and a third would not know better: that it wants credentials,
+    /// which is the origin's doing then or the operator's mistake; or that it cannot connect to the target.
     fn is_refused_twice(&self, error: &AttemptError) -> bool {
         let is_refused =
             |error: &AttemptError| matches!(error.failure(), HopFailure::AuthenticationRefused);
-        is_refused(error) && self.state.last.as_ref().is_some_and(is_refused)
+        let refused = self.state.kept.as_ref();
+        let has_refused = refused.is_some_and(|kept| is_gateway_error(kept.head.status()));
+        let is_second = |says: &dyn Fn(&AttemptError) -> bool| {
+            says(error) && self.state.last.as_ref().is_some_and(says)
+        };
+        is_second(&is_refused)
+            || is_second(&failover::is_about_target)
+            || (failover::is_about_target(error) && has_refused)
     }
 
-    /// The next hop of an exchange that was suspended, or another upstream unless `most` were tried.
-    fn next_start(&mut self, most: usize) -> Option<AttemptStart> {
+    /// The next hop of an exchange that was suspended, or another upstream unless enough were tried.
+    fn next_start(&mut self) -> Option<AttemptStart> {
         if let Some(hop) = self.resumed.take() {
             return Some(AttemptStart::Resumed(hop));
         }
+        self.state.follow_rule(self.snapshot);
+        let most = self.pool().upstreams().len().min(MOST_ATTEMPTS);
         if self.state.attempts >= most {
             return None;
         }
@@ -128,11 +144,14 @@ impl Exchange<'_> {
     /// The upstream this client is bound to, if it still can be used, else the one the mode picks; while
     /// none is in service, one that is offline, to see whether it works.
     fn next_upstream(&mut self) -> Option<Lease> {
+        let (pool, mode) = (self.pool(), self.snapshot.config.mode);
+        let wanted = self.state.destination.wanted.as_ref();
+        let wish = wanted.map(|wanted| wanted.wish(self.state.last));
         let tried = &mut self.state.tried;
         if let Some(bound) = &self.client.bound {
             if let BoundTo::Upstream(id) = bound.to
                 && !tried.contains(id)
-                && let Some(lease) = self.snapshot.pool.lease(id)
+                && let Some(lease) = pool.lease(id)
             {
                 tried.insert(id);
                 decided!(
@@ -144,17 +163,20 @@ impl Exchange<'_> {
             }
             self.client.bound = None;
         }
-        let (pool, mode) = (&self.snapshot.pool, self.snapshot.config.mode);
         let picked = if self.head.method() == "CONNECT" {
-            pool.pick_for_tunnel(mode, tried, Instant::now())
+            pool.pick_for_tunnel(mode, wish.as_ref(), tried, Instant::now())
         } else {
-            pool.pick(mode, tried)
+            pool.pick(mode, wish.as_ref(), tried)
         };
         if let Some(lease) = picked {
             decided!(
                 self,
-                "picks {} by {mode}, of {} that serve",
+                "picks {} by {}, of {} that serve",
                 lease.upstream().spec.name,
+                match &wish {
+                    Some(wish) if wish.session.is_some() => format!("its session and {mode}"),
+                    Some(_) | None => mode.to_string(),
+                },
                 pool.serving().count()
             );
             return Some(lease);

@@ -1,12 +1,12 @@
 //! What a new configuration changes, in words.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::fmt;
 
+use crate::balance::succession;
 use crate::balance::upstream::UpstreamSpec;
 use crate::config::checked::Config;
 use crate::config::report::values;
-use crate::protocol::target::Authority;
 use crate::relay::Snapshot;
 
 /// Names in one line; more are counted.
@@ -64,26 +64,18 @@ fn restart(key: &str, was: &dyn fmt::Display, is: &dyn fmt::Display) -> String {
 }
 
 fn upstreams(before: &Snapshot, after: &Config) -> Vec<String> {
-    let mut left: HashMap<&Authority, &UpstreamSpec> = before
-        .pool
-        .upstreams()
-        .iter()
-        .map(|upstream| (&upstream.spec.authority, &upstream.spec))
-        .collect();
+    let upstreams = before.pool.upstreams().iter();
+    let old: Vec<_> = upstreams.map(|upstream| &upstream.spec).collect();
+    let mut left: BTreeMap<usize, _> = (0..).zip(&old).collect();
     let (mut added, mut changed) = (Vec::new(), Vec::new());
-    for spec in &after.upstreams {
-        match left.remove(&spec.authority) {
+    let same = succession::predecessors(&old, &after.upstreams);
+    for (spec, place) in after.upstreams.iter().zip(same) {
+        match place.and_then(|place| left.remove(&place)) {
             None => added.push(spec.name.clone()),
             Some(old) => changed.extend(difference(old, spec)),
         }
     }
-    let gone = |spec: &&UpstreamSpec| left.contains_key(&spec.authority);
-    let all = before.pool.upstreams().iter();
-    let removed: Vec<_> = all
-        .map(|upstream| &upstream.spec)
-        .filter(gone)
-        .map(|spec| spec.name.clone())
-        .collect();
+    let removed: Vec<_> = left.values().map(|spec| spec.name.clone()).collect();
     let mut made = Vec::new();
     for (what, names) in [("added", added), ("removed", removed), ("changed", changed)] {
         made.extend(sentence(&format!("upstreams {what}"), &names));
@@ -104,6 +96,10 @@ fn difference(old: &UpstreamSpec, new: &UpstreamSpec) -> Option<String> {
         if was != is {
             parts.push(format!("{key} {was} -> {is}"));
         }
+    }
+    if old.group != new.group {
+        let name = |spec: &UpstreamSpec| spec.group.as_deref().unwrap_or("none").to_owned();
+        parts.push(format!("group {} -> {}", name(old), name(new)));
     }
     if old.credentials != new.credentials {
         parts.push("credentials".to_owned());
@@ -130,9 +126,15 @@ fn keys(before: &Config, after: &Config) -> Vec<String> {
         let token = config.admin_token.as_ref();
         token.map(|token| token.expose().to_owned())
     };
+    let has_rules = |config: &Config| !config.rule_words.is_empty();
+    let rules = if has_rules(before) || has_rules(after) {
+        "rules"
+    } else {
+        "domain_policy.domains"
+    };
     for (key, is_same) in [
         ("admin_token", token(before) == token(after)),
-        ("domain_policy.domains", before.rules == after.rules),
+        (rules, before.rules.rules == after.rules.rules),
         ("access.users", before.access.users == after.access.users),
     ] {
         if !is_same && !changed.iter().any(|line| line.starts_with(key)) {

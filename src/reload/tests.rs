@@ -391,6 +391,31 @@ fn keys_that_change_are_named_with_both_values_where_these_are_short() {
 }
 
 #[test]
+fn rules_and_groups_that_change_are_named() {
+    let with = |group: &str, lines: &str| {
+        format!(
+            "listen: 127.0.0.1:0\nupstream:\n  - {{url: 'http://a', group: eu}}\n  \
+             - {{url: 'http://b', group: {group}}}\n{lines}\n"
+        )
+    };
+    check(
+        &with("us", "default: eu"),
+        &with("eu", "default: eu"),
+        &["upstreams changed: b:8080 (group us -> eu)"],
+    );
+    check(
+        &with("us", "default: eu"),
+        &with("us", "default: us"),
+        &["keys changed: default eu -> us"],
+    );
+    check(
+        &with("us", "rules: [{ports: [80], use: eu}]"),
+        &with("us", "rules: [{ports: [80], use: us}]"),
+        &["keys changed: rules"],
+    );
+}
+
+#[test]
 fn a_changed_secret_is_named_and_not_shown() {
     let with = |secret: &str| {
         format!(

@@ -77,6 +77,11 @@ impl Networks {
             .is_some_and(|block| address <= block.last)
     }
 
+    /// How many blocks are left of those that were put in.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
     /// Whether no address is in the set.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()

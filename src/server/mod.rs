@@ -124,7 +124,7 @@ pub struct Counts {
 pub struct UpstreamReport {
     /// Its name.
     pub name: String,
-    /// `http://host:port`.
+    /// `http://host:port` or `socks5://host:port`.
     pub url: String,
     /// Whether it takes part: it is not offline.
     pub online: bool,

@@ -9,7 +9,7 @@ use http_proxy_lb::server::{Options, Server};
 
 use super::harness::{Client, Hop, Member, PATIENCE, Proxy, Talk, Upstream, spawn, wait_until};
 
-const ADMIN: &str = "admin_listen: 127.0.0.1:0\nadmin_token: sesame-sesame-sesame\n";
+pub(super) const ADMIN: &str = "admin_listen: 127.0.0.1:0\nadmin_token: sesame-sesame-sesame\n";
 
 /// The names of the first release; `url` where upstreams are told apart.
 const OLD_FAMILIES: [(&str, &str); 17] = [
@@ -48,7 +48,7 @@ const UNRULY: [&str; 10] = [
 
 /// Asks the admin server of a relay.
 #[track_caller]
-fn ask(proxy: &Proxy, line: &str) -> (u16, String) {
+pub(super) fn ask(proxy: &Proxy, line: &str) -> (u16, String) {
     let address = proxy.server().admin_addr().expect("an admin server");
     ask_at(address, line)
 }

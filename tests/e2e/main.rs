@@ -77,6 +77,9 @@ mod options_trace;
 /// What opens a tunnel.
 mod connect;
 
+/// Upstreams that speak SOCKS5.
+mod socks;
+
 /// What happens in it.
 mod tunnel;
 
@@ -127,6 +130,10 @@ mod attacks;
 
 /// Who goes through an upstream and who directly.
 mod route;
+mod rules;
+
+/// Sessions that keep their upstream, and upstreams that rest.
+mod exits;
 
 /// Names and their addresses.
 mod dns;

@@ -1,14 +1,18 @@
-//! curl through every kind of next hop: Squid, tinyproxy, a second http-proxy-lb, and directly.
+//! curl through every kind of next hop: Squid, tinyproxy, microsocks (SOCKS5) without and with a login, a
+//! second http-proxy-lb, and directly.
 
 use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use crate::machine::{Folder, assert_same_bytes, assert_same_file, free_port};
-use crate::nginx::small;
+use crate::machine::{
+    Folder, PATIENCE, assert_same_bytes, assert_same_file, free_port, wait_until,
+};
+use crate::nginx::{Nginx, small};
 use crate::pattern;
 use crate::programs::{run, tool};
-use crate::relay::Relay;
+use crate::proxies::{Login, microsocks};
+use crate::relay::{Relay, Settings};
 use crate::stage::Stage;
 use crate::wire::Client;
 
@@ -31,7 +35,16 @@ pub(crate) fn curl(relay: &Relay, home: &Path) -> Command {
 /// Runs `check` with a relay in front of each kind of next hop, and a folder for files.
 fn with_every_next_hop(check: impl Fn(&Stage, &Relay, &Path)) {
     let stage = Stage::start();
-    for (name, relay) in stage.relays() {
+    let login = Login {
+        user: "a:lice",
+        password: "p:a@s/s%w0rd",
+    };
+    let socks = [microsocks(None), microsocks(Some(login))];
+    let through_socks = socks.iter().map(|proxy| {
+        let relay = Relay::start(&stage.settings().upstream(proxy));
+        (proxy.name, relay)
+    });
+    for (name, relay) in stage.relays().into_iter().chain(through_socks) {
         let folder = Folder::new();
         crate::machine::note(&format!("next hop: {name}"));
         check(&stage, &relay, folder.path());
@@ -39,7 +52,7 @@ fn with_every_next_hop(check: impl Fn(&Stage, &Relay, &Path)) {
 }
 
 #[test]
-#[ignore = "needs squid, tinyproxy, nginx and curl (Debian packages squid tinyproxy nginx-light curl)"]
+#[ignore = "needs squid, tinyproxy, microsocks, nginx and curl (Debian packages squid tinyproxy microsocks nginx-light curl)"]
 fn get_brings_the_file() {
     with_every_next_hop(|stage, relay, home| {
         let body = run(curl(relay, home).arg(stage.nginx.url("/small/3.bin"))).expect_success();
@@ -50,7 +63,7 @@ fn get_brings_the_file() {
 }
 
 #[test]
-#[ignore = "needs squid, tinyproxy, nginx and curl (Debian packages squid tinyproxy nginx-light curl)"]
+#[ignore = "needs squid, tinyproxy, microsocks, nginx and curl (Debian packages squid tinyproxy microsocks nginx-light curl)"]
 fn head_brings_the_length_and_no_body() {
     with_every_next_hop(|stage, relay, home| {
         let head = run(curl(relay, home)
@@ -63,7 +76,7 @@ fn head_brings_the_length_and_no_body() {
 }
 
 #[test]
-#[ignore = "needs squid, tinyproxy, nginx and curl (Debian packages squid tinyproxy nginx-light curl)"]
+#[ignore = "needs squid, tinyproxy, microsocks, nginx and curl (Debian packages squid tinyproxy microsocks nginx-light curl)"]
 fn statuses_redirects_and_ranges_pass() {
     with_every_next_hop(|stage, relay, home| {
         let url = |path| stage.nginx.url(path);
@@ -87,7 +100,7 @@ fn statuses_redirects_and_ranges_pass() {
 }
 
 #[test]
-#[ignore = "needs squid, tinyproxy, nginx and curl (Debian packages squid tinyproxy nginx-light curl)"]
+#[ignore = "needs squid, tinyproxy, microsocks, nginx and curl (Debian packages squid tinyproxy microsocks nginx-light curl)"]
 fn post_brings_the_body_there_and_back() {
     with_every_next_hop(|stage, relay, home| {
         let file = home.join("form");
@@ -101,7 +114,7 @@ fn post_brings_the_body_there_and_back() {
 }
 
 #[test]
-#[ignore = "needs squid, tinyproxy, nginx and curl (Debian packages squid tinyproxy nginx-light curl)"]
+#[ignore = "needs squid, tinyproxy, microsocks, nginx and curl (Debian packages squid tinyproxy microsocks nginx-light curl)"]
 fn uploads_of_every_framing_arrive_whole() {
     with_every_next_hop(|stage, relay, home| {
         let file = home.join("upload");
@@ -130,7 +143,7 @@ fn uploads_of_every_framing_arrive_whole() {
 }
 
 #[test]
-#[ignore = "needs squid, tinyproxy, nginx and curl (Debian packages squid tinyproxy nginx-light curl)"]
+#[ignore = "needs squid, tinyproxy, microsocks, nginx and curl (Debian packages squid tinyproxy microsocks nginx-light curl)"]
 fn an_upload_that_the_origin_refuses_early_shows_its_answer() {
     with_every_next_hop(|stage, relay, home| {
         let file = home.join("upload");
@@ -152,7 +165,7 @@ fn an_upload_that_the_origin_refuses_early_shows_its_answer() {
 }
 
 #[test]
-#[ignore = "needs squid, tinyproxy, nginx and curl (Debian packages squid tinyproxy nginx-light curl)"]
+#[ignore = "needs squid, tinyproxy, microsocks, nginx and curl (Debian packages squid tinyproxy microsocks nginx-light curl)"]
 fn an_http_1_0_client_gets_the_file() {
     with_every_next_hop(|stage, relay, home| {
         let body = run(curl(relay, home)
@@ -166,7 +179,7 @@ fn an_http_1_0_client_gets_the_file() {
 }
 
 #[test]
-#[ignore = "needs squid, tinyproxy, nginx and curl (Debian packages squid tinyproxy nginx-light curl)"]
+#[ignore = "needs squid, tinyproxy, microsocks, nginx and curl (Debian packages squid tinyproxy microsocks nginx-light curl)"]
 fn https_goes_through_a_tunnel() {
     with_every_next_hop(|stage, relay, home| {
         let secure = || {
@@ -188,7 +201,7 @@ fn https_goes_through_a_tunnel() {
 }
 
 #[test]
-#[ignore = "needs squid, tinyproxy, nginx and curl (Debian packages squid tinyproxy nginx-light curl)"]
+#[ignore = "needs squid, tinyproxy, microsocks, nginx and curl (Debian packages squid tinyproxy microsocks nginx-light curl)"]
 fn several_urls_share_one_connection() {
     with_every_next_hop(|stage, relay, home| {
         let urls = stage.nginx.url("/small/[0-9].bin");
@@ -207,7 +220,7 @@ fn several_urls_share_one_connection() {
 }
 
 #[test]
-#[ignore = "needs squid, tinyproxy, nginx and curl (Debian packages squid tinyproxy nginx-light curl)"]
+#[ignore = "needs squid, tinyproxy, microsocks, nginx and curl (Debian packages squid tinyproxy microsocks nginx-light curl)"]
 fn squids_refusal_to_connect_is_passed_on_and_not_its_fault() {
     let stage = Stage::start();
     let folder = Folder::new();
@@ -246,6 +259,31 @@ fn an_upstream_that_refuses_our_credentials_is_left_out() {
         "200\n".repeat(10),
         "no client sees the 407"
     );
+}
+
+#[test]
+#[ignore = "needs microsocks, nginx and curl (Debian packages microsocks nginx-light curl)"]
+fn a_socks_server_that_refuses_the_login_is_offline_for_it() {
+    let nginx = Nginx::start();
+    let login = |password| {
+        Some(Login {
+            user: "alice",
+            password,
+        })
+    };
+    let mut proxy = microsocks(login("right"));
+    proxy.login = login("wrong");
+    let settings = Settings::new(&nginx.probe_url()).line("via: false");
+    let relay = Relay::start(&settings.upstream(&proxy));
+    let words = "auth: refused the credentials configured for it";
+    wait_until(PATIENCE, "it is offline", || {
+        !relay.log_lines(&[words]).is_empty()
+    });
+    let folder = Folder::new();
+    let status = ["-o", "/dev/null", "-w", "%{http_code}"];
+    let url = nginx.url("/small/1.bin");
+    let status = run(curl(&relay, folder.path()).args(status).arg(url)).expect_text();
+    assert!(["502", "503"].contains(&&*status), "{status}");
 }
 
 /// What many HTTP libraries send instead of CONNECT.

@@ -1,4 +1,4 @@
-//! Squid and tinyproxy, each with a configuration an administrator could have written.
+//! Squid, tinyproxy and microsocks, each with a configuration an administrator could have written.
 
 use std::process::Command;
 
@@ -16,6 +16,8 @@ pub(crate) struct Login {
 pub(crate) struct Proxy {
     pub(crate) name: &'static str,
     pub(crate) login: Option<Login>,
+    /// That of its URL.
+    pub(crate) scheme: &'static str,
     server: Server,
     start: Box<dyn Fn() -> Server>,
     // After the server, so that it goes away after it.
@@ -51,6 +53,7 @@ impl Proxy {
         Self {
             name,
             login,
+            scheme: "http",
             server: start(),
             start: Box::new(start),
             _folder: folder,
@@ -147,6 +150,25 @@ pub(crate) fn tinyproxy() -> Proxy {
 /// tinyproxy for everybody who can reach it.
 pub(crate) fn open_tinyproxy() -> Proxy {
     tinyproxy_for(None)
+}
+
+/// microsocks, a SOCKS5 proxy, for everybody or with a login.
+pub(crate) fn microsocks(login: Option<Login>) -> Proxy {
+    let folder = Folder::new();
+    let port = free_port();
+    let output = folder.path().join("output");
+    let start = move || {
+        let mut command = Command::new("microsocks");
+        command.args(["-i", "127.0.0.1", "-p", &port.to_string()]);
+        if let Some(login) = login {
+            command.args(["-u", login.user, "-P", login.password]);
+        }
+        Server::start(&mut command, output.clone(), port)
+    };
+    Proxy {
+        scheme: "socks5",
+        ..Proxy::new("microsocks", login, folder, start)
+    }
 }
 
 fn tinyproxy_for(login: Option<Login>) -> Proxy {

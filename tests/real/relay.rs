@@ -50,11 +50,11 @@ impl Settings {
 
     /// One more upstream.
     pub(crate) fn upstream(mut self, proxy: &Proxy) -> Self {
-        let (port, name) = (proxy.port(), proxy.name);
+        let (scheme, port, name) = (proxy.scheme, proxy.port(), proxy.name);
         let upstreams = &mut self.upstreams;
         write!(
             upstreams,
-            "  - {{url: 'http://127.0.0.1:{port}', name: {name}"
+            "  - {{url: '{scheme}://127.0.0.1:{port}', name: {name}"
         )
         .expect("memory");
         if let Some(login) = proxy.login {

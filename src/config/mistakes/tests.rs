@@ -424,11 +424,10 @@ fn a_timeout_that_could_be_each_is_asked_back() {
 
 #[test]
 fn upstreams_of_other_kinds_are_told_what_to_write() {
-    let only = "is not spoken to upstreams, only plain HTTP is:";
+    let only = "is not spoken to upstreams, only plain HTTP and SOCKS5 are:";
     let https = "write http:// (requests for https:// sites go through such an upstream as well), with the port \
                  on which it speaks plain HTTP";
-    let socks =
-        "SOCKS is not supported; if the upstream speaks HTTP, too, write http:// and that port";
+    let socks = "write socks5://host:port (it resolves names itself)";
     check_upstream(
         "- url: HTTPS://b.test\n- url: socks5h://c.test:1080\n- url: socks://u:hunter2@d.test\n- url: ftp://e.test\n",
         &[

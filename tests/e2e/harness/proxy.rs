@@ -48,6 +48,13 @@ impl From<&Upstream> for Member {
 }
 
 impl Upstream {
+    /// This upstream as a SOCKS5 proxy, with more keys.
+    #[track_caller]
+    pub(crate) fn as_socks(&self, keys: &str) -> Member {
+        let url = format!("{{url: 'socks5://{}'}}", self.address());
+        self.with(&url).with(keys)
+    }
+
     /// This upstream with more keys, for example `weight: 3`.
     #[track_caller]
     pub(crate) fn with(&self, keys: &str) -> Member {

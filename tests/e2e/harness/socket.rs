@@ -70,6 +70,11 @@ impl Socket {
         std::mem::take(&mut self.received)
     }
 
+    /// Takes the first of them.
+    pub(crate) fn drop_pending(&mut self, count: usize) {
+        self.received.drain(..count);
+    }
+
     /// Everything that comes over this connection, as it comes.
     pub(crate) fn heard(&self) -> Arc<Mutex<Vec<u8>>> {
         Arc::clone(&self.heard)

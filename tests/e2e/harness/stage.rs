@@ -14,6 +14,7 @@ use parking_lot::{Condvar, Mutex};
 use super::hop::Hop;
 use super::journal::Journal;
 use super::socket::{Socket, Talk};
+use super::socks::SocksReplies;
 use super::wire::{Kind, Message, find};
 use super::{PATIENCE, POLL_PAUSE, spawn};
 
@@ -53,6 +54,8 @@ pub(super) enum Role {
     /// Each request is answered by the function of a test.
     Answering(Box<Answer>),
     Silent,
+    /// A SOCKS5 server.
+    Socks(SocksReplies),
 }
 
 /// Plays what follows one request; the connection goes on unless it says otherwise.
@@ -80,6 +83,8 @@ pub(super) struct Seen {
     pub(super) requests: Vec<Message>,
     pub(super) probes: Vec<Message>,
     pub(super) checks: Vec<Message>,
+    /// What SOCKS5 connections began with, from the greeting to the request.
+    pub(super) socks: Vec<Vec<u8>>,
     /// What came over each connection, probes included.
     pub(super) heard: Vec<Arc<Mutex<Vec<u8>>>>,
     pub(super) scripts_played: usize,
@@ -90,7 +95,7 @@ impl Stage {
     pub(super) fn new(name: &str, role: Role) -> Self {
         let (probe, own) = match role {
             Role::Silent => (ProbeAnswer::Silence, ProbeAnswer::Silence),
-            Role::ByHand | Role::Script | Role::Server | Role::Answering(_) => {
+            Role::ByHand | Role::Script | Role::Server | Role::Answering(_) | Role::Socks(_) => {
                 (ProbeAnswer::Good, ProbeAnswer::Status(400))
             }
         };
@@ -164,6 +169,9 @@ impl Stage {
 
     /// Looks at the first line to tell a check from the rest.
     fn meet(&self, mut hop: Hop) {
+        if let Role::Socks(replies) = self.role {
+            return self.meet_socks(hop, replies);
+        }
         while !hop.socket.pending().contains(&b'\n') && matches!(hop.socket.fill(), Ok(true)) {}
         let line = hop
             .socket
@@ -202,7 +210,7 @@ impl Stage {
                     }
                 }
             }
-            Role::Silent => self.until_closed(&mut hop),
+            Role::Silent | Role::Socks(_) => self.until_closed(&mut hop),
         }
     }
 
@@ -215,7 +223,7 @@ impl Stage {
         self.answer_check(hop, answer);
     }
 
-    fn answer_probe(&self, hop: &mut Hop) {
+    pub(super) fn answer_probe(&self, hop: &mut Hop) {
         match hop.socket.try_read_message(Kind::Request) {
             Ok(probe) => self.seen.lock().probes.push(probe),
             Err(what) => return self.journal.fail(&self.name, &format!("no probe: {what}")),
@@ -326,7 +334,7 @@ impl Stage {
         drop(back.join());
     }
 
-    fn until_closed(&self, hop: &mut Hop) {
+    pub(super) fn until_closed(&self, hop: &mut Hop) {
         loop {
             match hop.socket.fill() {
                 Ok(false) => return,

@@ -7,6 +7,7 @@
 //! | [`Upstream::echo_ok`] | a small proxy: 200 with its own name as body; CONNECT to an address connects, to a name echoes |
 //! | [`Upstream::answering`] | a function of the test for each request |
 //! | [`Upstream::silent`] | takes every connection and never says a word |
+//! | [`Upstream::socks`] | a SOCKS5 server; the test takes what is behind it with [`Upstream::accept`] |
 //! | [`Upstream::refusing`] | a port that belongs to us and refuses connections |
 //!
 //! Probes are told apart by their path and answered here, so that they never disturb a script:
@@ -28,6 +29,7 @@ use rustix::net::{AddressFamily, SocketType, sockopt};
 
 use super::hop::Hop;
 use super::socket::{Ended, Talk};
+use super::socks::SocksReplies;
 use super::stage::{ProbeAnswer, Role, Stage};
 use super::wire::{Message, find, latin1};
 use super::{PATIENCE, spawn, wait_until};
@@ -87,6 +89,12 @@ impl Upstream {
         answer: impl Fn(&mut Hop, &Message) + Send + Sync + 'static,
     ) -> Self {
         Self::start(name, Role::Answering(Box::new(answer)), &loopback())
+    }
+
+    /// A SOCKS5 server that replies like this; see [`SocksReplies`].
+    #[track_caller]
+    pub(crate) fn socks(name: &str, replies: SocksReplies) -> Self {
+        Self::start(name, Role::Socks(replies), &loopback())
     }
 
     /// Refuses connections until [`Upstream::revive`], then as [`Upstream::echo_ok`].
@@ -178,6 +186,11 @@ impl Upstream {
     /// Every complete request that was read here, in order, probes left out.
     pub(crate) fn requests(&self) -> Vec<Message> {
         self.stage.seen.lock().requests.clone()
+    }
+
+    /// What each SOCKS5 connection began with, from the greeting to the request, probes left out.
+    pub(crate) fn socks_handshakes(&self) -> Vec<Vec<u8>> {
+        self.stage.seen.lock().socks.clone()
     }
 
     /// Every probe that came.
