@@ -5,6 +5,9 @@ use std::time::{Duration, SystemTime};
 
 use crate::protocol::request_id::RequestId;
 
+/// What most texts of a client fit into, in bytes.
+const USUAL: usize = 4096;
+
 /// What is told of one exchange or tunnel. Its memory serves for another one: see [`AccessEntry::reset`].
 #[derive(Clone, Debug)]
 pub struct AccessEntry {
@@ -133,12 +136,11 @@ impl AccessEntry {
         (self.agent, self.tries) = (agent, tries);
     }
 
-    /// The most memory that one of its texts takes, in bytes.
-    pub fn widest(&self) -> usize {
+    /// Whether none of the texts that a client chooses takes more memory than most do: then it may be kept.
+    pub fn is_usual(&self) -> bool {
         [&self.target, &self.agent.referer, &self.agent.user_agent]
-            .map(String::capacity)
-            .into_iter()
-            .fold(0, usize::max)
+            .iter()
+            .all(|text| text.capacity() <= USUAL)
     }
 }
 

@@ -98,13 +98,13 @@ impl AccessLogger {
         let enabled = settings.is_some();
         let mut state = self.queue.state.lock();
         if state.settings != settings {
-            state.settings.clone_from(&settings);
-            state.listener = None;
-            state.clock = Clock::default(); // Each format has its own words for a second.
-            let output = settings.map_or(Output::Nowhere, |settings| {
+            let output = settings.clone().map_or(Output::Nowhere, |settings| {
                 Output::Lines(LineOutput::new(settings, sink))
             });
             self.queue.change(&mut state, QueueItem::Switch(output));
+            state.settings = settings;
+            state.listener = None;
+            state.clock = Clock::default(); // Each format has its own words for a second.
         }
         self.queue.combined.store(combined, Ordering::Relaxed);
         self.queue.no_query.store(!query, Ordering::Relaxed);
@@ -140,8 +140,9 @@ impl AccessLogger {
         !self.queue.no_query.load(Ordering::Relaxed)
     }
 
-    /// Hands the line of `entry` to the writer; never blocks on the sink.
-    pub fn record(&self, entry: &AccessEntry) {
+    /// Hands the line of `entry` to the writer; never blocks on the sink. What is left in it is memory for
+    /// another one.
+    pub fn record(&self, entry: &mut Box<AccessEntry>) {
         self.queue.record(entry);
     }
 

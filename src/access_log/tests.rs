@@ -60,8 +60,8 @@ fn log_to(path: &Path) -> (AccessLogger, Arc<Metrics>) {
     (log, metrics)
 }
 
-fn entry(id: u64) -> AccessEntry {
-    AccessEntry {
+fn entry(id: u64) -> Box<AccessEntry> {
+    Box::new(AccessEntry {
         method: "GET".to_owned(),
         target: "http://a.test/".to_owned(),
         status: Some(200),
@@ -70,12 +70,12 @@ fn entry(id: u64) -> AccessEntry {
         route: "a".to_owned(),
         attempts: 1,
         ..AccessEntry::new(id, SocketAddr::from(([192, 0, 2, 1], 5000)))
-    }
+    })
 }
 
 fn record(log: &AccessLogger, ids: std::ops::Range<u64>) {
     for id in ids {
-        log.record(&entry(id));
+        log.record(&mut entry(id));
     }
 }
 
@@ -111,7 +111,7 @@ fn a_rotation_loses_no_line() {
         let log = log.clone();
         threads::start("test", move || {
             for id in 0..6000 {
-                log.record(&entry(id));
+                log.record(&mut entry(id));
                 if id % 64 == 0 {
                     std::thread::yield_now();
                 }
@@ -162,6 +162,22 @@ fn what_was_recorded_before_a_change_goes_where_it_belongs() {
     log.finish(PATIENCE);
     assert_eq!(ids_in(&first), (0..500).collect::<Vec<_>>());
     assert_eq!(ids_in(&second), (500..1000).collect::<Vec<_>>());
+}
+
+/// Its line is made at once, for its entry is too big to be kept; theirs are made later.
+#[test]
+fn a_long_line_stands_behind_those_recorded_before_it() {
+    let folder = Folder::new();
+    let path = folder.file("access.log");
+    let (log, metrics) = log_to(&path);
+    record(&log, 0..3);
+    let mut lengthy = entry(3);
+    lengthy.target = "x".repeat(10_000);
+    log.record(&mut lengthy);
+    record(&log, 4..6);
+    log.finish(PATIENCE);
+    assert_eq!(ids_in(&path), (0..6).collect::<Vec<_>>());
+    assert_eq!(metrics.access_log_dropped.value(), 0);
 }
 
 #[test]
@@ -263,7 +279,7 @@ fn behind_a_reader_that_stalls_the_queue_fills_and_the_rest_is_counted() {
     .unwrap();
     wait_until(|| {
         let before = metrics.access_log_dropped.value();
-        log.record(&entry(MANY));
+        log.record(&mut entry(MANY));
         before == metrics.access_log_dropped.value()
     });
     let last_tries = metrics.access_log_dropped.value() - dropped;
@@ -324,13 +340,13 @@ fn a_listener_hears_of_every_entry() {
 fn long_lines_that_wait_take_a_bounded_amount_of_memory() {
     let folder = Folder::new();
     let (log, metrics) = log_to(&folder.fifo()); // It has no reader.
-    let lengthy = AccessEntry {
+    let lengthy = Box::new(AccessEntry {
         target: "x".repeat(MOST_BYTES / 8),
-        ..entry(1)
-    };
+        ..*entry(1)
+    });
     // As many again may be with the writer.
     for _ in 0..32 {
-        log.record(&lengthy);
+        log.record(&mut lengthy.clone());
         assert!(log.queue.state.lock().bytes <= MOST_BYTES);
     }
     assert!(metrics.access_log_dropped.value() >= 16);

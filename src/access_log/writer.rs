@@ -1,7 +1,9 @@
 //! The queue between the workers and the thread that writes the access log, and that thread.
 //!
-//! A line is made by the worker that records it, straight in the memory that is written later: so nothing
-//! is handed over but bytes. The writer takes all that waits at once, and writes as much as the sink takes.
+//! Lines are made by the worker that records the last of [`TOGETHER`] entries, straight in the memory that is
+//! written later: the first line of a row costs four times as much as the next, for its code has to be
+//! fetched from far away. The writer makes those that are left, takes all that waits at once, and writes as
+//! much as the sink takes.
 //! A sink that takes nothing (a FIFO without a reader, a pipe that is full) is asked again and again while
 //! the queue fills up behind it; only a change of the settings or the end makes the writer give lines up.
 
@@ -24,6 +26,8 @@ use super::output::{LineOutput, Output};
 pub(super) const MOST_BYTES: usize = 8 * 1024 * 1024;
 /// Lines are written together when there are so many bytes of them.
 const FULL: usize = 64 * 1024;
+/// Lines of so many entries are made at once.
+const TOGETHER: usize = 32;
 /// Memory for so many times [`FULL`] is kept for more lines: what comes while the writer rests.
 const SPARE_CHUNKS: usize = 8;
 /// How often a sink that takes nothing is asked again.
@@ -51,6 +55,10 @@ pub(super) struct LogQueue {
 
 #[derive(Debug, Default)]
 pub(super) struct QueueState {
+    /// The first `unmade` of them have no line yet; the others are memory.
+    #[expect(clippy::vec_box, reason = "they are swapped for those of workers")]
+    entries: Vec<Box<AccessEntry>>,
+    unmade: usize,
     waiting: VecDeque<QueueItem>,
     /// How long the lines among them are, in bytes.
     pub(super) bytes: usize,
@@ -74,6 +82,37 @@ impl QueueState {
     /// Whether the writer must not rest.
     fn is_urgent(&self) -> bool {
         self.ends || self.changes > 0 || self.bytes >= MOST_BYTES / 4
+    }
+
+    fn is_empty(&self) -> bool {
+        self.unmade == 0 && self.waiting.is_empty()
+    }
+
+    /// Takes an entry in exchange for memory for another one, or makes its line. How many lines are lost.
+    fn take(&mut self, entry: &mut Box<AccessEntry>) -> u64 {
+        if self.is_urgent() || !entry.is_usual() {
+            return self.make_lines() + u64::from(!self.append(entry));
+        }
+        if let Some(memory) = self.entries.get_mut(self.unmade) {
+            std::mem::swap(memory, entry);
+        } else {
+            let memory = Box::new(AccessEntry::new(entry.id, entry.client));
+            self.entries.push(std::mem::replace(entry, memory));
+        }
+        self.unmade += 1;
+        if self.unmade < TOGETHER {
+            return 0;
+        }
+        self.make_lines()
+    }
+
+    /// Makes the lines that are not made yet. How many are lost.
+    fn make_lines(&mut self) -> u64 {
+        let entries = std::mem::take(&mut self.entries);
+        let unmade = entries.iter().take(std::mem::take(&mut self.unmade));
+        let lost = unmade.filter(|entry| !self.append(entry)).count() as u64;
+        self.entries = entries;
+        lost
     }
 
     /// Appends the line of an entry. `false`: there is no room for it.
@@ -134,18 +173,14 @@ pub(super) enum WriterState {
 }
 
 impl LogQueue {
-    /// Puts the line of an entry into the queue, or counts it as lost.
-    pub(super) fn record(&self, entry: &AccessEntry) {
+    /// Puts the line of an entry into the queue, or counts it as lost. What is left in `entry` is memory.
+    pub(super) fn record(&self, entry: &mut Box<AccessEntry>) {
         let mut state = self.state.lock();
         if let Some(listener) = state.listener {
             drop(state);
             return listener(entry);
         }
-        if !state.append(entry) {
-            drop(state);
-            self.metrics.access_log_dropped.increment();
-            return;
-        }
+        self.lost(state.take(entry));
         let is_wanted = state.writer == WriterState::Idle || state.is_urgent();
         drop(state);
         if is_wanted {
@@ -153,9 +188,16 @@ impl LogQueue {
         }
     }
 
-    /// Has the writer change something, if there is one.
+    fn lost(&self, lines: u64) {
+        if lines > 0 {
+            self.metrics.access_log_dropped.add(lines);
+        }
+    }
+
+    /// Has the writer change something, if there is one, behind what was recorded until now.
     pub(super) fn change(&self, state: &mut QueueState, item: QueueItem) {
         if state.writer != WriterState::None {
+            self.lost(state.make_lines());
             state.waiting.push_back(item);
             state.changes += 1;
             self.wanted.notify_one();
@@ -167,6 +209,7 @@ impl LogQueue {
         let until = Instant::now() + limit;
         let mut state = self.state.lock();
         state.ends = true;
+        self.lost(state.make_lines());
         self.wanted.notify_one();
         while state.writer == WriterState::Busy || !state.waiting.is_empty() {
             if state.writer == WriterState::None
@@ -228,7 +271,7 @@ impl LogQueue {
                 break;
             }
         }
-        while state.waiting.is_empty() && state.writer != WriterState::Stopped {
+        while state.is_empty() && state.writer != WriterState::Stopped {
             state.writer = WriterState::Idle;
             self.idle.notify_all();
             self.wanted.wait(&mut state);
@@ -238,6 +281,7 @@ impl LogQueue {
             self.metrics.access_log_dropped.add(lost);
             return None;
         }
+        self.lost(state.make_lines());
         state.writer = WriterState::Busy;
         state.bytes = 0;
         Some(std::mem::take(&mut state.waiting))

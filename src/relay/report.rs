@@ -229,7 +229,7 @@ impl Report {
         let id = || ctx.request_id(now, elapsed, self.number);
         entry.request_id = self.id.get_or_init(id).clone();
         entry.queued = self.queued;
-        ctx.access_log.record(&entry);
+        ctx.access_log.record(&mut entry);
         self.entry = Some(entry);
     }
 

@@ -43,7 +43,7 @@ impl Scratch {
 
     /// As [`Scratch::keep`], for the access log.
     pub(super) fn keep_entry(&mut self, entry: Box<AccessEntry>) {
-        if self.entries.len() < SPARE_HEADS && entry.widest() <= USUAL_HEAD {
+        if self.entries.len() < SPARE_HEADS && entry.is_usual() {
             self.entries.push(entry);
         }
     }
