@@ -366,7 +366,9 @@ impl Exchange<'_> {
         let sends_body = self.state.upload.is_open() && hop.round.is_none();
         let wait = if was_suspended || sends_body {
             Wait::No
-        } else if !self.state.upload.is_open() && hop.conn.unread().is_empty() && self.may_suspend()
+        } else if !self.state.upload.is_open()
+            && hop.conn.unread().is_empty()
+            && self.worker.may_suspend()
         {
             waiting.suspended_until = Some(self.look_again(hop, waiting, limit));
             return Ok(Progress::Suspends);
@@ -387,11 +389,6 @@ impl Exchange<'_> {
             Err(_) => return Err(Failed::no_response(HopFailure::Reset)),
         }
         Ok(Progress::More)
-    }
-
-    fn may_suspend(&self) -> bool {
-        let since = self.state.request_done.unwrap_or_else(Instant::now);
-        self.worker.may_suspend(since)
     }
 
     /// When the response must have come.

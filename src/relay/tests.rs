@@ -30,30 +30,16 @@ const TRAILER: &str = "X-Last: x\r\n\r\n";
 struct Alone<'a>(&'a dyn Fn());
 
 impl Worker for Alone<'_> {
-    fn may_begin(&self, _client: &Client) -> bool {
+    fn may_begin(&self) -> bool {
         true
     }
-
-    fn may_go_on(&self) -> bool {
-        true
-    }
-
-    fn reads_body(&self, _client: &Client) {}
-
-    fn takes_over(&self, _client: &Client) {}
-
-    fn takes_over_hop(&self, _conn: &mut Conn) {}
 
     fn may_block(&self) {
         self.0();
     }
 
-    fn may_suspend(&self, _since: std::time::Instant) -> bool {
+    fn may_suspend(&self) -> bool {
         true
-    }
-
-    fn home(&self) -> usize {
-        0
     }
 }
 

@@ -4,7 +4,6 @@ use std::cell::Cell;
 use std::os::fd::{AsRawFd, RawFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::time::Instant;
 
 use crate::net::conn::Conn;
 use crate::relay::outcome::{Outcome, Suspended};
@@ -115,17 +114,12 @@ impl Worker for LaneWorker<'_> {
             .unwrap_or_else(|| ctx.snapshot())
     }
 
-    fn may_begin(&self, _client: &Client) -> bool {
+    fn may_begin(&self) -> bool {
         let held = self.held.take();
         let held = held.or_else(|| self.shared.budget.take().map(Held::Work));
         let may = held.is_some();
         self.held.set(held);
         may
-    }
-
-    /// The others of this lane are next.
-    fn may_go_on(&self) -> bool {
-        false
     }
 
     fn reads_body(&self, client: &Client) {
@@ -167,7 +161,7 @@ impl Worker for LaneWorker<'_> {
         }
     }
 
-    fn may_suspend(&self, _since: Instant) -> bool {
+    fn may_suspend(&self) -> bool {
         self.may_suspend
     }
 
@@ -180,28 +174,14 @@ impl Worker for LaneWorker<'_> {
 struct Last;
 
 impl Worker for Last {
-    fn may_begin(&self, _client: &Client) -> bool {
+    fn may_begin(&self) -> bool {
         false
     }
-
-    fn may_go_on(&self) -> bool {
-        false
-    }
-
-    fn reads_body(&self, _client: &Client) {}
-
-    fn takes_over(&self, _client: &Client) {}
-
-    fn takes_over_hop(&self, _conn: &mut Conn) {}
 
     fn may_block(&self) {}
 
-    fn may_suspend(&self, _since: Instant) -> bool {
+    fn may_suspend(&self) -> bool {
         false
-    }
-
-    fn home(&self) -> usize {
-        0
     }
 }
 
