@@ -81,29 +81,63 @@ impl Family<'_> {
         self.line("", labels, value);
     }
 
+    /// One sample of a subject with `its` labels, as [`labels`] wrote them; `write` writes the number.
+    pub(super) fn sample_of(
+        &mut self,
+        its: &str,
+        label: Option<Label<'_>>,
+        write: impl FnOnce(&mut String),
+    ) {
+        self.out.push_str(&self.name);
+        if !its.is_empty() || label.is_some() {
+            self.out.push('{');
+            self.out.push_str(its);
+            if let Some(label) = label {
+                self.out.push_str(if its.is_empty() { "" } else { "," });
+                write_label(label, self.out);
+            }
+            self.out.push('}');
+        }
+        self.out.push(' ');
+        write(self.out);
+        self.out.push('\n');
+    }
+
     fn line(&mut self, suffix: &str, labels: &[Label<'_>], value: impl Display) {
         self.out.push_str(&self.name);
         self.out.push_str(suffix);
-        for (place, (label, text)) in labels.iter().enumerate() {
-            self.out.push(if place == 0 { '{' } else { ',' });
-            self.out.push_str(label);
-            self.out.push_str("=\"");
-            for letter in text.chars() {
-                match letter {
-                    '\\' => self.out.push_str("\\\\"),
-                    '"' => self.out.push_str("\\\""),
-                    '\n' => self.out.push_str("\\n"),
-                    _ => self.out.push(letter),
-                }
-            }
-            self.out.push('"');
-        }
         if !labels.is_empty() {
+            self.out.push('{');
+            self.out.push_str(&self::labels(labels));
             self.out.push('}');
         }
         let written = writeln!(self.out, " {value}");
         debug_assert!(written.is_ok());
     }
+}
+
+/// Labels as they stand between the braces.
+pub(super) fn labels(labels: &[Label<'_>]) -> String {
+    let mut out = String::new();
+    for label in labels {
+        out.push_str(if out.is_empty() { "" } else { "," });
+        write_label(*label, &mut out);
+    }
+    out
+}
+
+fn write_label((label, text): Label<'_>, out: &mut String) {
+    out.push_str(label);
+    out.push_str("=\"");
+    for letter in text.chars() {
+        match letter {
+            '\\' => out.push_str("\\\\"),
+            '"' => out.push_str("\\\""),
+            '\n' => out.push_str("\\n"),
+            _ => out.push(letter),
+        }
+    }
+    out.push('"');
 }
 
 #[cfg(test)]

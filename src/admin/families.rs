@@ -12,8 +12,10 @@ use super::rows::{self, ServerNow, ServerRow, UpstreamNow};
 pub(super) fn metrics(server: &ServerNow<'_>) -> String {
     let snapshot = server.snapshot;
     let upstreams = snapshot.pool.upstreams().iter();
+    // Without them their families have no samples.
     let upstreams: Vec<_> = upstreams
-        .map(|upstream| UpstreamNow::new(snapshot, upstream))
+        .filter(|_| snapshot.config.metrics_per_upstream)
+        .map(|upstream| UpstreamNow::new(server, upstream))
         .collect();
     let write_server = |out: &mut Exposition, rows: &[ServerRow]| {
         rows::write(out, rows, slice::from_ref(server), |_| None);

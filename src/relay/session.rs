@@ -35,6 +35,7 @@ use super::introduction;
 use super::outcome::{Outcome, RequestScope, Suspended};
 use super::report::{Report, RouteTaken};
 use super::scratch::Scratch;
+use super::told;
 use super::upload::Upload;
 use super::worker::Worker;
 
@@ -442,6 +443,9 @@ impl Session<'_> {
                         let asker = (requester.ip, name, &login);
                         destination.wanted =
                             Wanted::of(config, asker, destination.authority.host());
+                        let place = (&**self.ctx, &*request.client);
+                        destination.parts =
+                            told::parts(config, place, asker, destination.authority.host());
                     }
                     return Ok((destination, framing));
                 }

@@ -38,7 +38,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use crate::admin::{Admin, Load, RelayView};
+use crate::admin::{Admin, DrainFile, Load, RelayView};
 use crate::balance::state::Availability;
 use crate::config::checked::Config;
 use crate::config::listen::ListenAddress;
@@ -77,6 +77,8 @@ pub struct Options {
     pub notifier: SystemdNotifier,
     /// Sockets that are open already; none by default.
     pub passed: InheritedSockets,
+    /// Where drains are kept over a restart; nowhere by default.
+    pub drains: DrainFile,
 }
 
 /// A running relay.
@@ -168,6 +170,7 @@ impl Server {
         let access_log = config.access_log.clone();
         let ctx = Arc::new(Context::new(config, options.resolver)?);
         ctx.access_log.configure(access_log.as_ref())?;
+        options.drains.restore(&ctx.snapshot().pool);
         let service = Arc::new(SystemdReporter::new(options.notifier));
         let failure = Arc::<Failure>::default();
         let connections = Permits::new(most_connections(&ctx));
@@ -182,6 +185,7 @@ impl Server {
             ctx: Arc::clone(&ctx),
             lanes: Arc::clone(&lanes),
             connections: Arc::clone(&connections),
+            drains: options.drains,
         };
         let start = |(listener, listen)| Admin::start(listener, listen, Arc::new(observed));
         let server = Self {
@@ -329,7 +333,7 @@ impl Server {
                 url: upstream.url().to_owned(),
                 online: state.availability != Availability::Offline,
                 suspect: state.availability == Availability::Suspect,
-                was_checked: state.was_checked,
+                was_checked: state.last_check.is_some(),
                 reason: state.reason.map(|reason| reason.to_string()),
                 evidence: vitals.evidence().into(),
                 active: vitals.active(),
@@ -412,6 +416,7 @@ struct Observed {
     ctx: Arc<Context>,
     lanes: Arc<Lanes>,
     connections: Arc<Permits>,
+    drains: DrainFile,
 }
 
 impl RelayView for Observed {
@@ -433,6 +438,10 @@ impl RelayView for Observed {
             queue: lanes.shared.queue.taken(),
             most_queued: lanes.shared.queue.limit(),
         }
+    }
+
+    fn drains(&self) -> &DrainFile {
+        &self.drains
     }
 }
 
