@@ -386,16 +386,16 @@ impl<'a> UpstreamNow<'a> {
     }
 }
 
-/// The families of `rows`, each with a sample or more for every subject; `label` tells those apart.
+/// The families of `rows`, each with a sample or more for every subject; `labels` tell those apart.
 pub(super) fn write<Read: Fn(&Subject, &mut String), Subject>(
     out: &mut Exposition,
     rows: &[NumberRow<Read>],
     subjects: &[Subject],
-    label: impl for<'s> Fn(&'s Subject) -> Option<Label<'s>>,
+    labels: impl for<'s> Fn(&'s Subject) -> Vec<Label<'s>>,
 ) {
     let labels = subjects
         .iter()
-        .map(|subject| exposition::labels(label(subject).as_slice()));
+        .map(|subject| exposition::labels(&labels(subject)));
     let labels: Vec<_> = labels.collect();
     for rows in rows.chunk_by(|one, other| one.metric == other.metric) {
         let Some(first) = rows.first() else { continue };

@@ -539,3 +539,33 @@ fn the_status_says_which_group_an_upstream_is_in() {
     assert!(body(&answer).contains("\"group\":\"eu\""), "{answer}");
     assert!(body(&answer).contains("\"group\":null"), "{answer}");
 }
+
+/// Several users of one gateway: two samples with the same labels would have all of them refused.
+#[test]
+fn no_sample_of_a_family_has_the_labels_of_another() {
+    let gate = |user: &str| format!("  - {{url: 'http://gate.test:8000', username: {user}}}\n");
+    let text = format!(
+        "listen: 127.0.0.1:0\nupstream:\n  - {{url: 'http://a.test:1'}}\n{}{}",
+        gate("ann-secret"),
+        gate("bob-secret")
+    );
+    let config = config::parse(&text, "test.yaml").unwrap();
+    let ctx = Context::new(config, Resolver::default()).unwrap();
+    let (snapshot, load) = (ctx.snapshot(), Load::default());
+    let text = families::metrics(&rows::ServerNow::new(&ctx, &snapshot, &load));
+    let mut seen = std::collections::HashSet::new();
+    for sample in text.lines().filter(|line| !line.starts_with('#')) {
+        let (labels, _) = sample.rsplit_once(' ').unwrap();
+        assert!(seen.insert(labels), "{labels}");
+    }
+    let shared = "{url=\"http://gate.test:8000\",upstream=\"gate.test:8000";
+    for labels in [
+        "{url=\"http://a.test:1\"}",
+        &format!("{shared}\"}}"),
+        &format!("{shared}-2\"}}"),
+    ] {
+        let sample = format!("http_proxy_lb_upstream_online{labels}");
+        assert!(seen.contains(&*sample), "{sample}: {text}");
+    }
+    assert!(!text.contains("secret"), "{text}");
+}

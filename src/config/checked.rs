@@ -70,6 +70,8 @@ pub struct Config {
     pub rest: Vec<RestRule>,
     /// The pool; each with a name and an authority of its own.
     pub upstreams: Vec<UpstreamSpec>,
+    /// How many entries each list in a file of its own has.
+    pub lists: BTreeMap<String, usize>,
     /// By their paths, in the words of `--check`, the values that need no more than their row in
     /// [`super::keys`] to be told.
     pub values: BTreeMap<&'static str, String>,

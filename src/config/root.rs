@@ -80,6 +80,7 @@ pub(super) fn check(given: &Given<'_>) -> Result<Config, ConfigErrors> {
             origins,
             warnings,
             fingerprint: files.fingerprint(),
+            lists: files.lists,
             ..config
         }),
         // whatever could not be read left an error behind
@@ -140,6 +141,7 @@ fn read(files: &mut Files, root: &KeyBlock<'_>) -> Option<Config> {
         sticky,
         rest,
         upstreams,
+        lists: BTreeMap::new(),
         values: BTreeMap::new(),
         origins: BTreeMap::new(),
         warnings: Vec::new(),

@@ -157,12 +157,9 @@ fn read_lists(
 ) {
     let mut told = Vec::new();
     for path in root.texts("upstream_files").unwrap_or_default() {
-        let Some((content, mode)) = files.list(&path) else {
-            continue;
-        };
         let file = quote(path.value);
         let mut has_secret = false;
-        let count = lists::read(&path, &content, |number, line| {
+        let read = lists::read(files, &path, |number, line| {
             let mut spec = read_line(line)?;
             has_secret |= spec.credentials.is_some();
             match taken.take(&mut spec, || format!("line {number} of {file}")) {
@@ -172,6 +169,7 @@ fn read_lists(
             }
             Ok(())
         });
+        let Some((count, mode)) = read else { continue };
         if has_secret {
             Files::judge(&path, mode);
         }

@@ -99,6 +99,7 @@ impl Exchange<'_> {
             self.send_head(hop)?;
             ResponseWait::default()
         };
+        let limit = self.patience(limit);
         let answer = self.await_answer(hop, &mut waiting, limit);
         hop.waiting = Some(waiting);
         answer

@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
+use crate::balance::connect::TELLING_PORT;
 use crate::balance::failover::AttemptError;
 use crate::balance::sticky::SessionKey;
 use crate::balance::wish::{Session, Wish};
@@ -14,7 +15,7 @@ use crate::config::checked::Config;
 use crate::config::exits::StickyBy;
 use crate::protocol::credentials::{self, Credentials};
 use crate::protocol::head::RequestHead;
-use crate::protocol::target::Host;
+use crate::protocol::target::{Authority, Host};
 
 use super::failed::RESTS;
 
@@ -45,7 +46,7 @@ struct NamedSession {
 pub(super) struct Wanted {
     /// To stay with the upstream of this session.
     pub(super) session: Option<Session>,
-    /// The host of its target.
+    /// The host of its target, with the port where that is not the usual one: what upstreams rest for.
     pub(super) host: Arc<str>,
 }
 
@@ -106,12 +107,12 @@ impl Wanted {
     pub(super) fn of(
         config: &Config,
         (client, user, login): (IpAddr, Option<&str>, &Login<'_>),
-        target: &Host,
+        target: Target<'_>,
     ) -> Option<Box<Self>> {
         if config.sticky.is_none() && config.rest.is_empty() {
             return None;
         }
-        let host = host_name(target);
+        let host = host_name(target.authority.host());
         let session = config.sticky.as_ref().and_then(|sticky| {
             let key = match sticky.by {
                 StickyBy::Client => key_of_client(client),
@@ -125,7 +126,7 @@ impl Wanted {
                 most: sticky.max_sessions,
             })
         });
-        let host = host.into();
+        let host = target.rests_for(&host).into();
         Some(Box::new(Self { session, host }))
     }
 
@@ -136,6 +137,30 @@ impl Wanted {
             host: Some(&self.host),
             only_rested: last == Some(RESTS),
             now: Instant::now(),
+        }
+    }
+}
+
+/// Where a request leads.
+#[derive(Clone, Copy)]
+pub(super) struct Target<'t> {
+    pub(super) authority: &'t Authority,
+    /// The port that its scheme has.
+    pub(super) default_port: u16,
+    /// CONNECT asks for it.
+    pub(super) is_tunnel: bool,
+}
+
+impl Target<'_> {
+    /// What an upstream rests for whose answer begins a rest. Upstreams refuse many ports by rules of their own, and
+    /// to CONNECT more than to others: whoever asks for such a port tells nothing of the site at the usual one.
+    fn rests_for(self, host: &str) -> String {
+        let port = self.authority.port();
+        match self.is_tunnel {
+            true if port == TELLING_PORT => host.to_owned(),
+            true => format!("CONNECT {host}:{port}"),
+            false if port == self.default_port => host.to_owned(),
+            false => format!("{host}:{port}"),
         }
     }
 }

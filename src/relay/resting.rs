@@ -18,6 +18,10 @@ use super::context::unix_ms;
 use super::exchange::{Done, Exchange, HopAnswer};
 use super::failed::{Failed, RESTS, refused};
 
+/// How long others are waited for while an answer is there: its server does not wait for ever with the rest of it, and
+/// neither does the client.
+const WITH_AN_ANSWER: Duration = Duration::from_secs(5);
+
 /// `Retry-After` may make a rest so many times as long as the file says.
 const MOST_LONGER: u32 = 10;
 
@@ -53,6 +57,17 @@ impl<'a> Exchange<'a> {
             self.state.kept = Some(Box::new(answer));
         }
         Err(Failed::Hop(RESTS))
+    }
+
+    /// How long the next hop may take for its answer, if it may take `limit` where there is no other.
+    pub(super) fn patience(&self, limit: Duration) -> Duration {
+        let kept = self.state.kept.as_ref();
+        let has_answer = kept.is_some_and(|kept| asks_again(self.rest_rule(kept.head.status())));
+        if has_answer {
+            limit.min(WITH_AN_ANSWER)
+        } else {
+            limit
+        }
     }
 
     /// What came of asking upstreams; where none of them has answered better, the answer that was kept.
@@ -101,9 +116,13 @@ impl<'a> Exchange<'a> {
         Some(rule)
     }
 
+    /// The rule for such an answer. A refused CONNECT says nothing of other targets.
     fn rest_rule(&self, status: u16) -> Option<&'a RestRule> {
+        let is_tunnel = self.head.method() == "CONNECT";
         let mut rules = self.snapshot.config.rest.iter();
-        rules.find(|rule| rule.statuses.contains(&status))
+        rules.find(|rule| {
+            rule.statuses.contains(&status) && !(is_tunnel && rule.scope == RestScope::Upstream)
+        })
     }
 }
 

@@ -51,7 +51,7 @@ impl Exchange<'_> {
 
     fn negotiate(&mut self, hop: &mut Hop, mut round: Round) -> Result<Option<()>, Failed> {
         let limit = self.snapshot.config.limits.response_timeout;
-        let limit = limit.min(MOST_PATIENCE);
+        let limit = self.patience(limit.min(MOST_PATIENCE));
         let mut waiting = if let Some(waiting) = hop.waiting.take() {
             waiting
         } else {
