@@ -643,8 +643,9 @@ mod tests {
                 };
                 let config = parse(&with(&line), "c.yaml").unwrap();
                 format!(
-                    "{:?} {:?} {:?} {:?} {:?} {:?}",
+                    "{:?} {:?} {:?} {:?} {:?} {:?} {:?}",
                     config.mode,
+                    config.forwarded,
                     config.access_log,
                     config.log_format,
                     config.rules,
