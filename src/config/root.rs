@@ -655,12 +655,12 @@ mod tests {
                 format!(
                     "{:?} {:?} {:?} {:?} {:?} {:?} {:?} {:?}",
                     config.mode,
+                    config.forwarded,
                     config.access_log,
                     config.log_format,
                     config.rules,
                     config.sticky,
                     config.rest,
-                    config.forwarded,
                     config.upstreams[0].told
                 )
             });
