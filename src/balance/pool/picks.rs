@@ -13,7 +13,7 @@ use super::Pool;
 use crate::balance::pick::{Account, BalanceMode, Candidate, Members};
 use crate::balance::rests::RestsForHost;
 use crate::balance::state::Availability;
-use crate::balance::sticky::{MoveReason, SessionKey};
+use crate::balance::sticky::{MoveReason, Pins, SessionKey};
 use crate::balance::tried::Tried;
 use crate::balance::upstream::{Lease, Upstream};
 use crate::balance::vitals;
@@ -79,7 +79,7 @@ impl Pool {
         };
         let picked = match picked {
             None if wish.is_some_and(|wish| wish.only_rested) => None,
-            None => self.pick_resting(tried, rests?),
+            None => self.pick_resting(tried, &rests?),
             Some(_) => picked,
         }?;
         tried.insert(picked.upstream().id());
@@ -119,18 +119,24 @@ impl Pool {
             key: session.key.within(self.hash),
             ..session
         };
-        let mut pins = self.memory.pins.lock();
-        let pinned = pins
-            .find(session.key, session.ttl, now)
-            .map(|id| self.by_id(id));
-        if let Some(Some(upstream)) = pinned
-            && upstream.serves()
-            && filter.passes(upstream)
-        {
+        let may = |id| {
+            let upstream = self.by_id(id);
+            upstream.filter(|upstream| upstream.serves() && filter.passes(upstream))
+        };
+        let find = |pins: &mut Pins| pins.find(session.key, session.ttl, now);
+        let pinned = find(&mut self.memory.pins.lock());
+        if let Some(upstream) = pinned.and_then(may) {
             return Some(Lease::take(upstream));
         }
+        // Without the lock: it looks at the whole pool.
         let upstream = self.first_for(session.key, mode, filter)?;
-        let reason = match pinned {
+        let mut pins = self.memory.pins.lock();
+        let pinned = find(&mut pins);
+        if let Some(upstream) = pinned.and_then(may) {
+            // Another request of the session was faster.
+            return Some(Lease::take(upstream));
+        }
+        let reason = match pinned.map(|id| self.by_id(id)) {
             None => None,
             Some(None) => Some(MoveReason::Removed),
             Some(Some(before)) if !before.is_in_service() => Some(MoveReason::Drained),
@@ -160,27 +166,33 @@ impl Pool {
             };
             (candidate.availability, priority)
         };
-        let candidates = || {
-            let all = self.upstreams.iter();
-            all.map(|upstream| (upstream, candidate(upstream)))
-                .filter(|(_, candidate)| candidate.availability != Availability::Offline)
-                .filter(|(upstream, _)| filter.passes(upstream))
-        };
-        let best = candidates().map(|(_, candidate)| class(&candidate)).min()?;
-        let (_, upstream) = candidates()
-            .filter(|(_, candidate)| class(candidate) == best)
-            .map(|(upstream, _)| (key.score(upstream.hash(), upstream.spec.weight), upstream))
-            .max_by(|(a, _), (b, _)| a.total_cmp(b))?;
-        Some(upstream)
+        let mut first: Option<((Availability, u32), f64, &Arc<Upstream>)> = None;
+        for upstream in &self.upstreams {
+            let candidate = candidate(upstream);
+            let class = class(&candidate);
+            let is_beaten = first.is_some_and(|(best, _, _)| best < class);
+            if is_beaten
+                || candidate.availability == Availability::Offline
+                || !filter.passes(upstream)
+            {
+                continue;
+            }
+            let score = key.score(upstream.hash(), upstream.spec.weight);
+            let wins = first.is_none_or(|(best, most, _)| class < best || most <= score);
+            if wins {
+                first = Some((class, score, upstream));
+            }
+        }
+        first.map(|(_, _, upstream)| upstream)
     }
 
     /// The upstream whose rest ends first: all that could be picked rest.
-    fn pick_resting(&self, tried: &Tried, mut rests: RestsForHost<'_>) -> Option<Lease> {
+    fn pick_resting(&self, tried: &Tried, rests: &RestsForHost) -> Option<Lease> {
         let upstream = self
             .serving()
             .filter(|upstream| !tried.contains(upstream.id()))
             .min_by_key(|upstream| rests.until(upstream.id()))?;
-        rests.overridden();
+        self.memory.rests.override_one();
         Some(Lease::take(upstream))
     }
 
