@@ -24,6 +24,7 @@
 //! | empty lines before it | 4; 2 between requests | `EMPTY_LINES_MAX`, `EMPTY_LINES` | 400 | `empty_lines_before_a_request_are_skipped` |
 //! | the host of a target | 253 bytes, 63 a label | `NAME_MAX`, `LABEL_MAX` | 400 | `what_cannot_become_a_request_is_refused_at_once` |
 //! | what they call a request, in the field of `request_id` | 128 bytes | `ID_MAX` | the request is named here | `a_clients_name_is_taken_if_it_is_said_once_and_is_short_and_plain` |
+//! | what they call a session, in the user name for an upstream | 64 bytes | `PART_MAX` | a hash stands for it | `a_value_that_is_too_long_becomes_a_hash` |
 //! | memory of a held connection | its unread bytes | `limits.max_header_bytes` | | `a_held_connection_keeps_its_unread_bytes_and_no_more_memory` |
 //! | a PROXY header | 107 bytes as a line, 4096 as a block | `LINE_MAX`, `BLOCK_MAX` | 400 | `a_malformed_block_is_refused` |
 //! | requests on a connection | none: each is served in its turn, and none is kept; after 20 ms of them whoever waits comes first | `TURN` | | `ten_thousand_pipelined_requests_are_answered_in_order`, `a_pipeline_whose_answers_nobody_reads_is_cut`, `an_endless_pipeline_makes_way_for_whoever_waits` |
@@ -63,6 +64,7 @@
 //! | trials of an upstream that is offline | one at a time, one a second | `BETWEEN_TRIALS` | 503 | `while_nobody_is_in_service_one_request_a_second_tries_each_upstream` |
 //! | connections that are not made, one request | 15 s together | 3 times `limits.connect_timeout_secs` | 502 or 504 | `a_request_waits_for_connections_as_long_as_for_those_of_three_attempts` |
 //! | tunnels asked of one that has no CONNECT | one in 30 s while others open them | `ASKED_AGAIN_AFTER` | the others get them | `one_tunnel_in_a_while_shows_whether_there_still_is_no_connect` |
+//! | requests that wait until an upstream has room | one a worker, 5 s | `limits.workers`, `limits.queue_timeout_secs` | 503 | `a_request_that_waits_too_long_for_room_is_refused` |
 //! | attempts | 3 | `MOST_ATTEMPTS` | 502 or 504 | `a_request_that_failed_everywhere_is_answered` |
 //! | the head of an answer | 64 KiB, any number of fields | `limits.max_header_bytes` | 502 | `a_response_head_without_an_end_is_502` |
 //! | interim answers | 32 | `MOST_INTERIM` | 502 | `an_endless_run_of_interim_responses_is_502` |
@@ -135,6 +137,7 @@
 //! | what is said about it | 30 messages, 60 bytes of a value, 10 names | `SHOWN_MAX`, `QUOTED_MAX`, `VALUE_MAX`, `NAMES_MAX` | counted | `a_thousand_errors_are_not_a_thousand_lines`, `many_names_are_counted` |
 //! | a secret or a file of users | 1 MiB | `FILE_MAX` | an error | `secret_files_that_cannot_be_used_are_named_with_the_reason` |
 //! | a list of targets or upstreams | 64 MiB | `LIST_MAX` | an error | `a_list_is_as_large_as_it_likes_up_to_its_limit_and_a_changed_one_is_seen` |
+//! | the names of drained upstreams | 2 MiB | `MOST` | a warning, and nobody is drained | `a_file_that_is_of_no_use_drains_nobody_and_is_written_anew` |
 //! | the login of a SOCKS5 upstream | 255 bytes each | `SOCKS_LOGIN_MAX` | an error | `a_login_for_socks5_has_1_to_255_bytes_in_each_part` |
 //! | bad lines of it that are named | 5 | `NAMED_MAX` | counted | `a_bad_line_of_a_list_is_named_and_skipped_and_fails_the_check` |
 //! | numbers in it | a head 1 KiB to 1 MiB, a queue 2^20, a time ten years | `limits.max_header_bytes`, `limits.queue`, `SECONDS_MAX` | an error | `its_examples_are_examples_of_valid_keys` |

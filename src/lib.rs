@@ -82,11 +82,12 @@
 //!    that of its session, or none that rests for its target. `relay/forward.rs` gets an upstream from `relay/upstreams.rs`, which
 //!    asks [`balance::pool`] for a lease, and its connection from [`net::idle_pool`] (`relay/reuse.rs`) or
 //!    [`net::dial`] (`relay/next_hop.rs`). If that is not there soon, the next upstream is dialled beside
-//!    it, and its lease may be the one that counts.
+//!    it, and its lease may be the one that counts. Where all that it may use have as many requests as they
+//!    may, it waits in line (`relay/waiting.rs`, [`balance::room`]).
 //!    A SOCKS5 upstream is asked for a connection to the origin first (`relay/socks.rs`), which is waited for
 //!    as an answer is.
 //! 5. [`relay::attempt`] sends the head written by [`protocol::rewrite`] and the body
-//!    ([`relay::upload`]). Until the next hop answers, the exchange is suspended
+//!    ([`relay::upload`]); what an upstream is told of the client `relay/told.rs` says. Until the next hop answers, the exchange is suspended
 //!    ([`relay::outcome::Suspended`]); then a worker goes on with it ([`relay::session::resume`]) and reads the
 //!    head of the final response.
 //! 6. [`relay::respond`] passes it and its body on ([`protocol::body`]). If the attempt failed before
@@ -116,7 +117,8 @@
 //! 6. One that refuses the tunnels that others open gets everything else: [`balance::connect`].
 //! 7. How fast it answers is measured at the first byte of each response: a mean for `best` in its vitals,
 //!    and the p95 in [`balance::latency`].
-//! 8. What changed is an event, with reason and evidence: [`balance::history`].
+//! 8. One that came back gets its share little by little, if the file says so ([`balance::pool::Pool::warm_up`]).
+//! 9. What changed is an event, with reason and evidence: [`balance::history`].
 //!
 //! A *probe* is one question to one upstream, a *check* all questions until its verdict. The prober is the
 //! thread, the examiner its rules, a *survey* what `--check --probe` does once.

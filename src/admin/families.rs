@@ -16,7 +16,7 @@ pub(super) fn metrics(server: &ServerNow<'_>) -> String {
     // Without them their families have no samples.
     let upstreams: Vec<_> = upstreams
         .filter(|_| snapshot.config.metrics_per_upstream)
-        .map(|upstream| UpstreamNow::new(snapshot, upstream))
+        .map(|upstream| UpstreamNow::new(server, upstream))
         .collect();
     let write_server = |out: &mut Exposition, rows: &[ServerRow]| {
         rows::write(out, rows, slice::from_ref(server), |_| Vec::new());

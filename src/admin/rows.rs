@@ -5,14 +5,16 @@
 //! follows the rules of Prometheus, and tells upstreams by name, never anything that a client can choose.
 //! A new number is one row here.
 
+use std::collections::HashMap;
 use std::fmt::{Display, Write as _};
+use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::balance::state::Availability;
 use crate::balance::sticky::MoveReason;
 use crate::balance::upstream::Upstream;
-use crate::balance::vitals::{Counters, Vitals};
+use crate::balance::vitals::{Counters, UpstreamId, Vitals};
 use crate::json::{JsonText, Members};
 use crate::metrics::Metrics;
 use crate::net::idle_pool::IdlePool;
@@ -51,6 +53,8 @@ pub(super) struct ServerNow<'a> {
     pub(super) snapshot: &'a Snapshot,
     pub(super) load: &'a Load,
     pub(super) why_not_ready: Option<&'static str>,
+    /// How many rests each upstream has that has any.
+    resting: HashMap<UpstreamId, usize>,
 }
 
 /// An upstream as it is now.
@@ -59,6 +63,7 @@ pub(super) struct UpstreamNow<'a> {
     pub(super) vitals: &'a Vitals,
     counters: &'a Counters,
     idle_pool: Option<&'a IdlePool>,
+    resting: usize,
     now: Instant,
 }
 
@@ -118,6 +123,8 @@ pub(super) const LOAD: &[ServerRow] = rows! {
     Counter "tunnels_ended_total" {"end" "reset"} = |it| it.metrics.tunnel_ends.reset.value();
     Counter "tunnels_ended_total" {"end" "idle"} = |it| it.metrics.tunnel_ends.idle.value();
     Counter "tunnels_ended_total" {"end" "cut"} = |it| it.metrics.tunnel_ends.cut.value();
+    Counter "tunnels_ended_total" {"end" "upstream_cut"}
+        = |it| it.metrics.tunnel_ends.upstream_cut.value();
     Counter "received_bytes_total" "Bytes received from clients." = |it| it.metrics.received.value();
     Counter "sent_bytes_total" "Bytes sent to clients." = |it| it.metrics.sent.value();
     Counter "connections_accepted_total" "Client connections accepted."
@@ -149,6 +156,8 @@ pub(super) const LOAD: &[ServerRow] = rows! {
         json("queue" "waiting") = |it| it.load.queue;
     Gauge "queue_limit" "Requests that may wait for a worker."
         json("queue" "limit") = |it| it.load.most_queued;
+    Gauge "upstream_queue_length" "Requests that wait until an upstream has room for them."
+        json("queue" "waiting_for_upstream") = |it| it.snapshot.pool.line().len();
     Gauge "sticky_sessions" "Sessions that are remembered with their upstream."
         json("sticky" "sessions") = |it| it.snapshot.pool.sessions().0;
     Counter "sticky_moves_total" {"reason" "removed"} "Sessions that left their upstream, by why."
@@ -222,6 +231,16 @@ pub(super) const UPSTREAM: &[UpstreamRow] = rows! {
         = |it| u8::from(it.upstream.is_in_service());
     Gauge "upstream_active" "Exchanges and tunnels on the upstream now."
         json("now" "active_connections") = |it| it.vitals.active();
+    Gauge "upstream_max_active"
+        "Exchanges and tunnels that the upstream may have at a time; 0: any number."
+        json("now" "max_active") = |it| it.upstream.spec.max_active.map_or(0, NonZeroU32::get);
+    Gauge "upstream_resting" "Rests of the upstream now, each for a host or for all."
+        json("now" "resting") = |it| it.resting;
+    Gauge "upstream_weight" "Its weight: that of the file, or what was set at run time."
+        = |it| it.upstream.weight();
+    Gauge "upstream_slow_start_ratio"
+        "Share of its turns that the upstream takes, which grows after it came back online; 1: all."
+        json("now" "slow_start") = |it| f64::from(it.vitals.warmth()) / 100.0;
     Gauge "upstream_latency_seconds"
         "Moving average of the time to the first byte of a response; 0: never measured."
         = |it| it.latency().as_secs_f64();
@@ -313,6 +332,7 @@ impl<'a> ServerNow<'a> {
             snapshot,
             load,
             why_not_ready: why_not_ready(ctx, snapshot),
+            resting: snapshot.pool.rests().by_upstream(Instant::now()),
         }
     }
 
@@ -343,12 +363,13 @@ impl<'a> ServerNow<'a> {
 }
 
 impl<'a> UpstreamNow<'a> {
-    pub(super) fn new(snapshot: &'a Snapshot, upstream: &'a Upstream) -> Self {
+    pub(super) fn new(server: &ServerNow<'a>, upstream: &'a Upstream) -> Self {
         Self {
             upstream,
             vitals: upstream.vitals(),
             counters: &upstream.vitals().counters,
-            idle_pool: snapshot.idle_pool(upstream),
+            idle_pool: server.snapshot.idle_pool(upstream),
+            resting: server.resting.get(&upstream.id()).copied().unwrap_or(0),
             now: Instant::now(),
         }
     }

@@ -29,6 +29,7 @@ const TWO: &str = "listen: 127.0.0.1:0\nadmin_token: sesame-sesame-sesame\nupstr
 struct Invented {
     ctx: Arc<Context>,
     panics: AtomicBool,
+    drains: DrainFile,
 }
 
 impl RelayView for Invented {
@@ -39,6 +40,10 @@ impl RelayView for Invented {
     fn load(&self) -> Load {
         assert!(!self.panics.load(Ordering::Relaxed), "as the test wants");
         Load::default()
+    }
+
+    fn drains(&self) -> &DrainFile {
+        &self.drains
     }
 }
 
@@ -54,6 +59,7 @@ impl Stand {
         let seen = Arc::new(Invented {
             ctx,
             panics: AtomicBool::new(false),
+            drains: DrainFile::default(),
         });
         let listen = ListenAddress {
             host: "127.0.0.1".to_owned(),

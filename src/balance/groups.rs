@@ -43,6 +43,7 @@ mod tests {
     use crate::balance::reason::OfflineReason;
     use crate::balance::state::{CheckVerdict, Thresholds};
     use crate::balance::sticky::SessionKey;
+    use crate::balance::told::Told;
     use crate::balance::tried::Tried;
     use crate::balance::wish::{Session, Wish};
     use crate::protocol::target::Authority;
@@ -56,9 +57,11 @@ mod tests {
                 name: name.into(),
                 authority: Authority::parse(format!("{name}.test:80").as_bytes(), None).unwrap(),
                 credentials: None,
+                told: Told::default(),
                 weight: 1,
                 priority: 100,
                 group: (!group.is_empty()).then(|| group.into()),
+                max_active: None,
             }
         };
         Pool::new(text.split_whitespace().map(spec).collect())

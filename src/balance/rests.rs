@@ -137,6 +137,18 @@ impl Rests {
         (longest, table.rows.len())
     }
 
+    /// How many rests each upstream has that has any.
+    pub fn by_upstream(&self, now: Instant) -> HashMap<UpstreamId, usize> {
+        let mut table = self.table.lock();
+        table.forget_until(now);
+        self.len.store(table.rows.len(), Ordering::Release);
+        let mut counts = HashMap::new();
+        for rest in table.rows.values() {
+            *counts.entry(rest.upstream).or_default() += 1;
+        }
+        counts
+    }
+
     /// Forgets upstreams that have left the configuration.
     pub(super) fn keep_only(&self, stays: impl Fn(UpstreamId) -> bool) {
         let mut table = self.table.lock();

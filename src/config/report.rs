@@ -8,6 +8,7 @@ use std::fmt::{self, Display, Formatter};
 use std::ops::RangeInclusive;
 
 use crate::balance::upstream::UpstreamSpec;
+use crate::protocol::proxy_header::HeaderVersion;
 
 use super::access::AccessRules;
 use super::checked::Config;
@@ -166,19 +167,43 @@ fn write_upstreams(out: &mut Formatter<'_>, upstreams: &[UpstreamSpec]) -> fmt::
     for upstream in upstreams {
         writeln!(
             out,
-            "  {}: {}, weight {}, priority {}, credentials: {}{}",
+            "  {}: {}, weight {}, priority {}, credentials: {}{}{}{}",
             upstream.name,
             upstream.url(),
             upstream.weight,
             upstream.priority,
-            there(upstream.credentials.as_ref()),
+            credentials(upstream),
+            proxy_header(upstream),
             match &upstream.group {
                 Some(name) => format!(", group {name}"),
+                None => String::new(),
+            },
+            match upstream.max_active {
+                Some(most) => format!(", at most {most} at a time"),
                 None => String::new(),
             }
         )?;
     }
     Ok(())
+}
+
+fn credentials(upstream: &UpstreamSpec) -> String {
+    if upstream.told.passes_credentials {
+        return "the client's".to_owned();
+    }
+    let there = there(upstream.credentials.as_ref());
+    match &upstream.told.username {
+        Some(username) => format!("{there}, with {}", username.shown()),
+        None => there.to_owned(),
+    }
+}
+
+fn proxy_header(upstream: &UpstreamSpec) -> &'static str {
+    match upstream.told.proxy_header {
+        Some(HeaderVersion::V1) => ", PROXY header v1",
+        Some(HeaderVersion::V2) => ", PROXY header v2",
+        None => "",
+    }
 }
 
 fn heading(out: &mut Formatter<'_>, title: &str) -> fmt::Result {

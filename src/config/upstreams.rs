@@ -1,9 +1,12 @@
 //! The pool as the file has it: the list `upstream`.
 
 use std::collections::HashMap;
+use std::num::NonZeroU32;
 
+use crate::balance::told::{Told, UserTemplate};
 use crate::balance::upstream::{UpstreamProtocol, UpstreamSpec};
 use crate::protocol::credentials::Credentials;
+use crate::protocol::proxy_header::HeaderVersion;
 use crate::protocol::target::Authority;
 
 use super::lists;
@@ -186,6 +189,9 @@ fn read_line(line: &str) -> Result<UpstreamSpec, String> {
     {
         check_socks_login(user, password)?;
     }
+    let (credentials, told) = credentials
+        .map(|(user, password)| login(&user, &password))
+        .unzip();
     let (mut name, mut group, mut weight) = (authority.to_string(), None, 1);
     for word in words {
         match word.split_once('=') {
@@ -203,10 +209,12 @@ fn read_line(line: &str) -> Result<UpstreamSpec, String> {
         name,
         protocol,
         authority,
-        credentials: credentials.map(|(user, password)| Credentials::basic(&user, &password)),
+        credentials,
+        told: told.unwrap_or_default(),
         weight,
         priority: PRIORITY_DEFAULT,
         group,
+        max_active: None,
     })
 }
 
@@ -274,11 +282,17 @@ fn read_one(files: &mut Files, block: &KeyBlock<'_>) -> Option<UpstreamSpec> {
         );
     }
     let priority = block.number("priority");
+    let max_active = NonZeroU32::new(block.number("max_active"));
     let url = read_url(block);
     let protocol = url
         .as_ref()
         .map_or_else(UpstreamProtocol::default, |url| url.0);
-    let credentials = read_credentials(files, block, protocol);
+    let (credentials, told) = read_credentials(files, block, protocol).unzip();
+    let told = Told {
+        proxy_header: read_proxy_header(block),
+        passes_credentials: reads_client(block, protocol),
+        ..told.unwrap_or_default()
+    };
     let name = read_name(block);
     let group = read_group(block);
     let (protocol, authority) = url?;
@@ -287,10 +301,37 @@ fn read_one(files: &mut Files, block: &KeyBlock<'_>) -> Option<UpstreamSpec> {
         protocol,
         authority,
         credentials,
+        told,
         weight,
         priority,
         group,
+        max_active,
     })
+}
+
+/// Whether the credentials are the client's.
+fn reads_client(block: &KeyBlock<'_>, protocol: UpstreamProtocol) -> bool {
+    let is_clients = block.word("credentials") == "client";
+    let place = block.place_of("credentials");
+    if is_clients && protocol == UpstreamProtocol::Socks5 {
+        place.error(
+            "clients have no credentials of SOCKS5 to pass on: write `username` and `password` for this upstream",
+        );
+    }
+    if is_clients && block.has("username") {
+        place.error(
+            "the client's credentials are passed on, so those of `username` would never be: remove one of the two",
+        );
+    }
+    is_clients
+}
+
+fn read_proxy_header(block: &KeyBlock<'_>) -> Option<HeaderVersion> {
+    match block.word("proxy_protocol") {
+        "v1" => Some(HeaderVersion::V1),
+        "v2" => Some(HeaderVersion::V2),
+        _ => None,
+    }
 }
 
 fn read_group(block: &KeyBlock<'_>) -> Option<Box<str>> {
@@ -403,7 +444,7 @@ fn read_credentials(
     files: &mut Files,
     block: &KeyBlock<'_>,
     protocol: UpstreamProtocol,
-) -> Option<Credentials> {
+) -> Option<(Credentials, Told)> {
     let username = block.text("username");
     let password = files.secret(block, "password");
     match (username, password) {
@@ -428,7 +469,7 @@ fn read_credentials(
             {
                 user.place.error(said);
             }
-            Some(Credentials::basic(user.value, &password))
+            Some(login(user.value, &password))
         }
         (None, Some(_)) => {
             let file = block.item("password_file").map(|file| file.place);
@@ -440,9 +481,24 @@ fn read_credentials(
     }
 }
 
+/// What an upstream of this login is told by checks, and by requests.
+fn login(user: &str, password: &str) -> (Credentials, Told) {
+    let username = UserTemplate::parse(user, password);
+    let fixed = || Credentials::basic(user, password);
+    let for_checks = username
+        .as_ref()
+        .map_or_else(fixed, UserTemplate::for_probe);
+    let told = Told {
+        username,
+        ..Told::default()
+    };
+    (for_checks, told)
+}
+
 fn check_socks_login(user: &str, password: &str) -> Result<(), String> {
-    let fits = |text: &str| (1..=SOCKS_LOGIN_MAX).contains(&text.len());
-    if fits(user) && fits(password) {
+    let longest = UserTemplate::parse(user, password).map(|it| it.length_max());
+    let fits = |length: usize| (1..=SOCKS_LOGIN_MAX).contains(&length);
+    if fits(longest.unwrap_or(user.len())) && fits(password.len()) {
         return Ok(());
     }
     Err(format!(
@@ -454,6 +510,7 @@ fn check_socks_login(user: &str, password: &str) -> Result<(), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::balance::told::Part;
 
     fn check(url: &str, wanted: Result<&str, &str>) {
         match (parse_url(url), wanted) {
@@ -591,6 +648,27 @@ mod tests {
                 password.len()
             );
             assert!(line("http").is_ok());
+        }
+    }
+
+    #[test]
+    fn a_login_for_socks5_has_room_for_the_longest_session() {
+        let line = |scheme, length| {
+            let text = "x".repeat(length);
+            read_line(&format!("{scheme}://{text}{{session}}:x@p.test"))
+        };
+        assert!(line("socks5", 255 - 64).is_ok());
+        assert!(line("socks5", 256 - 64).is_err());
+        assert!(line("http", 256 - 64).is_ok());
+    }
+
+    #[test]
+    fn a_line_of_a_list_may_have_a_session_in_its_user() {
+        for line in ["p.test:1:x-{session}:pw", "x-%7bsession%7d:pw@p.test:1"] {
+            let spec = read_line(line).unwrap();
+            assert!(spec.told.has(Part::Session), "{line}");
+            let for_checks = Credentials::basic("x-probe", "pw");
+            assert_eq!(spec.credentials, Some(for_checks), "{line}");
         }
     }
 

@@ -86,6 +86,8 @@ impl ClientId {
 pub struct LastUse {
     /// What it is good for.
     pub use_for: UseFor,
+    /// Who may use it.
+    pub shared_by: SharedBy,
     /// The client that used it last.
     pub client: ClientId,
     /// When that exchange began.
@@ -113,6 +115,15 @@ impl UseFor {
     }
 }
 
+/// Who shares a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SharedBy {
+    /// Every request.
+    All,
+    /// Requests that the upstream takes for those of the same client, by a hash of what it is told.
+    Alike(u64),
+}
+
 /// Whether the last answer on a connection was surely its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Leftover {
@@ -127,6 +138,8 @@ pub enum Leftover {
 pub struct Wanted {
     /// The hash of its target.
     pub target: u64,
+    /// With whom it shares connections.
+    pub shared_by: SharedBy,
     /// Whose it is.
     pub client: ClientId,
     /// How long the connection may have been idle.
@@ -291,6 +304,7 @@ impl PoolState {
         let is_shared = self.distrust_at(now).is_none();
         let index = self.idle.iter().rposition(|idle| {
             idle.last_use.use_for.admits(wanted.target)
+                && idle.last_use.shared_by == wanted.shared_by
                 && (idle.last_use.client == wanted.client
                     || is_shared && idle.leftover_at(now) == Leftover::Nothing)
         })?;
@@ -357,6 +371,7 @@ mod tests {
     fn wanted(client: ClientId) -> Wanted {
         Wanted {
             target: 0,
+            shared_by: SharedBy::All,
             client,
             within: LONG,
             is_repeatable: true,
@@ -375,6 +390,7 @@ mod tests {
         fn last_use(&self, client: ClientId, leftover: Leftover) -> LastUse {
             LastUse {
                 use_for: UseFor::Anything,
+                shared_by: SharedBy::All,
                 client,
                 begun: self.now,
                 leftover,
@@ -443,6 +459,24 @@ mod tests {
         };
         assert_eq!(fixture.take(&of_target(2)), None);
         assert_eq!(fixture.take(&of_target(1)), Some(0));
+    }
+
+    #[test]
+    fn a_connection_that_is_one_clients_for_the_upstream_serves_no_other() {
+        let mut fixture = Fixture::new();
+        let client = ClientId::next();
+        let last_use = LastUse {
+            shared_by: SharedBy::Alike(1),
+            ..fixture.last_use(client, Leftover::Nothing)
+        };
+        fixture.keep(last_use, 64);
+        let of = |shared_by| Wanted {
+            shared_by,
+            ..wanted(client)
+        };
+        assert_eq!(fixture.take(&of(SharedBy::Alike(2))), None);
+        assert_eq!(fixture.take(&of(SharedBy::All)), None);
+        assert_eq!(fixture.take(&of(SharedBy::Alike(1))), Some(0));
     }
 
     #[test]

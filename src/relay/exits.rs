@@ -16,7 +16,7 @@ use crate::config::checked::Config;
 use crate::config::exits::StickyBy;
 use crate::protocol::credentials::{self, Credentials};
 use crate::protocol::head::RequestHead;
-use crate::protocol::target::Authority;
+use crate::protocol::target::{Authority, Host};
 
 use super::failed::RESTS;
 
@@ -36,6 +36,8 @@ struct NamedSession {
     name: Vec<u8>,
     /// What the field's value would be without the session.
     login: Vec<u8>,
+    /// Where in `name` that of the session begins.
+    begins: usize,
 }
 
 /// What a request wants.
@@ -56,7 +58,7 @@ impl fmt::Debug for Login<'_> {
 impl<'h> Login<'h> {
     /// That of this request.
     pub fn of(head: &'h RequestHead, config: &Config) -> Self {
-        let has_sessions = matches!(&config.sticky, Some(sticky) if sticky.by == StickyBy::Session);
+        let has_sessions = config.has_sessions();
         let received = if has_sessions || !config.access.users.is_empty() {
             head.fields().values("Proxy-Authorization").next()
         } else {
@@ -67,6 +69,12 @@ impl<'h> Login<'h> {
             received,
             session: session.and_then(NamedSession::in_login),
         }
+    }
+
+    /// What the client calls its session.
+    pub(super) fn session(&self) -> Option<&[u8]> {
+        let session = self.session.as_ref()?;
+        session.name.get(session.begins..)
     }
 
     /// Whether these credentials are presented. The time it takes tells no more than the lengths.
@@ -90,7 +98,12 @@ impl NamedSession {
         let (user, session) = name.split_at_checked(end)?;
         let login = credentials::basic_value(user, &password);
         let is_named = session.len() > SESSION.len();
-        is_named.then_some(Self { name, login })
+        let begins = end + SESSION.len();
+        is_named.then_some(Self {
+            name,
+            login,
+            begins,
+        })
     }
 }
 
@@ -105,8 +118,7 @@ impl Wanted {
         if config.sticky.is_none() && config.rest.is_empty() {
             return None;
         }
-        let name = target.authority.host().to_string();
-        let host = name.strip_suffix('.').unwrap_or(&name);
+        let host = host_name(target.authority.host());
         let session = config.sticky.as_ref().and_then(|sticky| {
             let key = match sticky.by {
                 StickyBy::Client => key_of_client(client),
@@ -120,7 +132,7 @@ impl Wanted {
                 most: sticky.max_sessions,
             })
         });
-        let host = target.rests_for(host).into();
+        let host = target.rests_for(&host).into();
         Some(Box::new(Self { session, host }))
     }
 
@@ -165,6 +177,15 @@ pub(super) fn key_of_client(address: IpAddr) -> SessionKey {
         IpAddr::V4(v4) => SessionKey::new(&v4.octets()),
         IpAddr::V6(v6) => SessionKey::new(&(v6.to_bits() >> 64).to_be_bytes()),
     }
+}
+
+/// The host of a target, as one word.
+pub(super) fn host_name(target: &Host) -> String {
+    let mut name = target.to_string();
+    if name.ends_with('.') {
+        name.pop();
+    }
+    name
 }
 
 #[cfg(test)]

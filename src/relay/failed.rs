@@ -55,6 +55,14 @@ pub(super) fn truncated(failure: HopFailure) -> Failed {
     Failed::Hop(AttemptError::Truncated(failure))
 }
 
+/// The same failure once the client has something of the response.
+pub(super) fn begun(failed: Failed) -> Failed {
+    match failed {
+        Failed::Hop(AttemptError::NoResponse(failure)) => truncated(failure),
+        Failed::Hop(_) | Failed::Refused(_) | Failed::Closed(_) => failed,
+    }
+}
+
 /// The same, but the client has nothing of the response yet: what came with its head was broken.
 pub(super) fn unsent(failed: Failed) -> Failed {
     match failed {

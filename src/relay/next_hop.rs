@@ -204,10 +204,13 @@ impl<'a> Exchange<'a> {
         if let Some(idle_pool) = self.snapshot.idle_pool(upstream)
             && !upstream.vitals().is_offline()
             && !upstream.spec.is_socks()
+            && upstream.spec.told.proxy_header.is_none()
+            && let Some(shared_by) = self.shared_by(upstream)
         {
             let now = Instant::now();
             let last_use = LastUse {
                 use_for: UseFor::Anything,
+                shared_by,
                 client: self.client.id,
                 begun: now,
                 leftover: Leftover::Nothing,

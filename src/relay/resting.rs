@@ -93,6 +93,9 @@ impl<'a> Exchange<'a> {
         let lease = answer.hop.lease.as_ref()?;
         let wanted = self.state.destination.wanted.as_ref()?;
         let status = answer.head.status();
+        if answer.hop.is_clients_matter(status) {
+            return None;
+        }
         let rule = self.rest_rule(status)?;
         let asked = answer.head.fields().values("Retry-After").next();
         let time = time_of(rule.rest, asked, unix_ms() / 1000);

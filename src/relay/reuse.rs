@@ -11,7 +11,7 @@ use std::time::Instant;
 use crate::balance::failover::{self, AttemptError, Next, Replay};
 use crate::balance::upstream::{Lease, Upstream};
 use crate::net::conn::Conn;
-use crate::net::idle_pool::{LastUse, Leftover, TakenConn, UseFor, Wanted};
+use crate::net::idle_pool::{LastUse, Leftover, SharedBy, TakenConn, UseFor, Wanted};
 use crate::net::socket::{self, Peeked, TICK};
 use crate::protocol::answer::HopFailure;
 use crate::protocol::head::ResponseHead;
@@ -63,7 +63,11 @@ impl Exchange<'_> {
         upstream: Option<&Upstream>,
     ) -> Option<Bound> {
         let bound = self.client.bound.take_if(|bound| bound.to == *to)?;
-        if !bound.use_for.admits(self.target_hash()) {
+        let is_alike = match upstream {
+            Some(upstream) => self.shared_by(upstream) == Some(bound.shared_by),
+            None => true,
+        };
+        if !is_alike || !bound.use_for.admits(self.target_hash()) {
             return None;
         }
         match socket::peek(bound.conn.stream()) {
@@ -90,6 +94,7 @@ impl Exchange<'_> {
             && self.state.upload.replay() == Replay::Whole;
         let wanted = Wanted {
             target: self.target_hash(),
+            shared_by: self.shared_by(upstream)?,
             client: self.client.id,
             within: self.snapshot.config.limits.upstream_idle,
             is_repeatable,
@@ -129,17 +134,28 @@ impl Exchange<'_> {
     /// Keeps a connection whose exchange is complete: for this client alone if it is bound to it.
     pub(super) fn keep(&mut self, hop: Hop, after: After) {
         let upstream = hop.lease.as_ref().map(Lease::upstream);
-        let credentials = upstream.and_then(|upstream| upstream.spec.credentials.as_ref());
-        let use_for = match (after.keeps, credentials) {
+        let has_credentials = upstream.is_some_and(|upstream| {
+            let spec = &upstream.spec;
+            // Without a connection that stays there is no handshake.
+            spec.credentials.is_some() || spec.told.passes_credentials && !self.state.binds
+        });
+        let use_for = match (after.keeps, has_credentials) {
             (NextHopPersistence::Closes, _) => return,
             // It leads to this target, and nothing of our credentials is sent over it any more.
             _ if upstream.is_some_and(|upstream| upstream.spec.is_socks()) => {
                 UseFor::Target(self.target_hash())
             }
             (NextHopPersistence::Keeps, _) => UseFor::Anything,
-            (NextHopPersistence::KeepsUnsaid, None) => UseFor::Target(self.target_hash()),
-            // If it is a pipe to the origin by now, that one must not get our credentials.
-            (NextHopPersistence::KeepsUnsaid, Some(_)) => return,
+            (NextHopPersistence::KeepsUnsaid, false) => UseFor::Target(self.target_hash()),
+            // If it is a pipe to the origin by now, that one must not get credentials for a proxy.
+            (NextHopPersistence::KeepsUnsaid, true) => return,
+        };
+        let shared_by = match upstream {
+            Some(upstream) => self.shared_by(upstream),
+            None => Some(SharedBy::All),
+        };
+        let Some(shared_by) = shared_by else {
+            return; // No other request is alike.
         };
         if !hop.conn.unread().is_empty() {
             return self.strayed(upstream.map(AsRef::as_ref));
@@ -151,7 +167,12 @@ impl Exchange<'_> {
                 None => BoundTo::Origin(self.authority().clone()),
             };
             let conn = hop.conn;
-            self.client.bound = Some(Box::new(Bound { conn, to, use_for }));
+            self.client.bound = Some(Box::new(Bound {
+                conn,
+                to,
+                use_for,
+                shared_by,
+            }));
             return;
         }
         let idle = upstream.and_then(|upstream| self.snapshot.idle_pool(upstream));
@@ -163,6 +184,7 @@ impl Exchange<'_> {
         }
         let last_use = LastUse {
             use_for,
+            shared_by,
             client: self.client.id,
             begun: hop.begun,
             leftover: after.rest(hop.origin),

@@ -36,6 +36,7 @@ use super::introduction;
 use super::outcome::{Outcome, RequestScope, Suspended};
 use super::report::{Report, RouteTaken};
 use super::scratch::Scratch;
+use super::told;
 use super::upload::Upload;
 use super::worker::Worker;
 
@@ -457,6 +458,9 @@ impl Session<'_> {
                     if let Route::ViaUpstream(_) = destination.route {
                         let asker = (requester.ip, name, &login);
                         destination.wanted = Wanted::of(config, asker, destination.target(head));
+                        let place = (&**self.ctx, &*request.client);
+                        let host = destination.authority.host();
+                        destination.parts = told::parts(config, place, asker, host);
                     }
                     return Ok((destination, framing));
                 }

@@ -44,7 +44,7 @@ impl Exchange<'_> {
             let socks = upstreams.filter(|one| one.spec.is_socks());
             self.state.tried.extend(socks.map(|one| one.id()));
         }
-        while let Some(start) = self.next_start() {
+        while let Some(start) = self.next_start()? {
             let result = attempt(self, start);
             // It need not be the one it began with: another may have been connected to sooner.
             if let RouteTaken::Upstream(upstream) = &self.report.route
@@ -122,16 +122,23 @@ impl Exchange<'_> {
     }
 
     /// The next hop of an exchange that was suspended, or another upstream unless enough were tried.
-    fn next_start(&mut self) -> Option<AttemptStart> {
+    ///
+    /// # Errors
+    /// When there is no point in waiting for one.
+    fn next_start(&mut self) -> Result<Option<AttemptStart>, Failed> {
         if let Some(hop) = self.resumed.take() {
-            return Some(AttemptStart::Resumed(hop));
+            return Ok(Some(AttemptStart::Resumed(hop)));
         }
         self.state.follow_rule(self.snapshot);
         let most = self.pool().upstreams().len().min(MOST_ATTEMPTS);
         if self.state.attempts >= most {
-            return None;
+            return Ok(None);
         }
-        self.another_upstream().map(AttemptStart::Picked)
+        let lease = match self.another_upstream() {
+            None => self.wait_for_room()?,
+            found => found,
+        };
+        Ok(lease.map(AttemptStart::Picked))
     }
 
     /// An upstream that was not tried yet, which it is from now on.
@@ -160,6 +167,11 @@ impl Exchange<'_> {
                     lease.upstream().spec.name
                 );
                 return Some(lease);
+            }
+            if let BoundTo::Upstream(id) = bound.to
+                && pool.full_alone(id, tried).is_some()
+            {
+                return None;
             }
             self.client.bound = None;
         }

@@ -31,7 +31,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use crate::admin::{Admin, Load, RelayView};
+use crate::admin::{Admin, DrainFile, Load, RelayView};
 use crate::balance::state::Availability;
 use crate::config::checked::Config;
 use crate::config::listen::ListenAddress;
@@ -74,6 +74,8 @@ pub struct Options {
     pub notifier: SystemdNotifier,
     /// Sockets that are open already; none by default.
     pub passed: InheritedSockets,
+    /// Where drains are kept over a restart; nowhere by default.
+    pub drains: DrainFile,
 }
 
 /// A running relay.
@@ -190,6 +192,7 @@ impl Server {
         let access_log = config.access_log.clone();
         let ctx = Arc::new(Context::new(config, options.resolver)?);
         ctx.access_log.configure(access_log.as_ref())?;
+        options.drains.restore(&ctx.snapshot().pool);
         let service = Arc::new(SystemdReporter::new(options.notifier));
         let waiter = Waiter::new(Arc::clone(&ctx), Arc::clone(&service))?;
         let connections = Permits::new(most_connections(&ctx));
@@ -200,6 +203,7 @@ impl Server {
             waiter: Arc::clone(&waiter),
             workers: Arc::clone(&workers),
             connections: Arc::clone(&connections),
+            drains: options.drains,
         };
         let start = |(listener, listen)| Admin::start(listener, listen, Arc::new(observed));
         let server = Self {
@@ -358,7 +362,7 @@ impl Server {
                 url: upstream.url().to_owned(),
                 online: state.availability != Availability::Offline,
                 suspect: state.availability == Availability::Suspect,
-                was_checked: state.was_checked,
+                was_checked: state.last_check.is_some(),
                 reason: state.reason.map(|reason| reason.to_string()),
                 evidence: vitals.evidence().into(),
                 active: vitals.active(),
@@ -447,6 +451,7 @@ struct Observed {
     waiter: Arc<Waiter>,
     workers: Arc<Workers>,
     connections: Arc<Permits>,
+    drains: DrainFile,
 }
 
 impl RelayView for Observed {
@@ -469,6 +474,10 @@ impl RelayView for Observed {
             queue: workers.queue,
             most_queued: workers.most_queued,
         }
+    }
+
+    fn drains(&self) -> &DrainFile {
+        &self.drains
     }
 }
 

@@ -69,7 +69,7 @@ fn ask_at(address: SocketAddr, line: &str) -> (u16, String) {
 }
 
 #[track_caller]
-fn metrics(proxy: &Proxy) -> String {
+pub(super) fn metrics(proxy: &Proxy) -> String {
     let (status, text) = ask(proxy, "GET /metrics");
     assert_eq!(status, 200);
     text
@@ -94,7 +94,7 @@ fn sum(text: &str, name: &str) -> u64 {
 }
 
 #[track_caller]
-fn check(text: &str, expected: &[(&str, u64)]) {
+pub(super) fn check(text: &str, expected: &[(&str, u64)]) {
     for (name, number) in expected {
         assert_eq!(value(text, name), *number, "{name} in\n{text}");
     }

@@ -36,6 +36,8 @@ mod stage;
 
 /// curl in all its moods.
 mod curl;
+/// What Squid is told of clients.
+mod told;
 /// wget, Python requests, git, apt-get and Chromium.
 mod tools;
 
