@@ -22,7 +22,7 @@ pub(super) enum MetricType {
 pub(super) type Label<'a> = (&'a str, &'a str);
 
 /// An exposition under construction.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Exposition {
     out: String,
 }
@@ -35,6 +35,12 @@ pub(super) struct Family<'a> {
 }
 
 impl Exposition {
+    /// One that will have about so many bytes.
+    pub(super) fn of_size(bytes: usize) -> Self {
+        let out = String::with_capacity(bytes);
+        Self { out }
+    }
+
     /// A family; `name` without prefix.
     pub(super) fn family(&mut self, kind: MetricType, name: &str, help: &str) -> Family<'_> {
         let prefix = if name.starts_with(SHARED) { "" } else { PREFIX };
@@ -146,7 +152,7 @@ mod tests {
 
     #[test]
     fn a_family_is_told_before_its_samples() {
-        let mut exposition = Exposition::default();
+        let mut exposition = Exposition::of_size(0);
         let mut family = exposition.family(MetricType::Gauge, "up", "Whether.\nOr \\ not.");
         family.sample(&[("name", "a"), ("b", "c")], 1);
         family.sample(&[], 0.5);
@@ -159,7 +165,7 @@ mod tests {
 
     #[test]
     fn a_hostile_label_stays_a_label() {
-        let mut exposition = Exposition::default();
+        let mut exposition = Exposition::of_size(0);
         let mut family = exposition.family(MetricType::Counter, "process_x_total", "X.");
         family.sample(&[("name", "\"} 1\nx_total{a=\"\\")], 2);
         assert!(
@@ -174,7 +180,7 @@ mod tests {
         let histogram = Histogram::new(&[2_500, 60_000_000]);
         histogram.observe(Duration::from_millis(1));
         histogram.observe(Duration::from_secs(2));
-        let mut exposition = Exposition::default();
+        let mut exposition = Exposition::of_size(0);
         exposition.histogram("t_seconds", "T.", &histogram);
         let text = exposition.finish();
         let lines: Vec<_> = text.lines().skip(2).collect();

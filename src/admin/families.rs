@@ -9,19 +9,23 @@ use crate::net::process;
 use super::exposition::{Exposition, MetricType};
 use super::rows::{self, ServerNow, ServerRow, UpstreamNow};
 
+/// More than an exposition has as a rule, without upstreams and for each: it is megabytes that are not copied to
+/// make room.
+const BYTES: (usize, usize) = (65_536, 4096);
+
 /// Everything, in the text format.
 pub(super) fn metrics(server: &ServerNow<'_>) -> String {
     let snapshot = server.snapshot;
     let upstreams = snapshot.pool.upstreams().iter();
     // Without them their families have no samples.
     let upstreams: Vec<_> = upstreams
-        .filter(|_| snapshot.config.metrics_per_upstream)
+        .filter(|_| snapshot.config.metrics.per_upstream)
         .map(|upstream| UpstreamNow::new(server, upstream))
         .collect();
     let write_server = |out: &mut Exposition, rows: &[ServerRow]| {
         rows::write(out, rows, slice::from_ref(server), |_| Vec::new());
     };
-    let mut out = Exposition::default();
+    let mut out = Exposition::of_size(BYTES.0 + BYTES.1 * upstreams.len());
     write_server(&mut out, rows::FIRST_RELEASE);
     let urls = upstreams.iter().map(|it| it.upstream.url());
     let shared = repeated(urls);

@@ -96,6 +96,13 @@ mod tests {
     }
 
     #[test]
+    fn nobody_is_in_a_group_that_does_not_exist() {
+        let pool = pool("a/eu b/us");
+        assert_eq!(picks(pool.group(Some(2)), 1), "-");
+        assert_eq!(picks(pool.group(Some(0)).group(Some(0)), 1), "-");
+    }
+
+    #[test]
     fn a_group_is_down_by_itself_and_the_same_upstream_has_one_state() {
         let pool = pool("a/eu b/us c/eu");
         let (eu, us) = (pool.group(Some(0)), pool.group(Some(1)));

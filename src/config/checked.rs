@@ -43,8 +43,8 @@ pub struct Config {
     pub log_format: LogFormat,
     /// The field in which upstreams and clients are told what a request is called. `None`: they are not.
     pub request_id: Option<FieldName>,
-    /// Whether `/metrics` has numbers of each upstream.
-    pub metrics_per_upstream: bool,
+    /// What `/metrics` tells.
+    pub metrics: MetricsSettings,
     /// Whether messages carry `Via`, and loops are found by it.
     pub via: bool,
     /// The field in which HTTP proxies are told who the client is. `None`: they are not.
@@ -99,6 +99,13 @@ impl Config {
             .iter()
             .any(|notice| notice.severity == Severity::Compatibility)
     }
+}
+
+/// What `/metrics` tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MetricsSettings {
+    /// Whether it has numbers of each upstream.
+    pub per_upstream: bool,
 }
 
 /// What the access log looks like, and where it goes.

@@ -12,7 +12,7 @@ use crate::protocol::request_id::FieldName;
 
 use super::access::{AccessRules, AddressList};
 use super::advice;
-use super::checked::{AccessLogFormat, AccessLogSettings, Config, LogFormat};
+use super::checked::{AccessLogFormat, AccessLogSettings, Config, LogFormat, MetricsSettings};
 use super::exits::{RestRule, Sticky};
 use super::findings::{ConfigErrors, Findings};
 use super::health::HealthCheck;
@@ -105,7 +105,6 @@ fn read(files: &mut Files, root: &KeyBlock<'_>) -> Option<Config> {
         _ => LogFormat::Text,
     };
     let request_id = read_request_id(root);
-    let metrics_per_upstream = root.block("metrics").switch("per_upstream");
     let via = root.switch("via");
     let forwarded = read_forwarded(root);
     let health = HealthCheck::read(&root.block("health_check"));
@@ -128,7 +127,7 @@ fn read(files: &mut Files, root: &KeyBlock<'_>) -> Option<Config> {
         access_log_place: None,
         log_format,
         request_id,
-        metrics_per_upstream,
+        metrics: read_metrics(root),
         via,
         forwarded,
         proxy_protocol,
@@ -242,6 +241,12 @@ fn read_forwarded(root: &KeyBlock<'_>) -> Option<ForwardedField> {
         "x_forwarded_for" => Some(ForwardedField::XForwardedFor),
         "forwarded" => Some(ForwardedField::Forwarded),
         _ => None,
+    }
+}
+
+fn read_metrics(root: &KeyBlock<'_>) -> MetricsSettings {
+    MetricsSettings {
+        per_upstream: root.block("metrics").switch("per_upstream"),
     }
 }
 

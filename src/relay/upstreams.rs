@@ -43,6 +43,7 @@ impl Exchange<'_> {
             let upstreams = snapshot.pool.upstreams().iter();
             let socks = upstreams.filter(|one| one.spec.is_socks());
             self.state.tried.extend(socks.map(|one| one.id()));
+            self.state.left_out = self.state.tried.len();
         }
         while let Some(start) = self.next_start()? {
             let result = attempt(self, start);

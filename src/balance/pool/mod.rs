@@ -10,7 +10,7 @@
 //! Not here: which upstream the next attempt goes to (`picks.rs`).
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -28,6 +28,9 @@ use super::upstream::{Lease, Upstream, UpstreamSpec};
 use super::vitals::{UpstreamId, Vitals};
 
 mod picks;
+
+/// The members of a group that does not exist.
+static NOBODY: LazyLock<Pool> = LazyLock::new(|| Pool::new(Vec::new()));
 
 /// An immutable list of upstreams, and the memory of what was picked.
 #[derive(Debug)]
@@ -129,11 +132,13 @@ impl Pool {
         }
     }
 
-    /// The group at this place, see [`super::groups::names`]; the whole pool without one.
+    /// The group at this place, see [`super::groups::names`]; the whole pool without one. Nobody is in a group
+    /// that does not exist: a request is rather refused than sent where its rule does not say.
     pub fn group(&self, place: Option<usize>) -> &Self {
-        place
-            .and_then(|place| self.groups.get(place))
-            .unwrap_or(self)
+        match place {
+            None => self,
+            Some(place) => self.groups.get(place).unwrap_or(&NOBODY),
+        }
     }
 
     /// The member that has this identity.

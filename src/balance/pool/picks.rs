@@ -224,19 +224,16 @@ impl Pool {
         mode: BalanceMode,
         filter: Filter<'_>,
     ) -> Option<&Arc<Upstream>> {
-        let class = |candidate: &Candidate| {
+        let mut best = None;
+        for upstream in &self.upstreams {
+            let candidate = candidate(upstream);
             let priority = match mode {
                 BalanceMode::RoundRobin | BalanceMode::Best => 0,
                 BalanceMode::Priority => candidate.priority,
             };
-            (candidate.availability, priority)
-        };
-        let mut first: Option<((Availability, u32), f64, &Arc<Upstream>)> = None;
-        for upstream in &self.upstreams {
-            let candidate = candidate(upstream);
-            let class = class(&candidate);
-            let is_beaten = first.is_some_and(|(best, _, _)| best < class);
-            if is_beaten
+            let class = (candidate.availability, priority);
+            let is_worse = best.is_some_and(|(best, _, _)| best < class);
+            if is_worse
                 || candidate.availability == Availability::Offline
                 || !filter.passes(upstream)
                 || upstream.vitals().is_full()
@@ -244,12 +241,11 @@ impl Pool {
                 continue;
             }
             let score = key.score(upstream.hash(), upstream.weight());
-            let wins = first.is_none_or(|(best, most, _)| class < best || most <= score);
-            if wins {
-                first = Some((class, score, upstream));
+            if best.is_none_or(|(best, most, _)| class < best || score >= most) {
+                best = Some((class, score, upstream));
             }
         }
-        first.map(|(_, _, upstream)| upstream)
+        best.map(|(_, _, upstream)| upstream)
     }
 
     /// The upstream whose rest ends first: all that could be picked rest.
