@@ -72,7 +72,8 @@
 //! | a body of which nothing comes | 15 min | `limits.response_idle_timeout_secs` | the client sees that it breaks off | `a_response_body_that_stops_breaks_off_at_the_client`, `an_event_stream_may_be_silent_for_longer_than_an_upload` |
 //! | a request that is not taken | 60 s | `limits.io_timeout_secs` | 504 | `an_upstream_that_does_not_take_the_request_is_504_and_probed`, `a_client_that_leaves_while_its_request_is_not_taken_is_noticed` |
 //! | sessions that keep their upstream | 65536 | `sticky.max_sessions` | the one that was not used for longest is forgotten | `the_least_recently_used_pin_leaves_when_there_are_too_many` |
-//! | upstreams that rest, each for a host | 65536; 20 in `/status` | `MOST_RESTS`, `MOST_TOLD_RESTS` | the rest that ends first is over; the others are counted | `the_rest_that_ends_first_leaves_a_full_table`, `an_answer_lets_its_upstream_rest_for_the_host_and_no_other` |
+//! | upstreams that rest, each for a host | 65536; 20 in `/status` | `MOST_RESTS`, `MOST_TOLD_RESTS` | of the client with most rests the one that ends first is over; the others are counted | `the_rest_that_ends_first_leaves_a_full_table`, `a_client_that_fills_the_table_ends_no_rest_of_others`, `an_answer_lets_its_upstream_rest_for_the_host_and_no_other` |
+//! | waiting for a better answer | 5 s for each other upstream | `WITH_AN_ANSWER` | the client gets the one that is there | `with_an_answer_in_hand_no_other_upstream_is_waited_for_as_long_as_without` |
 //! | a rest that an answer asks for | 10 times `rest[].secs` | `MOST_LONGER` | cut | `retry_after_is_honoured_up_to_ten_times_the_rest` |
 //! | idle connections, each upstream | 64 | `limits.upstream_idle_connections`, at most 65535 | the oldest is closed | `when_there_are_too_many_the_oldest_leaves` |
 //! | their age | 30 s | `limits.upstream_idle_secs` | closed | `one_that_is_too_old_is_neither_taken_nor_kept` |

@@ -151,6 +151,7 @@ impl Month {
                 host: Some(host_name),
                 status: 429,
                 until,
+                client: SessionKey::new(&[1]),
             };
             self.pool.rests().begin(rest, now);
         }
@@ -276,6 +277,7 @@ fn when_all_rest_the_one_whose_rest_ends_first_is_asked_and_counted() {
             host: None,
             status: 403,
             until: now + Duration::from_secs(secs),
+            client: SessionKey::new(b"one"),
         };
         pool.rests().begin(rest, now);
     }

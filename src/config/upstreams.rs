@@ -179,8 +179,8 @@ fn read_lists(
     root.hold("upstream_files", told.unwrap_or_else(|| "none".to_owned()));
 }
 
-/// Reads a line of a list: where the upstream is, then what else is said of it. No message repeats any of it but the
-/// name of a group: it may hold a password.
+/// Reads a line of a list: where the upstream is, then what else is said of it. No message repeats any of it: it may
+/// hold a password.
 fn read_line(line: &str) -> Result<UpstreamSpec, String> {
     let mut words = line.split_whitespace();
     let (protocol, authority, credentials) = read_address(words.next().unwrap_or_default())?;
@@ -196,7 +196,7 @@ fn read_line(line: &str) -> Result<UpstreamSpec, String> {
     for word in words {
         match word.split_once('=') {
             Some(("name", value)) => value.clone_into(&mut name),
-            Some(("group", value)) => group = Some(check_group(value)?),
+            Some(("group", value)) => group = Some(check_group(value)?.into()),
             Some(("weight", value)) => {
                 let number = value.parse().ok();
                 weight = number.ok_or("a weight is a whole number")?;
@@ -225,6 +225,11 @@ type Login = (String, String);
 /// `host:port:user:password`.
 fn read_address(text: &str) -> Result<(UpstreamProtocol, Authority, Option<Login>), String> {
     if let Some((host, user, password)) = four_parts(text) {
+        if may_be_reversed(host, user, password) {
+            let text = "it may be host:port:user:password or user:password:host:port: write \
+                        http://user:password@host:port";
+            return Err(text.to_owned());
+        }
         let (protocol, authority) = parse_url(host)?;
         let login = (user.to_owned(), password.to_owned());
         return Ok((protocol.unwrap_or_default(), authority, Some(login)));
@@ -257,6 +262,15 @@ fn four_parts(text: &str) -> Option<(&str, &str, &str)> {
         text.get(user + 1..password)?,
         text.get(password + 1..)?,
     ))
+}
+
+/// Whether the four parts may be `user:password:host:port`, with a password that looks like a port. It would be taken
+/// for the port and shown. Only of the two that stand for a host can be told which is one: it has a dot or is in
+/// brackets.
+fn may_be_reversed(host: &str, user: &str, password: &str) -> bool {
+    let is_port = password.parse::<u16>().is_ok_and(|port| port != 0);
+    let is_plainly_host = |text: &str| text.contains('.') || text.starts_with('[');
+    is_port && (!is_plainly_host(host) || is_plainly_host(user))
 }
 
 fn read_one(files: &mut Files, block: &KeyBlock<'_>) -> Option<UpstreamSpec> {
@@ -323,25 +337,23 @@ fn read_proxy_header(block: &KeyBlock<'_>) -> Option<HeaderVersion> {
 fn read_group(block: &KeyBlock<'_>) -> Option<Box<str>> {
     let Located { place, value } = block.text("group")?;
     match check_group(value) {
-        Ok(group) => Some(group),
+        Ok(group) => Some(group.into()),
         Err(said) => {
-            place.error(said);
+            place.error(format!("{said}; not {}", quote(value)));
             None
         }
     }
 }
 
 /// A name as rules can write it in a list.
-fn check_group(name: &str) -> Result<Box<str>, String> {
+fn check_group(name: &str) -> Result<&str, String> {
     let is_word = |letter: char| letter.is_ascii_alphanumeric() || "-_.".contains(letter);
     if rules::is_group_name(name) && name.len() <= NAME_MAX && name.chars().all(is_word) {
-        Ok(name.into())
+        Ok(name)
     } else {
-        Err(format!(
-            "a group is a word of letters, digits, `-`, `_` and `.`, and none of `direct`, `refuse` and `any`, \
-             which are ways of their own; not {}",
-            quote(name)
-        ))
+        let text = "a group is a word of letters, digits, `-`, `_` and `.`, and none of `direct`, `refuse` and `any`, \
+                    which are ways of their own";
+        Err(text.to_owned())
     }
 }
 
@@ -532,6 +544,9 @@ mod tests {
                 basic("ann-session-1", "a:b#c"),
             ),
             ("[::1]:1:ann:x", "[::1]:1", basic("ann", "x")),
+            ("p.test:1:ann:54321", "p.test:1", basic("ann", "54321")),
+            ("[::1]:1:ann:54321", "[::1]:1", basic("ann", "54321")),
+            ("gate:1:ann:5432x", "gate:1", basic("ann", "5432x")),
             ("http://ann:x@p.test:1", "p.test:1", basic("ann", "x")),
             ("ann:a%40b@p.test:1", "p.test:1", basic("ann", "a@b")),
             ("http://ann@p.test:1", "p.test:1", basic("ann", "")),
@@ -579,11 +594,30 @@ mod tests {
             "p.test:1:ann:hunter2 weight=hunter2",
             "p.test:1:ann:hunter2 name=hunter2:x@y",
             "p.test:1:ann:hunter2 group=direct",
+            "p.test:1:ann:x group=eu/hunter2",
+            "ann:hunter2:p.test:1",
             "ann:hunter2@",
             "ann:hunter2@p.test/hunter2",
         ] {
             let said = read_line(line).map(|_| ()).unwrap_err();
             assert!(!said.contains("hunter2"), "{line}: {said}");
+        }
+    }
+
+    /// The password would be the port of an upstream, and shown as that.
+    #[test]
+    fn a_line_that_may_have_the_login_first_is_refused_with_the_form_that_cannot_be_misread() {
+        for line in [
+            "ann:54321:p.test:8000",
+            "ann:54321:gate:8000",
+            "a.b:54321:p.test:8000",
+        ] {
+            let said = read_line(line).map(|_| ()).unwrap_err();
+            assert!(
+                said.contains("write http://user:password@host:port"),
+                "{said}"
+            );
+            assert!(!said.contains("54321"), "{said}");
         }
     }
 

@@ -41,12 +41,17 @@ fn authenticate<'a>(
     if access.users.is_empty() {
         return Ok(None);
     }
-    // No early exit: how long this takes must not tell which user is known.
-    let known = access.users.iter().fold(None, |known, user| {
+    // No early exit: how long this takes must not tell which user is known. Whose name ends as that of a session
+    // does is himself, and no session of another with the same password, wherever both stand in the list.
+    let users = access.users.iter();
+    let (known, of_session) = users.fold((None, None), |(known, of_session), user| {
         let is_user = login.presents(&user.credentials);
-        if is_user { Some(user) } else { known }
+        let is_session = login.presents_with_session(&user.credentials);
+        let known = if is_user { Some(user) } else { known };
+        (known, if is_session { Some(user) } else { of_session })
     });
-    known.map(Some).ok_or(Refusal::CredentialsWanted)
+    let user = known.or(of_session);
+    user.map(Some).ok_or(Refusal::CredentialsWanted)
 }
 
 fn check_target(
@@ -245,6 +250,39 @@ mod tests {
             check_request(yaml, "127.0.0.1", "http://a.test/", ""),
             Some(407)
         );
+    }
+
+    #[test]
+    fn who_is_called_like_a_session_of_another_is_himself_wherever_he_is_listed() {
+        for order in [
+            ["someone", "someone-session-b"],
+            ["someone-session-b", "someone"],
+        ] {
+            let users = order.map(|name| format!("{{username: {name}, password: x}}"));
+            let yaml = format!(
+                "sticky: {{by: session}}\naccess: {{users: [{}]}}",
+                users.join(",")
+            );
+            let config = config_of(&yaml);
+            for (login, wanted) in [
+                // someone-session-b:x
+                ("c29tZW9uZS1zZXNzaW9uLWI6eA==", "someone-session-b"),
+                // someone-session-a:x
+                ("c29tZW9uZS1zZXNzaW9uLWE6eA==", "someone"),
+                // someone-session-b-session-a:x
+                (
+                    "c29tZW9uZS1zZXNzaW9uLWItc2Vzc2lvbi1hOng=",
+                    "someone-session-b",
+                ),
+            ] {
+                let fields = format!("Proxy-Authorization: Basic {login}\r\n");
+                let head = request("http://a.test/", &fields);
+                let login = Login::of(&head, &config);
+                let user = authenticate(&config.access, directly(LOCAL), &login);
+                let name = user.unwrap().map(|user| &*user.username);
+                assert_eq!(name, Some(wanted), "{order:?}");
+            }
+        }
     }
 
     #[test]

@@ -28,7 +28,7 @@ use crate::stop::Stage;
 
 use super::client::Client;
 use super::context::Context;
-use super::exits::Wanted;
+use super::exits::{Target, Wanted};
 use super::failed::{Failed, begun, truncated};
 use super::hop::{Hop, look_at};
 use super::report::Report;
@@ -143,6 +143,15 @@ impl Destination {
             path_length,
             wanted: None,
             parts: None,
+        }
+    }
+
+    /// The target of this request.
+    pub(super) fn target(&self, head: &RequestHead) -> Target<'_> {
+        Target {
+            authority: &self.authority,
+            default_port: self.default_port,
+            is_tunnel: head.method() == "CONNECT",
         }
     }
 

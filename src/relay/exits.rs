@@ -3,6 +3,7 @@
 //!
 //! All of it is made once for a request, and only where the configuration asks for it.
 
+use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
@@ -22,8 +23,7 @@ use super::failed::RESTS;
 /// Stands in a user name before the name of a session.
 const SESSION: &[u8] = b"-session-";
 
-/// The login that a client presents.
-#[derive(Debug)]
+/// The login that a client presents. `Debug` shows nothing of it.
 pub struct Login<'h> {
     /// The field's value as received, where anybody asks for it.
     received: Option<&'h [u8]>,
@@ -31,7 +31,6 @@ pub struct Login<'h> {
 }
 
 /// The session that a user name ends with, as in `someone-session-a1b2`.
-#[derive(Debug)]
 struct NamedSession {
     /// The whole name: each user has sessions of his own.
     name: Vec<u8>,
@@ -48,6 +47,12 @@ pub(super) struct Wanted {
     pub(super) session: Option<Session>,
     /// The host of its target, with the port where that is not the usual one: what upstreams rest for.
     pub(super) host: Arc<str>,
+}
+
+impl fmt::Debug for Login<'_> {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str("Login(..)")
+    }
 }
 
 impl<'h> Login<'h> {
@@ -72,15 +77,16 @@ impl<'h> Login<'h> {
         session.name.get(session.begins..)
     }
 
-    /// Whether these credentials are presented, with a session or without. The time it takes tells no more than
-    /// the lengths.
+    /// Whether these credentials are presented. The time it takes tells no more than the lengths.
     pub fn presents(&self, credentials: &Credentials) -> bool {
+        self.received
+            .is_some_and(|value| credentials.are_presented_by(value))
+    }
+
+    /// The same, with a session behind the user name.
+    pub fn presents_with_session(&self, credentials: &Credentials) -> bool {
         let session = self.session.as_ref();
-        let with_session = session.is_some_and(|it| credentials.are_presented_by(&it.login));
-        let as_received = self
-            .received
-            .is_some_and(|value| credentials.are_presented_by(value));
-        with_session | as_received
+        session.is_some_and(|it| credentials.are_presented_by(&it.login))
     }
 }
 
@@ -166,7 +172,7 @@ impl Target<'_> {
 }
 
 /// A client has one IPv4 address, or the first half of an IPv6 one: the rest it changes as it likes.
-fn key_of_client(address: IpAddr) -> SessionKey {
+pub(super) fn key_of_client(address: IpAddr) -> SessionKey {
     match address.to_canonical() {
         IpAddr::V4(v4) => SessionKey::new(&v4.octets()),
         IpAddr::V6(v6) => SessionKey::new(&(v6.to_bits() >> 64).to_be_bytes()),

@@ -16,6 +16,7 @@ use crate::protocol::retry_after;
 
 use super::context::unix_ms;
 use super::exchange::{Done, Exchange, HopAnswer};
+use super::exits::key_of_client;
 use super::failed::{Failed, RESTS, refused};
 
 /// How long others are waited for while an answer is there: its server does not wait for ever with the rest of it, and
@@ -104,6 +105,7 @@ impl<'a> Exchange<'a> {
             host: (rule.scope == RestScope::Host).then(|| Arc::clone(&wanted.host)),
             status,
             until: now + time,
+            client: key_of_client(self.client.address.ip()),
         };
         let (name, scope) = (&lease.upstream().spec.name, rest.host.clone());
         if self.snapshot.pool.rests().begin(rest, now) {

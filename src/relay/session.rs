@@ -27,7 +27,7 @@ use super::client::{Arrival, Client};
 use super::connect;
 use super::context::Context;
 use super::exchange::{ClientEnd, Destination, Done, Exchange, ExchangeState};
-use super::exits::{Login, Target, Wanted};
+use super::exits::{Login, Wanted};
 use super::failed::{Failed, NoRequest};
 use super::foreign;
 use super::hop::{Hop, look_at};
@@ -441,12 +441,7 @@ impl Session<'_> {
                     listed.begins(&destination.authority, user, spare);
                     if let Route::ViaUpstream(_) = destination.route {
                         let asker = (requester.ip, name, &login);
-                        let target = Target {
-                            authority: &destination.authority,
-                            default_port: destination.default_port,
-                            is_tunnel: head.method() == "CONNECT",
-                        };
-                        destination.wanted = Wanted::of(config, asker, target);
+                        destination.wanted = Wanted::of(config, asker, destination.target(head));
                         let place = (&**self.ctx, &*request.client);
                         let host = destination.authority.host();
                         destination.parts = told::parts(config, place, asker, host);

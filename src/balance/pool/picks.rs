@@ -14,7 +14,7 @@ use crate::balance::pick::{Account, BalanceMode, Candidate, Members};
 use crate::balance::rests::RestsForHost;
 use crate::balance::room::Wants;
 use crate::balance::state::Availability;
-use crate::balance::sticky::{MoveReason, SessionKey};
+use crate::balance::sticky::{MoveReason, Pins, SessionKey};
 use crate::balance::tried::Tried;
 use crate::balance::upstream::{Lease, Upstream};
 use crate::balance::vitals::{self, UpstreamId};
@@ -82,7 +82,7 @@ impl Pool {
             None if wish.is_some_and(|wish| wish.only_rested) => None,
             // It is waited for: who rests would be asked for want of room alone.
             None if self.is_full_for(filter) => None,
-            None => self.pick_resting(tried, rests.as_ref()?),
+            None => self.pick_resting(tried, &rests?),
             Some(_) => picked,
         }?;
         tried.insert(picked.upstream().id());
@@ -182,27 +182,25 @@ impl Pool {
             key: session.key.within(self.hash),
             ..session
         };
-        let pins = &self.memory.pins;
-        let pinned = |id| {
-            let upstream = self.by_id(id)?;
-            (upstream.serves() && filter.passes(upstream)).then_some(upstream)
+        let may = |id| {
+            let upstream = self.by_id(id);
+            upstream.filter(|upstream| upstream.serves() && filter.passes(upstream))
         };
-        let before = pins.lock().find(session.key, session.ttl, now);
-        if let Some(upstream) = before.and_then(pinned) {
+        let find = |pins: &mut Pins| pins.find(session.key, session.ttl, now);
+        let pinned = find(&mut self.memory.pins.lock());
+        if let Some(upstream) = pinned.and_then(may) {
             // One that has no room is waited for.
             return Lease::take(upstream);
         }
-        // It looks at every upstream: no other session waits for that.
+        // Without the lock: it looks at the whole pool.
         let upstream = self.first_for(session.key, mode, filter)?;
-        let mut pins = pins.lock();
-        let meanwhile = pins.find(session.key, session.ttl, now);
-        if meanwhile != before
-            && let Some(upstream) = meanwhile.and_then(pinned)
-        {
-            // One that has no room is waited for.
+        let mut pins = self.memory.pins.lock();
+        let pinned = find(&mut pins);
+        if let Some(upstream) = pinned.and_then(may) {
+            // Another request of the session was faster.
             return Lease::take(upstream);
         }
-        let reason = match meanwhile.map(|id| self.by_id(id)) {
+        let reason = match pinned.map(|id| self.by_id(id)) {
             None => None,
             Some(None) => Some(MoveReason::Removed),
             Some(Some(before)) if !before.is_in_service() => Some(MoveReason::Drained),
@@ -251,13 +249,13 @@ impl Pool {
     }
 
     /// The upstream whose rest ends first: all that could be picked rest.
-    fn pick_resting(&self, tried: &Tried, rests: &RestsForHost<'_>) -> Option<Lease> {
+    fn pick_resting(&self, tried: &Tried, rests: &RestsForHost) -> Option<Lease> {
         let upstream = self
             .serving()
             .filter(|upstream| !tried.contains(upstream.id()) && !upstream.vitals().is_full())
             .min_by_key(|upstream| rests.until(upstream.id()))?;
         let lease = Lease::take(upstream)?;
-        rests.overridden();
+        self.memory.rests.override_one();
         Some(lease)
     }
 

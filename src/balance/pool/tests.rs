@@ -564,6 +564,7 @@ fn nobody_who_rests_is_asked_for_want_of_room_elsewhere() {
             host: None,
             status: 429,
             until: now + Duration::from_secs(60),
+            client: SessionKey::new(b"one"),
         },
         now,
     );
