@@ -4,7 +4,6 @@
 //! the head (a body, a pipelined request, a tunnel's first bytes) stays here and goes to the next owner
 //! of the connection, so that no early byte is ever lost or given to the wrong message.
 
-use std::fmt::Debug;
 use std::io::{self, IoSlice};
 use std::net::{IpAddr, Shutdown, TcpStream};
 use std::sync::Weak;
@@ -39,7 +38,7 @@ pub struct WatchedSlot {
 }
 
 /// A table of watched connections.
-pub trait GiveBack: Debug + Send + Sync {
+pub trait GiveBack: Send + Sync {
     /// The connection in this slot is closed, or is watched no longer.
     fn give_back(&self, number: usize);
 }

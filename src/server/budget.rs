@@ -8,7 +8,7 @@
 //! soon as any stand in line: so neither streams nor slow readers use the permits up.
 
 use std::collections::{HashMap, VecDeque};
-use std::fmt::Debug;
+use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -23,9 +23,16 @@ use crate::net::threads::LongThreads;
 const LASTING: Duration = Duration::from_secs(1);
 
 /// Where clients wait for permits: a lane.
-pub(super) trait WaitsForPermits: Debug + Send + Sync {
+pub(super) trait WaitsForPermits: Send + Sync {
     /// A permit for a client from this address.
     fn permit_came(&self, client: IpAddr, permit: WorkPermit);
+}
+
+/// By hand: a lane's own would be in the program for good, with that of all that a lane holds.
+impl fmt::Debug for dyn WaitsForPermits {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("WaitsForPermits")
+    }
 }
 
 /// A client in line: from which address, and where.
