@@ -139,7 +139,7 @@ impl History {
             .cloned()
             .collect();
         drop(kept);
-        events.sort_by_key(|event| std::cmp::Reverse(event.id));
+        events.sort_unstable_by_key(|event| std::cmp::Reverse(event.id));
         events
     }
 }

@@ -91,7 +91,7 @@ struct Turns {
 }
 
 /// Members of the same weight, who take turns.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct WeightClass {
     /// Of all of them together.
     weight: i64,
@@ -198,35 +198,32 @@ impl Turns {
             return;
         }
         self.made_for = now;
-        let mut levels: BTreeMap<u32, BTreeMap<u32, Vec<usize>>> = BTreeMap::new();
+        let mut levels: BTreeMap<u32, Vec<WeightClass>> = BTreeMap::new();
+        // where the class of a level and a weight is in its level
+        let mut known = BTreeMap::new();
         for place in 0..members.count {
             let candidate = (members.look)(place);
-            if candidate.availability != Availability::Offline {
-                let level = match mode {
-                    BalanceMode::RoundRobin | BalanceMode::Best => 0,
-                    BalanceMode::Priority => candidate.priority,
-                };
-                let classes = levels.entry(level).or_default();
-                classes.entry(candidate.weight).or_default().push(place);
+            if candidate.availability == Availability::Offline {
+                continue;
+            }
+            let level = match mode {
+                BalanceMode::RoundRobin | BalanceMode::Best => 0,
+                BalanceMode::Priority => candidate.priority,
+            };
+            let classes = levels.entry(level).or_default();
+            let class = *known
+                .entry((level, candidate.weight))
+                .or_insert(classes.len());
+            // Of equal credit, the first in the file is first.
+            if class == classes.len() {
+                classes.push(WeightClass::default());
+            }
+            if let Some(class) = classes.get_mut(class) {
+                class.weight = class.weight.saturating_add(i64::from(candidate.weight));
+                class.next += usize::from(Some(place) <= self.last);
+                class.members.push(place);
             }
         }
-        let class = |(weight, places): (u32, Vec<usize>)| WeightClass {
-            weight: i64::from(weight)
-                .saturating_mul(i64::try_from(places.len()).unwrap_or(i64::MAX)),
-            credit: 0,
-            next: places.partition_point(|place| Some(*place) <= self.last),
-            members: places,
-            is_out: false,
-        };
-        let levels: BTreeMap<_, _> = levels
-            .into_iter()
-            .map(|(level, classes)| {
-                let mut classes: Vec<_> = classes.into_iter().map(class).collect();
-                // Of equal credit, the first in the file is first.
-                classes.sort_by_key(|class| class.members.first().copied());
-                (level, classes)
-            })
-            .collect();
         // What has changed may be another pool's.
         if !shape(&levels).eq(shape(&self.levels)) {
             self.levels = levels;

@@ -292,21 +292,20 @@ impl Findings {
             found.retain(|(_, notice)| notice.severity != Severity::Advice);
         }
         let beyond = found.split_off(found.len().min(SHOWN_MAX));
-        let mut notices: Vec<Notice> = found
-            .into_iter()
-            .map(|(number, notice)| {
-                let said = match self.variables.get(&number) {
-                    Some(names) => format!("{} (from {names})", notice.text),
-                    None => notice.text,
-                };
-                let notice = Notice {
-                    text: said,
-                    ..notice
-                };
-                locate(&self.outside, number, notice, (file, text))
-            })
-            .collect();
-        notices.sort_by_key(|notice| notice.line);
+        let mut notices: Vec<Notice> = Vec::with_capacity(found.len());
+        for (number, notice) in found {
+            let said = match self.variables.get(&number) {
+                Some(names) => format!("{} (from {names})", notice.text),
+                None => notice.text,
+            };
+            let notice = Notice {
+                text: said,
+                ..notice
+            };
+            let notice = locate(&self.outside, number, notice, (file, text));
+            let place = notices.partition_point(|other| other.line <= notice.line);
+            notices.insert(place, notice);
+        }
         if let Some(worst) = beyond.iter().map(|(_, notice)| notice.severity).min() {
             let more = format!(
                 "and {} more like these; mend those above first",

@@ -105,8 +105,8 @@ impl Overrides {
         }
         // in the order of the table, whatever that of the environment is
         let position = |setting: &Setting| KEYS.iter().position(|key| key.path == setting.key);
-        found.variables.sort_by_key(position);
-        found.complaints.sort();
+        found.variables.sort_unstable_by_key(position);
+        found.complaints.sort_unstable();
         found
     }
 

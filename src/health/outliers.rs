@@ -131,13 +131,16 @@ fn outliers<T>(shares: &[(u64, T)]) -> impl Iterator<Item = (u64, u64, &T)> {
     sorted.sort_unstable();
     let mut found: Vec<_> = shares
         .iter()
-        .filter_map(|(share, whose)| {
+        .enumerate()
+        .filter_map(|(place, (share, whose))| {
             let median = median_without(&sorted, *share)?;
-            (*share >= median + DISTANCE).then_some((*share, median, whose))
+            (*share >= median + DISTANCE).then_some((*share, median, whose, place))
         })
         .collect();
-    found.sort_by_key(|(share, ..)| std::cmp::Reverse(*share));
-    found.into_iter()
+    found.sort_unstable_by_key(|(share, .., place)| (std::cmp::Reverse(*share), *place));
+    found
+        .into_iter()
+        .map(|(share, median, whose, _)| (share, median, whose))
 }
 
 /// The upper median of `sorted` without one of the value `without`.

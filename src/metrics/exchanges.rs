@@ -106,7 +106,10 @@ impl Default for Failures {
         let causes = refused.iter().map(Refusal::label);
         let causes = causes.chain(closed.map(CloseReason::label));
         let causes = causes.chain([RELAYED_GATEWAY_ERROR, UNANSWERED]);
-        Self(causes.map(|cause| (cause, Counter::default())).collect())
+        let mut counters = BTreeMap::new();
+        // not `collect`, which sorts first: each sort makes the program 8 KB larger
+        counters.extend(causes.map(|cause| (cause, Counter::default())));
+        Self(counters)
     }
 }
 

@@ -168,13 +168,14 @@ impl Book {
 
     /// Those that are awake in their turn, then the others: the one whose rest ends first comes first.
     fn order(&self, now: Instant) -> Vec<IpAddr> {
-        let resting_until = |entry: &&AddressEntry| {
+        let mut order = Vec::with_capacity(self.entries.len());
+        for entry in &self.entries {
             let until = entry.rest.map(|rest| rest.until);
-            until.filter(|until| *until > now)
-        };
-        let mut order: Vec<_> = self.entries.iter().collect();
-        order.sort_by_key(resting_until);
-        order.into_iter().map(|entry| entry.address).collect()
+            let until = until.filter(|until| *until > now);
+            let place = order.partition_point(|(other, _)| *other <= until);
+            order.insert(place, (until, entry.address));
+        }
+        order.into_iter().map(|(_, address)| address).collect()
     }
 
     /// The first is tried now. If its rest is over, it is a trial: no other connection joins in for as long

@@ -136,9 +136,12 @@ impl WaitingNames {
             });
         }
         self.lines.retain(|(_, names)| !names.is_empty());
-        if let Some((served, _)) = &taken {
+        let mut lines = self.lines.iter();
+        let served = taken.as_ref().map(|(served, _)| *served);
+        if let Some(place) = lines.position(|(asker, _)| Some(*asker) == served) {
             // That line is the last now; the order of the others stays.
-            self.lines.sort_by_key(|(asker, _)| asker == served);
+            let line = self.lines.remove(place);
+            self.lines.push(line);
         }
         taken
     }

@@ -43,15 +43,12 @@ impl Snapshot {
             None => Pool::new(specs),
             Some(before) => before.pool.succeeded_by(specs),
         };
-        let ways = pool
-            .upstreams()
-            .iter()
-            .map(|upstream| {
-                let id = upstream.id();
-                let kept = before.and_then(|before| before.ways.get(&id));
-                (id, kept.map(Arc::clone).unwrap_or_default())
-            })
-            .collect();
+        let mut ways = BTreeMap::new();
+        for upstream in pool.upstreams() {
+            let id = upstream.id();
+            let kept = before.and_then(|before| before.ways.get(&id));
+            ways.insert(id, kept.map(Arc::clone).unwrap_or_default());
+        }
         Self {
             config,
             pool: Arc::new(pool),

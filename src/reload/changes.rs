@@ -1,6 +1,5 @@
 //! What a new configuration changes, in words.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::num::NonZeroU32;
 
@@ -67,16 +66,20 @@ fn restart(key: &str, was: &dyn fmt::Display, is: &dyn fmt::Display) -> String {
 fn upstreams(before: &Snapshot, after: &Config) -> Vec<String> {
     let upstreams = before.pool.upstreams().iter();
     let old: Vec<_> = upstreams.map(|upstream| &upstream.spec).collect();
-    let mut left: BTreeMap<usize, _> = (0..).zip(&old).collect();
+    let mut left: Vec<_> = old.iter().copied().map(Some).collect();
     let (mut added, mut changed) = (Vec::new(), Vec::new());
     let same = succession::predecessors(&old, &after.upstreams);
     for (spec, place) in after.upstreams.iter().zip(same) {
-        match place.and_then(|place| left.remove(&place)) {
+        match place.and_then(|place| left.get_mut(place)?.take()) {
             None => added.push(spec.name.clone()),
             Some(old) => changed.extend(difference(old, spec)),
         }
     }
-    let removed: Vec<_> = left.values().map(|spec| spec.name.clone()).collect();
+    let removed: Vec<_> = left
+        .iter()
+        .flatten()
+        .map(|spec| spec.name.clone())
+        .collect();
     let mut made = Vec::new();
     for (what, names) in [("added", added), ("removed", removed), ("changed", changed)] {
         made.extend(sentence(&format!("upstreams {what}"), &names));

@@ -278,18 +278,20 @@ impl Pool {
     fn rest(&self, mode: BalanceMode, tried: &Tried) -> Vec<Arc<Upstream>> {
         let were_tried: HashSet<_> = tried.ids().collect();
         let serving = self.serving();
-        let mut rest: Vec<_> = serving
-            .filter(|upstream| !were_tried.contains(&upstream.id()))
-            .collect();
-        rest.sort_by_cached_key(|upstream| {
+        let untried = serving.filter(|upstream| !were_tried.contains(&upstream.id()));
+        let ranked = untried.enumerate().map(|(place, upstream)| {
             let preference = match mode {
                 BalanceMode::RoundRobin => 0,
                 BalanceMode::Best => upstream.vitals().latency_us().unwrap_or(0),
                 BalanceMode::Priority => u64::from(upstream.spec.priority),
             };
-            std::cmp::Reverse((upstream.vitals().availability(), preference))
+            let rank = (upstream.vitals().availability(), preference);
+            (std::cmp::Reverse(rank), place, upstream)
         });
-        rest.into_iter().map(Arc::clone).collect()
+        let mut rest: Vec<_> = ranked.collect();
+        rest.sort_unstable_by_key(|(rank, place, _)| (*rank, *place));
+        let rest = rest.into_iter();
+        rest.map(|(.., upstream)| Arc::clone(upstream)).collect()
     }
 
     /// Picks an upstream that is offline, for want of one in service: one request at a time and one a

@@ -182,17 +182,17 @@ impl Examiner {
             }
             let state = (vitals.epoch(), vitals.availability());
             match record.plan.look(ctx.now, state, pace) {
-                Due::Now(urgency) => due.push((urgency, vitals.id())),
+                Due::Now(urgency) => due.push((urgency, due.len(), vitals.id())),
                 Due::At(at) => pause = pause.min(at.saturating_duration_since(ctx.now)),
                 Due::Never => {}
             }
         }
-        // A stable sort: equals in the order of the file.
-        due.sort_by_key(|(urgency, _)| *urgency);
+        // Equals in the order of the file.
+        due.sort_unstable_by_key(|(urgency, place, _)| (*urgency, *place));
         let mut inquiries: Vec<_> = due
             .into_iter()
             .take(room)
-            .filter_map(|(_, id)| self.begin(id, ctx.health))
+            .filter_map(|(.., id)| self.begin(id, ctx.health))
             .collect();
         inquiries.extend(self.ask_target(ctx));
         self.watch_outliers(ctx);
@@ -429,7 +429,7 @@ impl Examiner {
         let mut drawn: Vec<_> = upstreams
             .filter_map(|upstream| Some((rank(upstream)?, (self.chance)(), upstream)))
             .collect();
-        drawn.sort_by_key(|(rank, chance, _)| (*rank, *chance));
+        drawn.sort_unstable_by_key(|(rank, chance, _)| (*rank, *chance));
         let drawn = drawn.into_iter().take(most);
         drawn.map(|(.., upstream)| Arc::clone(upstream)).collect()
     }
