@@ -2,11 +2,12 @@
 //!
 //! One that lost its way to the world, in a network where no probe passes, answers every request with a
 //! gateway error, and it answers for itself. What gives it away is that others serve. A client that asks
-//! for hosts that are down raises all shares alike.
+//! for hosts that are down raises all shares alike, of those that its requests are shared out among: so an
+//! upstream is compared with the others of its group alone. A rule may send one group what no other gets.
 //!
 //! The counts are there already, so an exchange pays nothing for this.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -62,13 +63,19 @@ impl Outliers {
             return Vec::new();
         }
         self.looked = Some(now);
-        let in_use: Vec<_> = pool
-            .upstreams()
-            .iter()
-            .filter(|upstream| upstream.is_in_service())
-            .collect();
+        let mut groups: BTreeMap<_, Vec<_>> = BTreeMap::new();
+        for upstream in pool.upstreams().iter().filter(|one| one.is_in_service()) {
+            let group = upstream.spec.group.as_deref();
+            groups.entry(group).or_default().push(upstream);
+        }
+        let groups = groups.into_values();
+        groups.flat_map(|members| self.among(&members)).collect()
+    }
+
+    /// The outliers among those that get the same requests; they leave half of them in service.
+    fn among(&mut self, members: &[&Arc<Upstream>]) -> Vec<Outlier> {
         let mut shares = Vec::new();
-        for upstream in &in_use {
+        for upstream in members {
             let counted = self.counted.entry(upstream.id()).or_default();
             if upstream.vitals().is_offline() {
                 counted.looks.clear();
@@ -76,11 +83,8 @@ impl Outliers {
                 shares.push((share, *upstream));
             }
         }
-        let offline = in_use
-            .iter()
-            .filter(|one| one.vitals().is_offline())
-            .count();
-        let most = (in_use.len() / 2).saturating_sub(offline);
+        let offline = members.iter().filter(|one| one.vitals().is_offline());
+        let most = (members.len() / 2).saturating_sub(offline.count());
         let found = outliers(&shares).take(most);
         found
             .map(|(share, median, upstream)| self.found(share, median, upstream))
@@ -151,6 +155,69 @@ fn median_without(sorted: &[u64], without: u64) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    use std::iter::repeat_n;
+
+    use crate::balance::upstream::{UpstreamProtocol, UpstreamSpec};
+    use crate::protocol::target::Authority;
+
+    /// `a/eu`: host a.test, in the group eu.
+    fn pool(text: &str) -> Pool {
+        let spec = |word: &str| {
+            let (name, group) = word.split_once('/').unwrap_or((word, ""));
+            UpstreamSpec {
+                name: name.into(),
+                protocol: UpstreamProtocol::Http,
+                authority: Authority::parse(format!("{name}.test:80").as_bytes(), None).unwrap(),
+                credentials: None,
+                weight: 1,
+                priority: 100,
+                group: (!group.is_empty()).then(|| group.into()),
+            }
+        };
+        Pool::new(text.split_whitespace().map(spec).collect())
+    }
+
+    /// The outliers of a pool in which these answer everything with 504, and all others with 200.
+    fn found(pool: &Pool, failing: &[&str]) -> Vec<String> {
+        let (mut outliers, now) = (Outliers::default(), Instant::now());
+        assert!(outliers.look(now, pool).is_empty());
+        for upstream in pool.upstreams() {
+            let fails = failing.contains(&&*upstream.spec.name);
+            for status in repeat_n(if fails { 504 } else { 200 }, 20) {
+                let vitals = upstream.vitals();
+                vitals.answered(Duration::from_millis(1), status, || None);
+            }
+        }
+        let found = outliers.look(now + EVERY, pool);
+        let name = |one: Outlier| one.upstream.spec.name.clone();
+        found.into_iter().map(name).collect()
+    }
+
+    #[test]
+    fn a_group_of_which_all_fail_what_only_it_is_asked_accuses_none_of_its_members() {
+        let groups = pool("a/eu b/eu c/us d/us e f");
+        assert!(found(&groups, &["a", "b"]).is_empty());
+        assert!(found(&groups, &["e", "f"]).is_empty());
+        assert!(found(&pool("a/eu b/us c/us"), &["a"]).is_empty());
+    }
+
+    #[test]
+    fn an_upstream_that_fails_what_its_group_serves_is_found() {
+        let pool = pool("a/eu b/eu c/eu d/us e/us f");
+        assert_eq!(found(&pool, &["b", "d", "f"]), ["b", "d"]);
+    }
+
+    #[test]
+    fn at_least_half_of_a_group_is_left_in_service() {
+        let pool = pool("a/eu b/eu c/eu d/eu e/us f/us g/us h/us");
+        let down = pool.find("a").unwrap().vitals();
+        assert!(down.eject(down.epoch(), 0).is_some());
+        assert_eq!(found(&pool, &["b"]), ["b"]);
+        let down = pool.find("b").unwrap().vitals();
+        assert!(down.eject(down.epoch(), 0).is_some());
+        assert!(found(&pool, &["c"]).is_empty());
+    }
 
     fn check(shares: &[u64], expected: &[u64]) {
         let shares: Vec<_> = shares.iter().map(|share| (*share, ())).collect();
