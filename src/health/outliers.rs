@@ -5,6 +5,9 @@
 //! for hosts that are down raises all shares alike, of those that its requests are shared out among: so an
 //! upstream is compared with the others of its group alone. A rule may send one group what no other gets.
 //!
+//! Where the requests of a client keep to one upstream (its session does, or its connection), its errors count for no
+//! more than those of all others together.
+//!
 //! The counts are there already, so an exchange pays nothing for this.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -38,6 +41,8 @@ pub(super) struct Outliers {
 #[derive(Default, Debug)]
 struct Counted {
     looks: VecDeque<(u64, u64)>,
+    /// Errors that are one client's alone, which count as neither.
+    left_out: u64,
     times_found: u32,
 }
 
@@ -112,7 +117,9 @@ impl Counted {
         let counters = &upstream.vitals().counters;
         let answers = counters.responses.load(Ordering::Relaxed);
         let errors = counters.gateway_errors.load(Ordering::Relaxed);
-        self.looks.push_back((answers, errors));
+        self.left_out += upstream.vitals().take_errors_of_one();
+        let counting = |all: u64| all.saturating_sub(self.left_out);
+        self.looks.push_back((counting(answers), counting(errors)));
         if self.looks.len() > LOOKS + 1 {
             self.looks.pop_front();
         }
@@ -217,6 +224,34 @@ mod tests {
         let down = pool.find("b").unwrap().vitals();
         assert!(down.eject(down.epoch(), 0).is_some());
         assert!(found(&pool, &["c"]).is_empty());
+    }
+
+    /// The outliers among three, of which the first answers these clients, who keep to it, with 504, and 20
+    /// others with 200.
+    fn found_by(clients: &[u8]) -> usize {
+        let pool = pool("a b c");
+        let (mut outliers, now) = (Outliers::default(), Instant::now());
+        outliers.look(now, &pool);
+        let answers = |upstream: &Upstream, status| {
+            let ms = Duration::from_millis(1);
+            upstream.vitals().answered(ms, status, || None);
+        };
+        for upstream in pool.upstreams() {
+            (0..20).for_each(|_| answers(upstream, 200));
+        }
+        let failing = &pool.upstreams()[0];
+        for client in clients {
+            answers(failing, 504);
+            failing.vitals().gateway_error_of(u64::from(*client));
+        }
+        outliers.look(now + EVERY, &pool).len()
+    }
+
+    #[test]
+    fn one_client_alone_makes_no_outlier_of_the_upstream_that_it_keeps_to() {
+        assert_eq!(found_by(&[b'a'; 1000]), 0);
+        assert_eq!(found_by(&[&[b'a'; 1000][..], b"bbb"].concat()), 0);
+        assert_eq!(found_by(&b"ab".repeat(500)), 1);
     }
 
     fn check(shares: &[u64], expected: &[u64]) {

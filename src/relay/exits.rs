@@ -129,7 +129,7 @@ impl Wanted {
 }
 
 /// A client has one IPv4 address, or the first half of an IPv6 one: the rest it changes as it likes.
-fn key_of_client(address: IpAddr) -> SessionKey {
+pub(super) fn key_of_client(address: IpAddr) -> SessionKey {
     match address.to_canonical() {
         IpAddr::V4(v4) => SessionKey::new(&v4.octets()),
         IpAddr::V6(v6) => SessionKey::new(&(v6.to_bits() >> 64).to_be_bytes()),
