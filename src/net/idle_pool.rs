@@ -5,7 +5,8 @@
 //! of the answer to whatever is asked next, by any client; and as the real answer is then a stray one in
 //! its turn, every client of the connection gets the page of the one before it. So a connection goes
 //! from one client to another only if nothing is to be expected on it, and an upstream that was seen to
-//! send bytes without a request has each connection serve one client only, for a while.
+//! send bytes without a request has each connection serve one client only, for a while. Through a SOCKS5 upstream it is
+//! the origin that sends, so what one origin did is remembered of that one alone.
 //!
 //! The newest comes first: it is the least likely to have been closed meanwhile, and the oldest get the
 //! chance to expire. Count and age are limited by `limits.upstream_idle_connections` and
@@ -13,7 +14,7 @@
 //!
 //! Not here: what is a stray byte in the middle of an exchange, and who is told (`relay/reuse.rs`).
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -33,6 +34,9 @@ const QUIET: Duration = Duration::from_millis(20);
 /// request.
 pub const REMEMBERED: Duration = Duration::from_secs(600);
 
+/// How many are remembered behind one upstream; beyond, the one that did it longest ago is forgotten.
+const MOST_DOUBTED: usize = 100;
+
 /// Idle connections to one upstream.
 #[derive(Debug, Default)]
 pub struct IdlePool {
@@ -45,6 +49,12 @@ pub struct IdlePool {
 struct PoolState {
     /// The oldest first.
     idle: VecDeque<IdleConn>,
+    doubted: HashMap<Sender, Doubted>,
+}
+
+/// What is remembered of who did something odd.
+#[derive(Clone, Copy, Default, Debug)]
+struct Doubted {
     distrust: Option<Distrust>,
     /// When a reused connection last broke under a request.
     broke: Option<Instant>,
@@ -86,6 +96,10 @@ impl ClientId {
 pub struct LastUse {
     /// What it is good for.
     pub use_for: UseFor,
+    /// Who may use it.
+    pub shared_by: SharedBy,
+    /// Who sends on it.
+    pub sender: Sender,
     /// The client that used it last.
     pub client: ClientId,
     /// When that exchange began.
@@ -113,6 +127,24 @@ impl UseFor {
     }
 }
 
+/// Who shares a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SharedBy {
+    /// Every request.
+    All,
+    /// Requests that the upstream takes for those of the same client, by a hash of what it is told.
+    Alike(u64),
+}
+
+/// Who sends what comes on a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Sender {
+    /// The upstream: it makes its messages itself.
+    Upstream,
+    /// The origin of this hash, whose bytes the upstream passes on as they are.
+    Origin(u64),
+}
+
 /// Whether the last answer on a connection was surely its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Leftover {
@@ -127,6 +159,10 @@ pub enum Leftover {
 pub struct Wanted {
     /// The hash of its target.
     pub target: u64,
+    /// With whom it shares connections.
+    pub shared_by: SharedBy,
+    /// Who is to answer it.
+    pub sender: Sender,
     /// Whose it is.
     pub client: ClientId,
     /// How long the connection may have been idle.
@@ -173,18 +209,20 @@ impl IdlePool {
         }
     }
 
-    /// Drops what is older than `within`, was closed by the upstream, or is more than `most`. Says whether
-    /// there were stray bytes on one of them: the caller calls [`IdlePool::distrust`].
-    pub fn sweep(&self, within: Duration, most: usize, now: Instant) -> bool {
+    /// Drops what is older than `within`, was closed by the upstream, or is more than `most`. Says who
+    /// sent stray bytes on one of them: the caller calls [`IdlePool::distrust`].
+    pub fn sweep(&self, within: Duration, most: usize, now: Instant) -> HashSet<Sender> {
         let mut dropped = Vec::new();
-        let mut strays = false;
+        let mut strays = HashSet::new();
         {
             let mut state = self.state.lock();
             for idle in std::mem::take(&mut state.idle) {
                 let is_old = now.saturating_duration_since(idle.since) >= within;
                 // A look does not wait, and a request that comes meanwhile would find none of them.
                 let seen = socket::peek(idle.conn.stream());
-                strays |= seen == Peeked::Bytes;
+                if seen == Peeked::Bytes {
+                    strays.insert(idle.last_use.sender);
+                }
                 if is_old || seen != Peeked::Quiet {
                     dropped.push(idle);
                 } else {
@@ -225,51 +263,57 @@ impl IdlePool {
         self.len() == 0
     }
 
-    /// A stray byte came. The first one ends all connections, also those at work once
-    /// their exchange is over; from then on until [`REMEMBERED`] after the last one each serves one client.
+    /// A stray byte came from `sender`. The first one ends all connections on which it sends, also those at work
+    /// once their exchange is over; from then on until [`REMEMBERED`] after the last one each serves one client.
     /// Says whether it is the first one.
-    pub fn distrust(&self, now: Instant) -> bool {
+    pub fn distrust(&self, sender: Sender, now: Instant) -> bool {
         let mut state = self.state.lock();
         self.has_strayed.store(true, Ordering::Release);
-        let before = state.distrust_at(now);
-        state.distrust = Some(Distrust {
+        let before = state.distrust_at(sender, now);
+        state.doubted(sender).distrust = Some(Distrust {
             since: before.map_or(now, |distrust| distrust.since),
             until: now + REMEMBERED,
         });
         if before.is_some() {
             return false;
         }
-        let evicted = std::mem::take(&mut state.idle);
+        let (evicted, others): (VecDeque<_>, VecDeque<_>) = state
+            .idle
+            .drain(..)
+            .partition(|idle| idle.last_use.sender == sender);
+        state.idle = others;
         // They are closed outside of the lock.
         drop(state);
         drop(evicted);
         true
     }
 
-    /// Until when each connection serves one client, if that is so.
+    /// Until when each connection serves one client, if the upstream is to blame for that.
     pub fn distrusted_until(&self, now: Instant) -> Option<Instant> {
         let has_strayed = self.has_strayed.load(Ordering::Acquire);
-        let distrust = has_strayed.then(|| self.state.lock().distrust_at(now))?;
+        let distrust = has_strayed.then(|| self.state.lock().distrust_at(Sender::Upstream, now))?;
         distrust.map(|distrust| distrust.until)
     }
 
-    /// Whether the upstream lost its trust during an exchange that began at `begun`: what comes on its
+    /// Whether `sender` lost its trust during an exchange that began at `begun`: what comes on its
     /// connection may be meant for another client.
-    pub fn lost_trust_since(&self, begun: Instant, now: Instant) -> bool {
-        self.has_strayed.load(Ordering::Acquire) && self.state.lock().lost_trust_since(begun, now)
+    pub fn lost_trust_since(&self, sender: Sender, begun: Instant, now: Instant) -> bool {
+        self.has_strayed.load(Ordering::Acquire)
+            && self.state.lock().lost_trust_since(sender, begun, now)
     }
 
-    /// A reused connection broke under a request: for [`REMEMBERED`] those that cannot be repeated get a fresh
+    /// A reused connection to `sender` broke under a request: for [`REMEMBERED`] those that cannot be repeated get a fresh
     /// one.
-    pub fn broke(&self, now: Instant) {
-        self.state.lock().broke = Some(now);
+    pub fn broke(&self, sender: Sender, now: Instant) {
+        self.state.lock().doubted(sender).broke = Some(now);
     }
 }
 
 impl PoolState {
     /// Keeps a connection, and evicts the oldest if there are more than `most`; returns what is to be closed.
     fn put(&mut self, idle: IdleConn, most: usize, now: Instant) -> Option<IdleConn> {
-        if most == 0 || self.lost_trust_since(idle.last_use.begun, now) {
+        let LastUse { sender, begun, .. } = idle.last_use;
+        if most == 0 || self.lost_trust_since(sender, begun, now) {
             return Some(idle);
         }
         self.idle.push_back(idle);
@@ -279,7 +323,9 @@ impl PoolState {
 
     /// The newest that is good for `wanted`, and whether more may come on it.
     fn newest(&mut self, wanted: &Wanted, now: Instant) -> Option<(IdleConn, Leftover)> {
-        let broke = self.broke.is_some_and(|at| is_within(REMEMBERED, at, now));
+        let doubted = self.doubted.get(&wanted.sender);
+        let broke = doubted.and_then(|doubted| doubted.broke);
+        let broke = broke.is_some_and(|at| is_within(REMEMBERED, at, now));
         if broke && !wanted.is_repeatable {
             return None;
         }
@@ -288,9 +334,11 @@ impl PoolState {
         } else {
             wanted.within.min(TRUSTED_IDLE)
         };
-        let is_shared = self.distrust_at(now).is_none();
+        let is_shared = self.distrust_at(wanted.sender, now).is_none();
         let index = self.idle.iter().rposition(|idle| {
             idle.last_use.use_for.admits(wanted.target)
+                && idle.last_use.shared_by == wanted.shared_by
+                && idle.last_use.sender == wanted.sender
                 && (idle.last_use.client == wanted.client
                     || is_shared && idle.leftover_at(now) == Leftover::Nothing)
         })?;
@@ -302,13 +350,33 @@ impl PoolState {
         Some((self.idle.remove(index)?, leftover))
     }
 
-    fn distrust_at(&self, now: Instant) -> Option<Distrust> {
-        self.distrust.filter(|distrust| now < distrust.until)
+    fn distrust_at(&self, sender: Sender, now: Instant) -> Option<Distrust> {
+        let distrust = self.doubted.get(&sender)?.distrust;
+        distrust.filter(|distrust| now < distrust.until)
     }
 
-    fn lost_trust_since(&self, begun: Instant, now: Instant) -> bool {
-        let distrust = self.distrust_at(now);
+    fn lost_trust_since(&self, sender: Sender, begun: Instant, now: Instant) -> bool {
+        let distrust = self.distrust_at(sender, now);
         distrust.is_some_and(|distrust| begun <= distrust.since)
+    }
+
+    /// What is remembered of `sender` from now on.
+    fn doubted(&mut self, sender: Sender) -> &mut Doubted {
+        if self.doubted.len() >= MOST_DOUBTED && !self.doubted.contains_key(&sender) {
+            let first = self.doubted.iter().min_by_key(|(_, one)| one.until());
+            if let Some(first) = first.map(|(sender, _)| *sender) {
+                self.doubted.remove(&first);
+            }
+        }
+        self.doubted.entry(sender).or_default()
+    }
+}
+
+impl Doubted {
+    /// When it is forgotten.
+    fn until(&self) -> Option<Instant> {
+        let distrusted = self.distrust.map(|distrust| distrust.until);
+        distrusted.max(self.broke.map(|at| at + REMEMBERED))
     }
 }
 
@@ -357,6 +425,8 @@ mod tests {
     fn wanted(client: ClientId) -> Wanted {
         Wanted {
             target: 0,
+            shared_by: SharedBy::All,
+            sender: Sender::Upstream,
             client,
             within: LONG,
             is_repeatable: true,
@@ -375,6 +445,8 @@ mod tests {
         fn last_use(&self, client: ClientId, leftover: Leftover) -> LastUse {
             LastUse {
                 use_for: UseFor::Anything,
+                shared_by: SharedBy::All,
+                sender: Sender::Upstream,
                 client,
                 begun: self.now,
                 leftover,
@@ -446,6 +518,24 @@ mod tests {
     }
 
     #[test]
+    fn a_connection_that_is_one_clients_for_the_upstream_serves_no_other() {
+        let mut fixture = Fixture::new();
+        let client = ClientId::next();
+        let last_use = LastUse {
+            shared_by: SharedBy::Alike(1),
+            ..fixture.last_use(client, Leftover::Nothing)
+        };
+        fixture.keep(last_use, 64);
+        let of = |shared_by| Wanted {
+            shared_by,
+            ..wanted(client)
+        };
+        assert_eq!(fixture.take(&of(SharedBy::Alike(2))), None);
+        assert_eq!(fixture.take(&of(SharedBy::All)), None);
+        assert_eq!(fixture.take(&of(SharedBy::Alike(1))), Some(0));
+    }
+
+    #[test]
     fn one_that_was_closed_is_passed_over_and_is_no_stray_byte() {
         let mut fixture = Fixture::new();
         let client = ClientId::next();
@@ -475,10 +565,11 @@ mod tests {
         let mut fixture = Fixture::new();
         let client = ClientId::next();
         fixture.keep_of(client, Leftover::Nothing);
-        assert!(!fixture.pool.sweep(LONG, 64, fixture.now));
+        assert!(fixture.pool.sweep(LONG, 64, fixture.now).is_empty());
         let number = fixture.keep_of(client, Leftover::Nothing);
         fixture.sends(number, b"x");
-        assert!(fixture.pool.sweep(LONG, 64, fixture.now));
+        let strays = fixture.pool.sweep(LONG, 64, fixture.now);
+        assert_eq!(strays, HashSet::from([Sender::Upstream]));
         assert_eq!(fixture.take(&wanted(client)), Some(0));
     }
 
@@ -578,7 +669,7 @@ mod tests {
         let second = fixture.keep_of(client, Leftover::Nothing);
         fixture.now += 999 * MS;
         assert_eq!(fixture.take(&once), Some(second));
-        fixture.pool.broke(fixture.now);
+        fixture.pool.broke(Sender::Upstream, fixture.now);
         fixture.now += ALMOST;
         let third = fixture.keep_of(client, Leftover::Nothing);
         assert_eq!(fixture.take(&once), None);
@@ -592,9 +683,13 @@ mod tests {
         let client = ClientId::next();
         let at_work = fixture.last_use(client, Leftover::Nothing);
         fixture.keep_of(client, Leftover::Nothing);
-        assert!(fixture.pool.distrust(fixture.now));
+        assert!(fixture.pool.distrust(Sender::Upstream, fixture.now));
         assert!(fixture.pool.is_empty());
-        assert!(fixture.pool.lost_trust_since(at_work.begun, fixture.now));
+        assert!(
+            fixture
+                .pool
+                .lost_trust_since(Sender::Upstream, at_work.begun, fixture.now)
+        );
         fixture.now += MS;
         fixture.keep(at_work, 64);
         assert!(fixture.pool.is_empty());
@@ -604,7 +699,7 @@ mod tests {
     fn without_trust_a_connection_serves_the_client_that_used_it_last() {
         let mut fixture = Fixture::new();
         let (client, other) = (ClientId::next(), ClientId::next());
-        fixture.pool.distrust(fixture.now);
+        fixture.pool.distrust(Sender::Upstream, fixture.now);
         fixture.now += MS;
         let number = fixture.keep_of(client, Leftover::Nothing);
         fixture.now += 1000 * MS;
@@ -616,10 +711,10 @@ mod tests {
     fn trust_comes_back_ten_minutes_after_the_last_stray_byte() {
         let mut fixture = Fixture::new();
         let (client, other) = (ClientId::next(), ClientId::next());
-        fixture.pool.distrust(fixture.now);
+        fixture.pool.distrust(Sender::Upstream, fixture.now);
         fixture.now += ALMOST;
         let number = fixture.keep_of(client, Leftover::Nothing);
-        assert!(!fixture.pool.distrust(fixture.now));
+        assert!(!fixture.pool.distrust(Sender::Upstream, fixture.now));
         fixture.now += ALMOST;
         assert_eq!(fixture.take(&wanted(other)), None);
         let until = fixture.pool.distrusted_until(fixture.now);
@@ -627,6 +722,51 @@ mod tests {
         fixture.now += MS;
         assert_eq!(fixture.take(&wanted(other)), Some(number));
         assert_eq!(fixture.pool.distrusted_until(fixture.now), None);
-        assert!(fixture.pool.distrust(fixture.now));
+        assert!(fixture.pool.distrust(Sender::Upstream, fixture.now));
+    }
+
+    #[test]
+    fn what_an_origin_behind_the_upstream_did_is_remembered_of_that_one_alone() {
+        let mut fixture = Fixture::new();
+        let (client, other) = (ClientId::next(), ClientId::next());
+        let (odd, good) = (Sender::Origin(1), Sender::Origin(2));
+        let keep = |fixture: &mut Fixture, sender| {
+            let last_use = fixture.last_use(client, Leftover::Nothing);
+            fixture.keep(LastUse { sender, ..last_use }, 64)
+        };
+        let of = |sender, client| Wanted {
+            sender,
+            is_repeatable: false,
+            ..wanted(client)
+        };
+        keep(&mut fixture, odd);
+        let number = keep(&mut fixture, good);
+        assert!(fixture.pool.distrust(odd, fixture.now));
+        assert_eq!(fixture.pool.len(), 1);
+        assert_eq!(fixture.take(&of(good, other)), Some(number));
+        assert_eq!(fixture.pool.distrusted_until(fixture.now), None);
+        fixture.pool.broke(odd, fixture.now);
+        fixture.now += MS;
+        keep(&mut fixture, odd);
+        assert_eq!(fixture.take(&of(odd, client)), None);
+        let number = keep(&mut fixture, good);
+        assert_eq!(fixture.take(&of(good, client)), Some(number));
+    }
+
+    #[test]
+    fn of_too_many_origins_the_one_that_was_odd_longest_ago_is_forgotten() {
+        let mut fixture = Fixture::new();
+        for number in 0..MOST_DOUBTED as u64 {
+            fixture.pool.broke(Sender::Origin(number), fixture.now);
+            fixture.now += MS;
+        }
+        assert!(fixture.pool.distrust(Sender::Origin(0), fixture.now));
+        assert!(fixture.pool.distrust(Sender::Origin(1000), fixture.now));
+        assert_eq!(fixture.pool.state.lock().doubted.len(), MOST_DOUBTED);
+        let remembers = |number| {
+            let state = fixture.pool.state.lock();
+            state.doubted.contains_key(&Sender::Origin(number))
+        };
+        assert!(remembers(0) && !remembers(1) && remembers(2) && remembers(1000));
     }
 }

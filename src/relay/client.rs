@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::balance::vitals::UpstreamId;
 use crate::net::conn::Conn;
-use crate::net::idle_pool::{ClientId, UseFor};
+use crate::net::idle_pool::{ClientId, SharedBy, UseFor};
 use crate::net::permits::{ClientPermit, Permit};
 use crate::protocol::head::HeadScanner;
 use crate::protocol::target::Authority;
@@ -131,6 +131,8 @@ pub struct Bound {
     pub to: BoundTo,
     /// What it is good for.
     pub use_for: UseFor,
+    /// Which requests of the client may use it.
+    pub shared_by: SharedBy,
 }
 
 /// Where a bound connection leads.

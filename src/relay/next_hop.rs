@@ -20,7 +20,7 @@ use crate::balance::upstream::Lease;
 use crate::net::addresses::AddressBook;
 use crate::net::conn::{Conn, LookAround};
 use crate::net::dial::{self, DialError, Goal, Race, RaceEvent, Runner, STAGGER};
-use crate::net::idle_pool::{LastUse, Leftover, UseFor};
+use crate::net::idle_pool::{LastUse, Leftover, Sender, SharedBy, UseFor};
 use crate::protocol::answer::{HopFailure, Refusal};
 use crate::protocol::target::Authority;
 
@@ -208,6 +208,8 @@ impl<'a> Exchange<'a> {
             let now = Instant::now();
             let last_use = LastUse {
                 use_for: UseFor::Anything,
+                shared_by: SharedBy::All,
+                sender: Sender::Upstream,
                 client: self.client.id,
                 begun: now,
                 leftover: Leftover::Nothing,

@@ -6,12 +6,13 @@
 //! the client that got the connection next would take them for its answer, so the upstream's connections are no longer
 //! shared ([`crate::net::idle_pool`]).
 
+use std::hash::BuildHasher;
 use std::time::Instant;
 
 use crate::balance::failover::{self, AttemptError, Next, Replay};
 use crate::balance::upstream::{Lease, Upstream};
 use crate::net::conn::Conn;
-use crate::net::idle_pool::{LastUse, Leftover, TakenConn, UseFor, Wanted};
+use crate::net::idle_pool::{LastUse, Leftover, Sender, SharedBy, TakenConn, UseFor, Wanted};
 use crate::net::socket::{self, Peeked, TICK};
 use crate::protocol::answer::HopFailure;
 use crate::protocol::head::ResponseHead;
@@ -63,7 +64,8 @@ impl Exchange<'_> {
         upstream: Option<&Upstream>,
     ) -> Option<Bound> {
         let bound = self.client.bound.take_if(|bound| bound.to == *to)?;
-        if !bound.use_for.admits(self.target_hash()) {
+        let shared_by = upstream.map_or(SharedBy::All, |upstream| self.shared_by(upstream));
+        if bound.shared_by != shared_by || !bound.use_for.admits(self.target_hash()) {
             return None;
         }
         match socket::peek(bound.conn.stream()) {
@@ -90,6 +92,8 @@ impl Exchange<'_> {
             && self.state.upload.replay() == Replay::Whole;
         let wanted = Wanted {
             target: self.target_hash(),
+            shared_by: self.shared_by(upstream),
+            sender: self.sender(upstream),
             client: self.client.id,
             within: self.snapshot.config.limits.upstream_idle,
             is_repeatable,
@@ -101,7 +105,7 @@ impl Exchange<'_> {
                     conn.borrow_memory(&mut self.scratch.from_hop);
                     return Some((conn, rest));
                 }
-                TakenConn::Stray => self.snapshot.strayed(upstream),
+                TakenConn::Stray => self.strayed(Some(upstream)),
                 TakenConn::Nothing => return None,
             }
         }
@@ -141,6 +145,7 @@ impl Exchange<'_> {
             // If it is a pipe to the origin by now, that one must not get our credentials.
             (NextHopPersistence::KeepsUnsaid, Some(_)) => return,
         };
+        let shared_by = upstream.map_or(SharedBy::All, |upstream| self.shared_by(upstream));
         if !hop.conn.unread().is_empty() {
             return self.strayed(upstream.map(AsRef::as_ref));
         }
@@ -151,7 +156,12 @@ impl Exchange<'_> {
                 None => BoundTo::Origin(self.authority().clone()),
             };
             let conn = hop.conn;
-            self.client.bound = Some(Box::new(Bound { conn, to, use_for }));
+            self.client.bound = Some(Box::new(Bound {
+                conn,
+                to,
+                use_for,
+                shared_by,
+            }));
             return;
         }
         let idle = upstream.and_then(|upstream| self.snapshot.idle_pool(upstream));
@@ -163,6 +173,8 @@ impl Exchange<'_> {
         }
         let last_use = LastUse {
             use_for,
+            shared_by,
+            sender: self.sender(upstream),
             client: self.client.id,
             begun: hop.begun,
             leftover: after.rest(hop.origin),
@@ -174,6 +186,16 @@ impl Exchange<'_> {
         idle.keep(conn, last_use, most, Instant::now());
     }
 
+    /// With which other requests this one shares connections to `upstream`. A SOCKS5 proxy is told the login once a
+    /// connection, so a connection is of no use any more once that is another.
+    fn shared_by(&self, upstream: &Upstream) -> SharedBy {
+        let credentials = upstream.spec.credentials.as_ref();
+        match credentials.filter(|_| upstream.spec.is_socks()) {
+            Some(credentials) => SharedBy::Alike(self.ctx.target_hasher.hash_one(credentials)),
+            None => SharedBy::All,
+        }
+    }
+
     /// Whether an answer may be meant for another client, and this request can still be sent once more: its
     /// connection was used before, and the upstream was seen to send stray bytes meanwhile.
     pub(super) fn may_be_anothers(&self, hop: &Hop) -> bool {
@@ -183,8 +205,9 @@ impl Exchange<'_> {
         if self.client.binds {
             return false; // No other client has used it.
         }
+        let sender = self.sender(lease.upstream());
         let idle = self.snapshot.idle_pool(lease.upstream());
-        idle.is_some_and(|idle| idle.lost_trust_since(hop.begun, Instant::now()))
+        idle.is_some_and(|idle| idle.lost_trust_since(sender, hop.begun, Instant::now()))
             && self.may_be_sent_afresh(&AttemptError::NoResponse(HopFailure::Closed))
     }
 
@@ -206,7 +229,7 @@ impl Exchange<'_> {
         let upstream = lease.upstream();
         report::count(&upstream.vitals().counters.reuse_broken, 1);
         if let Some(idle) = self.snapshot.idle_pool(upstream) {
-            idle.broke(Instant::now());
+            idle.broke(self.sender(upstream), Instant::now());
         }
         if failover::shows_stray_bytes(error.failure()) {
             self.strayed(Some(upstream));
@@ -216,7 +239,16 @@ impl Exchange<'_> {
     /// A next hop sent a byte that was not asked for. Connections to origins are not shared anyway.
     fn strayed(&self, upstream: Option<&Upstream>) {
         if let Some(upstream) = upstream {
-            self.snapshot.strayed(upstream);
+            self.snapshot.strayed(upstream, self.sender(upstream));
+        }
+    }
+
+    /// Who sends what comes from `upstream` for this request.
+    fn sender(&self, upstream: &Upstream) -> Sender {
+        if upstream.spec.is_socks() {
+            Sender::Origin(self.target_hash())
+        } else {
+            Sender::Upstream
         }
     }
 }
