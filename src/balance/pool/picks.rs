@@ -5,7 +5,6 @@
 //!
 //! Not here: whose turn it is ([`pick`](super::super::pick) says), and what the pool is (the module above).
 
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -79,7 +78,14 @@ impl Pool {
         };
         let picked = match picked {
             None if wish.is_some_and(|wish| wish.only_rested) => None,
-            None => self.pick_resting(tried, rests?),
+            None => {
+                let filter = Filter {
+                    tried,
+                    rests: None,
+                    tunnel_at,
+                };
+                self.pick_resting(filter, rests?)
+            }
             Some(_) => picked,
         }?;
         tried.insert(picked.upstream().id());
@@ -91,7 +97,8 @@ impl Pool {
             Some(_) => &self.tunnel_chooser,
             None => &self.chooser,
         };
-        let account = if filter.tried.is_empty() {
+        let is_open = filter.tried.is_empty() && !filter.tried.is_choosy();
+        let account = if is_open {
             Account::First
         } else {
             Account::Again
@@ -175,10 +182,10 @@ impl Pool {
     }
 
     /// The upstream whose rest ends first: all that could be picked rest.
-    fn pick_resting(&self, tried: &Tried, mut rests: RestsForHost<'_>) -> Option<Lease> {
+    fn pick_resting(&self, filter: Filter<'_>, mut rests: RestsForHost<'_>) -> Option<Lease> {
         let upstream = self
             .serving()
-            .filter(|upstream| !tried.contains(upstream.id()))
+            .filter(|upstream| filter.may_try(upstream))
             .min_by_key(|upstream| rests.until(upstream.id()))?;
         rests.overridden();
         Some(Lease::take(upstream))
@@ -199,11 +206,8 @@ impl Pool {
 
     /// Those in service that were not tried, the best last.
     fn rest(&self, mode: BalanceMode, tried: &Tried) -> Vec<Arc<Upstream>> {
-        let were_tried: HashSet<_> = tried.ids().collect();
         let serving = self.serving();
-        let mut rest: Vec<_> = serving
-            .filter(|upstream| !were_tried.contains(&upstream.id()))
-            .collect();
+        let mut rest: Vec<_> = serving.filter(|upstream| tried.may_try(upstream)).collect();
         rest.sort_by_cached_key(|upstream| {
             let preference = match mode {
                 BalanceMode::RoundRobin => 0,
@@ -226,7 +230,7 @@ impl Pool {
         let (_, _, upstream) = self
             .upstreams
             .iter()
-            .filter(|upstream| upstream.is_in_service() && !tried.contains(upstream.id()))
+            .filter(|upstream| upstream.is_in_service() && tried.may_try(upstream))
             .filter(|upstream| upstream.vitals().may_be_tried(now))
             .filter_map(|upstream| {
                 let last = upstream.vitals().last_trial();
