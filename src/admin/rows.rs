@@ -172,7 +172,7 @@ pub(super) const CONFIG: &[ServerRow] = rows! {
         = |it| u8::from(it.is_at_last_resort());
     Gauge "probe_target_believed"
         "Whether the target of the probe is believed; 0: it passes through no upstream."
-        = |it| u8::from(it.snapshot.pool.belief().is_believed(Instant::now()));
+        = |it| u8::from(it.snapshot.pool.belief().disbelief(Instant::now()).is_none());
     Counter "config_reloads_total" {"result" "success"} "Reloads of the configuration, by result."
         = |it| it.metrics.reloads.value();
     Counter "config_reloads_total" {"result" "failure"}

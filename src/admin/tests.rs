@@ -337,7 +337,7 @@ fn readiness_follows_the_upstreams_and_the_drain() {
     check("503", "\"since\":\"2023-11-14T22:13:20.000Z\"");
     check_ends(CheckVerdict::Works(Depth::Probe));
     pool.belief()
-        .doubt(Instant::now(), "a got 403", 1_700_000_000_000);
+        .doubt(None, Instant::now(), "a got 403", 1_700_000_000_000);
     check(
         "200",
         "\"believed\":false,\"since\":\"2023-11-14T22:13:20.000Z\",\"seen\":\"a got 403\"",

@@ -39,7 +39,8 @@ impl Tried {
 
     /// Whether it may be tried, and was not yet.
     pub fn may_try(&self, upstream: &Upstream) -> bool {
-        !self.contains(upstream.id()) && !(self.leaves_out_socks && upstream.spec.is_socks())
+        let is_left_out = self.leaves_out_socks && upstream.spec.is_socks();
+        !is_left_out && !self.contains(upstream.id())
     }
 
     /// Whether it was tried.

@@ -56,22 +56,26 @@ pub(super) struct Outlier {
 }
 
 impl Outliers {
-    /// A probe can tell again. How often each was found is remembered only until then.
-    pub(super) fn clear(&mut self) {
-        self.looked = None;
-        self.counted.clear();
-    }
-
-    /// Looks at the counts, if it is time.
+    /// Looks at the counts, if it is time. Where a probe can tell again, nothing is remembered any more.
     pub(super) fn look(&mut self, now: Instant, pool: &Pool) -> Vec<Outlier> {
+        let doubted = pool.belief().doubted();
+        if doubted.is_empty() {
+            self.looked = None;
+            self.counted.clear();
+            return Vec::new();
+        }
         if self.looked.is_some_and(|looked| now < looked + EVERY) {
             return Vec::new();
         }
         self.looked = Some(now);
-        let mut groups: BTreeMap<_, Vec<_>> = BTreeMap::new();
-        for upstream in pool.upstreams().iter().filter(|one| one.is_in_service()) {
-            let group = upstream.spec.group.as_deref();
-            groups.entry(group).or_default().push(upstream);
+        let groups = doubted.iter().map(|group| (group.as_deref(), Vec::new()));
+        let mut groups: BTreeMap<_, Vec<_>> = groups.collect();
+        for upstream in pool.upstreams() {
+            match groups.get_mut(&upstream.group()) {
+                Some(members) if upstream.is_in_service() => members.push(upstream),
+                Some(_) => {}
+                None => drop(self.counted.remove(&upstream.id())),
+            }
         }
         let groups = groups.into_values();
         groups.flat_map(|members| self.among(&members)).collect()
@@ -188,6 +192,9 @@ mod tests {
     /// The outliers of a pool in which these answer everything with 504, and all others with 200.
     fn found(pool: &Pool, failing: &[&str]) -> Vec<String> {
         let (mut outliers, now) = (Outliers::default(), Instant::now());
+        for upstream in pool.upstreams() {
+            pool.belief().doubt(upstream.group(), now, "", 0);
+        }
         assert!(outliers.look(now, pool).is_empty());
         for upstream in pool.upstreams() {
             let fails = failing.contains(&&*upstream.spec.name);
@@ -216,6 +223,18 @@ mod tests {
     }
 
     #[test]
+    fn where_the_probe_can_tell_nobody_is_an_outlier() {
+        let pool = pool("a/eu b/eu c/eu d/us e/us");
+        pool.belief().doubt(Some("us"), Instant::now(), "", 0);
+        let (mut outliers, now) = (Outliers::default(), Instant::now());
+        outliers.look(now, &pool);
+        assert_eq!(outliers.counted.len(), 2);
+        pool.belief().believe(Some("us"));
+        outliers.look(now + EVERY, &pool);
+        assert!(outliers.counted.is_empty() && outliers.looked.is_none());
+    }
+
+    #[test]
     fn at_least_half_of_a_group_is_left_in_service() {
         let pool = pool("a/eu b/eu c/eu d/eu e/us f/us g/us h/us");
         let down = pool.find("a").unwrap().vitals();
@@ -231,6 +250,7 @@ mod tests {
     fn found_by(clients: &[u8]) -> usize {
         let pool = pool("a b c");
         let (mut outliers, now) = (Outliers::default(), Instant::now());
+        pool.belief().doubt(None, now, "", 0);
         outliers.look(now, &pool);
         let answers = |upstream: &Upstream, status| {
             let ms = Duration::from_millis(1);
