@@ -123,7 +123,8 @@ impl Counted {
         let errors = counters.gateway_errors.load(Ordering::Relaxed);
         self.left_out += upstream.vitals().take_errors_of_one();
         let counting = |all: u64| all.saturating_sub(self.left_out);
-        self.looks.push_back((counting(answers), counting(errors)));
+        let (answers, errors) = (counting(answers), counting(errors));
+        self.looks.push_back((answers, errors));
         if self.looks.len() > LOOKS + 1 {
             self.looks.pop_front();
         }

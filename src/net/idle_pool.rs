@@ -302,8 +302,8 @@ impl IdlePool {
             && self.state.lock().lost_trust_since(sender, begun, now)
     }
 
-    /// A reused connection to `sender` broke under a request: for [`REMEMBERED`] those that cannot be repeated get a fresh
-    /// one.
+    /// A reused connection to `sender` broke under a request: for [`REMEMBERED`] those that cannot be repeated
+    /// get a fresh one.
     pub fn broke(&self, sender: Sender, now: Instant) {
         self.state.lock().doubted(sender).broke = Some(now);
     }
