@@ -24,19 +24,20 @@
 //! | empty lines before it | 4; 2 between requests | `EMPTY_LINES_MAX`, `EMPTY_LINES` | 400 | `empty_lines_before_a_request_are_skipped` |
 //! | the host of a target | 253 bytes, 63 a label | `NAME_MAX`, `LABEL_MAX` | 400 | `what_cannot_become_a_request_is_refused_at_once` |
 //! | what they call a request, in the field of `request_id` | 128 bytes | `ID_MAX` | the request is named here | `a_clients_name_is_taken_if_it_is_said_once_and_is_short_and_plain` |
+//! | what they call a session, in the user name for an upstream | 64 bytes | `PART_MAX` | a hash stands for it | `a_value_that_is_too_long_becomes_a_hash` |
 //! | memory of a held connection | its unread bytes | `limits.max_header_bytes` | | `a_held_connection_keeps_its_unread_bytes_and_no_more_memory` |
 //! | a PROXY header | 107 bytes as a line, 4096 as a block | `LINE_MAX`, `BLOCK_MAX` | 400 | `a_malformed_block_is_refused` |
-//! | requests on a connection | none: each is served in its turn, and none is kept; after 20 ms of them whoever waits comes first | `TURN` | | `ten_thousand_pipelined_requests_are_answered_in_order`, `a_pipeline_whose_answers_nobody_reads_is_cut`, `an_endless_pipeline_makes_way_for_whoever_waits` |
+//! | requests on a connection | none: each is served in its turn, and none is kept; between two of them the others of the lane come first | | | `ten_thousand_pipelined_requests_are_answered_in_order`, `a_pipeline_whose_answers_nobody_reads_is_cut`, `an_endless_pipeline_makes_way_for_whoever_waits` |
 //! | requests that wait for a worker | four for each worker | `limits.queue` | 503 | `more_waiting_requests_than_the_queue_holds_are_refused` |
 //! | how long they wait | 5 s | `limits.queue_timeout_secs` | 503 | `a_request_that_waits_too_long_for_a_worker_is_refused` |
-//! | requests at work, with a worker or waiting for their next hop | 64 a core, between 512 and 1024 | `limits.workers`, at most 16384 | the request waits | `never_more_workers_are_started_than_the_file_says`, `requests_that_wait_for_an_upstream_count_as_workers` |
-//! | workers of one address | half of them, while others wait | | the others go first | `one_address_cannot_take_all_workers` |
-//! | threads for what lasts | three quarters of what the system allows, at most 16384 | `MOST_LONG_THREADS` | exchanges keep their workers, busy tunnels are carried by the event loops | `endless_streams_and_stalled_readers_do_not_use_up_the_workers`, `with_forty_threads_it_answers_and_recovers` |
+//! | requests at work, with a thread or waiting for their next hop | 64 a core, between 512 and 1024 | `limits.workers`, at most 16384 | the request waits | `never_more_workers_are_started_than_the_file_says`, `requests_that_wait_for_an_upstream_count_as_workers` |
+//! | permits of one address | as many as there are; of those that wait, the addresses take turns | | the others go first | `one_address_cannot_take_all_workers` |
+//! | threads for what lasts | three quarters of what the system allows, at most 16384 | `MOST_LONG_THREADS` | exchanges keep their permits, busy tunnels are carried by the event loops | `endless_streams_and_stalled_readers_do_not_use_up_the_workers`, `with_forty_threads_it_answers_and_recovers` |
 //! | those of tunnels of one address | the last eighth is for clients that have less than half of them | | the event loops carry them | `one_client_cannot_take_all_threads_for_tunnels` |
 //! | the stack of a thread | 1 MiB; half of that to look names up | `STACK`, `LOOK_UP_STACK` | | `the_deepest_request_needs_less_than_an_eighth_of_a_stack` |
 //! | a body without progress | 60 s | `limits.io_timeout_secs` | 408, or the end of the connection | `a_body_that_stops_is_told_408_and_blamed_on_no_upstream`, `an_upstream_that_drips_does_not_keep_a_stopped_upload_alive` |
 //! | a reader without progress | 60 s | `limits.io_timeout_secs` | the end of the connection | `a_client_that_does_not_read_is_cut_and_blamed_alone` |
-//! | a body that makes progress | none: it gives up its worker's place after a second | | | `slow_bodies_leave_the_workers_to_others` |
+//! | a body that makes progress | none: it gives up its permit after a second, if others wait | | | `slow_bodies_leave_the_workers_to_others` |
 //! | a chunk size | 16 digits | `SIZE_DIGITS_MAX` | 400 | `sizes_that_do_not_fit_are_refused` |
 //! | chunk extensions | 1 KiB a line, 16 KiB a body | `EXTENSION_LINE_MAX`, `EXTENSIONS_MAX` | 431 | `endless_chunk_extensions_of_a_request_are_refused` |
 //! | trailers | as a head | `limits.max_header_bytes`, `FIELDS_MAX` | 431 | `endless_trailers_of_a_request_are_refused` |
@@ -63,6 +64,7 @@
 //! | trials of an upstream that is offline | one at a time, one a second | `BETWEEN_TRIALS` | 503 | `while_nobody_is_in_service_one_request_a_second_tries_each_upstream` |
 //! | connections that are not made, one request | 15 s together | 3 times `limits.connect_timeout_secs` | 502 or 504 | `a_request_waits_for_connections_as_long_as_for_those_of_three_attempts` |
 //! | tunnels asked of one that has no CONNECT | one in 30 s while others open them | `ASKED_AGAIN_AFTER` | the others get them | `one_tunnel_in_a_while_shows_whether_there_still_is_no_connect` |
+//! | requests that wait until an upstream has room | one a worker, 5 s | `limits.workers`, `limits.queue_timeout_secs` | 503 | `a_request_that_waits_too_long_for_room_is_refused` |
 //! | attempts | 3 | `MOST_ATTEMPTS` | 502 or 504 | `a_request_that_failed_everywhere_is_answered` |
 //! | the head of an answer | 64 KiB, any number of fields | `limits.max_header_bytes` | 502 | `a_response_head_without_an_end_is_502` |
 //! | interim answers | 32 | `MOST_INTERIM` | 502 | `an_endless_run_of_interim_responses_is_502` |
@@ -70,7 +72,8 @@
 //! | a body of which nothing comes | 15 min | `limits.response_idle_timeout_secs` | the client sees that it breaks off | `a_response_body_that_stops_breaks_off_at_the_client`, `an_event_stream_may_be_silent_for_longer_than_an_upload` |
 //! | a request that is not taken | 60 s | `limits.io_timeout_secs` | 504 | `an_upstream_that_does_not_take_the_request_is_504_and_probed`, `a_client_that_leaves_while_its_request_is_not_taken_is_noticed` |
 //! | sessions that keep their upstream | 65536 | `sticky.max_sessions` | the one that was not used for longest is forgotten | `the_least_recently_used_pin_leaves_when_there_are_too_many` |
-//! | upstreams that rest, each for a host | 65536; 20 in `/status` | `MOST_RESTS`, `MOST_TOLD_RESTS` | the rest that ends first is over; the others are counted | `the_rest_that_ends_first_leaves_a_full_table`, `an_answer_lets_its_upstream_rest_for_the_host_and_no_other` |
+//! | upstreams that rest, each for a host | 65536; 20 in `/status` | `MOST_RESTS`, `MOST_TOLD_RESTS` | of the client with most rests the one that ends first is over; the others are counted | `the_rest_that_ends_first_leaves_a_full_table`, `a_client_that_fills_the_table_ends_no_rest_of_others`, `an_answer_lets_its_upstream_rest_for_the_host_and_no_other` |
+//! | waiting for a better answer | 5 s for each other upstream | `WITH_AN_ANSWER` | the client gets the one that is there | `with_an_answer_in_hand_no_other_upstream_is_waited_for_as_long_as_without` |
 //! | a rest that an answer asks for | 10 times `rest[].secs` | `MOST_LONGER` | cut | `retry_after_is_honoured_up_to_ten_times_the_rest` |
 //! | idle connections, each upstream | 64 | `limits.upstream_idle_connections`, at most 65535 | the oldest is closed | `when_there_are_too_many_the_oldest_leaves` |
 //! | their age | 30 s | `limits.upstream_idle_secs` | closed | `one_that_is_too_old_is_neither_taken_nor_kept` |
@@ -135,6 +138,7 @@
 //! | what is said about it | 30 messages, 60 bytes of a value, 10 names | `SHOWN_MAX`, `QUOTED_MAX`, `VALUE_MAX`, `NAMES_MAX` | counted | `a_thousand_errors_are_not_a_thousand_lines`, `many_names_are_counted` |
 //! | a secret or a file of users | 1 MiB | `FILE_MAX` | an error | `secret_files_that_cannot_be_used_are_named_with_the_reason` |
 //! | a list of targets or upstreams | 64 MiB | `LIST_MAX` | an error | `a_list_is_as_large_as_it_likes_up_to_its_limit_and_a_changed_one_is_seen` |
+//! | the names of drained upstreams | 2 MiB | `MOST` | a warning, and nobody is drained | `a_file_that_is_of_no_use_drains_nobody_and_is_written_anew` |
 //! | the login of a SOCKS5 upstream | 255 bytes each | `SOCKS_LOGIN_MAX` | an error | `a_login_for_socks5_has_1_to_255_bytes_in_each_part` |
 //! | bad lines of it that are named | 5 | `NAMED_MAX` | counted | `a_bad_line_of_a_list_is_named_and_skipped_and_fails_the_check` |
 //! | numbers in it | a head 1 KiB to 1 MiB, a queue 2^20, a time ten years | `limits.max_header_bytes`, `limits.queue`, `SECONDS_MAX` | an error | `its_examples_are_examples_of_valid_keys` |

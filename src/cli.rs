@@ -365,9 +365,9 @@ fn relay(source: Source, passed: io::Result<InheritedSockets>) -> Result<ExitCod
     for notice in &config.warnings {
         log::warn!("{notice}");
     }
-    Ok(ended(
-        passed.and_then(|passed| server::run(config, source, passed)),
-    ))
+    Ok(ended(passed.and_then(|passed| {
+        server::signals::run(config, source, passed)
+    })))
 }
 
 /// `status`: the answer goes to standard output, errors to standard error.

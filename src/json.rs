@@ -72,9 +72,15 @@ from! {
 
 impl From<Members> for JsonText {
     fn from(members: Members) -> Self {
-        let members = members.into_iter();
-        let members = members.map(|(name, value)| quoted(&name) + ":" + &value.0);
-        Self(enclosed('{', members, '}'))
+        let mut out = String::from('{');
+        for (place, (name, value)) in members.into_iter().enumerate() {
+            out.push_str(if place == 0 { "" } else { "," });
+            quote(&name, &mut out);
+            out.push(':');
+            out.push_str(&value.0);
+        }
+        out.push('}');
+        Self(out)
     }
 }
 
@@ -86,11 +92,13 @@ impl<V: Into<Self>> From<Option<V>> for JsonText {
 
 impl<V: Into<Self>> FromIterator<V> for JsonText {
     fn from_iter<I: IntoIterator<Item = V>>(values: I) -> Self {
-        Self(enclosed(
-            '[',
-            values.into_iter().map(|value| value.into().0),
-            ']',
-        ))
+        let mut out = String::from('[');
+        for (place, value) in values.into_iter().enumerate() {
+            out.push_str(if place == 0 { "" } else { "," });
+            out.push_str(&value.into().0);
+        }
+        out.push(']');
+        Self(out)
     }
 }
 
@@ -100,19 +108,20 @@ pub fn document(members: Members) -> String {
 }
 
 fn quoted(text: &str) -> String {
-    let mut out = String::new();
-    write_quoted(text, &mut out);
+    let mut out = String::with_capacity(text.len() + 2);
+    quote(text, &mut out);
     out
 }
 
-fn enclosed(first: char, items: impl Iterator<Item = String>, last: char) -> String {
-    let mut out = String::from(first);
-    for (place, item) in items.enumerate() {
-        out.push_str(if place == 0 { "" } else { "," });
-        out.push_str(&item);
+/// Appends a text. Mostly there is nothing to escape.
+fn quote(text: &str, out: &mut String) {
+    let is_plain = |byte: u8| matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\');
+    if !text.bytes().all(is_plain) {
+        return write_quoted(text, out);
     }
-    out.push(last);
-    out
+    out.push('"');
+    out.push_str(text);
+    out.push('"');
 }
 
 impl Json {

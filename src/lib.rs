@@ -16,9 +16,12 @@
 //! | exchange | one request and its final response |
 //! | attempt | one try at one next hop within an exchange |
 //! | session | all exchanges of one client connection |
-//! | parked | held by the waiter: idle, or its next head is incomplete |
-//! | suspended | an exchange held by the waiter: the next hop was asked and has not answered yet |
-//! | lasting | an exchange whose thread no longer counts as a worker |
+//! | lane | what one core serves: a poll, and the connections that it watches |
+//! | leader | the thread that has a lane: it polls, and serves what is ready |
+//! | follower | a thread that has handed its lane on because its exchange waits for a peer, or that waits for a lane |
+//! | parked | held by a lane: idle, or its next head is incomplete |
+//! | suspended | an exchange held by a lane: the next hop was asked and has not answered yet |
+//! | lasting | an exchange that has given up its permit of `limits.workers` to others |
 //! | tunnel | bytes after a successful CONNECT or a 101 |
 //! | refusal | an answer that says why this proxy does not serve a request |
 //! | lease | one thing open on an upstream |
@@ -28,7 +31,7 @@
 //! # Layers
 //!
 //! A module imports only from rows above it, or from inside its own folder, and no files import each other
-//! in a circle (`tests/tidy.rs` checks both; the files of `server` are the one exception left).
+//! in a circle (`tests/tidy.rs` checks both).
 //!
 //! | layer | modules | does |
 //! |---|---|---|
@@ -45,36 +48,36 @@
 //!
 //! ```text
 //!  main ── Server::start ── waits for signals ── drain ── join
-//!  acceptor x1  accept ─ permit ─▶ waiter ─ readable ─▶ [bounded queue] ─▶ worker xN ─ session::serve
-//!                                    ▲ an idle worker      full: 503          │ Park       │ Tunnel
-//!                                    │ watches (mio)                          │ Suspended  └▶ tunnels x1 per 2 cores
-//!                                    └────────────────────────────────────────┘
+//!                                       ┌── Park, Suspended ──┐
+//!  lane x1 per core   accept ─ permit ─▶ poll ─ ready ─▶ leader x1 ─ session::serve ── Tunnel ─▶ tunnels x1 per 2 cores
+//!                                       ▲                     │ may wait for a peer: hands the lane on
+//!                                       └─ inbox ◀─ follower xN ◀┘
 //!  tunnel x0..2 each, while it is busy
-//!  overseer x1   health x1 (+ probe x0..32)   reload x1   sweeper x1   access-log x1   resolver x0..64 (more while they hang)
+//!  health x1 (+ probe x0..32)   reload x1   sweeper x1   access-log x1   resolver x0..64 (more while they hang)
 //!  admin x1   admin-handler x1 (+ those of tiny_http)   service x0..1 (tells a service manager)
 //! ```
 //!
-//! A worker without a request watches the listener and the parked connections, takes in who comes, and
-//! serves the first that says something itself; so a lone request wakes one thread, be its connection new
-//! or not. The acceptor's thread sees to what cannot be done in passing: no descriptors left, the end.
-//! An exchange whose next hop has not answered is suspended: the worker that watches sees the answer come,
-//! and resumes it. So a worker only ever blocks on a body, a connection that is being made, or a peer that
-//! does not take what it is sent; and as many run as there is work for (`server/crew.rs`). The overseer
-//! sees to that, and watches while every worker is busy.
+//! The leader of a lane polls, accepts, and serves what is ready itself, on its own stack: no other thread
+//! touches what its lane has, so there is no lock and nobody to wake. An exchange whose next hop has not
+//! answered is suspended in the lane. So a leader has to wait only for a body, a connection that is being made,
+//! or a peer that does not take what it is sent; before it does, it hands the lane to an idle thread, which
+//! leads from then on (`server/followers.rs`), and brings the client back through the lane's inbox when it is
+//! done. Threads start when a lane is handed on and none is idle, and leave after ten seconds.
 //!
-//! Workers start when requests wait, up to `limits.workers`, and leave when idle. An exchange that lasts
-//! longer than a second gives its worker's place up as soon as others wait for one: it goes on in its
-//! thread, which then counts against the same budget as the threads of busy tunnels.
+//! A new connection goes to the lane that has the fewest, and what waits for too long in one lane to another
+//! that has nothing to do. A request is worked at with a permit of `limits.workers` (`server/budget.rs`), with
+//! a thread or without. An exchange that lasts longer than a second gives its permit up as soon as others wait
+//! for one; it then counts against the same budget as the threads of busy tunnels.
 //!
 //! # A request walks
 //!
 //! `GET http://origin.test/a` through an upstream:
 //!
-//! 1. The worker that watches sees a connection come; `server/acceptor.rs` accepts it, takes a permit
-//!    of the program and one of its client (else 503), and parks it if it says nothing yet.
-//! 2. The worker that watches (`server/waiter.rs`) sees its first byte and queues it; `server/workers/mod.rs`
-//!    hands it to [`relay::session::serve`].
-//! 3. The session reads the head; [`protocol::head`] parses it once, [`protocol::target`] and
+//! 1. The leader of a lane sees a connection come; `server/acceptor.rs` accepts it and takes a permit of the
+//!    program and one of its client (else 503).
+//! 2. The leader serves it ([`relay::session::serve`]); if it says nothing yet, it is parked until the leader
+//!    sees its first byte.
+//! 3. The session reads the head, and goes on once there is a permit for the request; [`protocol::head`] parses it once, [`protocol::target`] and
 //!    [`protocol::framing`] say where it leads and where its body ends, [`relay::access`] whether it may.
 //!    What is wrong with a request is a [`protocol::answer::Refusal`]; whoever speaks TLS or SOCKS to the
 //!    port gets one, too (`relay/foreign.rs` tells the log).
@@ -82,12 +85,14 @@
 //!    that of its session, or none that rests for its target. `relay/forward.rs` gets an upstream from `relay/upstreams.rs`, which
 //!    asks [`balance::pool`] for a lease, and its connection from [`net::idle_pool`] (`relay/reuse.rs`) or
 //!    [`net::dial`] (`relay/next_hop.rs`). If that is not there soon, the next upstream is dialled beside
-//!    it, and its lease may be the one that counts.
+//!    it, and its lease may be the one that counts. Where all that it may use have as many requests as they
+//!    may, it waits in line (`relay/waiting.rs`, [`balance::room`]).
 //!    A SOCKS5 upstream is asked for a connection to the origin first (`relay/socks.rs`), which is waited for
 //!    as an answer is.
 //! 5. [`relay::attempt`] sends the head written by [`protocol::rewrite`] and the body
-//!    ([`relay::upload`]). Until the next hop answers, the exchange is suspended
-//!    ([`relay::outcome::Suspended`]); then a worker goes on with it ([`relay::session::resume`]) and reads the
+//!    ([`relay::upload`]); what an upstream is told of the client `relay/told.rs` says. Until the next hop answers,
+//!    the exchange is suspended ([`relay::outcome::Suspended`]); then the leader goes on with it
+//!    ([`relay::session::resume`]) and reads the
 //!    head of the final response.
 //! 6. [`relay::respond`] passes it and its body on ([`protocol::body`]). If the attempt failed before
 //!    that, [`balance::failover`] says whether another upstream is tried. An answer may let its upstream rest
@@ -116,7 +121,8 @@
 //! 6. One that refuses the tunnels that others open gets everything else: [`balance::connect`].
 //! 7. How fast it answers is measured at the first byte of each response: a mean for `best` in its vitals,
 //!    and the p95 in [`balance::latency`].
-//! 8. What changed is an event, with reason and evidence: [`balance::history`].
+//! 8. One that came back gets its share little by little, if the file says so ([`balance::pool::Pool::warm_up`]).
+//! 9. What changed is an event, with reason and evidence: [`balance::history`].
 //!
 //! A *probe* is one question to one upstream, a *check* all questions until its verdict. The prober is the
 //! thread, the examiner its rules, a *survey* what `--check --probe` does once.
@@ -158,11 +164,11 @@
 //!    smuggling hole.*
 //! 4. A socket is blocking; a single call may be told not to wait. *So one thread can watch two peers
 //!    without a second mode of the socket.*
-//! 5. A worker never waits for a client between two requests, nor for an answer to a request that was sent
-//!    whole: connection or exchange is left to the waiter, and waited for together with all others. *So idle
-//!    clients and slow upstreams cost a file descriptor and a small struct, no thread.* Only where
-//!    `limits.workers` leaves no place, or the system cannot watch, a worker waits itself.
-//! 6. A tunnel never occupies a worker, and neither does an exchange that lasts once others wait.
+//! 5. No thread waits for a client between two requests, nor for an answer to a request that was sent whole:
+//!    connection or exchange is left to its lane, and waited for together with all others. *So idle clients and
+//!    slow upstreams cost a file descriptor and a small struct, no thread.* Only where the system cannot watch
+//!    a connection, a thread waits itself.
+//! 6. A tunnel never holds a permit of `limits.workers`, and neither does an exchange that lasts once others wait.
 //!    *So neither streams nor slow readers can stop the relay.*
 //! 7. Every blocking call on a socket ends within a second, or within the idle limit of its tunnel.
 //!    *So deadlines, vanished clients and the end of the process are noticed.*
@@ -170,7 +176,7 @@
 //!    together or not at all.*
 //! 9. [`balance::vitals::Vitals`] outlive a reload. *A lease taken before ends on the same counter.*
 //! 10. What must be given back is a guard: leases, permits. *No early return can leak a count.*
-//! 11. A panic costs one connection: it is caught where a worker serves, and its request is counted and
+//! 11. A panic costs one connection: it is caught where a thread serves a client, and its request is counted and
 //!     logged as `panicked`. *So the release profile keeps unwinding.*
 //! 12. No peer is given up by the clock before a look at the sockets that was taken after the clock was read
 //!     ([`net::socket::is_overdue`]). *So the whole process may stand still (stopped, its container paused,

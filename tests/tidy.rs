@@ -72,7 +72,7 @@ const HOMES: [(&str, &[&str]); 20] = [
     ("httparse", &["protocol/head.rs"]),
     ("log", &[]),
     ("memmap2", &["net/buffer.rs"]),
-    ("mio", &["server/waiter.rs"]),
+    ("mio", &["server/inbox.rs", "server/lane/mod.rs"]),
     ("parking_lot", &[]),
     ("percent_encoding", &["admin", "config/overrides.rs"]),
     ("rayon", &["health"]),
@@ -87,9 +87,6 @@ const HOMES: [(&str, &[&str]); 20] = [
     ("tiny_http", &["admin"]),
     ("ureq", &["health", "status"]),
 ];
-
-/// The one circle that is left: the server's files, until its scheduler goes.
-const CIRCLE: &str = "server";
 
 /// What stands at the top of the repository, besides dotfiles.
 const TOP_LEVEL: [&str; 9] = [
@@ -380,19 +377,11 @@ fn no_files_import_each_other_in_a_circle() {
         .map(|source| (source.name.clone(), source.uses(&names)))
         .collect();
     let circles = circles(&uses);
-    let broken: Vec<String> = circles
-        .iter()
-        .filter(|way| !way.iter().all(|file| file.starts_with(CIRCLE)))
-        .map(|way| way.join(" -> "))
-        .collect();
+    let broken: Vec<String> = circles.iter().map(|way| way.join(" -> ")).collect();
     expect_none(
         &broken,
         "no file uses, by way of others or not, one that uses it: so there is an order in which they can \
          be read, and each can be understood and tested without those above it",
-    );
-    assert!(
-        !circles.is_empty(),
-        "there is no circle any more: CIRCLE in tests/tidy.rs names an exception that is none"
     );
 }
 

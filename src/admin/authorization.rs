@@ -59,17 +59,34 @@ pub(super) enum Detail {
 pub(super) enum Action {
     Drain,
     Enable,
+    SetWeight(u32),
+    Probe,
+    Cut,
     ClearRests,
 }
 
 impl Action {
-    /// Each with its word in the path.
-    const ALL: [(&'static str, Self); 3] = [
+    /// Each with its word in the path. What one must know besides stands behind it.
+    const ALL: [(&'static str, Self); 6] = [
         ("drain", Self::Drain),
         ("enable", Self::Enable),
+        (WEIGHT, Self::SetWeight(0)),
+        ("probe", Self::Probe),
+        ("cut", Self::Cut),
         ("clear-rests", Self::ClearRests),
     ];
+
+    fn word(self) -> &'static str {
+        let is_this = |other: Self| std::mem::discriminant(&other) == std::mem::discriminant(&self);
+        let mut actions = Self::ALL.into_iter();
+        actions
+            .find(|(_, other)| is_this(*other))
+            .map_or("", |it| it.0)
+    }
 }
+
+/// The word of [`Action::SetWeight`].
+const WEIGHT: &str = "weight";
 
 /// The longest name of a user that is told, in letters. Any name is taken with the token.
 const MOST_USER: usize = 64;
@@ -140,6 +157,11 @@ impl AuthCheck<'_> {
             Endpoint::Act(call) => {
                 check_site(head, self.listen)?;
                 call.by = self.who(&login.unwrap_or_default());
+                if let Action::SetWeight(weight) = &mut call.action {
+                    let number = query.strip_prefix("value=").and_then(|n| n.parse().ok());
+                    let what = "say which weight: ?value= and a whole number";
+                    *weight = number.ok_or(Refused::Malformed(what))?;
+                }
             }
             Endpoint::Connections(after) if !query.is_empty() => {
                 let number = query.strip_prefix("after=").and_then(|n| n.parse().ok());
@@ -305,13 +327,17 @@ impl Call {
             Endpoint::Connections(after) => format!("/connections?{after}"),
             Endpoint::Metrics => "/metrics".to_owned(),
             Endpoint::Act(ActionCall { action, name, by }) => {
-                let mut actions = Action::ALL.into_iter();
-                let action = actions.find(|(_, it)| it == action).map_or("", |it| it.0);
+                let weight = if let Action::SetWeight(weight) = action {
+                    format!("{weight}&")
+                } else {
+                    String::new()
+                };
                 return (
                     "POST",
                     format!(
-                        "/upstreams/{}/{action}?{}",
+                        "/upstreams/{}/{}?{weight}{}",
                         utf8_percent_encode(name, NON_ALPHANUMERIC),
+                        action.word(),
                         utf8_percent_encode(by, NON_ALPHANUMERIC)
                     ),
                 );
@@ -333,7 +359,14 @@ impl Call {
         let mut endpoint = Endpoint::of_path(path, detail)?;
         match &mut endpoint {
             Endpoint::Connections(after) => *after = query.parse().ok()?,
-            Endpoint::Act(call) => call.by = percent_decoded(query)?,
+            Endpoint::Act(call) => {
+                let mut by = query;
+                if let Action::SetWeight(weight) = &mut call.action {
+                    let (number, rest) = query.split_once('&')?;
+                    (*weight, by) = (number.parse().ok()?, rest);
+                }
+                call.by = percent_decoded(by)?;
+            }
             Endpoint::Page
             | Endpoint::Health
             | Endpoint::Ready(_)
@@ -459,6 +492,33 @@ mod tests {
     }
 
     #[test]
+    fn a_weight_is_a_whole_number_that_is_said() {
+        let weight = |query: &str| {
+            let line = format!(
+                "POST /upstreams/a/weight{query} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {TOKEN}"
+            );
+            match judge(Some(TOKEN), "127.0.0.1", &line).map(|call| call.endpoint) {
+                Ok(Endpoint::Act(call)) => Ok(call.action),
+                Err(Refused::Malformed(said)) => Err(said),
+                other => panic!("{other:?}"),
+            }
+        };
+        assert_eq!(weight("?value=0"), Ok(Action::SetWeight(0)));
+        assert_eq!(weight("?value=4294967295"), Ok(Action::SetWeight(u32::MAX)));
+        for query in [
+            "",
+            "?",
+            "?value=",
+            "?value=-1",
+            "?value=1.5",
+            "?5",
+            "?value=4294967296",
+        ] {
+            assert!(weight(query).is_err(), "{query}");
+        }
+    }
+
+    #[test]
     fn no_path_is_a_prefix_of_another() {
         for path in [
             "/statusfoo",
@@ -469,6 +529,7 @@ mod tests {
             "/upstreams/a",
             "/upstreams/a/b/drain",
             "/upstreams/a/draining",
+            "/upstreams/a/weight/1",
             "/upstreams/%zz/drain",
             "/upstreams/%ff/drain",
             "/%73tatus",
@@ -661,7 +722,7 @@ mod tests {
 
     #[test]
     fn a_name_survives_the_way_to_the_server_behind_the_front() {
-        let names = ["a", "http://x:1/", "ä%2F?#", "\"><script>", " "];
+        let names = ["a", "http://x:1/", "ä%2F?#", "\"><script>", " ", "a&b=1"];
         for (name, (_, action)) in names.into_iter().zip(Action::ALL.into_iter().cycle()) {
             let call = Call {
                 endpoint: Endpoint::Act(ActionCall {

@@ -22,7 +22,7 @@ pub(super) enum MetricType {
 pub(super) type Label<'a> = (&'a str, &'a str);
 
 /// An exposition under construction.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Exposition {
     out: String,
 }
@@ -35,6 +35,12 @@ pub(super) struct Family<'a> {
 }
 
 impl Exposition {
+    /// One that will have about so many bytes.
+    pub(super) fn of_size(bytes: usize) -> Self {
+        let out = String::with_capacity(bytes);
+        Self { out }
+    }
+
     /// A family; `name` without prefix.
     pub(super) fn family(&mut self, kind: MetricType, name: &str, help: &str) -> Family<'_> {
         let prefix = if name.starts_with(SHARED) { "" } else { PREFIX };
@@ -81,29 +87,63 @@ impl Family<'_> {
         self.line("", labels, value);
     }
 
+    /// One sample of a subject with `its` labels, as [`labels`] wrote them; `write` writes the number.
+    pub(super) fn sample_of(
+        &mut self,
+        its: &str,
+        label: Option<Label<'_>>,
+        write: impl FnOnce(&mut String),
+    ) {
+        self.out.push_str(&self.name);
+        if !its.is_empty() || label.is_some() {
+            self.out.push('{');
+            self.out.push_str(its);
+            if let Some(label) = label {
+                self.out.push_str(if its.is_empty() { "" } else { "," });
+                write_label(label, self.out);
+            }
+            self.out.push('}');
+        }
+        self.out.push(' ');
+        write(self.out);
+        self.out.push('\n');
+    }
+
     fn line(&mut self, suffix: &str, labels: &[Label<'_>], value: impl Display) {
         self.out.push_str(&self.name);
         self.out.push_str(suffix);
-        for (place, (label, text)) in labels.iter().enumerate() {
-            self.out.push(if place == 0 { '{' } else { ',' });
-            self.out.push_str(label);
-            self.out.push_str("=\"");
-            for letter in text.chars() {
-                match letter {
-                    '\\' => self.out.push_str("\\\\"),
-                    '"' => self.out.push_str("\\\""),
-                    '\n' => self.out.push_str("\\n"),
-                    _ => self.out.push(letter),
-                }
-            }
-            self.out.push('"');
-        }
         if !labels.is_empty() {
+            self.out.push('{');
+            self.out.push_str(&self::labels(labels));
             self.out.push('}');
         }
         let written = writeln!(self.out, " {value}");
         debug_assert!(written.is_ok());
     }
+}
+
+/// Labels as they stand between the braces.
+pub(super) fn labels(labels: &[Label<'_>]) -> String {
+    let mut out = String::new();
+    for label in labels {
+        out.push_str(if out.is_empty() { "" } else { "," });
+        write_label(*label, &mut out);
+    }
+    out
+}
+
+fn write_label((label, text): Label<'_>, out: &mut String) {
+    out.push_str(label);
+    out.push_str("=\"");
+    for letter in text.chars() {
+        match letter {
+            '\\' => out.push_str("\\\\"),
+            '"' => out.push_str("\\\""),
+            '\n' => out.push_str("\\n"),
+            _ => out.push(letter),
+        }
+    }
+    out.push('"');
 }
 
 #[cfg(test)]
@@ -112,7 +152,7 @@ mod tests {
 
     #[test]
     fn a_family_is_told_before_its_samples() {
-        let mut exposition = Exposition::default();
+        let mut exposition = Exposition::of_size(0);
         let mut family = exposition.family(MetricType::Gauge, "up", "Whether.\nOr \\ not.");
         family.sample(&[("name", "a"), ("b", "c")], 1);
         family.sample(&[], 0.5);
@@ -125,7 +165,7 @@ mod tests {
 
     #[test]
     fn a_hostile_label_stays_a_label() {
-        let mut exposition = Exposition::default();
+        let mut exposition = Exposition::of_size(0);
         let mut family = exposition.family(MetricType::Counter, "process_x_total", "X.");
         family.sample(&[("name", "\"} 1\nx_total{a=\"\\")], 2);
         assert!(
@@ -140,7 +180,7 @@ mod tests {
         let histogram = Histogram::new(&[2_500, 60_000_000]);
         histogram.observe(Duration::from_millis(1));
         histogram.observe(Duration::from_secs(2));
-        let mut exposition = Exposition::default();
+        let mut exposition = Exposition::of_size(0);
         exposition.histogram("t_seconds", "T.", &histogram);
         let text = exposition.finish();
         let lines: Vec<_> = text.lines().skip(2).collect();

@@ -1,5 +1,6 @@
 //! `/metrics`: the rows of numbers as families, and the families that are tables themselves.
 
+use std::collections::HashSet;
 use std::slice;
 
 use crate::metrics::Metrics;
@@ -8,40 +9,60 @@ use crate::net::process;
 use super::exposition::{Exposition, MetricType};
 use super::rows::{self, ServerNow, ServerRow, UpstreamNow};
 
+/// More than an exposition has as a rule, without upstreams and for each: it is megabytes that are not copied to
+/// make room.
+const BYTES: (usize, usize) = (65_536, 4096);
+
 /// Everything, in the text format.
 pub(super) fn metrics(server: &ServerNow<'_>) -> String {
     let snapshot = server.snapshot;
     let upstreams = snapshot.pool.upstreams().iter();
+    // Without them their families have no samples.
     let upstreams: Vec<_> = upstreams
-        .map(|upstream| UpstreamNow::new(snapshot, upstream))
+        .filter(|_| snapshot.config.metrics.per_upstream)
+        .map(|upstream| UpstreamNow::new(server, upstream))
         .collect();
     let write_server = |out: &mut Exposition, rows: &[ServerRow]| {
-        rows::write(out, rows, slice::from_ref(server), |_| None);
+        rows::write(out, rows, slice::from_ref(server), |_| Vec::new());
     };
-    let mut out = Exposition::default();
+    let mut out = Exposition::of_size(BYTES.0 + BYTES.1 * upstreams.len());
     write_server(&mut out, rows::FIRST_RELEASE);
+    let urls = upstreams.iter().map(|it| it.upstream.url());
+    let shared = repeated(urls);
     rows::write(&mut out, rows::UPSTREAM_FIRST_RELEASE, &upstreams, |it| {
-        Some(("url", it.upstream.url()))
+        let url = it.upstream.url();
+        let name = shared.contains(url).then_some(&it.upstream.spec.name);
+        let name = name.map(|name| ("upstream", &**name));
+        [("url", url)].into_iter().chain(name).collect()
     });
     write_exchanges(&mut out, server.metrics);
     write_server(&mut out, rows::LOAD);
     rows::write(&mut out, rows::UPSTREAM, &upstreams, |it| {
-        Some(("upstream", &it.upstream.spec.name))
+        vec![("upstream", &it.upstream.spec.name)]
     });
     write_rests(&mut out, server, &upstreams);
     write_server(&mut out, rows::CONFIG);
     if let Some(usage) = process::usage() {
-        rows::write(&mut out, rows::PROCESS, slice::from_ref(&usage), |_| None);
+        rows::write(&mut out, rows::PROCESS, slice::from_ref(&usage), |_| {
+            Vec::new()
+        });
         if usage.most_files.is_some() {
             rows::write(
                 &mut out,
                 rows::PROCESS_LIMIT,
                 slice::from_ref(&usage),
-                |_| None,
+                |_| Vec::new(),
             );
         }
     }
     out.finish()
+}
+
+/// Those that are there more than once. Several users of one gateway have one URL, and no two samples of a family may
+/// have the same labels.
+fn repeated<'u>(urls: impl Iterator<Item = &'u str>) -> HashSet<&'u str> {
+    let mut seen = HashSet::new();
+    urls.filter(|url| !seen.insert(*url)).collect()
 }
 
 fn write_rests(out: &mut Exposition, server: &ServerNow<'_>, upstreams: &[UpstreamNow<'_>]) {

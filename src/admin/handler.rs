@@ -3,7 +3,8 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use crate::balance::history::EventKind;
-use crate::relay::{Context, unix_ms};
+use crate::balance::upstream::Upstream;
+use crate::relay::{Context, Snapshot, unix_ms};
 
 use super::authorization::{Action, ActionCall, Call, Endpoint};
 use super::rows::ServerNow;
@@ -81,11 +82,12 @@ fn answer(seen: &dyn RelayView, endpoint: &Endpoint) -> AdminReply {
         Endpoint::Connections(after) => {
             AdminReply::new(200, JSON, connections::page(&ctx.connections, *after))
         }
-        Endpoint::Act(call) => act(ctx, call),
+        Endpoint::Act(call) => act(seen, call),
     }
 }
 
-fn act(ctx: &Context, call: &ActionCall) -> AdminReply {
+fn act(seen: &dyn RelayView, call: &ActionCall) -> AdminReply {
+    let ctx = seen.context();
     let snapshot = ctx.snapshot();
     let Some(upstream) = snapshot.pool.find(&call.name) else {
         return AdminReply::new(404, TEXT, "There is no upstream of this name.\n");
@@ -94,18 +96,39 @@ fn act(ctx: &Context, call: &ActionCall) -> AdminReply {
     let (kind, level, text) = match call.action {
         Action::Drain => {
             upstream.vitals().drain();
+            seen.drains().keep(&snapshot.pool);
             let text = format!("upstream {name} is drained by {by}: it gets no new requests");
             (EventKind::Drained, log::Level::Info, text)
         }
         Action::Enable => {
             upstream.vitals().enable();
+            seen.drains().keep(&snapshot.pool);
             let text = format!("upstream {name} is enabled by {by}");
-            if upstream.spec.weight == 0 {
-                let but = ", but its weight in the file is 0: it gets no requests";
+            if upstream.weight() == 0 {
+                let but = ", but its weight is 0: it gets no requests";
                 (EventKind::Enabled, log::Level::Warn, text + but)
             } else {
                 (EventKind::Enabled, log::Level::Info, text)
             }
+        }
+        Action::SetWeight(weight) => {
+            upstream.set_weight(weight);
+            let in_file = upstream.spec.weight;
+            let text =
+                format!("upstream {name} has the weight {weight} by {by} (in the file: {in_file})");
+            (EventKind::WeightSet, log::Level::Info, text)
+        }
+        Action::Probe => {
+            upstream.vitals().want_check();
+            ctx.health_notify.notify_one();
+            let text = format!("upstream {name} is checked now, as {by} wants");
+            (EventKind::CheckWanted, log::Level::Info, text)
+        }
+        Action::Cut => {
+            let count = cut(ctx, &snapshot, upstream);
+            let text =
+                format!("upstream {name} is cut by {by}: requests and tunnels that end: {count}");
+            (EventKind::Cut, log::Level::Warn, text)
         }
         Action::ClearRests => {
             let count = snapshot.pool.rests().clear(upstream.id());
@@ -116,7 +139,23 @@ fn act(ctx: &Context, call: &ActionCall) -> AdminReply {
     log::log!(level, "{text}");
     let history = snapshot.pool.history();
     history.add(unix_ms(), kind, Some(name), &text);
-    AdminReply::new(200, JSON, status::acted(upstream))
+    // What a check finds, and what is cut, is to be seen a moment later.
+    let code = match call.action {
+        Action::Probe | Action::Cut => 202,
+        Action::Drain | Action::Enable | Action::SetWeight(_) | Action::ClearRests => 200,
+    };
+    AdminReply::new(code, JSON, status::acted(upstream))
+}
+
+/// Ends what goes through an upstream. Gives its number.
+fn cut(ctx: &Context, snapshot: &Snapshot, upstream: &Upstream) -> u64 {
+    let count = upstream.vitals().active();
+    upstream.vitals().cut();
+    ctx.tunnels.end_marked();
+    if let Some(idle_pool) = snapshot.idle_pool(upstream) {
+        idle_pool.clear();
+    }
+    count
 }
 
 #[cfg(test)]
@@ -178,7 +217,7 @@ mod tests {
 
     #[test]
     fn the_page_is_small_and_has_no_way_to_make_markup_of_text() {
-        assert!(PAGE.len() < 41_000, "{} bytes", PAGE.len());
+        assert!(PAGE.len() < 45_000, "{} bytes", PAGE.len());
         for word in [
             "innerHTML",
             "outerHTML",

@@ -26,6 +26,9 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// The largest answer, in bytes.
 const MOST: u64 = 64 * 1024 * 1024;
 
+/// As much of an answer as surely has its first line, in bytes.
+const START: u64 = 4096;
+
 /// What is said of a server that failed.
 static RESTARTED: LogLimiter = LogLimiter::new();
 
@@ -165,15 +168,31 @@ fn ask(socket: &Path, call: &Call) -> io::Result<Vec<u8>> {
         "{method} {target} HTTP/1.1\r\nHost: admin\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
     );
     stream.write_all(request.as_bytes())?;
-    let mut answer = Vec::new();
-    stream.take(MOST + 1).read_to_end(&mut answer)?;
+    let mut start = Vec::new();
+    Read::by_ref(&mut stream)
+        .take(START)
+        .read_to_end(&mut start)?;
+    let length = announced(&start);
+    // Before there is much to make room in.
+    let mut answer = closing(start)?;
+    answer.reserve(length);
+    stream.take(MOST).read_to_end(&mut answer)?;
     if answer.len() as u64 > MOST {
         return Err(io::Error::other("the answer is too large"));
     }
-    closing(answer)
+    Ok(answer)
 }
 
-/// The answer with a word that the connection ends after it, which `tiny_http` cannot say.
+/// How many bytes the answer that begins like this has about, as far as that is no more than it may have. A buffer that
+/// grows to megabytes is copied again and again.
+fn announced(start: &[u8]) -> usize {
+    let text = String::from_utf8_lossy(start);
+    let mut lines = text.lines();
+    let length = lines.find_map(|line| line.strip_prefix("Content-Length: ")?.parse().ok());
+    usize::try_from(MOST).map_or(0, |most| length.unwrap_or(0).min(most))
+}
+
+/// The beginning of an answer with a word that the connection ends after it, which `tiny_http` cannot say.
 fn closing(mut answer: Vec<u8>) -> io::Result<Vec<u8>> {
     let line_end = answer.windows(2).position(|pair| pair == b"\r\n");
     match line_end {

@@ -1,5 +1,5 @@
 //! The admin server: what operators, Prometheus and orchestrators ask (contract: `/health`, `/ready`,
-//! `/status`, `/connections`, `/metrics`, `/`, and `POST /upstreams/NAME/drain` and `/enable`).
+//! `/status`, `/connections`, `/metrics`, `/`, and `POST /upstreams/NAME/drain` and what else is done to one).
 //!
 //! ```text
 //!  network ─▶ front ─ a complete head ─▶ authorization ─ a call ─▶ inner (tiny_http, Unix socket) ─▶ handler
@@ -11,11 +11,12 @@
 //! it fails. It goes on while the relay drains, so that `/ready` can say so.
 //!
 //! In reading order: `view` (what is seen of the relay), `front` (connections), `authorization` (who may ask
-//! for what), `failed_logins`, `refused`, `inner` (the HTTP library), `handler`, `readiness`, `rows` (every
+//! for what), `failed_logins`, `refused`, `inner` (the HTTP library), `handler`, `drains`, `readiness`, `rows` (every
 //! number that is shown), `status` and `connections` (JSON), `families` and `exposition` (Prometheus).
 
 mod authorization;
 mod connections;
+mod drains;
 mod exposition;
 mod failed_logins;
 mod families;
@@ -41,6 +42,7 @@ use parking_lot::Mutex;
 use crate::config::listen::ListenAddress;
 use crate::net::threads;
 
+pub use drains::DrainFile;
 pub use view::{Load, RelayView};
 
 use front::Front;

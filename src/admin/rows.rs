@@ -5,24 +5,28 @@
 //! follows the rules of Prometheus, and tells upstreams by name, never anything that a client can choose.
 //! A new number is one row here.
 
+use std::collections::HashMap;
+use std::fmt::{Display, Write as _};
+use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::balance::state::Availability;
 use crate::balance::sticky::MoveReason;
 use crate::balance::upstream::Upstream;
-use crate::balance::vitals::{Counters, Vitals};
+use crate::balance::vitals::{Counters, UpstreamId, Vitals};
 use crate::json::{JsonText, Members};
 use crate::metrics::Metrics;
 use crate::net::idle_pool::IdlePool;
 use crate::net::process::Usage;
 use crate::relay::{Context, Snapshot};
 
-use super::exposition::{Exposition, Label, MetricType};
+use super::exposition::{self, Exposition, Label, MetricType};
 use super::readiness::why_not_ready;
 use super::view::Load;
 
-/// A number that is shown. `read` is the way to it, and gives it as it is written.
+/// A number that is shown. `read` is the way to it, and appends it as it is written: of a large pool there are
+/// hundreds of thousands, and none needs memory of its own.
 pub(super) struct NumberRow<Read> {
     kind: MetricType,
     /// Its name in `/metrics`, without prefix.
@@ -36,11 +40,11 @@ pub(super) struct NumberRow<Read> {
 }
 
 /// A number of the whole relay.
-pub(super) type ServerRow = NumberRow<fn(&ServerNow<'_>) -> String>;
+pub(super) type ServerRow = NumberRow<fn(&ServerNow<'_>, &mut String)>;
 /// A number of one upstream.
-pub(super) type UpstreamRow = NumberRow<fn(&UpstreamNow<'_>) -> String>;
+pub(super) type UpstreamRow = NumberRow<fn(&UpstreamNow<'_>, &mut String)>;
 /// A number of the process.
-pub(super) type ProcessRow = NumberRow<fn(&Usage) -> String>;
+pub(super) type ProcessRow = NumberRow<fn(&Usage, &mut String)>;
 
 /// The relay as it is now.
 pub(super) struct ServerNow<'a> {
@@ -49,6 +53,8 @@ pub(super) struct ServerNow<'a> {
     pub(super) snapshot: &'a Snapshot,
     pub(super) load: &'a Load,
     pub(super) why_not_ready: Option<&'static str>,
+    /// How many rests each upstream has that has any.
+    resting: HashMap<UpstreamId, usize>,
 }
 
 /// An upstream as it is now.
@@ -57,6 +63,7 @@ pub(super) struct UpstreamNow<'a> {
     pub(super) vitals: &'a Vitals,
     counters: &'a Counters,
     idle_pool: Option<&'a IdlePool>,
+    resting: usize,
     now: Instant,
 }
 
@@ -74,7 +81,7 @@ macro_rules! rows {
             label: rows!(@pair $($label $text)?),
             help: concat!($($help)?),
             json: rows!(@pair $($place $name)?),
-            read: |$subject| ($number).to_string(),
+            read: |$subject, out| append($number, out),
         }),*]
     };
     (@pair) => { None };
@@ -116,6 +123,8 @@ pub(super) const LOAD: &[ServerRow] = rows! {
     Counter "tunnels_ended_total" {"end" "reset"} = |it| it.metrics.tunnel_ends.reset.value();
     Counter "tunnels_ended_total" {"end" "idle"} = |it| it.metrics.tunnel_ends.idle.value();
     Counter "tunnels_ended_total" {"end" "cut"} = |it| it.metrics.tunnel_ends.cut.value();
+    Counter "tunnels_ended_total" {"end" "upstream_cut"}
+        = |it| it.metrics.tunnel_ends.upstream_cut.value();
     Counter "received_bytes_total" "Bytes received from clients." = |it| it.metrics.received.value();
     Counter "sent_bytes_total" "Bytes sent to clients." = |it| it.metrics.sent.value();
     Counter "connections_accepted_total" "Client connections accepted."
@@ -147,6 +156,8 @@ pub(super) const LOAD: &[ServerRow] = rows! {
         json("queue" "waiting") = |it| it.load.queue;
     Gauge "queue_limit" "Requests that may wait for a worker."
         json("queue" "limit") = |it| it.load.most_queued;
+    Gauge "upstream_queue_length" "Requests that wait until an upstream has room for them."
+        json("queue" "waiting_for_upstream") = |it| it.snapshot.pool.line().len();
     Gauge "sticky_sessions" "Sessions that are remembered with their upstream."
         json("sticky" "sessions") = |it| it.snapshot.pool.sessions().0;
     Counter "sticky_moves_total" {"reason" "removed"} "Sessions that left their upstream, by why."
@@ -170,6 +181,10 @@ pub(super) const CONFIG: &[ServerRow] = rows! {
         = |it| u8::from(it.why_not_ready.is_none());
     Gauge "last_resort" "Whether nobody is online, and suspects serve."
         = |it| u8::from(it.is_at_last_resort());
+    Gauge "upstreams" {"state" "online"} "Upstreams by their state, drained or not."
+        = |it| it.upstreams(Availability::Online);
+    Gauge "upstreams" {"state" "suspect"} = |it| it.upstreams(Availability::Suspect);
+    Gauge "upstreams" {"state" "offline"} = |it| it.upstreams(Availability::Offline);
     Gauge "probe_target_believed"
         "Whether the target of the probe is believed; 0: it passes through no upstream."
         = |it| u8::from(it.snapshot.pool.belief().disbelief(Instant::now()).is_none());
@@ -216,6 +231,16 @@ pub(super) const UPSTREAM: &[UpstreamRow] = rows! {
         = |it| u8::from(it.upstream.is_in_service());
     Gauge "upstream_active" "Exchanges and tunnels on the upstream now."
         json("now" "active_connections") = |it| it.vitals.active();
+    Gauge "upstream_max_active"
+        "Exchanges and tunnels that the upstream may have at a time; 0: any number."
+        json("now" "max_active") = |it| it.upstream.spec.max_active.map_or(0, NonZeroU32::get);
+    Gauge "upstream_resting" "Rests of the upstream now, each for a host or for all."
+        json("now" "resting") = |it| it.resting;
+    Gauge "upstream_weight" "Its weight: that of the file, or what was set at run time."
+        = |it| it.upstream.weight();
+    Gauge "upstream_slow_start_ratio"
+        "Share of its turns that the upstream takes, which grows after it came back online; 1: all."
+        json("now" "slow_start") = |it| f64::from(it.vitals.warmth()) / 100.0;
     Gauge "upstream_latency_seconds"
         "Moving average of the time to the first byte of a response; 0: never measured."
         = |it| it.latency().as_secs_f64();
@@ -307,6 +332,7 @@ impl<'a> ServerNow<'a> {
             snapshot,
             load,
             why_not_ready: why_not_ready(ctx, snapshot),
+            resting: snapshot.pool.rests().by_upstream(Instant::now()),
         }
     }
 
@@ -315,6 +341,14 @@ impl<'a> ServerNow<'a> {
         let (_, moves) = self.snapshot.pool.sessions();
         let mut moves = moves.into_iter();
         moves.find(|(one, _)| *one == reason).map_or(0, |it| it.1)
+    }
+
+    /// How many upstreams are in this state.
+    fn upstreams(&self, state: Availability) -> usize {
+        let upstreams = self.snapshot.pool.upstreams().iter();
+        upstreams
+            .filter(|upstream| upstream.vitals().availability() == state)
+            .count()
     }
 
     /// Whether requests are served, but by suspects alone.
@@ -329,12 +363,13 @@ impl<'a> ServerNow<'a> {
 }
 
 impl<'a> UpstreamNow<'a> {
-    pub(super) fn new(snapshot: &'a Snapshot, upstream: &'a Upstream) -> Self {
+    pub(super) fn new(server: &ServerNow<'a>, upstream: &'a Upstream) -> Self {
         Self {
             upstream,
             vitals: upstream.vitals(),
             counters: &upstream.vitals().counters,
-            idle_pool: snapshot.idle_pool(upstream),
+            idle_pool: server.snapshot.idle_pool(upstream),
+            resting: server.resting.get(&upstream.id()).copied().unwrap_or(0),
             now: Instant::now(),
         }
     }
@@ -351,27 +386,30 @@ impl<'a> UpstreamNow<'a> {
     }
 }
 
-/// The families of `rows`, each with a sample or more for every subject; `label` tells those apart.
-pub(super) fn write<Read: Fn(&Subject) -> String, Subject>(
+/// The families of `rows`, each with a sample or more for every subject; `labels` tell those apart.
+pub(super) fn write<Read: Fn(&Subject, &mut String), Subject>(
     out: &mut Exposition,
     rows: &[NumberRow<Read>],
     subjects: &[Subject],
-    label: impl for<'s> Fn(&'s Subject) -> Option<Label<'s>>,
+    labels: impl for<'s> Fn(&'s Subject) -> Vec<Label<'s>>,
 ) {
+    let labels = subjects
+        .iter()
+        .map(|subject| exposition::labels(&labels(subject)));
+    let labels: Vec<_> = labels.collect();
     for rows in rows.chunk_by(|one, other| one.metric == other.metric) {
         let Some(first) = rows.first() else { continue };
         let mut family = out.family(first.kind, first.metric, first.help);
-        for subject in subjects {
+        for (subject, its) in subjects.iter().zip(&labels) {
             for row in rows {
-                let labels: Vec<_> = label(subject).into_iter().chain(row.label).collect();
-                family.sample(&labels, (row.read)(subject));
+                family.sample_of(its, row.label, |out| (row.read)(subject, out));
             }
         }
     }
 }
 
 /// The members of a place in `/status`: what is now, and then what was counted.
-pub(super) fn members<Read: Fn(&Subject) -> String, Subject>(
+pub(super) fn members<Read: Fn(&Subject, &mut String), Subject>(
     rows: &[NumberRow<Read>],
     place: &str,
     subject: &Subject,
@@ -381,9 +419,16 @@ pub(super) fn members<Read: Fn(&Subject) -> String, Subject>(
         .chain(of_kind(MetricType::Counter))
         .filter_map(|row| {
             let (_, name) = row.json.filter(|(stands_at, _)| *stands_at == place)?;
-            Some((name.into(), JsonText((row.read)(subject))))
+            let mut number = String::new();
+            (row.read)(subject, &mut number);
+            Some((name.into(), JsonText(number)))
         })
         .collect()
+}
+
+fn append(number: impl Display, out: &mut String) {
+    let written = write!(out, "{number}");
+    debug_assert!(written.is_ok());
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use crate::balance::groups;
 use crate::balance::history::Event;
 use crate::balance::pool::Pool;
 use crate::balance::reason::OfflineReason;
-use crate::balance::state::Availability;
+use crate::balance::state::{Availability, CheckVerdict};
 use crate::balance::upstream::Upstream;
 use crate::json::{self, JsonText, Members, members};
 use crate::relay::{Context, Snapshot, unix_ms};
@@ -96,7 +96,7 @@ pub(super) fn status(server: &ServerNow<'_>) -> String {
         },
         "reload": reload(server),
         "upstreams": upstreams
-            .map(|upstream| whole(&UpstreamNow::new(snapshot, upstream)))
+            .map(|upstream| whole(&UpstreamNow::new(server, upstream)))
             .collect::<JsonText>(),
         "events": snapshot.pool.history().events().iter().map(event).collect::<JsonText>(),
     })
@@ -197,13 +197,15 @@ fn whole(it: &UpstreamNow<'_>) -> Members {
         ..state(upstream),
         "reason_label": vitals.state().reason.map(OfflineReason::label),
         "drained_at_run_time": vitals.is_drained(),
+        "last_check": last_check(vitals.state().last_check),
         ..numbers("now"),
         // 0 for one that was never measured, and whole milliseconds, as in the first release.
         "latency_ms": it.latency().as_millis(),
         "latency_us": it.latency().as_micros(),
         "latency_p95_us": vitals.latency_p95().unwrap_or_default().as_micros(),
         ..numbers("trouble"),
-        "weight": upstream.spec.weight,
+        "weight": upstream.weight(),
+        "weight_in_file": upstream.spec.weight,
         "priority": upstream.spec.priority,
         "group": upstream.spec.group.as_deref(),
         "attempts": all_attempts,
@@ -212,6 +214,22 @@ fn whole(it: &UpstreamNow<'_>) -> Members {
         // Until then each connection serves one client.
         "distrusted_until": left.map(|left| moment(unix_ms().saturating_add(left))),
     }
+}
+
+/// When a check last came to its end, and what it found.
+fn last_check(last: Option<(u64, CheckVerdict)>) -> JsonText {
+    let told = last.map(|(ended, verdict)| {
+        let reason = match verdict {
+            CheckVerdict::Works(_) => None,
+            CheckVerdict::Fails(reason) => Some(reason.to_string()),
+        };
+        members! {
+            "time": moment(ended),
+            "works": reason.is_none(),
+            "reason": reason,
+        }
+    });
+    told.into()
 }
 
 /// The answer to an action: the upstream as it is now.

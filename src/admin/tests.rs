@@ -29,6 +29,7 @@ const TWO: &str = "listen: 127.0.0.1:0\nadmin_token: sesame-sesame-sesame\nupstr
 struct Invented {
     ctx: Arc<Context>,
     panics: AtomicBool,
+    drains: DrainFile,
 }
 
 impl RelayView for Invented {
@@ -39,6 +40,10 @@ impl RelayView for Invented {
     fn load(&self) -> Load {
         assert!(!self.panics.load(Ordering::Relaxed), "as the test wants");
         Load::default()
+    }
+
+    fn drains(&self) -> &DrainFile {
+        &self.drains
     }
 }
 
@@ -54,6 +59,7 @@ impl Stand {
         let seen = Arc::new(Invented {
             ctx,
             panics: AtomicBool::new(false),
+            drains: DrainFile::default(),
         });
         let listen = ListenAddress {
             host: "127.0.0.1".to_owned(),
@@ -542,4 +548,34 @@ fn the_status_says_which_group_an_upstream_is_in() {
     let answer = stand.get("/status");
     assert!(body(&answer).contains("\"group\":\"eu\""), "{answer}");
     assert!(body(&answer).contains("\"group\":null"), "{answer}");
+}
+
+/// Several users of one gateway: two samples with the same labels would have all of them refused.
+#[test]
+fn no_sample_of_a_family_has_the_labels_of_another() {
+    let gate = |user: &str| format!("  - {{url: 'http://gate.test:8000', username: {user}}}\n");
+    let text = format!(
+        "listen: 127.0.0.1:0\nupstream:\n  - {{url: 'http://a.test:1'}}\n{}{}",
+        gate("ann-secret"),
+        gate("bob-secret")
+    );
+    let config = config::parse(&text, "test.yaml").unwrap();
+    let ctx = Context::new(config, Resolver::default()).unwrap();
+    let (snapshot, load) = (ctx.snapshot(), Load::default());
+    let text = families::metrics(&rows::ServerNow::new(&ctx, &snapshot, &load));
+    let mut seen = std::collections::HashSet::new();
+    for sample in text.lines().filter(|line| !line.starts_with('#')) {
+        let (labels, _) = sample.rsplit_once(' ').unwrap();
+        assert!(seen.insert(labels), "{labels}");
+    }
+    let shared = "{url=\"http://gate.test:8000\",upstream=\"gate.test:8000";
+    for labels in [
+        "{url=\"http://a.test:1\"}",
+        &format!("{shared}\"}}"),
+        &format!("{shared}-2\"}}"),
+    ] {
+        let sample = format!("http_proxy_lb_upstream_online{labels}");
+        assert!(seen.contains(&*sample), "{sample}: {text}");
+    }
+    assert!(!text.contains("secret"), "{text}");
 }

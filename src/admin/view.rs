@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use crate::relay::Context;
 
+use super::drains::DrainFile;
+
 /// What the admin server needs of the rest of the program.
 pub trait RelayView: Send + Sync + 'static {
     /// What the relay shares.
@@ -11,6 +13,9 @@ pub trait RelayView: Send + Sync + 'static {
 
     /// What the server is doing right now.
     fn load(&self) -> Load;
+
+    /// Where drains are kept.
+    fn drains(&self) -> &DrainFile;
 }
 
 /// What a server is doing right now, and how much it may.

@@ -136,6 +136,7 @@ fn row(failure: &HopFailure) -> (Reach, Evidence, Elsewhere, Idleness) {
         // A stream that is silent for a while may just have nothing to say.
         Failure::Stalled => (Sent, Nothing, IfRepeatable, IsNoReason),
         Failure::WentOffline => (Sent, Nothing, IfRepeatable, IsNoReason),
+        Failure::UpstreamCut => (Sent, Nothing, IfRepeatable, IsNoReason),
     }
 }
 

@@ -43,6 +43,7 @@ mod tests {
     use crate::balance::reason::OfflineReason;
     use crate::balance::state::{CheckVerdict, Thresholds};
     use crate::balance::sticky::SessionKey;
+    use crate::balance::told::Told;
     use crate::balance::tried::Tried;
     use crate::balance::wish::{Session, Wish};
     use crate::protocol::target::Authority;
@@ -56,9 +57,11 @@ mod tests {
                 name: name.into(),
                 authority: Authority::parse(format!("{name}.test:80").as_bytes(), None).unwrap(),
                 credentials: None,
+                told: Told::default(),
                 weight: 1,
                 priority: 100,
                 group: (!group.is_empty()).then(|| group.into()),
+                max_active: None,
             }
         };
         Pool::new(text.split_whitespace().map(spec).collect())
@@ -90,6 +93,13 @@ mod tests {
         assert_eq!(picks(us, 3), "beb");
         assert_eq!(picks(eu, 2), "ca");
         assert_eq!(picks(pool.group(None), 5), "abcde");
+    }
+
+    #[test]
+    fn nobody_is_in_a_group_that_does_not_exist() {
+        let pool = pool("a/eu b/us");
+        assert_eq!(picks(pool.group(Some(2)), 1), "-");
+        assert_eq!(picks(pool.group(Some(0)).group(Some(0)), 1), "-");
     }
 
     #[test]

@@ -47,6 +47,12 @@ pub enum EventKind {
     Drained,
     /// An operator enabled an upstream.
     Enabled,
+    /// An operator gave an upstream another weight.
+    WeightSet,
+    /// An operator asked for a check of an upstream.
+    CheckWanted,
+    /// An operator cut what went through an upstream.
+    Cut,
     /// An operator ended the rests of an upstream.
     RestsCleared,
     /// The probe passes through no upstream, so its target is not believed.
@@ -70,6 +76,9 @@ impl EventKind {
             Self::Cleared => "cleared",
             Self::Drained => "drained",
             Self::Enabled => "enabled",
+            Self::WeightSet => "weight_set",
+            Self::CheckWanted => "check_wanted",
+            Self::Cut => "cut",
             Self::RestsCleared => "rests_cleared",
             Self::ProbeNotBelieved => "probe_not_believed",
             Self::ProbeBelieved => "probe_believed",

@@ -5,7 +5,7 @@
 //!
 //! Read in this order: [`reason`] and [`state`] (one upstream: online, suspect or offline), [`vitals`]
 //! (the same, shared between threads, with load, latency and errors), [`latency`] (the last ones), `majority` (whose errors they are), [`upstream`]
-//! (with what the configuration says), [`pick`] (the choice), [`sticky`] and [`rests`] (what may change it),
+//! (with what the configuration says), [`told`] (what it is told of clients), [`pick`] (the choice), [`sticky`] and [`rests`] (what may change it),
 //! [`wish`] and [`tried`] (what one exchange wants and has had), [`groups`] and [`pool`] (all of them), [`succession`] (who stays over a reload), [`belief`] (in the target of the probe), [`failover`] (after a failure),
 //! [`history`] (what happened, for people).
 //!
@@ -22,9 +22,11 @@ pub mod pick;
 pub mod pool;
 pub mod reason;
 pub mod rests;
+pub mod room;
 pub mod state;
 pub mod sticky;
 pub mod succession;
+pub mod told;
 pub mod tried;
 pub mod upstream;
 pub mod vitals;

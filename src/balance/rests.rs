@@ -4,17 +4,19 @@
 //! while another may be; where all rest, the one whose rest ends first is. An upstream that rests is not out
 //! of service, and its health is not looked at: the answer that began the rest was the site's.
 //!
-//! Hosts come from clients, so the table is bounded: when it is full, the rest that ends first leaves.
+//! Hosts come from clients, so the table is bounded: when it is full, a rest of the client that has begun most of them
+//! leaves, the one that ends first. So no client with a site of its own ends the rests of others.
 //!
 //! Not here: which answers begin a rest ([`crate::config`]), and the choice ([`super::pool`]).
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Instant;
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 
+use super::sticky::SessionKey;
 use super::vitals::UpstreamId;
 
 /// The most rests that are remembered.
@@ -26,6 +28,8 @@ pub struct Rests {
     table: Mutex<Table>,
     /// How many there are, to be read without the lock: mostly there is none.
     len: AtomicUsize,
+    /// Picks of an upstream although it rested, because all did.
+    overridden: AtomicU64,
 }
 
 /// Why and for how long an upstream rests.
@@ -39,19 +43,23 @@ pub struct Rest {
     pub status: u16,
     /// When it ends.
     pub until: Instant,
+    /// Whose request it was.
+    pub client: SessionKey,
 }
 
 #[derive(Debug, Default)]
 struct Table {
-    for_hosts: HashMap<Arc<str>, Resting>,
-    for_all: Resting,
+    for_hosts: HashMap<Arc<str>, Arc<Resting>>,
+    for_all: Arc<Resting>,
     /// All of them, the one that ends first in front.
     rows: BTreeMap<RowKey, Rest>,
     rows_ever: u64,
+    /// The same by client.
+    by_client: HashMap<SessionKey, BTreeSet<RowKey>>,
+    /// How many each client has begun, the most at the end.
+    shares: BTreeSet<(usize, SessionKey)>,
     /// Rests begun, by upstream and status.
     begun: BTreeMap<(UpstreamId, u16), u64>,
-    /// Picks of an upstream although it rested, because all did.
-    overridden: u64,
 }
 
 /// When a rest ends, and its number.
@@ -60,12 +68,10 @@ type RowKey = (Instant, u64);
 /// The upstreams that rest, each with its row.
 type Resting = BTreeMap<UpstreamId, RowKey>;
 
-/// The rests that matter for one host.
+/// The rests that matter for one host, as they were a moment ago: a pick among ten thousand upstreams looks at them,
+/// and keeps no other waiting.
 #[derive(Debug)]
-pub(super) struct RestsForHost<'r> {
-    table: MutexGuard<'r, Table>,
-    host: &'r str,
-}
+pub(super) struct RestsForHost([Arc<Resting>; 2]);
 
 impl Rests {
     /// Lets `upstream` rest. A longer rest is not cut short by a shorter one. Says whether it is new, or
@@ -85,28 +91,33 @@ impl Rests {
             table.remove(before);
         }
         while table.rows.len() >= MOST_RESTS
-            && let Some((first, _)) = table.rows.first_key_value()
+            && let Some(first) = table.first_of_largest_share()
         {
-            let first = *first;
             table.remove(first);
         }
         table.rows_ever += 1;
         let key = (rest.until, table.rows_ever);
         table.resting(rest.host.as_ref()).insert(rest.upstream, key);
+        table.change_share(rest.client, |rows| rows.insert(key));
         table.rows.insert(key, rest);
         self.len.store(table.rows.len(), Ordering::Release);
         true
     }
 
     /// What rests for `host`; none: nothing does.
-    pub(super) fn for_host<'r>(&'r self, host: &'r str, now: Instant) -> Option<RestsForHost<'r>> {
+    pub(super) fn for_host(&self, host: &str, now: Instant) -> Option<RestsForHost> {
         if self.len.load(Ordering::Acquire) == 0 {
             return None;
         }
         let mut table = self.table.lock();
         table.forget_until(now);
         self.len.store(table.rows.len(), Ordering::Release);
-        (!table.rows.is_empty()).then(|| RestsForHost { table, host })
+        let for_host = table.for_hosts.get(host).map(Arc::clone);
+        if for_host.is_none() && table.for_all.is_empty() {
+            return None;
+        }
+        let for_all = Arc::clone(&table.for_all);
+        Some(RestsForHost([for_all, for_host.unwrap_or_default()]))
     }
 
     /// Ends all rests of `upstream`. Gives their number.
@@ -124,6 +135,18 @@ impl Rests {
         self.len.store(table.rows.len(), Ordering::Release);
         let longest = table.rows.values().rev().take(most).cloned().collect();
         (longest, table.rows.len())
+    }
+
+    /// How many rests each upstream has that has any.
+    pub fn by_upstream(&self, now: Instant) -> HashMap<UpstreamId, usize> {
+        let mut table = self.table.lock();
+        table.forget_until(now);
+        self.len.store(table.rows.len(), Ordering::Release);
+        let mut counts = HashMap::new();
+        for rest in table.rows.values() {
+            *counts.entry(rest.upstream).or_default() += 1;
+        }
+        counts
     }
 
     /// Forgets upstreams that have left the configuration.
@@ -144,7 +167,12 @@ impl Rests {
 
     /// How often an upstream was picked although it rested, because all did.
     pub fn overridden(&self) -> u64 {
-        self.table.lock().overridden
+        self.overridden.load(Ordering::Relaxed)
+    }
+
+    /// Counts such a pick.
+    pub(super) fn override_one(&self) {
+        self.overridden.fetch_add(1, Ordering::Relaxed);
     }
 }
 
@@ -170,9 +198,31 @@ impl Table {
 
     /// Those that rest for `host`; none: for all hosts.
     fn resting(&mut self, host: Option<&Arc<str>>) -> &mut Resting {
-        match host {
+        Arc::make_mut(match host {
             Some(host) => self.for_hosts.entry(Arc::clone(host)).or_default(),
             None => &mut self.for_all,
+        })
+    }
+
+    /// The first to end of those that the client has begun who has begun most.
+    fn first_of_largest_share(&self) -> Option<RowKey> {
+        let (_, client) = self.shares.last()?;
+        self.by_client.get(client)?.first().copied()
+    }
+
+    fn change_share(
+        &mut self,
+        client: SessionKey,
+        change: impl FnOnce(&mut BTreeSet<RowKey>) -> bool,
+    ) {
+        let rows = self.by_client.entry(client).or_default();
+        self.shares.remove(&(rows.len(), client));
+        let is_other = change(rows);
+        debug_assert!(is_other);
+        if rows.is_empty() {
+            self.by_client.remove(&client);
+        } else {
+            self.shares.insert((rows.len(), client));
         }
     }
 
@@ -180,6 +230,7 @@ impl Table {
         let Some(rest) = self.rows.remove(&key) else {
             return;
         };
+        self.change_share(rest.client, |rows| rows.remove(&key));
         let resting = self.resting(rest.host.as_ref());
         resting.remove(&rest.upstream);
         if let (true, Some(host)) = (resting.is_empty(), &rest.host) {
@@ -188,21 +239,11 @@ impl Table {
     }
 }
 
-impl RestsForHost<'_> {
+impl RestsForHost {
     /// When the rest of `upstream` ends; none: it does not rest for this host.
     pub(super) fn until(&self, upstream: UpstreamId) -> Option<Instant> {
-        let for_host = self.table.for_hosts.get(self.host);
-        let resting = [Some(&self.table.for_all), for_host];
-        let ends = resting
-            .into_iter()
-            .flatten()
-            .filter_map(|those| those.get(&upstream));
+        let ends = self.0.iter().filter_map(|those| those.get(&upstream));
         ends.map(|(until, _)| *until).max()
-    }
-
-    /// Counts a pick of one that rests.
-    pub(super) fn overridden(&mut self) {
-        self.table.overridden += 1;
     }
 }
 
@@ -221,6 +262,7 @@ mod tests {
             host: host.map(Arc::from),
             status: 429,
             until,
+            client: SessionKey::new(b"one"),
         }
     }
 
@@ -266,6 +308,47 @@ mod tests {
         assert!(!rests_for(&rests, &a, "h0.test", now));
         assert!(rests_for(&rests, &a, "h1.test", now));
         assert_eq!(rests.table.lock().for_hosts.len(), MOST_RESTS);
+    }
+
+    /// Its site may ask for rests that end later than all others.
+    #[test]
+    fn a_client_that_fills_the_table_ends_no_rest_of_others() {
+        let (rests, now, a) = (Rests::default(), Instant::now(), Vitals::default());
+        let of = |client: &[u8], host: &str, until| Rest {
+            client: SessionKey::new(client),
+            ..rest(&a, Some(host), until)
+        };
+        rests.begin(of(b"ann", "before.test", now + MINUTE), now);
+        for number in 0..MOST_RESTS + 9 {
+            let rest = of(b"stranger", &format!("h{number}.test"), now + MINUTE * 10);
+            rests.begin(rest, now);
+        }
+        rests.begin(of(b"ann", "after.test", now + MINUTE), now);
+        rests.begin(of(b"bob", "bob.test", now + MINUTE), now);
+        for host in ["before.test", "after.test", "bob.test"] {
+            assert!(rests_for(&rests, &a, host, now), "{host}");
+        }
+        assert_eq!(rests.longest(0, now).1, MOST_RESTS);
+        rests.clear(a.id());
+        let table = rests.table.lock();
+        assert_eq!((table.by_client.len(), table.shares.len()), (0, 0));
+    }
+
+    /// It would keep every other request waiting while it looks at ten thousand upstreams.
+    #[test]
+    fn whoever_looks_at_the_rests_for_a_host_locks_nobody_out() {
+        let (rests, now) = (Rests::default(), Instant::now());
+        let (a, b) = (Vitals::default(), Vitals::default());
+        rests.begin(rest(&a, Some("x.test"), now + MINUTE), now);
+        let seen = rests.for_host("x.test", now).unwrap();
+        assert!(rests.table.try_lock().is_some());
+        rests.begin(rest(&b, Some("x.test"), now + MINUTE), now);
+        assert_eq!(
+            (seen.until(a.id()), seen.until(b.id())),
+            (Some(now + MINUTE), None)
+        );
+        assert!(rests_for(&rests, &b, "x.test", now));
+        assert!(rests.for_host("y.test", now).is_none());
     }
 
     #[test]

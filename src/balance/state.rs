@@ -48,8 +48,8 @@ pub struct UpstreamState {
     pub doubt: Option<Doubt>,
     /// When it last went offline or came back, in milliseconds since 1970; none: it never did.
     pub since_unix_ms: Option<u64>,
-    /// Whether a check has come to its end, ever.
-    pub was_checked: bool,
+    /// When the last check came to its end, in milliseconds since 1970, and what it found; none: there was none.
+    pub last_check: Option<(u64, CheckVerdict)>,
 }
 
 /// A change of state that an event brought about.
@@ -141,7 +141,7 @@ pub(super) struct StateMachine {
     gateway_errors: GatewayErrors,
     /// The check under way, if there is one.
     check: Option<CheckUnderWay>,
-    was_checked: bool,
+    last_check: Option<(u64, CheckVerdict)>,
 }
 
 /// What has happened since a check began.
@@ -202,7 +202,7 @@ impl StateMachine {
             reason,
             doubt,
             since_unix_ms: self.since_unix_ms,
-            was_checked: self.was_checked,
+            last_check: self.last_check,
         }
     }
 
@@ -310,7 +310,7 @@ impl StateMachine {
         now_unix_ms: u64,
     ) -> Option<Change> {
         let check = self.check.take().unwrap_or_default();
-        self.was_checked = true;
+        self.last_check = Some((now_unix_ms, verdict));
         if began != self.epoch {
             return None;
         }
@@ -500,7 +500,7 @@ mod tests {
         let shown = StateMachine::default().shown();
         assert_eq!(shown.availability, Availability::Online);
         assert_eq!((shown.reason, shown.since_unix_ms), (None, None));
-        assert!(!shown.was_checked);
+        assert_eq!(shown.last_check, None);
     }
 
     #[test]

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use super::vitals::UpstreamId;
 
 /// What a session is known by, as a number that is the same on every relay.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct SessionKey(u64);
 
 /// Why a session left its upstream.

@@ -42,6 +42,7 @@ fn only<'s>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::balance::told::Told;
     use crate::protocol::credentials::Credentials;
 
     /// `a/ann`: host a.test, as the user ann.
@@ -53,9 +54,11 @@ mod tests {
                 protocol: UpstreamProtocol::Http,
                 authority: Authority::parse(format!("{host}.test:80").as_bytes(), None).unwrap(),
                 credentials: (!user.is_empty()).then(|| Credentials::basic(user, "x")),
+                told: Told::default(),
                 weight: 1,
                 priority: 100,
                 group: None,
+                max_active: None,
             }
         };
         text.split_whitespace().map(spec).collect()

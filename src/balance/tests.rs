@@ -13,6 +13,7 @@ use super::reason::{Depth, OfflineReason};
 use super::rests::{MOST_RESTS, Rest};
 use super::state::{CheckVerdict, Thresholds};
 use super::sticky::SessionKey;
+use super::told::Told;
 use super::tried::Tried;
 use super::upstream::{UpstreamProtocol, UpstreamSpec};
 use super::vitals::UpstreamId;
@@ -35,9 +36,11 @@ fn pool_of(exits: impl Iterator<Item = usize>) -> Pool {
         protocol: UpstreamProtocol::Http,
         authority: Authority::parse(format!("exit{exit}.test:8080").as_bytes(), None).unwrap(),
         credentials: None,
+        told: Told::default(),
         weight: weight(exit),
         priority: 100,
         group: None,
+        max_active: None,
     };
     Pool::new(exits.map(spec).collect())
 }
@@ -148,6 +151,7 @@ impl Month {
                 host: Some(host_name),
                 status: 429,
                 until,
+                client: SessionKey::new(&[1]),
             };
             self.pool.rests().begin(rest, now);
         }
@@ -273,6 +277,7 @@ fn when_all_rest_the_one_whose_rest_ends_first_is_asked_and_counted() {
             host: None,
             status: 403,
             until: now + Duration::from_secs(secs),
+            client: SessionKey::new(b"one"),
         };
         pool.rests().begin(rest, now);
     }

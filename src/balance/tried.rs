@@ -48,6 +48,10 @@ impl Tried {
         self.first == Some(id) || self.more.contains(&id)
     }
 
+    pub(super) fn ids(&self) -> impl Iterator<Item = UpstreamId> {
+        self.first.into_iter().chain(self.more.iter().copied())
+    }
+
     /// How many were tried.
     pub fn len(&self) -> usize {
         usize::from(self.first.is_some()) + self.more.len()

@@ -1,6 +1,7 @@
 //! One upstream: what the file says about it, and its vitals.
 
 use std::borrow::Cow;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -8,9 +9,11 @@ use crate::protocol::credentials::Credentials;
 use crate::protocol::target::Authority;
 
 use super::history::{EventKind, History};
+use super::room::{Line, Slot};
 use super::state::{Availability, Change, Epoch, Health};
 use super::sticky;
-use super::vitals::{UpstreamId, Vitals};
+use super::told::Told;
+use super::vitals::{Cuts, UpstreamId, Vitals};
 
 /// What an upstream speaks.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Debug)]
@@ -41,14 +44,19 @@ pub struct UpstreamSpec {
     pub protocol: UpstreamProtocol,
     /// Where it listens.
     pub authority: Authority,
-    /// The user and password it is told, to HTTP proxies in `Proxy-Authorization`.
+    /// The user and password it is told, to HTTP proxies in `Proxy-Authorization`; those for checks, if requests have
+    /// others.
     pub credentials: Option<Credentials>,
+    /// What it is told of the client.
+    pub told: Told,
     /// Its share among others; 0 = no new requests.
     pub weight: u32,
     /// Lower is preferred.
     pub priority: u32,
     /// The name of the group that it is in.
     pub group: Option<Box<str>>,
+    /// How many requests and tunnels it gets at a time.
+    pub max_active: Option<NonZeroU32>,
 }
 
 impl UpstreamSpec {
@@ -84,6 +92,8 @@ pub struct Upstream {
     hash: u64,
     vitals: Arc<Vitals>,
     history: Arc<History>,
+    /// Who waits until it has room.
+    line: Arc<Line>,
 }
 
 /// One attempt or tunnel on an upstream; counted as active until it is dropped.
@@ -94,13 +104,20 @@ pub struct Lease {
     began: Epoch,
     /// [`Vitals::times_given_up`] when it began.
     given_up: u64,
+    /// [`Vitals::cuts`] when it began.
+    cuts: Cuts,
     /// Whether it is a request to one that is offline, to see whether it works.
     is_trial: bool,
 }
 
 impl Upstream {
-    pub(super) fn new(spec: UpstreamSpec, vitals: Arc<Vitals>, history: Arc<History>) -> Self {
+    pub(super) fn new(
+        spec: UpstreamSpec,
+        vitals: Arc<Vitals>,
+        (history, line): (Arc<History>, Arc<Line>),
+    ) -> Self {
         let url = spec.url().into_boxed_str();
+        vitals.limit(spec.max_active);
         let known_by = match &spec.credentials {
             Some(credentials) => Cow::Owned(format!("{url} {}", credentials.user())),
             None => Cow::Borrowed(&*url),
@@ -111,6 +128,7 @@ impl Upstream {
             url,
             vitals,
             history,
+            line,
         }
     }
 
@@ -139,10 +157,24 @@ impl Upstream {
         self.vitals.id()
     }
 
+    /// Gives it another weight at run time; that of the file, if it is the same.
+    pub fn set_weight(&self, weight: u32) {
+        if weight == self.spec.weight {
+            self.vitals.forget_weight();
+        } else {
+            self.vitals.set_weight(weight);
+        }
+    }
+
+    /// Its share among others: that of the file, unless another one was set at run time.
+    pub fn weight(&self) -> u32 {
+        self.vitals.weight_set().unwrap_or(self.spec.weight)
+    }
+
     /// Whether it may get new requests while it is online: neither drained at run time nor by a
     /// weight of 0.
     pub fn is_in_service(&self) -> bool {
-        self.spec.weight != 0 && !self.vitals.is_drained()
+        self.weight() != 0 && !self.vitals.is_drained()
     }
 
     /// Whether it gets requests now: in service, and not offline.
@@ -204,21 +236,24 @@ impl Upstream {
 }
 
 impl Lease {
-    pub(super) fn take(upstream: &Arc<Upstream>) -> Self {
-        upstream.vitals.begin();
-        Self {
+    /// None: the upstream has as many as it may.
+    pub(super) fn take(upstream: &Arc<Upstream>) -> Option<Self> {
+        let has_room = upstream.vitals.begin();
+        has_room.then(|| Self {
             upstream: Arc::clone(upstream),
             began: upstream.vitals.epoch(),
             given_up: upstream.vitals.times_given_up(),
+            cuts: upstream.vitals.cuts(),
             is_trial: false,
-        }
+        })
     }
 
-    /// The caller has noted that the trial begins.
-    pub(super) fn trial(upstream: &Arc<Upstream>) -> Self {
-        let mut lease = Self::take(upstream);
+    /// For a trial that begins at `now`.
+    pub(super) fn trial(upstream: &Arc<Upstream>, now: Instant) -> Option<Self> {
+        let mut lease = Self::take(upstream)?;
+        upstream.vitals.trial_begins(now);
         lease.is_trial = true;
-        lease
+        Some(lease)
     }
 
     /// The upstream that was picked.
@@ -238,13 +273,28 @@ impl Lease {
         let vitals = &self.upstream.vitals;
         vitals.is_offline() && vitals.times_given_up() != self.given_up
     }
+
+    /// [`Vitals::cuts`] when it began.
+    pub fn cuts(&self) -> Cuts {
+        self.cuts
+    }
+
+    /// Whether an operator has cut the upstream since the pick.
+    pub fn is_cut(&self) -> bool {
+        self.upstream.vitals.cuts() != self.cuts
+    }
 }
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        self.upstream.vitals.end();
         if self.is_trial {
             self.upstream.vitals.trial_ends();
+        }
+        let Upstream { vitals, line, .. } = &*self.upstream;
+        if vitals.is_limited() {
+            line.offer(Slot::of_lease(vitals));
+        } else {
+            vitals.end();
         }
     }
 }
@@ -298,7 +348,7 @@ mod tests {
                 credentials: user.map(|user| Credentials::basic(user, "x")),
                 ..upstream().spec.clone()
             };
-            Upstream::new(spec, Arc::default(), Arc::default()).hash()
+            Upstream::new(spec, Arc::default(), Default::default()).hash()
         };
         assert_eq!(hash(None), sticky::hash(b"http://a.test:3128"));
         assert!(hash(None) != hash(Some("ann")) && hash(Some("ann")) != hash(Some("bob")));
@@ -310,11 +360,13 @@ mod tests {
             protocol: UpstreamProtocol::Http,
             authority: Authority::parse(b"a.test:3128", None).unwrap(),
             credentials: Some(Credentials::basic("bob", "hunter2")),
+            told: Told::default(),
             weight: 1,
             priority: 100,
             group: None,
+            max_active: None,
         };
-        Arc::new(Upstream::new(spec, Arc::default(), Arc::default()))
+        Arc::new(Upstream::new(spec, Arc::default(), Default::default()))
     }
 
     const ONCE: Thresholds = Thresholds { fall: 1, rise: 1 };
@@ -330,7 +382,7 @@ mod tests {
 
     #[test]
     fn debug_shows_no_credentials() {
-        let lease = Lease::take(&upstream());
+        let lease = Lease::take(&upstream()).unwrap();
         let shown = format!("{lease:?}");
         assert!(
             !shown.contains("hunter2") && !shown.contains("Ym9iOmh1bnRlcjI"),
@@ -341,7 +393,10 @@ mod tests {
     #[test]
     fn a_lease_counts_until_it_is_dropped() {
         let upstream = upstream();
-        let (first, second) = (Lease::take(&upstream), Lease::take(&upstream));
+        let (first, second) = (
+            Lease::take(&upstream).unwrap(),
+            Lease::take(&upstream).unwrap(),
+        );
         assert_eq!(upstream.vitals().active(), 2);
         drop(first);
         assert_eq!(upstream.vitals().active(), 1);
@@ -358,18 +413,21 @@ mod tests {
     #[test]
     fn a_check_that_shows_it_dead_ends_the_leases_that_wait() {
         let upstream = upstream();
-        let lease = Lease::take(&upstream);
+        let lease = Lease::take(&upstream).unwrap();
         check_fails(&upstream, OfflineReason::Silent);
         assert!(!lease.is_lost(), "not all that takes it offline does");
         upstream.vitals().give_up_waiting();
         assert!(lease.is_lost());
-        assert!(!Lease::take(&upstream).is_lost(), "a trial waits anew");
+        assert!(
+            !Lease::take(&upstream).unwrap().is_lost(),
+            "a trial waits anew"
+        );
     }
 
     #[test]
     fn an_attempt_that_cannot_connect_ends_no_other_lease() {
         let upstream = upstream();
-        let lease = Lease::take(&upstream);
+        let lease = Lease::take(&upstream).unwrap();
         upstream.vitals().give_up_waiting();
         upstream
             .vitals()
@@ -381,7 +439,7 @@ mod tests {
     #[test]
     fn a_recovery_ends_no_lease() {
         let upstream = upstream();
-        let lease = Lease::take(&upstream);
+        let lease = Lease::take(&upstream).unwrap();
         check_fails(&upstream, OfflineReason::Silent);
         upstream.vitals().give_up_waiting();
         let (began, depth) = upstream.vitals().check_begins();

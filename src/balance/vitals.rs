@@ -7,7 +7,8 @@
 //!
 //! Not here: the rules of the state machine ([`super::state`]).
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::num::NonZeroU32;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -23,6 +24,15 @@ use super::state::{
 
 /// The latency of an upstream that was never measured.
 const UNMEASURED: u64 = u64::MAX;
+
+/// The share of an upstream that takes all of its turns, in percent.
+const WARM: u32 = 100;
+
+/// The most requests of an upstream that takes any number.
+const UNLIMITED: u64 = u64::MAX;
+
+/// The weight of an upstream for which nobody has set another one.
+const AS_IN_FILE: u64 = u64::MAX;
 
 /// A share of errors of 1, in the unit that it is kept in.
 const ALL_ERRORS: u64 = 1_000_000;
@@ -45,6 +55,8 @@ pub struct Vitals {
     /// [`StateMachine::failures`], written under the lock of `state`.
     failures: AtomicU64,
     active: AtomicU64,
+    /// How many there may be, or [`UNLIMITED`].
+    most: AtomicU64,
     /// In microseconds, or [`UNMEASURED`].
     latency: AtomicU64,
     last_latencies: LastLatencies,
@@ -54,6 +66,15 @@ pub struct Vitals {
     given_up: AtomicU64,
     wants_check: AtomicBool,
     drained: AtomicBool,
+    /// What an operator has set at run time, or [`AS_IN_FILE`].
+    weight: AtomicU64,
+    /// How often an operator has cut it.
+    cuts: AtomicU64,
+    /// The share of its turns that it takes, in percent, and what it has of the next one.
+    warmth: AtomicU32,
+    saved: AtomicU32,
+    /// The epoch that [`Vitals::warm_up`] saw last, and when that began, if it saw it begin.
+    came_back: Mutex<Option<(Epoch, Option<Instant>)>>,
     state: Mutex<StateMachine>,
     /// The evidence for the state as it is, for people.
     evidence: Mutex<Box<str>>,
@@ -95,6 +116,10 @@ pub(super) fn changes() -> u64 {
 /// Identity of an upstream, kept over reloads, never used twice in a process.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct UpstreamId(u64);
+
+/// How often an operator has cut an upstream. What began at another number is to end.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Cuts(u64);
 
 /// Counts of one upstream since the start. Those that [`Vitals`] does not count itself are counted
 /// by the module that does the thing.
@@ -149,6 +174,7 @@ impl Default for Vitals {
             published: AtomicU64::new(word(&state)),
             failures: AtomicU64::new(0),
             active: AtomicU64::new(0),
+            most: AtomicU64::new(UNLIMITED),
             latency: AtomicU64::new(UNMEASURED),
             last_latencies: LastLatencies::default(),
             errors: AtomicU64::new(0),
@@ -156,6 +182,11 @@ impl Default for Vitals {
             // Every upstream is checked once when it is new.
             wants_check: AtomicBool::new(true),
             drained: AtomicBool::new(false),
+            weight: AtomicU64::new(AS_IN_FILE),
+            cuts: AtomicU64::new(0),
+            warmth: AtomicU32::new(WARM),
+            saved: AtomicU32::new(0),
+            came_back: Mutex::default(),
             state: Mutex::new(state),
             evidence: Mutex::default(),
             trial: Mutex::default(),
@@ -437,6 +468,34 @@ impl Vitals {
         self.drained.load(Ordering::Relaxed)
     }
 
+    /// Gives it another weight than the file does, until [`Vitals::forget_weight`]. Kept over a reload that leaves
+    /// the weight in the file as it was.
+    pub fn set_weight(&self, weight: u32) {
+        self.weight.store(weight.into(), Ordering::Release);
+        CHANGES.fetch_add(1, Ordering::Release);
+    }
+
+    /// The weight in the file counts again.
+    pub fn forget_weight(&self) {
+        self.weight.store(AS_IN_FILE, Ordering::Release);
+        CHANGES.fetch_add(1, Ordering::Release);
+    }
+
+    /// The weight that was set at run time.
+    pub(super) fn weight_set(&self) -> Option<u32> {
+        u32::try_from(self.weight.load(Ordering::Relaxed)).ok()
+    }
+
+    /// What goes on at it now is to end: whatever began before sees another number in [`Vitals::cuts`].
+    pub fn cut(&self) {
+        self.cuts.fetch_add(1, Ordering::Release);
+    }
+
+    /// How often an operator has cut it.
+    pub fn cuts(&self) -> Cuts {
+        Cuts(self.cuts.load(Ordering::Acquire))
+    }
+
     /// Whether it may be tried at `now` although it is offline.
     pub(super) fn may_be_tried(&self, now: Instant) -> bool {
         let trial = self.trial.lock();
@@ -460,8 +519,83 @@ impl Vitals {
         self.trial.lock().is_under_way = false;
     }
 
-    pub(super) fn begin(&self) {
-        self.active.fetch_add(1, Ordering::Relaxed);
+    /// For `time` after it came back it takes a share of its turns that grows; to be called again and again. It
+    /// is seen to come back by then at `now`. Says whether the share still grows.
+    pub(super) fn warm_up(&self, now: Instant, time: Duration) -> bool {
+        let epoch = self.epoch();
+        let mut came_back = self.came_back.lock();
+        let since = match *came_back {
+            Some((known, since)) if known == epoch => since,
+            Some(_) if !epoch.is_offline() => Some(now),
+            Some(_) | None => None,
+        };
+        *came_back = Some((epoch, since));
+        let gone = since.map(|since| now.saturating_duration_since(since));
+        let percent = match gone {
+            Some(gone) if gone < time => {
+                let percent = gone.as_secs_f64() / time.as_secs_f64() * f64::from(WARM);
+                (1..WARM).rev().find(|one| f64::from(*one) <= percent)
+            }
+            Some(_) | None => Some(WARM),
+        };
+        let percent = percent.unwrap_or(1);
+        self.warmth.store(percent, Ordering::Relaxed);
+        percent < WARM
+    }
+
+    /// The share of its turns that it takes, in percent.
+    pub fn warmth(&self) -> u32 {
+        self.warmth.load(Ordering::Relaxed)
+    }
+
+    /// Whether it has been back for so short a time that it does not take all of its turns.
+    pub(super) fn is_warming_up(&self) -> bool {
+        self.warmth() < WARM
+    }
+
+    /// It is its turn: whether it lets that pass.
+    pub(super) fn sits_out(&self) -> bool {
+        let warmth = self.warmth();
+        if warmth >= WARM {
+            return false;
+        }
+        let relaxed = Ordering::Relaxed;
+        let more = |saved: u32| Some((saved + warmth) % WARM);
+        let saved = self.saved.fetch_update(relaxed, relaxed, more);
+        saved.unwrap_or(0) + warmth < WARM
+    }
+
+    /// From now on it may have so many leases at a time; those it has stay.
+    pub(super) fn limit(&self, most: Option<NonZeroU32>) {
+        let most = most.map_or(UNLIMITED, |most| u64::from(most.get()));
+        self.most.store(most, Ordering::Relaxed);
+    }
+
+    /// Whether there is an end to what it takes at a time.
+    pub(super) fn is_limited(&self) -> bool {
+        self.most.load(Ordering::Relaxed) != UNLIMITED
+    }
+
+    /// Whether it has as many leases as it may.
+    pub fn is_full(&self) -> bool {
+        self.is_limited() && self.most.load(Ordering::Relaxed) <= self.active()
+    }
+
+    /// Whether it has more, as it may after a reload.
+    pub(super) fn is_overfull(&self) -> bool {
+        self.most.load(Ordering::Relaxed) < self.active()
+    }
+
+    /// One more, if it has room.
+    pub(super) fn begin(&self) -> bool {
+        let most = self.most.load(Ordering::Relaxed);
+        if most == UNLIMITED {
+            self.active.fetch_add(1, Ordering::Relaxed);
+            return true;
+        }
+        let more = |active: u64| (active < most).then_some(active + 1);
+        let relaxed = Ordering::Relaxed;
+        self.active.fetch_update(relaxed, relaxed, more).is_ok()
     }
 
     pub(super) fn end(&self) {

@@ -37,7 +37,7 @@ pub struct Session {
 #[derive(Clone, Copy)]
 pub(super) struct Filter<'f> {
     pub(super) tried: &'f Tried,
-    pub(super) rests: Option<&'f RestsForHost<'f>>,
+    pub(super) rests: Option<&'f RestsForHost>,
     /// It is for a tunnel, at this time.
     pub(super) tunnel_at: Option<Instant>,
 }

@@ -6,12 +6,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::balance::pick::BalanceMode;
+use crate::balance::told::Part;
 use crate::balance::upstream::UpstreamSpec;
+use crate::protocol::forwarded::ForwardedField;
 use crate::protocol::request_id::FieldName;
 use crate::route::Rules;
 
 use super::access::{AccessRules, AddressList};
-use super::exits::{RestRule, Sticky};
+use super::exits::{RestRule, Sticky, StickyBy};
 use super::findings::{Notice, Severity};
 use super::health::HealthCheck;
 use super::limits::Limits;
@@ -41,8 +43,12 @@ pub struct Config {
     pub log_format: LogFormat,
     /// The field in which upstreams and clients are told what a request is called. `None`: they are not.
     pub request_id: Option<FieldName>,
+    /// What `/metrics` tells.
+    pub metrics: MetricsSettings,
     /// Whether messages carry `Via`, and loops are found by it.
     pub via: bool,
+    /// The field in which HTTP proxies are told who the client is. `None`: they are not.
+    pub forwarded: Option<ForwardedField>,
     /// Networks from which every connection must begin with a PROXY header;
     /// connections from elsewhere are refused. `None`: no PROXY header.
     pub proxy_protocol: Option<AddressList>,
@@ -58,10 +64,14 @@ pub struct Config {
     pub access: AccessRules,
     /// Which requests keep their upstream. `None`: none.
     pub sticky: Option<Sticky>,
+    /// What upstreams are told of requests in user names; each part once.
+    pub told_parts: Vec<Part>,
     /// Which answers let an upstream rest.
     pub rest: Vec<RestRule>,
     /// The pool; each with a name and an authority of its own.
     pub upstreams: Vec<UpstreamSpec>,
+    /// How many entries each list in a file of its own has.
+    pub lists: BTreeMap<String, usize>,
     /// By their paths, in the words of `--check`, the values that need no more than their row in
     /// [`super::keys`] to be told.
     pub values: BTreeMap<&'static str, String>,
@@ -75,6 +85,13 @@ pub struct Config {
 }
 
 impl Config {
+    /// Whether a client's user name may end with that of a session.
+    pub fn has_sessions(&self) -> bool {
+        let is_sticky_by_session =
+            || matches!(&self.sticky, Some(sticky) if sticky.by == StickyBy::Session);
+        self.told_parts.contains(&Part::Session) || is_sticky_by_session()
+    }
+
     /// Whether `--check` must fail although the file can be used: it relies on
     /// what the first release let pass.
     pub fn relies_on_compatibility(&self) -> bool {
@@ -82,6 +99,13 @@ impl Config {
             .iter()
             .any(|notice| notice.severity == Severity::Compatibility)
     }
+}
+
+/// What `/metrics` tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MetricsSettings {
+    /// Whether it has numbers of each upstream.
+    pub per_upstream: bool,
 }
 
 /// What the access log looks like, and where it goes.

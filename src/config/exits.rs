@@ -3,6 +3,7 @@
 use std::fmt::{self, Formatter};
 use std::time::Duration;
 
+use super::access::AccessRules;
 use super::reader::{KeyBlock, Located, quote};
 
 /// Requests that keep their upstream: the block `sticky`.
@@ -53,7 +54,7 @@ pub enum RestScope {
 
 impl Sticky {
     /// Reads the block. `None`: no request keeps its upstream.
-    pub(super) fn read(block: &KeyBlock<'_>) -> Option<Self> {
+    pub(super) fn read(block: &KeyBlock<'_>, access: &AccessRules) -> Option<Self> {
         let by = match block.word("by") {
             "client" => Some(StickyBy::Client),
             "user" => Some(StickyBy::User),
@@ -61,6 +62,11 @@ impl Sticky {
             "target" => Some(StickyBy::Target),
             _ => None,
         };
+        if by == Some(StickyBy::User) && access.users.is_empty() {
+            block.place_of("by").advice(
+                "without `access.users` nobody is a user, and no request is sticky: list users, or write another word",
+            );
+        }
         let (ttl, max_sessions) = (block.seconds("ttl_secs"), block.size("max_sessions"));
         Some(Self {
             by: by?,

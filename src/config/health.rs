@@ -27,6 +27,8 @@ pub struct HealthCheck {
     pub rise: u32,
     /// The pause between two checks of an online upstream. `None`: only where requests give reason to.
     pub online_interval: Option<Duration>,
+    /// For how long the share of an upstream grows that came back online; zero: it has all of it at once.
+    pub slow_start: Duration,
 }
 
 /// The URL of a probe.
@@ -79,6 +81,7 @@ impl HealthCheck {
         let interval = block.seconds("interval_secs");
         let timeout = block.seconds("timeout_secs");
         let online = block.seconds("online_interval_secs");
+        let slow_start = block.seconds("slow_start_secs");
         let status = block.number("expect_status");
         let fall = block.number("fall");
         let rise = block.number("rise");
@@ -95,6 +98,7 @@ impl HealthCheck {
             fall,
             rise,
             online_interval: unless_zero(online),
+            slow_start,
         })
     }
 }

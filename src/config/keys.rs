@@ -76,7 +76,10 @@ pub static KEYS: &[Key] = rows! {
     "request_id":                        Text("field"),               "none";
     "log":                               Block("log"),                "";
     "log.format":                        Word(LOG_FORMATS),           "text";
+    "metrics":                           Block("metrics"),            "";
+    "metrics.per_upstream":              Switch,                      "true";
     "via":                               Switch,                      "true";
+    "forwarded":                         Word(FORWARDED),             "off";
     "listen_proxy_protocol":             Switch,                      "false";
     "health_check":                      Block("health_check"),       "";
     "health_check.interval_secs":        Seconds(0.001),              "30", "s";
@@ -87,6 +90,7 @@ pub static KEYS: &[Key] = rows! {
     "health_check.fall":                 Number(1, 1000),             "1", "in a row";
     "health_check.rise":                 Number(1, 1000),             "1", "in a row";
     "health_check.online_interval_secs": Seconds(0.0),                "0", "s", "online upstreams are checked when requests give reason to";
+    "health_check.slow_start_secs":      Seconds(0.0),                "0", "s", "all of its share at once";
     "limits":                            Block("limits"),             "";
     "limits.max_connections":            Number(0, u32::MAX),         "0", "connections", "as many as file descriptors and threads allow";
     "limits.max_connections_per_client": Number(0, u32::MAX),         "0", "connections", "no limit";
@@ -149,10 +153,13 @@ pub static KEYS: &[Key] = rows! {
     "upstream[].url":                    Text("url"),                 "required";
     "upstream[].group":                  Text("text"),                "none";
     "upstream[].weight":                 Number(0, u32::MAX),         "1";
+    "upstream[].max_active":             Number(0, u32::MAX),         "0", "requests and tunnels", "no limit";
     "upstream[].priority":               Number(0, u32::MAX),         "100";
     "upstream[].username":               Text("text"),                "none";
     "upstream[].password":               Text("text"),                "empty";
     "upstream[].password_file":          Text("path"),                "none";
+    "upstream[].credentials":            Word(CREDENTIALS),           "own";
+    "upstream[].proxy_protocol":         Word(PROXY_HEADERS),         "none";
 };
 
 const MODES: &[&str] = &["round_robin", "best", "priority"];
@@ -165,6 +172,23 @@ const STICKY: &[&str] = &[
     "user (that the client has authenticated as)",
     "session (what stands behind -session- in the user name)",
     "target (its host)",
+];
+
+const FORWARDED: &[&str] = &[
+    "off (upstreams are not told who the client is)",
+    "x_forwarded_for (they are told in X-Forwarded-For)",
+    "forwarded (they are told in Forwarded, RFC 7239)",
+];
+
+const CREDENTIALS: &[&str] = &[
+    "own (it is told `username` and `password`)",
+    "client (what the client presents is passed on, and its answer back)",
+];
+
+const PROXY_HEADERS: &[&str] = &[
+    "none",
+    "v1 (a line of text says who the client is)",
+    "v2 (a block of bytes says so)",
 ];
 
 const SCOPES: &[&str] = &[

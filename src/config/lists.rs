@@ -1,25 +1,29 @@
 //! Lists in files of their own: one entry a line, `#` begins a comment.
 //!
 //! Such a list is often made by others, and much longer than what a person writes. So a line that cannot be used is
-//! named and skipped when the file is read, and an error in `--check`.
+//! named and skipped when the file is read, and an error in `--check`. One without a good line is no list: a download
+//! that failed leaves such a file.
 
 use std::net::IpAddr;
 
 use crate::route::domains::Pattern;
 
 use super::reader::{Located, quote};
+use super::secret::Files;
 
 /// Bad lines of a list that are named; more are counted.
 const NAMED_MAX: usize = 5;
 
-/// Hands each line that has an entry to `take`; notes those of which it says what is wrong. Gives how many it took.
+/// Hands each line that has an entry to `take`; notes those of which it says what is wrong. Gives how many it took, and
+/// the permission bits of the file.
 pub(super) fn read(
+    files: &mut Files,
     path: &Located<'_, &str>,
-    content: &str,
     mut take: impl FnMut(usize, &str) -> Result<(), String>,
-) -> usize {
+) -> Option<(usize, u32)> {
+    let (content, mode) = files.list(path)?;
     let (mut good, mut bad) = (0, 0_usize);
-    let content = content.strip_prefix('\u{feff}').unwrap_or(content);
+    let content = content.strip_prefix('\u{feff}').unwrap_or(&content);
     let lines = (1_usize..).zip(content.lines().map(entry));
     for (number, line) in lines.filter(|(_, line)| !line.is_empty()) {
         let Err(said) = take(number, line) else {
@@ -37,7 +41,16 @@ pub(super) fn read(
         let text = format!("{more} more lines of {} are skipped", quote(path.value));
         path.place.compatibility(text);
     }
-    good
+    match (good, bad) {
+        (0, 0) => path.place.advice(format!("{} is empty", quote(path.value))),
+        (0, _) => path.place.error(format!(
+            "no line of {} can be used, so it is no list of this kind: put the right file there",
+            quote(path.value)
+        )),
+        (_, _) => {}
+    }
+    files.lists.insert(path.value.to_owned(), good);
+    Some((good, mode))
 }
 
 /// A line without blanks around it, and without a comment: a `#` where the line begins, or behind a blank.

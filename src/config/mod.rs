@@ -225,10 +225,33 @@ mod tests {
         );
         assert!(config.relies_on_compatibility());
         assert_eq!(config.upstreams.len(), 1);
-        folder.write("ads.txt", "a b\n".repeat(1000), 0o644);
+        folder.write("ads.txt", "a b\n".repeat(1000) + "a.test", 0o644);
         let lines = said(&load(&path).unwrap());
         assert_eq!(lines.len(), 2 + 6);
         assert_eq!(lines[7], "995 more lines of `ads.txt` are skipped");
+    }
+
+    #[test]
+    fn a_list_without_a_good_line_is_an_error_and_an_empty_one_is_told() {
+        let folder = TestFolder::new();
+        folder.write("exits.txt", "a.test:1 group=eu", 0o644);
+        let path = folder.write("c.yaml", WITH_LISTS, 0o644);
+        for ads in ["<html>502 Bad Gateway</html>\n", "||ads.test^\n||x.test^\n"] {
+            folder.write("ads.txt", ads, 0o644);
+            let said = load(&path).unwrap_err().to_string();
+            let wanted = "c.yaml:3: rules[0].domains_file: no line of `ads.txt` can be used";
+            assert!(said.contains(wanted), "{said}");
+        }
+        folder.write("ads.txt", "# nothing\n\n", 0o644);
+        let config = load(&path).unwrap();
+        assert_eq!(said(&config), ["`ads.txt` is empty"]);
+        assert!(!config.relies_on_compatibility());
+        folder.write("exits.txt", "<html>502 Bad Gateway</html>\n", 0o644);
+        let said = load(&path).unwrap_err().to_string();
+        assert!(
+            said.contains("no line of `exits.txt` can be used"),
+            "{said}"
+        );
     }
 
     #[test]
@@ -261,7 +284,7 @@ mod tests {
     #[test]
     fn a_list_with_passwords_is_kept_from_others() {
         let folder = TestFolder::new();
-        folder.write("ads.txt", "", 0o644);
+        folder.write("ads.txt", "ads.test", 0o644);
         folder.write("exits.txt", "a.test:1:ann:x group=eu", 0o644);
         let path = folder.write("c.yaml", WITH_LISTS, 0o644);
         let config = load(&path).unwrap();

@@ -8,6 +8,7 @@ use std::fmt::{self, Display, Formatter};
 use std::ops::RangeInclusive;
 
 use crate::balance::upstream::UpstreamSpec;
+use crate::protocol::proxy_header::HeaderVersion;
 
 use super::access::AccessRules;
 use super::checked::Config;
@@ -18,13 +19,14 @@ use super::keys::KEYS;
 const KEY_WIDTH: usize = 36;
 
 /// What the report tells before its place in the table of keys: right before this other key.
-const EARLIER: [(&str, &str); 12] = [
+const EARLIER: [(&str, &str); 13] = [
     ("domain_policy.mode", "health_check.interval_secs"),
     ("domain_policy.domains", "health_check.interval_secs"),
     ("upstream_files", "health_check.interval_secs"),
     ("default", "health_check.interval_secs"),
     ("rest", "health_check.interval_secs"),
     ("log.format", "health_check.interval_secs"),
+    ("metrics.per_upstream", "health_check.interval_secs"),
     ("sticky.by", "health_check.interval_secs"),
     ("sticky.ttl_secs", "health_check.interval_secs"),
     ("sticky.max_sessions", "health_check.interval_secs"),
@@ -165,19 +167,43 @@ fn write_upstreams(out: &mut Formatter<'_>, upstreams: &[UpstreamSpec]) -> fmt::
     for upstream in upstreams {
         writeln!(
             out,
-            "  {}: {}, weight {}, priority {}, credentials: {}{}",
+            "  {}: {}, weight {}, priority {}, credentials: {}{}{}{}",
             upstream.name,
             upstream.url(),
             upstream.weight,
             upstream.priority,
-            there(upstream.credentials.as_ref()),
+            credentials(upstream),
+            proxy_header(upstream),
             match &upstream.group {
                 Some(name) => format!(", group {name}"),
+                None => String::new(),
+            },
+            match upstream.max_active {
+                Some(most) => format!(", at most {most} at a time"),
                 None => String::new(),
             }
         )?;
     }
     Ok(())
+}
+
+fn credentials(upstream: &UpstreamSpec) -> String {
+    if upstream.told.passes_credentials {
+        return "the client's".to_owned();
+    }
+    let there = there(upstream.credentials.as_ref());
+    match &upstream.told.username {
+        Some(username) => format!("{there}, with {}", username.shown()),
+        None => there.to_owned(),
+    }
+}
+
+fn proxy_header(upstream: &UpstreamSpec) -> &'static str {
+    match upstream.told.proxy_header {
+        Some(HeaderVersion::V1) => ", PROXY header v1",
+        Some(HeaderVersion::V2) => ", PROXY header v2",
+        None => "",
+    }
 }
 
 fn heading(out: &mut Formatter<'_>, title: &str) -> fmt::Result {

@@ -5,12 +5,15 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::balance::pick::BalanceMode;
+use crate::balance::told::Part;
+use crate::balance::upstream::UpstreamSpec;
+use crate::protocol::forwarded::ForwardedField;
 use crate::protocol::request_id::FieldName;
 
 use super::access::{AccessRules, AddressList};
 use super::advice;
-use super::checked::{AccessLogFormat, AccessLogSettings, Config, LogFormat};
-use super::exits::{RestRule, Sticky, StickyBy};
+use super::checked::{AccessLogFormat, AccessLogSettings, Config, LogFormat, MetricsSettings};
+use super::exits::{RestRule, Sticky};
 use super::findings::{ConfigErrors, Findings};
 use super::health::HealthCheck;
 use super::limits::{Limits, unless_zero};
@@ -77,6 +80,7 @@ pub(super) fn check(given: &Given<'_>) -> Result<Config, ConfigErrors> {
             origins,
             warnings,
             fingerprint: files.fingerprint(),
+            lists: files.lists,
             ..config
         }),
         // whatever could not be read left an error behind
@@ -102,20 +106,16 @@ fn read(files: &mut Files, root: &KeyBlock<'_>) -> Option<Config> {
     };
     let request_id = read_request_id(root);
     let via = root.switch("via");
+    let forwarded = read_forwarded(root);
     let health = HealthCheck::read(&root.block("health_check"));
     let limits = Limits::read(&root.block("limits"));
     let block = root.block("access");
     let access = AccessRules::read(files, &block);
     let proxy_protocol = read_proxy_protocol(root, &block);
-    let sticky = Sticky::read(&root.block("sticky"));
-    if let (Some(StickyBy::User), true) = (sticky.as_ref().map(|it| it.by), access.users.is_empty())
-    {
-        root.block("sticky").place_of("by").advice(
-            "without `access.users` nobody is a user, and no request is sticky: list users, or write another word",
-        );
-    }
+    let sticky = Sticky::read(&root.block("sticky"), &access);
     let rest = RestRule::read(root);
     let upstreams = upstreams::read(files, root);
+    let told_parts = read_told_parts(root, &upstreams, &access);
     let (rules, rule_words) = rules::read(files, root, &upstreams, &access);
     let config = Config {
         listen: listen?,
@@ -127,16 +127,20 @@ fn read(files: &mut Files, root: &KeyBlock<'_>) -> Option<Config> {
         access_log_place: None,
         log_format,
         request_id,
+        metrics: read_metrics(root),
         via,
+        forwarded,
         proxy_protocol,
         health: health?,
         limits,
         rules: Arc::new(rules),
         rule_words,
         access,
+        told_parts,
         sticky,
         rest,
         upstreams,
+        lists: BTreeMap::new(),
         values: BTreeMap::new(),
         origins: BTreeMap::new(),
         warnings: Vec::new(),
@@ -203,6 +207,46 @@ fn read_access_log(files: &Files, root: &KeyBlock<'_>) -> Option<AccessLogSettin
             mismatch(&item.place, item.value, wanted, "");
             None
         }
+    }
+}
+
+/// What user names hold: that of a user wants users.
+fn read_told_parts(
+    root: &KeyBlock<'_>,
+    upstreams: &[UpstreamSpec],
+    access: &AccessRules,
+) -> Vec<Part> {
+    let telling = |part| upstreams.iter().find(|one| one.told.has(part));
+    if let (Some(upstream), true) = (telling(Part::User), access.users.is_empty()) {
+        root.place_of("upstream").error(format!(
+            "the user name for {} has `{{user}}` in it, and without `access.users` nobody is a user: list users, or \
+             write `{{session}}` or `{{client}}`",
+            upstream.name
+        ));
+    }
+    let mut passing = upstreams.iter().filter(|one| one.told.passes_credentials);
+    if let (Some(upstream), false) = (passing.next(), access.users.is_empty()) {
+        root.place_of("upstream").error(format!(
+            "the credentials of clients are for this proxy, which wants those of `access.users`, and cannot be for {}, \
+             too (`credentials: client`): remove one of the two",
+            upstream.name
+        ));
+    }
+    let parts = Part::ALL.map(|(_, part)| part).into_iter();
+    parts.filter(|part| telling(*part).is_some()).collect()
+}
+
+fn read_forwarded(root: &KeyBlock<'_>) -> Option<ForwardedField> {
+    match root.word("forwarded") {
+        "x_forwarded_for" => Some(ForwardedField::XForwardedFor),
+        "forwarded" => Some(ForwardedField::Forwarded),
+        _ => None,
+    }
+}
+
+fn read_metrics(root: &KeyBlock<'_>) -> MetricsSettings {
+    MetricsSettings {
+        per_upstream: root.block("metrics").switch("per_upstream"),
     }
 }
 
@@ -597,20 +641,27 @@ mod tests {
         for (path, words) in KEYS.iter().filter_map(words_of) {
             let meanings = words.iter().map(|word| {
                 let word = keys::bare(word);
-                let line = match path.split_once('.') {
-                    Some(("rest[]", key)) => format!("rest: [{{status: [429], {key}: {word}}}]"),
-                    Some((block, key)) => format!("{block}: {{{key}: {word}}}"),
-                    None => format!("{path}: {word}"),
+                let text = match path.split_once('.') {
+                    Some(("upstream[]", key)) => {
+                        format!("listen: 127.0.0.1:1\nupstream: [{{url: 'http://p.test', {key}: {word}}}]")
+                    }
+                    Some(("rest[]", key)) => {
+                        with(&format!("rest: [{{status: [429], {key}: {word}}}]"))
+                    }
+                    Some((block, key)) => with(&format!("{block}: {{{key}: {word}}}")),
+                    None => with(&format!("{path}: {word}")),
                 };
-                let config = parse(&with(&line), "c.yaml").unwrap();
+                let config = parse(&text, "c.yaml").unwrap();
                 format!(
-                    "{:?} {:?} {:?} {:?} {:?} {:?}",
+                    "{:?} {:?} {:?} {:?} {:?} {:?} {:?} {:?}",
                     config.mode,
+                    config.forwarded,
                     config.access_log,
                     config.log_format,
                     config.rules,
                     config.sticky,
-                    config.rest
+                    config.rest,
+                    config.upstreams[0].told
                 )
             });
             assert_eq!(
@@ -620,7 +671,7 @@ mod tests {
             );
             compared += words.len();
         }
-        assert_eq!(compared, 18);
+        assert_eq!(compared, 26);
     }
 
     #[test]

@@ -142,14 +142,10 @@ fn read_domains(
         said.push(format!("domains: {} listed", patterns.len()));
     }
     let path = block.text("domains_file");
-    let mut lines = 0;
-    if let Some(path) = &path
-        && let Some((content, _)) = files.list(path)
-    {
-        lines = lists::read(path, &content, |_, line| {
-            lists::patterns(line, &mut patterns)
-        });
-    }
+    let read = path
+        .as_ref()
+        .and_then(|path| lists::read(files, path, |_, line| lists::patterns(line, &mut patterns)));
+    let lines = read.map_or(0, |(lines, _)| lines);
     if listed.is_none() && path.is_none() {
         return None;
     }

@@ -1,6 +1,7 @@
 //! Passwords and tokens: kept out of every message, and read from files that
 //! other users cannot change.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::File;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -65,6 +66,8 @@ pub(super) struct Files {
     seen: DefaultHasher,
     /// Whether the configuration file itself holds a secret.
     pub(super) has_inline_secret: bool,
+    /// How many entries each list has.
+    pub(super) lists: BTreeMap<String, usize>,
 }
 
 impl Files {
@@ -76,6 +79,7 @@ impl Files {
             folder,
             seen: DefaultHasher::new(),
             has_inline_secret: false,
+            lists: BTreeMap::new(),
         }
     }
 

@@ -1,9 +1,12 @@
 //! The pool as the file has it: the list `upstream`.
 
 use std::collections::HashMap;
+use std::num::NonZeroU32;
 
+use crate::balance::told::{Told, UserTemplate};
 use crate::balance::upstream::{UpstreamProtocol, UpstreamSpec};
 use crate::protocol::credentials::Credentials;
+use crate::protocol::proxy_header::HeaderVersion;
 use crate::protocol::target::Authority;
 
 use super::lists;
@@ -154,12 +157,9 @@ fn read_lists(
 ) {
     let mut told = Vec::new();
     for path in root.texts("upstream_files").unwrap_or_default() {
-        let Some((content, mode)) = files.list(&path) else {
-            continue;
-        };
         let file = quote(path.value);
         let mut has_secret = false;
-        let count = lists::read(&path, &content, |number, line| {
+        let read = lists::read(files, &path, |number, line| {
             let mut spec = read_line(line)?;
             has_secret |= spec.credentials.is_some();
             match taken.take(&mut spec, || format!("line {number} of {file}")) {
@@ -169,6 +169,7 @@ fn read_lists(
             }
             Ok(())
         });
+        let Some((count, mode)) = read else { continue };
         if has_secret {
             Files::judge(&path, mode);
         }
@@ -178,8 +179,8 @@ fn read_lists(
     root.hold("upstream_files", told.unwrap_or_else(|| "none".to_owned()));
 }
 
-/// Reads a line of a list: where the upstream is, then what else is said of it. No message repeats any of it but the
-/// name of a group: it may hold a password.
+/// Reads a line of a list: where the upstream is, then what else is said of it. No message repeats any of it: it may
+/// hold a password.
 fn read_line(line: &str) -> Result<UpstreamSpec, String> {
     let mut words = line.split_whitespace();
     let (protocol, authority, credentials) = read_address(words.next().unwrap_or_default())?;
@@ -188,11 +189,14 @@ fn read_line(line: &str) -> Result<UpstreamSpec, String> {
     {
         check_socks_login(user, password)?;
     }
+    let (credentials, told) = credentials
+        .map(|(user, password)| login(&user, &password))
+        .unzip();
     let (mut name, mut group, mut weight) = (authority.to_string(), None, 1);
     for word in words {
         match word.split_once('=') {
             Some(("name", value)) => value.clone_into(&mut name),
-            Some(("group", value)) => group = Some(check_group(value)?),
+            Some(("group", value)) => group = Some(check_group(value)?.into()),
             Some(("weight", value)) => {
                 let number = value.parse().ok();
                 weight = number.ok_or("a weight is a whole number")?;
@@ -205,10 +209,12 @@ fn read_line(line: &str) -> Result<UpstreamSpec, String> {
         name,
         protocol,
         authority,
-        credentials: credentials.map(|(user, password)| Credentials::basic(&user, &password)),
+        credentials,
+        told: told.unwrap_or_default(),
         weight,
         priority: PRIORITY_DEFAULT,
         group,
+        max_active: None,
     })
 }
 
@@ -219,6 +225,11 @@ type Login = (String, String);
 /// `host:port:user:password`.
 fn read_address(text: &str) -> Result<(UpstreamProtocol, Authority, Option<Login>), String> {
     if let Some((host, user, password)) = four_parts(text) {
+        if may_be_reversed(host, user, password) {
+            let text = "it may be host:port:user:password or user:password:host:port: write \
+                        http://user:password@host:port";
+            return Err(text.to_owned());
+        }
         let (protocol, authority) = parse_url(host)?;
         let login = (user.to_owned(), password.to_owned());
         return Ok((protocol.unwrap_or_default(), authority, Some(login)));
@@ -253,6 +264,15 @@ fn four_parts(text: &str) -> Option<(&str, &str, &str)> {
     ))
 }
 
+/// Whether the four parts may be `user:password:host:port`, with a password that looks like a port. It would be taken
+/// for the port and shown. Only of the two that stand for a host can be told which is one: it has a dot or is in
+/// brackets.
+fn may_be_reversed(host: &str, user: &str, password: &str) -> bool {
+    let is_port = password.parse::<u16>().is_ok_and(|port| port != 0);
+    let is_plainly_host = |text: &str| text.contains('.') || text.starts_with('[');
+    is_port && (!is_plainly_host(host) || is_plainly_host(user))
+}
+
 fn read_one(files: &mut Files, block: &KeyBlock<'_>) -> Option<UpstreamSpec> {
     let weight = block.number("weight");
     if weight == 0 {
@@ -262,11 +282,17 @@ fn read_one(files: &mut Files, block: &KeyBlock<'_>) -> Option<UpstreamSpec> {
         );
     }
     let priority = block.number("priority");
+    let max_active = NonZeroU32::new(block.number("max_active"));
     let url = read_url(block);
     let protocol = url
         .as_ref()
         .map_or_else(UpstreamProtocol::default, |url| url.0);
-    let credentials = read_credentials(files, block, protocol);
+    let (credentials, told) = read_credentials(files, block, protocol).unzip();
+    let told = Told {
+        proxy_header: read_proxy_header(block),
+        passes_credentials: reads_client(block, protocol),
+        ..told.unwrap_or_default()
+    };
     let name = read_name(block);
     let group = read_group(block);
     let (protocol, authority) = url?;
@@ -275,34 +301,59 @@ fn read_one(files: &mut Files, block: &KeyBlock<'_>) -> Option<UpstreamSpec> {
         protocol,
         authority,
         credentials,
+        told,
         weight,
         priority,
         group,
+        max_active,
     })
+}
+
+/// Whether the credentials are the client's.
+fn reads_client(block: &KeyBlock<'_>, protocol: UpstreamProtocol) -> bool {
+    let is_clients = block.word("credentials") == "client";
+    let place = block.place_of("credentials");
+    if is_clients && protocol == UpstreamProtocol::Socks5 {
+        place.error(
+            "clients have no credentials of SOCKS5 to pass on: write `username` and `password` for this upstream",
+        );
+    }
+    if is_clients && block.has("username") {
+        place.error(
+            "the client's credentials are passed on, so those of `username` would never be: remove one of the two",
+        );
+    }
+    is_clients
+}
+
+fn read_proxy_header(block: &KeyBlock<'_>) -> Option<HeaderVersion> {
+    match block.word("proxy_protocol") {
+        "v1" => Some(HeaderVersion::V1),
+        "v2" => Some(HeaderVersion::V2),
+        _ => None,
+    }
 }
 
 fn read_group(block: &KeyBlock<'_>) -> Option<Box<str>> {
     let Located { place, value } = block.text("group")?;
     match check_group(value) {
-        Ok(group) => Some(group),
+        Ok(group) => Some(group.into()),
         Err(said) => {
-            place.error(said);
+            place.error(format!("{said}; not {}", quote(value)));
             None
         }
     }
 }
 
 /// A name as rules can write it in a list.
-fn check_group(name: &str) -> Result<Box<str>, String> {
+fn check_group(name: &str) -> Result<&str, String> {
     let is_word = |letter: char| letter.is_ascii_alphanumeric() || "-_.".contains(letter);
     if rules::is_group_name(name) && name.len() <= NAME_MAX && name.chars().all(is_word) {
-        Ok(name.into())
+        Ok(name)
     } else {
-        Err(format!(
-            "a group is a word of letters, digits, `-`, `_` and `.`, and none of `direct`, `refuse` and `any`, \
-             which are ways of their own; not {}",
-            quote(name)
-        ))
+        let text = "a group is a word of letters, digits, `-`, `_` and `.`, and none of `direct`, `refuse` and `any`, \
+                    which are ways of their own";
+        Err(text.to_owned())
     }
 }
 
@@ -393,7 +444,7 @@ fn read_credentials(
     files: &mut Files,
     block: &KeyBlock<'_>,
     protocol: UpstreamProtocol,
-) -> Option<Credentials> {
+) -> Option<(Credentials, Told)> {
     let username = block.text("username");
     let password = files.secret(block, "password");
     match (username, password) {
@@ -418,7 +469,7 @@ fn read_credentials(
             {
                 user.place.error(said);
             }
-            Some(Credentials::basic(user.value, &password))
+            Some(login(user.value, &password))
         }
         (None, Some(_)) => {
             let file = block.item("password_file").map(|file| file.place);
@@ -430,9 +481,24 @@ fn read_credentials(
     }
 }
 
+/// What an upstream of this login is told by checks, and by requests.
+fn login(user: &str, password: &str) -> (Credentials, Told) {
+    let username = UserTemplate::parse(user, password);
+    let fixed = || Credentials::basic(user, password);
+    let for_checks = username
+        .as_ref()
+        .map_or_else(fixed, UserTemplate::for_probe);
+    let told = Told {
+        username,
+        ..Told::default()
+    };
+    (for_checks, told)
+}
+
 fn check_socks_login(user: &str, password: &str) -> Result<(), String> {
-    let fits = |text: &str| (1..=SOCKS_LOGIN_MAX).contains(&text.len());
-    if fits(user) && fits(password) {
+    let longest = UserTemplate::parse(user, password).map(|it| it.length_max());
+    let fits = |length: usize| (1..=SOCKS_LOGIN_MAX).contains(&length);
+    if fits(longest.unwrap_or(user.len())) && fits(password.len()) {
         return Ok(());
     }
     Err(format!(
@@ -444,6 +510,7 @@ fn check_socks_login(user: &str, password: &str) -> Result<(), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::balance::told::Part;
 
     fn check(url: &str, wanted: Result<&str, &str>) {
         match (parse_url(url), wanted) {
@@ -477,6 +544,9 @@ mod tests {
                 basic("ann-session-1", "a:b#c"),
             ),
             ("[::1]:1:ann:x", "[::1]:1", basic("ann", "x")),
+            ("p.test:1:ann:54321", "p.test:1", basic("ann", "54321")),
+            ("[::1]:1:ann:54321", "[::1]:1", basic("ann", "54321")),
+            ("gate:1:ann:5432x", "gate:1", basic("ann", "5432x")),
             ("http://ann:x@p.test:1", "p.test:1", basic("ann", "x")),
             ("ann:a%40b@p.test:1", "p.test:1", basic("ann", "a@b")),
             ("http://ann@p.test:1", "p.test:1", basic("ann", "")),
@@ -524,11 +594,30 @@ mod tests {
             "p.test:1:ann:hunter2 weight=hunter2",
             "p.test:1:ann:hunter2 name=hunter2:x@y",
             "p.test:1:ann:hunter2 group=direct",
+            "p.test:1:ann:x group=eu/hunter2",
+            "ann:hunter2:p.test:1",
             "ann:hunter2@",
             "ann:hunter2@p.test/hunter2",
         ] {
             let said = read_line(line).map(|_| ()).unwrap_err();
             assert!(!said.contains("hunter2"), "{line}: {said}");
+        }
+    }
+
+    /// The password would be the port of an upstream, and shown as that.
+    #[test]
+    fn a_line_that_may_have_the_login_first_is_refused_with_the_form_that_cannot_be_misread() {
+        for line in [
+            "ann:54321:p.test:8000",
+            "ann:54321:gate:8000",
+            "a.b:54321:p.test:8000",
+        ] {
+            let said = read_line(line).map(|_| ()).unwrap_err();
+            assert!(
+                said.contains("write http://user:password@host:port"),
+                "{said}"
+            );
+            assert!(!said.contains("54321"), "{said}");
         }
     }
 
@@ -559,6 +648,27 @@ mod tests {
                 password.len()
             );
             assert!(line("http").is_ok());
+        }
+    }
+
+    #[test]
+    fn a_login_for_socks5_has_room_for_the_longest_session() {
+        let line = |scheme, length| {
+            let text = "x".repeat(length);
+            read_line(&format!("{scheme}://{text}{{session}}:x@p.test"))
+        };
+        assert!(line("socks5", 255 - 64).is_ok());
+        assert!(line("socks5", 256 - 64).is_err());
+        assert!(line("http", 256 - 64).is_ok());
+    }
+
+    #[test]
+    fn a_line_of_a_list_may_have_a_session_in_its_user() {
+        for line in ["p.test:1:x-{session}:pw", "x-%7bsession%7d:pw@p.test:1"] {
+            let spec = read_line(line).unwrap();
+            assert!(spec.told.has(Part::Session), "{line}");
+            let for_checks = Credentials::basic("x-probe", "pw");
+            assert_eq!(spec.credentials, Some(for_checks), "{line}");
         }
     }
 

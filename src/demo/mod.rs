@@ -20,7 +20,8 @@ use std::net::TcpListener;
 use std::sync::Arc;
 
 use crate::net::threads;
-use crate::server::{Options, Server, SignalWatcher};
+use crate::server::signals::SignalWatcher;
+use crate::server::{Options, Server};
 use crate::stop::{Stage, Stop};
 
 use embedded::{EmbeddedUpstream, ORIGIN_NAME, config_of};

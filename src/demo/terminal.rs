@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::net::socket;
-use crate::server;
+use crate::server::signals;
 use crate::stop::{Stage, Stop};
 
 /// How often a job in the background looks whether it is in the foreground again.
@@ -84,13 +84,13 @@ impl Terminal {
                 self.stop.subscribe().wait(None);
                 continue;
             };
-            if !server::may_read(&stdin) {
+            if !signals::may_read(&stdin) {
                 self.stop.wait(BACKGROUND_LOOK);
                 continue;
             }
             let ready = socket::wait_readable(&stdin, self.stop.wake_fd(), None)?;
             // Looked at again: the job may have been sent to the background meanwhile.
-            if !ready.to_read() || !server::may_read(&stdin) {
+            if !ready.to_read() || !signals::may_read(&stdin) {
                 continue;
             }
             if !lines.read(&mut stdin.lock()) {

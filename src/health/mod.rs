@@ -44,6 +44,9 @@ use self::examiner::{CheckContext, Examiner, Inquiry};
 use self::question::CheckAnswer;
 use self::threads::{MOST_THREADS, Threads};
 
+/// In so many steps the share of an upstream grows that came back, at least.
+const WARM_UP_STEPS: u32 = 20;
+
 /// How long threads without a question are kept.
 const KEEP_THREADS: Duration = Duration::from_secs(10);
 
@@ -114,6 +117,8 @@ struct Prober {
     threads: Threads,
     /// Since when there was nothing to ask.
     idle_since: Option<Instant>,
+    /// Whether the share of an upstream grows that came back.
+    is_warming_up: bool,
     /// Whether an upstream was in service when it was last told.
     serves: Option<bool>,
 }
@@ -146,6 +151,7 @@ impl Prober {
             open: 0,
             threads: Threads::None,
             idle_since: None,
+            is_warming_up: false,
             serves: None,
         }
     }
@@ -169,6 +175,9 @@ impl Prober {
             let follow = self.examiner.answered(ctx, &inquiry, answer);
             self.send(follow, ctx);
         }
+        if !health.slow_start.is_zero() || self.is_warming_up {
+            self.is_warming_up = pool.warm_up(now, health.slow_start);
+        }
         let room = MOST_THREADS.saturating_sub(self.open);
         let (inquiries, pause) = self.examiner.look(ctx, room);
         self.send(inquiries, ctx);
@@ -177,7 +186,11 @@ impl Prober {
         }
         self.tell_service(&pool);
         self.rest(now);
-        pause
+        if self.is_warming_up {
+            pause.min(health.slow_start / WARM_UP_STEPS)
+        } else {
+            pause
+        }
     }
 
     fn send(&mut self, inquiries: Vec<Inquiry>, ctx: CheckContext<'_>) {

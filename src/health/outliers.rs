@@ -170,6 +170,7 @@ mod tests {
 
     use std::iter::repeat_n;
 
+    use crate::balance::told::Told;
     use crate::balance::upstream::{UpstreamProtocol, UpstreamSpec};
     use crate::protocol::target::Authority;
 
@@ -182,9 +183,11 @@ mod tests {
                 protocol: UpstreamProtocol::Http,
                 authority: Authority::parse(format!("{name}.test:80").as_bytes(), None).unwrap(),
                 credentials: None,
+                told: Told::default(),
                 weight: 1,
                 priority: 100,
                 group: (!group.is_empty()).then(|| group.into()),
+                max_active: None,
             }
         };
         Pool::new(text.split_whitespace().map(spec).collect())

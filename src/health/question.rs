@@ -17,6 +17,7 @@ use crate::balance::reason::{NO_NAME, NO_NAME_IN_TIME};
 use crate::balance::upstream::UpstreamSpec;
 use crate::config::health::{HealthCheck, ProbeTarget};
 use crate::net::dial;
+use crate::protocol::proxy_header;
 use crate::protocol::socks::SocksError;
 
 use super::socks::{Goal, SocksWay, WayEnd};
@@ -110,7 +111,12 @@ fn prepare(
         (CheckQuestion::Probe, ProbeTarget::Connect(authority)) => Goal::Target(authority),
     };
     let way = spec.is_socks().then(|| SocksWay::new(spec, goal, deadline));
-    PreparedHead::new(head(spec, question, target), way)
+    let mut first = Vec::new();
+    if let (Some(version), false) = (spec.told.proxy_header, spec.is_socks()) {
+        proxy_header::write(version, None, &mut first);
+    }
+    first.extend(head(spec, question, target));
+    PreparedHead::new(first, way)
 }
 
 /// What is sent over the connection. To ask whether an upstream answers for itself, a request in origin-form to its own
@@ -240,6 +246,7 @@ mod tests {
     use std::sync::mpsc;
     use std::thread::{self, JoinHandle};
 
+    use crate::balance::told::Told;
     use crate::balance::upstream::UpstreamProtocol;
     use crate::protocol::credentials::Credentials;
     use crate::protocol::target::Authority;
@@ -260,9 +267,11 @@ mod tests {
             protocol: UpstreamProtocol::Http,
             authority: Authority::parse(address.to_string().as_bytes(), None).unwrap(),
             credentials,
+            told: Told::default(),
             weight: 1,
             priority: 100,
             group: None,
+            max_active: None,
         }
     }
 

@@ -84,6 +84,10 @@ impl Premises<'_> {
         match (answer, fault(CheckQuestion::Itself, itself)) {
             (CannotConnect(_) | LoginRefused | NotSocks, _) => CheckStep::Fails(reason),
             (Status(status), _) if self.health.passes(status) => CheckStep::Passes,
+            // A probe has no client.
+            (Status(407), _) if self.spec.told.passes_credentials => {
+                CheckStep::Works(Depth::Probe, "it wants the credentials of the client")
+            }
             (Status(status), _) if self.refuses_credentials(status) => {
                 CheckStep::Fails(OfflineReason::Auth)
             }
@@ -126,6 +130,7 @@ pub(super) fn passes(health: &HealthCheck, answer: CheckAnswer) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use crate::balance::told::Told;
     use crate::protocol::credentials::Credentials;
     use crate::protocol::target::Authority;
 
@@ -152,9 +157,11 @@ mod tests {
             protocol: UpstreamProtocol::Http,
             authority: Authority::parse(b"192.0.2.1:3128", None).unwrap(),
             credentials: Some(Credentials::basic("a", "b")),
+            told: Told::default(),
             weight: 1,
             priority: 100,
             group: None,
+            max_active: None,
         };
         let mut premises = Premises {
             health: &health,

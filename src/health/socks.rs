@@ -15,6 +15,7 @@ use ureq::unversioned::transport::{ConnectionDetails, NextTimeout, Transport, Tr
 
 use crate::balance::upstream::UpstreamSpec;
 use crate::protocol::credentials::Credentials;
+use crate::protocol::proxy_header::{self, HeaderVersion};
 use crate::protocol::socks::{Round, SocksError, Then};
 use crate::protocol::target::Authority;
 
@@ -44,6 +45,7 @@ pub(super) enum WayEnd {
 #[derive(Clone)]
 pub(super) struct SocksWay {
     credentials: Option<Credentials>,
+    proxy_header: Option<HeaderVersion>,
     target: Authority,
     last: Round,
     goes_on: bool,
@@ -61,6 +63,7 @@ impl SocksWay {
         };
         Self {
             credentials: spec.credentials.clone(),
+            proxy_header: spec.told.proxy_header,
             target: target.clone(),
             last,
             goes_on,
@@ -102,9 +105,15 @@ impl SocksWay {
     fn negotiate(&self, wire: &mut (impl Read + Write)) -> io::Result<Result<(), SocksError>> {
         let credentials = self.credentials.as_ref();
         let mut round = Round::Greeting;
+        let mut out = Vec::new();
+        if let Some(version) = self.proxy_header {
+            proxy_header::write(version, None, &mut out);
+        }
         loop {
             let message = round.message(credentials, &self.target);
-            wire.write_all(&message.ok_or(io::ErrorKind::InvalidInput)?)?;
+            out.extend(message.ok_or(io::ErrorKind::InvalidInput)?);
+            wire.write_all(&out)?;
+            out.clear();
             let mut reply = Vec::new();
             let then = loop {
                 match round.reply(credentials, &reply) {

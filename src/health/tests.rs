@@ -9,6 +9,7 @@ use parking_lot::Condvar;
 
 use crate::balance::reason::{Doubt, OfflineReason};
 use crate::balance::state::{Availability, Thresholds};
+use crate::balance::told::Told;
 use crate::balance::upstream::{UpstreamProtocol, UpstreamSpec};
 use crate::config::health::ProbeTarget;
 
@@ -109,9 +110,11 @@ impl Fake {
             protocol: UpstreamProtocol::Http,
             authority: self.authority.clone(),
             credentials: None,
+            told: Told::default(),
             weight: 1,
             priority: 100,
             group: None,
+            max_active: None,
         }
     }
 }
@@ -174,6 +177,7 @@ fn health() -> HealthCheck {
         fall: 1,
         rise: 1,
         online_interval: None,
+        slow_start: Duration::ZERO,
     }
 }
 

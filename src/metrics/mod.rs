@@ -98,6 +98,8 @@ pub struct TunnelEnds {
     pub idle: Counter,
     /// The process ended.
     pub cut: Counter,
+    /// An operator cut the upstream.
+    pub upstream_cut: Counter,
 }
 
 /// What is known of reloads.

@@ -33,6 +33,7 @@ pub struct Conn {
 /// A numbered slot in a table of watched connections; given back when dropped.
 #[derive(Debug)]
 pub struct WatchedSlot {
+    home: usize,
     number: usize,
     table: Weak<dyn GiveBack>,
 }
@@ -44,9 +45,13 @@ pub trait GiveBack: Debug + Send + Sync {
 }
 
 impl WatchedSlot {
-    /// That of this `number` in `table`.
-    pub fn new(number: usize, table: Weak<dyn GiveBack>) -> Self {
-        Self { number, table }
+    /// That of this `number` in `table`, which is the one numbered `home`.
+    pub fn new((home, number): (usize, usize), table: Weak<dyn GiveBack>) -> Self {
+        Self {
+            home,
+            number,
+            table,
+        }
     }
 }
 
@@ -118,9 +123,9 @@ impl Conn {
         self.dialled = Some(address);
     }
 
-    /// The number of the slot in which it is watched, if it is.
-    pub fn watched_as(&self) -> Option<usize> {
-        self.watched.as_ref().map(|slot| slot.number)
+    /// Where it is watched, if it is: the number of the table and that of the slot in it.
+    pub fn watched_as(&self) -> Option<(usize, usize)> {
+        self.watched.as_ref().map(|slot| (slot.home, slot.number))
     }
 
     /// Notes where it is watched from now on, or that it is not.

@@ -76,7 +76,8 @@ impl Goal for &Authority {
     }
 }
 
-/// Connects to `goal`. `look` is asked once in a while whether that is still wanted.
+/// Connects to `goal`. `look` is asked whether that is still wanted, before it is waited for and once in a
+/// while then.
 ///
 /// # Errors
 /// What failed at the last address tried.
@@ -100,8 +101,8 @@ pub fn dial<G: Goal>(
 pub struct Race<'r, G> {
     names: &'r Resolver,
     runners: Vec<Runner<G>>,
-    /// When it was last looked whether it is still wanted.
-    looked: Instant,
+    /// When to look whether it is still wanted: before the first wait, and once in a while.
+    look_at: Instant,
 }
 
 /// A goal, and how far it is from being reached.
@@ -163,7 +164,7 @@ impl<'r, G: Goal> Race<'r, G> {
         Self {
             names,
             runners: Vec::new(),
-            looked: Instant::now(),
+            look_at: Instant::now(),
         }
     }
 
@@ -215,8 +216,8 @@ impl<'r, G: Goal> Race<'r, G> {
             if self.is_empty() || until.is_some_and(|until| until <= now) {
                 return RaceEvent::Late;
             }
-            if now >= self.looked + TICK {
-                self.looked = now;
+            if now >= self.look_at {
+                self.look_at = now + TICK;
                 if look() == LookAround::GiveUp {
                     return RaceEvent::GivenUp;
                 }
@@ -281,7 +282,7 @@ impl<'r, G: Goal> Race<'r, G> {
         let beside = self.beside();
         let dues = self.runners.iter().map(|runner| runner.due_at(beside));
         let next = dues.chain(until).min();
-        let next = next.map_or(self.looked + TICK, |at| at.min(self.looked + TICK));
+        let next = next.map_or(self.look_at, |at| at.min(self.look_at));
         let limit = next.saturating_duration_since(now);
         let mut unknown = self.runners.iter().filter_map(Runner::unknown_name);
         match (unknown.next(), unknown.next(), self.on_their_way()) {
@@ -411,7 +412,7 @@ impl<G: Goal> Runner<G> {
         let limit = match on_the_spot {
             Some(until) if self.running.is_empty() => {
                 let due = self.due_at(0).min(until);
-                due.saturating_duration_since(now).min(TICK)
+                due.saturating_duration_since(now).min(AT_ONCE)
             }
             Some(_) | None => AT_ONCE,
         };
@@ -767,7 +768,6 @@ mod tests {
         let target = authority(&format!("{name}:{port}"));
         let mut race = Race::new(&resolver);
         race.enter(&target, deadline());
-        race.looked = Instant::now().checked_sub(TICK).unwrap();
         let event = race.next(None, &mut || LookAround::GiveUp);
         assert!(matches!(event, RaceEvent::GivenUp), "{event:?}");
     }

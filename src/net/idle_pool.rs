@@ -8,6 +8,9 @@
 //! send bytes without a request has each connection serve one client only, for a while. Through a SOCKS5 upstream it is
 //! the origin that sends, so what one origin did is remembered of that one alone.
 //!
+//! Each lane has a shelf of its own, so that two of them do not wait for each other, and a connection stays where
+//! it is watched. A lane whose shelf has nothing that will do looks at those of the others.
+//!
 //! The newest comes first: it is the least likely to have been closed meanwhile, and the oldest get the
 //! chance to expire. Count and age are limited by `limits.upstream_idle_connections` and
 //! `.upstream_idle_secs`.
@@ -16,7 +19,8 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -37,24 +41,34 @@ pub const REMEMBERED: Duration = Duration::from_secs(600);
 /// How many are remembered behind one upstream; beyond, the one that did it longest ago is forgotten.
 const MOST_DOUBTED: usize = 100;
 
+/// How many shelves a pool has: one for each core.
+static SHELVES: LazyLock<usize> =
+    LazyLock::new(|| std::thread::available_parallelism().map_or(2, usize::from));
+
 /// Idle connections to one upstream.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct IdlePool {
-    state: Mutex<PoolState>,
-    /// Whether there ever was a stray byte: until then requests are spared the lock.
-    has_strayed: AtomicBool,
+    shelves: Box<[Shelf]>,
+    /// How many are on all shelves.
+    count: AtomicUsize,
+    /// Looked at with a shelf locked, never the other way round.
+    doubts: Mutex<Doubts>,
+    /// Whether there is anything in `doubts`: until then requests are spared its lock.
+    has_doubts: AtomicBool,
 }
 
+/// The connections of one lane, the oldest first, on a cache line of their own.
 #[derive(Debug, Default)]
-struct PoolState {
-    /// The oldest first.
-    idle: VecDeque<IdleConn>,
-    doubted: HashMap<Sender, Doubted>,
-}
+#[repr(align(128))]
+struct Shelf(Mutex<VecDeque<IdleConn>>);
 
-/// What is remembered of who did something odd.
-#[derive(Clone, Copy, Default, Debug)]
-struct Doubted {
+/// Who did something that bears on their connections.
+#[derive(Debug, Default)]
+struct Doubts(HashMap<Sender, Trust>);
+
+/// What was seen of one of them.
+#[derive(Clone, Copy, Debug, Default)]
+struct Trust {
     distrust: Option<Distrust>,
     /// When a reused connection last broke under a request.
     broke: Option<Instant>,
@@ -106,6 +120,8 @@ pub struct LastUse {
     pub begun: Instant,
     /// Whether more may come on it.
     pub leftover: Leftover,
+    /// The lane that used it.
+    pub home: usize,
 }
 
 /// What an idle connection is good for.
@@ -169,6 +185,8 @@ pub struct Wanted {
     pub within: Duration,
     /// Whether it can be sent once more if the connection breaks under it; else it is lost.
     pub is_repeatable: bool,
+    /// The lane that wants it.
+    pub home: usize,
 }
 
 /// What was found for a request.
@@ -182,7 +200,38 @@ pub enum TakenConn {
     Nothing,
 }
 
+impl Default for IdlePool {
+    fn default() -> Self {
+        Self {
+            shelves: (0..*SHELVES).map(|_| Shelf::default()).collect(),
+            count: AtomicUsize::new(0),
+            doubts: Mutex::default(),
+            has_doubts: AtomicBool::new(false),
+        }
+    }
+}
+
 impl IdlePool {
+    /// Does something with what is on a shelf.
+    fn change<T>(&self, on: &Shelf, act: impl FnOnce(&mut VecDeque<IdleConn>) -> T) -> T {
+        let mut idle = on.0.lock();
+        let before = idle.len();
+        let done = act(&mut idle);
+        if idle.len() > before {
+            self.count.fetch_add(idle.len() - before, Ordering::Relaxed);
+        } else if idle.len() < before {
+            self.count.fetch_sub(before - idle.len(), Ordering::Relaxed);
+        }
+        done
+    }
+
+    /// Those of all lanes, that of `home` first.
+    fn shelves_from(&self, home: usize) -> impl Iterator<Item = &Shelf> {
+        let home = home % self.shelves.len().max(1);
+        let all = self.shelves.iter().cycle().skip(home);
+        all.take(self.shelves.len())
+    }
+
     /// Keeps a connection on which nothing is under way. If there are `most` already, the oldest leaves.
     pub fn keep(&self, conn: Conn, last_use: LastUse, most: usize, now: Instant) {
         let idle = IdleConn {
@@ -190,23 +239,48 @@ impl IdlePool {
             last_use,
             since: now,
         };
+        let LastUse { sender, begun, .. } = last_use;
+        let Some(own) = self.shelves_from(last_use.home).next() else {
+            return;
+        };
         // Closed when the lock has been given back.
-        let _evicted = self.state.lock().put(idle, most, now);
+        let _lost = self.change(own, |shelf| {
+            if most == 0 || self.trust(sender).lost_since(begun, now) {
+                return Some(idle);
+            }
+            shelf.push_back(idle);
+            None
+        });
+        if self.len() > most {
+            drop(self.take_oldest());
+        }
     }
 
-    /// The connection used last of those that are good for the request. Those found closed are dropped
-    /// on the way.
+    /// The one that is idle for longest.
+    fn take_oldest(&self) -> Option<IdleConn> {
+        let oldest = |shelf: &&Shelf| shelf.0.lock().front().map(|idle| idle.since);
+        let shelves = self.shelves.iter().filter(|shelf| oldest(shelf).is_some());
+        self.change(shelves.min_by_key(oldest)?, VecDeque::pop_front)
+    }
+
+    /// The connection used last of those that are good for the request, one of its own lane before others.
+    /// Those found closed are dropped on the way.
     pub fn take(&self, wanted: &Wanted, now: Instant) -> TakenConn {
-        loop {
-            let Some((idle, leftover)) = self.state.lock().newest(wanted, now) else {
-                return TakenConn::Nothing;
+        for shelf in self.shelves_from(wanted.home) {
+            let newest = || {
+                self.change(shelf, |idle| {
+                    newest(idle, self.trust(wanted.sender), wanted, now)
+                })
             };
-            match socket::peek(idle.conn.stream()) {
-                Peeked::Quiet => return TakenConn::Idle(idle.conn, leftover),
-                Peeked::Bytes => return TakenConn::Stray,
-                Peeked::Ended => {}
+            while let Some((idle, leftover)) = newest() {
+                match socket::peek(idle.conn.stream()) {
+                    Peeked::Quiet => return TakenConn::Idle(idle.conn, leftover),
+                    Peeked::Bytes => return TakenConn::Stray,
+                    Peeked::Ended => {}
+                }
             }
         }
+        TakenConn::Nothing
     }
 
     /// Drops what is older than `within`, was closed by the upstream, or is more than `most`. Says who
@@ -214,48 +288,58 @@ impl IdlePool {
     pub fn sweep(&self, within: Duration, most: usize, now: Instant) -> HashSet<Sender> {
         let mut dropped = Vec::new();
         let mut strays = HashSet::new();
+        for shelf in &self.shelves {
+            self.change(shelf, |shelf| {
+                for idle in std::mem::take(shelf) {
+                    let is_old = now.saturating_duration_since(idle.since) >= within;
+                    // A look does not wait, and a request that comes meanwhile would find none of them.
+                    let seen = socket::peek(idle.conn.stream());
+                    if seen == Peeked::Bytes {
+                        strays.insert(idle.last_use.sender);
+                    }
+                    if is_old || seen != Peeked::Quiet {
+                        dropped.push(idle);
+                    } else {
+                        shelf.push_back(idle);
+                    }
+                }
+            });
+        }
+        while self.len() > most
+            && let Some(oldest) = self.take_oldest()
         {
-            let mut state = self.state.lock();
-            for idle in std::mem::take(&mut state.idle) {
-                let is_old = now.saturating_duration_since(idle.since) >= within;
-                // A look does not wait, and a request that comes meanwhile would find none of them.
-                let seen = socket::peek(idle.conn.stream());
-                if seen == Peeked::Bytes {
-                    strays.insert(idle.last_use.sender);
-                }
-                if is_old || seen != Peeked::Quiet {
-                    dropped.push(idle);
-                } else {
-                    state.idle.push_back(idle);
-                }
-            }
-            let surplus = state.idle.len().saturating_sub(most);
-            dropped.extend(state.idle.drain(..surplus));
+            dropped.push(oldest);
         }
         strays
     }
 
     /// Drops what leads elsewhere than to one of these addresses.
     pub fn keep_only(&self, addresses: &[IpAddr]) {
-        let leads_there =
-            |idle: &IdleConn| idle.conn.dialled().is_none_or(|at| addresses.contains(&at));
-        let mut state = self.state.lock();
-        let (there, elsewhere): (VecDeque<_>, VecDeque<_>) =
-            state.idle.drain(..).partition(leads_there);
-        state.idle = there;
-        // They are closed outside of the lock.
-        drop(state);
-        drop(elsewhere);
+        self.retain(|idle| idle.conn.dialled().is_none_or(|at| addresses.contains(&at)));
+    }
+
+    /// Drops what does not `stay`.
+    fn retain(&self, stay: impl Fn(&IdleConn) -> bool) {
+        for shelf in &self.shelves {
+            // They are closed outside of the lock.
+            let _others: VecDeque<_> = self.change(shelf, |shelf| {
+                let (staying, others) = shelf.drain(..).partition(&stay);
+                *shelf = staying;
+                others
+            });
+        }
     }
 
     /// Drops all.
     pub fn clear(&self) {
-        let _dropped = std::mem::take(&mut self.state.lock().idle);
+        for shelf in &self.shelves {
+            let _dropped = self.change(shelf, std::mem::take);
+        }
     }
 
     /// How many are kept.
     pub fn len(&self) -> usize {
-        self.state.lock().idle.len()
+        self.count.load(Ordering::Relaxed)
     }
 
     /// Whether none is kept.
@@ -267,116 +351,113 @@ impl IdlePool {
     /// once their exchange is over; from then on until [`REMEMBERED`] after the last one each serves one client.
     /// Says whether it is the first one.
     pub fn distrust(&self, sender: Sender, now: Instant) -> bool {
-        let mut state = self.state.lock();
-        self.has_strayed.store(true, Ordering::Release);
-        let before = state.distrust_at(sender, now);
-        state.doubted(sender).distrust = Some(Distrust {
-            since: before.map_or(now, |distrust| distrust.since),
-            until: now + REMEMBERED,
+        let before = self.doubt(sender, |trust| {
+            let before = trust.distrust_at(now);
+            trust.distrust = Some(Distrust {
+                since: before.map_or(now, |distrust| distrust.since),
+                until: now + REMEMBERED,
+            });
+            before
         });
         if before.is_some() {
             return false;
         }
-        let (evicted, others): (VecDeque<_>, VecDeque<_>) = state
-            .idle
-            .drain(..)
-            .partition(|idle| idle.last_use.sender == sender);
-        state.idle = others;
-        // They are closed outside of the lock.
-        drop(state);
-        drop(evicted);
+        // Whoever locks a shelf after this knows already.
+        self.retain(|idle| idle.last_use.sender != sender);
         true
+    }
+
+    /// Notes what was seen of `sender`.
+    fn doubt<T>(&self, sender: Sender, note: impl FnOnce(&mut Trust) -> T) -> T {
+        let mut doubts = self.doubts.lock();
+        self.has_doubts.store(true, Ordering::Release);
+        note(doubts.of(sender))
+    }
+
+    fn trust(&self, sender: Sender) -> Trust {
+        let has_doubts = self.has_doubts.load(Ordering::Acquire);
+        let known = has_doubts.then(|| self.doubts.lock().0.get(&sender).copied());
+        known.flatten().unwrap_or_default()
     }
 
     /// Until when each connection serves one client, if the upstream is to blame for that.
     pub fn distrusted_until(&self, now: Instant) -> Option<Instant> {
-        let has_strayed = self.has_strayed.load(Ordering::Acquire);
-        let distrust = has_strayed.then(|| self.state.lock().distrust_at(Sender::Upstream, now))?;
+        let distrust = self.trust(Sender::Upstream).distrust_at(now);
         distrust.map(|distrust| distrust.until)
     }
 
     /// Whether `sender` lost its trust during an exchange that began at `begun`: what comes on its
     /// connection may be meant for another client.
     pub fn lost_trust_since(&self, sender: Sender, begun: Instant, now: Instant) -> bool {
-        self.has_strayed.load(Ordering::Acquire)
-            && self.state.lock().lost_trust_since(sender, begun, now)
+        self.trust(sender).lost_since(begun, now)
     }
 
     /// A reused connection to `sender` broke under a request: for [`REMEMBERED`] those that cannot be repeated
     /// get a fresh one.
     pub fn broke(&self, sender: Sender, now: Instant) {
-        self.state.lock().doubted(sender).broke = Some(now);
+        self.doubt(sender, |trust| trust.broke = Some(now));
     }
 }
 
-impl PoolState {
-    /// Keeps a connection, and evicts the oldest if there are more than `most`; returns what is to be closed.
-    fn put(&mut self, idle: IdleConn, most: usize, now: Instant) -> Option<IdleConn> {
-        let LastUse { sender, begun, .. } = idle.last_use;
-        if most == 0 || self.lost_trust_since(sender, begun, now) {
-            return Some(idle);
-        }
-        self.idle.push_back(idle);
-        let is_full = self.idle.len() > most;
-        is_full.then(|| self.idle.pop_front())?
+/// The newest that is good for `wanted`, and whether more may come on it.
+fn newest(
+    idle: &mut VecDeque<IdleConn>,
+    trust: Trust,
+    wanted: &Wanted,
+    now: Instant,
+) -> Option<(IdleConn, Leftover)> {
+    let broke = trust.broke.is_some_and(|at| is_within(REMEMBERED, at, now));
+    if broke && !wanted.is_repeatable {
+        return None;
     }
-
-    /// The newest that is good for `wanted`, and whether more may come on it.
-    fn newest(&mut self, wanted: &Wanted, now: Instant) -> Option<(IdleConn, Leftover)> {
-        let doubted = self.doubted.get(&wanted.sender);
-        let broke = doubted.and_then(|doubted| doubted.broke);
-        let broke = broke.is_some_and(|at| is_within(REMEMBERED, at, now));
-        if broke && !wanted.is_repeatable {
-            return None;
-        }
-        let within = if wanted.is_repeatable {
-            wanted.within
-        } else {
-            wanted.within.min(TRUSTED_IDLE)
-        };
-        let is_shared = self.distrust_at(wanted.sender, now).is_none();
-        let index = self.idle.iter().rposition(|idle| {
-            idle.last_use.use_for.admits(wanted.target)
-                && idle.last_use.shared_by == wanted.shared_by
-                && idle.last_use.sender == wanted.sender
-                && (idle.last_use.client == wanted.client
-                    || is_shared && idle.leftover_at(now) == Leftover::Nothing)
-        })?;
-        let found = self.idle.get(index)?;
-        if !is_within(within, found.since, now) {
-            return None; // Every other one is older still; the next sweep has them.
-        }
-        let leftover = found.leftover_at(now);
-        Some((self.idle.remove(index)?, leftover))
+    let within = if wanted.is_repeatable {
+        wanted.within
+    } else {
+        wanted.within.min(TRUSTED_IDLE)
+    };
+    let is_shared = trust.distrust_at(now).is_none();
+    let index = idle.iter().rposition(|idle| {
+        idle.last_use.use_for.admits(wanted.target)
+            && idle.last_use.shared_by == wanted.shared_by
+            && idle.last_use.sender == wanted.sender
+            && (idle.last_use.client == wanted.client
+                || is_shared && idle.leftover_at(now) == Leftover::Nothing)
+    })?;
+    let found = idle.get(index)?;
+    if !is_within(within, found.since, now) {
+        return None; // Every other one is older still; the next sweep has them.
     }
+    let leftover = found.leftover_at(now);
+    Some((idle.remove(index)?, leftover))
+}
 
-    fn distrust_at(&self, sender: Sender, now: Instant) -> Option<Distrust> {
-        let distrust = self.doubted.get(&sender)?.distrust;
-        distrust.filter(|distrust| now < distrust.until)
-    }
-
-    fn lost_trust_since(&self, sender: Sender, begun: Instant, now: Instant) -> bool {
-        let distrust = self.distrust_at(sender, now);
-        distrust.is_some_and(|distrust| begun <= distrust.since)
-    }
-
+impl Doubts {
     /// What is remembered of `sender` from now on.
-    fn doubted(&mut self, sender: Sender) -> &mut Doubted {
-        if self.doubted.len() >= MOST_DOUBTED && !self.doubted.contains_key(&sender) {
-            let first = self.doubted.iter().min_by_key(|(_, one)| one.until());
+    fn of(&mut self, sender: Sender) -> &mut Trust {
+        if self.0.len() >= MOST_DOUBTED && !self.0.contains_key(&sender) {
+            let first = self.0.iter().min_by_key(|(_, trust)| trust.until());
             if let Some(first) = first.map(|(sender, _)| *sender) {
-                self.doubted.remove(&first);
+                self.0.remove(&first);
             }
         }
-        self.doubted.entry(sender).or_default()
+        self.0.entry(sender).or_default()
     }
 }
 
-impl Doubted {
+impl Trust {
     /// When it is forgotten.
     fn until(&self) -> Option<Instant> {
         let distrusted = self.distrust.map(|distrust| distrust.until);
         distrusted.max(self.broke.map(|at| at + REMEMBERED))
+    }
+
+    fn distrust_at(&self, now: Instant) -> Option<Distrust> {
+        self.distrust.filter(|distrust| now < distrust.until)
+    }
+
+    fn lost_since(&self, begun: Instant, now: Instant) -> bool {
+        let distrust = self.distrust_at(now);
+        distrust.is_some_and(|distrust| begun <= distrust.since)
     }
 }
 
@@ -430,6 +511,7 @@ mod tests {
             client,
             within: LONG,
             is_repeatable: true,
+            home: 0,
         }
     }
 
@@ -450,6 +532,7 @@ mod tests {
                 client,
                 begun: self.now,
                 leftover,
+                home: 0,
             }
         }
 
@@ -482,7 +565,7 @@ mod tests {
             self.far[number].write_all(bytes).unwrap();
             // The bytes are on loopback, but arrival is the kernel's business: wait for it.
             let name = self.far[number].peer_addr().unwrap();
-            for idle in &self.pool.state.lock().idle {
+            for idle in self.pool.shelves[0].0.lock().iter() {
                 if idle.conn.stream().local_addr().unwrap() == name {
                     idle.conn.stream().peek(&mut [0]).unwrap();
                 }
@@ -762,10 +845,10 @@ mod tests {
         }
         assert!(fixture.pool.distrust(Sender::Origin(0), fixture.now));
         assert!(fixture.pool.distrust(Sender::Origin(1000), fixture.now));
-        assert_eq!(fixture.pool.state.lock().doubted.len(), MOST_DOUBTED);
+        assert_eq!(fixture.pool.doubts.lock().0.len(), MOST_DOUBTED);
         let remembers = |number| {
-            let state = fixture.pool.state.lock();
-            state.doubted.contains_key(&Sender::Origin(number))
+            let doubts = fixture.pool.doubts.lock();
+            doubts.0.contains_key(&Sender::Origin(number))
         };
         assert!(remembers(0) && !remembers(1) && remembers(2) && remembers(1000));
     }

@@ -86,6 +86,10 @@ causes! {
         "no upstream proxy is online", IN_A_FEW_SECONDS;
     NoUpstreamResolved = 503, "no_upstream_resolved", "dns_error",
         "no upstream proxy is online, for their names cannot be resolved", UPSTREAM_NAME;
+    /// Each for as long as a request may wait in the queue.
+    UpstreamsFull = 503, "upstreams_full", "connection_limit_reached",
+        "all upstream proxies have as many requests as they may",
+        "Try again in a few seconds, or raise upstream[].max_active.";
     AllDrained = 503, "all_upstreams_drained", "destination_unavailable",
         "all upstreams are drained", "The administrator can enable one.";
     NoUpstreamConfigured = 503, "no_upstream_configured", "proxy_configuration_error",
@@ -156,6 +160,9 @@ causes! {
     /// A probe found so while the request waited.
     WentOffline = 502, "went_offline", "destination_unavailable",
         "the next hop went offline while it was waited for", EFFECT_UNKNOWN;
+    /// An operator wants the upstream free of requests, now.
+    UpstreamCut = 502, "upstream_cut", "connection_terminated",
+        "the administrator of this proxy has cut what went through the upstream", EFFECT_UNKNOWN;
     NotHttp = 502, "response_not_http", "http_protocol_error",
         "the next hop sent something that is not HTTP", SERVER_WRONG;
     NotSocks = 502, "response_not_socks", "destination_unavailable",

@@ -18,6 +18,7 @@
 //! | `hop` | what a message asks of this hop | RFC 9110 §7.6.2, §7.8, §10.1.1 |
 //! | [`rewrite`] | the head that goes on | RFC 9110 §7.6, RFC 9112 §3.2 |
 //! | [`credentials`] | Basic authentication | RFC 7617 |
+//! | [`forwarded`] | who the client is, in a field | RFC 7239 |
 //! | [`proxy_header`] | who the client of a balancer is | the PROXY protocol |
 //! | [`request_id`] | the name of a request | ULID |
 //! | [`retry_after`] | when an answer says to come again | RFC 9110 §10.2.3 |
@@ -33,6 +34,7 @@ pub mod chunked;
 pub mod credentials;
 pub mod decimal;
 pub mod fields;
+pub mod forwarded;
 pub mod framing;
 pub mod head;
 mod hop;

@@ -1,5 +1,5 @@
 //! The PROXY header, versions 1 and 2: what a balancer in front says about its client before the
-//! client's first byte (proxy-protocol.txt, sections 2.1 and 2.2).
+//! client's first byte (proxy-protocol.txt, sections 2.1 and 2.2). It is read, and written for upstreams.
 //!
 //! A peer that may send it may claim any address; which peers may is decided elsewhere. Anything that cannot
 //! become a header is refused with its first wrong byte.
@@ -156,6 +156,66 @@ fn client_in(family: u8, block: &[u8]) -> Result<Option<SocketAddr>, &'static st
             Ok(Some(SocketAddr::from((*source, port))))
         }
         _ => Err("the PROXY header is not about a stream of IPv4 or IPv6"),
+    }
+}
+
+/// The version of a header to write.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum HeaderVersion {
+    /// A line of text.
+    V1,
+    /// A block of bytes.
+    V2,
+}
+
+/// Appends a header about the connection from `client` to `to`. `None`: we speak for ourselves.
+pub fn write(version: HeaderVersion, ends: Option<(SocketAddr, SocketAddr)>, out: &mut Vec<u8>) {
+    let ends = ends.map(|(client, to)| {
+        (
+            of_one_family(client.ip(), to.ip()),
+            client.port(),
+            to.port(),
+        )
+    });
+    match (version, ends) {
+        (HeaderVersion::V1, None) => out.extend_from_slice(b"PROXY UNKNOWN\r\n"),
+        (HeaderVersion::V1, Some(((client, to), from_port, to_port))) => {
+            let family = if client.is_ipv4() { "TCP4" } else { "TCP6" };
+            let line = format!("PROXY {family} {client} {to} {from_port} {to_port}\r\n");
+            out.extend_from_slice(line.as_bytes());
+        }
+        (HeaderVersion::V2, None) => {
+            out.extend_from_slice(SIGNATURE);
+            out.extend_from_slice(&[0x20, 0x00, 0, 0]);
+        }
+        (HeaderVersion::V2, Some(((client, to), from_port, to_port))) => {
+            out.extend_from_slice(SIGNATURE);
+            out.extend_from_slice(if client.is_ipv4() {
+                &[0x21, 0x11, 0, 12]
+            } else {
+                &[0x21, 0x21, 0, 36]
+            });
+            for address in [client, to] {
+                match address {
+                    IpAddr::V4(v4) => out.extend_from_slice(&v4.octets()),
+                    IpAddr::V6(v6) => out.extend_from_slice(&v6.octets()),
+                }
+            }
+            out.extend_from_slice(&from_port.to_be_bytes());
+            out.extend_from_slice(&to_port.to_be_bytes());
+        }
+    }
+}
+
+/// Both as IPv4 if they are, else both as IPv6: a header has one family. They differ where a balancer names the client.
+fn of_one_family(one: IpAddr, other: IpAddr) -> (IpAddr, IpAddr) {
+    let as_v6 = |address| match address {
+        IpAddr::V4(v4) => IpAddr::V6(v4.to_ipv6_mapped()),
+        IpAddr::V6(_) => address,
+    };
+    match (one.to_canonical(), other.to_canonical()) {
+        (one @ IpAddr::V4(_), other @ IpAddr::V4(_)) => (one, other),
+        (one, other) => (as_v6(one), as_v6(other)),
     }
 }
 
@@ -324,6 +384,54 @@ mod tests {
     fn what_is_no_header_is_refused_with_its_first_wrong_byte() {
         for bytes in [&b"G"[..], b"\x16", b"\r\n\r\nG", b"PROXZ", b"\n", b"\0"] {
             check_none(bytes, "does not begin with");
+        }
+    }
+
+    #[test]
+    fn what_is_written_is_what_the_specification_has() {
+        let tcp4 = ("192.0.2.1:56324", "198.51.100.1:443");
+        let mapped = ("[::ffff:192.0.2.1]:56324", "[::ffff:198.51.100.1]:443");
+        let tcp6 = ("[2001:db8::1]:56324", "[2001:db8::2]:443");
+        let mixed = ("[2001:db8::1]:1", "192.0.2.1:2");
+        let v6_block = block(0x21, 0x21, &v6());
+        let mixed_block = block(
+            0x21,
+            0x21,
+            b"\x20\x01\x0d\xb8\0\0\0\0\0\0\0\0\0\0\0\x01\0\0\0\0\0\0\0\0\0\0\xff\xff\xc0\0\x02\x01\0\x01\0\x02",
+        );
+        for (ends, line, wanted) in [
+            (None, "UNKNOWN", block(0x20, 0x00, &[])),
+            (
+                Some(tcp4),
+                "TCP4 192.0.2.1 198.51.100.1 56324 443",
+                block(0x21, 0x11, V4),
+            ),
+            (
+                Some(mapped),
+                "TCP4 192.0.2.1 198.51.100.1 56324 443",
+                block(0x21, 0x11, V4),
+            ),
+            (
+                Some(tcp6),
+                "TCP6 2001:db8::1 2001:db8::2 56324 443",
+                v6_block,
+            ),
+            (
+                Some(mixed),
+                "TCP6 2001:db8::1 ::ffff:192.0.2.1 1 2",
+                mixed_block,
+            ),
+        ] {
+            let ends = ends
+                .map(|(client, to): (&str, &str)| (client.parse().unwrap(), to.parse().unwrap()));
+            let (mut text, mut bytes) = (Vec::new(), Vec::new());
+            write(HeaderVersion::V1, ends, &mut text);
+            write(HeaderVersion::V2, ends, &mut bytes);
+            assert_eq!(
+                String::from_utf8(text).unwrap(),
+                format!("PROXY {line}\r\n")
+            );
+            assert_eq!(bytes, wanted, "{line}");
         }
     }
 }

@@ -9,9 +9,9 @@
 //! Not in here: deciding any of it. The framing comes from `framing`, the
 //! target from `target`, what the fields of a head ask of this hop from `hop`.
 
-use super::credentials::Credentials;
 use super::decimal;
 use super::fields::{Field, Fields, NameList, write_field};
+use super::forwarded::ForwardedFor;
 use super::framing::{Framing, declared_length};
 use super::head::{RequestHead, ResponseHead, Version};
 use super::persistence::Persistence;
@@ -24,6 +24,9 @@ pub use super::hop::{
 
 /// Fields that are written anew, or not at all.
 static REWRITTEN: NameList = NameList::new(&["host", "content-length", "transfer-encoding"]);
+
+/// What a proxy says about the credentials for itself (RFC 9110 §11.7).
+static CHALLENGE: NameList = NameList::new(&["proxy-authenticate", "proxy-authentication-info"]);
 
 /// The name under which this proxy stands in `Via` (RFC 9110 §7.6.3).
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -100,8 +103,10 @@ pub struct RequestRewrite<'a> {
     pub path_and_query: &'a [u8],
     /// The framing the body is sent with.
     pub framing: Framing,
-    /// For the upstream; never the client's.
-    pub credentials: Option<&'a Credentials>,
+    /// For the upstream: the value of `Proxy-Authorization`. The client's own is for us, and never passes by itself.
+    pub credentials: Option<&'a [u8]>,
+    /// What an upstream is told of the client.
+    pub forwarded: Option<ForwardedFor>,
     /// `None`: no `Via` is added.
     pub via: Option<&'a Via>,
     /// The protocols to offer, from [`requested_upgrade`].
@@ -128,6 +133,7 @@ pub fn request(head: &RequestHead, how: &RequestRewrite<'_>, out: &mut Vec<u8>) 
             // request MUST ignore that expectation" (RFC 9110 §10.1.1), but the
             // next hop would see it in a 1.1 request.
             || field.is("expect") && head.version() == Version::Http10
+            || how.forwarded.is_some_and(|told| told.replaces(field))
             || how.id.is_some_and(|id| id.replaces(field)))
     };
     head.fields().write_end_to_end(kept, out);
@@ -140,6 +146,9 @@ pub fn request(head: &RequestHead, how: &RequestRewrite<'_>, out: &mut Vec<u8>) 
     }
     if let Some(left) = how.max_forwards {
         write_number(b"Max-Forwards", left, out);
+    }
+    if let Some(told) = how.forwarded {
+        told.write(head.fields(), out);
     }
     write_hop(head.version(), how.via, how.credentials, how.id, out);
     // A connection that is kept needs no word in HTTP/1.1.
@@ -155,7 +164,7 @@ pub fn request(head: &RequestHead, how: &RequestRewrite<'_>, out: &mut Vec<u8>) 
 pub fn connect(
     head: &RequestHead,
     authority: &Authority,
-    credentials: Option<&Credentials>,
+    (credentials, forwarded): (Option<&[u8]>, Option<ForwardedFor>),
     (via, id): (Option<&Via>, Option<IdField<'_>>),
     out: &mut Vec<u8>,
 ) {
@@ -169,9 +178,13 @@ pub fn connect(
         !(REWRITTEN.has(field.name)
             || field.is("expect")
             || field.is("trailer")
+            || forwarded.is_some_and(|told| told.replaces(field))
             || id.is_some_and(|id| id.replaces(field)))
     };
     head.fields().write_end_to_end(kept, out);
+    if let Some(told) = forwarded {
+        told.write(head.fields(), out);
+    }
     write_hop(head.version(), via, credentials, id, out);
     out.extend_from_slice(b"\r\n");
 }
@@ -235,6 +248,8 @@ pub struct ResponseRewrite<'a> {
     pub via: Option<&'a Via>,
     /// Of a response to a request that went on with `Upgrade`.
     pub upgrade: Switch,
+    /// Whether what a proxy says about credentials is for the client.
+    pub passes_challenge: bool,
     /// Names the request.
     pub id: Option<IdField<'a>>,
 }
@@ -255,6 +270,15 @@ pub fn response(head: &ResponseHead, how: &ResponseRewrite<'_>, out: &mut Vec<u8
             || how.id.is_some_and(|id| id.replaces(field)))
     };
     head.fields().write_end_to_end(kept, out);
+    if how.passes_challenge {
+        for field in head
+            .fields()
+            .iter()
+            .filter(|field| CHALLENGE.has(field.name))
+        {
+            write_field(field.name, field.value, out);
+        }
+    }
     let is_interim = head.status() < 200;
     // "A server MUST NOT send a Content-Length header field in any response
     // with a status code of 1xx (Informational) or 204 (No Content)" (RFC 9110
@@ -337,7 +361,7 @@ fn write_chunked(out: &mut Vec<u8>) {
 fn write_hop(
     received: Version,
     via: Option<&Via>,
-    credentials: Option<&Credentials>,
+    credentials: Option<&[u8]>,
     id: Option<IdField<'_>>,
     out: &mut Vec<u8>,
 ) {
@@ -348,16 +372,13 @@ fn write_hop(
         via.write(received, out);
     }
     if let Some(credentials) = credentials {
-        write_field(
-            b"Proxy-Authorization",
-            credentials.authorization().as_bytes(),
-            out,
-        );
+        write_field(b"Proxy-Authorization", credentials, out);
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::credentials::Credentials;
     use super::super::persistence::CloseReason;
     use super::super::request_id::{FieldName, RequestId};
     use super::super::target::{AbsoluteForm, RequestTarget};
@@ -382,6 +403,7 @@ mod tests {
             path_and_query: target.path_and_query,
             framing: Framing::Empty,
             credentials: None,
+            forwarded: None,
             via: None,
             upgrade: None,
             max_forwards: None,
@@ -525,7 +547,7 @@ mod tests {
         );
         let target = absolute(&head);
         let how = RequestRewrite {
-            credentials: Some(&credentials),
+            credentials: Some(credentials.authorization().as_bytes()),
             via: Some(&via),
             max_forwards: Some(4),
             ..plain(&target, Form::Absolute)
@@ -617,7 +639,7 @@ mod tests {
         connect(
             &head,
             &authority,
-            Some(&credentials),
+            (Some(credentials.authorization().as_bytes()), None),
             (Some(&via), None),
             &mut out,
         );
@@ -629,7 +651,7 @@ mod tests {
                 .to_string()
         );
         out.clear();
-        connect(&head, &authority, None, (None, None), &mut out);
+        connect(&head, &authority, (None, None), (None, None), &mut out);
         assert_eq!(
             out,
             b"CONNECT a.test:443 HTTP/1.1\r\nHost: a.test:443\r\nUser-Agent: c\r\n\r\n"
@@ -663,7 +685,7 @@ mod tests {
         let head = request_head(b"CONNECT a:443 HTTP/1.1\r\nHost: a\r\nX-REQUEST-ID: x\r\n\r\n");
         let authority = Authority::from_connect(head.target()).unwrap();
         out.clear();
-        connect(&head, &authority, None, (None, id), &mut out);
+        connect(&head, &authority, (None, None), (None, id), &mut out);
         assert_eq!(
             out,
             b"CONNECT a:443 HTTP/1.1\r\nHost: a:443\r\n\
@@ -686,6 +708,7 @@ mod tests {
             keep_alive: KeepAlive::Implied,
             via: None,
             upgrade: Switch::Stays,
+            passes_challenge: false,
             id: None,
         }
     }
@@ -797,6 +820,7 @@ mod tests {
     fn a_switch_of_protocols_is_passed_on() {
         let how = ResponseRewrite {
             upgrade: Switch::Switches,
+            passes_challenge: false,
             ..back(SentFraming::None)
         };
         check_response(

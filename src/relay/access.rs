@@ -5,12 +5,13 @@
 //! if wanted, by credentials, before a byte is forwarded; and an address the direct route must not
 //! reach is refused at the moment it would be connected to.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 
 use crate::config::access::{AccessRules, User};
 use crate::protocol::answer::Refusal;
 use crate::protocol::head::RequestHead;
 use crate::protocol::target::{Host, RequestTarget};
+use crate::route::reach::{is_this_host, reached};
 
 use super::client::{Arrival, Client};
 use super::exits::Login;
@@ -40,12 +41,17 @@ fn authenticate<'a>(
     if access.users.is_empty() {
         return Ok(None);
     }
-    // No early exit: how long this takes must not tell which user is known.
-    let known = access.users.iter().fold(None, |known, user| {
+    // No early exit: how long this takes must not tell which user is known. Whose name ends as that of a session
+    // does is himself, and no session of another with the same password, wherever both stand in the list.
+    let users = access.users.iter();
+    let (known, of_session) = users.fold((None, None), |(known, of_session), user| {
         let is_user = login.presents(&user.credentials);
-        if is_user { Some(user) } else { known }
+        let is_session = login.presents_with_session(&user.credentials);
+        let known = if is_user { Some(user) } else { known };
+        (known, if is_session { Some(user) } else { of_session })
     });
-    known.map(Some).ok_or(Refusal::CredentialsWanted)
+    let user = known.or(of_session);
+    user.map(Some).ok_or(Refusal::CredentialsWanted)
 }
 
 fn check_target(
@@ -115,11 +121,6 @@ pub fn allows_origin(
         .any(|address| access.direct_deny.contains(*address))
 }
 
-/// Connecting to the unspecified address reaches this host, too.
-fn is_this_host(address: IpAddr) -> bool {
-    address.is_loopback() || address.is_unspecified()
-}
-
 /// `localhost` and what is below it (RFC 6761 §6.3), 127/8, `::1`, the unspecified addresses, and
 /// IPv4 in IPv6 clothes. Number spellings like `0x7f.1` are no valid host in the first place.
 fn is_literal_loopback(host: &Host) -> bool {
@@ -132,57 +133,6 @@ fn is_literal_loopback(host: &Host) -> bool {
             let name = name.strip_suffix(b".").unwrap_or(name);
             name == b"localhost" || name.ends_with(b".localhost")
         }
-    }
-}
-
-/// Whatever a connection to `address` may reach: itself, or the IPv4 address that it carries and that
-/// a translator or tunnel on the way connects to. For targets alone: a client that comes from such
-/// an address is not at the one it carries.
-fn reached(address: IpAddr) -> impl Iterator<Item = IpAddr> {
-    let carried = match address {
-        IpAddr::V6(v6) if !is_this_host(address) => carried(v6),
-        IpAddr::V6(_) | IpAddr::V4(_) => Vec::new(),
-    };
-    let itself = Some(address).filter(|_| carried.is_empty() || !is_mapped(address));
-    itself
-        .into_iter()
-        .chain(carried.into_iter().map(IpAddr::V4))
-}
-
-/// Whether it is an IPv4 address in all but spelling.
-fn is_mapped(address: IpAddr) -> bool {
-    address.to_canonical() != address
-}
-
-/// The IPv4 addresses in an IPv6 one: mapped and compatible (RFC 4291 §2.5.5), translated (RFC 2765
-/// §2.1), NAT64 (RFC 6052 §2.2), 6to4 (RFC 3056 §2), Teredo (RFC 4380 §4), ISATAP (RFC 5214 §6.1).
-fn carried(address: Ipv6Addr) -> Vec<Ipv4Addr> {
-    let v4 = |high: u16, low: u16| Ipv4Addr::from((u32::from(high) << 16) | u32::from(low));
-    match address.segments() {
-        [0, 0, 0, 0, 0, 0xffff | 0, high, low]
-        | [0, 0, 0, 0, 0xffff, 0, high, low]
-        | [0x64, 0xff9b, 0, 0, 0, 0, high, low]
-        | [0xfe80, 0, 0, 0, 0 | 0x200, 0x5efe, high, low] => vec![v4(high, low)],
-        // Whose network it is decides how long the prefix is, and so where the address stands.
-        [0x64, 0xff9b, 1, a, b, c, high, low] => {
-            let [_, b_low] = b.to_be_bytes();
-            let [c_high, _] = c.to_be_bytes();
-            let behind_48 = v4(a, u16::from_be_bytes([b_low, c_high]));
-            let [_, a_low] = a.to_be_bytes();
-            let behind_56 = v4(u16::from_be_bytes([a_low, b_low]), c);
-            let [high_high, _] = high.to_be_bytes();
-            let [_, c_low] = c.to_be_bytes();
-            let behind_64 = v4(
-                u16::from_be_bytes([b_low, c_high]),
-                u16::from_be_bytes([c_low, high_high]),
-            );
-            let all = [behind_48, behind_56, behind_64, v4(high, low)];
-            // Nothing but zeros is the rest of a longer prefix.
-            all.into_iter().filter(|v4| !v4.is_unspecified()).collect()
-        }
-        [0x2002, high, low, ..] => vec![v4(high, low)],
-        [0x2001, 0, _, _, _, _, high, low] => vec![v4(!high, !low)],
-        _ => Vec::new(),
     }
 }
 
@@ -300,6 +250,39 @@ mod tests {
             check_request(yaml, "127.0.0.1", "http://a.test/", ""),
             Some(407)
         );
+    }
+
+    #[test]
+    fn who_is_called_like_a_session_of_another_is_himself_wherever_he_is_listed() {
+        for order in [
+            ["someone", "someone-session-b"],
+            ["someone-session-b", "someone"],
+        ] {
+            let users = order.map(|name| format!("{{username: {name}, password: x}}"));
+            let yaml = format!(
+                "sticky: {{by: session}}\naccess: {{users: [{}]}}",
+                users.join(",")
+            );
+            let config = config_of(&yaml);
+            for (login, wanted) in [
+                // someone-session-b:x
+                ("c29tZW9uZS1zZXNzaW9uLWI6eA==", "someone-session-b"),
+                // someone-session-a:x
+                ("c29tZW9uZS1zZXNzaW9uLWE6eA==", "someone"),
+                // someone-session-b-session-a:x
+                (
+                    "c29tZW9uZS1zZXNzaW9uLWItc2Vzc2lvbi1hOng=",
+                    "someone-session-b",
+                ),
+            ] {
+                let fields = format!("Proxy-Authorization: Basic {login}\r\n");
+                let head = request("http://a.test/", &fields);
+                let login = Login::of(&head, &config);
+                let user = authenticate(&config.access, directly(LOCAL), &login);
+                let name = user.unwrap().map(|user| &*user.username);
+                assert_eq!(name, Some(wanted), "{order:?}");
+            }
+        }
     }
 
     #[test]

@@ -20,7 +20,7 @@ use crate::protocol::rewrite::{self, KeepAlive, ResponseRewrite, SentFraming, Sw
 use crate::protocol::shown::ShownHead;
 
 use super::exchange::Exchange;
-use super::failed::Failed;
+use super::failed::{Failed, unsent};
 use super::hop::{Hop, ResponseWait, look_at};
 
 /// How long a body is held back for a `100 Continue` that does not come (RFC 9110 §10.1.1 leaves the
@@ -99,6 +99,7 @@ impl Exchange<'_> {
             self.send_head(hop)?;
             ResponseWait::default()
         };
+        let limit = self.patience(limit);
         let answer = self.await_answer(hop, &mut waiting, limit);
         hop.waiting = Some(waiting);
         answer
@@ -128,7 +129,7 @@ impl Exchange<'_> {
                 Came::Nothing => return Ok(None),
                 Came::BodyIsDue => {
                     if self.state.upload.pending().is_empty() {
-                        self.check_client_sends(progress)?;
+                        self.check_client_sends(hop, progress)?;
                     } else {
                         self.check_hop_takes(hop, progress)?;
                     }
@@ -139,7 +140,7 @@ impl Exchange<'_> {
                 101 if self.state.upload.is_open() || !self.asked_to_switch(&head) => {
                     return Err(Failed::no_response(HopFailure::SwitchUnasked));
                 }
-                100 | 102..=199 => self.pass_interim(&head, waiting)?,
+                100 | 102..=199 => self.pass_interim(hop, &head, waiting)?,
                 _ => return Ok(Some(head)),
             }
             self.scratch.response = head.into_memory();
@@ -212,7 +213,7 @@ impl Exchange<'_> {
         }
         self.state.upload.expects_continue = false;
         while self.state.upload.is_open() {
-            self.check_stage()?;
+            self.check_hop(hop)?;
             while !self.state.upload.pending().is_empty() {
                 let pending = [IoSlice::new(self.state.upload.pending())];
                 match hop.conn.send(&pending, Wait::No) {
@@ -266,7 +267,7 @@ impl Exchange<'_> {
                         return Ok(false);
                     }
                     if !client.to_read() {
-                        self.check_client_sends(progress)?;
+                        self.check_client_sends(hop, progress)?;
                     }
                 }
             }
@@ -301,8 +302,8 @@ impl Exchange<'_> {
 
     /// The client has sent nothing of the body for a while, or since `since`: is there still a point in
     /// waiting?
-    pub(super) fn check_client_sends(&self, since: Instant) -> Result<(), Failed> {
-        self.check_stage()?;
+    pub(super) fn check_client_sends(&self, hop: &Hop, since: Instant) -> Result<(), Failed> {
+        self.check_hop(hop)?;
         if self.is_stalled(since, || socket::is_readable(self.client.conn.stream())) {
             return Err(Failed::Refused(Refusal::BodyTimeout));
         }
@@ -311,7 +312,7 @@ impl Exchange<'_> {
 
     /// The next hop has taken nothing for a while, or since `since`: is there still a point in waiting?
     pub(super) fn check_hop_takes(&self, hop: &Hop, since: Instant) -> Result<(), Failed> {
-        self.check_stage()?;
+        self.check_hop(hop)?;
         if self.is_stalled(since, || socket::is_writable(hop.conn.stream())) {
             return Err(Failed::no_response(HopFailure::SendTimeout));
         }
@@ -366,7 +367,9 @@ impl Exchange<'_> {
         let sends_body = self.state.upload.is_open() && hop.round.is_none();
         let wait = if was_suspended || sends_body {
             Wait::No
-        } else if !self.state.upload.is_open() && hop.conn.unread().is_empty() && self.may_suspend()
+        } else if !self.state.upload.is_open()
+            && hop.conn.unread().is_empty()
+            && self.worker.may_suspend()
         {
             waiting.suspended_until = Some(self.look_again(hop, waiting, limit));
             return Ok(Progress::Suspends);
@@ -387,11 +390,6 @@ impl Exchange<'_> {
             Err(_) => return Err(Failed::no_response(HopFailure::Reset)),
         }
         Ok(Progress::More)
-    }
-
-    fn may_suspend(&self) -> bool {
-        let since = self.state.request_done.unwrap_or_else(Instant::now);
-        self.worker.may_suspend(since)
     }
 
     /// When the response must have come.
@@ -418,7 +416,7 @@ impl Exchange<'_> {
         waiting: &ResponseWait,
         limit: Duration,
     ) -> Result<(), Failed> {
-        self.check_stage()?;
+        self.check_hop(hop)?;
         if self.client_is_gone() {
             return Err(Failed::Closed(CloseReason::ClientGone));
         }
@@ -439,6 +437,7 @@ impl Exchange<'_> {
     /// Passes a 1xx on (RFC 9110 §15.2), except to an HTTP/1.0 client, which does not know them.
     fn pass_interim(
         &mut self,
+        hop: &Hop,
         head: &ResponseHead,
         waiting: &mut ResponseWait,
     ) -> Result<(), Failed> {
@@ -453,7 +452,8 @@ impl Exchange<'_> {
             return Ok(());
         }
         let bytes = self.interim(head, Switch::Stays);
-        self.send_to_client(&mut [IoSlice::new(&bytes)])
+        self.send_to_client(hop, &mut [IoSlice::new(&bytes)])
+            .map_err(unsent)
     }
 
     /// What the client gets of a 1xx: it has no body, and says nothing of the connection.
@@ -465,6 +465,7 @@ impl Exchange<'_> {
             keep_alive: KeepAlive::Implied,
             via: self.via(),
             upgrade,
+            passes_challenge: false,
             id: self.id_field().filter(|_| upgrade == Switch::Switches),
         };
         rewrite::response(head, &how, &mut bytes);

@@ -50,7 +50,7 @@ impl Exchange<'_> {
                     hop.conn.count_received(count as u64);
                     coder.skip(count as u64);
                     self.has_moved(count as u64);
-                    self.check_stage()?;
+                    self.check_response(hop)?;
                 }
                 Ok(Filled::ReadInstead | Filled::Nothing) => return Ok(()),
                 Err(_) => return Err(truncated(HopFailure::Truncated)),
@@ -62,7 +62,7 @@ impl Exchange<'_> {
                     Ok(0) => {
                         let rest = pipe::into_buffer(pipe)
                             .map_err(|_no_memory| truncated(HopFailure::LocalExhaustion))?;
-                        return self.send_to_client(&mut [IoSlice::new(rest.bytes())]);
+                        return self.send_to_client(hop, &mut [IoSlice::new(rest.bytes())]);
                     }
                     Ok(sent) => self.client.conn.count_sent(sent as u64),
                     Err(_) => return Err(Failed::Closed(CloseReason::ClientGone)),
@@ -86,7 +86,7 @@ impl Exchange<'_> {
         while self.state.upload.is_open()
             && let Some(left) = self.state.upload.unseen().filter(|left| *left > 0)
         {
-            self.check_stage()?;
+            self.check_hop(hop)?;
             let client = (self.client.conn.stream(), Want::Read);
             let next = (hop.conn.stream(), Want::Read);
             let limit = match self.wait {

@@ -30,7 +30,7 @@ pub struct Client {
     pub scanner: HeadScanner,
     /// When the first byte of that head came.
     pub head_begun: Option<Instant>,
-    /// How long it waited for a worker before the first byte of that head was read.
+    /// How long that request waited for others to be over.
     pub(super) queued: Duration,
     /// Exchanges so far.
     pub served: u64,
@@ -80,11 +80,9 @@ impl Client {
         }
     }
 
-    /// It has waited so long for a worker.
+    /// Its request has waited so long for others to be over.
     pub fn has_waited(&mut self, time: Duration) {
-        if self.head_begun.is_none() {
-            self.queued = time;
-        }
+        self.queued = time;
     }
 
     /// Lets the connection count for `address` from now on. `false`: that has `limit` already.
@@ -107,7 +105,7 @@ impl Client {
         )
     }
 
-    /// When the waiter must give up on what it waits for, counted from `now`.
+    /// When its lane must give up on what it waits for, counted from `now`.
     pub fn deadline(&self, snapshot: &Snapshot, now: Instant) -> Instant {
         let limits = &snapshot.config.limits;
         match self.head_begun {

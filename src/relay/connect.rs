@@ -11,6 +11,8 @@ use crate::access_log::TryEnd;
 use crate::balance::connect::{TELLING_PORT, may_lack_connect};
 use crate::balance::failover;
 use crate::balance::state::is_gateway_error;
+use crate::balance::upstream::Lease;
+use crate::net::idle_pool::Leftover;
 use crate::net::tunnel::{OnEnd, Patience, Side};
 use crate::protocol::answer::{self, HopFailure, Refusal};
 use crate::protocol::framing::Framing;
@@ -20,7 +22,7 @@ use crate::protocol::rewrite::{self, Switch};
 use crate::protocol::shown::ShownHead;
 use crate::route::Route;
 
-use super::client::Client;
+use super::client::{BoundTo, Client};
 use super::context::Context;
 use super::exchange::{Done, Exchange, HopAnswer};
 use super::failed::Failed;
@@ -52,7 +54,7 @@ impl Exchange<'_> {
 
     fn connect_via(&mut self, start: AttemptStart) -> Result<Done, Failed> {
         let mut hop = match start {
-            AttemptStart::Picked(lease) => self.dial_upstream(lease, Instant::now())?,
+            AttemptStart::Picked(lease) => self.connect_for_tunnel(lease, Instant::now())?,
             AttemptStart::Resumed(hop) => hop,
         };
         loop {
@@ -84,6 +86,22 @@ impl Exchange<'_> {
             let answer = self.unless_kept(HopAnswer { hop, head, framing })?;
             return self.weigh_refusal(answer);
         }
+    }
+
+    /// A connection of its own for a tunnel; or, where the client is in the midst of a handshake with the upstream,
+    /// that of the handshake.
+    fn connect_for_tunnel(&mut self, lease: Lease, begun: Instant) -> Result<Hop, Failed> {
+        let upstream = lease.upstream();
+        if upstream.spec.told.passes_credentials {
+            self.state.binds = rewrite::binds_connection(self.head.fields());
+            let bound = self.take_bound(&BoundTo::Upstream(upstream.id()), Some(upstream));
+            if let Some(bound) = bound {
+                self.report.connected(None);
+                let origin = HopOrigin::Reused(Leftover::Nothing);
+                return Ok(Hop::new(bound.conn, Some(lease), begun, origin));
+            }
+        }
+        self.dial_upstream(lease, begun)
     }
 
     /// An upstream does not open the tunnel. Its answer is the client's unless another upstream is to be asked
@@ -157,18 +175,19 @@ impl Exchange<'_> {
         if !hop.has_request() {
             let mut out = std::mem::take(&mut self.scratch.out);
             out.clear();
-            let credentials = hop
-                .lease
-                .as_ref()
-                .and_then(|lease| lease.upstream().spec.credentials.as_ref());
+            self.write_proxy_header(hop, &mut out);
+            let begins = out.len();
+            let lease = hop.lease.as_ref();
+            let credentials = lease.and_then(|lease| self.authorization(lease.upstream()));
             rewrite::connect(
                 self.head,
                 self.authority(),
-                credentials,
+                (credentials.as_deref(), self.forwarded()),
                 (self.via(), self.id_field()),
                 &mut out,
             );
-            passes!(self.report, self.ctx, "to the next hop", &out);
+            let head = out.get(begins..).unwrap_or_default();
+            passes!(self.report, self.ctx, "to the next hop", head);
             self.scratch.out = out;
         }
         let limit = self.snapshot.config.limits.response_timeout;
@@ -192,7 +211,11 @@ impl Exchange<'_> {
         if let Some(lease) = &hop.lease {
             self.report.route = RouteTaken::Upstream(Arc::clone(lease.upstream()));
         }
-        if self.head.method() == "CONNECT" {
+        // A client that answers a challenge waits for what comes of that, and has sent nothing for the tunnel.
+        let is_handshake = self.state.binds
+            && hop.is_clients_matter(head.status())
+            && self.client.conn.unread().is_empty();
+        if self.head.method() == "CONNECT" && !is_handshake {
             self.state.persistence = Persistence::Close(CloseReason::ConnectRefused);
         }
         let begun = hop.begun;

@@ -312,6 +312,10 @@ impl<M: Meter> Meter for ListedMeter<M> {
         total.fetch_add(bytes, Ordering::Relaxed);
         self.meter.moved(direction, age, bytes);
     }
+
+    fn is_cut(&self) -> bool {
+        self.meter.is_cut()
+    }
 }
 
 #[cfg(test)]

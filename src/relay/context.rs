@@ -28,6 +28,8 @@ use super::snapshot::Snapshot;
 #[derive(Debug)]
 pub struct Context {
     snapshot: RwLock<Arc<Snapshot>>,
+    /// That of `snapshot`.
+    generation: AtomicU64,
     /// Counters.
     pub metrics: Arc<Metrics>,
     /// One line per exchange.
@@ -82,6 +84,7 @@ impl Context {
         history.add(unix_ms(), EventKind::Started, None, text);
         Ok(Self {
             access_log: AccessLogger::new(Arc::clone(&metrics)),
+            generation: AtomicU64::new(snapshot.generation),
             snapshot: RwLock::new(Arc::new(snapshot)),
             connections,
             metrics,
@@ -106,11 +109,20 @@ impl Context {
         Arc::clone(&self.snapshot.read())
     }
 
+    /// Replaces `held` by the configuration in force if it is another. Mostly it is the same, and then this
+    /// takes no lock.
+    pub fn refresh(&self, held: &mut Arc<Snapshot>) {
+        if self.generation.load(Ordering::Acquire) != held.generation {
+            *held = self.snapshot();
+        }
+    }
+
     /// Puts `config` in force for every exchange that begins from now on. Upstreams matched by URL keep
     /// their state, statistics and idle connections.
     pub fn replace(&self, config: Config) {
         let mut current = self.snapshot.write();
         *current = Arc::new(Snapshot::new(config, Some(&current)));
+        self.generation.store(current.generation, Ordering::Release);
         self.upstream_names.keep(current.upstream_names());
     }
 

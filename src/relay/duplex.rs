@@ -104,7 +104,7 @@ impl Exchange<'_> {
         let mut progress = Instant::now();
         down.absorb(hop).map_err(unsent)?;
         loop {
-            self.check_stage()?;
+            self.check_response(hop)?;
             down.absorb(hop)?;
             self.absorb_upload()?;
             if down.is_finished() || !self.state.upload.is_open() {

@@ -92,7 +92,7 @@ impl Exchange<'_> {
     /// either is doubted for it, after half of the time of a check.
     ///
     /// # Errors
-    /// When a check has found that there is no point in waiting for it.
+    /// When a check has found that there is no point in waiting for it, or an operator has cut it.
     pub(super) fn weigh_silence(
         &self,
         lease: Option<&Lease>,
@@ -101,6 +101,9 @@ impl Exchange<'_> {
         let Some(lease) = lease else {
             return Ok(());
         };
+        if lease.is_cut() {
+            return Err(Failed::no_response(HopFailure::UpstreamCut));
+        }
         if lease.is_lost() {
             decided!(self, "waits no more: a check found its upstream dead");
             return Err(Failed::no_response(HopFailure::WentOffline));

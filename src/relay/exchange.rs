@@ -11,10 +11,12 @@ use std::time::{Duration, Instant};
 
 use crate::balance::failover::AttemptError;
 use crate::balance::pool::Pool;
+use crate::balance::told::Parts;
 use crate::balance::tried::Tried;
 use crate::balance::upstream::Upstream;
-use crate::net::conn::SendError;
+use crate::net::conn::{LookAround, SendError};
 use crate::net::socket::{self, HalfClose, Wait};
+use crate::protocol::answer::HopFailure;
 use crate::protocol::framing::Framing;
 use crate::protocol::head::{RequestHead, ResponseHead};
 use crate::protocol::persistence::{self, CloseReason, Persistence};
@@ -26,8 +28,8 @@ use crate::stop::Stage;
 
 use super::client::Client;
 use super::context::Context;
-use super::exits::Wanted;
-use super::failed::Failed;
+use super::exits::{Target, Wanted};
+use super::failed::{Failed, begun, truncated};
 use super::hop::{Hop, look_at};
 use super::report::Report;
 use super::scratch::Scratch;
@@ -106,6 +108,8 @@ pub(super) struct Destination {
     pub(super) route: Route,
     /// What it wants of its upstream.
     pub(super) wanted: Option<Box<Wanted>>,
+    /// What it is known by, if an upstream is told so.
+    pub(super) parts: Option<Box<Parts>>,
 }
 
 impl Destination {
@@ -136,6 +140,16 @@ impl Destination {
             form: Form::for_upstream(scheme),
             path_length,
             wanted: None,
+            parts: None,
+        }
+    }
+
+    /// The target of this request.
+    pub(super) fn target(&self, head: &RequestHead) -> Target<'_> {
+        Target {
+            authority: &self.authority,
+            default_port: self.default_port,
+            is_tunnel: head.method() == "CONNECT",
         }
     }
 
@@ -285,6 +299,20 @@ impl<'a> Exchange<'a> {
         }
     }
 
+    /// The same once the request is with a next hop: that may have been cut.
+    pub(super) fn check_hop(&self, hop: &Hop) -> Result<(), Failed> {
+        self.check_stage()?;
+        if hop.is_cut() {
+            return Err(Failed::no_response(HopFailure::UpstreamCut));
+        }
+        Ok(())
+    }
+
+    /// The same once the client has something of the response.
+    pub(super) fn check_response(&self, hop: &Hop) -> Result<(), Failed> {
+        self.check_hop(hop).map_err(begun)
+    }
+
     /// Why a peer is not waited for any more: the process ends, or the client is gone.
     pub(super) fn given_up(&self) -> Failed {
         let ended = self.check_stage().err();
@@ -300,24 +328,30 @@ impl<'a> Exchange<'a> {
         socket::is_gone(self.client.conn.stream(), half_close)
     }
 
-    /// Sends to the client, who may be slow but not endlessly.
+    /// Sends to the client, who may be slow but not endlessly, what comes from `hop`.
     ///
     /// # Errors
-    /// When the client is gone, stalls, or the process ends.
-    pub(super) fn send_to_client(&mut self, parts: &mut [IoSlice<'_>]) -> Result<(), Failed> {
+    /// When the client is gone, stalls, the process ends or the next hop was cut.
+    pub(super) fn send_to_client(
+        &mut self,
+        hop: &Hop,
+        parts: &mut [IoSlice<'_>],
+    ) -> Result<(), Failed> {
         let stop = &self.ctx.stop;
         let patience = self.snapshot.config.limits.io_timeout;
         let worker = self.worker;
         let sent = self.client.conn.send_all(parts, patience, &mut || {
             worker.may_block();
+            if hop.is_cut() {
+                return LookAround::GiveUp;
+            }
             look_at(stop.stage())
         });
-        sent.map_err(|error| {
-            Failed::Closed(match error {
-                SendError::Io(_) => CloseReason::ClientGone,
-                SendError::Stalled => CloseReason::ClientTooSlow,
-                SendError::Cut => CloseReason::Draining,
-            })
+        sent.map_err(|error| match error {
+            SendError::Io(_) => Failed::Closed(CloseReason::ClientGone),
+            SendError::Stalled => Failed::Closed(CloseReason::ClientTooSlow),
+            SendError::Cut if hop.is_cut() => truncated(HopFailure::UpstreamCut),
+            SendError::Cut => Failed::Closed(CloseReason::Draining),
         })
     }
 

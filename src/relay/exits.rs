@@ -3,10 +3,12 @@
 //!
 //! All of it is made once for a request, and only where the configuration asks for it.
 
+use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
+use crate::balance::connect::TELLING_PORT;
 use crate::balance::failover::AttemptError;
 use crate::balance::sticky::SessionKey;
 use crate::balance::wish::{Session, Wish};
@@ -14,15 +16,14 @@ use crate::config::checked::Config;
 use crate::config::exits::StickyBy;
 use crate::protocol::credentials::{self, Credentials};
 use crate::protocol::head::RequestHead;
-use crate::protocol::target::Host;
+use crate::protocol::target::{Authority, Host};
 
 use super::failed::RESTS;
 
 /// Stands in a user name before the name of a session.
 const SESSION: &[u8] = b"-session-";
 
-/// The login that a client presents.
-#[derive(Debug)]
+/// The login that a client presents. `Debug` shows nothing of it.
 pub struct Login<'h> {
     /// The field's value as received, where anybody asks for it.
     received: Option<&'h [u8]>,
@@ -30,12 +31,13 @@ pub struct Login<'h> {
 }
 
 /// The session that a user name ends with, as in `someone-session-a1b2`.
-#[derive(Debug)]
 struct NamedSession {
     /// The whole name: each user has sessions of his own.
     name: Vec<u8>,
     /// What the field's value would be without the session.
     login: Vec<u8>,
+    /// Where in `name` that of the session begins.
+    begins: usize,
 }
 
 /// What a request wants.
@@ -43,14 +45,20 @@ struct NamedSession {
 pub(super) struct Wanted {
     /// To stay with the upstream of this session.
     pub(super) session: Option<Session>,
-    /// The host of its target.
+    /// The host of its target, with the port where that is not the usual one: what upstreams rest for.
     pub(super) host: Arc<str>,
+}
+
+impl fmt::Debug for Login<'_> {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str("Login(..)")
+    }
 }
 
 impl<'h> Login<'h> {
     /// That of this request.
     pub fn of(head: &'h RequestHead, config: &Config) -> Self {
-        let has_sessions = matches!(&config.sticky, Some(sticky) if sticky.by == StickyBy::Session);
+        let has_sessions = config.has_sessions();
         let received = if has_sessions || !config.access.users.is_empty() {
             head.fields().values("Proxy-Authorization").next()
         } else {
@@ -63,15 +71,22 @@ impl<'h> Login<'h> {
         }
     }
 
-    /// Whether these credentials are presented, with a session or without. The time it takes tells no more than
-    /// the lengths.
+    /// What the client calls its session.
+    pub(super) fn session(&self) -> Option<&[u8]> {
+        let session = self.session.as_ref()?;
+        session.name.get(session.begins..)
+    }
+
+    /// Whether these credentials are presented. The time it takes tells no more than the lengths.
     pub fn presents(&self, credentials: &Credentials) -> bool {
+        self.received
+            .is_some_and(|value| credentials.are_presented_by(value))
+    }
+
+    /// The same, with a session behind the user name.
+    pub fn presents_with_session(&self, credentials: &Credentials) -> bool {
         let session = self.session.as_ref();
-        let with_session = session.is_some_and(|it| credentials.are_presented_by(&it.login));
-        let as_received = self
-            .received
-            .is_some_and(|value| credentials.are_presented_by(value));
-        with_session | as_received
+        session.is_some_and(|it| credentials.are_presented_by(&it.login))
     }
 }
 
@@ -83,7 +98,12 @@ impl NamedSession {
         let (user, session) = name.split_at_checked(end)?;
         let login = credentials::basic_value(user, &password);
         let is_named = session.len() > SESSION.len();
-        is_named.then_some(Self { name, login })
+        let begins = end + SESSION.len();
+        is_named.then_some(Self {
+            name,
+            login,
+            begins,
+        })
     }
 }
 
@@ -93,13 +113,12 @@ impl Wanted {
     pub(super) fn of(
         config: &Config,
         (client, user, login): (IpAddr, Option<&str>, &Login<'_>),
-        target: &Host,
+        target: Target<'_>,
     ) -> Option<Box<Self>> {
         if config.sticky.is_none() && config.rest.is_empty() {
             return None;
         }
-        let name = target.to_string();
-        let host = name.strip_suffix('.').unwrap_or(&name);
+        let host = host_name(target.authority.host());
         let session = config.sticky.as_ref().and_then(|sticky| {
             let key = match sticky.by {
                 StickyBy::Client => key_of_client(client),
@@ -113,7 +132,7 @@ impl Wanted {
                 most: sticky.max_sessions,
             })
         });
-        let host = host.into();
+        let host = target.rests_for(&host).into();
         Some(Box::new(Self { session, host }))
     }
 
@@ -128,12 +147,45 @@ impl Wanted {
     }
 }
 
+/// Where a request leads.
+#[derive(Clone, Copy)]
+pub(super) struct Target<'t> {
+    pub(super) authority: &'t Authority,
+    /// The port that its scheme has.
+    pub(super) default_port: u16,
+    /// CONNECT asks for it.
+    pub(super) is_tunnel: bool,
+}
+
+impl Target<'_> {
+    /// What an upstream rests for whose answer begins a rest. Upstreams refuse many ports by rules of their own, and
+    /// to CONNECT more than to others: whoever asks for such a port tells nothing of the site at the usual one.
+    fn rests_for(self, host: &str) -> String {
+        let port = self.authority.port();
+        match self.is_tunnel {
+            true if port == TELLING_PORT => host.to_owned(),
+            true => format!("CONNECT {host}:{port}"),
+            false if port == self.default_port => host.to_owned(),
+            false => format!("{host}:{port}"),
+        }
+    }
+}
+
 /// A client has one IPv4 address, or the first half of an IPv6 one: the rest it changes as it likes.
 pub(super) fn key_of_client(address: IpAddr) -> SessionKey {
     match address.to_canonical() {
         IpAddr::V4(v4) => SessionKey::new(&v4.octets()),
         IpAddr::V6(v6) => SessionKey::new(&(v6.to_bits() >> 64).to_be_bytes()),
     }
+}
+
+/// The host of a target, as one word.
+pub(super) fn host_name(target: &Host) -> String {
+    let mut name = target.to_string();
+    if name.ends_with('.') {
+        name.pop();
+    }
+    name
 }
 
 #[cfg(test)]

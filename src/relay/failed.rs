@@ -10,6 +10,8 @@ use crate::protocol::persistence::CloseReason;
 pub enum NoRequest {
     /// The rest is still to come.
     Incomplete,
+    /// It is there, and must wait until it may be worked at.
+    NotYet,
     /// The connection ended before.
     Ended,
     /// What came is none, or not from where it may come.
@@ -53,6 +55,14 @@ impl Failed {
 
 pub(super) fn truncated(failure: HopFailure) -> Failed {
     Failed::Hop(AttemptError::Truncated(failure))
+}
+
+/// The same failure once the client has something of the response.
+pub(super) fn begun(failed: Failed) -> Failed {
+    match failed {
+        Failed::Hop(AttemptError::NoResponse(failure)) => truncated(failure),
+        Failed::Hop(_) | Failed::Refused(_) | Failed::Closed(_) => failed,
+    }
 }
 
 /// The same, but the client has nothing of the response yet: what came with its head was broken.

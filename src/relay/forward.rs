@@ -5,7 +5,7 @@ use std::time::Instant;
 use crate::balance::upstream::{Lease, UpstreamProtocol};
 use crate::net::idle_pool::Leftover;
 use crate::protocol::answer::{HopFailure, Refusal};
-use crate::protocol::credentials::Credentials;
+use crate::protocol::forwarded::ForwardedFor;
 use crate::protocol::rewrite::{self, Form, MaxForwards, RequestRewrite};
 use crate::protocol::shown::ShownHead;
 use crate::route::Route;
@@ -50,7 +50,7 @@ impl Exchange<'_> {
         if self.state.upload.is_finished() {
             self.state.request_done = Some(Instant::now());
         } else {
-            self.worker.takes_over(self.client);
+            self.worker.reads_body(self.client);
         }
         Ok(())
     }
@@ -124,7 +124,7 @@ impl Exchange<'_> {
     fn converse_directly(&mut self, mut hop: Hop) -> Result<Done, Failed> {
         loop {
             if !hop.has_request() {
-                self.write_request(Form::Origin, None);
+                self.write_request(None, Form::Origin, (None, None));
             }
             let begun = hop.begun;
             let (failed, _, origin) = match self.converse(hop) {
@@ -178,18 +178,30 @@ impl Exchange<'_> {
         let (false, Some(lease)) = (hop.has_request(), &hop.lease) else {
             return;
         };
-        let spec = &lease.upstream().spec;
-        match spec.protocol {
+        let upstream = lease.upstream();
+        match upstream.spec.protocol {
             UpstreamProtocol::Http => {
-                self.write_request(self.state.destination.form, spec.credentials.as_ref());
+                let credentials = self.authorization(upstream);
+                let told = (credentials.as_deref(), self.forwarded());
+                self.write_request(Some(hop), self.state.destination.form, told);
             }
-            UpstreamProtocol::Socks5 => self.write_request(Form::Origin, None),
+            UpstreamProtocol::Socks5 => self.write_request(None, Form::Origin, (None, None)),
         }
     }
 
-    fn write_request(&mut self, form: Form, credentials: Option<&Credentials>) {
+    /// `proxy`: the HTTP proxy that it is for.
+    fn write_request(
+        &mut self,
+        proxy: Option<&Hop>,
+        form: Form,
+        (credentials, forwarded): (Option<&[u8]>, Option<ForwardedFor>),
+    ) {
         let mut out = std::mem::take(&mut self.scratch.out);
         out.clear();
+        if let Some(hop) = proxy {
+            self.write_proxy_header(hop, &mut out);
+        }
+        let begins = out.len();
         let how = RequestRewrite {
             form,
             authority: self.authority(),
@@ -197,6 +209,7 @@ impl Exchange<'_> {
             path_and_query: self.path_and_query(),
             framing: self.state.upload.framing(),
             credentials,
+            forwarded,
             via: self.via(),
             upgrade: self.state.upgrade.as_deref(),
             max_forwards: match rewrite::max_forwards(self.head) {
@@ -206,7 +219,8 @@ impl Exchange<'_> {
             id: self.id_field(),
         };
         rewrite::request(self.head, &how, &mut out);
-        passes!(self.report, self.ctx, "to the next hop", &out);
+        let head = out.get(begins..).unwrap_or_default();
+        passes!(self.report, self.ctx, "to the next hop", head);
         self.scratch.out = out;
     }
 }

@@ -63,6 +63,22 @@ impl Hop {
         self.waiting.is_some()
     }
 
+    /// Whether an operator has cut its upstream since the attempt began.
+    pub(super) fn is_cut(&self) -> bool {
+        self.lease.as_ref().is_some_and(Lease::is_cut)
+    }
+
+    /// Whether the credentials for its upstream are the client's.
+    pub(super) fn passes_credentials(&self) -> bool {
+        let lease = self.lease.as_ref();
+        lease.is_some_and(|lease| lease.upstream().spec.told.passes_credentials)
+    }
+
+    /// Whether an answer of this status is about those: neither the upstream's fault nor a reason to ask another.
+    pub(super) fn is_clients_matter(&self, status: u16) -> bool {
+        status == 407 && self.passes_credentials()
+    }
+
     /// Adds what moved since the last time to the counts of the upstream.
     pub(super) fn count_bytes(&mut self) {
         let moved = (self.conn.sent(), self.conn.received());

@@ -9,7 +9,7 @@
 //! - `next_hop`: connections to where it goes, several against each other
 //! - `socks`: what a SOCKS5 upstream wants before the request
 //! - `reuse`: idle connections of next hops, and whether they can be trusted
-//! - `upstreams`: which upstream is tried next
+//! - `upstreams`: which upstream is tried next, and `waiting`: until one has room
 //! - [`attempt`]: one try at one next hop, up to its final response head
 //! - [`respond`]: the final response, from the next hop to the client
 //! - [`duplex`]: the same while the request body still comes
@@ -23,12 +23,12 @@
 //! - [`hop`]: the connection to a next hop, and [`failed`]: why it brought no response
 //! - [`upload`]: the request body, and what of it can be sent again
 //! - [`access`]: who may use this proxy, and where the direct route may go
-//! - [`exits`]: what a request wants of its upstream
+//! - [`exits`]: what a request wants of its upstream, and `told`: what that is told of the client
 //! - [`report`]: what is told of an exchange when it is over
 //! - [`connections`]: who is connected, for operators
 //! - [`client`], `route_taken`, `scratch`, `snapshot`, `context`: who asks, and what there is to serve him with
 //!
-//! Nothing here knows of queues, workers or the waiter: [`session::serve`] *returns* what is to become
+//! Nothing here knows of lanes and their threads: [`session::serve`] *returns* what is to become
 //! of the connection, and the server does it.
 
 /// Tells the log what was decided about a request, by its name: whoever has two words of it has all.
@@ -60,6 +60,7 @@ pub mod failed;
 mod foreign;
 mod forward;
 pub mod hop;
+
 mod introduction;
 mod next_hop;
 pub mod outcome;
@@ -74,8 +75,10 @@ mod snapshot;
 mod socks;
 #[cfg(test)]
 mod tests;
+mod told;
 pub mod upload;
 mod upstreams;
+mod waiting;
 pub mod worker;
 
 pub use client::{Arrival, Client};

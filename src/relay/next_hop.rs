@@ -20,7 +20,7 @@ use crate::balance::upstream::Lease;
 use crate::net::addresses::AddressBook;
 use crate::net::conn::{Conn, LookAround};
 use crate::net::dial::{self, DialError, Goal, Race, RaceEvent, Runner, STAGGER};
-use crate::net::idle_pool::{LastUse, Leftover, Sender, SharedBy, UseFor};
+use crate::net::idle_pool::{LastUse, Leftover, Sender, UseFor};
 use crate::protocol::answer::{HopFailure, Refusal};
 use crate::protocol::target::Authority;
 
@@ -84,7 +84,6 @@ impl<'a> Exchange<'a> {
     /// A new connection to the upstream of `lease`, or one to another upstream that is there sooner. Those
     /// to which there is none are blamed.
     pub(super) fn dial_upstream(&mut self, lease: Lease, begun: Instant) -> Result<Hop, Failed> {
-        self.worker.dials();
         decided!(self, "connects to {}", lease.upstream().spec.name);
         let dialling = Instant::now();
         let mut race = Race::new(&self.ctx.upstream_names);
@@ -204,15 +203,18 @@ impl<'a> Exchange<'a> {
         if let Some(idle_pool) = self.snapshot.idle_pool(upstream)
             && !upstream.vitals().is_offline()
             && !upstream.spec.is_socks()
+            && upstream.spec.told.proxy_header.is_none()
+            && let Some(shared_by) = self.shared_by(upstream)
         {
             let now = Instant::now();
             let last_use = LastUse {
                 use_for: UseFor::Anything,
-                shared_by: SharedBy::All,
+                shared_by,
                 sender: Sender::Upstream,
                 client: self.client.id,
                 begun: now,
                 leftover: Leftover::Nothing,
+                home: self.worker.home(),
             };
             idle_pool.keep(conn, last_use, most, now);
         }
@@ -264,7 +266,6 @@ impl<'a> Exchange<'a> {
 
     /// A new connection to the origin, if the direct route may go there.
     pub(super) fn dial_origin(&mut self) -> Result<Conn, Failed> {
-        self.worker.dials();
         decided!(self, "connects to {}", self.authority());
         let (begun, deadline) = (Instant::now(), self.connect_deadline());
         let dial = || {
@@ -304,8 +305,9 @@ impl<'a> Exchange<'a> {
         access::allows_origin(rules, Requester::of(self.client), self.head, address)
     }
 
-    /// Whether there is a point in waiting for a connection.
+    /// A connection is to be waited for: whether there is a point in that.
     fn look(&self) -> LookAround {
+        self.worker.may_block();
         if self.client_is_gone() {
             LookAround::GiveUp
         } else {

@@ -15,8 +15,10 @@ use super::snapshot::Snapshot;
 /// What is to become of a connection.
 #[derive(Debug)]
 pub enum Outcome {
-    /// Idle, or its next head is incomplete: to the waiter.
+    /// Idle, or its next head is incomplete: to its lane.
     Park(Box<Client>),
+    /// Its next request is here, and must wait until it may be worked at.
+    Wait(Box<Client>),
     /// Its next request is here already, but it is the turn of others: to the end of the queue.
     Yield(Box<Client>),
     /// Answered for the last time; what the client still sends must be read away for a moment, or a
@@ -26,7 +28,7 @@ pub enum Outcome {
     Closed,
     /// A tunnel now: an event loop has it.
     Tunneled,
-    /// In the middle of an exchange: to the waiter until its next hop says something, then
+    /// In the middle of an exchange: to its lane until its next hop says something, then
     /// [`super::session::resume`].
     Suspended(Box<Suspended>),
 }

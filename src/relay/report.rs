@@ -9,11 +9,12 @@ use std::time::{Duration, Instant, SystemTime};
 use crate::access_log::{AccessEntry, Agent, Try, TryEnd};
 use crate::balance::state::{Epoch, is_gateway_error};
 use crate::balance::upstream::{Lease, Upstream};
-use crate::balance::vitals::Vitals;
+use crate::balance::vitals::{Cuts, Vitals};
 use crate::config::access::User;
 use crate::metrics::Metrics;
 use crate::metrics::exchanges::{MethodClass, RELAYED_GATEWAY_ERROR, RouteClass, UNANSWERED};
 use crate::net::tunnel::{Age, Direction, Meter, TunnelEnd, TunnelTotals};
+use crate::protocol::answer::HopFailure;
 use crate::protocol::answer::Refusal;
 use crate::protocol::fields::Fields;
 use crate::protocol::head::RequestHead;
@@ -63,12 +64,11 @@ impl Report {
     /// still unread) and sent until now.
     pub fn begin(ctx: &Context, client: &mut Client, before: (u64, u64)) -> Self {
         let queued = std::mem::take(&mut client.queued);
-        let read = client.head_begun.take().unwrap_or_else(Instant::now);
         Self {
             number: ctx.next_exchange_number(),
             id: OnceCell::new(),
             client: client.address,
-            begun: read.checked_sub(queued).unwrap_or(read),
+            begun: client.head_begun.take().unwrap_or_else(Instant::now),
             queued,
             kind: MethodClass::Unread,
             entry: None,
@@ -131,6 +131,11 @@ impl Report {
         }
     }
 
+    /// Notes that it has waited so long for an upstream to have room.
+    pub fn waited(&mut self, time: Duration) {
+        self.queued += time;
+    }
+
     /// Notes that the connection which is used took so long to make, or was there already.
     pub fn connected(&mut self, took: Option<Duration>) {
         if let Some(entry) = &mut self.entry {
@@ -188,6 +193,7 @@ impl Report {
             TunnelEnd::Reset => Some("tunnel_reset"),
             TunnelEnd::Idle => Some("tunnel_idle"),
             TunnelEnd::Cut => Some(CloseReason::Draining.label()),
+            TunnelEnd::HopCut => Some(HopFailure::UpstreamCut.label()),
         };
         self.tunnel = Some(totals);
     }
@@ -280,6 +286,7 @@ impl Report {
                     TunnelEnd::Reset => ends.reset.increment(),
                     TunnelEnd::Idle => ends.idle.increment(),
                     TunnelEnd::Cut => ends.cut.increment(),
+                    TunnelEnd::HopCut => ends.upstream_cut.increment(),
                 }
                 (totals.to_hop, totals.to_client)
             }
@@ -306,7 +313,7 @@ impl Report {
 pub struct TunnelMeter {
     metrics: Arc<Metrics>,
     /// The upstream, and when its attempt began.
-    upstream: Option<(Arc<Upstream>, Epoch)>,
+    upstream: Option<(Arc<Upstream>, Epoch, Cuts)>,
 }
 
 impl TunnelMeter {
@@ -314,7 +321,8 @@ impl TunnelMeter {
     pub fn new(ctx: &Context, lease: Option<&Lease>) -> Self {
         Self {
             metrics: Arc::clone(&ctx.metrics),
-            upstream: lease.map(|lease| (Arc::clone(lease.upstream()), lease.began())),
+            upstream: lease
+                .map(|lease| (Arc::clone(lease.upstream()), lease.began(), lease.cuts())),
         }
     }
 }
@@ -335,7 +343,7 @@ impl Meter for TunnelMeter {
                 }
             }
         };
-        if let Some((upstream, began)) = &self.upstream {
+        if let Some((upstream, began, _)) = &self.upstream {
             count_upstream_bytes(upstream.vitals(), sent, received);
             if received > 0
                 && let Some(change) = upstream.vitals().good(*began, unix_ms)
@@ -343,6 +351,11 @@ impl Meter for TunnelMeter {
                 upstream.tell(change, "bytes came through a tunnel", unix_ms());
             }
         }
+    }
+
+    fn is_cut(&self) -> bool {
+        let upstream = self.upstream.as_ref();
+        upstream.is_some_and(|(upstream, _, cuts)| upstream.vitals().cuts() != *cuts)
     }
 }
 

@@ -48,6 +48,9 @@ impl Exchange<'_> {
     pub(super) fn examine(&mut self, hop: &Hop, head: &ResponseHead) -> Result<Framing, Failed> {
         let framing = framing::of_response(self.head.method(), head)
             .map_err(|error| Failed::no_response(HopFailure::from(error)))?;
+        if hop.is_clients_matter(head.status()) {
+            return Ok(framing);
+        }
         if self.is_about_our_credentials(hop, head.status()) {
             // The client's answer to it would be another's password. Through SOCKS5 the origin says it.
             let failure = HopFailure::AuthenticationRefused;
@@ -98,6 +101,7 @@ impl Exchange<'_> {
             keep_alive: KeepAlive::towards(self.head),
             via: self.via(),
             upgrade: Switch::Stays,
+            passes_challenge: hop.passes_credentials(),
             id: self.id_field(),
         };
         out.clear();
@@ -161,7 +165,11 @@ impl Exchange<'_> {
         }
         let mut first = out.as_slice();
         loop {
-            self.check_stage()?;
+            if is_begun {
+                self.check_response(hop)?;
+            } else {
+                self.check_hop(hop)?;
+            }
             let passed = coder.pass(hop.conn.unread_mut()).map_err(|error| {
                 let failed = truncated(HopFailure::from(error));
                 if is_begun { failed } else { unsent(failed) }
@@ -173,7 +181,7 @@ impl Exchange<'_> {
                 IoSlice::new(data),
                 IoSlice::new(coder.after()),
             ];
-            self.send_to_client(&mut parts)?;
+            self.send_to_client(hop, &mut parts)?;
             (first, is_begun) = (b"", true);
             hop.conn.consume(passed.taken);
             self.has_moved(passed.taken as u64);
@@ -189,7 +197,7 @@ impl Exchange<'_> {
                     .end_of_input()
                     .map_err(|error| truncated(HopFailure::from(error)))?;
                 let mut last = [IoSlice::new(coder.after())];
-                return self.send_to_client(&mut last);
+                return self.send_to_client(hop, &mut last);
             }
         }
     }
@@ -206,7 +214,7 @@ impl Exchange<'_> {
                 Ok(Received::End) => return Ok(false),
                 Ok(Received::Nothing) if self.begins_to_wait() => {}
                 Ok(Received::Nothing) => {
-                    self.check_stage()?;
+                    self.check_response(hop)?;
                     if self.client_is_gone() {
                         return Err(Failed::Closed(CloseReason::ClientGone));
                     }

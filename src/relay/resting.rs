@@ -16,7 +16,12 @@ use crate::protocol::retry_after;
 
 use super::context::unix_ms;
 use super::exchange::{Done, Exchange, HopAnswer};
+use super::exits::key_of_client;
 use super::failed::{Failed, RESTS, refused};
+
+/// How long others are waited for while an answer is there: its server does not wait for ever with the rest of it, and
+/// neither does the client.
+const WITH_AN_ANSWER: Duration = Duration::from_secs(5);
 
 /// `Retry-After` may make a rest so many times as long as the file says.
 const MOST_LONGER: u32 = 10;
@@ -55,6 +60,17 @@ impl<'a> Exchange<'a> {
         Err(Failed::Hop(RESTS))
     }
 
+    /// How long the next hop may take for its answer, if it may take `limit` where there is no other.
+    pub(super) fn patience(&self, limit: Duration) -> Duration {
+        let kept = self.state.kept.as_ref();
+        let has_answer = kept.is_some_and(|kept| asks_again(self.rest_rule(kept.head.status())));
+        if has_answer {
+            limit.min(WITH_AN_ANSWER)
+        } else {
+            limit
+        }
+    }
+
     /// What came of asking upstreams; where none of them has answered better, the answer that was kept.
     pub(super) fn or_kept(&mut self, done: Result<Done, Failed>) -> Result<Done, Failed> {
         if !matches!(done, Err(Failed::Refused(_))) {
@@ -77,6 +93,9 @@ impl<'a> Exchange<'a> {
         let lease = answer.hop.lease.as_ref()?;
         let wanted = self.state.destination.wanted.as_ref()?;
         let status = answer.head.status();
+        if answer.hop.is_clients_matter(status) {
+            return None;
+        }
         let rule = self.rest_rule(status)?;
         let asked = answer.head.fields().values("Retry-After").next();
         let time = time_of(rule.rest, asked, unix_ms() / 1000);
@@ -86,6 +105,7 @@ impl<'a> Exchange<'a> {
             host: (rule.scope == RestScope::Host).then(|| Arc::clone(&wanted.host)),
             status,
             until: now + time,
+            client: key_of_client(self.client.address.ip()),
         };
         let (name, scope) = (&lease.upstream().spec.name, rest.host.clone());
         if self.snapshot.pool.rests().begin(rest, now) {
@@ -98,9 +118,13 @@ impl<'a> Exchange<'a> {
         Some(rule)
     }
 
+    /// The rule for such an answer. A refused CONNECT says nothing of other targets.
     fn rest_rule(&self, status: u16) -> Option<&'a RestRule> {
+        let is_tunnel = self.head.method() == "CONNECT";
         let mut rules = self.snapshot.config.rest.iter();
-        rules.find(|rule| rule.statuses.contains(&status))
+        rules.find(|rule| {
+            rule.statuses.contains(&status) && !(is_tunnel && rule.scope == RestScope::Upstream)
+        })
     }
 }
 

@@ -6,7 +6,6 @@
 //! the client that got the connection next would take them for its answer, so the upstream's connections are no longer
 //! shared ([`crate::net::idle_pool`]).
 
-use std::hash::BuildHasher;
 use std::time::Instant;
 
 use crate::balance::failover::{self, AttemptError, Next, Replay};
@@ -64,8 +63,11 @@ impl Exchange<'_> {
         upstream: Option<&Upstream>,
     ) -> Option<Bound> {
         let bound = self.client.bound.take_if(|bound| bound.to == *to)?;
-        let shared_by = upstream.map_or(SharedBy::All, |upstream| self.shared_by(upstream));
-        if bound.shared_by != shared_by || !bound.use_for.admits(self.target_hash()) {
+        let is_alike = match upstream {
+            Some(upstream) => self.shared_by(upstream) == Some(bound.shared_by),
+            None => true,
+        };
+        if !is_alike || !bound.use_for.admits(self.target_hash()) {
             return None;
         }
         match socket::peek(bound.conn.stream()) {
@@ -92,11 +94,12 @@ impl Exchange<'_> {
             && self.state.upload.replay() == Replay::Whole;
         let wanted = Wanted {
             target: self.target_hash(),
-            shared_by: self.shared_by(upstream),
+            shared_by: self.shared_by(upstream)?,
             sender: self.sender(upstream),
             client: self.client.id,
             within: self.snapshot.config.limits.upstream_idle,
             is_repeatable,
+            home: self.worker.home(),
         };
         loop {
             match idle.take(&wanted, Instant::now()) {
@@ -133,19 +136,29 @@ impl Exchange<'_> {
     /// Keeps a connection whose exchange is complete: for this client alone if it is bound to it.
     pub(super) fn keep(&mut self, hop: Hop, after: After) {
         let upstream = hop.lease.as_ref().map(Lease::upstream);
-        let credentials = upstream.and_then(|upstream| upstream.spec.credentials.as_ref());
-        let use_for = match (after.keeps, credentials) {
+        let has_credentials = upstream.is_some_and(|upstream| {
+            let spec = &upstream.spec;
+            // Without a connection that stays there is no handshake.
+            spec.credentials.is_some() || spec.told.passes_credentials && !self.state.binds
+        });
+        let use_for = match (after.keeps, has_credentials) {
             (NextHopPersistence::Closes, _) => return,
             // It leads to this target, and nothing of our credentials is sent over it any more.
             _ if upstream.is_some_and(|upstream| upstream.spec.is_socks()) => {
                 UseFor::Target(self.target_hash())
             }
             (NextHopPersistence::Keeps, _) => UseFor::Anything,
-            (NextHopPersistence::KeepsUnsaid, None) => UseFor::Target(self.target_hash()),
-            // If it is a pipe to the origin by now, that one must not get our credentials.
-            (NextHopPersistence::KeepsUnsaid, Some(_)) => return,
+            (NextHopPersistence::KeepsUnsaid, false) => UseFor::Target(self.target_hash()),
+            // If it is a pipe to the origin by now, that one must not get credentials for a proxy.
+            (NextHopPersistence::KeepsUnsaid, true) => return,
         };
-        let shared_by = upstream.map_or(SharedBy::All, |upstream| self.shared_by(upstream));
+        let shared_by = match upstream {
+            Some(upstream) => self.shared_by(upstream),
+            None => Some(SharedBy::All),
+        };
+        let Some(shared_by) = shared_by else {
+            return; // No other request is alike.
+        };
         if !hop.conn.unread().is_empty() {
             return self.strayed(upstream.map(AsRef::as_ref));
         }
@@ -178,22 +191,13 @@ impl Exchange<'_> {
             client: self.client.id,
             begun: hop.begun,
             leftover: after.rest(hop.origin),
+            home: self.worker.home(),
         };
         let most = self.snapshot.config.limits.upstream_idle_connections;
         let mut conn = hop.conn;
         conn.limit_read(TICK);
         conn.release(&mut self.scratch.from_hop);
         idle.keep(conn, last_use, most, Instant::now());
-    }
-
-    /// With which other requests this one shares connections to `upstream`. A SOCKS5 proxy is told the login once a
-    /// connection, so a connection is of no use any more once that is another.
-    fn shared_by(&self, upstream: &Upstream) -> SharedBy {
-        let credentials = upstream.spec.credentials.as_ref();
-        match credentials.filter(|_| upstream.spec.is_socks()) {
-            Some(credentials) => SharedBy::Alike(self.ctx.target_hasher.hash_one(credentials)),
-            None => SharedBy::All,
-        }
     }
 
     /// Whether an answer may be meant for another client, and this request can still be sent once more: its

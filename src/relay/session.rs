@@ -1,13 +1,12 @@
-//! One client connection: request after request until it is parked, closed or a tunnel.
+//! One client connection: its next request, and what becomes of it then.
 //!
 //! Whatever the client sends too early stays in its connection and is looked at in its turn; each
 //! request is routed and checked on its own. This module never waits for a client: a head that is not
-//! complete goes back to the waiter with what there is of it. Nor does an exchange whose next hop has the
-//! request wait here for its answer, if the worker may leave it: it is suspended and goes to the waiter as
-//! well ([`Suspended`]), and any free worker resumes it once the next hop says something.
+//! complete goes back to its lane with what there is of it. Nor does an exchange whose next hop has the
+//! request wait here for its answer, if the worker may leave it: it is suspended and goes to the lane as
+//! well ([`Suspended`]), which resumes it once the next hop says something.
 
 use std::io::IoSlice;
-use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 use std::time::Instant;
@@ -36,6 +35,7 @@ use super::introduction;
 use super::outcome::{Outcome, RequestScope, Suspended};
 use super::report::{Report, RouteTaken};
 use super::scratch::Scratch;
+use super::told;
 use super::upload::Upload;
 use super::worker::Worker;
 
@@ -62,7 +62,7 @@ enum RequestEnd {
     Tunnel(Hop, Vec<u8>),
 }
 
-/// Serves `client` as long as it has something to say.
+/// Serves the next request of `client`, if it is there.
 pub fn serve(
     ctx: &Arc<Context>,
     scratch: &mut Scratch,
@@ -99,13 +99,9 @@ pub fn resume(
         scratch,
         worker,
     };
-    let next = session.work(request, |session, request| {
+    let outcome = session.work(request, |session, request| {
         session.relay(request, state, Some(hop))
     });
-    let outcome = match next {
-        ControlFlow::Continue(client) => session.converse(client),
-        ControlFlow::Break(outcome) => outcome,
-    };
     session.release_memory(outcome)
 }
 
@@ -143,38 +139,31 @@ impl Session<'_> {
         {
             return self.without_request(client, &why);
         }
-        self.converse(client)
-    }
-
-    fn converse(&mut self, mut client: Box<Client>) -> Outcome {
-        loop {
-            // Taken anew for each exchange, so that a reload applies to the next.
-            let snapshot = self.ctx.snapshot();
-            let head = match self.next_head(&mut client, snapshot.head_limits()) {
-                Ok(head) => head,
-                Err(why) => return self.without_request(client, &why),
-            };
-            client.scanner = HeadScanner::default();
-            client.served += 1;
-            let (received, sent) = client.totals();
-            let received = received.saturating_sub(head.as_bytes().len() as u64);
-            let request = RequestScope {
-                snapshot,
-                head,
-                report: Report::begin(self.ctx, &mut client, (received, sent)),
-                client,
-            };
-            client = match self.work(request, Self::take) {
-                ControlFlow::Continue(same) => same,
-                ControlFlow::Break(outcome) => return outcome,
-            };
-        }
+        // Taken anew for each exchange, so that a reload applies to the next.
+        let snapshot = self.worker.snapshot(self.ctx);
+        let head = match self.next_head(&mut client, snapshot.head_limits()) {
+            Ok(head) => head,
+            Err(why) => return self.without_request(client, &why),
+        };
+        client.scanner = HeadScanner::default();
+        client.served += 1;
+        let (received, sent) = client.totals();
+        let received = received.saturating_sub(head.as_bytes().len() as u64);
+        let request = RequestScope {
+            snapshot,
+            head,
+            report: Report::begin(self.ctx, &mut client, (received, sent)),
+            client,
+        };
+        self.work(request, Self::take)
     }
 
     /// A connection that waits needs no memory for what has not come yet.
     fn release_memory(&mut self, mut outcome: Outcome) -> Outcome {
         match &mut outcome {
-            Outcome::Park(client) => client.conn.release(&mut self.scratch.from_client),
+            Outcome::Park(client) | Outcome::Wait(client) => {
+                client.conn.release(&mut self.scratch.from_client);
+            }
             Outcome::Suspended(suspended) => {
                 let Suspended { request, hop, .. } = &mut **suspended;
                 let conn = &mut request.client.conn;
@@ -197,6 +186,7 @@ impl Session<'_> {
                 Outcome::Closed
             }
             NoRequest::Incomplete => Outcome::Park(client),
+            NoRequest::NotYet => Outcome::Wait(client),
         }
     }
 
@@ -222,6 +212,10 @@ impl Session<'_> {
                 client.head_begun.get_or_insert_with(Instant::now);
                 let scanned = client.scanner.scan(client.conn.unread(), limits);
                 if let Some(length) = scanned.map_err(NoRequest::from)? {
+                    if !self.worker.may_begin() {
+                        client.scanner = HeadScanner::default();
+                        return Err(NoRequest::NotYet);
+                    }
                     let mut memory = self.scratch.requests.pop().unwrap_or_default();
                     client.conn.take_into(length, &mut memory.bytes);
                     return RequestHead::scanned(memory, &client.scanner).map_err(NoRequest::from);
@@ -240,7 +234,7 @@ impl Session<'_> {
         &mut self,
         mut request: RequestScope,
         step: impl FnOnce(&mut Self, &mut RequestScope) -> RequestEnd,
-    ) -> ControlFlow<Outcome, Box<Client>> {
+    ) -> Outcome {
         let ended = catch_unwind(AssertUnwindSafe(|| step(self, &mut request)));
         let end = ended.unwrap_or_else(|panic| {
             request.report.cause = Some(CloseReason::Panicked.label());
@@ -254,15 +248,13 @@ impl Session<'_> {
                 if client_end == ClientEnd::Reset {
                     client.conn.reset();
                 }
-                ControlFlow::Break(Outcome::Closed)
+                Outcome::Closed
             }
-            RequestEnd::Suspended(state, hop) => {
-                ControlFlow::Break(Outcome::Suspended(Box::new(Suspended {
-                    request,
-                    state,
-                    hop,
-                })))
-            }
+            RequestEnd::Suspended(state, hop) => Outcome::Suspended(Box::new(Suspended {
+                request,
+                state,
+                hop,
+            })),
             RequestEnd::Tunnel(hop, first) => {
                 let RequestScope {
                     snapshot,
@@ -272,8 +264,7 @@ impl Session<'_> {
                 } = request;
                 self.scratch.keep(head.into_memory());
                 let config = (self.ctx, &*snapshot);
-                let outcome = connect::start_tunnel(config, client, (hop, first), report);
-                ControlFlow::Break(outcome)
+                connect::start_tunnel(config, client, (hop, first), report)
             }
         }
     }
@@ -296,11 +287,7 @@ impl Session<'_> {
     }
 
     /// What follows a request that is complete.
-    fn complete(
-        &mut self,
-        request: RequestScope,
-        then: Persistence,
-    ) -> ControlFlow<Outcome, Box<Client>> {
+    fn complete(&mut self, request: RequestScope, then: Persistence) -> Outcome {
         if let Persistence::Close(reason) = then {
             // It will send nothing more, so nothing can hit a closed socket; but behind a body, old
             // clients send an empty line.
@@ -309,21 +296,19 @@ impl Session<'_> {
                 && matches!(framing::of_request(&request.head), Ok(Framing::Empty));
             let mut client = self.finish(request);
             if is_last {
-                return ControlFlow::Break(Outcome::Closed);
+                return Outcome::Closed;
             }
             client.conn.finish_sending();
             client.conn.forget_unread();
-            return ControlFlow::Break(Outcome::Linger(client));
+            return Outcome::Linger(client);
         }
         let client = self.finish(request);
-        // Whether there is more is for the waiter to say: a look at the socket would cost more than it
+        // Whether there is more is for the lane to say: a look at the socket would cost more than it
         // spares.
         if client.conn.unread().is_empty() && !self.is_stopping() {
-            ControlFlow::Break(Outcome::Park(client))
-        } else if self.worker.may_go_on() {
-            ControlFlow::Continue(client)
+            Outcome::Park(client)
         } else {
-            ControlFlow::Break(Outcome::Yield(client))
+            Outcome::Yield(client)
         }
     }
 
@@ -456,8 +441,10 @@ impl Session<'_> {
                     listed.begins(&destination.authority, user, spare);
                     if let Route::ViaUpstream(_) = destination.route {
                         let asker = (requester.ip, name, &login);
-                        destination.wanted =
-                            Wanted::of(config, asker, destination.authority.host());
+                        destination.wanted = Wanted::of(config, asker, destination.target(head));
+                        let place = (&**self.ctx, &*request.client);
+                        let host = destination.authority.host();
+                        destination.parts = told::parts(config, place, asker, host);
                     }
                     return Ok((destination, framing));
                 }

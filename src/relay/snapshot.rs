@@ -24,6 +24,8 @@ pub struct Snapshot {
     pub config: Config,
     /// The upstreams.
     pub pool: Arc<Pool>,
+    /// How many there were before it.
+    pub(super) generation: u64,
     ways: BTreeMap<UpstreamId, Arc<Ways>>,
 }
 
@@ -53,6 +55,7 @@ impl Snapshot {
         Self {
             config,
             pool: Arc::new(pool),
+            generation: before.map_or(0, |before| before.generation + 1),
             ways,
         }
     }

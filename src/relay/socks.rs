@@ -51,7 +51,7 @@ impl Exchange<'_> {
 
     fn negotiate(&mut self, hop: &mut Hop, mut round: Round) -> Result<Option<()>, Failed> {
         let limit = self.snapshot.config.limits.response_timeout;
-        let limit = limit.min(MOST_PATIENCE);
+        let limit = self.patience(limit.min(MOST_PATIENCE));
         let mut waiting = if let Some(waiting) = hop.waiting.take() {
             waiting
         } else {
@@ -93,10 +93,15 @@ impl Exchange<'_> {
 
     /// Sends the message of a round: so little that the socket takes it at once.
     fn say(&self, hop: &mut Hop, round: Round) -> Result<(), Failed> {
-        let credentials = hop.lease.as_ref().map(|lease| &lease.upstream().spec);
-        let credentials = credentials.and_then(|spec| spec.credentials.as_ref());
-        let message = round.message(credentials, self.authority());
-        let message = message.ok_or(Failed::Refused(Refusal::Internal))?;
+        let lease = hop.lease.as_ref();
+        let credentials = lease.and_then(|lease| self.credentials(lease.upstream()));
+        let message = round.message(credentials.as_deref(), self.authority());
+        let mut message = message.ok_or(Failed::Refused(Refusal::Internal))?;
+        if round == Round::Greeting {
+            let mut first = Vec::new();
+            self.write_proxy_header(hop, &mut first);
+            message.splice(..0, first);
+        }
         match hop.conn.send(&[IoSlice::new(&message)], Wait::No) {
             Ok(count) if count == message.len() => Ok(()),
             Ok(_) | Err(_) => Err(Failed::no_response(HopFailure::Reset)),

@@ -30,23 +30,15 @@ const TRAILER: &str = "X-Last: x\r\n\r\n";
 struct Alone<'a>(&'a dyn Fn());
 
 impl Worker for Alone<'_> {
-    fn may_go_on(&self) -> bool {
+    fn may_begin(&self) -> bool {
         true
     }
-
-    fn takes_over(&self, _client: &Client) {}
-
-    fn takes_over_hop(&self, _conn: &mut Conn) {}
 
     fn may_block(&self) {
         self.0();
     }
 
-    fn dials(&self) {
-        self.0();
-    }
-
-    fn may_suspend(&self, _since: std::time::Instant) -> bool {
+    fn may_suspend(&self) -> bool {
         true
     }
 }
@@ -95,7 +87,11 @@ fn serve_with(ctx: &Arc<Context>, mut client: Box<Client>, worker: &dyn Worker) 
         }
         client = match outcome {
             Outcome::Park(client) | Outcome::Yield(client) => client,
-            Outcome::Linger(_) | Outcome::Closed | Outcome::Tunneled | Outcome::Suspended(_) => {
+            Outcome::Wait(_)
+            | Outcome::Linger(_)
+            | Outcome::Closed
+            | Outcome::Tunneled
+            | Outcome::Suspended(_) => {
                 return;
             }
         };
@@ -215,8 +211,14 @@ fn whoever_waits_for_the_rest_of_a_body_says_so_once_and_before() {
 #[test]
 fn a_request_whose_worker_panics_is_counted_and_logged_as_panicked() {
     static LOGGED: Mutex<Vec<AccessEntry>> = Mutex::new(Vec::new());
-    const REQUEST: &str = "GET http://o.test/ HTTP/1.1\r\nHost: o.test\r\n\r\n";
-    let ctx = context("listen: '127.0.0.1:0'\nupstream: [{url: 'http://127.0.0.1:1'}]");
+    // Its worker panics when it has to wait for the body.
+    const REQUEST: &str =
+        "PUT http://o.test/ HTTP/1.1\r\nHost: o.test\r\nContent-Length: 1\r\n\r\n";
+    let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let hop = listener.local_addr().unwrap();
+    let ctx = context(&format!(
+        "listen: '127.0.0.1:0'\nupstream: [{{url: 'http://{hop}'}}]"
+    ));
     ctx.access_log
         .hand_to(|entry| LOGGED.lock().push(entry.clone()));
     let (mut near, client) = client();

@@ -40,7 +40,7 @@ impl Exchange<'_> {
         if self.state.destination.form == Form::AsReceived {
             self.state.tried.leave_out_socks();
         }
-        while let Some(start) = self.next_start() {
+        while let Some(start) = self.next_start()? {
             let result = attempt(self, start);
             // It need not be the one it began with: another may have been connected to sooner.
             if let RouteTaken::Upstream(upstream) = &self.report.route
@@ -118,16 +118,23 @@ impl Exchange<'_> {
     }
 
     /// The next hop of an exchange that was suspended, or another upstream unless enough were tried.
-    fn next_start(&mut self) -> Option<AttemptStart> {
+    ///
+    /// # Errors
+    /// When there is no point in waiting for one.
+    fn next_start(&mut self) -> Result<Option<AttemptStart>, Failed> {
         if let Some(hop) = self.resumed.take() {
-            return Some(AttemptStart::Resumed(hop));
+            return Ok(Some(AttemptStart::Resumed(hop)));
         }
         self.state.follow_rule(self.snapshot);
         let most = self.pool().upstreams().len().min(MOST_ATTEMPTS);
         if self.state.attempts >= most {
-            return None;
+            return Ok(None);
         }
-        self.another_upstream().map(AttemptStart::Picked)
+        let lease = match self.another_upstream() {
+            None => self.wait_for_room()?,
+            found => found,
+        };
+        Ok(lease.map(AttemptStart::Picked))
     }
 
     /// An upstream that was not tried yet, which it is from now on.
@@ -156,6 +163,11 @@ impl Exchange<'_> {
                     lease.upstream().spec.name
                 );
                 return Some(lease);
+            }
+            if let BoundTo::Upstream(id) = bound.to
+                && pool.full_alone(id, tried).is_some()
+            {
+                return None;
             }
             self.client.bound = None;
         }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::num::NonZeroU32;
 
 use crate::balance::succession;
 use crate::balance::upstream::UpstreamSpec;
@@ -85,6 +86,7 @@ fn upstreams(before: &Snapshot, after: &Config) -> Vec<String> {
 
 /// `NAME (what is different)`.
 fn difference(old: &UpstreamSpec, new: &UpstreamSpec) -> Option<String> {
+    let most = |spec: &UpstreamSpec| spec.max_active.map_or(0, NonZeroU32::get);
     let mut parts = Vec::new();
     if old.name != new.name {
         parts.push(format!("was called {}", old.name));
@@ -92,6 +94,7 @@ fn difference(old: &UpstreamSpec, new: &UpstreamSpec) -> Option<String> {
     for (key, was, is) in [
         ("weight", old.weight, new.weight),
         ("priority", old.priority, new.priority),
+        ("max_active", most(old), most(new)),
     ] {
         if was != is {
             parts.push(format!("{key} {was} -> {is}"));
@@ -101,8 +104,12 @@ fn difference(old: &UpstreamSpec, new: &UpstreamSpec) -> Option<String> {
         let name = |spec: &UpstreamSpec| spec.group.as_deref().unwrap_or("none").to_owned();
         parts.push(format!("group {} -> {}", name(old), name(new)));
     }
-    if old.credentials != new.credentials {
+    let login = |spec: &UpstreamSpec| (spec.told.username.clone(), spec.told.passes_credentials);
+    if old.credentials != new.credentials || login(old) != login(new) {
         parts.push("credentials".to_owned());
+    }
+    if old.told.proxy_header != new.told.proxy_header {
+        parts.push("proxy_protocol".to_owned());
     }
     (!parts.is_empty()).then(|| format!("{} ({})", new.name, parts.join(", ")))
 }

@@ -3,7 +3,7 @@
 //! The file is compared by content, so that a swapped symlink or two edits within a second count. A
 //! change that was not announced must look the same twice in a row: a file that is being written may be
 //! valid half-way. All of a file applies, or nothing: whatever can fail comes first. A broken file is
-//! complained about once per content.
+//! complained about once per content. So is a list in a file of its own that is empty now.
 
 mod changes;
 
@@ -129,7 +129,7 @@ impl Reloader<'_> {
                     occasion,
                 );
             } else {
-                self.take(self.source.load(), occasion);
+                self.take(self.load(), occasion);
             }
             self.watcher.over();
             return;
@@ -137,7 +137,7 @@ impl Reloader<'_> {
         if is_fifo {
             return;
         }
-        let found = self.source.load();
+        let found = self.load();
         let look = match &found {
             Ok(config) => Ok(config.fingerprint),
             Err(error) => Err(error.clone()),
@@ -157,6 +157,31 @@ impl Reloader<'_> {
             self.watcher.over();
         } else {
             self.unsettled = Some(look);
+        }
+    }
+
+    /// Reads it. A list that has lost all its entries is not taken: that is a download which failed, more often
+    /// than a wish.
+    fn load(&self) -> Result<Config, ConfigErrors> {
+        let config = self.source.load()?;
+        let before = self.ctx.snapshot();
+        let had = |file: &String| {
+            before
+                .config
+                .lists
+                .get(file)
+                .is_some_and(|count| *count > 0)
+        };
+        let mut lists = config.lists.iter();
+        match lists.find(|(file, count)| **count == 0 && had(file)) {
+            None => Ok(config),
+            Some((file, _)) => Err(ConfigErrors::about_file(
+                &self.source.to_string(),
+                None,
+                format!(
+                    "the list `{file}` is empty and was not before: no longer name it if that is meant"
+                ),
+            )),
         }
     }
 

@@ -107,6 +107,35 @@ fn pool(names: &[&str]) -> String {
     format!("listen: 127.0.0.1:0\nupstream:\n{}", all.concat())
 }
 
+/// A download that failed leaves such files.
+#[test]
+fn a_list_that_is_broken_or_has_become_empty_is_not_taken() {
+    let setup = Setup::new();
+    let list = setup.folder.join("exits.txt");
+    fs::write(&list, "b.test:1\n").unwrap();
+    setup.write("listen: 127.0.0.1:0\nupstream_files: [exits.txt]\n");
+    let mut reloader = setup.reloader();
+    reloader.look(Occasion::Asked);
+    assert_eq!(setup.names(), ["b.test:1"]);
+    for (content, said) in [
+        ("", "the list `exits.txt` is empty and was not before"),
+        ("<html>502</html>", "no line of `exits.txt` can be used"),
+    ] {
+        fs::write(&list, content).unwrap();
+        for occasion in [Occasion::Asked, Occasion::Interval, Occasion::Interval] {
+            reloader.look(occasion);
+            let failure = setup.failure().unwrap();
+            assert!(failure.contains(said), "{failure}");
+        }
+        assert_eq!(setup.names(), ["b.test:1"]);
+    }
+    assert_eq!(setup.counts(), (1, 2));
+    fs::write(&list, "c.test:1\n").unwrap();
+    reloader.look(Occasion::Asked);
+    assert_eq!(setup.names(), ["c.test:1"]);
+    assert_eq!(setup.failure(), None);
+}
+
 /// The list is cut where it is still valid: it would have emptied half of the pool.
 #[test]
 fn a_half_written_file_is_not_taken() {

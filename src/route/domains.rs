@@ -13,6 +13,7 @@ use std::net::IpAddr;
 use crate::protocol::target::Host;
 
 use super::networks::{Network, NetworkError, Networks};
+use super::reach::reached;
 
 /// The longest name DNS can carry (RFC 1035 §2.3.4, without the root label).
 const NAME_MAX: usize = 253;
@@ -62,6 +63,14 @@ impl Domains {
             Host::Name(name) => self.contains_name(name),
             Host::V4(address) => self.networks.contains(IpAddr::V4(*address)),
             Host::V6(address) => self.networks.contains(IpAddr::V6(*address)),
+        }
+    }
+
+    /// The same, or whether an IPv4 address is listed that `host` carries and may lead to.
+    pub fn contains_in_disguise(&self, host: &Host) -> bool {
+        match host {
+            Host::V6(address) => reached(IpAddr::V6(*address)).any(|it| self.networks.contains(it)),
+            Host::V4(_) | Host::Name(_) => self.contains(host),
         }
     }
 

@@ -8,6 +8,7 @@
 
 pub mod domains;
 pub mod networks;
+pub mod reach;
 
 use std::collections::HashSet;
 use std::net::IpAddr;
@@ -122,12 +123,17 @@ impl Rule {
         ports.is_none_or(|ports| ports.iter().any(|ports| ports.contains(&port)))
             && users.is_none_or(|users| user.is_some_and(|user| users.contains(user)))
             && (self.clients.as_ref()).is_none_or(|clients| clients.contains(client))
-            && (self.domains.as_ref()).is_none_or(|domains| domains.contains(host))
+            && (self.domains.as_ref()).is_none_or(|domains| match self.ways.first {
+                // Nobody gets round it by another spelling of an address; and none opens a way.
+                Route::Refused => domains.contains_in_disguise(host),
+                Route::Direct | Route::ViaUpstream(_) => domains.contains(host),
+            })
     }
 }
 
 impl Rules {
-    /// The place of the rule that decides about a request, for [`Self::ways`]. Allocates nothing.
+    /// The place of the rule that decides about a request, for [`Self::ways`]. Allocates nothing, but where a rule
+    /// refuses and the target is an IPv6 address that carries another.
     pub fn decides(&self, asked: Asked<'_>) -> usize {
         let mut rules = self.rules.iter();
         let place = rules.position(|rule| rule.matches(asked));
@@ -221,6 +227,38 @@ mod tests {
             let ways = rules.ways(rules.decides(asked));
             assert_eq!(ways.first, wanted, "{asked:?}");
         }
+    }
+
+    #[test]
+    fn who_refuses_a_network_refuses_it_in_every_spelling_and_no_other_rule_matches_more() {
+        let rules = |first| Rules {
+            rules: vec![rule("=10.0.0.0/8", first)],
+            default: Ways::default(),
+        };
+        let way = |first, host: &str| {
+            let rules = rules(first);
+            let asked = Asked {
+                host: &Host::V6(host.parse().unwrap()),
+                port: 80,
+                user: None,
+                client: IpAddr::from([127, 0, 0, 1]),
+            };
+            rules.ways(rules.decides(asked)).first
+        };
+        let default = Ways::default().first;
+        for host in [
+            "::ffff:0:10.0.0.1",
+            "::10.0.0.1",
+            "64:ff9b::a00:1",
+            "64:ff9b:1::a00:1",
+            "2002:a00:1::",
+        ] {
+            assert_eq!(way(Route::Refused, host), Route::Refused, "{host}");
+            assert_eq!(way(Route::Direct, host), default, "{host}");
+        }
+        assert_eq!(way(Route::Refused, "::ffff:10.0.0.1"), Route::Refused);
+        assert_eq!(way(Route::Direct, "::ffff:10.0.0.1"), Route::Direct);
+        assert_eq!(way(Route::Refused, "64:ff9b::b00:1"), default);
     }
 
     #[test]

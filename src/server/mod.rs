@@ -2,36 +2,43 @@
 //!
 //! ```text
 //!  main ── Server::start ── waits for signals ── drain ── join
-//!  acceptor     accept ─ permit ─▶ [waiter] ─ readable ─▶ [bounded queue] ─▶ worker xN ─ session::serve
-//!                                     ▲ watched by an idle worker  full: 503     │ Park       │ Tunnel
-//!                                     └──────────────────────────────────────────┘            └▶ tunnels
-//!  overseer x1  calls and starts workers   health x1   reload x1   sweeper x1   service x0..1
+//!                                       ┌── Park, Suspended ──┐
+//!  lane x1 per core   accept ─ permit ─▶ poll ─ ready ─▶ leader x1 ─ session::serve ── Tunnel ─▶ tunnels
+//!                                       ▲                     │ may wait for a peer: hands the lane on
+//!                                       └─ inbox ◀─ follower xN ◀┘
+//!  health x1   reload x1   sweeper x1   service x0..1
 //! ```
+//!
+//! Read in this order: [`table`], [`budget`], [`inbox`], [`lane`], [`followers`], [`worker`], [`lanes`].
 //!
 //! The end has two stages (see [`crate::stop::Stage`]): draining finishes what is in flight, and when
 //! the drain time is over, or a second signal comes, everything is cut.
 
 mod acceptor;
+mod budget;
 mod checks;
-mod crew;
+mod failure;
+mod followers;
+mod inbox;
+mod lane;
+mod lanes;
 mod pages;
-mod queue;
-mod signals;
+mod pulse;
+mod shared;
+pub mod signals;
 mod systemd;
 mod table;
-mod waiter;
-mod workers;
+mod worker;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-use crate::admin::{Admin, Load, RelayView};
+use crate::admin::{Admin, DrainFile, Load, RelayView};
 use crate::balance::state::Availability;
 use crate::config::checked::Config;
 use crate::config::listen::ListenAddress;
@@ -40,20 +47,16 @@ use crate::net::inherited::{self, InheritedSockets, ListenerOwner};
 use crate::net::permits::Permits;
 use crate::net::resolve::Resolver;
 use crate::net::systemd_notifier::SystemdNotifier;
-use crate::net::{socket, threads};
+use crate::net::threads;
 use crate::relay::Context;
 use crate::reload::{self, Changes};
 use crate::stop::{Notify, Stage, Woken};
 
-pub use signals::{SignalWatcher, may_read, run};
-
 use acceptor::Acceptor;
+use failure::Failure;
+use lanes::{Lanes, most_connections};
 use systemd::{Follower, ServerView, SystemdReporter};
-use waiter::Waiter;
-use workers::{Bounds, Workers};
 
-/// File descriptors that connections may not use: files, probes, the resolver, reserves.
-const RESERVED_FILES: usize = 32;
 /// How often idle connections to upstreams and idle pipes are looked through.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
 /// How long threads get to notice that everything was cut.
@@ -74,6 +77,8 @@ pub struct Options {
     pub notifier: SystemdNotifier,
     /// Sockets that are open already; none by default.
     pub passed: InheritedSockets,
+    /// Where drains are kept over a restart; nowhere by default.
+    pub drains: DrainFile,
 }
 
 /// A running relay.
@@ -82,38 +87,13 @@ pub struct Server {
     ctx: Arc<Context>,
     address: SocketAddr,
     owner: ListenerOwner,
-    waiter: Arc<Waiter>,
-    workers: Arc<Workers>,
+    lanes: Arc<Lanes>,
     connections: Arc<Permits>,
     reload_notify: Notify,
     service: Arc<SystemdReporter>,
     admin: Option<Admin>,
     threads: Mutex<Vec<JoinHandle<()>>>,
-    acceptor: Mutex<Option<JoinHandle<()>>>,
     failure: Arc<Failure>,
-}
-
-/// The first essential thread that panicked, and who is to know.
-#[derive(Default)]
-struct Failure {
-    thread: OnceLock<&'static str>,
-    told: OnceLock<Box<dyn Fn() + Send + Sync>>,
-}
-
-impl std::fmt::Debug for Failure {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_tuple("Failure").field(&self.thread).finish()
-    }
-}
-
-impl Failure {
-    fn report(&self, thread: &'static str) {
-        if self.thread.set(thread).is_ok()
-            && let Some(told) = self.told.get()
-        {
-            told();
-        }
-    }
 }
 
 /// What a server is doing right now.
@@ -190,16 +170,22 @@ impl Server {
         let access_log = config.access_log.clone();
         let ctx = Arc::new(Context::new(config, options.resolver)?);
         ctx.access_log.configure(access_log.as_ref())?;
+        options.drains.restore(&ctx.snapshot().pool);
         let service = Arc::new(SystemdReporter::new(options.notifier));
-        let waiter = Waiter::new(Arc::clone(&ctx), Arc::clone(&service))?;
+        let failure = Arc::<Failure>::default();
         let connections = Permits::new(most_connections(&ctx));
-        let acceptor = Acceptor::new((&ctx, &service), &waiter, (listener, owner), &connections)?;
-        let workers = Workers::new(Arc::clone(&ctx), Arc::clone(&waiter), Arc::clone(&acceptor));
+        let listener = (listener, owner);
+        let (lanes, all) = Lanes::new(
+            (&ctx, &failure),
+            listener,
+            &connections,
+            service.wakes_every,
+        )?;
         let observed = Observed {
             ctx: Arc::clone(&ctx),
-            waiter: Arc::clone(&waiter),
-            workers: Arc::clone(&workers),
+            lanes: Arc::clone(&lanes),
             connections: Arc::clone(&connections),
+            drains: options.drains,
         };
         let start = |(listener, listen)| Admin::start(listener, listen, Arc::new(observed));
         let server = Self {
@@ -208,22 +194,19 @@ impl Server {
             ctx,
             address,
             owner,
-            waiter,
-            workers,
+            lanes,
             connections,
             service,
             threads: Mutex::default(),
-            acceptor: Mutex::default(),
-            failure: Arc::default(),
+            failure,
         };
-        server.start_threads(acceptor, options.source)?;
+        server.start_threads(options.source)?;
+        server.lanes.start(all)?;
         server.start_service()?;
         Ok(server)
     }
 
-    fn start_threads(&self, acceptor: Arc<Acceptor>, source: Option<Source>) -> io::Result<()> {
-        let workers = Arc::clone(&self.workers);
-        self.keep(self.essential("overseer", move || workers.oversee())?);
+    fn start_threads(&self, source: Option<Source>) -> io::Result<()> {
         for event_loop in self.ctx.tunnels.event_loops() {
             self.keep(self.essential("tunnels", event_loop)?);
         }
@@ -234,16 +217,13 @@ impl Server {
         if let Some(source) = source {
             let (ctx, notify) = (Arc::clone(&self.ctx), self.reload_notify.clone());
             let follower = Follower {
-                ctx: Arc::clone(&self.ctx),
                 connections: Arc::clone(&self.connections),
-                workers: Arc::clone(&self.workers),
+                lanes: Arc::clone(&self.lanes),
                 service: Arc::clone(&self.service),
             };
             let reloader = move || reload::run(&source, &ctx, &notify, &follower);
             self.keep(self.essential("reload", reloader)?);
         }
-        let workers = Arc::clone(&self.workers);
-        *self.acceptor.lock() = Some(self.essential("acceptor", move || acceptor.run(&workers))?);
         Ok(())
     }
 
@@ -255,7 +235,7 @@ impl Server {
         let service = Arc::clone(&self.service);
         let seen = ServerView {
             ctx: Arc::clone(&self.ctx),
-            workers: Arc::clone(&self.workers),
+            lanes: Arc::clone(&self.lanes),
             connections: Arc::clone(&self.connections),
         };
         self.keep(self.essential("service", move || service.run(&seen))?);
@@ -271,11 +251,7 @@ impl Server {
         run: impl FnOnce() + Send + 'static,
     ) -> io::Result<JoinHandle<()>> {
         let failure = Arc::clone(&self.failure);
-        threads::start(name, move || {
-            if catch_unwind(AssertUnwindSafe(run)).is_err() {
-                failure.report(name);
-            }
-        })
+        threads::start(name, move || failure.essential(name, run))
     }
 
     fn keep(&self, thread: JoinHandle<()>) {
@@ -328,21 +304,20 @@ impl Server {
     /// When its access log cannot be opened; then nothing has changed.
     pub fn reload(&self, config: Config) -> io::Result<Changes> {
         let changes = reload::apply(&self.ctx, config)?;
-        apply_limits(&self.ctx, &self.connections, &self.workers);
+        self.lanes.apply_limits(&self.connections);
         Ok(changes)
     }
 
     /// What it is doing right now.
     pub fn counts(&self) -> Counts {
-        let workers = self.workers.counts();
         Counts {
             connections: self.connections.taken(),
-            parked: self.waiter.counts().parked,
-            workers: workers.workers,
-            busy: workers.busy,
-            long: workers.lasting,
+            parked: self.lanes.parked(),
+            workers: self.lanes.followers.count(),
+            busy: self.lanes.shared.budget.taken(),
+            long: self.lanes.shared.budget.lasting(),
             tunnels: self.ctx.tunnels.count(),
-            queue: workers.queue,
+            queue: self.lanes.shared.queue.taken(),
             panics: self.ctx.metrics.panics.value(),
         }
     }
@@ -358,7 +333,7 @@ impl Server {
                 url: upstream.url().to_owned(),
                 online: state.availability != Availability::Offline,
                 suspect: state.availability == Availability::Suspect,
-                was_checked: state.was_checked,
+                was_checked: state.last_check.is_some(),
                 reason: state.reason.map(|reason| reason.to_string()),
                 evidence: vitals.evidence().into(),
                 active: vitals.active(),
@@ -376,15 +351,11 @@ impl Server {
         let deadline = Instant::now() + limit;
         self.ctx.stop.advance(Stage::Draining);
         self.service.notifier.stopping();
-        let acceptor = self.acceptor.lock().take();
-        if let Some(acceptor) = acceptor {
-            join(acceptor);
-        }
+        self.lanes.shared.close_acceptor();
         if self.owner == ListenerOwner::ServiceManager {
             self.wait_for_first_bytes(deadline);
         }
-        self.waiter.drain();
-        self.workers.ensure_watched();
+        self.lanes.drain();
         let drained = self.wait_until_quiet(deadline);
         self.end();
         drained
@@ -394,11 +365,11 @@ impl Server {
     /// one more does not matter; where they are promised that they are not, it gets a moment.
     fn wait_for_first_bytes(&self, deadline: Instant) {
         let deadline = deadline.min(Instant::now() + FIRST_BYTES);
-        while self.waiter.counts().parked > 0
+        while self.lanes.parked() > 0
             && Instant::now() < deadline
             && self.ctx.stop.stage() != Stage::Ended
         {
-            self.workers.wait_a_moment(DRAIN_TICK);
+            self.lanes.followers.wait_a_moment(DRAIN_TICK);
         }
     }
 
@@ -406,14 +377,14 @@ impl Server {
     fn wait_until_quiet(&self, deadline: Instant) -> Drained {
         loop {
             let left = self.connections.taken();
-            let left = left.saturating_sub(self.waiter.counts().lingering);
+            let left = left.saturating_sub(self.lanes.lingering());
             if left == 0 {
                 return Drained::Clean;
             }
             if Instant::now() >= deadline || self.ctx.stop.stage() == Stage::Ended {
                 return Drained::Cut(left);
             }
-            self.workers.wait_a_moment(DRAIN_TICK);
+            self.lanes.followers.wait_a_moment(DRAIN_TICK);
         }
     }
 
@@ -429,9 +400,8 @@ impl Server {
         self.ctx.stop.advance(Stage::Ended);
         self.ctx.tunnels.cut();
         self.service.finish();
-        self.workers.close(self.waiter.end());
         let deadline = Instant::now() + CUT_TIME;
-        self.workers.wait_until_over(deadline);
+        self.lanes.end(deadline);
         self.ctx.tunnels.wait_until_over(deadline);
         self.ctx.tunnels.finish();
         let threads = std::mem::take(&mut *self.threads.lock());
@@ -444,9 +414,9 @@ impl Server {
 /// What the admin server sees of a server.
 struct Observed {
     ctx: Arc<Context>,
-    waiter: Arc<Waiter>,
-    workers: Arc<Workers>,
+    lanes: Arc<Lanes>,
     connections: Arc<Permits>,
+    drains: DrainFile,
 }
 
 impl RelayView for Observed {
@@ -455,20 +425,23 @@ impl RelayView for Observed {
     }
 
     fn load(&self) -> Load {
-        let workers = self.workers.counts();
-        let waiting = self.waiter.counts();
+        let lanes = &self.lanes;
         Load {
             connections: self.connections.taken(),
             most_connections: self.connections.limit(),
-            parked: waiting.parked,
-            lingering: waiting.lingering,
-            workers: workers.workers,
-            busy: workers.busy,
-            most_workers: workers.most_workers,
-            lasting: workers.lasting,
-            queue: workers.queue,
-            most_queued: workers.most_queued,
+            parked: lanes.parked(),
+            lingering: lanes.lingering(),
+            workers: lanes.followers.count(),
+            busy: lanes.shared.budget.taken(),
+            most_workers: lanes.shared.budget.limit(),
+            lasting: lanes.shared.budget.lasting(),
+            queue: lanes.shared.queue.taken(),
+            most_queued: lanes.shared.queue.limit(),
         }
+    }
+
+    fn drains(&self) -> &DrainFile {
+        &self.drains
     }
 }
 
@@ -508,31 +481,6 @@ fn log_panics() {
 
 /// How often a drain looks whether it is over.
 const DRAIN_TICK: Duration = Duration::from_millis(20);
-
-/// What a change of the configuration changes here.
-fn apply_limits(ctx: &Context, connections: &Permits, workers: &Workers) {
-    connections.set_limit(most_connections(ctx));
-    workers.set_bounds(Bounds::of(&ctx.snapshot().config.limits));
-}
-
-/// `limits.max_connections`, but never more than file descriptors allow: each connection may need one
-/// more to its next hop.
-fn most_connections(ctx: &Context) -> usize {
-    let files = socket::raise_file_limit();
-    let reserved = RESERVED_FILES.max((files / 8).min(256));
-    let possible = (files.saturating_sub(reserved) / 2).max(1);
-    match ctx.snapshot().config.limits.max_connections {
-        None => possible,
-        Some(wanted) if wanted.get() > possible => {
-            log::warn!(
-                "limits.max_connections is {wanted}, but the limit of open files ({files}) allows \
-                 only {possible}"
-            );
-            possible
-        }
-        Some(wanted) => wanted.get(),
-    }
-}
 
 /// The thread that drops idle upstream connections which are too old, were closed, or lead nowhere now, and
 /// pipes that are not used.

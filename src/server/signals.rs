@@ -11,6 +11,7 @@ use std::thread::JoinHandle;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::iterator::{Handle, Signals};
 
+use crate::admin::DrainFile;
 use crate::config::checked::Config;
 use crate::config::source::Source;
 use crate::net::inherited::InheritedSockets;
@@ -32,6 +33,7 @@ pub fn run(config: Config, source: Source, passed: InheritedSockets) -> io::Resu
     let options = Options {
         source: Some(source),
         notifier: SystemdNotifier::of_environment(),
+        drains: DrainFile::of_environment(),
         passed,
         ..Options::default()
     };

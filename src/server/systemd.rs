@@ -1,12 +1,11 @@
 //! The service manager: told what goes on, and that it does go on.
 //!
 //! The sign of life is for a supervisor that kills a program which hangs, so it must stop when the
-//! program does. The thread that gives it does no work of its own; it looks how long ago the acceptor
-//! and the waiter went round their loops, and how long the oldest request has waited for a worker. Both
-//! loops go round often enough for that only when there is a watchdog.
+//! program does. The thread that gives it does no work of its own; it looks how long ago the leader of each
+//! lane went round: between two rounds it serves what was ready, so nothing waits for longer. Leaders go
+//! round often enough for that only when there is a watchdog.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::net::permits::Permits;
@@ -15,60 +14,20 @@ use crate::relay::Context;
 use crate::reload::Watcher;
 use crate::stop::{Notify, Stage, Woken};
 
-use super::workers::Workers;
+use super::lanes::Lanes;
 
 /// How often the status line is written anew, if it has changed.
 const STATUS_EVERY: Duration = Duration::from_secs(3);
-/// How much longer than its patience a request may wait for a worker before something is wrong.
-const QUEUE_SLACK: Duration = Duration::from_secs(10);
 
 /// How much later than it should this thread may wake up; later, the whole process stood still.
 const SLACK: Duration = Duration::from_millis(250);
-
-/// When a loop last went round.
-#[derive(Debug)]
-pub(super) struct Pulse {
-    born: Instant,
-    /// Milliseconds after `born`.
-    last: AtomicU64,
-}
-
-impl Default for Pulse {
-    fn default() -> Self {
-        Self {
-            born: Instant::now(),
-            last: AtomicU64::new(0),
-        }
-    }
-}
-
-impl Pulse {
-    /// The loop goes round.
-    pub(super) fn beat(&self) {
-        let now = u64::try_from(self.born.elapsed().as_millis()).unwrap_or(u64::MAX);
-        self.last.store(now, Ordering::Relaxed);
-    }
-
-    fn age(&self) -> Duration {
-        let last = Duration::from_millis(self.last.load(Ordering::Relaxed));
-        self.born.elapsed().saturating_sub(last)
-    }
-}
-
-/// The loops that a watchdog looks at.
-#[derive(Debug, Default)]
-pub(super) struct Pulses {
-    /// How often they must go round; `None`: there is no watchdog.
-    pub(super) every: Option<Duration>,
-    pub(super) acceptor: Pulse,
-    pub(super) waiter: Pulse,
-}
 
 /// Tells the service manager, on a thread of its own.
 #[derive(Debug)]
 pub(super) struct SystemdReporter {
     pub(super) notifier: SystemdNotifier,
-    pub(super) pulses: Pulses,
+    /// How often a lane must go round; `None`: there is no watchdog.
+    pub(super) wakes_every: Option<Duration>,
     over: Notify,
 }
 
@@ -76,19 +35,15 @@ pub(super) struct SystemdReporter {
 #[derive(Debug)]
 pub(super) struct ServerView {
     pub(super) ctx: Arc<Context>,
-    pub(super) workers: Arc<Workers>,
+    pub(super) lanes: Arc<Lanes>,
     pub(super) connections: Arc<Permits>,
 }
 
 impl SystemdReporter {
     pub(super) fn new(notifier: SystemdNotifier) -> Self {
-        let pulses = Pulses {
-            every: notifier.watchdog().map(|limit| limit / 4),
-            ..Pulses::default()
-        };
         Self {
+            wakes_every: notifier.watchdog().map(|limit| limit / 4),
             notifier,
-            pulses,
             over: Notify::default(),
         }
     }
@@ -112,7 +67,7 @@ impl SystemdReporter {
                 told = status;
             }
             if let Some(limit) = watchdog {
-                let trouble = server.trouble(&self.pulses, limit);
+                let trouble = server.trouble(limit);
                 // Then no loop went round, and none of them is to blame.
                 let trouble = trouble.filter(|_| !stood_still);
                 match trouble {
@@ -154,29 +109,17 @@ impl ServerView {
     }
 
     /// Which part makes no progress, if one does not.
-    fn trouble(&self, pulses: &Pulses, limit: Duration) -> Option<&'static str> {
-        let stage = self.ctx.stop.stage();
-        if stage == Stage::Ended {
-            return None;
-        }
-        let patience = self.ctx.snapshot().config.limits.queue_timeout;
-        if stage == Stage::Running && pulses.acceptor.age() > limit {
-            Some("connections are not accepted")
-        } else if pulses.waiter.age() > limit {
-            Some("connections are not watched")
-        } else if self.workers.oldest_wait() > patience + QUEUE_SLACK {
-            Some("requests wait and no worker takes them")
-        } else {
-            None
-        }
+    fn trouble(&self, limit: Duration) -> Option<&'static str> {
+        let hangs = self.lanes.oldest_pulse() > limit;
+        (hangs && self.ctx.stop.stage() != Stage::Ended)
+            .then_some("a lane does not go round: its connections are not watched")
     }
 }
 
 /// What follows a reload in this server.
 #[derive(Debug)]
 pub(super) struct Follower {
-    pub(super) ctx: Arc<Context>,
-    pub(super) workers: Arc<Workers>,
+    pub(super) lanes: Arc<Lanes>,
     pub(super) connections: Arc<Permits>,
     pub(super) service: Arc<SystemdReporter>,
 }
@@ -187,7 +130,7 @@ impl Watcher for Follower {
     }
 
     fn applied(&self) {
-        super::apply_limits(&self.ctx, &self.connections, &self.workers);
+        self.lanes.apply_limits(&self.connections);
     }
 
     fn over(&self) {
@@ -199,8 +142,7 @@ impl Watcher for Follower {
 mod tests {
     use std::net::TcpListener;
 
-    use super::super::acceptor::Acceptor;
-    use super::super::waiter::Waiter;
+    use super::super::failure::Failure;
     use super::*;
     use crate::config;
     use crate::net::inherited::ListenerOwner;
@@ -208,64 +150,37 @@ mod tests {
 
     const LIMIT: Duration = Duration::from_secs(30);
 
-    fn old() -> Pulse {
-        Pulse {
-            born: Instant::now().checked_sub(2 * LIMIT).unwrap(),
-            last: AtomicU64::new(0),
-        }
-    }
-
     fn view() -> ServerView {
         let config = config::parse("listen: 127.0.0.1:0\nupstream: []\n", "c.yaml").unwrap();
         let ctx = Arc::new(Context::new(config, Resolver::default()).unwrap());
-        let service = Arc::new(SystemdReporter::new(SystemdNotifier::default()));
-        let waiter = Waiter::new(Arc::clone(&ctx), Arc::clone(&service)).unwrap();
         let connections = Permits::new(1);
         let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
-        let door = (listener, ListenerOwner::ThisProcess);
-        let acceptor = Acceptor::new((&ctx, &service), &waiter, door, &connections).unwrap();
+        let listener = (listener, ListenerOwner::ThisProcess);
+        let shared = (&ctx, &Arc::<Failure>::default());
+        let (lanes, _) = Lanes::new(shared, listener, &connections, None).unwrap();
         ServerView {
-            workers: Workers::new(Arc::clone(&ctx), waiter, acceptor),
             ctx,
+            lanes,
             connections,
         }
     }
 
     #[test]
-    fn a_loop_that_does_not_go_round_is_trouble() {
+    fn a_lane_that_does_not_go_round_is_trouble_until_it_does_and_at_a_drain_too() {
         let server = view();
-        let check = |acceptor, waiter, wanted| {
-            let pulses = Pulses {
-                every: None,
-                acceptor,
-                waiter,
-            };
-            assert_eq!(server.trouble(&pulses, LIMIT), wanted);
-            pulses.acceptor.beat();
-            pulses.waiter.beat();
-            assert_eq!(server.trouble(&pulses, LIMIT), None);
-        };
-        check(Pulse::default(), Pulse::default(), None);
-        check(
-            old(),
-            Pulse::default(),
-            Some("connections are not accepted"),
-        );
-        check(Pulse::default(), old(), Some("connections are not watched"));
-    }
-
-    /// The acceptor has ended by then, as it should.
-    #[test]
-    fn a_drain_is_no_trouble() {
-        let server = view();
-        let pulses = Pulses {
-            every: None,
-            acceptor: old(),
-            waiter: Pulse::default(),
-        };
+        assert_eq!(server.trouble(LIMIT), None);
+        let hangs = Some("a lane does not go round: its connections are not watched");
+        let moment = Duration::from_millis(1);
+        while server.lanes.oldest_pulse() <= moment {
+            std::thread::yield_now();
+        }
+        assert_eq!(server.trouble(moment), hangs);
         server.ctx.stop.advance(Stage::Draining);
-        assert_eq!(server.trouble(&pulses, LIMIT), None);
-        assert_eq!(server.status(), "stopping, 0 connections left");
+        assert_eq!(server.trouble(moment), hangs);
+        for lane in &server.lanes.shared.lanes {
+            lane.pulse.beat(Instant::now() + LIMIT);
+        }
+        assert_eq!(server.trouble(moment), None);
     }
 
     #[test]
@@ -278,5 +193,7 @@ mod tests {
             server.status(),
             "0/0 upstreams online, 0 tunnels; reload failed: c.yaml:3: mode: what"
         );
+        server.ctx.stop.advance(Stage::Draining);
+        assert_eq!(server.status(), "stopping, 0 connections left");
     }
 }

@@ -107,13 +107,19 @@ pub(super) struct SlotTable<W> {
     /// Those before the end of `entries`, and some beyond it.
     vacant: BinaryHeap<Reverse<usize>>,
     deadlines: BTreeSet<(Instant, Slot)>,
-    uncounted: usize,
+    /// Slots that are not vacant.
+    occupied: usize,
+    /// How many wait, by kind.
+    counts: [usize; KINDS],
 }
+
+/// Kinds of what waits.
+const KINDS: usize = 3;
 
 /// What can wait in a table.
 pub(super) trait Waits {
-    /// Whether it holds no permit.
-    fn is_uncounted(&self) -> bool;
+    /// Which kind it is, less than [`KINDS`].
+    fn kind(&self) -> usize;
 }
 
 impl<W> Default for SlotTable<W> {
@@ -122,7 +128,8 @@ impl<W> Default for SlotTable<W> {
             entries: Pages::default(),
             vacant: BinaryHeap::new(),
             deadlines: BTreeSet::new(),
-            uncounted: 0,
+            occupied: 0,
+            counts: [0; KINDS],
         }
     }
 }
@@ -130,6 +137,7 @@ impl<W> Default for SlotTable<W> {
 impl<W: Waits> SlotTable<W> {
     /// A slot for a connection that is about to be watched; it is away until it waits.
     pub(super) fn admit(&mut self) -> Slot {
+        self.occupied += 1;
         let entry = TableEntry {
             state: EntryState::Away(PendingEvent::None),
             alarm: None,
@@ -167,7 +175,9 @@ impl<W: Waits> SlotTable<W> {
             entry.state = EntryState::Away(left);
             return Err(what);
         }
-        self.uncounted += usize::from(what.is_uncounted());
+        if let Some(count) = self.counts.get_mut(what.kind()) {
+            *count += 1;
+        }
         entry.state = EntryState::Waiting { what, until };
         if entry.alarm.is_none_or(|at| until < at) {
             if let Some(at) = entry.alarm.replace(until) {
@@ -205,7 +215,9 @@ impl<W: Waits> SlotTable<W> {
         let entry = self.entries.get_mut(slot.0)?;
         match std::mem::replace(&mut entry.state, EntryState::Away(pending)) {
             EntryState::Waiting { what, until } => {
-                self.uncounted -= usize::from(what.is_uncounted());
+                if let Some(count) = self.counts.get_mut(what.kind()) {
+                    *count -= 1;
+                }
                 Some((what, until))
             }
             other @ (EntryState::Vacant | EntryState::Away(_)) => {
@@ -224,6 +236,7 @@ impl<W: Waits> SlotTable<W> {
         }
         if !matches!(entry.state, EntryState::Vacant) {
             entry.state = EntryState::Vacant;
+            self.occupied -= 1;
             self.vacant.push(Reverse(slot.0));
             self.shorten();
         }
@@ -313,23 +326,39 @@ impl<W: Waits> SlotTable<W> {
         })
     }
 
+    /// All that wait.
+    pub(super) fn waiting_mut(&mut self) -> impl Iterator<Item = &mut W> {
+        self.entries
+            .iter_mut()
+            .filter_map(|entry| match &mut entry.state {
+                EntryState::Waiting { what, .. } => Some(what),
+                EntryState::Vacant | EntryState::Away(_) => None,
+            })
+    }
+
     /// How many slots there are, vacant ones included.
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         self.entries.len()
     }
 
-    /// How many wait that hold no permit.
-    pub(super) fn uncounted(&self) -> usize {
-        self.uncounted
+    /// How many wait, by kind.
+    pub(super) fn counts(&self) -> [usize; KINDS] {
+        self.counts
+    }
+
+    /// Slots that are not vacant.
+    pub(super) fn occupied(&self) -> usize {
+        self.occupied
     }
 }
 
 impl Waits for Parked {
-    fn is_uncounted(&self) -> bool {
+    fn kind(&self) -> usize {
         match self {
-            Self::Client(_) | Self::Lingering { .. } => false,
-            Self::Uncounted { .. } => true,
+            Self::Client(_) => 0,
+            Self::Lingering { .. } => 1,
+            Self::Uncounted { .. } => 2,
         }
     }
 }
@@ -393,7 +422,7 @@ mod tests {
         assert!(table.late(at(19)).is_none());
         assert!(table.late(at(20)).is_some());
         assert_eq!(table.first_deadline(), None);
-        assert_eq!(table.uncounted(), 0);
+        assert_eq!(table.counts(), [0; KINDS]);
     }
 
     #[test]

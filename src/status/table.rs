@@ -64,6 +64,7 @@ pub(super) fn render(status: &Json, paint: Paint) -> String {
             shown(status.get("queue").get("limit")),
         ),
     ];
+    lines.extend(exits(status));
     let target = status.get("probe_target");
     if *target.get("believed") == Json::Bool(false) {
         lines.push(format!(
@@ -94,6 +95,36 @@ pub(super) fn render(status: &Json, paint: Paint) -> String {
     push_upstreams(&mut lines, status.get("upstreams").elements(), paint);
     lines.push(String::new());
     lines.join("\n")
+}
+
+/// Who waits for an upstream, sessions and rests; nothing where there are none.
+fn exits(status: &Json) -> Option<String> {
+    let (sticky, rests) = (status.get("sticky"), status.get("rests"));
+    let moved = ["removed", "offline", "drained", "resting"]
+        .map(|reason| number(sticky.get(&format!("moved_{reason}"))));
+    let moved: u64 = moved
+        .iter()
+        .fold(0, |sum, count| sum.saturating_add(*count));
+    let waiting = number(status.get("queue").get("waiting_for_upstream"));
+    let counts = [
+        ("wait for an upstream", waiting),
+        ("sessions", number(sticky.get("sessions"))),
+        ("moved", moved),
+        ("rests", number(rests.get("count"))),
+    ];
+    if counts.iter().all(|(_, count)| *count == 0) {
+        return None;
+    }
+    let mut words: Vec<_> = counts.map(|(what, count)| format!("{what} {count}")).into();
+    if let [longest, ..] = rests.get("longest").elements() {
+        let host = longest
+            .get("host")
+            .text()
+            .map_or_else(String::new, |host| format!(" for {}", clean(host)));
+        let (upstream, ends) = (shown(longest.get("upstream")), shown(longest.get("ends")));
+        words.push(format!("the longest: {upstream}{host} until {ends}"));
+    }
+    Some(words.join("  "))
 }
 
 fn push_upstreams(lines: &mut Vec<String>, upstreams: &[Json], paint: Paint) {
@@ -153,13 +184,51 @@ fn row(upstream: &Json) -> [String; 9] {
         shown(upstream.get("name")),
         state(upstream),
         shown(upstream.get("since")),
-        shown(upstream.get("active_connections")),
+        active(upstream),
         millis(upstream.get("latency_us")),
         millis(upstream.get("latency_p95_us")),
         shown(upstream.get("attempts")),
         shown(upstream.get("attempts_failed")),
         why(upstream),
     ]
+}
+
+/// How many requests and tunnels it has, and may have.
+fn active(upstream: &Json) -> String {
+    let active = shown(upstream.get("active_connections"));
+    match number(upstream.get("max_active")) {
+        0 => active,
+        most => format!("{active}/{most}"),
+    }
+}
+
+/// What an operator has set, and what passes by itself.
+fn for_now(upstream: &Json) -> Vec<String> {
+    let mut told = Vec::new();
+    let (weight, in_file) = (upstream.get("weight"), upstream.get("weight_in_file"));
+    if in_file
+        .text()
+        .is_some_and(|in_file| weight.text() != Some(in_file))
+    {
+        told.push(format!(
+            "weight {} in place of {}",
+            shown(weight),
+            shown(in_file)
+        ));
+    }
+    if let Some(share) = upstream
+        .get("slow_start")
+        .text()
+        .filter(|share| *share != "1")
+    {
+        told.push(format!("takes {} of its turns", clean(share)));
+    }
+    match number(upstream.get("resting")) {
+        0 => {}
+        1 => told.push("1 rest".to_owned()),
+        rests => told.push(format!("{rests} rests")),
+    }
+    told
 }
 
 /// Its state. A relay that is older than this program says only whether it is online.
@@ -204,6 +273,7 @@ fn why(upstream: &Json) -> String {
     .into_iter()
     .filter(|words| !words.is_empty())
     .map(clean)
+    .chain(for_now(upstream))
     .collect::<Vec<_>>()
     .join("; ")
 }
@@ -260,12 +330,14 @@ mod tests {
         "uptime_seconds":3723,"mode":"best","probe_target":{"url":"http://p.test/","believed":false,
         "since":"2026-01-01T00:00:00.000Z","seen":"one got 403, t\u001bwo got 302"},"requests_total":7,"requests_failed":2,
         "active_connections":3,"connections":{"limit":99},"tunnels":1,
-        "workers":{"busy":1,"limit":128},"queue":{"waiting":0,"limit":512},
+        "workers":{"busy":1,"limit":128},"queue":{"waiting":0,"limit":512,"waiting_for_upstream":2},
+        "sticky":{"sessions":5,"moved_removed":1,"moved_offline":2,"moved_drained":0,"moved_resting":3},
+        "rests":{"count":4,"overridden":0,"longest":[{"upstream":"one","host":"x\u001b.test","ends":"2026-01-01T00:01:00.000Z"}]},
         "config":{"warnings":["c.yaml:1: x"]},
         "reload":{"error":"c.yaml:2: bad\nc.yaml:3: worse","needs_restart":["listen"],"failing_since":"2026-01-01T00:00:00.000Z"},
         "upstreams":[
         {"name":"one","online":true,"drained":false,"since":null,"active_connections":3,
-         "latency_ms":12,"latency_us":12509,"latency_p95_us":100999,"attempts":6,"attempts_answered":6,"attempts_failed":0,"reason":null,
+         "max_active":9,"weight":3,"weight_in_file":1,"slow_start":0.25,"resting":2,"latency_ms":12,"latency_us":12509,"latency_p95_us":100999,"attempts":6,"attempts_answered":6,"attempts_failed":0,"reason":null,
          "evidence":"it answers for itself; the probe's target is at fault (one got 403, three got 403)"},
         {"name":"three","online":true,"state":"suspect","drained":false,"since":null,
          "active_connections":1,"latency_ms":0,"latency_us":7,"latency_p95_us":7000,"attempts":2,"attempts_answered":2,"attempts_failed":0,
@@ -280,6 +352,7 @@ mod tests {
     const PLAIN: &str = "\
 not ready (no upstream is online)  version 0.2.0  up 1 h 2 min  mode best
 requests 7 (2 failed)  connections 3/99  tunnels 1  workers 1/128  queue 0/512
+wait for an upstream 2  sessions 5  moved 6  rests 4  the longest: one for x\\u{1b}.test until 2026-01-01T00:01:00.000Z
 probe: http://p.test/ is not believed since 2026-01-01T00:00:00.000Z: one got 403, t\\u{1b}wo got 302
 configuration: the file cannot be used since 2026-01-01T00:00:00.000Z:
   c.yaml:2: bad
@@ -288,7 +361,7 @@ needs a restart: listen
 warning: c.yaml:1: x
 
 UPSTREAM      STATE             SINCE                     ACTIVE   LATENCY      P95  ATTEMPTS  FAILED  REASON
-one           online            -                              3  12.50 ms   100 ms         6       0  it answers for itself; the probe's target is at fault
+one           online            -                            3/9  12.50 ms   100 ms         6       0  it answers for itself; the probe's target is at fault; weight 3 in place of 1; takes 0.25 of its turns; 2 rests
 three         suspect           -                              1   0.00 ms  7.00 ms         2       0  asked for credentials; its connections serve one client each until 2026-01-02T00:00:00.000Z; has no CONNECT: others get the tunnels
 four          offline, drained  -                              0         -        -         0       0  probe: got 403; the probe passes through one
 t\\u{1b}[2Jwo  offline           2026-01-01T00:00:00.000Z       0         -        -         1       1  cannot connect: connection refused

@@ -69,7 +69,7 @@ fn ask_at(address: SocketAddr, line: &str) -> (u16, String) {
 }
 
 #[track_caller]
-fn metrics(proxy: &Proxy) -> String {
+pub(super) fn metrics(proxy: &Proxy) -> String {
     let (status, text) = ask(proxy, "GET /metrics");
     assert_eq!(status, 200);
     text
@@ -94,7 +94,7 @@ fn sum(text: &str, name: &str) -> u64 {
 }
 
 #[track_caller]
-fn check(text: &str, expected: &[(&str, u64)]) {
+pub(super) fn check(text: &str, expected: &[(&str, u64)]) {
     for (name, number) in expected {
         assert_eq!(value(text, name), *number, "{name} in\n{text}");
     }
@@ -607,6 +607,28 @@ fn ten_thousand_upstreams_are_told() {
     let (status, body) = ask(&proxy, "GET /status");
     assert_eq!(status, 200);
     assert_eq!(body.matches("\"priority\":").count(), 10_000);
+}
+
+#[test]
+fn numbers_of_each_upstream_can_be_left_out() {
+    let yaml = format!("{ADMIN}metrics: {{per_upstream: false}}\n");
+    let (a, b) = (Upstream::echo_ok("a"), Upstream::echo_ok("b"));
+    let proxy = Proxy::with_yaml(&yaml, [&a, &b]);
+    proxy.client().get("http://o.test/").expect_status(200);
+    let text = metrics(&proxy);
+    assert!(
+        !text.contains("upstream=") && !text.contains("url="),
+        "{text}"
+    );
+    check(
+        &text,
+        &[
+            ("upstreams{state=\"online\"}", 2),
+            ("upstreams{state=\"suspect\"}", 0),
+            ("upstreams{state=\"offline\"}", 0),
+            ("requests_total", 1),
+        ],
+    );
 }
 
 #[test]

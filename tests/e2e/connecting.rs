@@ -61,6 +61,34 @@ fn connections_take_turns_over_the_addresses_of_a_name() {
     proxy.expect_at_rest();
 }
 
+/// The request's rule says which those are.
+#[test]
+fn only_others_of_its_group_are_connected_to_beside_a_slow_one() {
+    let places = places::<3>();
+    let _full = FullPort::at(places[0]);
+    let (b, c) = (
+        Upstream::echo_ok_at("b", places[1]),
+        Upstream::echo_ok_at("c", places[2]),
+    );
+    let slow = || Member::at("a", places[0]).with("{group: eu, priority: 1}");
+    let yaml = |secs: &str| {
+        format!("mode: priority\nlimits: {{connect_timeout_secs: {secs}}}\ndefault: eu")
+    };
+    let other = || b.with("{group: us, priority: 2}");
+    let proxy = Proxy::with_yaml(
+        &yaml("60"),
+        [slow(), other(), c.with("{group: eu, priority: 3}")],
+    );
+    let mut client = proxy.client();
+    client.send(GET).expect_status(200).expect_body("c");
+    let proxy = Proxy::with_yaml(&yaml("0.5"), [slow(), other()]);
+    let mut client = proxy.client();
+    client.send(GET);
+    client.read_response();
+    assert!([503, 504].contains(&client.message().status()));
+    b.expect_untouched();
+}
+
 #[test]
 fn an_address_without_an_answer_holds_up_no_more_than_a_connection() {
     let places = places::<2>();

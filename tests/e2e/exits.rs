@@ -338,3 +338,64 @@ fn gateway_errors_of_a_client_that_keeps_to_an_upstream_are_known_as_its_own() {
         assert_eq!(vitals.take_errors_of_one(), of_one, "{keys}");
     }
 }
+
+/// An upstream whose own rules refuse two ports of every site.
+fn with_refused_ports(name: &'static str) -> Upstream {
+    Upstream::answering(name, move |hop: &mut Hop, request: &Message| {
+        let target = request.target();
+        if target.contains(":25") || target.contains(":8080") {
+            hop.send("HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n");
+        } else {
+            hop.send_ok(name);
+        }
+    })
+}
+
+#[test]
+fn upstreams_that_refuse_a_port_do_not_rest_for_the_site_at_others() {
+    let upstreams = ["a", "b"].map(with_refused_ports);
+    let extra = format!("{ADMIN}rest: [{{status: [403]}}]");
+    let proxy = Proxy::with_yaml(&extra, &upstreams);
+    for port in ["25", "8080"] {
+        let tunnel = connect("x.test", "").replace("443", port);
+        proxy.client().send(tunnel).expect_head(403);
+    }
+    proxy.client().send(get("x.test:25", "")).expect_status(403);
+    let status = admin(&proxy, "GET /status");
+    for (rest, count) in [
+        ("CONNECT x.test:25", 1),
+        ("CONNECT x.test:8080", 1),
+        ("x.test:25", 1),
+        ("x.test:8080", 0),
+        ("x.test", 0),
+    ] {
+        let told = format!("\"host\":\"{rest}\"");
+        assert_eq!(status.matches(&told).count(), count, "{rest}: {status}");
+    }
+    proxy.client().send(connect("x.test", "")).expect_head(200);
+}
+
+#[test]
+fn a_refused_connect_lets_nobody_rest_for_all_hosts() {
+    let upstreams = ["a", "b"].map(with_refused_ports);
+    let extra = format!("{ADMIN}rest: [{{status: [403], scope: upstream, retry: true}}]");
+    let proxy = Proxy::with_yaml(&extra, &upstreams);
+    let tunnel = connect("x.test", "").replace("443", "25");
+    proxy.client().send(tunnel).expect_head(403);
+    let metrics = admin(&proxy, "GET /metrics");
+    assert!(metrics.contains("http_proxy_lb_rests 0\n"), "{metrics}");
+}
+
+/// It has an answer already, whose server does not wait for ever either.
+#[test]
+fn with_an_answer_in_hand_no_other_upstream_is_waited_for_as_long_as_without() {
+    let silent = Upstream::answering("b", |_: &mut Hop, _: &Message| {});
+    let upstreams = [banned("a", "HTTP/1.1 429 No\r\n"), silent];
+    let extra = "rest: [{status: [429], retry: true}]\nlimits: {response_timeout_secs: 3600, request_timeout_secs: 0}";
+    let proxy = Proxy::with_yaml(extra, &upstreams);
+    proxy
+        .client()
+        .send(get("x.test", ""))
+        .expect_status(429)
+        .expect_body("a");
+}

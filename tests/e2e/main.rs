@@ -90,6 +90,7 @@ mod bulk;
 mod upgrade;
 
 /// What operators see and do.
+mod actions;
 mod admin;
 
 /// Attacks, each followed by an honest request.
@@ -121,6 +122,7 @@ mod strays;
 
 /// How much is taken on.
 mod limits;
+mod room;
 
 /// Which wait ends when.
 mod deadlines;
@@ -134,6 +136,9 @@ mod rules;
 
 /// Sessions that keep their upstream, and upstreams that rest.
 mod exits;
+
+/// What upstreams are told of the client.
+mod told;
 
 /// Names and their addresses.
 mod dns;

@@ -372,6 +372,17 @@ fn only_an_http_proxy_gets_a_url_of_another_scheme() {
     socks.expect_untouched();
 }
 
+/// As for any other request while nobody is in service; the one that speaks SOCKS is not asked.
+#[test]
+fn a_url_of_another_scheme_is_503_while_all_are_offline() {
+    let (http, socks) = (Upstream::refusing("a"), Upstream::refusing("b"));
+    let proxy = Proxy::over([http.with("{}"), socks.as_socks("{}")]);
+    wait_until(|| !proxy.upstream("a").online && !proxy.upstream("b").online);
+    let mut client = proxy.client();
+    client.send("GET ftp://o.test/ HTTP/1.1\r\nHost: o.test\r\n\r\n");
+    client.expect_refusal(503);
+}
+
 #[test]
 fn an_answer_of_the_origin_tells_nothing_bad_of_the_upstream() {
     let keys = "{username: bob, password: sesame}";

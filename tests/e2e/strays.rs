@@ -282,7 +282,7 @@ fn an_upstream_that_sent_a_stray_byte_has_a_connection_for_each_client() {
 fn an_answer_on_a_shared_connection_is_not_believed_once_the_upstream_has_strayed() {
     let (a, proxy) = by_hand();
     let (mut first, mut second) = (proxy.client(), proxy.client());
-    let mut shared = kept(&a, &mut first);
+    let mut shared = kept((&proxy, &a), &mut first);
     second.send(GET);
     shared.read_request();
     first.send(GET);
@@ -313,7 +313,7 @@ fn bytes_behind_an_answer_that_closes_its_connection_do_not_matter() {
 fn the_end_of_an_idle_connection_is_no_stray_byte() {
     let (a, proxy) = by_hand();
     let mut client = proxy.client();
-    let hop = kept(&a, &mut client);
+    let hop = kept((&proxy, &a), &mut client);
     wait_until(|| of_pool(&proxy, IdlePool::len) == 1);
     hop.close();
     wait_until(|| of_pool(&proxy, IdlePool::is_empty));
@@ -335,7 +335,7 @@ fn a_request_whose_reused_connection_fails_is_sent_over_a_fresh_one_of_the_same_
     ] {
         let (a, proxy) = by_hand();
         let mut client = proxy.client();
-        let mut hop = kept(&a, &mut client);
+        let mut hop = kept((&proxy, &a), &mut client);
         // An HTTP/1.0 client gets no interim answers.
         let mut old = proxy.client();
         old.send("GET http://o.test/ HTTP/1.0\r\n\r\n");
@@ -357,7 +357,7 @@ fn a_request_whose_reused_connection_fails_is_sent_over_a_fresh_one_of_the_same_
 fn what_cannot_be_repeated_is_told_so_and_nobody_is_blamed() {
     let (a, proxy) = by_hand();
     let mut client = proxy.client();
-    let mut hop = kept(&a, &mut client);
+    let mut hop = kept((&proxy, &a), &mut client);
     client.send(POST);
     hop.read_request();
     hop.send("garbage\r\n\r\n");
@@ -371,7 +371,7 @@ fn what_cannot_be_repeated_is_told_so_and_nobody_is_blamed() {
 fn after_a_reused_connection_broke_a_post_gets_a_fresh_one() {
     let (a, proxy) = by_hand();
     let mut client = proxy.client();
-    let mut hop = kept(&a, &mut client);
+    let mut hop = kept((&proxy, &a), &mut client);
     client.send(GET);
     hop.read_request();
     hop.reset();
@@ -415,10 +415,12 @@ fn by_hand() -> (Upstream, Proxy) {
 
 /// A connection over which the client has got an answer, and that is idle now.
 #[track_caller]
-fn kept(a: &Upstream, client: &mut Client) -> Hop {
+fn kept((proxy, a): (&Proxy, &Upstream), client: &mut Client) -> Hop {
     client.send(GET);
     let (mut hop, _) = a.accept_and_read_request();
     hop.send_kept("kept");
     client.expect_status(200).expect_body("kept");
+    // A connection is kept a moment after its response has arrived.
+    wait_until(|| proxy.counts().busy == 0);
     hop
 }

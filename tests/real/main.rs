@@ -36,6 +36,8 @@ mod stage;
 
 /// curl in all its moods.
 mod curl;
+/// What Squid is told of clients.
+mod told;
 /// wget, Python requests, git, apt-get and Chromium.
 mod tools;
 
@@ -64,3 +66,5 @@ mod monitoring;
 mod page;
 /// GET and POST while upstreams die at random.
 mod replay;
+/// Sessions that stay with their exit.
+mod sticky;

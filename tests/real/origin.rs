@@ -109,6 +109,10 @@ fn serve(stream: TcpStream, shared: &Shared) -> io::Result<()> {
             "git" => git(&head, &mut input, &mut output, shared)?,
             "stubborn" => send_pattern(&mut output, Framed::Chunked, "100")?,
             "own" => answer(&mut output, "200 OK", rest.as_bytes())?,
+            "via" => {
+                let via = head.field("via").unwrap_or("nobody");
+                answer(&mut output, "200 OK", format!("{via}\n").as_bytes())?;
+            }
             "late" => answer_late(&mut output)?,
             "ok" => answer(&mut output, "200 OK", b"ok\n")?,
             _ => answer(&mut output, "404 Not Found", b"no such thing\n")?,

@@ -84,7 +84,7 @@ fn python_requests_keeps_a_session_streams_and_uploads() {
 }
 
 /// The Python that has requests: Debian's, unless another one comes first and has it, too.
-fn python() -> &'static str {
+pub(crate) fn python() -> &'static str {
     let has_requests = |name: &&&str| {
         let output = Command::new(name).args(["-c", "import requests"]).output();
         output.is_ok_and(|output| output.status.success())

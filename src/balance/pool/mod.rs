@@ -10,8 +10,8 @@
 //! Not here: which upstream the next attempt goes to (`picks.rs`).
 
 use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, LazyLock};
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
@@ -21,6 +21,7 @@ use super::history::History;
 use super::pick::{self, Chooser};
 use super::reason::OfflineReason;
 use super::rests::Rests;
+use super::room::Line;
 use super::sticky::{MoveReason, Pins};
 use super::succession;
 use super::upstream::{Lease, Upstream, UpstreamSpec};
@@ -28,11 +29,16 @@ use super::vitals::{UpstreamId, Vitals};
 
 mod picks;
 
+/// The members of a group that does not exist.
+static NOBODY: LazyLock<Pool> = LazyLock::new(|| Pool::new(Vec::new()));
+
 /// An immutable list of upstreams, and the memory of what was picked.
 #[derive(Debug)]
 pub struct Pool {
     upstreams: Vec<Arc<Upstream>>,
-    places: HashMap<UpstreamId, usize>,
+    places: Arc<HashMap<UpstreamId, usize>>,
+    /// Whether any member takes no more than so many requests at a time.
+    has_limits: bool,
     chooser: Mutex<Chooser>,
     /// For tunnels, while some members have no CONNECT: they are another set that shares.
     tunnel_chooser: Mutex<Chooser>,
@@ -49,6 +55,7 @@ struct Memory {
     history: Arc<History>,
     pins: Mutex<Pins>,
     rests: Rests,
+    line: Arc<Line>,
     /// Whoever picks a trial: two requests at once must not go to the same upstream.
     trials: Mutex<()>,
 }
@@ -60,7 +67,7 @@ impl Pool {
     }
 
     /// The pool of a new configuration. Upstreams known here keep their state and statistics; one whose
-    /// credentials have changed is checked at once.
+    /// credentials have changed is checked at once, and one whose weight has changed has that of the file.
     #[must_use]
     pub fn succeeded_by(&self, specs: Vec<UpstreamSpec>) -> Self {
         let specs_before: Vec<_> = self.upstreams.iter().map(|one| &one.spec).collect();
@@ -70,8 +77,11 @@ impl Pool {
         let memory = Arc::clone(&self.memory);
         let pool = Self::with(specs, memory, |spec| match known.next().flatten() {
             Some(before) => {
-                if before.spec.credentials != spec.credentials {
+                if before.spec.credentials != spec.credentials || before.spec.told != spec.told {
                     before.vitals().want_check();
+                }
+                if before.spec.weight != spec.weight {
+                    before.vitals().forget_weight();
                 }
                 Arc::clone(before.vitals())
             }
@@ -95,7 +105,8 @@ impl Pool {
             .into_iter()
             .map(|spec| {
                 let vitals = vitals(&spec);
-                Arc::new(Upstream::new(spec, vitals, Arc::clone(&memory.history)))
+                let shared = (Arc::clone(&memory.history), Arc::clone(&memory.line));
+                Arc::new(Upstream::new(spec, vitals, shared))
             })
             .collect();
         let groups = groups::members(&upstreams).into_iter();
@@ -113,7 +124,8 @@ impl Pool {
     ) -> Self {
         let ids = upstreams.iter().map(|upstream| upstream.id());
         Self {
-            places: ids.zip(0..).collect(),
+            places: Arc::new(ids.zip(0..).collect()),
+            has_limits: upstreams.iter().any(|one| one.spec.max_active.is_some()),
             chooser: Mutex::default(),
             tunnel_chooser: Mutex::default(),
             memory,
@@ -128,11 +140,13 @@ impl Pool {
         self.groups.len() + 1
     }
 
-    /// The group at this place, see [`super::groups::names`]; the whole pool without one.
+    /// The group at this place, see [`super::groups::names`]; the whole pool without one. Nobody is in a group
+    /// that does not exist: a request is rather refused than sent where its rule does not say.
     pub fn group(&self, place: Option<usize>) -> &Self {
-        place
-            .and_then(|place| self.groups.get(place))
-            .unwrap_or(self)
+        match place {
+            None => self,
+            Some(place) => self.groups.get(place).unwrap_or(&NOBODY),
+        }
     }
 
     /// The member that has this identity.
@@ -142,10 +156,25 @@ impl Pool {
             .and_then(|place| self.upstreams.get(*place))
     }
 
-    /// A lease of this very upstream, if it is in service.
+    /// A lease of this very upstream, if it is in service and has room.
     pub fn lease(&self, id: UpstreamId) -> Option<Lease> {
         let upstream = self.by_id(id)?;
-        upstream.serves().then(|| Lease::take(upstream))
+        upstream.serves().then(|| Lease::take(upstream))?
+    }
+
+    /// Each that came back online takes a share of its turns that grows for `time`; to be called again and again.
+    /// Says whether that of any still grows.
+    pub fn warm_up(&self, now: Instant, time: Duration) -> bool {
+        let mut grows = false;
+        for upstream in &self.upstreams {
+            grows |= upstream.vitals().warm_up(now, time);
+        }
+        grows
+    }
+
+    /// Who waits until an upstream has room.
+    pub fn line(&self) -> &Arc<Line> {
+        &self.memory.line
     }
 
     /// Whether it is their names alone that keep all that could serve from it.

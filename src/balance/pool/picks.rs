@@ -10,12 +10,12 @@ use std::time::Instant;
 
 use super::Pool;
 use crate::balance::pick::{Account, BalanceMode, Candidate, Members};
-use crate::balance::rests::RestsForHost;
+use crate::balance::room::Wants;
 use crate::balance::state::Availability;
-use crate::balance::sticky::{MoveReason, SessionKey};
+use crate::balance::sticky::{MoveReason, Pins, SessionKey};
 use crate::balance::tried::Tried;
 use crate::balance::upstream::{Lease, Upstream};
-use crate::balance::vitals;
+use crate::balance::vitals::{self, UpstreamId};
 use crate::balance::wish::{Filter, Session, Wish};
 
 /// An exchange that has tried so many upstreams gets a list of the others, instead of a choice among all
@@ -78,14 +78,9 @@ impl Pool {
         };
         let picked = match picked {
             None if wish.is_some_and(|wish| wish.only_rested) => None,
-            None => {
-                let filter = Filter {
-                    tried,
-                    rests: None,
-                    tunnel_at,
-                };
-                self.pick_resting(filter, rests?)
-            }
+            // It is waited for: who rests would be asked for want of room alone.
+            None if self.is_full_for(filter) => None,
+            None => self.pick_resting(filter),
             Some(_) => picked,
         }?;
         tried.insert(picked.upstream().id());
@@ -104,14 +99,81 @@ impl Pool {
             Account::Again
         };
         let at = |place: usize| self.upstreams.get(place);
-        let members = Members {
-            count: self.upstreams.len(),
-            version: vitals::changes(),
-            look: |place| at(place).map_or(Candidate::OUT, |upstream| candidate(upstream)),
-            may: |place| at(place).is_some_and(|upstream| filter.passes(upstream)),
+        let choose = |may_warm_up: bool| {
+            let may = |one: &Arc<Upstream>| {
+                filter.passes(one)
+                    && !one.vitals().is_full()
+                    && (may_warm_up || !one.vitals().is_warming_up())
+            };
+            let members = Members {
+                count: self.upstreams.len(),
+                version: vitals::changes(),
+                look: |place| at(place).map_or(Candidate::OUT, |upstream| candidate(upstream)),
+                may: |place| at(place).is_some_and(may),
+            };
+            chooser.lock().choose(mode, account, &members).and_then(at)
         };
-        let place = chooser.lock().choose(mode, account, &members)?;
-        at(place).map(Lease::take)
+        loop {
+            let mut upstream = choose(true)?;
+            if upstream.vitals().sits_out()
+                && let Some(other) = choose(false)
+                && other.vitals().availability() <= upstream.vitals().availability()
+            {
+                upstream = other;
+            }
+            // Another pick may have taken the last of its room meanwhile.
+            if let Some(lease) = Lease::take(upstream) {
+                return Some(lease);
+            }
+        }
+    }
+
+    /// Whether somebody in service could be picked and has no room. None of them rests.
+    fn is_full_for(&self, filter: Filter<'_>) -> bool {
+        let is_full = |one: &Arc<Upstream>| one.vitals().is_full() && filter.passes(one);
+        self.has_limits && self.serving().any(is_full)
+    }
+
+    /// What is to be waited for once nobody can be picked: those that have no room, of which a session that has
+    /// an upstream wants this alone. None: room would not help.
+    pub fn full_for(&self, wish: Option<&Wish<'_>>, tried: &Tried) -> Option<Wants> {
+        if !self.has_limits || wish.is_some_and(|wish| wish.only_rested) {
+            return None;
+        }
+        let session = wish.and_then(|wish| Some((wish.session?, wish.now)));
+        let pinned = session.and_then(|(session, now)| {
+            let key = session.key.within(self.hash);
+            self.memory.pins.lock().find(key, session.ttl, now)
+        });
+        // Any that is limited: it was full a moment ago.
+        let may_help =
+            |one: &Arc<Upstream>| one.serves() && one.vitals().is_limited() && tried.may_try(one);
+        let only = pinned.filter(|id| self.by_id(*id).is_some_and(may_help));
+        let wants = || self.wants(only, tried);
+        (only.is_some() || self.upstreams.iter().any(may_help)).then(wants)
+    }
+
+    /// The same for a client that is bound to this upstream, and wants no other.
+    pub fn full_alone(&self, id: UpstreamId, tried: &Tried) -> Option<Wants> {
+        let upstream = self.by_id(id)?;
+        let is_full =
+            upstream.serves() && upstream.vitals().is_limited() && tried.may_try(upstream);
+        is_full.then(|| self.wants(Some(id), tried))
+    }
+
+    fn wants(&self, only: Option<UpstreamId>, tried: &Tried) -> Wants {
+        let members = if tried.is_choosy() {
+            let places = self.upstreams.iter().zip(0..);
+            let those = places.filter(|(one, _)| tried.may_try(one));
+            Arc::new(those.map(|(one, place)| (one.id(), place)).collect())
+        } else {
+            Arc::clone(&self.places)
+        };
+        Wants {
+            members,
+            only,
+            tried: tried.ids().collect(),
+        }
     }
 
     /// The pinned upstream of `session`, else the one that its hash says.
@@ -126,31 +188,39 @@ impl Pool {
             key: session.key.within(self.hash),
             ..session
         };
-        let mut pins = self.memory.pins.lock();
-        let pinned = pins
-            .find(session.key, session.ttl, now)
-            .map(|id| self.by_id(id));
-        if let Some(Some(upstream)) = pinned
-            && upstream.serves()
-            && filter.passes(upstream)
-        {
-            return Some(Lease::take(upstream));
+        let may = |id| {
+            let upstream = self.by_id(id);
+            upstream.filter(|upstream| upstream.serves() && filter.passes(upstream))
+        };
+        let find = |pins: &mut Pins| pins.find(session.key, session.ttl, now);
+        let pinned = find(&mut self.memory.pins.lock());
+        if let Some(upstream) = pinned.and_then(may) {
+            // One that has no room is waited for.
+            return Lease::take(upstream);
         }
+        // Without the lock: it looks at the whole pool.
         let upstream = self.first_for(session.key, mode, filter)?;
-        let reason = match pinned {
+        let mut pins = self.memory.pins.lock();
+        let pinned = find(&mut pins);
+        if let Some(upstream) = pinned.and_then(may) {
+            // Another request of the session was faster.
+            return Lease::take(upstream);
+        }
+        let reason = match pinned.map(|id| self.by_id(id)) {
             None => None,
             Some(None) => Some(MoveReason::Removed),
             Some(Some(before)) if !before.is_in_service() => Some(MoveReason::Drained),
             Some(Some(before)) if before.vitals().is_offline() => Some(MoveReason::Offline),
             Some(Some(before)) if filter.rests(before) => Some(MoveReason::Resting),
             // It is in service, and was tried or has no CONNECT: this request goes elsewhere, the session stays.
-            Some(Some(_)) => return Some(Lease::take(upstream)),
+            Some(Some(_)) => return Lease::take(upstream),
         };
+        let lease = Lease::take(upstream)?;
         if let Some(reason) = reason {
             pins.moved(reason);
         }
         pins.pin(session.key, upstream.id(), (session.most, session.ttl), now);
-        Some(Lease::take(upstream))
+        Some(lease)
     }
 
     /// Whom the session goes to by its hash: of the best-standing ones, and in `priority` of the preferred.
@@ -160,48 +230,55 @@ impl Pool {
         mode: BalanceMode,
         filter: Filter<'_>,
     ) -> Option<&Arc<Upstream>> {
-        let class = |candidate: &Candidate| {
+        let mut best = None;
+        for upstream in &self.upstreams {
+            let candidate = candidate(upstream);
             let priority = match mode {
                 BalanceMode::RoundRobin | BalanceMode::Best => 0,
                 BalanceMode::Priority => candidate.priority,
             };
-            (candidate.availability, priority)
-        };
-        let candidates = || {
-            let all = self.upstreams.iter();
-            all.map(|upstream| (upstream, candidate(upstream)))
-                .filter(|(_, candidate)| candidate.availability != Availability::Offline)
-                .filter(|(upstream, _)| filter.passes(upstream))
-        };
-        let best = candidates().map(|(_, candidate)| class(&candidate)).min()?;
-        let (_, upstream) = candidates()
-            .filter(|(_, candidate)| class(candidate) == best)
-            .map(|(upstream, _)| (key.score(upstream.hash(), upstream.spec.weight), upstream))
-            .max_by(|(a, _), (b, _)| a.total_cmp(b))?;
-        Some(upstream)
+            let class = (candidate.availability, priority);
+            let is_worse = best.is_some_and(|(best, _, _)| best < class);
+            if is_worse
+                || candidate.availability == Availability::Offline
+                || !filter.passes(upstream)
+                || upstream.vitals().is_full()
+            {
+                continue;
+            }
+            let score = key.score(upstream.hash(), upstream.weight());
+            if best.is_none_or(|(best, most, _)| class < best || score >= most) {
+                best = Some((class, score, upstream));
+            }
+        }
+        best.map(|(_, _, upstream)| upstream)
     }
 
     /// The upstream whose rest ends first: all that could be picked rest.
-    fn pick_resting(&self, filter: Filter<'_>, mut rests: RestsForHost<'_>) -> Option<Lease> {
+    fn pick_resting(&self, filter: Filter<'_>) -> Option<Lease> {
+        let rests = filter.rests?;
         let upstream = self
             .serving()
-            .filter(|upstream| filter.may_try(upstream))
+            .filter(|upstream| filter.may_try(upstream) && !upstream.vitals().is_full())
             .min_by_key(|upstream| rests.until(upstream.id()))?;
-        rests.overridden();
-        Some(Lease::take(upstream))
+        let lease = Lease::take(upstream)?;
+        self.memory.rests.override_one();
+        Some(lease)
     }
 
     fn pick_from_rest(&self, mode: BalanceMode, tried: &mut Tried) -> Option<Lease> {
         if tried.rest.is_none() {
             tried.rest = Some(self.rest(mode, tried));
         }
-        while let Some(next) = tried.rest.as_mut()?.pop() {
-            if next.serves() {
-                tried.insert(next.id());
-                return Some(Lease::take(&next));
-            }
-        }
-        None
+        let rest = tried.rest.as_mut()?;
+        let mut last_first = rest.iter().enumerate().rev();
+        let (at, lease) = last_first.find_map(|(at, next)| {
+            let lease = next.serves().then(|| Lease::take(next))?;
+            Some((at, lease?))
+        })?;
+        rest.remove(at);
+        tried.insert(lease.upstream().id());
+        Some(lease)
     }
 
     /// Those in service that were not tried, the best last.
@@ -231,16 +308,16 @@ impl Pool {
             .upstreams
             .iter()
             .filter(|upstream| upstream.is_in_service() && tried.may_try(upstream))
-            .filter(|upstream| upstream.vitals().may_be_tried(now))
+            .filter(|upstream| upstream.vitals().may_be_tried(now) && !upstream.vitals().is_full())
             .filter_map(|upstream| {
                 let last = upstream.vitals().last_trial();
                 let reason = upstream.vitals().state().reason?;
                 Some((reason.badness(), last, upstream))
             })
             .min_by_key(|(badness, last, _)| (*badness, *last))?;
-        upstream.vitals().trial_begins(now);
+        let lease = Lease::trial(upstream, now)?;
         tried.insert(upstream.id());
-        Some(Lease::trial(upstream))
+        Some(lease)
     }
 }
 
@@ -251,7 +328,7 @@ fn candidate(upstream: &Upstream) -> Candidate {
     let vitals = upstream.vitals();
     Candidate {
         availability: vitals.availability(),
-        weight: upstream.spec.weight,
+        weight: upstream.weight(),
         priority: upstream.spec.priority,
         latency_us: vitals.latency_us(),
         active: vitals.active(),

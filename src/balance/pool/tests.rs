@@ -1,5 +1,6 @@
 //! What a pool picks, and what a reload leaves of it.
 
+use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -8,9 +9,11 @@ use crate::balance::pick::BalanceMode;
 use crate::balance::reason::{Depth, Doubt, NO_NAME};
 use crate::balance::rests::Rest;
 use crate::balance::state::{CheckVerdict, Thresholds};
+use crate::balance::sticky::SessionKey;
+use crate::balance::told::Told;
 use crate::balance::tried::Tried;
 use crate::balance::upstream::UpstreamProtocol;
-use crate::balance::wish::Wish;
+use crate::balance::wish::{Session, Wish};
 use crate::protocol::credentials::Credentials;
 use crate::protocol::target::Authority;
 
@@ -18,20 +21,23 @@ const CLOSED: OfflineReason = OfflineReason::Closes;
 const ONCE: Thresholds = Thresholds { fall: 1, rise: 1 };
 const GOT_403: OfflineReason = OfflineReason::ProbeStatus(403);
 
-/// `a*2@10`: host a.test, weight 2, priority 10.
+/// `a*2^3@10`: host a.test, weight 2, at most 3 requests at a time, priority 10.
 fn specs(text: &str) -> Vec<UpstreamSpec> {
     text.split_whitespace()
         .map(|word| {
             let (word, priority) = word.split_once('@').unwrap_or((word, "100"));
+            let (word, most) = word.split_once('^').unwrap_or((word, "0"));
             let (name, weight) = word.split_once('*').unwrap_or((word, "1"));
             UpstreamSpec {
                 name: name.into(),
                 protocol: UpstreamProtocol::Http,
                 authority: Authority::parse(format!("{name}.test:8080").as_bytes(), None).unwrap(),
                 credentials: None,
+                told: Told::default(),
                 weight: weight.parse().unwrap(),
                 priority: priority.parse().unwrap(),
                 group: None,
+                max_active: NonZeroU32::new(most.parse().unwrap()),
             }
         })
         .collect()
@@ -493,6 +499,7 @@ fn a_tunnel_goes_to_one_that_rests_rather_than_to_one_that_has_no_connect() {
             host: None,
             status: 429,
             until: now + Duration::from_secs(secs),
+            client: SessionKey::new(b"one"),
         };
         pool.rests().begin(rest, now);
     }
@@ -508,4 +515,245 @@ fn a_tunnel_goes_to_one_that_rests_rather_than_to_one_that_has_no_connect() {
     assert_eq!(pool.rests().overridden(), 1);
     let lease = pool.pick(mode, Some(&wish), &mut Tried::default());
     assert_eq!(name(lease.as_ref()), "a");
+}
+
+/// As many picks as there are, at the same time; `-`: no pick.
+fn held(pool: &Pool, mode: BalanceMode, expected: &str) -> Vec<Lease> {
+    let picks: Vec<_> = (0..expected.len())
+        .map(|_| pool.pick(mode, None, &mut Tried::default()))
+        .collect();
+    let names: String = picks.iter().map(|lease| name(lease.as_ref())).collect();
+    assert_eq!(names, expected);
+    picks.into_iter().flatten().collect()
+}
+
+#[test]
+fn one_that_has_as_many_requests_as_it_may_is_left_out_until_one_is_over() {
+    for (mode, text, expected) in [
+        (BalanceMode::RoundRobin, "a^2 b", "ababbb"),
+        (BalanceMode::Best, "a^2 b", "ababbb"),
+        (BalanceMode::Priority, "a^2@1 b@2", "aabb"),
+        (BalanceMode::RoundRobin, "a^1 b^2", "abb--"),
+    ] {
+        let pool = pool(text);
+        let mut leases = held(&pool, mode, expected);
+        leases.retain(|lease| lease.upstream().spec.name != "a");
+        assert_eq!(held(&pool, mode, "a").len(), 1);
+    }
+}
+
+#[test]
+fn what_has_no_room_is_waited_for_and_what_is_offline_or_tried_is_not() {
+    let pool = pool("a^1 b^1 c*0^1");
+    let _leases = held(&pool, BalanceMode::RoundRobin, "ab-");
+    let waits = |tried: &[&str]| {
+        let mut all = Tried::default();
+        for name in tried {
+            all.insert(pool.find(name).unwrap().id());
+        }
+        pool.full_for(None, &all).is_some()
+    };
+    assert!(waits(&[]) && waits(&["a"]) && !waits(&["a", "b"]));
+    take_offline(&pool, "a", CLOSED);
+    assert!(waits(&[]) && !waits(&["b"]));
+    take_offline(&pool, "b", CLOSED);
+    assert!(!waits(&[]));
+    assert!(
+        Pool::new(specs("a"))
+            .full_for(None, &Tried::default())
+            .is_none()
+    );
+}
+
+#[test]
+fn room_at_a_socks_upstream_that_is_left_out_is_not_waited_for() {
+    let mut specs = specs("s^1 a^1");
+    specs[0].protocol = UpstreamProtocol::Socks5;
+    let pool = Pool::new(specs);
+    let mut leases = held(&pool, BalanceMode::RoundRobin, "sa-");
+    let mut choosy = Tried::default();
+    choosy.leave_out_socks();
+    let wants = pool.full_for(None, &choosy).unwrap();
+    let in_line = pool.line().enter(wants, || {});
+    drop(leases.remove(0));
+    assert!(in_line.take_room().is_none());
+    drop(leases);
+    assert!(in_line.take_room().is_some());
+    drop(in_line);
+    choosy.insert(pool.find("a").unwrap().id());
+    let _leases = held(&pool, BalanceMode::RoundRobin, "sa-");
+    assert!(pool.full_for(None, &choosy).is_none());
+}
+
+#[test]
+fn room_that_is_left_is_kept_for_who_waits_also_after_a_reload() {
+    let before = pool("a^1");
+    let lease = before.pick(BalanceMode::Best, None, &mut Tried::default());
+    let after = before.succeeded_by(specs("a*2^1 b^1"));
+    let _b = held(&after, BalanceMode::Best, "b-");
+    let wants = after.full_for(None, &Tried::default()).unwrap();
+    let in_line = after.line().enter(wants, || {});
+    drop(lease);
+    held(&before, BalanceMode::Best, "-");
+    held(&after, BalanceMode::Best, "-");
+    assert!(in_line.take_room().is_some());
+    held(&after, BalanceMode::Best, "a");
+    drop(in_line);
+    let unlimited = after.succeeded_by(specs("a"));
+    held(&unlimited, BalanceMode::Best, "aaaa");
+    assert_eq!(unlimited.find("a").unwrap().vitals().active(), 0);
+}
+
+#[test]
+fn a_session_waits_for_its_own_upstream() {
+    let pool = pool("a^1 b^1 c^1");
+    let now = Instant::now();
+    let wish = Wish {
+        session: Some(Session {
+            key: SessionKey::new(b"ann"),
+            ttl: Duration::from_secs(600),
+            most: 10,
+        }),
+        host: None,
+        only_rested: false,
+        now,
+    };
+    let pick = || pool.pick(BalanceMode::RoundRobin, Some(&wish), &mut Tried::default());
+    let own = pick().unwrap();
+    assert!(pick().is_none(), "others have room");
+    let wants = pool.full_for(Some(&wish), &Tried::default()).unwrap();
+    let in_line = pool.line().enter(wants, || {});
+    let id = own.upstream().id();
+    drop(own);
+    assert!(in_line.take_room().is_some());
+    assert_eq!(pick().unwrap().upstream().id(), id);
+    assert!(pool.sessions().1.iter().all(|(_, moves)| *moves == 0));
+}
+
+#[test]
+fn nobody_who_rests_is_asked_for_want_of_room_elsewhere() {
+    let pool = pool("a^1 b");
+    let now = Instant::now();
+    pool.rests().begin(
+        Rest {
+            upstream: pool.find("b").unwrap().id(),
+            host: None,
+            status: 429,
+            until: now + Duration::from_secs(60),
+            client: SessionKey::new(b"one"),
+        },
+        now,
+    );
+    let wish = Wish {
+        session: None,
+        host: Some("o.test"),
+        only_rested: false,
+        now,
+    };
+    let pick = || pool.pick(BalanceMode::RoundRobin, Some(&wish), &mut Tried::default());
+    let first = pick();
+    assert_eq!(name(first.as_ref()), "a");
+    assert!(pick().is_none());
+    assert!(pool.full_for(Some(&wish), &Tried::default()).is_some());
+}
+
+#[test]
+fn threads_that_pick_at_the_same_time_never_have_more_than_there_may_be() {
+    let pool = pool("a^2 b^1");
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                for _ in 0..500 {
+                    let lease = pool.pick(BalanceMode::Best, None, &mut Tried::default());
+                    if let Some(lease) = lease {
+                        let most = if lease.upstream().spec.name == "a" {
+                            2
+                        } else {
+                            1
+                        };
+                        assert!(lease.upstream().vitals().active() <= most);
+                    }
+                }
+            });
+        }
+    });
+    assert!(
+        pool.upstreams()
+            .iter()
+            .all(|one| one.vitals().active() == 0)
+    );
+}
+
+/// Of so many picks, how many go to a.
+fn picks_of_a(pool: &Pool, mode: BalanceMode, count: usize) -> usize {
+    let pick = |_| pool.pick(mode, None, &mut Tried::default());
+    let picks = (0..count).map(pick);
+    picks.filter(|lease| name(lease.as_ref()) == "a").count()
+}
+
+/// With the share s of its weight, one of two equals gets s / (1 + s).
+#[test]
+fn the_share_of_one_that_came_back_grows_from_nothing_to_all_of_it() {
+    let (pool, start, time) = (pool("a b"), Instant::now(), Duration::from_secs(100));
+    let at = |secs| {
+        let now = start + Duration::from_secs(secs);
+        let grows = pool.warm_up(now, time);
+        (grows, picks_of_a(&pool, BalanceMode::RoundRobin, 200))
+    };
+    assert_eq!(at(0), (false, 100), "not at the start");
+    take_offline(&pool, "a", CLOSED);
+    assert_eq!(at(10), (false, 0));
+    bring_back(&pool, "a");
+    for (secs, share) in [(20, 2), (45, 40), (70, 67), (119, 99)] {
+        let (grows, picks) = at(secs);
+        assert!(grows && picks.abs_diff(share) <= 2, "{secs}: {picks}");
+    }
+    assert_eq!(at(120), (false, 100));
+    // Turned off meanwhile, it counts no more.
+    take_offline(&pool, "a", CLOSED);
+    at(130);
+    bring_back(&pool, "a");
+    assert!(at(130).0);
+    pool.warm_up(start, Duration::ZERO);
+    assert_eq!(picks_of_a(&pool, BalanceMode::RoundRobin, 200), 100);
+}
+
+#[test]
+fn in_every_mode_one_that_came_back_takes_a_part_of_its_turns() {
+    for (mode, text) in [
+        (BalanceMode::Priority, "a@1 b@2"),
+        (BalanceMode::Best, "a b"),
+    ] {
+        let (pool, start, time) = (pool(text), Instant::now(), Duration::from_secs(100));
+        let b = pool.find("b").unwrap().vitals();
+        b.answered(Duration::from_secs(1), 200, || None);
+        let a = pool.find("a").unwrap().vitals();
+        a.answered(Duration::from_millis(1), 200, || None);
+        pool.warm_up(start, time);
+        take_offline(&pool, "a", CLOSED);
+        pool.warm_up(start, time);
+        bring_back(&pool, "a");
+        pool.warm_up(start, time);
+        pool.warm_up(start + time / 4, time);
+        assert_eq!(picks_of_a(&pool, mode, 100), 25, "{mode}");
+    }
+}
+
+#[test]
+fn if_all_came_back_or_the_others_are_suspects_nobody_lets_a_turn_pass() {
+    let (pool, start, time) = (pool("a b"), Instant::now(), Duration::from_secs(100));
+    pool.warm_up(start, time);
+    take_offline(&pool, "a b", CLOSED);
+    pool.warm_up(start, time);
+    bring_back(&pool, "a");
+    bring_back(&pool, "b");
+    assert!(pool.warm_up(start, time));
+    assert_eq!(picks_of_a(&pool, BalanceMode::RoundRobin, 100), 50);
+    pool.warm_up(start + time, time);
+    take_offline(&pool, "a", CLOSED);
+    pool.warm_up(start + time, time);
+    bring_back(&pool, "a");
+    pool.warm_up(start + time, time);
+    suspect(&pool, "b");
+    assert_eq!(picks_of_a(&pool, BalanceMode::RoundRobin, 100), 100);
 }

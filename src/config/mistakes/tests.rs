@@ -849,3 +849,44 @@ fn a_unit_that_is_not_known_is_told_which_are() {
         &["c.yaml:3: limits.workers: `4k` is no number: write a whole number from 0 to 16384"],
     );
 }
+
+#[test]
+fn a_user_of_the_client_is_told_to_upstreams_only_where_there_are_users() {
+    let file = |more: &str| {
+        format!(
+            "listen: 127.0.0.1:1\nupstream: [{{url: 'http://a.test', username: 'x-{{user}}'}}]\n{more}"
+        )
+    };
+    check_file(
+        &file(""),
+        "c.yaml:2: upstream: the user name for a.test:8080 has `{user}` in it, and without `access.users` nobody is \
+         a user: list users, or write `{session}` or `{client}`",
+    );
+    check_file(&file("access: {users: [{username: a, password: x}]}"), "");
+}
+
+#[test]
+fn the_credentials_of_clients_are_for_one_proxy_alone() {
+    let file = |upstream: &str, more: &str| {
+        format!("listen: 127.0.0.1:1\nupstream: [{{{upstream}, credentials: client}}]\n{more}")
+    };
+    check_file(&file("url: 'http://a.test'", ""), "");
+    check_file(
+        &file(
+            "url: 'http://a.test'",
+            "access: {users: [{username: a, password: x}]}",
+        ),
+        "c.yaml:2: upstream: the credentials of clients are for this proxy, which wants those of `access.users`, and \
+         cannot be for a.test:8080, too (`credentials: client`): remove one of the two",
+    );
+    check_file(
+        &file("url: 'http://a.test', username: a, password: x", ""),
+        "c.yaml:2: upstream[0].credentials: the client's credentials are passed on, so those of `username` would never \
+         be: remove one of the two",
+    );
+    check_file(
+        &file("url: 'socks5://a.test'", ""),
+        "c.yaml:2: upstream[0].credentials: clients have no credentials of SOCKS5 to pass on: write `username` and \
+         `password` for this upstream",
+    );
+}

@@ -14,6 +14,7 @@ use crate::balance::pick::BalanceMode;
 use crate::balance::pool::Pool;
 use crate::balance::reason::Doubt;
 use crate::balance::state::{Availability, is_gateway_error};
+use crate::balance::told::Told;
 use crate::balance::tried::Tried;
 use crate::balance::upstream::{Lease, UpstreamProtocol, UpstreamSpec};
 use crate::config::health::{HealthCheck, ProbeTarget};
@@ -130,9 +131,11 @@ impl VirtualWorld {
             protocol: UpstreamProtocol::Http,
             authority: Authority::parse(format!("u{number}.test:8080").as_bytes(), None).unwrap(),
             credentials: None,
+            told: Told::default(),
             weight: 1,
             priority: 100,
             group: None,
+            max_active: None,
         };
         let now = Instant::now();
         let mut world = Self {
@@ -150,6 +153,7 @@ impl VirtualWorld {
                 fall: 1,
                 rise: 1,
                 online_interval: None,
+                slow_start: Duration::ZERO,
             },
             examiner: Examiner::new(next_chance),
             manners,

@@ -115,6 +115,8 @@ impl Tunnels {
         if self.is_cut.load(Ordering::Acquire) {
             tunnel.stop(TunnelEnd::Cut);
         }
+        // It may have been marked before it was in the table.
+        tunnel.end_if_marked();
     }
 
     /// Both directions of a tunnel have the same one.
@@ -145,6 +147,13 @@ impl Tunnels {
         self.is_cut.store(true, Ordering::Release);
         for tunnel in self.table.lock().values() {
             tunnel.stop(TunnelEnd::Cut);
+        }
+    }
+
+    /// Ends those that are [marked by their meter](Meter::is_cut); their directions end by themselves.
+    pub fn end_marked(&self) {
+        for tunnel in self.table.lock().values() {
+            tunnel.end_if_marked();
         }
     }
 

@@ -21,6 +21,8 @@ pub enum TunnelEnd {
     Idle,
     /// The process ends.
     Cut,
+    /// What carries it is to be free of tunnels: see [`Meter::is_cut`].
+    HopCut,
 }
 
 /// What a call on a socket fails with says that the connection is broken.
@@ -84,6 +86,9 @@ pub enum Age {
 pub trait Meter: Send + Sync {
     /// So many more were delivered.
     fn moved(&self, direction: Direction, age: Age, bytes: u64);
+
+    /// Whether it is to end now, see [`super::Tunnels::end_marked`].
+    fn is_cut(&self) -> bool;
 }
 
 /// What is known of one direction.
@@ -238,6 +243,13 @@ impl Tunnel {
         moves(from, to, direction) || (!self.is_half_closed() && moves(to, from, direction.other()))
     }
 
+    /// Ends it if its meter says so.
+    pub(super) fn end_if_marked(&self) {
+        if self.meter.is_cut() {
+            self.stop(TunnelEnd::HopCut);
+        }
+    }
+
     /// Whether either side was reset or has vanished.
     pub(super) fn is_broken(&self) -> bool {
         socket::is_broken(&self.client) || socket::is_broken(&self.hop)
@@ -254,7 +266,7 @@ impl Tunnel {
         for stream in [&self.client, &self.hop] {
             let closed = match end {
                 TunnelEnd::Reset => socket::reset(stream),
-                TunnelEnd::Finished | TunnelEnd::Idle | TunnelEnd::Cut => {
+                TunnelEnd::Finished | TunnelEnd::Idle | TunnelEnd::Cut | TunnelEnd::HopCut => {
                     stream.shutdown(Shutdown::Both)
                 }
             };
@@ -296,6 +308,10 @@ pub(super) struct Uncounted;
 #[cfg(test)]
 impl Meter for Uncounted {
     fn moved(&self, _direction: Direction, _age: Age, _bytes: u64) {}
+
+    fn is_cut(&self) -> bool {
+        false
+    }
 }
 
 #[cfg(test)]

@@ -169,7 +169,7 @@ fn forward_request(flow: &mut Flow<'_>) -> Result<bool, Refusal> {
     let upgrade = rewrite::requested_upgrade(&head);
     match &target {
         RequestTarget::Authority(authority) => {
-            rewrite::connect(&head, authority, None, (None, None), &mut flow.sent);
+            rewrite::connect(&head, authority, (None, None), (None, None), &mut flow.sent);
         }
         RequestTarget::Absolute(target) => {
             let how = RequestRewrite {
@@ -179,6 +179,7 @@ fn forward_request(flow: &mut Flow<'_>) -> Result<bool, Refusal> {
                 path_and_query: target.path_and_query,
                 framing,
                 credentials: None,
+                forwarded: None,
                 via: None,
                 upgrade: upgrade.as_deref(),
                 max_forwards: None,
@@ -273,6 +274,7 @@ fn write_response(
         keep_alive: KeepAlive::Implied,
         via: None,
         upgrade: Switch::Stays,
+        passes_challenge: false,
         id: None,
     };
     rewrite::response(head, &how, &mut flow.sent);

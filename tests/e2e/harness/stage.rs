@@ -85,6 +85,8 @@ pub(super) struct Seen {
     pub(super) checks: Vec<Message>,
     /// What SOCKS5 connections began with, from the greeting to the request.
     pub(super) socks: Vec<Vec<u8>>,
+    /// PROXY headers that connections began with, those of checks included.
+    pub(super) proxy_headers: Vec<Vec<u8>>,
     /// What came over each connection, probes included.
     pub(super) heard: Vec<Arc<Mutex<Vec<u8>>>>,
     pub(super) scripts_played: usize,
@@ -169,6 +171,7 @@ impl Stage {
 
     /// Looks at the first line to tell a check from the rest.
     fn meet(&self, mut hop: Hop) {
+        self.take_proxy_header(&mut hop);
         if let Role::Socks(replies) = self.role {
             return self.meet_socks(hop, replies);
         }
@@ -211,6 +214,30 @@ impl Stage {
                 }
             }
             Role::Silent | Role::Socks(_) => self.until_closed(&mut hop),
+        }
+    }
+
+    /// Takes a PROXY header from the beginning of a connection, if there is one.
+    fn take_proxy_header(&self, hop: &mut Hop) {
+        loop {
+            let pending = hop.socket.pending();
+            let begins =
+                |wanted: &[u8]| pending.iter().zip(wanted).all(|(one, other)| one == other);
+            let length = if begins(b"PROXY ") {
+                find(pending, b"\r\n").map(|end| end + 2)
+            } else if begins(b"\r\n\r\n\0\r\nQUIT\n") {
+                let block = pending.get(14..16).map(|length| (length[0], length[1]));
+                block.map(|(high, low)| 16 + usize::from(u16::from_be_bytes([high, low])))
+            } else {
+                return;
+            };
+            if let Some(header) = length.and_then(|length| pending.get(..length)) {
+                self.seen.lock().proxy_headers.push(header.to_vec());
+                return hop.socket.drop_pending(header.len());
+            }
+            if !matches!(hop.socket.fill(), Ok(true)) {
+                return;
+            }
         }
     }
 

@@ -193,6 +193,11 @@ impl Upstream {
         self.stage.seen.lock().socks.clone()
     }
 
+    /// The PROXY headers that connections began with, those of checks included.
+    pub(crate) fn proxy_headers(&self) -> Vec<Vec<u8>> {
+        self.stage.seen.lock().proxy_headers.clone()
+    }
+
     /// Every probe that came.
     pub(crate) fn probes(&self) -> Vec<Message> {
         self.stage.seen.lock().probes.clone()

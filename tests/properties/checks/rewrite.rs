@@ -70,7 +70,7 @@ pub(crate) fn check(input: &[u8]) {
             rewrite::connect(
                 &head,
                 &authority,
-                Some(&credentials),
+                (Some(credentials.authorization().as_bytes()), None),
                 (Some(&via), None),
                 &mut out,
             );
@@ -78,7 +78,7 @@ pub(crate) fn check(input: &[u8]) {
             assert_eq!(again.method(), "CONNECT");
             assert_eq!(again.target(), authority.to_string().as_bytes());
             assert_eq!(framing::of_request(&again), Ok(Framing::Empty));
-            check_credentials(again.fields(), &credentials);
+            check_credentials(again.fields(), credentials.authorization().as_bytes());
             check_end_to_end(head.fields(), again.fields(), &["proxy-authorization"]);
         }
         Err(_) => {}
@@ -100,7 +100,8 @@ fn check_request(
         default_port: target.scheme.default_port(),
         path_and_query: target.path_and_query,
         framing,
-        credentials: (how & 2 == 0).then_some(&credentials),
+        credentials: (how & 2 == 0).then_some(credentials.authorization().as_bytes()),
+        forwarded: None,
         via: (how & 4 == 0).then_some(&via),
         upgrade: upgrade.as_deref().filter(|_| how & 8 == 0),
         max_forwards: match rewrite::max_forwards(head) {
@@ -173,9 +174,9 @@ fn check_target(again: &RequestHead, target: &AbsoluteForm<'_>, form: Form) {
     }
 }
 
-fn check_credentials(fields: Fields<'_>, own: &Credentials) {
+fn check_credentials(fields: Fields<'_>, own: &[u8]) {
     let presented: Vec<&[u8]> = fields.values("proxy-authorization").collect();
-    assert_eq!(presented, [own.authorization().as_bytes()]);
+    assert_eq!(presented, [own]);
 }
 
 /// `said` is what this proxy may say in a hop-by-hop field of its own.
@@ -239,6 +240,7 @@ fn check_response(head: &ResponseHead, how: u8, more: u8) {
         } else {
             Switch::Stays
         },
+        passes_challenge: false,
         id: None,
     };
     let mut out = Vec::new();

@@ -58,6 +58,7 @@ pub(super) fn request(received: &[u8]) -> Option<Vec<u8>> {
         path_and_query: target.path_and_query,
         framing,
         credentials: None,
+        forwarded: None,
         via: None,
         upgrade: upgrade.as_deref(),
         max_forwards: None,
@@ -89,6 +90,7 @@ pub(super) fn response(method: &str, received: &[u8]) -> Option<Vec<u8>> {
         keep_alive: KeepAlive::Implied,
         via: None,
         upgrade: Switch::Stays,
+        passes_challenge: false,
     };
     let mut out = Vec::new();
     rewrite::response(&head, &how, &mut out);
