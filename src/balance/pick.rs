@@ -106,7 +106,7 @@ struct WeightClass {
 pub(super) struct Members<L, M> {
     /// How many there are.
     pub(super) count: usize,
-    /// Another number once a member came or went.
+    /// Another number once a member may have come or gone.
     pub(super) version: u64,
     /// A member as it is.
     pub(super) look: L,
@@ -218,7 +218,7 @@ impl Turns {
             members: places,
             is_out: false,
         };
-        self.levels = levels
+        let levels: BTreeMap<_, _> = levels
             .into_iter()
             .map(|(level, classes)| {
                 let mut classes: Vec<_> = classes.into_iter().map(class).collect();
@@ -227,6 +227,10 @@ impl Turns {
                 (level, classes)
             })
             .collect();
+        // What has changed may be another pool's.
+        if !shape(&levels).eq(shape(&self.levels)) {
+            self.levels = levels;
+        }
     }
 
     fn take<L: Fn(usize) -> Candidate, M: Fn(usize) -> bool>(
@@ -240,6 +244,17 @@ impl Turns {
         self.last = Some(place);
         Some(place)
     }
+}
+
+/// What makes the counts of two sets of members comparable.
+fn shape(
+    levels: &BTreeMap<u32, Vec<WeightClass>>,
+) -> impl Iterator<Item = (u32, i64, &Vec<usize>)> {
+    levels.iter().flat_map(|(level, classes)| {
+        classes
+            .iter()
+            .map(|class| (*level, class.weight, &class.members))
+    })
 }
 
 impl WeightClass {
@@ -427,6 +442,24 @@ mod tests {
     fn longest_run(picks: &[usize]) -> usize {
         let runs = picks.chunk_by(|a, b| a == b);
         runs.map(<[usize]>::len).max().unwrap_or(0)
+    }
+
+    /// The number that says so is one for all pools.
+    #[test]
+    fn what_comes_and_goes_in_another_pool_disturbs_no_share() {
+        let (mut chooser, members) = (Chooser::default(), candidates("a*1 b*2 c*3"));
+        let mut counts = [0; 3];
+        for version in 0..60 {
+            let members = Members {
+                count: members.len(),
+                version,
+                look: |place: usize| members[place],
+                may: |_| true,
+            };
+            let place = chooser.choose(BalanceMode::RoundRobin, Account::First, &members);
+            counts[place.unwrap()] += 1;
+        }
+        assert_eq!(counts, [10, 20, 30]);
     }
 
     #[test]
