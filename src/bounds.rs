@@ -79,6 +79,7 @@
 //! | their age | 30 s | `limits.upstream_idle_secs` | closed | `one_that_is_too_old_is_neither_taken_nor_kept` |
 //! | bytes nobody asked for | one | `REMEMBERED` | for 10 minutes each connection of that upstream serves one client | `late_bodies_behind_answers_without_one_reach_no_other_client` |
 //! | connections that break under a request | one | `REMEMBERED` | for 10 minutes a request that cannot be repeated gets a fresh one | `of_requests_that_cannot_be_repeated_one_is_lost_to_an_upstream_that_closes_under_them` |
+//! | origins behind a SOCKS5 upstream that did either | 100 | `MOST_DOUBTED` | the one that did it longest ago is forgotten | `of_too_many_origins_the_one_that_was_odd_longest_ago_is_forgotten` |
 //! | pipes | 32, or one for 64 descriptors | `MOST_PIPES`, `FILES_PER_PIPE` | bytes are copied | `a_large_response_arrives_whole_where_no_pipe_can_be_had`, `a_tunnel_carries_megabytes_where_no_pipe_can_be_had` |
 //! | pipes kept | 8, for 2 s | `SPARE_PIPES` | closed | `an_empty_pipe_is_lent_again_and_one_with_bytes_in_it_never`, `an_idle_pipe_that_was_not_used_between_two_sweeps_is_closed` |
 //! | mappings for reads, and for what is held | 16384 | `MOST_MAPPINGS` | the heap is used | |

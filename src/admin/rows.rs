@@ -187,7 +187,7 @@ pub(super) const CONFIG: &[ServerRow] = rows! {
     Gauge "upstreams" {"state" "offline"} = |it| it.upstreams(Availability::Offline);
     Gauge "probe_target_believed"
         "Whether the target of the probe is believed; 0: it passes through no upstream."
-        = |it| u8::from(it.snapshot.pool.belief().is_believed(Instant::now()));
+        = |it| u8::from(it.snapshot.pool.belief().disbelief(Instant::now()).is_none());
     Counter "config_reloads_total" {"result" "success"} "Reloads of the configuration, by result."
         = |it| it.metrics.reloads.value();
     Counter "config_reloads_total" {"result" "failure"}

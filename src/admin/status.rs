@@ -3,10 +3,13 @@
 //! The names of the first release stay what they were, with the same meaning; what is new stands beside
 //! them. Upstreams are told by name, address and state; credentials are never here.
 
+use std::collections::HashSet;
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use crate::access_log::write_time;
+use crate::balance::groups;
 use crate::balance::history::Event;
+use crate::balance::pool::Pool;
 use crate::balance::reason::OfflineReason;
 use crate::balance::state::{Availability, CheckVerdict};
 use crate::balance::upstream::Upstream;
@@ -38,12 +41,21 @@ pub(super) fn ready(ctx: &Context, detail: Detail) -> (bool, String) {
         ready.extend(members! {
             "upstreams": pool.upstreams().len(),
             "upstreams_online": pool.online_count(),
+            "groups_down": groups_down(pool),
             "not_in_use": not_in_use.map(|upstream| state(upstream)).collect::<JsonText>(),
             "probe_target": probe_target(&snapshot),
             "reload_error": reload.failure.map(|(_, error)| error),
         });
     }
     (reason.is_none(), json::document(ready))
+}
+
+/// The groups of which no member gets requests: what a rule sends there alone is not served.
+fn groups_down(pool: &Pool) -> JsonText {
+    let serving: HashSet<_> = pool.serving().map(|upstream| upstream.group()).collect();
+    let names = groups::names(pool.upstreams().iter().map(|upstream| &upstream.spec));
+    let is_down = |name: &&str| !serving.contains(&Some(*name));
+    names.into_iter().filter(is_down).collect()
 }
 
 /// The answer of `/status`.

@@ -316,6 +316,16 @@ fn an_accept_thread_that_dies_is_replaced_before_anybody_notices() {
 }
 
 #[test]
+fn readiness_names_the_groups_that_are_down() {
+    let groups = TWO.replace("name: one", "name: one, group: eu");
+    let stand = Stand::with(&groups, |_| Ok(()));
+    assert!(body(&stand.get("/ready")).contains("\"groups_down\":[]"));
+    let pool = Arc::clone(&stand.seen.ctx.snapshot().pool);
+    pool.upstreams()[0].vitals().drain();
+    assert!(body(&stand.get("/ready")).contains("\"groups_down\":[\"eu\"]"));
+}
+
+#[test]
 fn readiness_follows_the_upstreams_and_the_drain() {
     let stand = Stand::new();
     let check = |status: &str, part: &str| {
@@ -343,7 +353,7 @@ fn readiness_follows_the_upstreams_and_the_drain() {
     check("503", "\"since\":\"2023-11-14T22:13:20.000Z\"");
     check_ends(CheckVerdict::Works(Depth::Probe));
     pool.belief()
-        .doubt(Instant::now(), "a got 403", 1_700_000_000_000);
+        .doubt(None, Instant::now(), "a got 403", 1_700_000_000_000);
     check(
         "200",
         "\"believed\":false,\"since\":\"2023-11-14T22:13:20.000Z\",\"seen\":\"a got 403\"",

@@ -4,7 +4,7 @@
 //! each rule is a table test, and a picture of the pool can be taken at any moment without waiting.
 //!
 //! Read in this order: [`reason`] and [`state`] (one upstream: online, suspect or offline), [`vitals`]
-//! (the same, shared between threads, with load, latency and errors), [`latency`] (the last ones), [`upstream`]
+//! (the same, shared between threads, with load, latency and errors), [`latency`] (the last ones), `majority` (whose errors they are), [`upstream`]
 //! (with what the configuration says), [`told`] (what it is told of clients), [`pick`] (the choice), [`sticky`] and [`rests`] (what may change it),
 //! [`wish`] and [`tried`] (what one exchange wants and has had), [`groups`] and [`pool`] (all of them), [`succession`] (who stays over a reload), [`belief`] (in the target of the probe), [`failover`] (after a failure),
 //! [`history`] (what happened, for people).
@@ -17,6 +17,7 @@ pub mod failover;
 pub mod groups;
 pub mod history;
 pub mod latency;
+mod majority;
 pub mod pick;
 pub mod pool;
 pub mod reason;

@@ -12,6 +12,7 @@ use super::vitals::UpstreamId;
 pub struct Tried {
     first: Option<UpstreamId>,
     more: Vec<UpstreamId>,
+    leaves_out_socks: bool,
     /// Those it has not, once that is the shorter list; the next one last.
     pub(super) rest: Option<Vec<Arc<Upstream>>>,
 }
@@ -26,13 +27,20 @@ impl Tried {
         }
     }
 
-    /// Remembers many more, none of which was tried before: it costs no look at all others for each.
-    pub fn extend(&mut self, ids: impl IntoIterator<Item = UpstreamId>) {
-        let mut ids = ids.into_iter();
-        if self.first.is_none() {
-            self.first = ids.next();
-        }
-        self.more.extend(ids);
+    /// Lets no SOCKS5 upstream be tried: what is asked for only an HTTP proxy knows.
+    pub fn leave_out_socks(&mut self) {
+        self.leaves_out_socks = true;
+    }
+
+    /// Whether some are left out whether they were tried or not.
+    pub(super) fn is_choosy(&self) -> bool {
+        self.leaves_out_socks
+    }
+
+    /// Whether it may be tried, and was not yet.
+    pub fn may_try(&self, upstream: &Upstream) -> bool {
+        let is_left_out = self.leaves_out_socks && upstream.spec.is_socks();
+        !is_left_out && !self.contains(upstream.id())
     }
 
     /// Whether it was tried.
@@ -52,27 +60,5 @@ impl Tried {
     /// Whether none was tried.
     pub fn is_empty(&self) -> bool {
         self.first.is_none()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::balance::vitals::Vitals;
-
-    #[test]
-    fn many_at_once_are_remembered_like_one_after_the_other() {
-        let ids: Vec<_> = (0..5).map(|_| Vitals::default().id()).collect();
-        let (mut tried, mut one_by_one) = (Tried::default(), Tried::default());
-        tried.extend(ids[..4].iter().copied());
-        tried.extend([ids[4]]);
-        for id in &ids {
-            one_by_one.insert(*id);
-        }
-        assert_eq!(
-            tried.ids().collect::<Vec<_>>(),
-            one_by_one.ids().collect::<Vec<_>>()
-        );
-        assert!(ids.iter().all(|id| tried.contains(*id)));
     }
 }

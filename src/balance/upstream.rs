@@ -147,6 +147,11 @@ impl Upstream {
         self.hash
     }
 
+    /// The group that it is in: it is compared with the others of that one, which get the same requests.
+    pub fn group(&self) -> Option<&str> {
+        self.spec.group.as_deref()
+    }
+
     /// Its identity, over reloads.
     pub fn id(&self) -> UpstreamId {
         self.vitals.id()

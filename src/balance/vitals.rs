@@ -15,6 +15,7 @@ use parking_lot::Mutex;
 
 use super::connect::ConnectRecord;
 use super::latency::LastLatencies;
+use super::majority::Majority;
 use super::reason::{Depth, Doubt};
 use super::state::{
     Availability, Change, CheckVerdict, Epoch, Health, StateMachine, Thresholds, UpstreamState,
@@ -83,6 +84,8 @@ pub struct Vitals {
     connect: Mutex<ConnectRecord>,
     /// When a check last found that it works.
     worked_at: Mutex<Option<Instant>>,
+    /// Of clients whose requests keep to it.
+    kept_errors: Mutex<Majority>,
     /// Counts since the start, for metrics.
     pub counters: Counters,
 }
@@ -190,6 +193,7 @@ impl Default for Vitals {
             lacks_connect: AtomicBool::new(false),
             connect: Mutex::default(),
             worked_at: Mutex::default(),
+            kept_errors: Mutex::default(),
             counters: Counters::default(),
         }
     }
@@ -334,6 +338,17 @@ impl Vitals {
     /// two targets, is a doubt.
     pub fn gateway_error(&self, began: Epoch, target_hash: u64) -> Option<Change> {
         self.change(|state| state.gateway_error(began, target_hash))
+    }
+
+    /// A gateway error was the answer to a client whose requests keep to this upstream; `client_hash` tells
+    /// clients apart.
+    pub fn gateway_error_of(&self, client_hash: u64) {
+        self.kept_errors.lock().count(client_hash);
+    }
+
+    /// How many of those since the last call are one client's alone: see [`super::majority`].
+    pub fn take_errors_of_one(&self) -> u64 {
+        self.kept_errors.lock().take_excess()
     }
 
     /// It opened a tunnel at `now`. Says whether it was thought to have no CONNECT.

@@ -44,12 +44,13 @@ pub(super) struct Filter<'f> {
 
 impl Filter<'_> {
     pub(super) fn passes(self, upstream: &Upstream) -> bool {
-        let vitals = upstream.vitals();
-        !self.tried.contains(upstream.id())
-            && !self.rests(upstream)
-            && self
-                .tunnel_at
-                .is_none_or(|at| vitals.may_be_asked_for_tunnel(at))
+        self.may_try(upstream) && !self.rests(upstream)
+    }
+
+    /// As [`Filter::passes`], be it that it rests.
+    pub(super) fn may_try(self, upstream: &Upstream) -> bool {
+        let is_capable = |at| upstream.vitals().may_be_asked_for_tunnel(at);
+        self.tried.may_try(upstream) && self.tunnel_at.is_none_or(is_capable)
     }
 
     pub(super) fn rests(self, upstream: &Upstream) -> bool {

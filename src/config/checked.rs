@@ -22,10 +22,6 @@ use super::secret::Secret;
 
 /// One configuration, valid as a whole.
 #[derive(Clone, Debug)]
-#[expect(
-    clippy::struct_excessive_bools,
-    reason = "each is a key of its own that is on or off"
-)]
 pub struct Config {
     /// Where clients connect.
     pub listen: ListenAddress,

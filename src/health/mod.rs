@@ -202,7 +202,8 @@ impl Prober {
                 desk: Arc::clone(&self.desk),
             };
             let target = ctx.health.target.clone();
-            let most = examiner::most_questions(ctx.pool.upstreams().len());
+            let (upstreams, groups) = (ctx.pool.upstreams().len(), ctx.pool.groups_count());
+            let most = examiner::most_questions(upstreams, groups);
             if let Some(threads) = self.threads.get(most) {
                 threads.spawn(move || errand.run(&target));
             }

@@ -2,11 +2,15 @@
 //!
 //! One that lost its way to the world, in a network where no probe passes, answers every request with a
 //! gateway error, and it answers for itself. What gives it away is that others serve. A client that asks
-//! for hosts that are down raises all shares alike.
+//! for hosts that are down raises all shares alike, of those that its requests are shared out among: so an
+//! upstream is compared with the others of its group alone. A rule may send one group what no other gets.
+//!
+//! Where the requests of a client keep to one upstream (its session does, or its connection), its errors count for no
+//! more than those of all others together.
 //!
 //! The counts are there already, so an exchange pays nothing for this.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -37,6 +41,8 @@ pub(super) struct Outliers {
 #[derive(Default, Debug)]
 struct Counted {
     looks: VecDeque<(u64, u64)>,
+    /// Errors that are one client's alone, which count as neither.
+    left_out: u64,
     times_found: u32,
 }
 
@@ -50,25 +56,35 @@ pub(super) struct Outlier {
 }
 
 impl Outliers {
-    /// A probe can tell again. How often each was found is remembered only until then.
-    pub(super) fn clear(&mut self) {
-        self.looked = None;
-        self.counted.clear();
-    }
-
-    /// Looks at the counts, if it is time.
+    /// Looks at the counts, if it is time. Where a probe can tell again, nothing is remembered any more.
     pub(super) fn look(&mut self, now: Instant, pool: &Pool) -> Vec<Outlier> {
+        let doubted = pool.belief().doubted();
+        if doubted.is_empty() {
+            self.looked = None;
+            self.counted.clear();
+            return Vec::new();
+        }
         if self.looked.is_some_and(|looked| now < looked + EVERY) {
             return Vec::new();
         }
         self.looked = Some(now);
-        let in_use: Vec<_> = pool
-            .upstreams()
-            .iter()
-            .filter(|upstream| upstream.is_in_service())
-            .collect();
+        let groups = doubted.iter().map(|group| (group.as_deref(), Vec::new()));
+        let mut groups: BTreeMap<_, Vec<_>> = groups.collect();
+        for upstream in pool.upstreams() {
+            match groups.get_mut(&upstream.group()) {
+                Some(members) if upstream.is_in_service() => members.push(upstream),
+                Some(_) => {}
+                None => drop(self.counted.remove(&upstream.id())),
+            }
+        }
+        let groups = groups.into_values();
+        groups.flat_map(|members| self.among(&members)).collect()
+    }
+
+    /// The outliers among those that get the same requests; they leave half of them in service.
+    fn among(&mut self, members: &[&Arc<Upstream>]) -> Vec<Outlier> {
         let mut shares = Vec::new();
-        for upstream in &in_use {
+        for upstream in members {
             let counted = self.counted.entry(upstream.id()).or_default();
             if upstream.vitals().is_offline() {
                 counted.looks.clear();
@@ -76,11 +92,8 @@ impl Outliers {
                 shares.push((share, *upstream));
             }
         }
-        let offline = in_use
-            .iter()
-            .filter(|one| one.vitals().is_offline())
-            .count();
-        let most = (in_use.len() / 2).saturating_sub(offline);
+        let offline = members.iter().filter(|one| one.vitals().is_offline());
+        let most = (members.len() / 2).saturating_sub(offline.count());
         let found = outliers(&shares).take(most);
         found
             .map(|(share, median, upstream)| self.found(share, median, upstream))
@@ -108,6 +121,9 @@ impl Counted {
         let counters = &upstream.vitals().counters;
         let answers = counters.responses.load(Ordering::Relaxed);
         let errors = counters.gateway_errors.load(Ordering::Relaxed);
+        self.left_out += upstream.vitals().take_errors_of_one();
+        let counting = |all: u64| all.saturating_sub(self.left_out);
+        let (answers, errors) = (counting(answers), counting(errors));
         self.looks.push_back((answers, errors));
         if self.looks.len() > LOOKS + 1 {
             self.looks.pop_front();
@@ -154,6 +170,116 @@ fn median_without(sorted: &[u64], without: u64) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    use std::iter::repeat_n;
+
+    use crate::balance::told::Told;
+    use crate::balance::upstream::{UpstreamProtocol, UpstreamSpec};
+    use crate::protocol::target::Authority;
+
+    /// `a/eu`: host a.test, in the group eu.
+    fn pool(text: &str) -> Pool {
+        let spec = |word: &str| {
+            let (name, group) = word.split_once('/').unwrap_or((word, ""));
+            UpstreamSpec {
+                name: name.into(),
+                protocol: UpstreamProtocol::Http,
+                authority: Authority::parse(format!("{name}.test:80").as_bytes(), None).unwrap(),
+                credentials: None,
+                told: Told::default(),
+                weight: 1,
+                priority: 100,
+                group: (!group.is_empty()).then(|| group.into()),
+                max_active: None,
+            }
+        };
+        Pool::new(text.split_whitespace().map(spec).collect())
+    }
+
+    /// The outliers of a pool in which these answer everything with 504, and all others with 200.
+    fn found(pool: &Pool, failing: &[&str]) -> Vec<String> {
+        let (mut outliers, now) = (Outliers::default(), Instant::now());
+        for upstream in pool.upstreams() {
+            pool.belief().doubt(upstream.group(), now, "", 0);
+        }
+        assert!(outliers.look(now, pool).is_empty());
+        for upstream in pool.upstreams() {
+            let fails = failing.contains(&&*upstream.spec.name);
+            for status in repeat_n(if fails { 504 } else { 200 }, 20) {
+                let vitals = upstream.vitals();
+                vitals.answered(Duration::from_millis(1), status, || None);
+            }
+        }
+        let found = outliers.look(now + EVERY, pool);
+        let name = |one: Outlier| one.upstream.spec.name.clone();
+        found.into_iter().map(name).collect()
+    }
+
+    #[test]
+    fn a_group_of_which_all_fail_what_only_it_is_asked_accuses_none_of_its_members() {
+        let groups = pool("a/eu b/eu c/us d/us e f");
+        assert!(found(&groups, &["a", "b"]).is_empty());
+        assert!(found(&groups, &["e", "f"]).is_empty());
+        assert!(found(&pool("a/eu b/us c/us"), &["a"]).is_empty());
+    }
+
+    #[test]
+    fn an_upstream_that_fails_what_its_group_serves_is_found() {
+        let pool = pool("a/eu b/eu c/eu d/us e/us f");
+        assert_eq!(found(&pool, &["b", "d", "f"]), ["b", "d"]);
+    }
+
+    #[test]
+    fn where_the_probe_can_tell_nobody_is_an_outlier() {
+        let pool = pool("a/eu b/eu c/eu d/us e/us");
+        pool.belief().doubt(Some("us"), Instant::now(), "", 0);
+        let (mut outliers, now) = (Outliers::default(), Instant::now());
+        outliers.look(now, &pool);
+        assert_eq!(outliers.counted.len(), 2);
+        pool.belief().believe(Some("us"));
+        outliers.look(now + EVERY, &pool);
+        assert!(outliers.counted.is_empty() && outliers.looked.is_none());
+    }
+
+    #[test]
+    fn at_least_half_of_a_group_is_left_in_service() {
+        let pool = pool("a/eu b/eu c/eu d/eu e/us f/us g/us h/us");
+        let down = pool.find("a").unwrap().vitals();
+        assert!(down.eject(down.epoch(), 0).is_some());
+        assert_eq!(found(&pool, &["b"]), ["b"]);
+        let down = pool.find("b").unwrap().vitals();
+        assert!(down.eject(down.epoch(), 0).is_some());
+        assert!(found(&pool, &["c"]).is_empty());
+    }
+
+    /// The outliers among three, of which the first answers these clients, who keep to it, with 504, and 20
+    /// others with 200.
+    fn found_by(clients: &[u8]) -> usize {
+        let pool = pool("a b c");
+        let (mut outliers, now) = (Outliers::default(), Instant::now());
+        pool.belief().doubt(None, now, "", 0);
+        outliers.look(now, &pool);
+        let answers = |upstream: &Upstream, status| {
+            let ms = Duration::from_millis(1);
+            upstream.vitals().answered(ms, status, || None);
+        };
+        for upstream in pool.upstreams() {
+            (0..20).for_each(|_| answers(upstream, 200));
+        }
+        let failing = &pool.upstreams()[0];
+        for client in clients {
+            answers(failing, 504);
+            failing.vitals().gateway_error_of(u64::from(*client));
+        }
+        outliers.look(now + EVERY, &pool).len()
+    }
+
+    #[test]
+    fn one_client_alone_makes_no_outlier_of_the_upstream_that_it_keeps_to() {
+        assert_eq!(found_by(&[b'a'; 1000]), 0);
+        assert_eq!(found_by(&[&[b'a'; 1000][..], b"bbb"].concat()), 0);
+        assert_eq!(found_by(&b"ab".repeat(500)), 1);
+    }
 
     fn check(shares: &[u64], expected: &[u64]) {
         let shares: Vec<_> = shares.iter().map(|share| (*share, ())).collect();

@@ -1,11 +1,12 @@
 //! `--check --probe`: every upstream is asked once, and told what a relay would make of the answers.
 //!
 //! The questions and [`super::rules`] are those of a check. All upstreams are asked at the same time, so
-//! each is the control of the others: a probe that passes through one accuses those through which it does
+//! each is the control of the others of its group: a probe that passes through one accuses those through which it does
 //! not pass; one that passes through none accuses its target.
 //!
 //! Not here: asking again, and anything that needs a running relay.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
@@ -108,8 +109,9 @@ impl Survey {
         answers: Vec<(&UpstreamSpec, (CheckAnswer, Option<CheckAnswer>))>,
     ) -> Self {
         let passed = |probe: Option<_>| probe.is_some_and(|answer| passes(health, answer));
-        let is_reached = answers.iter().any(|(_, (_, probe))| passed(*probe));
-        let standing = |step, itself| match (step, itself) {
+        let reaching = answers.iter().filter(|(_, (_, probe))| passed(*probe));
+        let reaching: HashSet<_> = reaching.map(|(spec, _)| spec.group.as_deref()).collect();
+        let standing = |step, itself, is_reached| match (step, itself) {
             (CheckStep::Passes, _) => Standing::Passes,
             // No more than this is asked.
             (CheckStep::Works(..), CheckAnswer::Status(_) | CheckAnswer::Greeting) => {
@@ -132,7 +134,7 @@ impl Survey {
                 name: spec.name.clone(),
                 itself,
                 probe,
-                standing: standing(step, itself),
+                standing: standing(step, itself, reaching.contains(&spec.group.as_deref())),
             }
         });
         Self {
@@ -397,34 +399,42 @@ mod tests {
             CheckAnswer::Unanswered,
             CheckAnswer::CannotConnect(REFUSED),
         ];
-        for (name, target, others) in ["one", "auth"].into_iter().flat_map(|name| {
-            ["http://p.test/", "none"]
-                .into_iter()
-                .flat_map(move |target| [got(204), got(403)].map(|others| (name, target, others)))
-        }) {
-            let health = health(target);
-            for (itself, probe) in kinds
-                .iter()
-                .flat_map(|itself| kinds.iter().map(move |probe| (*itself, *probe)))
-            {
-                let answers = vec![
-                    (spec(name), (itself, Some(probe))),
-                    (spec("two"), (got(400), Some(others))),
-                ];
-                let wanted = reason_of_a_relay(&health, &answers);
-                let asked = answers.iter().map(|(spec, (itself, probe))| {
-                    let probe = probe.filter(|_| goes_on(&health, spec, *itself));
-                    (spec, (*itself, probe))
-                });
-                let told = Survey::new(&health, asked.collect()).found[0].standing;
-                let told = match told {
-                    Standing::Fails(reason) => Some(reason),
-                    Standing::Passes | Standing::Serves | Standing::Unknown => None,
-                };
-                assert_eq!(
-                    told, wanted,
-                    "{name}, {target}, {itself}, {probe}, others: {others}"
-                );
+        for group in [None, Some("eu")] {
+            for (name, target, others) in ["one", "auth"].into_iter().flat_map(|name| {
+                ["http://p.test/", "none"]
+                    .into_iter()
+                    .flat_map(move |target| {
+                        [got(204), got(403)].map(|others| (name, target, others))
+                    })
+            }) {
+                let health = health(target);
+                for (itself, probe) in kinds
+                    .iter()
+                    .flat_map(|itself| kinds.iter().map(move |probe| (*itself, *probe)))
+                {
+                    let two = UpstreamSpec {
+                        group: group.map(Into::into),
+                        ..spec("two")
+                    };
+                    let answers = vec![
+                        (spec(name), (itself, Some(probe))),
+                        (two, (got(400), Some(others))),
+                    ];
+                    let wanted = reason_of_a_relay(&health, &answers);
+                    let asked = answers.iter().map(|(spec, (itself, probe))| {
+                        let probe = probe.filter(|_| goes_on(&health, spec, *itself));
+                        (spec, (*itself, probe))
+                    });
+                    let told = Survey::new(&health, asked.collect()).found[0].standing;
+                    let told = match told {
+                        Standing::Fails(reason) => Some(reason),
+                        Standing::Passes | Standing::Serves | Standing::Unknown => None,
+                    };
+                    assert_eq!(
+                        told, wanted,
+                        "{name}, {target}, {itself}, {probe}, others: {others}"
+                    );
+                }
             }
         }
     }

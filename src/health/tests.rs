@@ -281,7 +281,7 @@ fn where_the_probe_passes_through_nobody_its_target_is_not_believed() {
     let world = world(specs, health());
     with_prober(&world, |pool| {
         wait_until("the disbelief", || {
-            !pool.belief().is_believed(Instant::now())
+            !pool.belief().is_believed(None, Instant::now())
         });
         world.results.wait_for(2);
         assert_eq!(pool.serving().count(), 2);

@@ -5,7 +5,8 @@
 //! of the answer to whatever is asked next, by any client; and as the real answer is then a stray one in
 //! its turn, every client of the connection gets the page of the one before it. So a connection goes
 //! from one client to another only if nothing is to be expected on it, and an upstream that was seen to
-//! send bytes without a request has each connection serve one client only, for a while.
+//! send bytes without a request has each connection serve one client only, for a while. Through a SOCKS5 upstream it is
+//! the origin that sends, so what one origin did is remembered of that one alone.
 //!
 //! Each lane has a shelf of its own, so that two of them do not wait for each other, and a connection stays where
 //! it is watched. A lane whose shelf has nothing that will do looks at those of the others.
@@ -16,7 +17,7 @@
 //!
 //! Not here: what is a stray byte in the middle of an exchange, and who is told (`relay/reuse.rs`).
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::net::IpAddr;
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -37,6 +38,9 @@ const QUIET: Duration = Duration::from_millis(20);
 /// request.
 pub const REMEMBERED: Duration = Duration::from_secs(600);
 
+/// How many are remembered behind one upstream; beyond, the one that did it longest ago is forgotten.
+const MOST_DOUBTED: usize = 100;
+
 /// How many shelves a pool has: one for each core.
 static SHELVES: LazyLock<usize> =
     LazyLock::new(|| std::thread::available_parallelism().map_or(2, usize::from));
@@ -48,8 +52,8 @@ pub struct IdlePool {
     /// How many are on all shelves.
     count: AtomicUsize,
     /// Looked at with a shelf locked, never the other way round.
-    trust: Mutex<Trust>,
-    /// Whether there is anything in `trust`: until then requests are spared its lock.
+    doubts: Mutex<Doubts>,
+    /// Whether there is anything in `doubts`: until then requests are spared its lock.
     has_doubts: AtomicBool,
 }
 
@@ -58,7 +62,11 @@ pub struct IdlePool {
 #[repr(align(128))]
 struct Shelf(Mutex<VecDeque<IdleConn>>);
 
-/// What was seen of the upstream that bears on its connections.
+/// Who did something that bears on their connections.
+#[derive(Debug, Default)]
+struct Doubts(HashMap<Sender, Trust>);
+
+/// What was seen of one of them.
 #[derive(Clone, Copy, Debug, Default)]
 struct Trust {
     distrust: Option<Distrust>,
@@ -104,6 +112,8 @@ pub struct LastUse {
     pub use_for: UseFor,
     /// Who may use it.
     pub shared_by: SharedBy,
+    /// Who sends on it.
+    pub sender: Sender,
     /// The client that used it last.
     pub client: ClientId,
     /// When that exchange began.
@@ -142,6 +152,15 @@ pub enum SharedBy {
     Alike(u64),
 }
 
+/// Who sends what comes on a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Sender {
+    /// The upstream: it makes its messages itself.
+    Upstream,
+    /// The origin of this hash, whose bytes the upstream passes on as they are.
+    Origin(u64),
+}
+
 /// Whether the last answer on a connection was surely its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Leftover {
@@ -158,6 +177,8 @@ pub struct Wanted {
     pub target: u64,
     /// With whom it shares connections.
     pub shared_by: SharedBy,
+    /// Who is to answer it.
+    pub sender: Sender,
     /// Whose it is.
     pub client: ClientId,
     /// How long the connection may have been idle.
@@ -184,7 +205,7 @@ impl Default for IdlePool {
         Self {
             shelves: (0..*SHELVES).map(|_| Shelf::default()).collect(),
             count: AtomicUsize::new(0),
-            trust: Mutex::default(),
+            doubts: Mutex::default(),
             has_doubts: AtomicBool::new(false),
         }
     }
@@ -218,12 +239,13 @@ impl IdlePool {
             last_use,
             since: now,
         };
+        let LastUse { sender, begun, .. } = last_use;
         let Some(own) = self.shelves_from(last_use.home).next() else {
             return;
         };
         // Closed when the lock has been given back.
         let _lost = self.change(own, |shelf| {
-            if most == 0 || self.trust().lost_since(last_use.begun, now) {
+            if most == 0 || self.trust(sender).lost_since(begun, now) {
                 return Some(idle);
             }
             shelf.push_back(idle);
@@ -245,7 +267,11 @@ impl IdlePool {
     /// Those found closed are dropped on the way.
     pub fn take(&self, wanted: &Wanted, now: Instant) -> TakenConn {
         for shelf in self.shelves_from(wanted.home) {
-            let newest = || self.change(shelf, |idle| newest(idle, self.trust(), wanted, now));
+            let newest = || {
+                self.change(shelf, |idle| {
+                    newest(idle, self.trust(wanted.sender), wanted, now)
+                })
+            };
             while let Some((idle, leftover)) = newest() {
                 match socket::peek(idle.conn.stream()) {
                     Peeked::Quiet => return TakenConn::Idle(idle.conn, leftover),
@@ -257,18 +283,20 @@ impl IdlePool {
         TakenConn::Nothing
     }
 
-    /// Drops what is older than `within`, was closed by the upstream, or is more than `most`. Says whether
-    /// there were stray bytes on one of them: the caller calls [`IdlePool::distrust`].
-    pub fn sweep(&self, within: Duration, most: usize, now: Instant) -> bool {
+    /// Drops what is older than `within`, was closed by the upstream, or is more than `most`. Says who
+    /// sent stray bytes on one of them: the caller calls [`IdlePool::distrust`].
+    pub fn sweep(&self, within: Duration, most: usize, now: Instant) -> HashSet<Sender> {
         let mut dropped = Vec::new();
-        let mut strays = false;
+        let mut strays = HashSet::new();
         for shelf in &self.shelves {
             self.change(shelf, |shelf| {
                 for idle in std::mem::take(shelf) {
                     let is_old = now.saturating_duration_since(idle.since) >= within;
                     // A look does not wait, and a request that comes meanwhile would find none of them.
                     let seen = socket::peek(idle.conn.stream());
-                    strays |= seen == Peeked::Bytes;
+                    if seen == Peeked::Bytes {
+                        strays.insert(idle.last_use.sender);
+                    }
                     if is_old || seen != Peeked::Quiet {
                         dropped.push(idle);
                     } else {
@@ -287,14 +315,17 @@ impl IdlePool {
 
     /// Drops what leads elsewhere than to one of these addresses.
     pub fn keep_only(&self, addresses: &[IpAddr]) {
-        let leads_there =
-            |idle: &IdleConn| idle.conn.dialled().is_none_or(|at| addresses.contains(&at));
+        self.retain(|idle| idle.conn.dialled().is_none_or(|at| addresses.contains(&at)));
+    }
+
+    /// Drops what does not `stay`.
+    fn retain(&self, stay: impl Fn(&IdleConn) -> bool) {
         for shelf in &self.shelves {
             // They are closed outside of the lock.
-            let _elsewhere: VecDeque<_> = self.change(shelf, |shelf| {
-                let (there, elsewhere) = shelf.drain(..).partition(leads_there);
-                *shelf = there;
-                elsewhere
+            let _others: VecDeque<_> = self.change(shelf, |shelf| {
+                let (staying, others) = shelf.drain(..).partition(&stay);
+                *shelf = staying;
+                others
             });
         }
     }
@@ -316,52 +347,55 @@ impl IdlePool {
         self.len() == 0
     }
 
-    /// A stray byte came. The first one ends all connections, also those at work once
-    /// their exchange is over; from then on until [`REMEMBERED`] after the last one each serves one client.
+    /// A stray byte came from `sender`. The first one ends all connections on which it sends, also those at work
+    /// once their exchange is over; from then on until [`REMEMBERED`] after the last one each serves one client.
     /// Says whether it is the first one.
-    pub fn distrust(&self, now: Instant) -> bool {
-        let mut trust = self.trust.lock();
-        let before = trust.distrust_at(now);
-        trust.distrust = Some(Distrust {
-            since: before.map_or(now, |distrust| distrust.since),
-            until: now + REMEMBERED,
+    pub fn distrust(&self, sender: Sender, now: Instant) -> bool {
+        let before = self.doubt(sender, |trust| {
+            let before = trust.distrust_at(now);
+            trust.distrust = Some(Distrust {
+                since: before.map_or(now, |distrust| distrust.since),
+                until: now + REMEMBERED,
+            });
+            before
         });
-        self.has_doubts.store(true, Ordering::Release);
-        drop(trust);
         if before.is_some() {
             return false;
         }
         // Whoever locks a shelf after this knows already.
-        self.clear();
+        self.retain(|idle| idle.last_use.sender != sender);
         true
     }
 
-    fn trust(&self) -> Trust {
-        let has_doubts = self.has_doubts.load(Ordering::Acquire);
-        if has_doubts {
-            *self.trust.lock()
-        } else {
-            Trust::default()
-        }
+    /// Notes what was seen of `sender`.
+    fn doubt<T>(&self, sender: Sender, note: impl FnOnce(&mut Trust) -> T) -> T {
+        let mut doubts = self.doubts.lock();
+        self.has_doubts.store(true, Ordering::Release);
+        note(doubts.of(sender))
     }
 
-    /// Until when each connection serves one client, if that is so.
+    fn trust(&self, sender: Sender) -> Trust {
+        let has_doubts = self.has_doubts.load(Ordering::Acquire);
+        let known = has_doubts.then(|| self.doubts.lock().0.get(&sender).copied());
+        known.flatten().unwrap_or_default()
+    }
+
+    /// Until when each connection serves one client, if the upstream is to blame for that.
     pub fn distrusted_until(&self, now: Instant) -> Option<Instant> {
-        let distrust = self.trust().distrust_at(now);
+        let distrust = self.trust(Sender::Upstream).distrust_at(now);
         distrust.map(|distrust| distrust.until)
     }
 
-    /// Whether the upstream lost its trust during an exchange that began at `begun`: what comes on its
+    /// Whether `sender` lost its trust during an exchange that began at `begun`: what comes on its
     /// connection may be meant for another client.
-    pub fn lost_trust_since(&self, begun: Instant, now: Instant) -> bool {
-        self.trust().lost_since(begun, now)
+    pub fn lost_trust_since(&self, sender: Sender, begun: Instant, now: Instant) -> bool {
+        self.trust(sender).lost_since(begun, now)
     }
 
-    /// A reused connection broke under a request: for [`REMEMBERED`] those that cannot be repeated get a fresh
-    /// one.
-    pub fn broke(&self, now: Instant) {
-        self.trust.lock().broke = Some(now);
-        self.has_doubts.store(true, Ordering::Release);
+    /// A reused connection to `sender` broke under a request: for [`REMEMBERED`] those that cannot be repeated
+    /// get a fresh one.
+    pub fn broke(&self, sender: Sender, now: Instant) {
+        self.doubt(sender, |trust| trust.broke = Some(now));
     }
 }
 
@@ -385,6 +419,7 @@ fn newest(
     let index = idle.iter().rposition(|idle| {
         idle.last_use.use_for.admits(wanted.target)
             && idle.last_use.shared_by == wanted.shared_by
+            && idle.last_use.sender == wanted.sender
             && (idle.last_use.client == wanted.client
                 || is_shared && idle.leftover_at(now) == Leftover::Nothing)
     })?;
@@ -396,7 +431,26 @@ fn newest(
     Some((idle.remove(index)?, leftover))
 }
 
+impl Doubts {
+    /// What is remembered of `sender` from now on.
+    fn of(&mut self, sender: Sender) -> &mut Trust {
+        if self.0.len() >= MOST_DOUBTED && !self.0.contains_key(&sender) {
+            let first = self.0.iter().min_by_key(|(_, trust)| trust.until());
+            if let Some(first) = first.map(|(sender, _)| *sender) {
+                self.0.remove(&first);
+            }
+        }
+        self.0.entry(sender).or_default()
+    }
+}
+
 impl Trust {
+    /// When it is forgotten.
+    fn until(&self) -> Option<Instant> {
+        let distrusted = self.distrust.map(|distrust| distrust.until);
+        distrusted.max(self.broke.map(|at| at + REMEMBERED))
+    }
+
     fn distrust_at(&self, now: Instant) -> Option<Distrust> {
         self.distrust.filter(|distrust| now < distrust.until)
     }
@@ -453,6 +507,7 @@ mod tests {
         Wanted {
             target: 0,
             shared_by: SharedBy::All,
+            sender: Sender::Upstream,
             client,
             within: LONG,
             is_repeatable: true,
@@ -473,6 +528,7 @@ mod tests {
             LastUse {
                 use_for: UseFor::Anything,
                 shared_by: SharedBy::All,
+                sender: Sender::Upstream,
                 client,
                 begun: self.now,
                 leftover,
@@ -592,10 +648,11 @@ mod tests {
         let mut fixture = Fixture::new();
         let client = ClientId::next();
         fixture.keep_of(client, Leftover::Nothing);
-        assert!(!fixture.pool.sweep(LONG, 64, fixture.now));
+        assert!(fixture.pool.sweep(LONG, 64, fixture.now).is_empty());
         let number = fixture.keep_of(client, Leftover::Nothing);
         fixture.sends(number, b"x");
-        assert!(fixture.pool.sweep(LONG, 64, fixture.now));
+        let strays = fixture.pool.sweep(LONG, 64, fixture.now);
+        assert_eq!(strays, HashSet::from([Sender::Upstream]));
         assert_eq!(fixture.take(&wanted(client)), Some(0));
     }
 
@@ -695,7 +752,7 @@ mod tests {
         let second = fixture.keep_of(client, Leftover::Nothing);
         fixture.now += 999 * MS;
         assert_eq!(fixture.take(&once), Some(second));
-        fixture.pool.broke(fixture.now);
+        fixture.pool.broke(Sender::Upstream, fixture.now);
         fixture.now += ALMOST;
         let third = fixture.keep_of(client, Leftover::Nothing);
         assert_eq!(fixture.take(&once), None);
@@ -709,9 +766,13 @@ mod tests {
         let client = ClientId::next();
         let at_work = fixture.last_use(client, Leftover::Nothing);
         fixture.keep_of(client, Leftover::Nothing);
-        assert!(fixture.pool.distrust(fixture.now));
+        assert!(fixture.pool.distrust(Sender::Upstream, fixture.now));
         assert!(fixture.pool.is_empty());
-        assert!(fixture.pool.lost_trust_since(at_work.begun, fixture.now));
+        assert!(
+            fixture
+                .pool
+                .lost_trust_since(Sender::Upstream, at_work.begun, fixture.now)
+        );
         fixture.now += MS;
         fixture.keep(at_work, 64);
         assert!(fixture.pool.is_empty());
@@ -721,7 +782,7 @@ mod tests {
     fn without_trust_a_connection_serves_the_client_that_used_it_last() {
         let mut fixture = Fixture::new();
         let (client, other) = (ClientId::next(), ClientId::next());
-        fixture.pool.distrust(fixture.now);
+        fixture.pool.distrust(Sender::Upstream, fixture.now);
         fixture.now += MS;
         let number = fixture.keep_of(client, Leftover::Nothing);
         fixture.now += 1000 * MS;
@@ -733,10 +794,10 @@ mod tests {
     fn trust_comes_back_ten_minutes_after_the_last_stray_byte() {
         let mut fixture = Fixture::new();
         let (client, other) = (ClientId::next(), ClientId::next());
-        fixture.pool.distrust(fixture.now);
+        fixture.pool.distrust(Sender::Upstream, fixture.now);
         fixture.now += ALMOST;
         let number = fixture.keep_of(client, Leftover::Nothing);
-        assert!(!fixture.pool.distrust(fixture.now));
+        assert!(!fixture.pool.distrust(Sender::Upstream, fixture.now));
         fixture.now += ALMOST;
         assert_eq!(fixture.take(&wanted(other)), None);
         let until = fixture.pool.distrusted_until(fixture.now);
@@ -744,6 +805,51 @@ mod tests {
         fixture.now += MS;
         assert_eq!(fixture.take(&wanted(other)), Some(number));
         assert_eq!(fixture.pool.distrusted_until(fixture.now), None);
-        assert!(fixture.pool.distrust(fixture.now));
+        assert!(fixture.pool.distrust(Sender::Upstream, fixture.now));
+    }
+
+    #[test]
+    fn what_an_origin_behind_the_upstream_did_is_remembered_of_that_one_alone() {
+        let mut fixture = Fixture::new();
+        let (client, other) = (ClientId::next(), ClientId::next());
+        let (odd, good) = (Sender::Origin(1), Sender::Origin(2));
+        let keep = |fixture: &mut Fixture, sender| {
+            let last_use = fixture.last_use(client, Leftover::Nothing);
+            fixture.keep(LastUse { sender, ..last_use }, 64)
+        };
+        let of = |sender, client| Wanted {
+            sender,
+            is_repeatable: false,
+            ..wanted(client)
+        };
+        keep(&mut fixture, odd);
+        let number = keep(&mut fixture, good);
+        assert!(fixture.pool.distrust(odd, fixture.now));
+        assert_eq!(fixture.pool.len(), 1);
+        assert_eq!(fixture.take(&of(good, other)), Some(number));
+        assert_eq!(fixture.pool.distrusted_until(fixture.now), None);
+        fixture.pool.broke(odd, fixture.now);
+        fixture.now += MS;
+        keep(&mut fixture, odd);
+        assert_eq!(fixture.take(&of(odd, client)), None);
+        let number = keep(&mut fixture, good);
+        assert_eq!(fixture.take(&of(good, client)), Some(number));
+    }
+
+    #[test]
+    fn of_too_many_origins_the_one_that_was_odd_longest_ago_is_forgotten() {
+        let mut fixture = Fixture::new();
+        for number in 0..MOST_DOUBTED as u64 {
+            fixture.pool.broke(Sender::Origin(number), fixture.now);
+            fixture.now += MS;
+        }
+        assert!(fixture.pool.distrust(Sender::Origin(0), fixture.now));
+        assert!(fixture.pool.distrust(Sender::Origin(1000), fixture.now));
+        assert_eq!(fixture.pool.doubts.lock().0.len(), MOST_DOUBTED);
+        let remembers = |number| {
+            let doubts = fixture.pool.doubts.lock();
+            doubts.0.contains_key(&Sender::Origin(number))
+        };
+        assert!(remembers(0) && !remembers(1) && remembers(2) && remembers(1000));
     }
 }

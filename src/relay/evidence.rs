@@ -4,6 +4,7 @@
 //! [`failover::evidence`]: a connection that cannot be made is proof, everything else is a doubt that the
 //! prober looks into at once ([`crate::health`]).
 
+use std::hash::BuildHasher;
 use std::time::{Duration, Instant};
 
 use crate::balance::failover::{self, AttemptError, Evidence};
@@ -16,6 +17,7 @@ use crate::protocol::answer::HopFailure;
 
 use super::context::unix_ms;
 use super::exchange::Exchange;
+use super::exits;
 use super::failed::Failed;
 
 /// How often those who wait for a suspect look whether it is lost.
@@ -36,6 +38,10 @@ impl Exchange<'_> {
     fn weigh(&self, lease: &Lease, latency: Duration, (status, is_doubtful): (u16, bool)) {
         let vitals = lease.upstream().vitals();
         vitals.answered(latency, status, || self.average_latency());
+        if is_gateway_error(status) && self.keeps_to_upstream() {
+            let client = exits::key_of_client(self.client.address.ip());
+            vitals.gateway_error_of(self.ctx.target_hasher.hash_one(client));
+        }
         if is_doubtful {
             let change = vitals.gateway_error(lease.began(), self.target_hash());
             self.tell(lease, change, "");
@@ -43,6 +49,12 @@ impl Exchange<'_> {
             let change = vitals.good(lease.began(), unix_ms);
             self.tell(lease, change, "it answered a request");
         }
+    }
+
+    /// Whether the client's requests are not shared out: what it asks for meets one upstream more than others.
+    fn keeps_to_upstream(&self) -> bool {
+        let wanted = self.state.destination.wanted.as_ref();
+        self.client.binds || wanted.is_some_and(|wanted| wanted.session.is_some())
     }
 
     /// The attempt that began at `begun` failed.

@@ -81,8 +81,6 @@ pub(super) struct ExchangeState {
     pub(super) attempts: usize,
     /// Those among them that were offline.
     pub(super) trials: usize,
-    /// Those among them that were not asked, as they could not know what the request means.
-    pub(super) left_out: usize,
     /// How long it has waited in vain for connections.
     pub(super) dialled_in_vain: Duration,
     /// Addresses of an upstream that were given up for another one of the same.
@@ -185,7 +183,7 @@ impl ExchangeState {
 
     /// Whether no upstream in service was there to be tried.
     pub(super) fn had_only_trials(&self) -> bool {
-        self.trials + self.left_out == self.tried.len()
+        self.trials == self.tried.len()
     }
 
     /// That of an exchange that begins.
@@ -201,7 +199,6 @@ impl ExchangeState {
             tried: Tried::default(),
             attempts: 0,
             trials: 0,
-            left_out: 0,
             dialled_in_vain: Duration::ZERO,
             given_up_addresses: 0,
             last: None,

@@ -20,7 +20,7 @@ use crate::balance::upstream::Lease;
 use crate::net::addresses::AddressBook;
 use crate::net::conn::{Conn, LookAround};
 use crate::net::dial::{self, DialError, Goal, Race, RaceEvent, Runner, STAGGER};
-use crate::net::idle_pool::{LastUse, Leftover, UseFor};
+use crate::net::idle_pool::{LastUse, Leftover, Sender, UseFor};
 use crate::protocol::answer::{HopFailure, Refusal};
 use crate::protocol::target::Authority;
 
@@ -210,6 +210,7 @@ impl<'a> Exchange<'a> {
             let last_use = LastUse {
                 use_for: UseFor::Anything,
                 shared_by,
+                sender: Sender::Upstream,
                 client: self.client.id,
                 begun: now,
                 leftover: Leftover::Nothing,

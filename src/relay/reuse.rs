@@ -11,7 +11,7 @@ use std::time::Instant;
 use crate::balance::failover::{self, AttemptError, Next, Replay};
 use crate::balance::upstream::{Lease, Upstream};
 use crate::net::conn::Conn;
-use crate::net::idle_pool::{LastUse, Leftover, SharedBy, TakenConn, UseFor, Wanted};
+use crate::net::idle_pool::{LastUse, Leftover, Sender, SharedBy, TakenConn, UseFor, Wanted};
 use crate::net::socket::{self, Peeked, TICK};
 use crate::protocol::answer::HopFailure;
 use crate::protocol::head::ResponseHead;
@@ -95,6 +95,7 @@ impl Exchange<'_> {
         let wanted = Wanted {
             target: self.target_hash(),
             shared_by: self.shared_by(upstream)?,
+            sender: self.sender(upstream),
             client: self.client.id,
             within: self.snapshot.config.limits.upstream_idle,
             is_repeatable,
@@ -107,7 +108,7 @@ impl Exchange<'_> {
                     conn.borrow_memory(&mut self.scratch.from_hop);
                     return Some((conn, rest));
                 }
-                TakenConn::Stray => self.snapshot.strayed(upstream),
+                TakenConn::Stray => self.strayed(Some(upstream)),
                 TakenConn::Nothing => return None,
             }
         }
@@ -186,6 +187,7 @@ impl Exchange<'_> {
         let last_use = LastUse {
             use_for,
             shared_by,
+            sender: self.sender(upstream),
             client: self.client.id,
             begun: hop.begun,
             leftover: after.rest(hop.origin),
@@ -207,8 +209,9 @@ impl Exchange<'_> {
         if self.client.binds {
             return false; // No other client has used it.
         }
+        let sender = self.sender(lease.upstream());
         let idle = self.snapshot.idle_pool(lease.upstream());
-        idle.is_some_and(|idle| idle.lost_trust_since(hop.begun, Instant::now()))
+        idle.is_some_and(|idle| idle.lost_trust_since(sender, hop.begun, Instant::now()))
             && self.may_be_sent_afresh(&AttemptError::NoResponse(HopFailure::Closed))
     }
 
@@ -230,7 +233,7 @@ impl Exchange<'_> {
         let upstream = lease.upstream();
         report::count(&upstream.vitals().counters.reuse_broken, 1);
         if let Some(idle) = self.snapshot.idle_pool(upstream) {
-            idle.broke(Instant::now());
+            idle.broke(self.sender(upstream), Instant::now());
         }
         if failover::shows_stray_bytes(error.failure()) {
             self.strayed(Some(upstream));
@@ -240,7 +243,16 @@ impl Exchange<'_> {
     /// A next hop sent a byte that was not asked for. Connections to origins are not shared anyway.
     fn strayed(&self, upstream: Option<&Upstream>) {
         if let Some(upstream) = upstream {
-            self.snapshot.strayed(upstream);
+            self.snapshot.strayed(upstream, self.sender(upstream));
+        }
+    }
+
+    /// Who sends what comes from `upstream` for this request.
+    fn sender(&self, upstream: &Upstream) -> Sender {
+        if upstream.spec.is_socks() {
+            Sender::Origin(self.target_hash())
+        } else {
+            Sender::Upstream
         }
     }
 }

@@ -11,7 +11,7 @@ use crate::balance::vitals::UpstreamId;
 use crate::config::checked::Config;
 use crate::net::addresses::AddressBook;
 use crate::net::conn::Conn;
-use crate::net::idle_pool::{IdlePool, REMEMBERED};
+use crate::net::idle_pool::{IdlePool, REMEMBERED, Sender};
 use crate::net::resolve::Resolver;
 use crate::protocol::head::HeadLimits;
 use crate::protocol::target::Host;
@@ -102,8 +102,8 @@ impl Snapshot {
                 if !upstream.vitals().is_offline() && upstream.is_in_service() {
                     let limits = &self.config.limits;
                     let most = limits.upstream_idle_connections;
-                    if idle_pool.sweep(limits.upstream_idle, most, Instant::now()) {
-                        self.strayed(upstream);
+                    for sender in idle_pool.sweep(limits.upstream_idle, most, Instant::now()) {
+                        self.strayed(upstream, sender);
                     }
                 } else {
                     idle_pool.clear();
@@ -112,18 +112,23 @@ impl Snapshot {
         }
     }
 
-    /// The upstream sent a byte that was not asked for: its connections are no longer shared.
-    pub(super) fn strayed(&self, upstream: &Upstream) {
+    /// A byte came from `upstream` that was not asked for: connections to who sent it are no longer shared.
+    pub(super) fn strayed(&self, upstream: &Upstream, sender: Sender) {
         let Some(idle_pool) = self.idle_pool(upstream) else {
             return;
         };
+        let is_first = idle_pool.distrust(sender, Instant::now());
+        let name = &upstream.spec.name;
+        if let Sender::Origin(_) = sender {
+            log::debug!("an origin behind upstream {name} sent bytes nobody asked for");
+            return;
+        }
         let strays = &upstream.vitals().counters.strays;
         strays.fetch_add(1, Ordering::Relaxed);
-        if idle_pool.distrust(Instant::now()) {
+        if is_first {
             log::warn!(
-                "upstream {} sent bytes nobody asked for: its connections are not shared between clients \
+                "upstream {name} sent bytes nobody asked for: its connections are not shared between clients \
                  for {} minutes",
-                upstream.spec.name,
                 REMEMBERED.as_secs() / 60
             );
         }

@@ -112,8 +112,10 @@ impl<'a> Exchange<'a> {
 
     /// With which other requests this one shares connections to `upstream`. `None`: with none.
     pub(super) fn shared_by(&self, upstream: &Upstream) -> Option<SharedBy> {
-        let told = &upstream.spec.told;
-        if told.is_nothing() {
+        let (spec, told) = (&upstream.spec, &upstream.spec.told);
+        // A SOCKS5 proxy is told the login once a connection, which is of no use any more once that is another.
+        let has_login = spec.is_socks() && spec.credentials.is_some();
+        if told.is_nothing() && !has_login {
             return Some(SharedBy::All);
         }
         let parts = self.state.destination.parts.as_ref();

@@ -37,13 +37,8 @@ impl Exchange<'_> {
         &mut self,
         attempt: &mut dyn FnMut(&mut Self, AttemptStart) -> Result<Done, Failed>,
     ) -> Result<Done, Failed> {
-        if self.state.tried.is_empty() && self.state.destination.form == Form::AsReceived {
-            // Only an HTTP proxy may know what it means.
-            let snapshot = self.snapshot;
-            let upstreams = snapshot.pool.upstreams().iter();
-            let socks = upstreams.filter(|one| one.spec.is_socks());
-            self.state.tried.extend(socks.map(|one| one.id()));
-            self.state.left_out = self.state.tried.len();
+        if self.state.destination.form == Form::AsReceived {
+            self.state.tried.leave_out_socks();
         }
         while let Some(start) = self.next_start()? {
             let result = attempt(self, start);
@@ -158,8 +153,8 @@ impl Exchange<'_> {
         let tried = &mut self.state.tried;
         if let Some(bound) = &self.client.bound {
             if let BoundTo::Upstream(id) = bound.to
-                && !tried.contains(id)
                 && let Some(lease) = pool.lease(id)
+                && tried.may_try(lease.upstream())
             {
                 tried.insert(id);
                 decided!(

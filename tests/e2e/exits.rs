@@ -321,6 +321,24 @@ fn a_refused_connect_begins_a_rest_and_may_be_tried_elsewhere() {
     }
 }
 
+/// What one client asks for must not take the upstream of its session out of service.
+#[test]
+fn gateway_errors_of_a_client_that_keeps_to_an_upstream_are_known_as_its_own() {
+    for (keys, of_one) in [("sticky: {by: client}", 3), ("{}", 0)] {
+        let a = Upstream::answering("a", |hop, _| {
+            hop.send("HTTP/1.1 504 Gateway Timeout\r\nContent-Length: 0\r\n\r\n");
+        });
+        let proxy = Proxy::with_yaml(keys, [&a]);
+        let mut client = proxy.client();
+        for _ in 0..3 {
+            client.get("http://dead.test/").expect_status(504);
+        }
+        let snapshot = proxy.server().context().snapshot();
+        let vitals = snapshot.pool.upstreams()[0].vitals();
+        assert_eq!(vitals.take_errors_of_one(), of_one, "{keys}");
+    }
+}
+
 /// An upstream whose own rules refuse two ports of every site.
 fn with_refused_ports(name: &'static str) -> Upstream {
     Upstream::answering(name, move |hop: &mut Hop, request: &Message| {

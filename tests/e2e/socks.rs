@@ -431,3 +431,49 @@ fn a_reload_that_changes_the_protocol_makes_it_another_upstream() {
     assert_eq!(url, format!("socks5://{}", upstream.address()));
     assert_eq!(proxy.upstream("a").latency, None);
 }
+
+/// The proxy is told the login once a connection, be it one that is shared or one that is bound to a client.
+#[test]
+fn no_connection_outlives_its_login() {
+    for field in ["", "Authorization: NTLM x\r\n"] {
+        let replies = SocksReplies {
+            greeting: b"\x05\x02",
+            ..SocksReplies::default()
+        };
+        let (proxy, upstream, mut client) = one_with(replies, "{username: us, password: x}");
+        let request = format!("GET http://o.test/ HTTP/1.1\r\nHost: o.test\r\n{field}\r\n");
+        client.send(&request);
+        let (mut hop, _) = upstream.accept_and_read_request();
+        hop.send_kept("us");
+        client.expect_status(200).expect_body("us");
+        proxy.reload("{}", [upstream.as_socks("{username: de, password: x}")]);
+        client.send(&request);
+        let (mut hop, _) = upstream.accept_and_read_request();
+        hop.send_kept("de");
+        client.expect_status(200).expect_body("de");
+        let logins = upstream.socks_handshakes();
+        assert_eq!(logins.len(), 2);
+        assert!(logins[1].starts_with(b"\x05\x02\x00\x02\x01\x02de\x01x"));
+    }
+}
+
+/// It passes on what they send, when they send it.
+#[test]
+fn bytes_that_an_origin_sends_unasked_cost_no_connection_to_another() {
+    let (proxy, upstream, mut client) = one(SocksReplies::default());
+    let good = "GET http://good.test/ HTTP/1.1\r\nHost: good.test\r\n\r\n";
+    client.send(good);
+    let (mut hop, _) = upstream.accept_and_read_request();
+    hop.send_kept("one");
+    client.expect_status(200).expect_body("one");
+    client.send(GET);
+    let (mut odd, _) = upstream.accept_and_read_request();
+    odd.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nokEVIL");
+    client.expect_status(200).expect_body("ok");
+    odd.expect_gone();
+    let mut other = proxy.client();
+    other.send(good);
+    hop.read_request().expect_field("Host", "good.test");
+    hop.send_kept("two");
+    other.expect_status(200).expect_body("two");
+}

@@ -108,6 +108,10 @@ impl Drain {
 }
 
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a fact of its own that the model must remember"
+)]
 struct Lane {
     leader: Leader,
     /// Connections that were taken out and wait to be served.
@@ -122,6 +126,10 @@ struct Lane {
 }
 
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a fact of its own that the model must remember"
+)]
 struct State {
     to_send: u8,
     sent: u8,

@@ -93,16 +93,18 @@ impl State {
             Step::Takes => Step::Stands,
             Step::Stands => {
                 next.line.push(client % LANES);
-                match protocol {
-                    Protocol::Trusting => Step::Waits,
-                    _ => Step::PassesOn(Then::Waits),
+                if protocol == Protocol::Trusting {
+                    Step::Waits
+                } else {
+                    Step::PassesOn(Then::Waits)
                 }
             }
             Step::Works => {
                 next.taken -= 1;
-                match protocol {
-                    Protocol::Careless => Step::Over,
-                    _ => Step::PassesOn(Then::IsOver),
+                if protocol == Protocol::Careless {
+                    Step::Over
+                } else {
+                    Step::PassesOn(Then::IsOver)
                 }
             }
             Step::PassesOn(then) => match (next.pass_on(), then) {

@@ -9,7 +9,7 @@
 //!
 //! Not here: which upstream the next attempt goes to (`picks.rs`).
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
@@ -90,6 +90,9 @@ impl Pool {
         pool.memory
             .rests
             .keep_only(|id| pool.places.contains_key(&id));
+        let groups: HashSet<_> = pool.upstreams.iter().map(|one| one.group()).collect();
+        let is_there = |group: Option<&str>| groups.contains(&group);
+        pool.memory.belief.keep_only(is_there);
         pool
     }
 
@@ -130,6 +133,11 @@ impl Pool {
             groups,
             upstreams,
         }
+    }
+
+    /// In how many groups its upstreams are, those in none counted as one.
+    pub fn groups_count(&self) -> usize {
+        self.groups.len() + 1
     }
 
     /// The group at this place, see [`super::groups::names`]; the whole pool without one. Nobody is in a group

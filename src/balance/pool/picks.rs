@@ -5,13 +5,11 @@
 //!
 //! Not here: whose turn it is ([`pick`](super::super::pick) says), and what the pool is (the module above).
 
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Instant;
 
 use super::Pool;
 use crate::balance::pick::{Account, BalanceMode, Candidate, Members};
-use crate::balance::rests::RestsForHost;
 use crate::balance::room::Wants;
 use crate::balance::state::Availability;
 use crate::balance::sticky::{MoveReason, Pins, SessionKey};
@@ -82,7 +80,7 @@ impl Pool {
             None if wish.is_some_and(|wish| wish.only_rested) => None,
             // It is waited for: who rests would be asked for want of room alone.
             None if self.is_full_for(filter) => None,
-            None => self.pick_resting(tried, &rests?),
+            None => self.pick_resting(filter),
             Some(_) => picked,
         }?;
         tried.insert(picked.upstream().id());
@@ -94,7 +92,8 @@ impl Pool {
             Some(_) => &self.tunnel_chooser,
             None => &self.chooser,
         };
-        let account = if filter.tried.is_empty() {
+        let is_open = filter.tried.is_empty() && !filter.tried.is_choosy();
+        let account = if is_open {
             Account::First
         } else {
             Account::Again
@@ -147,9 +146,8 @@ impl Pool {
             self.memory.pins.lock().find(key, session.ttl, now)
         });
         // Any that is limited: it was full a moment ago.
-        let may_help = |one: &Arc<Upstream>| {
-            one.serves() && one.vitals().is_limited() && !tried.contains(one.id())
-        };
+        let may_help =
+            |one: &Arc<Upstream>| one.serves() && one.vitals().is_limited() && tried.may_try(one);
         let only = pinned.filter(|id| self.by_id(*id).is_some_and(may_help));
         let wants = || self.wants(only, tried);
         (only.is_some() || self.upstreams.iter().any(may_help)).then(wants)
@@ -158,13 +156,21 @@ impl Pool {
     /// The same for a client that is bound to this upstream, and wants no other.
     pub fn full_alone(&self, id: UpstreamId, tried: &Tried) -> Option<Wants> {
         let upstream = self.by_id(id)?;
-        let is_full = upstream.serves() && upstream.vitals().is_limited() && !tried.contains(id);
+        let is_full =
+            upstream.serves() && upstream.vitals().is_limited() && tried.may_try(upstream);
         is_full.then(|| self.wants(Some(id), tried))
     }
 
     fn wants(&self, only: Option<UpstreamId>, tried: &Tried) -> Wants {
+        let members = if tried.is_choosy() {
+            let places = self.upstreams.iter().zip(0..);
+            let those = places.filter(|(one, _)| tried.may_try(one));
+            Arc::new(those.map(|(one, place)| (one.id(), place)).collect())
+        } else {
+            Arc::clone(&self.places)
+        };
         Wants {
-            members: Arc::clone(&self.places),
+            members,
             only,
             tried: tried.ids().collect(),
         }
@@ -249,10 +255,11 @@ impl Pool {
     }
 
     /// The upstream whose rest ends first: all that could be picked rest.
-    fn pick_resting(&self, tried: &Tried, rests: &RestsForHost) -> Option<Lease> {
+    fn pick_resting(&self, filter: Filter<'_>) -> Option<Lease> {
+        let rests = filter.rests?;
         let upstream = self
             .serving()
-            .filter(|upstream| !tried.contains(upstream.id()) && !upstream.vitals().is_full())
+            .filter(|upstream| filter.may_try(upstream) && !upstream.vitals().is_full())
             .min_by_key(|upstream| rests.until(upstream.id()))?;
         let lease = Lease::take(upstream)?;
         self.memory.rests.override_one();
@@ -276,9 +283,8 @@ impl Pool {
 
     /// Those in service that were not tried, the best last.
     fn rest(&self, mode: BalanceMode, tried: &Tried) -> Vec<Arc<Upstream>> {
-        let were_tried: HashSet<_> = tried.ids().collect();
         let serving = self.serving();
-        let untried = serving.filter(|upstream| !were_tried.contains(&upstream.id()));
+        let untried = serving.filter(|upstream| tried.may_try(upstream));
         let ranked = untried.enumerate().map(|(place, upstream)| {
             let preference = match mode {
                 BalanceMode::RoundRobin => 0,
@@ -305,7 +311,7 @@ impl Pool {
         let (_, _, upstream) = self
             .upstreams
             .iter()
-            .filter(|upstream| upstream.is_in_service() && !tried.contains(upstream.id()))
+            .filter(|upstream| upstream.is_in_service() && tried.may_try(upstream))
             .filter(|upstream| upstream.vitals().may_be_tried(now) && !upstream.vitals().is_full())
             .filter_map(|upstream| {
                 let last = upstream.vitals().last_trial();

@@ -461,6 +461,62 @@ fn an_upstream_that_flaps_while_threads_pick_leaves_no_lease_behind() {
     assert_eq!(vitals.counters.came_online.load(Ordering::Relaxed), 500);
 }
 
+#[test]
+fn however_many_socks_upstreams_are_left_out_the_others_take_turns() {
+    let mut specs = specs("s1 s2 s3 s4 s5 s6 s7 s8 s9 a b c");
+    for spec in &mut specs[..9] {
+        spec.protocol = UpstreamProtocol::Socks5;
+    }
+    let pool = Pool::new(specs);
+    let choosy = || {
+        let mut tried = Tried::default();
+        tried.leave_out_socks();
+        tried
+    };
+    let pick = |tried: &mut Tried| {
+        let lease = pool.pick(BalanceMode::RoundRobin, None, tried);
+        name(lease.as_ref()).to_owned()
+    };
+    let picked: String = (0..6).map(|_| pick(&mut choosy())).collect();
+    assert_eq!(picked, "abcabc");
+    let mut tried = choosy();
+    let picked: String = (0..3).map(|_| pick(&mut tried)).collect();
+    assert_eq!(picked, "abc");
+    assert_eq!(pick(&mut tried), name(None));
+    assert_eq!(tried.len(), 3);
+    take_offline(&pool, "s1 s2 s3 s4 s5 s6 s7 s8 s9 a b c", CLOSED);
+    let trial = pool.pick_trial(&mut choosy(), Instant::now());
+    assert_eq!(name(trial.as_ref()), "a");
+}
+
+#[test]
+fn a_tunnel_goes_to_one_that_rests_rather_than_to_one_that_has_no_connect() {
+    let (pool, now) = (pool("a b c"), Instant::now());
+    lose_connect(&pool, "a", now);
+    for (name, secs) in [("b", 20), ("c", 10)] {
+        let rest = Rest {
+            upstream: pool.find(name).unwrap().id(),
+            host: None,
+            status: 429,
+            until: now + Duration::from_secs(secs),
+            client: SessionKey::new(b"one"),
+        };
+        pool.rests().begin(rest, now);
+    }
+    let wish = Wish {
+        session: None,
+        host: Some("o.test"),
+        only_rested: false,
+        now,
+    };
+    let mode = BalanceMode::RoundRobin;
+    let lease = pool.pick_for_tunnel(mode, Some(&wish), &mut Tried::default(), now);
+    assert_eq!(name(lease.as_ref()), "c");
+    assert_eq!(pool.rests().overridden(), 1);
+    let lease = pool.pick(mode, Some(&wish), &mut Tried::default());
+    assert_eq!(name(lease.as_ref()), "a");
+}
+
 /// As many picks as there are, at the same time; `-`: no pick.
 fn held(pool: &Pool, mode: BalanceMode, expected: &str) -> Vec<Lease> {
     let picks: Vec<_> = (0..expected.len())
@@ -507,6 +563,26 @@ fn what_has_no_room_is_waited_for_and_what_is_offline_or_tried_is_not() {
             .full_for(None, &Tried::default())
             .is_none()
     );
+}
+
+#[test]
+fn room_at_a_socks_upstream_that_is_left_out_is_not_waited_for() {
+    let mut specs = specs("s^1 a^1");
+    specs[0].protocol = UpstreamProtocol::Socks5;
+    let pool = Pool::new(specs);
+    let mut leases = held(&pool, BalanceMode::RoundRobin, "sa-");
+    let mut choosy = Tried::default();
+    choosy.leave_out_socks();
+    let wants = pool.full_for(None, &choosy).unwrap();
+    let in_line = pool.line().enter(wants, || {});
+    drop(leases.remove(0));
+    assert!(in_line.take_room().is_none());
+    drop(leases);
+    assert!(in_line.take_room().is_some());
+    drop(in_line);
+    choosy.insert(pool.find("a").unwrap().id());
+    let _leases = held(&pool, BalanceMode::RoundRobin, "sa-");
+    assert!(pool.full_for(None, &choosy).is_none());
 }
 
 #[test]

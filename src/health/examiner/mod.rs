@@ -2,7 +2,8 @@
 //!
 //! [`super::rules`] says what follows from an answer; this is the book that is kept meanwhile: of every
 //! upstream its plan and its check, the controls that a check waits for, and what is asked to find out
-//! whether the target of the probe can be believed again.
+//! whether the target of the probe can be believed again. Both are of the group of the upstream: another one may be in
+//! another network, where another target can be reached.
 //!
 //! No IO, no clock, no thread: the prober hands in the answers and the time, and asks what this says is to
 //! be asked. So whole outages are played in virtual time (`health/examiner/tests.rs`).
@@ -98,6 +99,8 @@ struct OpenCheck {
 #[derive(Debug)]
 struct Poll {
     asked: usize,
+    /// The group of those that are asked.
+    group: Option<Box<str>>,
     /// What each got, by its name.
     got: Vec<(String, CheckAnswer)>,
     /// The upstream whose check this ends, and what is held against it if the probe passes elsewhere. None:
@@ -155,7 +158,7 @@ impl Examiner {
         }
         let before = self.target.replace(ctx.health.target.clone());
         if before.is_some() {
-            ctx.pool.belief().believe();
+            ctx.pool.belief().believe_all();
             for upstream in ctx.pool.upstreams() {
                 upstream.vitals().want_check();
             }
@@ -246,7 +249,7 @@ impl Examiner {
             spec: &upstream.spec,
             availability: upstream.vitals().availability(),
             depth: check.depth,
-            is_believed: ctx.pool.belief().is_believed(ctx.now),
+            is_believed: ctx.pool.belief().is_believed(upstream.group(), ctx.now),
         };
         let step = match check.itself {
             None => premises.after_itself(answer),
@@ -263,7 +266,8 @@ impl Examiner {
                 return self.compare(ctx, &accused, (reason, answer));
             }
             CheckStep::Passes => {
-                self.believe(ctx);
+                let group = upstream.spec.group.clone();
+                self.believe(ctx, group.as_deref());
                 (Some(CheckVerdict::Works(Depth::Probe)), "the probe passed")
             }
             CheckStep::Works(depth, evidence) => (Some(CheckVerdict::Works(depth)), evidence),
@@ -283,37 +287,53 @@ impl Examiner {
     ) -> Vec<Inquiry> {
         // Those that take requests first.
         let others = self.draw(ctx, CONTROLS, |other| {
-            (other.id() != accused.id()).then(|| other.vitals().availability())
+            let is_peer = other.group() == accused.group() && other.id() != accused.id();
+            is_peer.then(|| other.vitals().availability())
         });
-        let number = self.poll(1 + others.len(), Some((accused.id(), reason)));
+        let accusation = Some((accused.id(), reason));
+        let number = self.poll(1 + others.len(), accused.group(), accusation);
         self.poll_answered(ctx, number, (accused, answer));
         probes(&others, number, ctx.health)
     }
 
     /// When the time of a disbelief is over, a few upstreams are asked before the target is believed.
     fn ask_target(&mut self, ctx: CheckContext<'_>) -> Vec<Inquiry> {
+        let groups = ctx.pool.belief().doubted().into_iter();
+        groups
+            .flat_map(|group| self.ask_target_of(ctx, group.as_deref()))
+            .collect()
+    }
+
+    fn ask_target_of(&mut self, ctx: CheckContext<'_>, group: Option<&str>) -> Vec<Inquiry> {
         let belief = ctx.pool.belief();
-        let doubted_until = belief.doubted_until();
-        let is_asked = self.polls.values().any(|poll| poll.accused.is_none());
+        let is_about_it = |poll: &Poll| poll.accused.is_none() && poll.group.as_deref() == group;
+        let is_asked = self.polls.values().any(is_about_it);
+        let doubted_until = belief.doubted_until(group);
         if is_asked || doubted_until.is_none_or(|until| ctx.now < until) {
             return Vec::new();
         }
         let asked = self.draw(ctx, CONTROLS + 1, |one| {
-            (!one.vitals().is_offline()).then_some(())
+            (one.group() == group && !one.vitals().is_offline()).then_some(())
         });
         if asked.is_empty() {
             return Vec::new();
         }
-        belief.wait_until(ctx.now + question::limit(ctx.health) * 2);
-        let number = self.poll(asked.len(), None);
+        belief.wait_until(group, ctx.now + question::limit(ctx.health) * 2);
+        let number = self.poll(asked.len(), group, None);
         probes(&asked, number, ctx.health)
     }
 
     /// Begins a poll of so many upstreams; gives its number.
-    fn poll(&mut self, asked: usize, accused: Option<(UpstreamId, OfflineReason)>) -> u64 {
+    fn poll(
+        &mut self,
+        asked: usize,
+        group: Option<&str>,
+        accused: Option<(UpstreamId, OfflineReason)>,
+    ) -> u64 {
         self.polls_begun += 1;
         let poll = Poll {
             asked,
+            group: group.map(Into::into),
             got: Vec::new(),
             accused,
         };
@@ -329,7 +349,7 @@ impl Examiner {
     ) {
         let has_passed = passes(ctx.health, answer);
         if has_passed {
-            self.believe(ctx);
+            self.believe(ctx, through.group());
         }
         let Some(mut poll) = self.polls.remove(&number) else {
             return;
@@ -342,7 +362,7 @@ impl Examiner {
         }
         let seen = poll.seen();
         if !has_passed && let Some(seen) = &seen {
-            disbelieve(ctx, seen);
+            disbelieve(ctx, through.group(), seen);
         }
         let Some((id, reason)) = poll.accused else {
             return;
@@ -402,13 +422,15 @@ impl Examiner {
         record.plan.ended(ctx.now, verdict, availability, pace);
     }
 
-    /// The probe has passed.
-    fn believe(&mut self, ctx: CheckContext<'_>) {
+    /// The probe has passed through an upstream of this group.
+    fn believe(&mut self, ctx: CheckContext<'_>, group: Option<&str>) {
         // Whether it can be believed again is no question any more.
-        self.polls.retain(|_, poll| poll.accused.is_some());
-        if ctx.pool.belief().believe() {
+        let is_open = |poll: &Poll| poll.accused.is_some() || poll.group.as_deref() != group;
+        self.polls.retain(|_, poll| is_open(poll));
+        if ctx.pool.belief().believe(group) {
             let text = format!(
-                "the probe passes again: health_check.url {} is believed",
+                "the probe passes again{}: health_check.url {} is believed",
+                of_group(group),
                 ctx.health.target
             );
             log::info!("{text}");
@@ -436,12 +458,6 @@ impl Examiner {
 
     /// Takes upstreams offline that fail what others serve, while no probe can tell.
     fn watch_outliers(&mut self, ctx: CheckContext<'_>) {
-        let is_believed = ctx.health.target == ProbeTarget::Nothing
-            || ctx.pool.belief().doubted_until().is_none();
-        if is_believed {
-            self.outliers.clear();
-            return;
-        }
         for outlier in self.outliers.look(ctx.now, ctx.pool) {
             let upstream = &outlier.upstream;
             let vitals = upstream.vitals();
@@ -495,19 +511,25 @@ fn probes(through: &[Arc<Upstream>], number: u64, health: &HealthCheck) -> Vec<I
 
 /// How many questions are open at the same moment at most: of every upstream the controls of its check, and
 /// those about the target.
-pub(super) fn most_questions(upstreams: usize) -> usize {
+pub(super) fn most_questions(upstreams: usize, groups: usize) -> usize {
     let controls = upstreams.saturating_sub(1).clamp(1, CONTROLS);
-    let about_target = upstreams.min(CONTROLS + 1);
+    let about_target = upstreams.min((CONTROLS + 1) * groups);
     upstreams
         .saturating_mul(controls)
         .saturating_add(about_target)
 }
 
-/// The probe has passed through no upstream.
-fn disbelieve(ctx: CheckContext<'_>, seen: &str) {
-    if ctx.pool.belief().doubt(ctx.now, seen, ctx.unix_ms) {
+fn of_group(group: Option<&str>) -> String {
+    group.map_or_else(String::new, |group| format!(" in group {group}"))
+}
+
+/// The probe has passed through no upstream of this group.
+fn disbelieve(ctx: CheckContext<'_>, group: Option<&str>, seen: &str) {
+    let belief = ctx.pool.belief();
+    if belief.doubt(group, ctx.now, seen, ctx.unix_ms) {
+        let where_to = of_group(group);
         let text = format!(
-            "the probe passes through no upstream ({seen}): health_check.url {} is at fault, or the \
+            "the probe passes through no upstream{where_to} ({seen}): health_check.url {} is at fault, or the \
              way to it, and is not believed; upstreams are judged by whether they answer for themselves",
             ctx.health.target
         );

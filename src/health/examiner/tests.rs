@@ -172,6 +172,17 @@ impl VirtualWorld {
         world
     }
 
+    /// Each upstream is in its group.
+    fn grouped(&mut self, groups: &[&str]) {
+        let upstreams = self.pool.upstreams().iter().zip(groups);
+        let specs = upstreams.map(|(upstream, group)| UpstreamSpec {
+            group: Some((*group).into()),
+            ..upstream.spec.clone()
+        });
+        self.pool = Pool::new(specs.collect());
+        self.examiner.follow_pool(&self.pool);
+    }
+
     fn seconds(&self) -> f64 {
         self.now.duration_since(self.began).as_secs_f64()
     }
@@ -717,9 +728,35 @@ fn the_target_is_believed_again_once_the_probe_passes() {
     assert!(disbelief.seen.contains("got 403"), "{}", disbelief.seen);
     world.at(Duration::from_secs(1), Happening::Look);
     world.run(60.0);
-    assert!(world.pool.belief().is_believed(world.now));
+    assert!(world.pool.belief().is_believed(None, world.now));
     assert!(
-        world.pool.belief().doubted_until().is_none(),
+        world.pool.belief().doubted_until(None).is_none(),
         "it was asked"
+    );
+}
+
+#[test]
+fn a_group_is_judged_by_its_own_controls_and_one_alone_in_it_by_none() {
+    let manners = [
+        Behavior::Policy,
+        Behavior::Policy,
+        Behavior::Alive,
+        Behavior::Alive,
+        Behavior::Captive,
+        Behavior::Policy,
+        Behavior::Dead,
+    ];
+    let manners = manners.into_iter().map(always).collect();
+    let mut world = VirtualWorld::new(manners, |_| ProbeFate::Passes);
+    world.grouped(&["lan", "lan", "exits", "exits", "exits", "one", "other"]);
+    world.run(10.0);
+    let upstreams = world.pool.upstreams().iter();
+    let offline = upstreams.filter(|upstream| upstream.vitals().is_offline());
+    let offline: Vec<_> = offline.map(|upstream| &*upstream.spec.name).collect();
+    assert_eq!(offline, ["u4", "u6"]);
+    let is_believed = |group| world.pool.belief().is_believed(Some(group), world.now);
+    assert_eq!(
+        ["lan", "exits", "one"].map(is_believed),
+        [false, true, false]
     );
 }
