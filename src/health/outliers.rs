@@ -68,8 +68,9 @@ impl Outliers {
             return Vec::new();
         }
         self.looked = Some(now);
-        let groups = doubted.iter().map(|group| (group.as_deref(), Vec::new()));
-        let mut groups: BTreeMap<_, Vec<_>> = groups.collect();
+        let mut groups: BTreeMap<_, Vec<_>> = BTreeMap::new();
+        // not `collect`, see `Failures`
+        groups.extend(doubted.iter().map(|group| (group.as_deref(), Vec::new())));
         for upstream in pool.upstreams() {
             match groups.get_mut(&upstream.group()) {
                 Some(members) if upstream.is_in_service() => members.push(upstream),
