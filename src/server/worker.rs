@@ -4,6 +4,7 @@ use std::cell::Cell;
 use std::os::fd::{AsRawFd, RawFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::thread;
 
 use crate::net::conn::Conn;
 use crate::relay::outcome::{Outcome, Suspended};
@@ -152,7 +153,11 @@ impl Worker for LaneWorker<'_> {
         let lent = Lent::new(self.held.take());
         lane.lends(&lent);
         match self.followers.hand_on(lane) {
-            Ok(()) => self.lent.set(Some(lent)),
+            Ok(()) => {
+                self.lent.set(Some(lent));
+                // The new leader may be queued for this very core: others wait for it, and for nobody here.
+                thread::yield_now();
+            }
             Err(mut same) => {
                 same.is_back(&lent);
                 self.held.set(lent.take());

@@ -17,6 +17,7 @@ use std::os::fd::AsRawFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use mio::unix::SourceFd;
@@ -81,6 +82,8 @@ pub(super) struct Lane {
     pass: usize,
     /// When that began.
     pass_begun: Instant,
+    /// When it last let others have its core.
+    yielded: Instant,
     /// Clients for which there is no permit.
     waiting: VecDeque<WaitingClient>,
     /// Exchanges that followers serve.
@@ -201,6 +204,7 @@ impl Lane {
             ready: VecDeque::new(),
             pass: 0,
             pass_begun: Instant::now(),
+            yielded: Instant::now(),
             waiting: VecDeque::new(),
             lent: Vec::new(),
             newcomers: Newcomers::None,
@@ -346,7 +350,7 @@ impl Lane {
         let begun = Instant::now();
         self.handle.pulse.beat(begun);
         self.publish();
-        yield_if_due();
+        self.yield_if_due(begun);
         let is_late = begun.saturating_duration_since(self.pass_begun) >= LATE;
         let (timeout, sweeps) = self.timeout(begun);
         let may_sleep = timeout != Some(Duration::ZERO) && self.handle.falls_asleep();
@@ -406,6 +410,15 @@ impl Lane {
                 }
                 ready @ (Ready::Permitted(_) | Ready::Resume(_)) => self.ready.push_back(ready),
             }
+        }
+    }
+
+    /// Lets another thread have this core now and then, if one waits for it: the ticks at which the system
+    /// looks may be 10 ms apart, and another lane's clients would wait for so long.
+    fn yield_if_due(&mut self, now: Instant) {
+        if now.saturating_duration_since(self.yielded) >= LATE {
+            self.yielded = now;
+            thread::yield_now();
         }
     }
 
@@ -808,13 +821,6 @@ fn begin(client: Box<Client>, slot: Option<Slot>, held: Option<Held>) -> Task {
         held,
         may_suspend: true,
     }
-}
-
-/// Lets another thread have this core if that has waited for its turn. The system sees so when it counts the
-/// time of this thread, which it does when asked and at its ticks; those may be as far apart as 10 ms, and
-/// another lane's clients would wait for so long.
-fn yield_if_due() {
-    let _used = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
 }
 
 /// Has the leader told of new connections; of all leaders that sleep one is enough.
