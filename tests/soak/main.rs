@@ -34,8 +34,9 @@ const ATTACK: Duration = Duration::from_secs(10);
 const ROUNDS: usize = 7;
 /// How much longer the slowest hundredth may wait than in calm.
 const RATIO_MAX: f64 = 3.0;
-/// A wait that nobody notices, whatever the calm was.
-const UNNOTICED: Duration = Duration::from_millis(2);
+/// A wait that nobody notices, whatever the calm was: three times a calm of a millisecond. That of a quiet machine
+/// is less than half a millisecond, and to be better there must not make an attack worse.
+const UNNOTICED: Duration = Duration::from_millis(3);
 /// Memory that may be kept after attacks beyond that at the start, however many rounds there were. About
 /// 6 MiB are: holes in the heap between what stays, buffers kept for the next reads, stacks kept by the C
 /// library for the next threads.
