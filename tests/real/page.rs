@@ -278,7 +278,12 @@ fn the_last_one_in_service_is_drained_when_that_is_confirmed_and_the_history_out
     assert_eq!(scene.browser.text(ASKED), "false");
     press(&scene, "two");
     answer(&scene, "no");
-    assert_eq!(scene.browser.text(&cell("two", "Action")), "Drain");
+    assert!(
+        scene
+            .browser
+            .text(&cell("two", "Action"))
+            .starts_with("Drain")
+    );
     press(&scene, "two");
     answer(&scene, "yes");
     scene

@@ -121,7 +121,7 @@ fn squid_knows_the_client_by_a_proxy_header_and_a_field() {
             let source = ["--interface", client, "-H", "X-Forwarded-For: 192.0.2.1"];
             let url = nginx.url(&format!("/small/3.bin?{client}"));
             assert_eq!(status(&relay, &folder, &source, &url), "000 200");
-            let told = format!("- {client} 192.0.2.1, {client} 200");
+            let told = format!("- {client} 192.0.2.1,%20{client} 200");
             squid.expect_line(&told, &format!("?{client}"));
             let url = nginx.tls_url("/small/3.bin");
             assert_eq!(status(&relay, &folder, &source, &url), "200 200");
