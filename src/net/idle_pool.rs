@@ -19,7 +19,6 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::net::IpAddr;
-use std::sync::LazyLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
@@ -27,6 +26,7 @@ use parking_lot::Mutex;
 
 use super::conn::Conn;
 use super::socket::{self, Peeked};
+use super::threads;
 
 /// A connection idle for longer than this is not trusted with a request that cannot be repeated.
 const TRUSTED_IDLE: Duration = Duration::from_secs(1);
@@ -41,10 +41,6 @@ pub const REMEMBERED: Duration = Duration::from_secs(600);
 /// How many are remembered behind one upstream; beyond, the one that did it longest ago is forgotten.
 const MOST_DOUBTED: usize = 100;
 
-/// How many shelves a pool has: one for each core.
-static SHELVES: LazyLock<usize> =
-    LazyLock::new(|| std::thread::available_parallelism().map_or(2, usize::from));
-
 /// Idle connections to one upstream.
 #[derive(Debug)]
 pub struct IdlePool {
@@ -55,6 +51,8 @@ pub struct IdlePool {
     doubts: Mutex<Doubts>,
     /// Whether there is anything in `doubts`: until then requests are spared its lock.
     has_doubts: AtomicBool,
+    /// Whether there ever was a stray byte: until then those are that can be repeated.
+    has_strayed: AtomicBool,
 }
 
 /// The connections of one lane, the oldest first, on a cache line of their own.
@@ -203,10 +201,11 @@ pub enum TakenConn {
 impl Default for IdlePool {
     fn default() -> Self {
         Self {
-            shelves: (0..*SHELVES).map(|_| Shelf::default()).collect(),
+            shelves: (0..threads::cores()).map(|_| Shelf::default()).collect(),
             count: AtomicUsize::new(0),
             doubts: Mutex::default(),
             has_doubts: AtomicBool::new(false),
+            has_strayed: AtomicBool::new(false),
         }
     }
 }
@@ -245,7 +244,7 @@ impl IdlePool {
         };
         // Closed when the lock has been given back.
         let _lost = self.change(own, |shelf| {
-            if most == 0 || self.trust(sender).lost_since(begun, now) {
+            if most == 0 || self.lost_trust_since(sender, begun, now) {
                 return Some(idle);
             }
             shelf.push_back(idle);
@@ -258,18 +257,27 @@ impl IdlePool {
 
     /// The one that is idle for longest.
     fn take_oldest(&self) -> Option<IdleConn> {
-        let oldest = |shelf: &&Shelf| shelf.0.lock().front().map(|idle| idle.since);
-        let shelves = self.shelves.iter().filter(|shelf| oldest(shelf).is_some());
-        self.change(shelves.min_by_key(oldest)?, VecDeque::pop_front)
+        let shelves = self.shelves.iter();
+        let oldest = shelves.filter_map(|shelf| Some((shelf.0.lock().front()?.since, shelf)));
+        let (_, on) = oldest.min_by_key(|(since, _)| *since)?;
+        self.change(on, VecDeque::pop_front)
     }
 
     /// The connection used last of those that are good for the request, one of its own lane before others.
     /// Those found closed are dropped on the way.
     pub fn take(&self, wanted: &Wanted, now: Instant) -> TakenConn {
+        if self.is_empty() {
+            return TakenConn::Nothing; // Before each dial: no shelf of another lane is locked.
+        }
+        let bears = if wanted.is_repeatable {
+            &self.has_strayed
+        } else {
+            &self.has_doubts
+        };
         for shelf in self.shelves_from(wanted.home) {
             let newest = || {
                 self.change(shelf, |idle| {
-                    newest(idle, self.trust(wanted.sender), wanted, now)
+                    newest(idle, self.trust(bears, wanted.sender), wanted, now)
                 })
             };
             while let Some((idle, leftover)) = newest() {
@@ -351,6 +359,7 @@ impl IdlePool {
     /// once their exchange is over; from then on until [`REMEMBERED`] after the last one each serves one client.
     /// Says whether it is the first one.
     pub fn distrust(&self, sender: Sender, now: Instant) -> bool {
+        self.has_strayed.store(true, Ordering::Release);
         let before = self.doubt(sender, |trust| {
             let before = trust.distrust_at(now);
             trust.distrust = Some(Distrust {
@@ -374,22 +383,24 @@ impl IdlePool {
         note(doubts.of(sender))
     }
 
-    fn trust(&self, sender: Sender) -> Trust {
-        let has_doubts = self.has_doubts.load(Ordering::Acquire);
-        let known = has_doubts.then(|| self.doubts.lock().0.get(&sender).copied());
+    /// What was seen of `sender`, if anything was that bears on the question.
+    fn trust(&self, bears: &AtomicBool, sender: Sender) -> Trust {
+        let is_asked = bears.load(Ordering::Acquire);
+        let known = is_asked.then(|| self.doubts.lock().0.get(&sender).copied());
         known.flatten().unwrap_or_default()
     }
 
     /// Until when each connection serves one client, if the upstream is to blame for that.
     pub fn distrusted_until(&self, now: Instant) -> Option<Instant> {
-        let distrust = self.trust(Sender::Upstream).distrust_at(now);
+        let trust = self.trust(&self.has_strayed, Sender::Upstream);
+        let distrust = trust.distrust_at(now);
         distrust.map(|distrust| distrust.until)
     }
 
     /// Whether `sender` lost its trust during an exchange that began at `begun`: what comes on its
     /// connection may be meant for another client.
     pub fn lost_trust_since(&self, sender: Sender, begun: Instant, now: Instant) -> bool {
-        self.trust(sender).lost_since(begun, now)
+        self.trust(&self.has_strayed, sender).lost_since(begun, now)
     }
 
     /// A reused connection to `sender` broke under a request: for [`REMEMBERED`] those that cannot be repeated

@@ -7,8 +7,8 @@
 use std::io;
 use std::net::IpAddr;
 use std::num::NonZeroUsize;
-use std::sync::Arc;
-use std::thread::{Builder, JoinHandle};
+use std::sync::{Arc, LazyLock};
+use std::thread::{self, Builder, JoinHandle};
 
 use rustix::process::{Resource, getrlimit};
 
@@ -21,6 +21,15 @@ pub const STACK: usize = 1024 * 1024;
 
 /// The most threads tunnels and long exchanges may use when the system names no lower limit.
 const MOST_LONG_THREADS: usize = 16_384;
+
+/// Cores that this process may use; asked of the system once.
+static CORES: LazyLock<usize> =
+    LazyLock::new(|| thread::available_parallelism().map_or(2, usize::from));
+
+/// How many cores this process may use.
+pub fn cores() -> usize {
+    *CORES
+}
 
 /// Starts a named thread.
 ///

@@ -50,8 +50,8 @@ impl<'a> Exchange<'a> {
         };
         // Connections whose request was not sent whole are of no use later.
         let may_go_on =
-            self.state.upload.is_delivered() && self.next_after(&RESTS) == Next::Failover;
-        if !is_no_better || !may_go_on {
+            || self.state.upload.is_delivered() && self.next_after(&RESTS) == Next::Failover;
+        if !is_no_better || !may_go_on() {
             return Ok(answer);
         }
         if kept.is_none() {

@@ -105,8 +105,9 @@ pub fn resume(
     session.release_memory(outcome)
 }
 
-/// Refuses a connection of which no request could be read: malformed, too many, too slow, no worker.
-pub fn refuse(ctx: &Context, mut client: Box<Client>, refusal: &Refusal) -> Outcome {
+/// Refuses a connection of which no request could be read: malformed, too many, too slow, no worker. It may
+/// linger.
+pub fn refuse(ctx: &Context, mut client: Box<Client>, refusal: &Refusal) -> Box<Client> {
     let snapshot = ctx.snapshot();
     let before = client.totals();
     let mut report = Report::begin(ctx, &mut client, before);
@@ -129,7 +130,7 @@ pub fn refuse(ctx: &Context, mut client: Box<Client>, refusal: &Refusal) -> Outc
     client.conn.finish_sending();
     report.finish(ctx, (client.conn.received(), client.conn.sent()));
     client.conn.forget_unread();
-    Outcome::Linger(client)
+    client
 }
 
 impl Session<'_> {
@@ -180,7 +181,7 @@ impl Session<'_> {
             NoRequest::Ended => Outcome::Closed,
             NoRequest::Refused(refusal) => {
                 foreign::tell(client.address.ip(), refusal);
-                refuse(self.ctx, client, refusal)
+                Outcome::Linger(refuse(self.ctx, client, refusal))
             }
             NoRequest::Incomplete if client.head_begun.is_none() && self.is_stopping() => {
                 Outcome::Closed

@@ -10,6 +10,7 @@ use crate::config::limits::Limits;
 use crate::net::inherited::ListenerOwner;
 use crate::net::permits::Permits;
 use crate::net::socket;
+use crate::net::threads;
 use crate::relay::Context;
 
 use super::acceptor::Acceptor;
@@ -45,7 +46,7 @@ struct Bounds {
 impl Bounds {
     /// What `limits` says, and for what it leaves open what this machine suggests.
     fn of(limits: &Limits) -> Self {
-        let auto = (64 * cores()).clamp(512, 1024);
+        let auto = (64 * threads::cores()).clamp(512, 1024);
         let workers = limits.workers.map_or(auto, usize::from);
         Self {
             workers,
@@ -73,10 +74,6 @@ pub(super) fn most_connections(ctx: &Context) -> usize {
     }
 }
 
-fn cores() -> usize {
-    std::thread::available_parallelism().map_or(2, usize::from)
-}
-
 impl Lanes {
     /// A lane for each core; nothing is served before [`Lanes::start`].
     ///
@@ -88,7 +85,7 @@ impl Lanes {
         connections: &Arc<Permits>,
         wakes_every: Option<Duration>,
     ) -> io::Result<(Arc<Self>, Vec<Lane>)> {
-        let polls = (0..cores()).map(LaneHandle::new);
+        let polls = (0..threads::cores()).map(LaneHandle::new);
         let polls: Vec<_> = polls.collect::<io::Result<_>>()?;
         let bounds = Bounds::of(&ctx.snapshot().config.limits);
         let uncounted = (socket::raise_file_limit() / UNCOUNTED_SHARE).min(MOST_UNCOUNTED);

@@ -25,7 +25,7 @@ use std::time::Instant;
 use parking_lot::{Condvar, Mutex};
 
 use super::pipe::Pipes;
-use super::threads::LongThreads;
+use super::threads::{self, LongThreads};
 
 use event_loop::{EventLoop, Resources};
 use shared::Tunnel;
@@ -62,8 +62,7 @@ impl Tunnels {
     /// When the process has no file descriptors left.
     pub fn new(pipes: Arc<Pipes>, threads: LongThreads) -> io::Result<Arc<Self>> {
         let resources = Arc::new(Resources::new(threads, pipes));
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let event_loops = cores.div_ceil(2).min(EVENT_LOOPS);
+        let event_loops = threads::cores().div_ceil(2).min(EVENT_LOOPS);
         let event_loops = (0..event_loops).map(|_| EventLoop::new(Arc::clone(&resources)));
         Ok(Arc::new(Self {
             table: Mutex::default(),

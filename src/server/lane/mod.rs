@@ -98,9 +98,8 @@ pub(super) struct Lane {
 /// What can be served.
 #[derive(Debug)]
 enum Ready {
-    Begin(Box<Client>, Option<Slot>),
-    /// The same, with its permit.
-    Permitted(Task),
+    /// With its permit, if it has waited for one.
+    Begin(Box<Client>, Option<Slot>, Option<Held>),
     Resume(Awaiting),
 }
 
@@ -238,8 +237,12 @@ impl Lane {
                         held: awaiting.held,
                         may_suspend: awaiting.may_suspend,
                     },
-                    Ready::Begin(client, slot) => begin(client, slot, None),
-                    Ready::Permitted(task) => task,
+                    Ready::Begin(client, slot, held) => Task {
+                        work: Work::Begin(client),
+                        slot,
+                        held,
+                        may_suspend: true,
+                    },
                 });
             }
             if !self.round() {
@@ -255,8 +258,8 @@ impl Lane {
         if let Some(mut first) = place.and_then(|place| self.waiting.remove(place)) {
             first.client.has_waited(first.since.elapsed());
             let held = Some(Held::Work(permit));
-            let task = begin(first.client, first.slot, held);
-            self.ready.push_back(Ready::Permitted(task));
+            let ready = Ready::Begin(first.client, first.slot, held);
+            self.ready.push_back(ready);
         }
     }
 
@@ -324,7 +327,7 @@ impl Lane {
         match outcome {
             Outcome::Park(client) => self.park(client, slot),
             Outcome::Wait(client) => self.let_wait(client, slot),
-            Outcome::Yield(client) => self.ready.push_back(Ready::Begin(client, slot)),
+            Outcome::Yield(client) => self.ready.push_back(Ready::Begin(client, slot, None)),
             Outcome::Linger(client) => self.linger(client, slot),
             Outcome::Closed | Outcome::Tunneled => self.forget(slot),
             Outcome::Suspended(suspended) => {
@@ -370,10 +373,11 @@ impl Lane {
             }
         }
         let now = Instant::now();
+        if now.saturating_duration_since(begun) >= LATE {
+            self.yielded = now; // It has slept.
+        }
         self.excuse(now, timeout);
         self.shared.ctx.refresh(&mut self.snapshot);
-        // A full batch: there may be more that is no longer idle.
-        let all_seen = self.events.iter().count() < EVENTS;
         self.collect();
         self.read_mail();
         self.take_in(now);
@@ -381,7 +385,8 @@ impl Lane {
         if self.shared.budget.is_wanted() {
             self.make_room(now);
         }
-        if sweeps && all_seen {
+        // After a full batch there may be more that is no longer idle.
+        if sweeps && self.events.iter().count() < EVENTS {
             self.drop_idle();
         }
         if is_late {
@@ -395,20 +400,22 @@ impl Lane {
     /// What is ready here had to wait: another lane that has nothing to do gets the last half of it.
     fn give_away(&mut self) {
         let kept = self.ready.len().div_ceil(2);
-        let idle = self.shared.idle_lane().map(Arc::clone);
-        let Some(idle) = idle.filter(|_| kept < self.ready.len()) else {
+        if kept == self.ready.len() {
+            return;
+        }
+        let Some(idle) = self.shared.idle_lane().map(Arc::clone) else {
             return;
         };
         for ready in self.ready.split_off(kept) {
             match ready {
-                Ready::Begin(client, slot) => {
+                Ready::Begin(client, slot, None) => {
                     if slot.is_some() {
                         self.handle.unwatch(client.conn.stream().as_raw_fd());
                         self.forget(slot);
                     }
                     drop(idle.post(Mail::Newcomer(Newcomer::Client(client))));
                 }
-                ready @ (Ready::Permitted(_) | Ready::Resume(_)) => self.ready.push_back(ready),
+                ready @ (Ready::Begin(..) | Ready::Resume(_)) => self.ready.push_back(ready),
             }
         }
     }
@@ -501,7 +508,7 @@ impl Lane {
             let slot = Slot(index);
             match self.clients.on_event(slot, what_happened) {
                 Some((Parked::Client(client), _)) => {
-                    self.ready.push_back(Ready::Begin(client, Some(slot)));
+                    self.ready.push_back(Ready::Begin(client, Some(slot), None));
                 }
                 Some((what, until)) => left.push((what, until, slot)),
                 None => {}
@@ -570,24 +577,23 @@ impl Lane {
     fn welcome(&mut self, newcomer: Newcomer) {
         match newcomer {
             // Its request is mostly there already.
-            Newcomer::Client(client) => self.ready.push_back(Ready::Begin(client, None)),
+            Newcomer::Client(client) => self.ready.push_back(Ready::Begin(client, None, None)),
             Newcomer::Refused(conn) => self.guarded(|lane| lane.linger_uncounted(conn)),
         }
     }
 
     /// Holds a client until it says something.
-    fn park(&mut self, mut client: Box<Client>, slot: Option<Slot>) {
-        client.conn.shrink();
+    fn park(&mut self, client: Box<Client>, slot: Option<Slot>) {
         let until = client.deadline(&self.snapshot, Instant::now());
         let Some(slot) = self.slot(&client.conn, slot) else {
             return;
         };
         // No event tells of what was there before the last read and was not taken by it.
         if client.conn.may_have_more() {
-            return self.ready.push_back(Ready::Begin(client, Some(slot)));
+            return self.ready.push_back(Ready::Begin(client, Some(slot), None));
         }
         if let Some(Parked::Client(client)) = self.add(Parked::Client(client), until, slot) {
-            self.ready.push_back(Ready::Begin(client, Some(slot)));
+            self.ready.push_back(Ready::Begin(client, Some(slot), None));
         }
     }
 
@@ -712,7 +718,7 @@ impl Lane {
             if !socket::is_readable(what.conn().stream()) {
                 self.guarded(|lane| lane.give_up(what, slot));
             } else if let Parked::Client(client) = what {
-                self.ready.push_back(Ready::Begin(client, Some(slot)));
+                self.ready.push_back(Ready::Begin(client, Some(slot), None));
             } else {
                 self.guarded(|lane| lane.read_away(what, now, Some(slot)));
             }
@@ -753,15 +759,8 @@ impl Lane {
 
     /// Refuses a connection of which no request could be read.
     fn refuse(&mut self, client: Box<Client>, slot: Option<Slot>, refusal: &Refusal) {
-        match session::refuse(&self.shared.ctx, client, refusal) {
-            Outcome::Park(client)
-            | Outcome::Wait(client)
-            | Outcome::Yield(client)
-            | Outcome::Linger(client) => {
-                self.linger(client, slot);
-            }
-            Outcome::Closed | Outcome::Tunneled | Outcome::Suspended(_) => self.forget(slot),
-        }
+        let client = session::refuse(&self.shared.ctx, client, refusal);
+        self.linger(client, slot);
     }
 
     /// Reads away what a client sends after its last answer, so that no reset overtakes the answer, and
@@ -811,15 +810,6 @@ impl Lane {
         left.into_iter()
             .map(|awaiting| *awaiting.suspended)
             .collect()
-    }
-}
-
-fn begin(client: Box<Client>, slot: Option<Slot>, held: Option<Held>) -> Task {
-    Task {
-        work: Work::Begin(client),
-        slot,
-        held,
-        may_suspend: true,
     }
 }
 

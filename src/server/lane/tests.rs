@@ -118,7 +118,7 @@ fn what_is_ready_and_late_goes_to_a_lane_that_has_nothing_to_do() {
     for client in clients {
         // Watched already, as a client between two requests is.
         let slot = busy.slot(&client.conn, None);
-        busy.ready.push_back(Ready::Begin(client, slot));
+        busy.ready.push_back(Ready::Begin(client, slot, None));
     }
     busy.give_away();
     assert_eq!(busy.ready.len(), 3, "the other is awake");
@@ -128,7 +128,7 @@ fn what_is_ready_and_late_goes_to_a_lane_that_has_nothing_to_do() {
     idle.read_mail();
     assert!(matches!(
         idle.ready.pop_front(),
-        Some(Ready::Begin(_, None))
+        Some(Ready::Begin(_, None, None))
     ));
 }
 
@@ -141,7 +141,10 @@ fn a_permit_that_is_given_back_brings_the_client_that_waits_for_it() {
     assert!(lane.round() && lane.ready.is_empty());
     drop(permit);
     assert!(lane.round());
-    assert!(matches!(lane.ready.pop_front(), Some(Ready::Permitted(_))));
+    assert!(matches!(
+        lane.ready.pop_front(),
+        Some(Ready::Begin(_, _, Some(_)))
+    ));
 }
 
 #[test]
