@@ -12,7 +12,7 @@
 //! speed: else the upstream that fails fastest would get the most. Of a large pool it is the best of the next
 //! 64: to look at all of them would cost more than it brings.
 //!
-//! Not here: which ones may be chosen ([`super::pool`] says so with [`Candidate::availability`]).
+//! Not here: which ones may be chosen ([`super::pool`] says so with [`Candidate::availability`] and [`Members::may`]).
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -70,7 +70,7 @@ pub(super) struct Candidate {
 /// How many candidates `best` looks at.
 const BEST_OF: usize = 64;
 
-/// Remembers what was chosen before. One per pool.
+/// Remembers what was chosen before.
 #[derive(Debug, Default)]
 pub(super) struct Chooser {
     first: Turns,
@@ -124,6 +124,14 @@ impl Candidate {
         errors: 0,
     };
 
+    /// The lowest is preferred; all are equal where the mode does not ask for the priority.
+    pub(super) fn level(&self, mode: BalanceMode) -> u32 {
+        match mode {
+            BalanceMode::RoundRobin | BalanceMode::Best => 0,
+            BalanceMode::Priority => self.priority,
+        }
+    }
+
     /// In microseconds of latency. An error costs a second, so its share in millionths is its cost.
     fn cost_us(&self, average_us: u64) -> u64 {
         self.latency_us
@@ -134,8 +142,10 @@ impl Candidate {
 }
 
 impl<L: Fn(usize) -> Candidate, M: Fn(usize) -> bool> Members<L, M> {
+    /// Whether a member is so available or better, and may be taken. Or better: one that changes between the look
+    /// for those online and the one for suspects is missed by neither.
     fn is(&self, place: usize, availability: Availability) -> bool {
-        (self.look)(place).availability == availability && (self.may)(place)
+        (self.look)(place).availability <= availability && (self.may)(place)
     }
 }
 
@@ -206,10 +216,7 @@ impl Turns {
             if candidate.availability == Availability::Offline {
                 continue;
             }
-            let level = match mode {
-                BalanceMode::RoundRobin | BalanceMode::Best => 0,
-                BalanceMode::Priority => candidate.priority,
-            };
+            let level = candidate.level(mode);
             let classes = levels.entry(level).or_default();
             let class = *known
                 .entry((level, candidate.weight))

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Instant;
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 
 use super::sticky::SessionKey;
 use super::vitals::UpstreamId;
@@ -109,15 +109,21 @@ impl Rests {
         if self.len.load(Ordering::Acquire) == 0 {
             return None;
         }
-        let mut table = self.table.lock();
-        table.forget_until(now);
-        self.len.store(table.rows.len(), Ordering::Release);
+        let table = self.current(now);
         let for_host = table.for_hosts.get(host).map(Arc::clone);
         if for_host.is_none() && table.for_all.is_empty() {
             return None;
         }
         let for_all = Arc::clone(&table.for_all);
         Some(RestsForHost([for_all, for_host.unwrap_or_default()]))
+    }
+
+    /// The table without the rests that are over.
+    fn current(&self, now: Instant) -> MutexGuard<'_, Table> {
+        let mut table = self.table.lock();
+        table.forget_until(now);
+        self.len.store(table.rows.len(), Ordering::Release);
+        table
     }
 
     /// Ends all rests of `upstream`. Gives their number.
@@ -130,18 +136,14 @@ impl Rests {
 
     /// Those that end last, at most `most`, and how many there are.
     pub fn longest(&self, most: usize, now: Instant) -> (Vec<Rest>, usize) {
-        let mut table = self.table.lock();
-        table.forget_until(now);
-        self.len.store(table.rows.len(), Ordering::Release);
+        let table = self.current(now);
         let longest = table.rows.values().rev().take(most).cloned().collect();
         (longest, table.rows.len())
     }
 
     /// How many rests each upstream has that has any.
     pub fn by_upstream(&self, now: Instant) -> HashMap<UpstreamId, usize> {
-        let mut table = self.table.lock();
-        table.forget_until(now);
-        self.len.store(table.rows.len(), Ordering::Release);
+        let table = self.current(now);
         let mut counts = HashMap::new();
         for rest in table.rows.values() {
             *counts.entry(rest.upstream).or_default() += 1;

@@ -158,21 +158,24 @@ impl InLine {
 }
 
 impl Waiting {
-    fn place(&mut self, number: u64) -> Option<&mut Place> {
-        let at = self
+    fn at(&self, number: u64) -> Option<usize> {
+        let found = self
             .places
             .binary_search_by_key(&number, |place| place.number);
-        self.places.get_mut(at.ok()?)
+        found.ok()
+    }
+
+    fn place(&mut self, number: u64) -> Option<&mut Place> {
+        let at = self.at(number)?;
+        self.places.get_mut(at)
     }
 }
 
 impl Drop for InLine {
     fn drop(&mut self) {
         let mut waiting = self.line.0.lock();
-        let at = waiting
-            .places
-            .binary_search_by_key(&self.number, |place| place.number);
-        let place = at.ok().and_then(|at| waiting.places.remove(at));
+        let at = waiting.at(self.number);
+        let place = at.and_then(|at| waiting.places.remove(at));
         drop(waiting);
         if let Some(slot) = place.and_then(|place| place.given) {
             self.line.offer(slot);

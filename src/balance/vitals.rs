@@ -1,7 +1,7 @@
 //! What is known about an upstream while it works: state, load, latency, errors, counts.
 //!
-//! [`Vitals`] belong to the address of an upstream, not to a line of the file, so they outlive a
-//! reload. All threads write to them: numbers are atomics; the state machine is behind a small lock
+//! [`Vitals`] belong to an upstream (its address and user: [`super::succession`]), not to a line of the file, so
+//! they outlive a reload. All threads write to them: numbers are atomics; the state machine is behind a small lock
 //! which is taken when something changes, and its result is published in one atomic word, so that
 //! neither a choice among many upstreams nor an answer as it should be takes a lock.
 //!
@@ -97,7 +97,7 @@ struct Trial {
     is_under_way: bool,
 }
 
-/// How often an upstream came into service or left it, of all pools.
+/// How often an upstream came into service, left it or got another weight, of all pools.
 static CHANGES: AtomicU64 = AtomicU64::new(0);
 
 /// Whether an upstream was ever thought to have no CONNECT.
@@ -108,7 +108,7 @@ pub(super) fn may_lack_connect() -> bool {
     MAY_LACK_CONNECT.load(Ordering::Relaxed)
 }
 
-/// Another number once an upstream came into service or left it.
+/// Another number once an upstream came into service, left it or got another weight.
 pub(super) fn changes() -> u64 {
     CHANGES.load(Ordering::Acquire)
 }

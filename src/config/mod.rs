@@ -24,7 +24,7 @@ pub mod health;
 pub mod keys;
 pub mod limits;
 pub mod listen;
-pub mod lists;
+mod lists;
 pub mod overrides;
 mod raw;
 mod reader;

@@ -63,12 +63,10 @@ pub(super) fn read(
         Some(rule)
     });
     let rules = rules.collect();
-    let default = root.text("default").map(|written| names.way(&written));
-    let written = root.text("default").map(|written| written.value);
-    root.hold(
-        "default",
-        written.unwrap_or(root.default_of("default")).to_owned(),
-    );
+    let written = root.text("default");
+    let default = written.as_ref().map(|written| names.way(written));
+    let said = written.map_or(root.default_of("default"), |written| written.value);
+    root.hold("default", said.to_owned());
     let default = Ways::only(default.unwrap_or(Route::ViaUpstream(None)));
     (policy.unwrap_or(Rules { rules, default }), words)
 }

@@ -131,36 +131,30 @@ impl Files {
 
     /// The content of a list, with its permission bits.
     pub(super) fn list(&mut self, path: &Located<'_, &str>) -> Option<(String, u32)> {
-        let read = read(&self.resolve(path.value), LIST_MAX);
+        self.read(path, LIST_MAX)
+    }
+
+    fn read(&mut self, path: &Located<'_, &str>, most: u64) -> Option<(String, u32)> {
+        let read = read(&self.resolve(path.value), most);
         let failed = |said| path.place.error(format!("{}: {said}", quote(path.value)));
         let (content, mode) = read.map_err(failed).ok()?;
         self.saw(&content);
         Some((content, mode))
     }
 
-    /// Tells of the permission bits of a file with secrets in it.
-    pub(super) fn judge(path: &Located<'_, &str>, mode: u32) {
-        match judge_mode(&quote(path.value), mode) {
-            Ok(Some(advice)) => path.place.advice(advice),
-            Ok(None) => {}
-            Err(said) => path.place.error(said),
+    /// Tells of the permission bits of a file with secrets in it. None: it may not be used.
+    pub(super) fn judge(path: &Located<'_, &str>, mode: u32) -> Option<()> {
+        let judged = judge_mode(&quote(path.value), mode);
+        if let Some(advice) = judged.map_err(|said| path.place.error(said)).ok()? {
+            path.place.advice(advice);
         }
+        Some(())
     }
 
     /// The content of a secret file.
     pub(super) fn content(&mut self, path: &Located<'_, &str>) -> Option<String> {
-        let name = quote(path.value);
-        let judged = match read(&self.resolve(path.value), FILE_MAX) {
-            Ok((content, mode)) => {
-                self.saw(&content);
-                judge_mode(&name, mode).map(|advice| (content, advice))
-            }
-            Err(said) => Err(format!("{name}: {said}")),
-        };
-        let (content, advice) = judged.map_err(|said| path.place.error(said)).ok()?;
-        if let Some(advice) = advice {
-            path.place.advice(advice);
-        }
+        let (content, mode) = self.read(path, FILE_MAX)?;
+        Self::judge(path, mode)?;
         Some(content)
     }
 }

@@ -73,7 +73,7 @@ impl Source {
         self.overrides.names().next().is_some()
     }
 
-    /// Reads and checks the file and the secret files that are named.
+    /// Reads and checks the file, and the secret files and lists that are named.
     ///
     /// # Errors
     ///

@@ -8,7 +8,7 @@
 //! Where the requests of a client keep to one upstream (its session does, or its connection), its errors count for no
 //! more than those of all others together.
 //!
-//! The counts are there already, so an exchange pays nothing for this.
+//! The counts are there already, so an exchange pays nothing for this but where it keeps to an upstream and fails.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;

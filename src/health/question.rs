@@ -91,7 +91,7 @@ pub(super) fn ask(
         }
         Err(_) => CheckAnswer::CannotConnect(NO_NAME),
     };
-    let has_answered = matches!(answer, CheckAnswer::Status(_));
+    let has_answered = matches!(answer, CheckAnswer::Status(_) | CheckAnswer::Greeting);
     if !has_answered && begun.elapsed() > limit + LATE {
         // An answer may lie unread: this process did not run when it should have.
         return CheckAnswer::NotAsked;

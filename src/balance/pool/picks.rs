@@ -145,9 +145,7 @@ impl Pool {
             let key = session.key.within(self.hash);
             self.memory.pins.lock().find(key, session.ttl, now)
         });
-        // Any that is limited: it was full a moment ago.
-        let may_help =
-            |one: &Arc<Upstream>| one.serves() && one.vitals().is_limited() && tried.may_try(one);
+        let may_help = |one: &Arc<Upstream>| may_get_room(one, tried);
         let only = pinned.filter(|id| self.by_id(*id).is_some_and(may_help));
         let wants = || self.wants(only, tried);
         (only.is_some() || self.upstreams.iter().any(may_help)).then(wants)
@@ -156,9 +154,7 @@ impl Pool {
     /// The same for a client that is bound to this upstream, and wants no other.
     pub fn full_alone(&self, id: UpstreamId, tried: &Tried) -> Option<Wants> {
         let upstream = self.by_id(id)?;
-        let is_full =
-            upstream.serves() && upstream.vitals().is_limited() && tried.may_try(upstream);
-        is_full.then(|| self.wants(Some(id), tried))
+        may_get_room(upstream, tried).then(|| self.wants(Some(id), tried))
     }
 
     fn wants(&self, only: Option<UpstreamId>, tried: &Tried) -> Wants {
@@ -233,11 +229,7 @@ impl Pool {
         let mut best = None;
         for upstream in &self.upstreams {
             let candidate = candidate(upstream);
-            let priority = match mode {
-                BalanceMode::RoundRobin | BalanceMode::Best => 0,
-                BalanceMode::Priority => candidate.priority,
-            };
-            let class = (candidate.availability, priority);
+            let class = (candidate.availability, candidate.level(mode));
             let is_worse = best.is_some_and(|(best, _, _)| best < class);
             if is_worse
                 || candidate.availability == Availability::Offline
@@ -338,4 +330,9 @@ fn candidate(upstream: &Upstream) -> Candidate {
         active: vitals.active(),
         errors: vitals.errors_millionths(),
     }
+}
+
+/// Whether it is worth waiting for room at this one. Any that is limited is: it was full a moment ago.
+fn may_get_room(upstream: &Upstream, tried: &Tried) -> bool {
+    upstream.serves() && upstream.vitals().is_limited() && tried.may_try(upstream)
 }
