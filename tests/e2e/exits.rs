@@ -3,26 +3,15 @@
 use std::collections::HashSet;
 use std::net::Ipv4Addr;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
-
 use super::admin::{ADMIN, ask};
+use super::harness::exchange::{basic, connect, get};
 use super::harness::{Client, FullPort, Hop, Message, Proxy, Talk, Upstream, wait_until};
 
 const BY_SESSION: &str = "sticky: {by: session}";
 
 /// What a client presents as `user`, with the password x.
 fn login(user: &str) -> String {
-    let token = STANDARD.encode(format!("{user}:x"));
-    format!("Proxy-Authorization: Basic {token}\r\n")
-}
-
-fn get(host: &str, fields: &str) -> String {
-    format!("GET http://{host}/ HTTP/1.1\r\nHost: {host}\r\n{fields}\r\n")
-}
-
-fn connect(host: &str, fields: &str) -> String {
-    format!("CONNECT {host}:443 HTTP/1.1\r\nHost: {host}:443\r\n{fields}\r\n")
+    format!("Proxy-Authorization: {}\r\n", basic(user, "x"))
 }
 
 fn four() -> [Upstream; 4] {
@@ -80,7 +69,7 @@ fn a_session_keeps_its_upstream_over_connections_and_tunnels() {
         let answers = names(&proxy, &get("o.test", &session), 3);
         let (first, others) = answers.split_at(1);
         assert_eq!(others, first.repeat(2), "{number}");
-        let tunnel = connect(&format!("t{number}.test"), &session);
+        let tunnel = connect(&format!("t{number}.test:443"), &session);
         proxy.client().send(tunnel).expect_head(200);
         let its = upstreams.iter().find(|one| one.name() == first).unwrap();
         let wanted = format!("t{number}.test:443");
@@ -129,8 +118,8 @@ fn a_session_logs_in_as_its_user_with_his_password() {
             .status();
         assert_eq!(message, status, "{user}");
     }
-    let token = STANDARD.encode("someone-session-1:y");
-    let wrong = format!("Proxy-Authorization: Basic {token}\r\n");
+    let wrong = basic("someone-session-1", "y");
+    let wrong = format!("Proxy-Authorization: {wrong}\r\n");
     proxy
         .client()
         .send(get("o.test", &wrong))
@@ -314,7 +303,7 @@ fn a_refused_connect_begins_a_rest_and_may_be_tried_elsewhere() {
         for status in statuses {
             proxy
                 .client()
-                .send(connect("x.test", ""))
+                .send(connect("x.test:443", ""))
                 .expect_head(status);
         }
         assert_eq!(upstreams[0].requests().len(), 1);
@@ -357,7 +346,7 @@ fn upstreams_that_refuse_a_port_do_not_rest_for_the_site_at_others() {
     let extra = format!("{ADMIN}rest: [{{status: [403]}}]");
     let proxy = Proxy::with_yaml(&extra, &upstreams);
     for port in ["25", "8080"] {
-        let tunnel = connect("x.test", "").replace("443", port);
+        let tunnel = connect(&format!("x.test:{port}"), "");
         proxy.client().send(tunnel).expect_head(403);
     }
     proxy.client().send(get("x.test:25", "")).expect_status(403);
@@ -372,7 +361,10 @@ fn upstreams_that_refuse_a_port_do_not_rest_for_the_site_at_others() {
         let told = format!("\"host\":\"{rest}\"");
         assert_eq!(status.matches(&told).count(), count, "{rest}: {status}");
     }
-    proxy.client().send(connect("x.test", "")).expect_head(200);
+    proxy
+        .client()
+        .send(connect("x.test:443", ""))
+        .expect_head(200);
 }
 
 #[test]
@@ -380,7 +372,7 @@ fn a_refused_connect_lets_nobody_rest_for_all_hosts() {
     let upstreams = ["a", "b"].map(with_refused_ports);
     let extra = format!("{ADMIN}rest: [{{status: [403], scope: upstream, retry: true}}]");
     let proxy = Proxy::with_yaml(&extra, &upstreams);
-    let tunnel = connect("x.test", "").replace("443", "25");
+    let tunnel = connect("x.test:25", "");
     proxy.client().send(tunnel).expect_head(403);
     let metrics = admin(&proxy, "GET /metrics");
     assert!(metrics.contains("http_proxy_lb_rests 0\n"), "{metrics}");

@@ -5,15 +5,8 @@ use std::net::IpAddr;
 use http_proxy_lb::net::resolve::Resolver;
 use http_proxy_lb::server::Options;
 
+use super::harness::exchange::{connect, get};
 use super::harness::{Origin, Proxy, Talk, Upstream, wait_until};
-
-fn get(host: &str, fields: &str) -> String {
-    format!("GET http://{host}/ HTTP/1.1\r\nHost: {host}\r\n{fields}\r\n")
-}
-
-fn connect(authority: &str, fields: &str) -> String {
-    format!("CONNECT {authority} HTTP/1.1\r\nHost: {authority}\r\n{fields}\r\n")
-}
 
 /// `a` and `c` are in the group eu, `b` is in us, `d` in none.
 struct Setup {

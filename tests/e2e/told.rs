@@ -3,14 +3,10 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
+use super::harness::exchange::basic;
 use super::harness::{
     Client, Hop, Message, Origin, ProbeAnswer, Proxy, SocksReplies, Talk, Upstream,
 };
-
-/// What a login looks like on the wire.
-fn basic(user: &str, password: &str) -> String {
-    format!("Basic {}", STANDARD.encode(format!("{user}:{password}")))
-}
 
 /// A request of a client that presents this user, with the password x; nobody for an empty one.
 fn get(user: &str) -> String {

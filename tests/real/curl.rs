@@ -288,7 +288,7 @@ fn a_socks_server_that_refuses_the_login_is_offline_for_it() {
 
 /// What many HTTP libraries send instead of CONNECT.
 #[test]
-#[ignore = "needs the packages that .ci/run installs"]
+#[ignore = "needs squid, tinyproxy, microsocks, nginx and curl (Debian packages squid tinyproxy microsocks nginx-light curl)"]
 fn squid_serves_urls_of_other_schemes() {
     let stage = Stage::start();
     let relay = Relay::start(&stage.settings().upstream(&stage.proxies[0]));

@@ -93,7 +93,7 @@ fn exit(via: &str) -> &'static str {
 }
 
 #[test]
-#[ignore = "needs the packages that .ci/run installs"]
+#[ignore = "needs squid, tinyproxy, microsocks, nginx and curl (Debian packages squid tinyproxy microsocks nginx-light curl)"]
 fn a_session_of_curl_keeps_its_exit_until_that_is_gone() {
     let mut exits = Exits::start();
     let before = exits.of_all();
@@ -126,7 +126,7 @@ fn a_session_of_curl_keeps_its_exit_until_that_is_gone() {
 
 /// Through tunnels, too, and for another program of the same session.
 #[test]
-#[ignore = "needs the packages that .ci/run installs"]
+#[ignore = "needs squid, tinyproxy, microsocks, nginx, curl and requests (Debian packages squid tinyproxy microsocks nginx-light curl python3-requests)"]
 fn a_session_of_python_requests_has_the_exit_that_curl_has() {
     let exits = Exits::start();
     let by_curl = exits.of_all();

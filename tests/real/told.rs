@@ -23,13 +23,7 @@ impl Squid {
         let folder = Folder::new();
         let (state, port) = (folder.shared("squid"), free_port());
         let hash = run(tool("openssl", folder.path()).args(["passwd", "-apr1", "x"])).expect_text();
-        let line = |user: &&str| {
-            format!(
-                "{user}:{}
-",
-                hash.trim()
-            )
-        };
+        let line = |user: &&str| format!("{user}:{}\n", hash.trim());
         let known = users.iter().map(line).collect::<Vec<_>>().concat();
         let (known, place) = (folder.write("users", known), state.display());
         let lines = lines.replace("USERS", &known.display().to_string());

@@ -6,6 +6,10 @@
 //! | what does a client get when an upstream answers this? | [`relayed`] |
 //! | is this request refused, without a trace at the upstream? | [`expect_refused`], [`expect_refused_and_closed`] |
 //! | is this answer of an upstream refused? | [`expect_bad_gateway`] |
+//! | how is it written? | [`get`], [`connect`], [`basic`] |
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 
 use super::wire::latin1;
 use super::{Client, Message, Origin, Proxy, Talk, Upstream};
@@ -112,4 +116,19 @@ pub(crate) fn expect_bad_gateway<R: AsRef<[u8]>>(responses: impl IntoIterator<It
         hop.send_ok("honest");
         honest.expect_status(200).expect_body("honest");
     }
+}
+
+/// A request for the root of this host.
+pub(crate) fn get(host: &str, fields: &str) -> String {
+    format!("GET http://{host}/ HTTP/1.1\r\nHost: {host}\r\n{fields}\r\n")
+}
+
+/// A request for a tunnel.
+pub(crate) fn connect(authority: &str, fields: &str) -> String {
+    format!("CONNECT {authority} HTTP/1.1\r\nHost: {authority}\r\n{fields}\r\n")
+}
+
+/// What a login looks like on the wire.
+pub(crate) fn basic(user: &str, password: &str) -> String {
+    format!("Basic {}", STANDARD.encode(format!("{user}:{password}")))
 }
