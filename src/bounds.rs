@@ -64,7 +64,7 @@
 //! | trials of an upstream that is offline | one at a time, one a second | `BETWEEN_TRIALS` | 503 | `while_nobody_is_in_service_one_request_a_second_tries_each_upstream` |
 //! | connections that are not made, one request | 15 s together | 3 times `limits.connect_timeout_secs` | 502 or 504 | `a_request_waits_for_connections_as_long_as_for_those_of_three_attempts` |
 //! | tunnels asked of one that has no CONNECT | one in 30 s while others open them | `ASKED_AGAIN_AFTER` | the others get them | `one_tunnel_in_a_while_shows_whether_there_still_is_no_connect` |
-//! | requests that wait until an upstream has room | one a worker, 5 s | `limits.workers`, `limits.queue_timeout_secs` | 503 | `a_request_that_waits_too_long_for_room_is_refused` |
+//! | requests that wait until an upstream has room | one a permit or thread for what lasts, 5 s | `limits.workers`, `limits.queue_timeout_secs` | 503 | `a_request_that_waits_too_long_for_room_is_refused` |
 //! | attempts | 3 | `MOST_ATTEMPTS` | 502 or 504 | `a_request_that_failed_everywhere_is_answered` |
 //! | the head of an answer | 64 KiB, any number of fields | `limits.max_header_bytes` | 502 | `a_response_head_without_an_end_is_502` |
 //! | interim answers | 32 | `MOST_INTERIM` | 502 | `an_endless_run_of_interim_responses_is_502` |

@@ -230,7 +230,7 @@ fn command() -> Command {
         .version(VERSION)
         .about(env!("CARGO_PKG_DESCRIPTION"))
         .after_help(
-            "Each key of the file has a variable in the environment, too: limits.workers is \
+            "Each key of the file that stands in no list has a variable in the environment, too: limits.workers is \
              HTTP_PROXY_LB_LIMITS_WORKERS, and HTTP_PROXY_LB_UPSTREAMS has the URLs of all upstreams. \
              Variables go before the file, options before both.\n\n\
              Exit codes: 0 after a clean stop, 1 if it cannot start or fails, or no upstream passes \

@@ -92,10 +92,10 @@ pub static KEYS: &[Key] = rows! {
     "health_check.online_interval_secs": Seconds(0.0),                "0", "s", "online upstreams are checked when requests give reason to";
     "health_check.slow_start_secs":      Seconds(0.0),                "0", "s", "all of its share at once";
     "limits":                            Block("limits"),             "";
-    "limits.max_connections":            Number(0, u32::MAX),         "0", "connections", "as many as file descriptors and threads allow";
+    "limits.max_connections":            Number(0, u32::MAX),         "0", "connections", "as many as file descriptors allow";
     "limits.max_connections_per_client": Number(0, u32::MAX),         "0", "connections", "no limit";
     // More threads are no help.
-    "limits.workers":                    Number(0, 16_384),           "0", "threads", "auto: 64 a core, between 512 and 1024";
+    "limits.workers":                    Number(0, 16_384),           "0", "requests", "auto: 64 a core, between 512 and 1024";
     // More requests cannot be waiting in memory.
     "limits.queue":                      Number(0, 1_048_576),        "0", "requests", "auto: 4 for each worker";
     "limits.queue_timeout_secs":         Seconds(0.0),                "5", "s";

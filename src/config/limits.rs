@@ -10,7 +10,7 @@ use super::reader::KeyBlock;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Client connections at a time, tunnels included. `None`: as many as file
-    /// descriptors and threads allow.
+    /// descriptors allow.
     pub max_connections: Option<NonZeroUsize>,
     /// Client connections at a time from one address.
     pub max_connections_per_client: Option<NonZeroUsize>,

@@ -445,7 +445,7 @@ mod tests {
         with_option(&mut overrides, "listen", &["127.0.0.1:3"]);
         let config = clean(FILE, &overrides);
         assert_eq!(config.listen.to_string(), "127.0.0.1:3");
-        assert_eq!(config.values["limits.workers"], "50 threads");
+        assert_eq!(config.values["limits.workers"], "50 requests");
         assert_eq!(config.values["limits.queue"], "6 requests");
         let names: Vec<_> = config.upstreams.iter().map(|one| &*one.name).collect();
         assert_eq!(names, ["variable.test:1"]);

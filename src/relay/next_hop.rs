@@ -7,7 +7,7 @@
 //! took longer than usual; only a connection that failed is held against its upstream.
 //!
 //! Not here: what of several addresses of one name is tried ([`crate::net::dial`]), and which idle
-//! connection a request may take ([`super::exchange`]).
+//! connection a request may take (`relay/reuse.rs`).
 
 use std::net::IpAddr;
 use std::ops::ControlFlow;

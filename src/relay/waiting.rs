@@ -1,6 +1,7 @@
 //! A request waits until an upstream has room for it (`upstream[].max_active`).
 //!
-//! It keeps its worker meanwhile, as one does that waits for a connection; so no more wait than there are workers.
+//! It keeps its thread meanwhile, as one does that waits for a connection; so no more wait than there are permits
+//! (`limits.workers`) and threads for what lasts.
 //!
 //! Not here: who is next ([`crate::balance::room`]).
 

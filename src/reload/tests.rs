@@ -399,7 +399,7 @@ fn keys_that_change_are_named_with_both_values_where_these_are_short() {
         &with("limits: {workers: 8}\nhealth_check: {interval_secs: 2.5}"),
         &[
             "keys changed: mode best -> round_robin, health_check.interval_secs 30 s -> 2.5 s, \
-           limits.workers 0 (auto: 64 a core, between 512 and 1024) -> 8 threads",
+           limits.workers 0 (auto: 64 a core, between 512 and 1024) -> 8 requests",
         ],
     );
     check(

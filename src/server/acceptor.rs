@@ -1,6 +1,6 @@
 //! Takes connections from the listener and refuses those for which there is no room.
 //!
-//! Every lane is told of new connections, and the first that looks takes them in.
+//! A lane that is told of new connections takes them in; on Linux one that sleeps is enough, elsewhere all are told.
 //!
 //! When the process runs out of file descriptors, accepting fails at once and for as long as they are
 //! used, so a lane then pauses, and says so once in a while; a descriptor held in reserve lets it tell at

@@ -103,15 +103,15 @@ pub struct Counts {
     pub connections: usize,
     /// Those that wait for a request.
     pub parked: usize,
-    /// Threads that count as workers.
+    /// Threads that lead a lane, follow, or wait for one.
     pub workers: usize,
-    /// Those of them that serve.
+    /// Requests at work, with a thread or without.
     pub busy: usize,
-    /// Threads whose exchange lasts.
+    /// Exchanges that gave up their permit because they last.
     pub long: usize,
     /// Tunnels.
     pub tunnels: usize,
-    /// Connections that wait for a worker.
+    /// Clients that wait for a permit.
     pub queue: usize,
     /// Panics so far; each cost one connection.
     pub panics: u64,
