@@ -67,3 +67,59 @@ impl Suspended {
         self.hop.until()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::super::Context;
+    use super::super::exchange::Destination;
+    use super::super::hop::{HopOrigin, ResponseWait};
+    use super::super::upload::Upload;
+    use super::*;
+    use crate::protocol::framing::Framing;
+    use crate::protocol::target::RequestTarget;
+
+    /// For tests of whatever holds exchanges that are suspended.
+    impl Suspended {
+        /// `client` has asked for something, and `conn` leads to who may wait with the answer for `patience`.
+        pub fn asked(ctx: &Context, mut client: Box<Client>, conn: Conn, patience: Duration) -> Self {
+            let snapshot = ctx.snapshot();
+            let head = b"GET http://origin.test/ HTTP/1.1\r\nHost: origin.test\r\n\r\n";
+            let head = RequestHead::parse(head.to_vec()).unwrap();
+            let target = RequestTarget::parse(head.method(), head.target()).unwrap();
+            let asker = (client.address.ip(), None);
+            let destination = Destination::of(target, asker, &snapshot);
+            let report = Report::begin(ctx, &mut client, (0, 0));
+            let mut state = ExchangeState::new(Upload::new(Framing::Empty, 0), &head, destination);
+            let now = Instant::now();
+            state.request_done = Some(now);
+            let mut hop = Hop::new(conn, None, now, HopOrigin::Fresh);
+            hop.waiting = Some(ResponseWait {
+                suspended_until: Some(now + patience),
+                ..ResponseWait::default()
+            });
+            let request = RequestScope {
+                snapshot,
+                client,
+                head,
+                report,
+            };
+            Self {
+                request,
+                state,
+                hop,
+            }
+        }
+
+        /// Who has asked.
+        pub fn client(&self) -> &Client {
+            &self.request.client
+        }
+
+        /// Client and next hop are free again.
+        pub fn over(self) -> (Box<Client>, Conn) {
+            (self.request.client, self.hop.conn)
+        }
+    }
+}

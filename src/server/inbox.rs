@@ -203,6 +203,13 @@ impl LaneHandle {
         }
     }
 
+    /// Looks at the mail, and at whether there is said to be some.
+    #[cfg(test)]
+    pub(super) fn peek<T>(&self, look: impl FnOnce(&[Mail], bool) -> T) -> T {
+        let says = self.has_mail.load(Ordering::SeqCst);
+        look(&self.inbox.lock().mail, says)
+    }
+
     /// Takes all mail; there will be none from now on.
     pub(super) fn close(&self) -> Vec<Mail> {
         let mut inbox = self.inbox.lock();

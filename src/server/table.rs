@@ -342,6 +342,19 @@ impl<W: Waits> SlotTable<W> {
         self.entries.len()
     }
 
+    /// What is remembered at each slot.
+    #[cfg(test)]
+    pub(super) fn shape(&self) -> String {
+        let entries = self.entries.iter().map(|entry| match entry.state {
+            EntryState::Vacant => '-',
+            EntryState::Away(PendingEvent::None) => 'a',
+            EntryState::Away(PendingEvent::Readable) => 'r',
+            EntryState::Away(PendingEvent::ReadClosed) => 'c',
+            EntryState::Waiting { .. } => 'w',
+        });
+        entries.collect()
+    }
+
     /// How many wait, by kind.
     pub(super) fn counts(&self) -> [usize; KINDS] {
         self.counts

@@ -15,7 +15,7 @@ use crate::relay::{Client, Context, Scratch, Snapshot};
 use super::budget::Held;
 use super::followers::{Followers, Led};
 use super::inbox::{LaneHandle, Lent, Mail, Served};
-use super::lane::{Lane, Work};
+use super::lane::{Lane, Task, Work};
 use super::shared::Shared;
 use super::table::Slot;
 
@@ -23,24 +23,17 @@ impl Led for Lane {
     fn lead(self: Box<Self>, followers: &Arc<Followers<Self>>, scratch: &mut Scratch) {
         let mut lane = self;
         let (shared, handle) = lane.outside();
+        let hand_on = |lane| followers.hand_on(lane);
         while let Some(task) = lane.next_task() {
-            let worker = LaneWorker {
-                shared: &shared,
-                handle: &handle,
-                followers,
-                lane: Cell::new(Some(lane)),
-                slot: Cell::new(task.slot),
-                held: Cell::new(task.held),
-                lent: Cell::new(None),
-                body_from: Cell::new(None),
-                may_suspend: task.may_suspend,
-            };
-            let served = worker.serve(task.work, scratch);
-            match worker.lane.into_inner() {
-                Some(same) => lane = same,
-                None => return bring_back(&shared.ctx, &handle, served),
+            let (worker, work) = LaneWorker::new((&shared, &handle), &hand_on, lane, task);
+            let outcome = worker.serve(work, scratch);
+            match worker.finish(outcome) {
+                (served, Some(same)) => {
+                    lane = same;
+                    lane.settle(served);
+                }
+                (served, None) => return bring_back(&shared.ctx, &handle, served),
             }
-            lane.settle(served);
         }
         for suspended in lane.end() {
             cut(&shared.ctx, suspended);
@@ -57,11 +50,14 @@ fn bring_back(ctx: &Arc<Context>, handle: &LaneHandle, served: Served) {
     }
 }
 
+/// Has another thread lead a lane; an error if there is none.
+type HandOn<'a> = &'a dyn Fn(Box<Lane>) -> Result<(), Box<Lane>>;
+
 /// A thread while it serves one task.
-struct LaneWorker<'a> {
+pub(super) struct LaneWorker<'a> {
     shared: &'a Arc<Shared>,
     handle: &'a Arc<LaneHandle>,
-    followers: &'a Arc<Followers<Lane>>,
+    hand_on: HandOn<'a>,
     /// While this thread leads.
     lane: Cell<Option<Box<Lane>>>,
     /// That of the client.
@@ -75,33 +71,59 @@ struct LaneWorker<'a> {
     may_suspend: bool,
 }
 
-impl LaneWorker<'_> {
+impl<'a> LaneWorker<'a> {
+    /// One that leads `lane`, and what it is to serve.
+    pub(super) fn new(
+        (shared, handle): (&'a Arc<Shared>, &'a Arc<LaneHandle>),
+        hand_on: HandOn<'a>,
+        lane: Box<Lane>,
+        task: Task,
+    ) -> (Self, Work) {
+        let worker = Self {
+            shared,
+            handle,
+            hand_on,
+            lane: Cell::new(Some(lane)),
+            slot: Cell::new(task.slot),
+            held: Cell::new(task.held),
+            lent: Cell::new(None),
+            body_from: Cell::new(None),
+            may_suspend: task.may_suspend,
+        };
+        (worker, task.work)
+    }
+
     /// Serves one client until it has to wait, or is done. A panic costs that client.
-    fn serve(&self, work: Work, scratch: &mut Scratch) -> Served {
+    fn serve(&self, work: Work, scratch: &mut Scratch) -> Outcome {
         let ctx = &self.shared.ctx;
         let served = catch_unwind(AssertUnwindSafe(|| match work {
             Work::Begin(client) => session::serve(ctx, scratch, client, self),
             Work::Resume(suspended) => session::resume(ctx, scratch, *suspended, self),
         }));
-        let outcome = served.unwrap_or_else(|_panic| {
+        served.unwrap_or_else(|_panic| {
             ctx.metrics.panics.increment();
             Outcome::Closed
-        });
+        })
+    }
+
+    /// What has become of the client, and the lane if this thread still leads it.
+    pub(super) fn finish(self, outcome: Outcome) -> (Served, Option<Box<Lane>>) {
         let lent = self.lent.take();
         let held = match &lent {
             Some(lent) => lent.take(),
             None => self.held.take(),
         };
-        Served {
+        let served = Served {
             held: held.filter(|_| matches!(outcome, Outcome::Suspended(_))),
             outcome,
             slot: self.slot.get(),
             lent,
-        }
+        };
+        (served, self.lane.into_inner())
     }
 
     /// Does something with the lane, while this thread leads it.
-    fn with_lane<T>(&self, act: impl FnOnce(&mut Lane) -> T) -> Option<T> {
+    pub(super) fn with_lane<T>(&self, act: impl FnOnce(&mut Lane) -> T) -> Option<T> {
         let mut lane = self.lane.take()?;
         let done = act(&mut lane);
         self.lane.set(Some(lane));
@@ -152,7 +174,7 @@ impl Worker for LaneWorker<'_> {
         }
         let lent = Lent::new(self.held.take());
         lane.lends(&lent);
-        match self.followers.hand_on(lane) {
+        match (self.hand_on)(lane) {
             Ok(()) => {
                 self.lent.set(Some(lent));
                 // The new leader may be queued for this very core: others wait for it, and for nobody here.

@@ -12,6 +12,7 @@ use rustix::io::Errno;
 use rustix::net::sockopt::{Timeout, set_socket_timeout, set_tcp_nodelay};
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
 /// As many pending connections as the kernel allows: a burst must not become a wait of a second.
 const BACKLOG: i32 = 4096;
@@ -66,6 +67,23 @@ pub(crate) fn file_limit() -> usize {
     limit.map_or(usize::MAX, |limit| {
         usize::try_from(limit).unwrap_or(usize::MAX)
     })
+}
+
+/// How many cores this process may use.
+pub(crate) fn cores() -> usize {
+    sched_getaffinity(None).map_or(1, |cores| cores.count() as usize)
+}
+
+/// Does something that starts a process, which may use so many cores of this one's from its first moment on.
+pub(crate) fn on_cores<T>(count: usize, start: impl FnOnce() -> T) -> io::Result<T> {
+    let all = sched_getaffinity(None)?;
+    let mut some = CpuSet::new();
+    let usable = (0..CpuSet::MAX_CPU).filter(|core| all.is_set(*core));
+    usable.take(count).for_each(|core| some.set(core));
+    sched_setaffinity(None, &some)?;
+    let started = start();
+    sched_setaffinity(None, &all)?;
+    Ok(started)
 }
 
 /// A listener on a free port of loopback.

@@ -1,11 +1,13 @@
 //! The command line.
 
 use std::fmt::Write;
+use std::iter;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::curves;
 use crate::inspect::Count;
+use crate::machine;
 use crate::peers::{self, Peer};
 use crate::scenarios::{self, Scenario};
 use crate::targets::{self, Kind, OURS, Target};
@@ -19,6 +21,8 @@ at all (none), one after the other, with a load generator and scripted upstreams
 what
   --only NAME,..     these scenarios; a part of a name will do
   --curves           cost against scale instead: clients, upstreams, idle clients, tunnels
+  --scale            this program alone on one core, on two, on four and so on, which is as many lanes:
+                     GETs, new connections, tunnels
   --vs NAME,..       installed peers beside them, see --list; `all` for all of them
   --ours [LABEL=]PATH,..
                      these builds of http-proxy-lb instead of the one just built
@@ -42,6 +46,9 @@ instead of measuring
   --list             the names of scenarios and peers
   --help             this text
 ";
+
+/// What is measured on more and more cores.
+const SCALED: &str = "get-empty,get-1k,new-connection,connect";
 
 /// What is counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,6 +78,8 @@ pub(crate) struct Options {
     pub(crate) spin: Spin,
     /// The scenarios are points of curves.
     pub(crate) curves: bool,
+    /// The targets are this program on more and more cores.
+    pub(crate) scale: bool,
     pub(crate) json: Option<PathBuf>,
     pub(crate) svg: Option<PathBuf>,
 }
@@ -99,6 +108,7 @@ pub(crate) fn parse(arguments: &[String]) -> Result<Asked, String> {
         time: Duration::from_millis(700),
         spin: Spin::No,
         curves: false,
+        scale: false,
         json: None,
         svg: None,
     };
@@ -131,7 +141,11 @@ pub(crate) fn parse(arguments: &[String]) -> Result<Asked, String> {
         }
     }
     let Targets { ours, peers, floor } = targets;
-    options.targets = [ours, peers, floor].concat();
+    options.targets = if options.scale {
+        ours.iter().flat_map(on_more_cores).collect()
+    } else {
+        [ours, peers, floor].concat()
+    };
     if wants_configurations {
         return Ok(Asked::Print(configurations(&options.targets)));
     }
@@ -140,6 +154,8 @@ pub(crate) fn parse(arguments: &[String]) -> Result<Asked, String> {
     } else {
         scenarios::all()
     };
+    let names = names.map(String::as_str);
+    let names = names.or(options.scale.then_some(SCALED));
     options.scenarios = names.map_or_else(|| Ok(all.clone()), |names| only(&all, names))?;
     Ok(Asked::Run(Box::new(options)))
 }
@@ -148,6 +164,7 @@ impl Options {
     fn switch(&mut self, name: &str) -> Result<(), String> {
         match name {
             "--curves" => self.curves = true,
+            "--scale" => self.scale = true,
             "--spin" => self.spin = Spin::EveryCore,
             "--smoke" => {
                 self.mode = Mode::Smoke;
@@ -196,7 +213,20 @@ fn target(name: &str, kind: Kind) -> Target {
     Target {
         name: name.to_owned(),
         kind,
+        cores: None,
     }
+}
+
+/// This build on one core of the machine, on two, on four and so on.
+fn on_more_cores(build: &Target) -> Vec<Target> {
+    let all = machine::cores();
+    let counts = iter::successors(Some(1), |count| (*count < all).then_some(all.min(count * 2)));
+    let on = |count| Target {
+        name: format!("{} on {count}", build.name),
+        cores: Some(count),
+        ..build.clone()
+    };
+    counts.map(on).collect()
 }
 
 fn peer(name: &str) -> Result<Target, String> {

@@ -24,6 +24,7 @@ pub(crate) fn damage_is_seen(time: Duration) -> io::Result<()> {
     let target = Target {
         name: "damaging".to_owned(),
         kind: Kind::Damaging,
+        cores: None,
     };
     let is_way = |name: &str| WAYS.contains(&name);
     for scenario in scenarios::all() {

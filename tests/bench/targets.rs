@@ -42,6 +42,8 @@ pub(crate) enum Obstacle {
 pub(crate) struct Target {
     pub(crate) name: String,
     pub(crate) kind: Kind,
+    /// On how many cores it runs, if not on all. This program has as many lanes.
+    pub(crate) cores: Option<usize>,
 }
 
 /// A target that serves.
@@ -110,7 +112,11 @@ impl Target {
             Kind::Blind => relay("--blind", upstreams)?,
             Kind::Damaging => relay("--damaging", upstreams)?,
             Kind::Ours(program, more) => {
-                return Running::ours(Command::new(program), more, upstreams, folder);
+                let start = || Running::ours(Command::new(program), more, upstreams, folder);
+                return match self.cores {
+                    Some(cores) => machine::on_cores(cores, start)?,
+                    None => start(),
+                };
             }
             Kind::Peer(peer) => {
                 let port = machine::free_port();

@@ -862,3 +862,8 @@ fn read_once(what: &mut Parked) -> Linger {
 
 #[cfg(test)]
 mod tests;
+
+#[cfg(test)]
+mod orders {
+    mod tests;
+}

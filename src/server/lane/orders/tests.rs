@@ -1,0 +1,764 @@
+//! What leaders and followers of two lanes do to the same exchanges and next hops, in every order there is.
+//!
+//! Lanes, tables, inboxes, permits and hand-overs are the real ones; only the threads are not. Each step of one of
+//! them, up to where another can see what it has done, is a [`Step`]; so is what comes from outside. A search goes
+//! through every state that any order of steps leads to. A state cannot be copied, so it is come to anew for each
+//! step that follows it.
+//!
+//! A client's exchange asks a next hop, is suspended until that answers, and is over then; the next hop is idle
+//! from then on, and the next client's exchange has it, in whichever lane that is. (What clients say while they are
+//! served is gone through in `tests/interleave/parking.rs`.)
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashSet;
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::net::SocketAddr;
+use std::os::fd::{OwnedFd, RawFd};
+use std::os::unix::net::UnixStream;
+
+use super::super::*;
+use crate::config;
+use crate::net::inherited::ListenerOwner;
+use crate::net::permits::{PerClient, Permits};
+use crate::net::resolve::Resolver;
+use crate::net::socket::TICK;
+use crate::relay::connections::Connections;
+use crate::relay::worker::Worker as _;
+use crate::relay::{Arrival, Context};
+use crate::server::acceptor::Acceptor;
+use crate::server::budget::Budget;
+use crate::server::worker::LaneWorker;
+
+const LANES: usize = 2;
+/// How long a next hop may take for its answer, and how far time jumps: beyond that, and beyond the second after
+/// which an exchange lasts.
+const PATIENCE: Duration = Duration::from_secs(1);
+const JUMP: Duration = Duration::from_secs(2);
+
+/// What is gone through.
+#[derive(Clone, Copy, Debug)]
+struct Scenario {
+    /// The lane that each client comes to.
+    clients: &'static [usize],
+    /// `limits.workers`.
+    permits: usize,
+    /// Threads beside those that lead.
+    threads: usize,
+    /// How often an exchange may have to wait for a peer.
+    blocks: usize,
+    /// How often time jumps while a leader sleeps.
+    jumps: usize,
+    more: More,
+}
+
+/// What may happen beside that.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum More {
+    Nothing,
+    /// A lane may be late.
+    GivesAway,
+    /// What is answered becomes a tunnel.
+    Tunnels,
+    /// A next hop may close its connection.
+    Closes,
+    /// The program may end.
+    Ends,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Step {
+    /// The leader of this lane goes on.
+    Lead(usize),
+    /// The same, and what is ready here has waited for too long.
+    GiveAway(usize),
+    /// The exchange that it serves may have to wait for a peer.
+    Block(usize),
+    Follow(usize),
+    /// From here on it is from outside. A leader sleeps for as long as it may.
+    Jump(usize),
+    Answer(usize),
+    Close(usize),
+    End,
+}
+
+impl Step {
+    fn is_from_outside(self) -> bool {
+        match self {
+            Self::Lead(_) | Self::GiveAway(_) | Self::Block(_) | Self::Follow(_) => false,
+            Self::Jump(_) | Self::Answer(_) | Self::Close(_) | Self::End => true,
+        }
+    }
+}
+
+#[expect(clippy::large_enum_variant, reason = "there are two")]
+enum Leader<'a> {
+    /// Serves what is ready, or goes to sleep.
+    Looks(Box<Lane>),
+    /// It has said so; whether it then closes what is idle.
+    Sleeps(Box<Lane>, bool),
+    /// The system has told it what has happened; how late it is by then.
+    Told(Box<Lane>, bool, Duration),
+    Serves(LaneWorker<'a>, Work),
+    Settles(Box<Lane>, Served),
+    Ended,
+}
+
+#[expect(clippy::large_enum_variant, reason = "there are few")]
+enum Follower<'a> {
+    Serves(LaneWorker<'a>, Work),
+    Brings(usize, Served),
+    /// It has put that into the inbox of this lane, and is about to wake its leader.
+    Wakes(usize),
+}
+
+/// The far end of a connection to a next hop.
+struct Far {
+    /// None: it has closed it.
+    stream: Option<UnixStream>,
+    /// The near end; none: it is closed.
+    near: Option<RawFd>,
+    asked: u8,
+    answered: u8,
+    heard: u8,
+    /// The lane that is told of it.
+    home: Option<usize>,
+    /// Something happened since that lane last asked the system.
+    is_stirred: bool,
+}
+
+impl Far {
+    /// Whether the lane that watches it will be told something.
+    fn has_event(&self) -> bool {
+        self.is_stirred && self.near.is_some() && (self.is_unread() || self.stream.is_none())
+    }
+
+    fn is_unread(&self) -> bool {
+        self.answered > self.heard
+    }
+}
+
+/// What stays where it is while threads change.
+struct Place {
+    shared: Arc<Shared>,
+    connections: Arc<Permits>,
+    handed_on: RefCell<Option<Box<Lane>>>,
+    /// Threads that wait for a lane.
+    idle_threads: Cell<usize>,
+}
+
+struct World<'a> {
+    scenario: Scenario,
+    place: &'a Place,
+    hand_on: &'a dyn Fn(Box<Lane>) -> Result<(), Box<Lane>>,
+    leaders: [Leader<'a>; LANES],
+    followers: Vec<Follower<'a>>,
+    fars: Vec<Far>,
+    /// Connections to next hops that no exchange has.
+    idle: Vec<Conn>,
+    /// The other ends of clients.
+    _clients: Vec<UnixStream>,
+    /// Clients whose connections an exchange has closed or taken.
+    gone: usize,
+    blocks: usize,
+    jumps: usize,
+    /// The poll of a lane was woken since its leader last asked the system.
+    woken: [bool; LANES],
+    has_closed: bool,
+    has_ended: bool,
+    steps: Vec<Step>,
+}
+
+fn pair() -> (Conn, UnixStream) {
+    let (near, far) = UnixStream::pair().unwrap();
+    (Conn::prepared(OwnedFd::from(near).into(), TICK), far)
+}
+
+fn context() -> Arc<Context> {
+    let config = config::parse("listen: 127.0.0.1:0\nupstream: []\n", "c.yaml").unwrap();
+    Arc::new(Context::new(config, Resolver::default()).unwrap())
+}
+
+impl Place {
+    fn new(ctx: &Arc<Context>, scenario: Scenario) -> (Self, [Box<Lane>; LANES]) {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        Acceptor::prepare(&listener).unwrap();
+        let listener = (listener, ListenerOwner::ThisProcess);
+        let polls = [0, 1].map(|number| LaneHandle::new(number).unwrap());
+        let connections = Permits::new(100);
+        let shared = Arc::new(Shared {
+            acceptor: Acceptor::new(ctx, listener, &connections),
+            budget: Budget::new(scenario.permits, ctx.long_threads.clone()),
+            queue: Permits::new(100),
+            most_uncounted: 1,
+            wakes_every: None,
+            lanes: polls.iter().map(|(_, lane)| Arc::clone(lane)).collect(),
+            ctx: Arc::clone(ctx),
+        });
+        let lanes = polls.map(|(poll, lane)| Box::new(Lane::new(&shared, poll, &lane).unwrap()));
+        let place = Self {
+            shared,
+            connections,
+            handed_on: RefCell::default(),
+            idle_threads: Cell::new(scenario.threads),
+        };
+        (place, lanes)
+    }
+
+    fn hand_on(&self, lane: Box<Lane>) -> Result<(), Box<Lane>> {
+        if self.idle_threads.get() == 0 {
+            return Err(lane);
+        }
+        self.idle_threads.update(|idle| idle - 1);
+        self.handed_on.replace(Some(lane));
+        Ok(())
+    }
+}
+
+impl<'a> World<'a> {
+    fn new(
+        scenario: Scenario,
+        (place, lanes): (&'a Place, [Box<Lane>; LANES]),
+        hand_on: &'a dyn Fn(Box<Lane>) -> Result<(), Box<Lane>>,
+    ) -> Self {
+        let per_client = Arc::<PerClient>::default();
+        let mut far_ends = Vec::new();
+        for (number, lane) in scenario.clients.iter().enumerate() {
+            let (conn, far) = pair();
+            far_ends.push(far);
+            // Its port tells it apart.
+            let address = SocketAddr::from(([127, 0, 0, 1], u16::try_from(number).unwrap()));
+            let one = place.connections.take(1).unwrap();
+            let permits = (one, per_client.take(address.ip(), None).unwrap());
+            let from = (address, Arrival::Direct);
+            let client = Client::new(conn, from, permits, &Connections::off());
+            let newcomer = Newcomer::Client(Box::new(client));
+            place.shared.lanes[*lane].post(Mail::Newcomer(newcomer)).unwrap();
+        }
+        Self {
+            scenario,
+            place,
+            hand_on,
+            leaders: lanes.map(Leader::Looks),
+            followers: Vec::new(),
+            fars: Vec::new(),
+            idle: Vec::new(),
+            _clients: far_ends,
+            gone: 0,
+            blocks: scenario.blocks,
+            jumps: scenario.jumps,
+            woken: [false; LANES],
+            has_closed: false,
+            has_ended: false,
+            steps: Vec::new(),
+        }
+    }
+
+    /// What may happen next.
+    fn next_steps(&self) -> Vec<Step> {
+        let mut steps = Vec::new();
+        for (lane, leader) in self.leaders.iter().enumerate() {
+            match leader {
+                Leader::Sleeps(..) => {
+                    if self.has_event(lane) {
+                        steps.push(Step::Lead(lane));
+                    }
+                    if self.jumps > 0 {
+                        steps.push(Step::Jump(lane));
+                    }
+                }
+                Leader::Told(..) => {
+                    steps.push(Step::Lead(lane));
+                    if self.scenario.more == More::GivesAway {
+                        steps.push(Step::GiveAway(lane));
+                    }
+                }
+                Leader::Serves(_, Work::Resume(_)) if self.blocks > 0 => {
+                    steps.extend([Step::Lead(lane), Step::Block(lane)]);
+                }
+                Leader::Looks(_) | Leader::Serves(..) | Leader::Settles(..) => {
+                    steps.push(Step::Lead(lane));
+                }
+                Leader::Ended => {}
+            }
+        }
+        steps.extend((0..self.followers.len()).map(Step::Follow));
+        for (number, far) in self.fars.iter().enumerate() {
+            if far.stream.is_some() && far.near.is_some() {
+                let answers = far.asked > far.answered;
+                steps.extend(answers.then_some(Step::Answer(number)));
+                let closes = self.scenario.more == More::Closes && !self.has_closed;
+                steps.extend(closes.then_some(Step::Close(number)));
+            }
+        }
+        if self.scenario.more == More::Ends && !self.has_ended {
+            steps.push(Step::End);
+        }
+        steps
+    }
+
+    fn has_event(&self, lane: usize) -> bool {
+        let mut fars = self.fars.iter();
+        self.woken[lane] || fars.any(|far| far.home == Some(lane) && far.has_event())
+    }
+
+    fn take(&mut self, step: Step) {
+        self.steps.push(step);
+        let asleep = self.asleep();
+        match step {
+            Step::Lead(lane) => self.lead(lane, Duration::ZERO),
+            Step::Jump(lane) => {
+                self.jumps -= 1;
+                self.lead(lane, JUMP);
+            }
+            Step::GiveAway(lane) => {
+                self.lead(lane, Duration::ZERO);
+                if let Leader::Looks(lane) = &mut self.leaders[lane] {
+                    lane.give_away();
+                    lane.pass = lane.ready.len();
+                }
+            }
+            Step::Block(lane) => self.block(lane),
+            Step::Follow(number) => self.follow(number),
+            Step::Answer(number) => {
+                let far = &mut self.fars[number];
+                far.stream.as_mut().unwrap().write_all(b"!").unwrap();
+                far.answered += 1;
+                far.is_stirred = true;
+            }
+            Step::Close(number) => {
+                self.has_closed = true;
+                let far = &mut self.fars[number];
+                far.stream = None;
+                far.is_stirred = true;
+            }
+            Step::End => {
+                self.has_ended = true;
+                self.place.shared.tell(|| Mail::End);
+            }
+        }
+        for (lane, (was, is)) in asleep.into_iter().zip(self.asleep()).enumerate() {
+            let by_itself = matches!(step, Step::Lead(own) | Step::GiveAway(own) if own == lane);
+            self.woken[lane] |= was && !is && !by_itself;
+        }
+        self.see_homes();
+    }
+
+    /// Which lanes are to be woken.
+    fn asleep(&self) -> [bool; LANES] {
+        [0, 1].map(|lane| self.place.shared.lanes[lane].is_asleep())
+    }
+
+    /// Goes on with the leader of a lane, up to where others can see what it has done.
+    fn lead(&mut self, at: usize, late: Duration) {
+        let handle = &self.place.shared.lanes[at];
+        self.leaders[at] = match std::mem::replace(&mut self.leaders[at], Leader::Ended) {
+            Leader::Looks(mut lane) if lane.pass > 0 && !lane.ready.is_empty() => {
+                let task = lane.next_task().unwrap();
+                let at = (&self.place.shared, handle);
+                let (worker, work) = LaneWorker::new(at, self.hand_on, lane, task);
+                Leader::Serves(worker, work)
+            }
+            Leader::Looks(lane) => {
+                let (timeout, sweeps) = lane.timeout(Instant::now());
+                if timeout != Some(Duration::ZERO) && handle.falls_asleep() {
+                    Leader::Sleeps(lane, sweeps)
+                } else {
+                    self.ask_system(lane, sweeps, late)
+                }
+            }
+            Leader::Sleeps(lane, sweeps) => self.ask_system(lane, sweeps, late),
+            Leader::Told(lane, sweeps, late) => go_round(lane, sweeps, Instant::now() + late),
+            Leader::Serves(worker, work) => match self.serve(&worker, work) {
+                Ok(work) => Leader::Serves(worker, work),
+                Err(outcome) => {
+                    let (served, lane) = worker.finish(outcome);
+                    Leader::Settles(lane.unwrap(), served)
+                }
+            },
+            Leader::Settles(mut lane, served) => {
+                lane.settle(served);
+                Leader::Looks(lane)
+            }
+            Leader::Ended => Leader::Ended,
+        };
+    }
+
+    fn ask_system(&mut self, mut lane: Box<Lane>, sweeps: bool, late: Duration) -> Leader<'a> {
+        let at = lane.handle.number;
+        lane.poll.poll(&mut lane.events, Some(Duration::ZERO)).unwrap();
+        let is_told = !lane.events.is_empty();
+        assert_eq!(is_told, self.has_event(at), "lane {at}: {:?}", self.steps);
+        self.woken[at] = false;
+        for far in &mut self.fars {
+            far.is_stirred &= far.home != Some(at);
+        }
+        Leader::Told(lane, sweeps, late)
+    }
+
+    /// The exchange that the leader serves has to wait: another thread leads, if there is one.
+    fn block(&mut self, at: usize) {
+        self.blocks -= 1;
+        let leader = std::mem::replace(&mut self.leaders[at], Leader::Ended);
+        let Leader::Serves(worker, work) = leader else {
+            panic!("it serves nobody");
+        };
+        worker.may_block();
+        self.leaders[at] = match self.place.handed_on.take() {
+            Some(lane) => {
+                self.followers.push(Follower::Serves(worker, work));
+                Leader::Looks(lane)
+            }
+            None => Leader::Serves(worker, work),
+        };
+    }
+
+    fn follow(&mut self, number: usize) {
+        match self.followers.remove(number) {
+            Follower::Serves(worker, work) => {
+                let home = worker.home();
+                let next = match self.serve(&worker, work) {
+                    Ok(work) => Follower::Serves(worker, work),
+                    Err(outcome) => Follower::Brings(home, worker.finish(outcome).0),
+                };
+                self.followers.insert(number, next);
+            }
+            Follower::Brings(home, served) => {
+                let lane = &self.place.shared.lanes[home];
+                if lane.put(Mail::Done(served)).is_ok() {
+                    self.followers.insert(number, Follower::Wakes(home));
+                } else {
+                    self.place.idle_threads.update(|idle| idle + 1);
+                }
+            }
+            Follower::Wakes(home) => {
+                self.place.shared.lanes[home].wake();
+                self.place.idle_threads.update(|idle| idle + 1);
+            }
+        }
+    }
+
+    /// What a session does: asks a next hop, and hears its answer.
+    fn serve(&mut self, worker: &LaneWorker<'_>, work: Work) -> Result<Work, Outcome> {
+        match work {
+            Work::Begin(client) if !worker.may_begin() => Err(Outcome::Wait(client)),
+            Work::Begin(client) => {
+                let conn = self.idle.pop().unwrap_or_else(|| self.dial());
+                self.far_of(&conn).asked += 1;
+                let ctx = &self.place.shared.ctx;
+                let asked = Suspended::asked(ctx, client, conn, PATIENCE);
+                Ok(Work::Resume(Box::new(asked)))
+            }
+            Work::Resume(mut suspended) => Err(match suspended.hop().receive(Wait::No) {
+                Ok(Received::Nothing) => Outcome::Suspended(suspended),
+                Ok(Received::Bytes(count)) => {
+                    self.far_of(suspended.hop()).heard += u8::try_from(count).unwrap();
+                    suspended.hop().consume(count);
+                    self.complete(worker, *suspended)
+                }
+                Ok(Received::End) | Err(_) => {
+                    self.far_of(suspended.hop()).near = None;
+                    self.gone += 1;
+                    Outcome::Closed
+                }
+            }),
+        }
+    }
+
+    fn complete(&mut self, worker: &LaneWorker<'_>, suspended: Suspended) -> Outcome {
+        let (client, mut conn) = suspended.over();
+        if self.scenario.more == More::Tunnels {
+            worker.takes_over(&client);
+            worker.takes_over_hop(&mut conn);
+            self.far_of(&conn).near = None;
+            self.gone += 1;
+            return Outcome::Tunneled;
+        }
+        self.idle.push(conn);
+        Outcome::Park(client)
+    }
+
+    fn dial(&mut self) -> Conn {
+        let (conn, far) = pair();
+        self.fars.push(Far {
+            stream: Some(far),
+            near: Some(conn.stream().as_raw_fd()),
+            asked: 0,
+            answered: 0,
+            heard: 0,
+            home: None,
+            is_stirred: false,
+        });
+        conn
+    }
+
+    /// The number of its other end.
+    fn number_of(&self, conn: &Conn) -> usize {
+        let near = Some(conn.stream().as_raw_fd());
+        // One that was closed by a lane that ended may have had the same.
+        self.fars.iter().rposition(|far| far.near == near).unwrap()
+    }
+
+    fn far_of(&mut self, conn: &Conn) -> &mut Far {
+        let number = self.number_of(conn);
+        &mut self.fars[number]
+    }
+
+    /// Notes which connections are watched elsewhere since the last step.
+    fn see_homes(&mut self) {
+        let mut seen = Vec::new();
+        for leader in &mut self.leaders {
+            if let Leader::Looks(lane) = leader {
+                let waiting = lane.hops.waiting_mut();
+                let ready = lane.ready.iter_mut().filter_map(|ready| match ready {
+                    Ready::Resume(awaiting) => Some(awaiting),
+                    Ready::Begin(..) => None,
+                });
+                seen.extend(waiting.chain(ready).map(|awaiting| {
+                    let conn = awaiting.suspended.hop();
+                    (conn.stream().as_raw_fd(), conn.watched_as())
+                }));
+            }
+        }
+        for (near, watched) in seen {
+            let far = self.fars.iter_mut().rfind(|far| far.near == Some(near));
+            let (far, home) = (far.unwrap(), watched.map(|(home, _)| home));
+            // What is there already is told then.
+            far.is_stirred |= far.home != home;
+            far.home = home;
+        }
+    }
+
+    /// What must be so whatever happens, and what must be so once nothing happens but from outside.
+    fn check(&mut self) {
+        let place = self.place;
+        let budget = &place.shared.budget;
+        assert!(budget.taken() <= self.scenario.permits, "{:?}", self.steps);
+        let mut next = self.next_steps().into_iter();
+        if !next.all(Step::is_from_outside) {
+            return;
+        }
+        assert!(self.followers.is_empty(), "{:?}", self.steps);
+        let is_due = budget.is_wanted() && budget.taken() < self.scenario.permits;
+        assert!(!is_due, "a client waits beside a permit: {:?}", self.steps);
+        let (mut suspended, mut homes) = (0, [0; LANES]);
+        for (at, leader) in self.leaders.iter_mut().enumerate() {
+            let only_left = |mail: &[Mail]| mail.iter().all(|one| matches!(one, Mail::HopLeft(_)));
+            let left = place.shared.lanes[at].peek(|mail, _| {
+                assert!(only_left(mail), "mail is not read: {:?}", self.steps);
+                mail.len()
+            });
+            let Leader::Sleeps(lane, _) = leader else {
+                assert!(self.has_ended, "a lane has ended: {:?}", self.steps);
+                continue;
+            };
+            assert!(lane.lent.is_empty() && lane.ready.is_empty(), "{:?}", self.steps);
+            homes[at] = lane.hops.occupied() - left;
+            for awaiting in lane.hops.waiting_mut() {
+                suspended += 1;
+                let near = Some(awaiting.suspended.hop().stream().as_raw_fd());
+                let far = self.fars.iter().rfind(|far| far.near == near).unwrap();
+                let sleeps = far.is_unread() || far.stream.is_none();
+                assert!(!sleeps, "an answer is not heard: {:?}", self.steps);
+            }
+        }
+        if self.has_ended {
+            assert_eq!((budget.taken(), budget.lasting()), (0, 0), "{:?}", self.steps);
+            return;
+        }
+        let held = budget.taken() + budget.lasting();
+        assert_eq!(held, suspended, "permits: {:?}", self.steps);
+        for (at, home) in homes.into_iter().enumerate() {
+            let mine = |far: &&Far| far.near.is_some() && far.home == Some(at);
+            let watched = self.fars.iter().filter(mine).count();
+            assert_eq!(home, watched, "slots of lane {at}: {:?}", self.steps);
+        }
+        let there = self.scenario.clients.len() - self.gone;
+        assert_eq!(place.connections.taken(), there, "clients: {:?}", self.steps);
+    }
+
+    /// All that matters for what may happen from here on.
+    fn fingerprint(&mut self) -> String {
+        let mut out = String::new();
+        for (at, leader) in self.leaders.iter_mut().enumerate() {
+            match leader {
+                Leader::Looks(lane) => out += &format!("looks {}", shown(lane)),
+                Leader::Sleeps(lane, sweeps) => out += &format!("sleeps {sweeps}{}", shown(lane)),
+                Leader::Told(lane, sweeps, late) => {
+                    let told = lane.events.iter();
+                    let told: Vec<_> = told.map(|one| (one.token(), one.is_read_closed())).collect();
+                    out += &format!("told {told:?}{sweeps}{late:?}{}", shown(lane));
+                }
+                Leader::Serves(worker, work) => {
+                    let lane = worker.with_lane(|lane| shown(lane));
+                    out += &format!("serves {}{lane:?}", name(work));
+                }
+                Leader::Settles(lane, served) => {
+                    out += &format!("settles {}{}", outcome(served), shown(lane));
+                }
+                Leader::Ended => out += "ended",
+            }
+            let handle = &self.place.shared.lanes[at];
+            let mail = handle.peek(|mail, says| {
+                let mail: Vec<_> = mail.iter().map(letter).collect();
+                format!("{says}{mail:?}")
+            });
+            write!(out, "{mail}{}{}|", handle.is_asleep(), self.woken[at]).unwrap();
+        }
+        for follower in &self.followers {
+            match follower {
+                Follower::Serves(worker, work) => {
+                    write!(out, "serves {}{}", worker.home(), name(work)).unwrap();
+                }
+                Follower::Brings(home, served) => {
+                    write!(out, "brings {home}{}", outcome(served)).unwrap();
+                }
+                Follower::Wakes(home) => write!(out, "wakes {home}").unwrap(),
+            }
+        }
+        for far in &self.fars {
+            let counts = (far.asked, far.answered, far.heard);
+            let is_there = (far.near.is_some(), far.stream.is_some());
+            write!(out, "{counts:?}{is_there:?}{:?}{}", far.home, far.has_event()).unwrap();
+        }
+        let idle = self.idle.iter().map(|conn| self.number_of(conn));
+        let idle: Vec<_> = idle.collect();
+        let budget = &self.place.shared.budget;
+        let budget = (budget.taken(), budget.lasting(), budget.is_wanted());
+        let left = (self.blocks, self.jumps, self.gone, self.has_closed, self.has_ended);
+        write!(out, "{idle:?}{budget:?}{left:?}").unwrap();
+        out
+    }
+}
+
+/// What a leader does between two looks at the system, once that has answered: as [`Lane::round`] does.
+fn go_round<'a>(mut lane: Box<Lane>, sweeps: bool, now: Instant) -> Leader<'a> {
+    lane.handle.awakes();
+    lane.collect();
+    lane.read_mail();
+    lane.give_up_late(now);
+    if lane.shared.budget.is_wanted() {
+        lane.make_room(now);
+    }
+    if sweeps {
+        lane.drop_idle();
+    }
+    lane.pass = lane.ready.len();
+    if lane.stage == LaneStage::Ended {
+        drop(lane.end());
+        return Leader::Ended;
+    }
+    Leader::Looks(lane)
+}
+
+fn shown(lane: &mut Lane) -> String {
+    let ready = lane.ready.iter().map(|ready| match ready {
+        Ready::Begin(client, slot, held) => {
+            format!("begin {}{slot:?}{}", client.address.port(), permit(held.as_ref()))
+        }
+        Ready::Resume(awaiting) => awaited(awaiting),
+    });
+    let ready: Vec<_> = ready.collect();
+    let waiting = lane.hops.waiting();
+    let waiting: Vec<_> = waiting.map(|(slot, one)| (slot, awaited(one))).collect();
+    let in_line = lane.waiting.iter();
+    let in_line: Vec<_> = in_line.map(|one| one.client.address.port()).collect();
+    let (clients, hops) = (lane.clients.shape(), lane.hops.shape());
+    let counts = (lane.pass, lane.lent.len(), lane.stage);
+    format!("{ready:?}{waiting:?}{in_line:?}{clients} {hops}{counts:?}")
+}
+
+fn awaited(awaiting: &Awaiting) -> String {
+    let number = awaiting.suspended.client().address.port();
+    let held = permit(awaiting.held.as_ref());
+    format!("{number}{:?}{held}", awaiting.slot)
+}
+
+fn permit(held: Option<&Held>) -> &'static str {
+    match held {
+        None => "-",
+        Some(Held::Work(_)) => "work",
+        Some(Held::Lasting { .. }) => "lasting",
+    }
+}
+
+fn name(work: &Work) -> String {
+    match work {
+        Work::Begin(client) => format!("begin {}", client.address.port()),
+        Work::Resume(suspended) => format!("resume {}", suspended.client().address.port()),
+    }
+}
+
+fn outcome(served: &Served) -> String {
+    let what = match &served.outcome {
+        Outcome::Park(client) => format!("park {}", client.address.port()),
+        Outcome::Wait(client) => format!("wait {}", client.address.port()),
+        Outcome::Suspended(suspended) => format!("suspended {}", suspended.client().address.port()),
+        Outcome::Yield(_) | Outcome::Linger(_) | Outcome::Closed | Outcome::Tunneled => "gone".into(),
+    };
+    let held = permit(served.held.as_ref());
+    format!("{what}{:?}{held}", served.slot)
+}
+
+fn letter(mail: &Mail) -> String {
+    match mail {
+        Mail::Newcomer(Newcomer::Client(client)) => format!("newcomer {}", client.address.port()),
+        Mail::Newcomer(Newcomer::Refused(_)) => "refused".into(),
+        Mail::Done(served) => outcome(served),
+        Mail::Permit(..) => "permit".into(),
+        Mail::ClientLeft(slot) => format!("client {slot:?}"),
+        Mail::HopLeft(slot) => format!("hop {slot:?}"),
+        Mail::Drain => "drain".into(),
+        Mail::End => "end".into(),
+    }
+}
+
+/// Goes through all states, and says how many there are.
+fn search(scenario: Scenario) -> usize {
+    let ctx = context();
+    let mut seen = HashSet::new();
+    let mut open = vec![Vec::new()];
+    while let Some(mut way) = open.pop() {
+        let (place, lanes) = Place::new(&ctx, scenario);
+        let hand_on = |lane| place.hand_on(lane);
+        let mut world = World::new(scenario, (&place, lanes), &hand_on);
+        for choice in &way {
+            let step = world.next_steps()[*choice];
+            world.take(step);
+        }
+        while seen.insert(world.fingerprint()) {
+            world.check();
+            let steps = world.next_steps();
+            let Some(first) = steps.first() else { break };
+            for other in 1..steps.len() {
+                let mut way = way.clone();
+                way.push(other);
+                open.push(way);
+            }
+            way.push(0);
+            world.take(*first);
+        }
+    }
+    seen.len()
+}
+
+/// Two clients of two lanes; the second has the next hop of the first if that is free by then.
+const TWO: Scenario = Scenario {
+    clients: &[0, 1],
+    permits: 2,
+    threads: 2,
+    blocks: 2,
+    jumps: 0,
+    more: More::Nothing,
+};
+
+fn expect_many(scenario: Scenario, least: usize) {
+    let states = search(scenario);
+    eprintln!("{scenario:?}: {states} states");
+    assert!(states >= least, "{states} states are too few to mean anything");
+}
+
+#[test]
+fn an_answer_is_heard_though_its_next_hop_moves_to_another_lane_while_followers_are_busy() {
+    expect_many(TWO, 100);
+}
