@@ -8,6 +8,7 @@
 //! Not here: the rules of the state machine ([`super::state`]).
 
 use std::num::NonZeroU32;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -82,8 +83,10 @@ pub struct Vitals {
     /// [`ConnectRecord::is_lacking`], written under the lock of `connect`.
     lacks_connect: AtomicBool,
     connect: Mutex<ConnectRecord>,
-    /// When a check last found that it works.
-    worked_at: Mutex<Option<Instant>>,
+    /// When a check first found that it works, and how many microseconds later one did so last: read for each
+    /// request that is waited for.
+    first_worked: OnceLock<Instant>,
+    worked_after: AtomicU64,
     /// Of clients whose requests keep to it.
     kept_errors: Mutex<Majority>,
     /// Counts since the start, for metrics.
@@ -192,7 +195,8 @@ impl Default for Vitals {
             trial: Mutex::default(),
             lacks_connect: AtomicBool::new(false),
             connect: Mutex::default(),
-            worked_at: Mutex::default(),
+            first_worked: OnceLock::new(),
+            worked_after: AtomicU64::new(0),
             kept_errors: Mutex::default(),
             counters: Counters::default(),
         }
@@ -425,12 +429,20 @@ impl Vitals {
 
     /// A check has found at `now` that it works.
     pub fn works(&self, now: Instant) {
-        *self.worked_at.lock() = Some(now);
+        let first = *self.first_worked.get_or_init(|| now);
+        let after = now.saturating_duration_since(first).as_micros();
+        let after = u64::try_from(after).unwrap_or(u64::MAX);
+        self.worked_after.store(after, Ordering::Relaxed);
     }
 
     /// Since when a request that waits since `since` has not heard of it: a check may have heard of it later.
     pub fn silent_since(&self, since: Instant) -> Instant {
-        self.worked_at.lock().map_or(since, |at| at.max(since))
+        let Some(first) = self.first_worked.get() else {
+            return since;
+        };
+        let after = Duration::from_micros(self.worked_after.load(Ordering::Relaxed));
+        let last = first.checked_add(after);
+        last.map_or(since, |last| last.max(since))
     }
 
     /// It fails what others serve, seen in the epoch `began` while no probe can tell.
