@@ -8,6 +8,10 @@
 //! they were. A suspect stays a member, for it is back in a moment: its turns pass meanwhile. Second attempts
 //! have an account of their own: a member that fails must not disturb the shares of the others.
 //!
+//! Where all members have the same weight, which is most pools, a turn is a number: [`Equals`] takes it without a
+//! lock, so that requests of two lanes do not wait for each other. It is the same turn as that of the one class
+//! they are.
+//!
 //! The best is the one with the lowest latency, load and share of errors. Errors are costs and not
 //! speed: else the upstream that fails fastest would get the most. Of a large pool it is the best of the next
 //! 64: to look at all of them would cost more than it brings.
@@ -16,6 +20,9 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+use parking_lot::Mutex;
 
 use super::state::Availability;
 
@@ -73,6 +80,24 @@ const BEST_OF: usize = 64;
 /// Remembers what was chosen before.
 #[derive(Debug, Default)]
 pub(super) struct Chooser {
+    equals: Equals,
+    book: Mutex<Book>,
+}
+
+/// Whose turn it is while all members are in one class.
+#[derive(Debug)]
+struct Equals {
+    /// The number of changes of the members for which that is so, or [`UNEQUAL`].
+    version: AtomicU64,
+    next: AtomicUsize,
+}
+
+/// No number of changes.
+const UNEQUAL: u64 = u64::MAX;
+
+/// What is remembered of members that differ, of second attempts, and of the best.
+#[derive(Debug, Default)]
+struct Book {
     first: Turns,
     again: Turns,
     /// Where the search for the best begins, so that ties rotate.
@@ -152,6 +177,58 @@ impl<L: Fn(usize) -> Candidate, M: Fn(usize) -> bool> Members<L, M> {
 impl Chooser {
     /// Chooses among `members`; gives the place of the one chosen.
     pub(super) fn choose<L: Fn(usize) -> Candidate, M: Fn(usize) -> bool>(
+        &self,
+        mode: BalanceMode,
+        account: Account,
+        members: &Members<L, M>,
+    ) -> Option<usize> {
+        let in_turn = (mode, account) == (BalanceMode::RoundRobin, Account::First);
+        if in_turn && self.equals.are_known(members.version) {
+            return self.equals.choose(members);
+        }
+        let mut book = self.book.lock();
+        if in_turn && book.first.finds_equals(&self.equals, members) {
+            return self.equals.choose(members);
+        }
+        book.choose(mode, account, members)
+    }
+}
+
+impl Default for Equals {
+    fn default() -> Self {
+        Self {
+            version: AtomicU64::new(UNEQUAL),
+            next: AtomicUsize::new(0),
+        }
+    }
+}
+
+impl Equals {
+    fn are_known(&self, version: u64) -> bool {
+        self.version.load(Ordering::Acquire) == version
+    }
+
+    fn choose<L: Fn(usize) -> Candidate, M: Fn(usize) -> bool>(
+        &self,
+        members: &Members<L, M>,
+    ) -> Option<usize> {
+        let take = |availability| {
+            let mut taken = None;
+            let turn = |from| {
+                let mut places = (from..members.count).chain(0..from.min(members.count));
+                taken = places.find(|place| members.is(*place, availability));
+                taken?.saturating_add(1).checked_rem(members.count)
+            };
+            let relaxed = Ordering::Relaxed;
+            self.next.fetch_update(relaxed, relaxed, turn).ok()?;
+            taken
+        };
+        take(Availability::Online).or_else(|| take(Availability::Suspect))
+    }
+}
+
+impl Book {
+    fn choose<L: Fn(usize) -> Candidate, M: Fn(usize) -> bool>(
         &mut self,
         mode: BalanceMode,
         account: Account,
@@ -235,6 +312,30 @@ impl Turns {
         if !shape(&levels).eq(shape(&self.levels)) {
             self.levels = levels;
         }
+    }
+
+    /// Whether all members are in one class as they are now; then `equals` has the turns from here on, and else
+    /// they are here.
+    fn finds_equals<L: Fn(usize) -> Candidate, M>(
+        &mut self,
+        equals: &Equals,
+        members: &Members<L, M>,
+    ) -> bool {
+        let were_equal = !equals.are_known(UNEQUAL);
+        if were_equal {
+            self.last = equals.next.load(Ordering::Relaxed).checked_sub(1);
+        }
+        self.prepare(BalanceMode::RoundRobin, members);
+        let mut classes = self.levels.values().flatten();
+        let first = classes.next().filter(|_| classes.next().is_none());
+        let are_equal = first.is_some_and(|class| class.members.len() == members.count);
+        if are_equal && !were_equal {
+            let next = self.last.map_or(0, |last| last.saturating_add(1));
+            equals.next.store(next, Ordering::Relaxed);
+        }
+        let version = if are_equal { members.version } else { UNEQUAL };
+        equals.version.store(version, Ordering::Release);
+        are_equal
     }
 
     fn take<L: Fn(usize) -> Candidate, M: Fn(usize) -> bool>(
@@ -351,7 +452,7 @@ mod tests {
     }
 
     fn choose(
-        chooser: &mut Chooser,
+        chooser: &Chooser,
         mode: BalanceMode,
         account: Account,
         text: &str,
@@ -370,7 +471,7 @@ mod tests {
         chooser.choose(mode, account, &members)
     }
 
-    fn turns(chooser: &mut Chooser, mode: BalanceMode, text: &str, count: usize) -> String {
+    fn turns(chooser: &Chooser, mode: BalanceMode, text: &str, count: usize) -> String {
         let letter = |place: usize| char::from(b'a' + u8::try_from(place).unwrap());
         (0..count)
             .map(|_| {
@@ -381,9 +482,9 @@ mod tests {
     }
 
     fn check(mode: BalanceMode, text: &str, expected: &str) {
-        let mut chooser = Chooser::default();
+        let chooser = Chooser::default();
         assert_eq!(
-            turns(&mut chooser, mode, text, expected.len()),
+            turns(&chooser, mode, text, expected.len()),
             expected,
             "{text}"
         );
@@ -401,6 +502,63 @@ mod tests {
     }
 
     #[test]
+    fn many_who_choose_at_once_share_exactly() {
+        let (chooser, members) = (Chooser::default(), candidates("a b c"));
+        let pick = || {
+            let members = Members {
+                count: members.len(),
+                version: 1,
+                look: |place: usize| members[place],
+                may: |_| true,
+            };
+            chooser.choose(BalanceMode::RoundRobin, Account::First, &members)
+        };
+        let mut counts = [0; 3];
+        std::thread::scope(|scope| {
+            let picks = || (0..3000).filter_map(|_| pick()).collect::<Vec<usize>>();
+            let threads = [(); 4].map(|()| scope.spawn(picks));
+            for place in threads.into_iter().flat_map(|one| one.join().unwrap()) {
+                counts[place] += 1;
+            }
+        });
+        assert_eq!(counts, [4000; 3]);
+    }
+
+    #[test]
+    fn a_turn_of_equals_takes_no_lock_that_others_have() {
+        let chooser = Chooser::default();
+        assert_eq!(turns(&chooser, BalanceMode::RoundRobin, "a b c", 2), "ab");
+        let (tell, told) = std::sync::mpsc::channel();
+        let chooser = std::sync::Arc::new(chooser);
+        let own = std::sync::Arc::clone(&chooser);
+        let held = chooser.book.lock();
+        let other = std::thread::Builder::new().spawn(move || {
+            let members = Members {
+                count: 3,
+                version: 8,
+                look: |place: usize| candidates("a b c")[place],
+                may: |_| true,
+            };
+            let place = own.choose(BalanceMode::RoundRobin, Account::First, &members);
+            tell.send(place).unwrap();
+        });
+        let place = told.recv_timeout(std::time::Duration::from_secs(20));
+        drop(held);
+        other.unwrap().join().unwrap();
+        assert_eq!(place, Ok(Some(2)));
+    }
+
+    #[test]
+    fn turns_go_on_where_they_were_when_members_become_equal_or_cease_to_be() {
+        let chooser = Chooser::default();
+        let mut picks = String::new();
+        for of in ["a b c d", "a b! c d", "a b c d", "a b c! d", "a b c d"] {
+            picks += &turns(&chooser, BalanceMode::RoundRobin, of, 3);
+        }
+        assert_eq!(picks, "abcdacdabdabcda");
+    }
+
+    #[test]
     fn heavy_members_are_interleaved() {
         check(BalanceMode::RoundRobin, "a*5 b c", "abaaacaabaaaca");
         check(BalanceMode::RoundRobin, "a b*2", "bab");
@@ -408,16 +566,16 @@ mod tests {
 
     #[test]
     fn six_hundred_picks_at_1_2_3_are_exactly_100_200_300() {
-        let mut chooser = Chooser::default();
-        let picks = turns(&mut chooser, BalanceMode::RoundRobin, "a b*2 c*3", 600);
+        let chooser = Chooser::default();
+        let picks = turns(&chooser, BalanceMode::RoundRobin, "a b*2 c*3", 600);
         assert_eq!(shares(&picks), [100, 200, 300, 0, 0]);
     }
 
     #[test]
     fn every_full_cycle_is_exact() {
-        let mut chooser = Chooser::default();
+        let chooser = Chooser::default();
         let picks = turns(
-            &mut chooser,
+            &chooser,
             BalanceMode::RoundRobin,
             "a*7 b*1 c*4 d*9 e*2",
             23 * 10,
@@ -451,7 +609,7 @@ mod tests {
     /// The number that says so is one for all pools.
     #[test]
     fn what_comes_and_goes_in_another_pool_disturbs_no_share() {
-        let (mut chooser, members) = (Chooser::default(), candidates("a*1 b*2 c*3"));
+        let (chooser, members) = (Chooser::default(), candidates("a*1 b*2 c*3"));
         let mut counts = [0; 3];
         for version in 0..60 {
             let members = Members {
@@ -490,7 +648,7 @@ mod tests {
                     },
                     may: |_| true,
                 };
-                let mut chooser = Chooser::default();
+                let chooser = Chooser::default();
                 let pick = |_| chooser.choose(BalanceMode::RoundRobin, Account::First, &members);
                 (0..cycle * 3).filter_map(pick).collect::<Vec<usize>>()
             };
@@ -550,11 +708,11 @@ mod tests {
     /// Suspicions come and go in milliseconds; each must not begin the turns anew.
     #[test]
     fn a_suspect_that_comes_back_finds_its_turn_where_it_left_it() {
-        let mut chooser = Chooser::default();
+        let chooser = Chooser::default();
         let mut picks = String::new();
         for round in 0..30 {
             let of = if round % 3 == 0 { "a b? c" } else { "a b c" };
-            picks.push_str(&turns(&mut chooser, BalanceMode::RoundRobin, of, 1));
+            picks.push_str(&turns(&chooser, BalanceMode::RoundRobin, of, 1));
         }
         let counted = shares(&picks);
         assert!(
@@ -566,25 +724,25 @@ mod tests {
     #[test]
     fn the_others_share_exactly_from_any_moment_one_drops_out() {
         for before in 0..12 {
-            let mut chooser = Chooser::default();
-            turns(&mut chooser, BalanceMode::RoundRobin, "a b*2 c*3", before);
-            let picks = turns(&mut chooser, BalanceMode::RoundRobin, "a! b*2 c*3", 50);
+            let chooser = Chooser::default();
+            turns(&chooser, BalanceMode::RoundRobin, "a b*2 c*3", before);
+            let picks = turns(&chooser, BalanceMode::RoundRobin, "a! b*2 c*3", 50);
             assert_eq!(shares(&picks), [0, 20, 30, 0, 0], "after {before}");
-            let picks = turns(&mut chooser, BalanceMode::RoundRobin, "a b*2 c*3", 60);
+            let picks = turns(&chooser, BalanceMode::RoundRobin, "a b*2 c*3", 60);
             assert_eq!(shares(&picks), [10, 20, 30, 0, 0], "after {before}");
         }
     }
 
     #[test]
     fn second_attempts_do_not_disturb_the_shares_of_first_ones() {
-        let mut chooser = Chooser::default();
+        let chooser = Chooser::default();
         let mut firsts = String::new();
         let mut seconds = String::new();
         for _ in 0..60 {
-            let first = turns(&mut chooser, BalanceMode::RoundRobin, "a b*2 c*3", 1);
+            let first = turns(&chooser, BalanceMode::RoundRobin, "a b*2 c*3", 1);
             if first == "a" {
                 let (mode, text) = (BalanceMode::RoundRobin, "a b*2 c*3");
-                let second = choose(&mut chooser, mode, Account::Again, text, |place| place != 0);
+                let second = choose(&chooser, mode, Account::Again, text, |place| place != 0);
                 seconds.push(if second == Some(1) { 'b' } else { 'c' });
             }
             firsts.push_str(&first);

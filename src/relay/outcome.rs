@@ -83,7 +83,12 @@ mod tests {
     /// For tests of whatever holds exchanges that are suspended.
     impl Suspended {
         /// `client` has asked for something, and `conn` leads to who may wait with the answer for `patience`.
-        pub fn asked(ctx: &Context, mut client: Box<Client>, conn: Conn, patience: Duration) -> Self {
+        pub fn asked(
+            ctx: &Context,
+            mut client: Box<Client>,
+            conn: Conn,
+            patience: Duration,
+        ) -> Self {
             let snapshot = ctx.snapshot();
             let head = b"GET http://origin.test/ HTTP/1.1\r\nHost: origin.test\r\n\r\n";
             let head = RequestHead::parse(head.to_vec()).unwrap();

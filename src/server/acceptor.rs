@@ -20,7 +20,7 @@ use crate::net::permits::{PerClient, Permits};
 use crate::net::socket::{self, TICK, Wait};
 use crate::protocol::answer::{self, AnswerContext, BodyWanted, Refusal};
 use crate::protocol::persistence::{CloseReason, Persistence};
-use crate::relay::{Arrival, Client, Context};
+use crate::relay::{Arrival, Client, Context, Snapshot};
 
 /// Connections that may wait to be accepted; the system may allow fewer.
 const BACKLOG: u16 = 4096;
@@ -103,10 +103,10 @@ impl Acceptor {
         self.listener.read().as_ref().map(act)
     }
 
-    /// Takes in some connections.
-    pub(super) fn take_in(&self, welcome: &mut dyn FnMut(Newcomer)) -> Left {
+    /// Takes in some connections, as this configuration has it.
+    pub(super) fn take_in(&self, snapshot: &Snapshot, welcome: &mut dyn FnMut(Newcomer)) -> Left {
         // Held until all are welcome: a drain that has closed the listener relies on that.
-        self.with(|listener| self.accept(listener, BATCH, welcome))
+        self.with(|listener| self.accept((listener, snapshot), BATCH, welcome))
             .unwrap_or(Left::Nothing)
     }
 
@@ -119,15 +119,20 @@ impl Acceptor {
         };
         last(&listener);
         if self.owner == ListenerOwner::ThisProcess {
-            self.accept(&listener, BACKLOG, welcome);
+            self.accept((&listener, &self.ctx.snapshot()), BACKLOG, welcome);
         }
     }
 
-    fn accept(&self, listener: &TcpListener, most: u16, welcome: &mut dyn FnMut(Newcomer)) -> Left {
+    fn accept(
+        &self,
+        (listener, snapshot): (&TcpListener, &Snapshot),
+        most: u16,
+        welcome: &mut dyn FnMut(Newcomer),
+    ) -> Left {
         for _ in 0..most {
             match listener.accept() {
                 Ok((stream, address)) => {
-                    if let Some(newcomer) = self.admit(stream, address) {
+                    if let Some(newcomer) = self.admit(stream, address, snapshot) {
                         welcome(newcomer);
                     }
                 }
@@ -165,7 +170,12 @@ impl Acceptor {
     }
 
     /// Makes a client of a connection, or refuses it.
-    fn admit(&self, stream: TcpStream, address: SocketAddr) -> Option<Newcomer> {
+    fn admit(
+        &self,
+        stream: TcpStream,
+        address: SocketAddr,
+        snapshot: &Snapshot,
+    ) -> Option<Newcomer> {
         self.ctx.metrics.accepted.increment();
         let Some(connection) = self.connections.take(1) else {
             self.ctx.metrics.refused.increment();
@@ -178,7 +188,6 @@ impl Acceptor {
             }
             return self.refuse(stream, &Refusal::ConnectionLimit);
         };
-        let snapshot = self.ctx.snapshot();
         let (arrival, limit) = match snapshot.config.proxy_protocol {
             None => (
                 Arrival::Direct,

@@ -220,7 +220,9 @@ fn target(name: &str, kind: Kind) -> Target {
 /// This build on one core of the machine, on two, on four and so on.
 fn on_more_cores(build: &Target) -> Vec<Target> {
     let all = machine::cores();
-    let counts = iter::successors(Some(1), |count| (*count < all).then_some(all.min(count * 2)));
+    let counts = iter::successors(Some(1), |count| {
+        (*count < all).then_some(all.min(count * 2))
+    });
     let on = |count| Target {
         name: format!("{} on {count}", build.name),
         cores: Some(count),

@@ -122,7 +122,9 @@ fn run(options: &Options) -> io::Result<ExitCode> {
     println!("{}", summary::circumstances(options));
     let results = compare::all(options)?;
     drop(spinners);
-    println!("{}", summary::table(&results));
+    if !options.scale {
+        println!("{}", summary::table(&results));
+    }
     for line in summary::faults(&results) {
         println!("{line}");
     }

@@ -39,9 +39,9 @@ pub struct Pool {
     places: Arc<HashMap<UpstreamId, usize>>,
     /// Whether any member takes no more than so many requests at a time.
     has_limits: bool,
-    chooser: Mutex<Chooser>,
+    chooser: Chooser,
     /// For tunnels, while some members have no CONNECT: they are another set that shares.
-    tunnel_chooser: Mutex<Chooser>,
+    tunnel_chooser: Chooser,
     memory: Arc<Memory>,
     /// Of the name of a group; 0 for the whole.
     hash: u64,
@@ -126,8 +126,8 @@ impl Pool {
         Self {
             places: Arc::new(ids.zip(0..).collect()),
             has_limits: upstreams.iter().any(|one| one.spec.max_active.is_some()),
-            chooser: Mutex::default(),
-            tunnel_chooser: Mutex::default(),
+            chooser: Chooser::default(),
+            tunnel_chooser: Chooser::default(),
             memory,
             hash,
             groups,

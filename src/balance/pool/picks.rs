@@ -111,7 +111,7 @@ impl Pool {
                 look: |place| at(place).map_or(Candidate::OUT, |upstream| candidate(upstream)),
                 may: |place| at(place).is_some_and(may),
             };
-            chooser.lock().choose(mode, account, &members).and_then(at)
+            chooser.choose(mode, account, &members).and_then(at)
         };
         loop {
             let mut upstream = choose(true)?;

@@ -558,12 +558,12 @@ impl Lane {
             return; // What is left is for the drain, or for the next process.
         }
         let (shared, handle) = self.outside();
-        let left = shared
-            .acceptor
-            .take_in(&mut |newcomer| match shared.emptiest(&handle) {
-                None => self.welcome(newcomer),
-                Some(other) => drop(other.post(Mail::Newcomer(newcomer))),
-            });
+        let snapshot = Arc::clone(&self.snapshot);
+        let mut welcome = |newcomer| match shared.emptiest(&handle) {
+            None => self.welcome(newcomer),
+            Some(other) => drop(other.post(Mail::Newcomer(newcomer))),
+        };
+        let left = shared.acceptor.take_in(&snapshot, &mut welcome);
         self.newcomers = match left {
             Left::Nothing => Newcomers::None,
             Left::Some => Newcomers::Some,

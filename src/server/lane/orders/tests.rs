@@ -97,7 +97,6 @@ impl Step {
     }
 }
 
-#[expect(clippy::large_enum_variant, reason = "there are two")]
 enum Leader<'a> {
     /// Serves what is ready, or goes to sleep.
     Looks(Box<Lane>),
@@ -108,7 +107,6 @@ enum Leader<'a> {
     Ended,
 }
 
-#[expect(clippy::large_enum_variant, reason = "there are few")]
 enum Follower<'a> {
     Serves(LaneWorker<'a>, Work),
     Brings(usize, Served),
@@ -241,7 +239,9 @@ impl<'a> World<'a> {
             let from = (address, Arrival::Direct);
             let client = Client::new(conn, from, permits, &Connections::off());
             let newcomer = Newcomer::Client(Box::new(client));
-            place.shared.lanes[*lane].post(Mail::Newcomer(newcomer)).unwrap();
+            place.shared.lanes[*lane]
+                .post(Mail::Newcomer(newcomer))
+                .unwrap();
         }
         Self {
             scenario,
@@ -394,7 +394,9 @@ impl<'a> World<'a> {
     /// Asks the system what has happened, and does what there is to do then: as [`Lane::round`] does.
     fn go_round(&mut self, mut lane: Box<Lane>, sweeps: bool, step: Step) -> Leader<'a> {
         let at = lane.handle.number;
-        lane.poll.poll(&mut lane.events, Some(Duration::ZERO)).unwrap();
+        lane.poll
+            .poll(&mut lane.events, Some(Duration::ZERO))
+            .unwrap();
         let is_told = !lane.events.is_empty();
         assert_eq!(is_told, self.has_event(at), "lane {at}: {:?}", self.steps);
         self.woken[at] = false;
@@ -557,7 +559,9 @@ impl<'a> World<'a> {
                     Ready::Resume(awaiting) => Some(awaiting),
                     Ready::Begin(..) => None,
                 });
-                waiting.chain(ready).for_each(|one| see(one.suspended.hop()));
+                waiting
+                    .chain(ready)
+                    .for_each(|one| see(one.suspended.hop()));
             };
             match leader {
                 Leader::Looks(lane) => see_all(lane),
@@ -602,7 +606,11 @@ impl<'a> World<'a> {
                 assert!(self.has_ended, "a lane has ended: {:?}", self.steps);
                 continue;
             };
-            assert!(lane.lent.is_empty() && lane.ready.is_empty(), "{:?}", self.steps);
+            assert!(
+                lane.lent.is_empty() && lane.ready.is_empty(),
+                "{:?}",
+                self.steps
+            );
             homes[at] = lane.hops.occupied() - left;
             for awaiting in lane.hops.waiting_mut() {
                 suspended += 1;
@@ -613,7 +621,12 @@ impl<'a> World<'a> {
             }
         }
         if self.has_ended {
-            assert_eq!((budget.taken(), budget.lasting()), (0, 0), "{:?}", self.steps);
+            assert_eq!(
+                (budget.taken(), budget.lasting()),
+                (0, 0),
+                "{:?}",
+                self.steps
+            );
             return;
         }
         let held = budget.taken() + budget.lasting();
@@ -624,25 +637,30 @@ impl<'a> World<'a> {
             assert_eq!(home, watched, "slots of lane {at}: {:?}", self.steps);
         }
         let there = self.scenario.clients.len() - self.gone;
-        assert_eq!(place.connections.taken(), there, "clients: {:?}", self.steps);
+        assert_eq!(
+            place.connections.taken(),
+            there,
+            "clients: {:?}",
+            self.steps
+        );
     }
 
     /// All that matters for what may happen from here on.
     fn fingerprint(&mut self) -> String {
         let mut out = String::new();
         for (at, leader) in self.leaders.iter_mut().enumerate() {
-            match leader {
-                Leader::Looks(lane) => out += &format!("looks {}", shown(lane)),
-                Leader::Sleeps(lane, sweeps) => out += &format!("sleeps {sweeps}{}", shown(lane)),
+            out += &match leader {
+                Leader::Looks(lane) => format!("looks {}", shown(lane)),
+                Leader::Sleeps(lane, sweeps) => format!("sleeps {sweeps}{}", shown(lane)),
                 Leader::Serves(worker, work) => {
                     let lane = worker.with_lane(|lane| shown(lane));
-                    out += &format!("serves {}{lane:?}", name(work));
+                    format!("serves {}{lane:?}", name(work))
                 }
                 Leader::Settles(lane, served) => {
-                    out += &format!("settles {}{}", outcome(served), shown(lane));
+                    format!("settles {}{}", outcome(served), shown(lane))
                 }
-                Leader::Ended => out += "ended",
-            }
+                Leader::Ended => "ended".into(),
+            };
             let handle = &self.place.shared.lanes[at];
             let mail = handle.peek(|mail, says| {
                 let mail: Vec<_> = mail.iter().map(letter).collect();
@@ -664,13 +682,25 @@ impl<'a> World<'a> {
         for far in &self.fars {
             let counts = (far.asked, far.answered, far.heard);
             let is_there = (far.near.is_some(), far.stream.is_some());
-            write!(out, "{counts:?}{is_there:?}{:?}{}", far.home, far.has_event()).unwrap();
+            write!(
+                out,
+                "{counts:?}{is_there:?}{:?}{}",
+                far.home,
+                far.has_event()
+            )
+            .unwrap();
         }
         let idle = self.idle.iter().map(|conn| self.number_of(conn));
         let idle: Vec<_> = idle.collect();
         let budget = &self.place.shared.budget;
         let budget = (budget.taken(), budget.lasting(), budget.is_wanted());
-        let left = (self.blocks, self.jumps, self.gone, self.has_closed, self.has_ended);
+        let left = (
+            self.blocks,
+            self.jumps,
+            self.gone,
+            self.has_closed,
+            self.has_ended,
+        );
         write!(out, "{idle:?}{budget:?}{left:?}").unwrap();
         out
     }
@@ -684,7 +714,11 @@ fn is_seen(served: &Served) -> bool {
 fn shown(lane: &mut Lane) -> String {
     let ready = lane.ready.iter().map(|ready| match ready {
         Ready::Begin(client, slot, held) => {
-            format!("begin {}{slot:?}{}", client.address.port(), permit(held.as_ref()))
+            format!(
+                "begin {}{slot:?}{}",
+                client.address.port(),
+                permit(held.as_ref())
+            )
         }
         Ready::Resume(awaiting) => awaited(awaiting),
     });
@@ -724,7 +758,9 @@ fn outcome(served: &Served) -> String {
         Outcome::Park(client) => format!("park {}", client.address.port()),
         Outcome::Wait(client) => format!("wait {}", client.address.port()),
         Outcome::Suspended(suspended) => format!("suspended {}", suspended.client().address.port()),
-        Outcome::Yield(_) | Outcome::Linger(_) | Outcome::Closed | Outcome::Tunneled => "gone".into(),
+        Outcome::Yield(_) | Outcome::Linger(_) | Outcome::Closed | Outcome::Tunneled => {
+            "gone".into()
+        }
     };
     let held = permit(served.held.as_ref());
     format!("{what}{:?}{held}", served.slot)
@@ -752,7 +788,9 @@ fn search(scenario: Scenario) -> usize {
         let (place, lanes) = Place::new(&ctx, scenario);
         let hand_on = |lane| place.hand_on(lane);
         let mut world = World::new(scenario, (&place, lanes), &hand_on);
-        way.iter().for_each(|step| world.take(*step));
+        for step in &way {
+            world.take(*step);
+        }
         while seen.insert(world.fingerprint()) {
             world.check();
             let mut steps = world.next_steps().into_iter();
@@ -777,7 +815,10 @@ const TWO: Scenario = Scenario {
 
 fn expect_many(scenario: Scenario, least: usize) {
     let states = search(scenario);
-    assert!(states >= least, "{states} states are too few to mean anything");
+    assert!(
+        states >= least,
+        "{states} states are too few to mean anything"
+    );
 }
 
 #[test]
