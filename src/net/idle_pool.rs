@@ -231,7 +231,8 @@ impl IdlePool {
         all.take(self.shelves.len())
     }
 
-    /// Keeps a connection on which nothing is under way. If there are `most` already, the oldest leaves.
+    /// Keeps a connection on which nothing is under way. If there are `most` already, the oldest leaves. If even
+    /// that one has to be silent for a while still, the new one is not kept: it would have to for longest.
     pub fn keep(&self, conn: Conn, last_use: LastUse, most: usize, now: Instant) {
         let idle = IdleConn {
             conn,
@@ -239,6 +240,12 @@ impl IdlePool {
             since: now,
         };
         let LastUse { sender, begun, .. } = last_use;
+        if last_use.leftover == Leftover::Possible
+            && self.len() >= most
+            && let Some((_, Leftover::Possible, _)) = self.oldest(now)
+        {
+            return;
+        }
         let Some(own) = self.shelves_from(last_use.home).next() else {
             return;
         };
@@ -251,16 +258,26 @@ impl IdlePool {
             None
         });
         if self.len() > most {
-            drop(self.take_oldest());
+            drop(self.take_oldest(now));
         }
     }
 
     /// The one that is idle for longest.
-    fn take_oldest(&self) -> Option<IdleConn> {
-        let shelves = self.shelves.iter();
-        let oldest = shelves.filter_map(|shelf| Some((shelf.0.lock().front()?.since, shelf)));
-        let (_, on) = oldest.min_by_key(|(since, _)| *since)?;
+    fn take_oldest(&self, now: Instant) -> Option<IdleConn> {
+        let (_, _, on) = self.oldest(now)?;
         self.change(on, VecDeque::pop_front)
+    }
+
+    /// Since when that one is, whether more may come on it, and its shelf.
+    fn oldest(&self, now: Instant) -> Option<(Instant, Leftover, &Shelf)> {
+        let first = |shelf: &Shelf| {
+            let idle = shelf.0.lock();
+            idle.front().map(|idle| (idle.since, idle.leftover_at(now)))
+        };
+        let shelves = self.shelves.iter();
+        let firsts =
+            shelves.filter_map(|shelf| first(shelf).map(|(since, rest)| (since, rest, shelf)));
+        firsts.min_by_key(|(since, ..)| *since)
     }
 
     /// The connection used last of those that are good for the request, one of its own lane before others.
@@ -314,7 +331,7 @@ impl IdlePool {
             });
         }
         while self.len() > most
-            && let Some(oldest) = self.take_oldest()
+            && let Some(oldest) = self.take_oldest(now)
         {
             dropped.push(oldest);
         }
@@ -680,6 +697,25 @@ mod tests {
         assert_eq!(fixture.take(&wanted(client)), Some(1));
         fixture.keep(last_use, 0);
         assert!(fixture.pool.is_empty());
+    }
+
+    #[test]
+    fn when_all_have_to_be_silent_for_a_while_the_new_one_leaves() {
+        let mut fixture = Fixture::new();
+        let clients = [(); 3].map(|()| ClientId::next());
+        for client in clients {
+            fixture.keep(fixture.last_use(client, Leftover::Possible), 2);
+        }
+        assert_eq!(fixture.take(&wanted(clients[2])), None);
+        fixture.now += QUIET;
+        fixture.keep(fixture.last_use(clients[2], Leftover::Possible), 2);
+        assert_eq!(
+            fixture.take(&wanted(clients[2])),
+            Some(3),
+            "the oldest could have gone to anybody"
+        );
+        assert_eq!(fixture.take(&wanted(clients[2])), Some(1));
+        assert_eq!(fixture.pool.len(), 0);
     }
 
     #[test]
