@@ -13,7 +13,8 @@
 //!
 //! The newest comes first: it is the least likely to have been closed meanwhile, and the oldest get the
 //! chance to expire. Count and age are limited by `limits.upstream_idle_connections` and
-//! `.upstream_idle_secs`.
+//! `.upstream_idle_secs`; until the next sweep there may be more of them ([`AT_ONCE`]), or each request of a
+//! crowd that needs more would open one and close one.
 //!
 //! Not here: what is a stray byte in the middle of an exchange, and who is told (`relay/reuse.rs`).
 
@@ -33,6 +34,9 @@ const TRUSTED_IDLE: Duration = Duration::from_secs(1);
 
 /// How long a connection on which more may come is silent before another client gets it.
 const QUIET: Duration = Duration::from_millis(20);
+
+/// So many times as many as are to be kept may be idle until the next sweep.
+const AT_ONCE: usize = 4;
 
 /// How long it is remembered of an upstream that it sent a stray byte, or that a connection broke under a
 /// request.
@@ -231,8 +235,8 @@ impl IdlePool {
         all.take(self.shelves.len())
     }
 
-    /// Keeps a connection on which nothing is under way. If there are `most` already, the oldest leaves. If even
-    /// that one has to be silent for a while still, the new one is not kept: it would have to for longest.
+    /// Keeps a connection on which nothing is under way, as one of `most`, or of more until the next sweep.
+    /// If there are too many, the oldest leaves.
     pub fn keep(&self, conn: Conn, last_use: LastUse, most: usize, now: Instant) {
         let idle = IdleConn {
             conn,
@@ -240,12 +244,6 @@ impl IdlePool {
             since: now,
         };
         let LastUse { sender, begun, .. } = last_use;
-        if last_use.leftover == Leftover::Possible
-            && self.len() >= most
-            && let Some((_, Leftover::Possible, _)) = self.oldest(now)
-        {
-            return;
-        }
         let Some(own) = self.shelves_from(last_use.home).next() else {
             return;
         };
@@ -257,27 +255,17 @@ impl IdlePool {
             shelf.push_back(idle);
             None
         });
-        if self.len() > most {
-            drop(self.take_oldest(now));
+        if self.len() > most.saturating_mul(AT_ONCE) {
+            drop(self.take_oldest());
         }
     }
 
     /// The one that is idle for longest.
-    fn take_oldest(&self, now: Instant) -> Option<IdleConn> {
-        let (_, _, on) = self.oldest(now)?;
-        self.change(on, VecDeque::pop_front)
-    }
-
-    /// Since when that one is, whether more may come on it, and its shelf.
-    fn oldest(&self, now: Instant) -> Option<(Instant, Leftover, &Shelf)> {
-        let first = |shelf: &Shelf| {
-            let idle = shelf.0.lock();
-            idle.front().map(|idle| (idle.since, idle.leftover_at(now)))
-        };
+    fn take_oldest(&self) -> Option<IdleConn> {
         let shelves = self.shelves.iter();
-        let firsts =
-            shelves.filter_map(|shelf| first(shelf).map(|(since, rest)| (since, rest, shelf)));
-        firsts.min_by_key(|(since, ..)| *since)
+        let oldest = shelves.filter_map(|shelf| Some((shelf.0.lock().front()?.since, shelf)));
+        let (_, on) = oldest.min_by_key(|(since, _)| *since)?;
+        self.change(on, VecDeque::pop_front)
     }
 
     /// The connection used last of those that are good for the request, one of its own lane before others.
@@ -331,7 +319,7 @@ impl IdlePool {
             });
         }
         while self.len() > most
-            && let Some(oldest) = self.take_oldest(now)
+            && let Some(oldest) = self.take_oldest()
         {
             dropped.push(oldest);
         }
@@ -685,41 +673,23 @@ mod tests {
     }
 
     #[test]
-    fn when_there_are_too_many_the_oldest_leaves() {
+    fn when_there_are_too_many_at_once_the_oldest_leaves() {
         let mut fixture = Fixture::new();
         let client = ClientId::next();
         let last_use = fixture.last_use(client, Leftover::Nothing);
-        for _ in 0..3 {
-            fixture.keep(last_use, 2);
+        for _ in 0..=AT_ONCE {
+            fixture.keep(last_use, 1);
         }
-        assert_eq!(fixture.pool.len(), 2);
-        assert_eq!(fixture.take(&wanted(client)), Some(2));
-        assert_eq!(fixture.take(&wanted(client)), Some(1));
+        assert_eq!(fixture.pool.len(), AT_ONCE);
+        for left in (1..=AT_ONCE).rev() {
+            assert_eq!(fixture.take(&wanted(client)), Some(left));
+        }
         fixture.keep(last_use, 0);
         assert!(fixture.pool.is_empty());
     }
 
     #[test]
-    fn when_all_have_to_be_silent_for_a_while_the_new_one_leaves() {
-        let mut fixture = Fixture::new();
-        let clients = [(); 3].map(|()| ClientId::next());
-        for client in clients {
-            fixture.keep(fixture.last_use(client, Leftover::Possible), 2);
-        }
-        assert_eq!(fixture.take(&wanted(clients[2])), None);
-        fixture.now += QUIET;
-        fixture.keep(fixture.last_use(clients[2], Leftover::Possible), 2);
-        assert_eq!(
-            fixture.take(&wanted(clients[2])),
-            Some(3),
-            "the oldest could have gone to anybody"
-        );
-        assert_eq!(fixture.take(&wanted(clients[2])), Some(1));
-        assert_eq!(fixture.pool.len(), 0);
-    }
-
-    #[test]
-    fn a_sweep_drops_the_oldest_of_more_than_a_new_limit_allows() {
+    fn a_sweep_drops_the_oldest_of_more_than_are_to_be_kept() {
         let mut fixture = Fixture::new();
         let client = ClientId::next();
         for _ in 0..3 {
