@@ -75,7 +75,7 @@
 //! | upstreams that rest, each for a host | 65536; 20 in `/status` | `MOST_RESTS`, `MOST_TOLD_RESTS` | of the client with most rests the one that ends first is over; the others are counted | `the_rest_that_ends_first_leaves_a_full_table`, `a_client_that_fills_the_table_ends_no_rest_of_others`, `an_answer_lets_its_upstream_rest_for_the_host_and_no_other` |
 //! | waiting for a better answer | 5 s for each other upstream | `WITH_AN_ANSWER` | the client gets the one that is there | `with_an_answer_in_hand_no_other_upstream_is_waited_for_as_long_as_without` |
 //! | a rest that an answer asks for | 10 times `rest[].secs` | `MOST_LONGER` | cut | `retry_after_is_honoured_up_to_ten_times_the_rest` |
-//! | idle connections, each upstream | 64 | `limits.upstream_idle_connections`, at most 65535 | the oldest is closed | `when_there_are_too_many_the_oldest_leaves` |
+//! | idle connections, each upstream | 64; 4 times as many for up to a second | `limits.upstream_idle_connections`, at most 65535; `AT_ONCE` | the oldest is closed | `a_sweep_drops_the_oldest_of_more_than_are_to_be_kept`, `when_there_are_too_many_at_once_the_oldest_leaves` |
 //! | their age | 30 s | `limits.upstream_idle_secs` | closed | `one_that_is_too_old_is_neither_taken_nor_kept` |
 //! | bytes nobody asked for | one | `REMEMBERED` | for 10 minutes each connection of that upstream serves one client | `late_bodies_behind_answers_without_one_reach_no_other_client` |
 //! | connections that break under a request | one | `REMEMBERED` | for 10 minutes a request that cannot be repeated gets a fresh one | `of_requests_that_cannot_be_repeated_one_is_lost_to_an_upstream_that_closes_under_them` |

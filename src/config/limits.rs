@@ -43,7 +43,7 @@ pub struct Limits {
     pub shutdown_timeout: Duration,
     /// A whole head, in bytes: 1024 to 1048576.
     pub max_header_bytes: usize,
-    /// Idle connections kept for reuse, for each upstream; 0: none.
+    /// Idle connections kept for reuse for longer than a moment, for each upstream; 0: none.
     pub upstream_idle_connections: usize,
     /// How long such a connection is kept; zero: not at all.
     pub upstream_idle: Duration,

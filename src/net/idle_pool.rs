@@ -13,7 +13,8 @@
 //!
 //! The newest comes first: it is the least likely to have been closed meanwhile, and the oldest get the
 //! chance to expire. Count and age are limited by `limits.upstream_idle_connections` and
-//! `.upstream_idle_secs`.
+//! `.upstream_idle_secs`; until the next sweep there may be more of them ([`AT_ONCE`]), or each request of a
+//! crowd that needs more would open one and close one.
 //!
 //! Not here: what is a stray byte in the middle of an exchange, and who is told (`relay/reuse.rs`).
 
@@ -33,6 +34,9 @@ const TRUSTED_IDLE: Duration = Duration::from_secs(1);
 
 /// How long a connection on which more may come is silent before another client gets it.
 const QUIET: Duration = Duration::from_millis(20);
+
+/// So many times as many as are to be kept may be idle until the next sweep.
+const AT_ONCE: usize = 4;
 
 /// How long it is remembered of an upstream that it sent a stray byte, or that a connection broke under a
 /// request.
@@ -231,7 +235,8 @@ impl IdlePool {
         all.take(self.shelves.len())
     }
 
-    /// Keeps a connection on which nothing is under way. If there are `most` already, the oldest leaves.
+    /// Keeps a connection on which nothing is under way, as one of `most`, or of more until the next sweep.
+    /// If there are too many, the oldest leaves.
     pub fn keep(&self, conn: Conn, last_use: LastUse, most: usize, now: Instant) {
         let idle = IdleConn {
             conn,
@@ -250,7 +255,7 @@ impl IdlePool {
             shelf.push_back(idle);
             None
         });
-        if self.len() > most {
+        if self.len() > most.saturating_mul(AT_ONCE) {
             drop(self.take_oldest());
         }
     }
@@ -668,22 +673,23 @@ mod tests {
     }
 
     #[test]
-    fn when_there_are_too_many_the_oldest_leaves() {
+    fn when_there_are_too_many_at_once_the_oldest_leaves() {
         let mut fixture = Fixture::new();
         let client = ClientId::next();
         let last_use = fixture.last_use(client, Leftover::Nothing);
-        for _ in 0..3 {
-            fixture.keep(last_use, 2);
+        for _ in 0..=AT_ONCE {
+            fixture.keep(last_use, 1);
         }
-        assert_eq!(fixture.pool.len(), 2);
-        assert_eq!(fixture.take(&wanted(client)), Some(2));
-        assert_eq!(fixture.take(&wanted(client)), Some(1));
+        assert_eq!(fixture.pool.len(), AT_ONCE);
+        for left in (1..=AT_ONCE).rev() {
+            assert_eq!(fixture.take(&wanted(client)), Some(left));
+        }
         fixture.keep(last_use, 0);
         assert!(fixture.pool.is_empty());
     }
 
     #[test]
-    fn a_sweep_drops_the_oldest_of_more_than_a_new_limit_allows() {
+    fn a_sweep_drops_the_oldest_of_more_than_are_to_be_kept() {
         let mut fixture = Fixture::new();
         let client = ClientId::next();
         for _ in 0..3 {

@@ -17,7 +17,6 @@ use std::os::fd::AsRawFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use mio::unix::SourceFd;
@@ -82,8 +81,6 @@ pub(super) struct Lane {
     pass: usize,
     /// When that began.
     pass_begun: Instant,
-    /// When it last let others have its core.
-    yielded: Instant,
     /// Clients for which there is no permit.
     waiting: VecDeque<WaitingClient>,
     /// Exchanges that followers serve.
@@ -203,7 +200,6 @@ impl Lane {
             ready: VecDeque::new(),
             pass: 0,
             pass_begun: Instant::now(),
-            yielded: Instant::now(),
             waiting: VecDeque::new(),
             lent: Vec::new(),
             newcomers: Newcomers::None,
@@ -353,7 +349,6 @@ impl Lane {
         let begun = Instant::now();
         self.handle.pulse.beat(begun);
         self.publish();
-        self.yield_if_due(begun);
         let is_late = begun.saturating_duration_since(self.pass_begun) >= LATE;
         let (timeout, sweeps) = self.timeout(begun);
         let may_sleep = timeout != Some(Duration::ZERO) && self.handle.falls_asleep();
@@ -373,9 +368,6 @@ impl Lane {
             }
         }
         let now = Instant::now();
-        if now.saturating_duration_since(begun) >= LATE {
-            self.yielded = now; // It has slept.
-        }
         self.excuse(now, timeout);
         self.shared.ctx.refresh(&mut self.snapshot);
         self.collect();
@@ -417,15 +409,6 @@ impl Lane {
                 }
                 ready @ (Ready::Begin(..) | Ready::Resume(_)) => self.ready.push_back(ready),
             }
-        }
-    }
-
-    /// Lets another thread have this core now and then, if one waits for it: the ticks at which the system
-    /// looks may be 10 ms apart, and another lane's clients would wait for so long.
-    fn yield_if_due(&mut self, now: Instant) {
-        if now.saturating_duration_since(self.yielded) >= LATE {
-            self.yielded = now;
-            thread::yield_now();
         }
     }
 
