@@ -58,8 +58,9 @@
 //! ```
 //!
 //! The leader of a lane polls, accepts, and serves what is ready itself, on its own stack: no other thread
-//! touches what its lane has, so there is no lock and nobody to wake. An exchange whose next hop has not
-//! answered is suspended in the lane. So a leader has to wait only for a body, a connection that is being made,
+//! touches what its lane has, so there is no lock and nobody to wake. What a request on kept connections needs of
+//! what lanes share (permits, the turn of an upstream among equals, counters) is atomic. An exchange whose next hop
+//! has not answered is suspended in the lane. So a leader has to wait only for a body, a connection that is being made,
 //! or a peer that does not take what it is sent; before it does, it hands the lane to an idle thread, which
 //! leads from then on (`server/followers.rs`), and brings the client back through the lane's inbox when it is
 //! done. Threads start when a lane is handed on and none is idle, and leave after ten seconds.

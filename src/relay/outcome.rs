@@ -83,7 +83,7 @@ mod tests {
     /// For tests of whatever holds exchanges that are suspended.
     impl Suspended {
         /// `client` has asked for something, and `conn` leads to who may wait with the answer for `patience`.
-        pub fn asked(
+        pub(crate) fn asked(
             ctx: &Context,
             mut client: Box<Client>,
             conn: Conn,
@@ -118,12 +118,12 @@ mod tests {
         }
 
         /// Who has asked.
-        pub fn client(&self) -> &Client {
+        pub(crate) fn client(&self) -> &Client {
             &self.request.client
         }
 
         /// Client and next hop are free again.
-        pub fn over(self) -> (Box<Client>, Conn) {
+        pub(crate) fn over(self) -> (Box<Client>, Conn) {
             (self.request.client, self.hop.conn)
         }
     }

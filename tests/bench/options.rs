@@ -60,6 +60,16 @@ pub(crate) enum Mode {
     Counted(Count),
 }
 
+/// What grows from one measurement to the next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Grows {
+    Nothing,
+    /// Clients, upstreams, what is idle: the scenarios are points of curves.
+    Work,
+    /// Those of the targets, which are this program alone.
+    Cores,
+}
+
 /// Whether the cores are kept awake.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Spin {
@@ -76,10 +86,7 @@ pub(crate) struct Options {
     pub(crate) rounds: usize,
     pub(crate) time: Duration,
     pub(crate) spin: Spin,
-    /// The scenarios are points of curves.
-    pub(crate) curves: bool,
-    /// The targets are this program on more and more cores.
-    pub(crate) scale: bool,
+    pub(crate) grows: Grows,
     pub(crate) json: Option<PathBuf>,
     pub(crate) svg: Option<PathBuf>,
 }
@@ -107,8 +114,7 @@ pub(crate) fn parse(arguments: &[String]) -> Result<Asked, String> {
         rounds: 1,
         time: Duration::from_millis(700),
         spin: Spin::No,
-        curves: false,
-        scale: false,
+        grows: Grows::Nothing,
         json: None,
         svg: None,
     };
@@ -141,21 +147,19 @@ pub(crate) fn parse(arguments: &[String]) -> Result<Asked, String> {
         }
     }
     let Targets { ours, peers, floor } = targets;
-    options.targets = if options.scale {
-        ours.iter().flat_map(on_more_cores).collect()
-    } else {
-        [ours, peers, floor].concat()
+    options.targets = match options.grows {
+        Grows::Cores => ours.iter().flat_map(on_more_cores).collect(),
+        Grows::Nothing | Grows::Work => [ours, peers, floor].concat(),
     };
     if wants_configurations {
         return Ok(Asked::Print(configurations(&options.targets)));
     }
-    let all = if options.curves {
-        curves::all()
-    } else {
-        scenarios::all()
+    let (all, usual) = match options.grows {
+        Grows::Nothing => (scenarios::all(), None),
+        Grows::Work => (curves::all(), None),
+        Grows::Cores => (scenarios::all(), Some(SCALED)),
     };
-    let names = names.map(String::as_str);
-    let names = names.or(options.scale.then_some(SCALED));
+    let names = names.map(String::as_str).or(usual);
     options.scenarios = names.map_or_else(|| Ok(all.clone()), |names| only(&all, names))?;
     Ok(Asked::Run(Box::new(options)))
 }
@@ -163,8 +167,8 @@ pub(crate) fn parse(arguments: &[String]) -> Result<Asked, String> {
 impl Options {
     fn switch(&mut self, name: &str) -> Result<(), String> {
         match name {
-            "--curves" => self.curves = true,
-            "--scale" => self.scale = true,
+            "--curves" => self.grows = Grows::Work,
+            "--scale" => self.grows = Grows::Cores,
             "--spin" => self.spin = Spin::EveryCore,
             "--smoke" => {
                 self.mode = Mode::Smoke;

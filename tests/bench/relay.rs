@@ -69,7 +69,7 @@ use std::io;
 use std::process::ExitCode;
 
 use blind::Honesty;
-use options::{Asked, Mode, Options};
+use options::{Asked, Grows, Mode, Options};
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -122,7 +122,7 @@ fn run(options: &Options) -> io::Result<ExitCode> {
     println!("{}", summary::circumstances(options));
     let results = compare::all(options)?;
     drop(spinners);
-    if !options.scale {
+    if options.grows != Grows::Cores {
         println!("{}", summary::table(&results));
     }
     for line in summary::faults(&results) {

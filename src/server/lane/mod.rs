@@ -369,6 +369,11 @@ impl Lane {
         }
         let now = Instant::now();
         self.excuse(now, timeout);
+        self.see_to(now, (sweeps, is_late))
+    }
+
+    /// Does what there is to do once the system has told what has happened. `false`: the lane has ended.
+    fn see_to(&mut self, now: Instant, (sweeps, is_late): (bool, bool)) -> bool {
         self.shared.ctx.refresh(&mut self.snapshot);
         self.collect();
         self.read_mail();

@@ -170,7 +170,6 @@ struct World<'a> {
     jumps: usize,
     /// The poll of a lane was woken since its leader last asked the system.
     woken: [bool; LANES],
-    has_closed: bool,
     has_ended: bool,
     steps: Vec<Step>,
 }
@@ -256,7 +255,6 @@ impl<'a> World<'a> {
             blocks: scenario.blocks,
             jumps: scenario.jumps,
             woken: [false; LANES],
-            has_closed: false,
             has_ended: false,
             steps: Vec::new(),
         }
@@ -288,11 +286,12 @@ impl<'a> World<'a> {
             }
         }
         steps.extend((0..self.followers.len()).map(Step::Follow));
+        let has_closed = self.fars.iter().any(|far| far.stream.is_none());
         for (number, far) in self.fars.iter().enumerate() {
             if far.stream.is_some() && far.near.is_some() {
                 let answers = far.asked > far.answered;
                 steps.extend(answers.then_some(Step::Answer(number)));
-                let closes = self.scenario.more == More::Closes && !self.has_closed;
+                let closes = self.scenario.more == More::Closes && !has_closed;
                 steps.extend(closes.then_some(Step::Close(number)));
             }
         }
@@ -324,7 +323,6 @@ impl<'a> World<'a> {
                 far.is_stirred = true;
             }
             Step::Close(number) => {
-                self.has_closed = true;
                 let far = &mut self.fars[number];
                 far.stream = None;
                 far.is_stirred = true;
@@ -358,10 +356,10 @@ impl<'a> World<'a> {
                 if timeout != Some(Duration::ZERO) && lane.handle.falls_asleep() {
                     Leader::Sleeps(lane, sweeps)
                 } else {
-                    self.go_round(lane, sweeps, step)
+                    self.go_round((lane, sweeps), step)
                 }
             }
-            Leader::Sleeps(lane, sweeps) => self.go_round(lane, sweeps, step),
+            Leader::Sleeps(lane, sweeps) => self.go_round((lane, sweeps), step),
             Leader::Serves(worker, work) => match self.serve(&worker, work) {
                 Ok(work) => Leader::Serves(worker, work),
                 Err(outcome) => match worker.finish(outcome) {
@@ -391,8 +389,8 @@ impl<'a> World<'a> {
         Leader::Serves(worker, work)
     }
 
-    /// Asks the system what has happened, and does what there is to do then: as [`Lane::round`] does.
-    fn go_round(&mut self, mut lane: Box<Lane>, sweeps: bool, step: Step) -> Leader<'a> {
+    /// Asks the system what has happened, and does what there is to do then: [`Lane::round`] without the sleep.
+    fn go_round(&mut self, (mut lane, sweeps): (Box<Lane>, bool), step: Step) -> Leader<'a> {
         let at = lane.handle.number;
         lane.poll
             .poll(&mut lane.events, Some(Duration::ZERO))
@@ -409,20 +407,7 @@ impl<'a> World<'a> {
             now += JUMP;
         }
         lane.handle.awakes();
-        lane.collect();
-        lane.read_mail();
-        lane.give_up_late(now);
-        if lane.shared.budget.is_wanted() {
-            lane.make_room(now);
-        }
-        if sweeps {
-            lane.drop_idle();
-        }
-        if matches!(step, Step::GiveAway(_)) {
-            lane.give_away();
-        }
-        lane.pass = lane.ready.len();
-        if lane.stage == LaneStage::Ended {
+        if !lane.see_to(now, (sweeps, matches!(step, Step::GiveAway(_)))) {
             for mut suspended in lane.end() {
                 self.far_of(suspended.hop()).near = None;
             }
@@ -459,12 +444,13 @@ impl<'a> World<'a> {
                 self.followers.insert(number, next);
             }
             Follower::Brings(home, served) => {
-                match self.place.shared.lanes[home].put(Mail::Done(served)) {
-                    Ok(()) => return self.followers.insert(number, Follower::Wakes(home)),
-                    Err(Mail::Done(served)) => self.drop_with_lane(served),
-                    Err(_) => panic!("it was given something else"),
+                let put = self.place.shared.lanes[home].put(Mail::Done(served));
+                if let Err(Mail::Done(served)) = put {
+                    self.drop_with_lane(served);
+                    self.place.idle_threads.update(|idle| idle + 1);
+                } else {
+                    self.followers.insert(number, Follower::Wakes(home));
                 }
-                self.place.idle_threads.update(|idle| idle + 1);
             }
             Follower::Wakes(home) => {
                 self.place.shared.lanes[home].wake();
@@ -649,24 +635,25 @@ impl<'a> World<'a> {
     fn fingerprint(&mut self) -> String {
         let mut out = String::new();
         for (at, leader) in self.leaders.iter_mut().enumerate() {
-            out += &match leader {
+            let leads = match leader {
                 Leader::Looks(lane) => format!("looks {}", shown(lane)),
                 Leader::Sleeps(lane, sweeps) => format!("sleeps {sweeps}{}", shown(lane)),
                 Leader::Serves(worker, work) => {
-                    let lane = worker.with_lane(|lane| shown(lane));
+                    let lane = worker.with_lane(shown);
                     format!("serves {}{lane:?}", name(work))
                 }
                 Leader::Settles(lane, served) => {
                     format!("settles {}{}", outcome(served), shown(lane))
                 }
-                Leader::Ended => "ended".into(),
+                Leader::Ended => "ended".to_owned(),
             };
             let handle = &self.place.shared.lanes[at];
             let mail = handle.peek(|mail, says| {
                 let mail: Vec<_> = mail.iter().map(letter).collect();
                 format!("{says}{mail:?}")
             });
-            write!(out, "{mail}{}{}|", handle.is_asleep(), self.woken[at]).unwrap();
+            let wakes = (handle.is_asleep(), self.woken[at]);
+            write!(out, "{leads}{mail}{wakes:?}|").unwrap();
         }
         for follower in &self.followers {
             match follower {
@@ -694,13 +681,7 @@ impl<'a> World<'a> {
         let idle: Vec<_> = idle.collect();
         let budget = &self.place.shared.budget;
         let budget = (budget.taken(), budget.lasting(), budget.is_wanted());
-        let left = (
-            self.blocks,
-            self.jumps,
-            self.gone,
-            self.has_closed,
-            self.has_ended,
-        );
+        let left = (self.blocks, self.jumps, self.gone, self.has_ended);
         write!(out, "{idle:?}{budget:?}{left:?}").unwrap();
         out
     }
