@@ -815,7 +815,7 @@ fn an_answer_is_heard_whoever_leads_follows_or_has_its_next_hop() {
 #[test]
 fn an_exchange_goes_on_where_it_is_when_there_is_no_thread_to_hand_the_lane_to() {
     let one_thread = Scenario { blocks: 2, ..TWO };
-    expect_many(one_thread, 10_000);
+    expect_many(one_thread, 5_000);
 }
 
 #[test]
@@ -825,7 +825,7 @@ fn a_permit_is_given_back_once_though_what_holds_it_lasts_or_is_lent_to_a_follow
         jumps: 1,
         ..TWO
     };
-    expect_many(one_permit, 10_000);
+    expect_many(one_permit, 5_000);
 }
 
 #[test]
@@ -835,18 +835,18 @@ fn a_client_that_is_given_away_is_served_where_it_comes() {
         more: More::GivesAway,
         ..TWO
     };
-    expect_many(one_lane, 5_000);
+    expect_many(one_lane, 3_000);
 }
 
 #[test]
 fn a_tunnel_and_a_next_hop_that_closes_leave_no_slot_behind() {
     for more in [More::Tunnels, More::Closes] {
-        expect_many(Scenario { more, ..TWO }, 3_000);
+        expect_many(Scenario { more, ..TWO }, 2_000);
     }
 }
 
 #[test]
 fn what_a_follower_brings_back_to_a_lane_that_has_ended_is_over() {
     let more = More::Ends;
-    expect_many(Scenario { more, ..TWO }, 5_000);
+    expect_many(Scenario { more, ..TWO }, 2_000);
 }
