@@ -505,3 +505,94 @@ fn a_storm_of_reloads_leaves_nothing_behind() {
     writeln!(std::io::stdout(), "{told}").expect("standard output");
     assert!(memory_after <= memory + SLACK, "{told}");
 }
+
+/// How long each of `count` requests takes, of which one is due every `every`, sorted; counted from when it is due, so
+/// that what one waits for is held against those behind it, too. Some come by a new connection.
+fn ask_quietly(address: SocketAddr, count: u32, every: Duration) -> Result<Vec<Duration>, String> {
+    let mut client = Client::connect(address);
+    let mut took = Vec::new();
+    let mut due = Instant::now();
+    for number in 0..count {
+        due += every;
+        while let Some(left) = due.checked_duration_since(Instant::now()) {
+            thread::park_timeout(left);
+        }
+        if number % 8 == 0 {
+            client = Client::connect(address);
+        }
+        client.get()?;
+        took.push(due.elapsed());
+    }
+    took.sort_unstable();
+    Ok(took)
+}
+
+#[test]
+#[ignore = "measures: 20 s of requests, half of them during reloads of 10,000 upstreams and 100,000 names"]
+fn a_quiet_client_hardly_notices_reloads_of_large_lists() {
+    const REQUESTS: u32 = 5000;
+    const EVERY: Duration = Duration::from_millis(2);
+    let setup = Setup::new();
+    let put = |name: &str, text: &str| {
+        fs::write(setup.folder.join("next"), text).expect("written");
+        fs::rename(setup.folder.join("next"), setup.folder.join(name)).expect("renamed");
+    };
+    let exit = |number: usize| format!("{}:user{number}:x\n", setup.upstreams[0].0);
+    let name = |number: usize| format!("0.0.0.0 host{number}.ads.test\n");
+    let texts = [0, 1].map(|first| {
+        let exits: String = (first..first + 10_000).map(exit).collect();
+        let ads: String = (first..first + 100_000).map(name).collect();
+        (exits, ads)
+    });
+    let lists = |turn: usize| {
+        let (exits, ads) = &texts[turn % 2];
+        put("exits.txt", exits);
+        put("ads.txt", ads);
+    };
+    lists(0);
+    put(
+        "c.yaml",
+        "listen: 127.0.0.1:0\nreload_interval_secs: 0\nlimits: {upstream_idle_secs: 1}\n\
+         upstream_files: [exits.txt]\nrules: [{domains_file: ads.txt, use: refuse}]\n",
+    );
+    let reload = || {
+        let (begun, before) = (Instant::now(), setup.reloads());
+        setup.server().reload_now();
+        wait_until(|| setup.reloads() > before);
+        begun.elapsed()
+    };
+    reload();
+    let address = setup.address();
+    let told = |when: &str, took: &[Duration]| {
+        let at = |part: f64| took[(f64::from(REQUESTS) * part) as usize];
+        let (median, most) = (at(0.5), at(0.999));
+        let told = format!(
+            "{when}: p50 {median:.2?}, p99 {:.2?}, p99.9 {most:.2?}, longest {:.2?}",
+            at(0.99),
+            took[took.len() - 1]
+        );
+        writeln!(std::io::stdout(), "{told}").expect("standard output");
+        most
+    };
+    ask_quietly(address, REQUESTS / 5, EVERY).expect("answers");
+    let calm = told(
+        "calm",
+        &ask_quietly(address, REQUESTS, EVERY).expect("answers"),
+    );
+    let client = spawn(move || ask_quietly(address, REQUESTS, EVERY));
+    let mut reloads = Vec::new();
+    while !client.is_finished() {
+        lists(reloads.len() + 1);
+        reloads.push(reload());
+    }
+    let during = told(
+        "during reloads",
+        &client.join().expect("no panic").expect("answers"),
+    );
+    assert_eq!(setup.names().len(), 10_000);
+    let longest = reloads.iter().max().expect("one");
+    let (count, ratio) = (reloads.len(), during.as_secs_f64() / calm.as_secs_f64());
+    let told =
+        format!("{count} reloads, the longest of {longest:.2?}; p99.9 {ratio:.2} times calm");
+    writeln!(std::io::stdout(), "{told}").expect("standard output");
+}
