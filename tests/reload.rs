@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use dlmalloc::GlobalDlmalloc;
 use http_proxy_lb::config;
 use http_proxy_lb::config::source::Source;
-use http_proxy_lb::server::{Options, Server};
+use http_proxy_lb::server::{Options, Server, UpstreamReport};
 
 /// That of the program: what is measured here is what that keeps.
 #[global_allocator]
@@ -552,8 +552,8 @@ fn a_quiet_client_hardly_notices_reloads_of_large_lists() {
     lists(0);
     put(
         "c.yaml",
-        "listen: 127.0.0.1:0\nreload_interval_secs: 0\nlimits: {upstream_idle_secs: 1}\n\
-         upstream_files: [exits.txt]\nrules: [{domains_file: ads.txt, use: refuse}]\n",
+        "listen: 127.0.0.1:0\nreload_interval_secs: 0\nlimits: {upstream_idle_connections: 0}\n\
+         health_check: {url: none}\nupstream_files: [exits.txt]\nrules: [{domains_file: ads.txt, use: refuse}]\n",
     );
     let reload = || {
         let (begun, before) = (Instant::now(), setup.reloads());
@@ -574,6 +574,8 @@ fn a_quiet_client_hardly_notices_reloads_of_large_lists() {
         writeln!(std::io::stdout(), "{told}").expect("standard output");
         most
     };
+    let is_checked = |upstreams: Vec<UpstreamReport>| upstreams.iter().all(|one| one.was_checked);
+    wait_until(|| is_checked(setup.server().upstreams()));
     ask_quietly(address, REQUESTS / 5, EVERY).expect("answers");
     let calm = told(
         "calm",

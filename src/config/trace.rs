@@ -66,11 +66,14 @@ impl Trace {
     /// Whether all files are `now` as they were. Gives how many had to be read to know it; none: something is
     /// different, or may be.
     pub fn unchanged(&mut self, now: Instant) -> Option<usize> {
+        if self.has_unread {
+            return None;
+        }
         let mut read = 0;
         for file in &mut self.files {
             read += usize::from(file.unchanged(now)? == Look::Read);
         }
-        (!self.has_unread).then_some(read)
+        Some(read)
     }
 }
 
