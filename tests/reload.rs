@@ -527,16 +527,38 @@ fn ask_quietly(address: SocketAddr, count: u32, every: Duration) -> Result<Vec<D
     Ok(took)
 }
 
+/// Prints it, and gives the p99.9.
+fn told(when: &str, took: &[Duration]) -> Duration {
+    let [median, p99, most] = [500, 990, 999].map(|share| took[took.len() * share / 1000]);
+    let longest = took[took.len() - 1];
+    let figures =
+        format!("p50 {median:.2?}, p99 {p99:.2?}, p99.9 {most:.2?}, longest {longest:.2?}");
+    writeln!(std::io::stdout(), "{when}: {figures}").expect("standard output");
+    most
+}
+
+impl Setup {
+    /// Puts a file in its place, as it is deployed.
+    fn put(&self, name: &str, text: &str) {
+        fs::write(self.folder.join("next"), text).expect("written");
+        fs::rename(self.folder.join("next"), self.folder.join(name)).expect("renamed");
+    }
+
+    /// Has the file read again; gives how long that took.
+    fn reload(&self) -> Duration {
+        let (begun, before) = (Instant::now(), self.reloads());
+        self.server().reload_now();
+        wait_until(|| self.reloads() > before);
+        begun.elapsed()
+    }
+}
+
 #[test]
 #[ignore = "measures: 20 s of requests, half of them during reloads of 10,000 upstreams and 100,000 names"]
 fn a_quiet_client_hardly_notices_reloads_of_large_lists() {
     const REQUESTS: u32 = 5000;
     const EVERY: Duration = Duration::from_millis(2);
     let setup = Setup::new();
-    let put = |name: &str, text: &str| {
-        fs::write(setup.folder.join("next"), text).expect("written");
-        fs::rename(setup.folder.join("next"), setup.folder.join(name)).expect("renamed");
-    };
     let exit = |number: usize| format!("{}:user{number}:x\n", setup.upstreams[0].0);
     let name = |number: usize| format!("0.0.0.0 host{number}.ads.test\n");
     let texts = [0, 1].map(|first| {
@@ -546,55 +568,33 @@ fn a_quiet_client_hardly_notices_reloads_of_large_lists() {
     });
     let lists = |turn: usize| {
         let (exits, ads) = &texts[turn % 2];
-        put("exits.txt", exits);
-        put("ads.txt", ads);
+        setup.put("exits.txt", exits);
+        setup.put("ads.txt", ads);
     };
     lists(0);
-    put(
+    setup.put(
         "c.yaml",
         "listen: 127.0.0.1:0\nreload_interval_secs: 0\nlimits: {upstream_idle_connections: 0}\n\
-         health_check: {url: none}\nupstream_files: [exits.txt]\nrules: [{domains_file: ads.txt, use: refuse}]\n",
+         health_check: {url: none}\nupstream_files: [exits.txt]\n\
+         rules: [{domains_file: ads.txt, use: refuse}]\n",
     );
-    let reload = || {
-        let (begun, before) = (Instant::now(), setup.reloads());
-        setup.server().reload_now();
-        wait_until(|| setup.reloads() > before);
-        begun.elapsed()
-    };
-    reload();
+    setup.reload();
     let address = setup.address();
-    let told = |when: &str, took: &[Duration]| {
-        let at = |part: f64| took[(f64::from(REQUESTS) * part) as usize];
-        let (median, most) = (at(0.5), at(0.999));
-        let told = format!(
-            "{when}: p50 {median:.2?}, p99 {:.2?}, p99.9 {most:.2?}, longest {:.2?}",
-            at(0.99),
-            took[took.len() - 1]
-        );
-        writeln!(std::io::stdout(), "{told}").expect("standard output");
-        most
-    };
     let is_checked = |upstreams: Vec<UpstreamReport>| upstreams.iter().all(|one| one.was_checked);
     wait_until(|| is_checked(setup.server().upstreams()));
     ask_quietly(address, REQUESTS / 5, EVERY).expect("answers");
-    let calm = told(
-        "calm",
-        &ask_quietly(address, REQUESTS, EVERY).expect("answers"),
-    );
+    let calm = ask_quietly(address, REQUESTS, EVERY).expect("answers");
     let client = spawn(move || ask_quietly(address, REQUESTS, EVERY));
     let mut reloads = Vec::new();
     while !client.is_finished() {
         lists(reloads.len() + 1);
-        reloads.push(reload());
+        reloads.push(setup.reload());
     }
-    let during = told(
-        "during reloads",
-        &client.join().expect("no panic").expect("answers"),
-    );
+    let during = client.join().expect("no panic").expect("answers");
     assert_eq!(setup.names().len(), 10_000);
-    let longest = reloads.iter().max().expect("one");
-    let (count, ratio) = (reloads.len(), during.as_secs_f64() / calm.as_secs_f64());
-    let told =
+    let ratio = told("during reloads", &during).as_secs_f64() / told("calm", &calm).as_secs_f64();
+    let (count, longest) = (reloads.len(), reloads.iter().max().expect("one"));
+    let figures =
         format!("{count} reloads, the longest of {longest:.2?}; p99.9 {ratio:.2} times calm");
-    writeln!(std::io::stdout(), "{told}").expect("standard output");
+    writeln!(std::io::stdout(), "{figures}").expect("standard output");
 }
