@@ -138,7 +138,8 @@
 //!    [`config::findings`] collects every mistake with file, line and remedy.
 //! 4. `root.rs` and a module for each block make a [`config::checked::Config`] of it, which needs no second
 //!    look; `advice.rs` says what is valid and may surprise, [`config::report`] what all of it means.
-//! 5. At a start [`cli`] gives it to [`server`]; later [`reload`] puts a new [`relay::Snapshot`] in place.
+//! 5. At a start [`cli`] gives it to [`server`]; later, once a file is another ([`config::trace`]), [`reload`] puts a
+//!    new [`relay::Snapshot`] in place.
 //!
 //! # One row each
 //!

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use dlmalloc::GlobalDlmalloc;
 use http_proxy_lb::config;
 use http_proxy_lb::config::source::Source;
-use http_proxy_lb::server::{Options, Server};
+use http_proxy_lb::server::{Options, Server, UpstreamReport};
 
 /// That of the program: what is measured here is what that keeps.
 #[global_allocator]
@@ -504,4 +504,97 @@ fn a_storm_of_reloads_leaves_nothing_behind() {
     // Straight to standard output: the figures are wanted although the test passes.
     writeln!(std::io::stdout(), "{told}").expect("standard output");
     assert!(memory_after <= memory + SLACK, "{told}");
+}
+
+/// How long each of `count` requests takes, of which one is due every `every`, sorted; counted from when it is due, so
+/// that what one waits for is held against those behind it, too. Some come by a new connection.
+fn ask_quietly(address: SocketAddr, count: u32, every: Duration) -> Result<Vec<Duration>, String> {
+    let mut client = Client::connect(address);
+    let mut took = Vec::new();
+    let mut due = Instant::now();
+    for number in 0..count {
+        due += every;
+        while let Some(left) = due.checked_duration_since(Instant::now()) {
+            thread::park_timeout(left);
+        }
+        if number % 8 == 0 {
+            client = Client::connect(address);
+        }
+        client.get()?;
+        took.push(due.elapsed());
+    }
+    took.sort_unstable();
+    Ok(took)
+}
+
+/// Prints it, and gives the p99.9.
+fn told(when: &str, took: &[Duration]) -> Duration {
+    let [median, p99, most] = [500, 990, 999].map(|share| took[took.len() * share / 1000]);
+    let longest = took[took.len() - 1];
+    let figures =
+        format!("p50 {median:.2?}, p99 {p99:.2?}, p99.9 {most:.2?}, longest {longest:.2?}");
+    writeln!(std::io::stdout(), "{when}: {figures}").expect("standard output");
+    most
+}
+
+impl Setup {
+    /// Puts a file in its place, as it is deployed.
+    fn put(&self, name: &str, text: &str) {
+        fs::write(self.folder.join("next"), text).expect("written");
+        fs::rename(self.folder.join("next"), self.folder.join(name)).expect("renamed");
+    }
+
+    /// Has the file read again; gives how long that took.
+    fn reload(&self) -> Duration {
+        let (begun, before) = (Instant::now(), self.reloads());
+        self.server().reload_now();
+        wait_until(|| self.reloads() > before);
+        begun.elapsed()
+    }
+}
+
+#[test]
+#[ignore = "measures: 20 s of requests, half of them during reloads of 10,000 upstreams and 100,000 names"]
+fn a_quiet_client_hardly_notices_reloads_of_large_lists() {
+    const REQUESTS: u32 = 5000;
+    const EVERY: Duration = Duration::from_millis(2);
+    let setup = Setup::new();
+    let exit = |number: usize| format!("{}:user{number}:x\n", setup.upstreams[0].0);
+    let name = |number: usize| format!("0.0.0.0 host{number}.ads.test\n");
+    let texts = [0, 1].map(|first| {
+        let exits: String = (first..first + 10_000).map(exit).collect();
+        let ads: String = (first..first + 100_000).map(name).collect();
+        (exits, ads)
+    });
+    let lists = |turn: usize| {
+        let (exits, ads) = &texts[turn % 2];
+        setup.put("exits.txt", exits);
+        setup.put("ads.txt", ads);
+    };
+    lists(0);
+    setup.put(
+        "c.yaml",
+        "listen: 127.0.0.1:0\nreload_interval_secs: 0\nlimits: {upstream_idle_connections: 0}\n\
+         health_check: {url: none}\nupstream_files: [exits.txt]\n\
+         rules: [{domains_file: ads.txt, use: refuse}]\n",
+    );
+    setup.reload();
+    let address = setup.address();
+    let is_checked = |upstreams: Vec<UpstreamReport>| upstreams.iter().all(|one| one.was_checked);
+    wait_until(|| is_checked(setup.server().upstreams()));
+    ask_quietly(address, REQUESTS / 5, EVERY).expect("answers");
+    let calm = ask_quietly(address, REQUESTS, EVERY).expect("answers");
+    let client = spawn(move || ask_quietly(address, REQUESTS, EVERY));
+    let mut reloads = Vec::new();
+    while !client.is_finished() {
+        lists(reloads.len() + 1);
+        reloads.push(setup.reload());
+    }
+    let during = client.join().expect("no panic").expect("answers");
+    assert_eq!(setup.names().len(), 10_000);
+    let ratio = told("during reloads", &during).as_secs_f64() / told("calm", &calm).as_secs_f64();
+    let (count, longest) = (reloads.len(), reloads.iter().max().expect("one"));
+    let figures =
+        format!("{count} reloads, the longest of {longest:.2?}; p99.9 {ratio:.2} times calm");
+    writeln!(std::io::stdout(), "{figures}").expect("standard output");
 }

@@ -87,25 +87,20 @@ impl Family<'_> {
         self.line("", labels, value);
     }
 
-    /// One sample of a subject with `its` labels, as [`labels`] wrote them; `write` writes the number.
-    pub(super) fn sample_of(
-        &mut self,
-        its: &str,
-        label: Option<Label<'_>>,
-        write: impl FnOnce(&mut String),
-    ) {
+    /// One sample of a subject: `its` labels and those of the sample, both as [`labels`] wrote them, and the number.
+    pub(super) fn sample_of(&mut self, its: &str, own: &str, number: &str) {
         self.out.push_str(&self.name);
-        if !its.is_empty() || label.is_some() {
+        if !its.is_empty() || !own.is_empty() {
             self.out.push('{');
             self.out.push_str(its);
-            if let Some(label) = label {
-                self.out.push_str(if its.is_empty() { "" } else { "," });
-                write_label(label, self.out);
+            if !its.is_empty() && !own.is_empty() {
+                self.out.push(',');
             }
+            self.out.push_str(own);
             self.out.push('}');
         }
         self.out.push(' ');
-        write(self.out);
+        self.out.push_str(number);
         self.out.push('\n');
     }
 
@@ -124,7 +119,10 @@ impl Family<'_> {
 
 /// Labels as they stand between the braces.
 pub(super) fn labels(labels: &[Label<'_>]) -> String {
-    let mut out = String::new();
+    let bytes = labels
+        .iter()
+        .map(|(label, text)| label.len() + text.len() + 4);
+    let mut out = String::with_capacity(bytes.sum());
     for label in labels {
         out.push_str(if out.is_empty() { "" } else { "," });
         write_label(*label, &mut out);

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use tiny_http::{Header, Request, Response, Server, StatusCode};
+use tiny_http::{Header, Method, Request, Response, Server, StatusCode};
 
 use crate::net::folder::SocketFolder;
 use crate::net::log_limiter::LogLimiter;
@@ -139,23 +139,31 @@ impl Drop for Running {
 fn serve(server: &Server, seen: &dyn RelayView) {
     while let Ok(request) = server.recv() {
         let reply = handler::reply(seen, request.url());
-        if let Err(error) = respond(request, reply) {
+        if let Err(error) = respond(request, &reply) {
             log::debug!("an admin answer was not taken: {error}");
         }
     }
 }
 
-fn respond(request: Request, reply: AdminReply) -> io::Result<()> {
+fn respond(request: Request, reply: &AdminReply) -> io::Result<()> {
     let fields = reply.fields();
-    let mut response = Response::from_data(reply.body)
-        .with_status_code(StatusCode(reply.status))
+    let mut response = Response::empty(StatusCode(reply.status))
+        .with_data(io::empty(), Some(reply.body.len()))
         .with_chunked_threshold(usize::MAX);
     for (name, value) in fields {
         if let Ok(header) = Header::from_bytes(name, value) {
             response.add_header(header);
         }
     }
-    request.respond(response)
+    let has_body = *request.method() != Method::Head;
+    let version = request.http_version().clone();
+    let mut writer = request.into_writer();
+    response.raw_print(&mut writer, version, &[], true, None)?;
+    if has_body {
+        // `tiny_http` would copy it in pieces of 8 KiB, each of which wakes the reader.
+        writer.write_all(&reply.body)?;
+    }
+    writer.flush()
 }
 
 /// One request over one connection.

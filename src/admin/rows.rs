@@ -397,14 +397,56 @@ pub(super) fn write<Read: Fn(&Subject, &mut String), Subject>(
         .iter()
         .map(|subject| exposition::labels(&labels(subject)));
     let labels: Vec<_> = labels.collect();
-    for rows in rows.chunk_by(|one, other| one.metric == other.metric) {
-        let Some(first) = rows.first() else { continue };
+    let numbers = Numbers::of(rows, subjects);
+    let mut place = 0;
+    for family_rows in rows.chunk_by(|one, other| one.metric == other.metric) {
+        let Some(first) = family_rows.first() else {
+            continue;
+        };
         let mut family = out.family(first.kind, first.metric, first.help);
-        for (subject, its) in subjects.iter().zip(&labels) {
-            for row in rows {
-                family.sample_of(its, row.label, |out| (row.read)(subject, out));
+        let own = family_rows
+            .iter()
+            .map(|row| exposition::labels(row.label.as_slice()));
+        let own: Vec<_> = own.collect();
+        for (subject, its) in labels.iter().enumerate() {
+            for (own, row) in own.iter().zip(place..) {
+                family.sample_of(its, own, numbers.get(subject * rows.len() + row));
             }
         }
+        place += family_rows.len();
+    }
+}
+
+/// All numbers of each subject. What thousands of upstreams have is far apart in memory, so each is looked at once, and
+/// not again for each family.
+struct Numbers {
+    text: String,
+    /// Where each begins, and where the last one ends.
+    bounds: Vec<usize>,
+}
+
+impl Numbers {
+    fn of<Read: Fn(&Subject, &mut String), Subject>(
+        rows: &[NumberRow<Read>],
+        subjects: &[Subject],
+    ) -> Self {
+        let mut text = String::new();
+        let mut bounds = Vec::with_capacity(subjects.len() * rows.len() + 1);
+        for subject in subjects {
+            for row in rows {
+                bounds.push(text.len());
+                (row.read)(subject, &mut text);
+            }
+        }
+        bounds.push(text.len());
+        Self { text, bounds }
+    }
+
+    fn get(&self, place: usize) -> &str {
+        let bounds = self.bounds.get(place).zip(self.bounds.get(place + 1));
+        bounds
+            .and_then(|(begin, end)| self.text.get(*begin..*end))
+            .unwrap_or_default()
     }
 }
 

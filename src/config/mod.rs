@@ -35,6 +35,7 @@ pub mod secret;
 pub mod source;
 mod syntax;
 mod text_file;
+pub mod trace;
 mod upstreams;
 mod urls;
 mod variables;
@@ -46,6 +47,7 @@ use checked::Config;
 use findings::ConfigErrors;
 use overrides::Overrides;
 use root::Given;
+use secret::Files;
 use source::Source;
 
 /// Reads and checks the file at `path`, and the secret files it names; nothing else is asked.
@@ -65,14 +67,15 @@ pub fn load(path: &Path) -> Result<Config, ConfigErrors> {
 ///
 /// Every mistake in the text.
 pub fn parse(text: &str, file: &str) -> Result<Config, ConfigErrors> {
-    root::check(&Given {
+    let given = Given {
         path: Path::new(file),
         text,
         mode: None,
         is_mounted: false,
         overrides: &Overrides::default(),
         environment: &|name| env::var_os(name),
-    })
+    };
+    root::check(&given, &mut Files::beside(given.path))
 }
 
 #[cfg(test)]
@@ -95,10 +98,10 @@ mod tests {
     use crate::route::{Asked, Route};
 
     /// A folder that is gone with the test.
-    struct TestFolder(PathBuf);
+    pub(super) struct TestFolder(PathBuf);
 
     impl TestFolder {
-        fn new() -> Self {
+        pub(in crate::config) fn new() -> Self {
             static COUNT: AtomicUsize = AtomicUsize::new(0);
             let number = COUNT.fetch_add(1, Ordering::Relaxed);
             let name = format!("http-proxy-lb-config-{}-{number}", std::process::id());
@@ -107,7 +110,12 @@ mod tests {
             Self(path)
         }
 
-        fn write(&self, name: &str, content: impl AsRef<[u8]>, mode: u32) -> PathBuf {
+        pub(in crate::config) fn write(
+            &self,
+            name: &str,
+            content: impl AsRef<[u8]>,
+            mode: u32,
+        ) -> PathBuf {
             let path = self.0.join(name);
             fs::write(&path, content).unwrap();
             fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();

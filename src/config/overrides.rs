@@ -372,6 +372,7 @@ mod tests {
     use super::*;
     use crate::config::checked::Config;
     use crate::config::root::{self, Given};
+    use crate::config::secret::Files;
     use crate::protocol::credentials::Credentials;
 
     fn of(variables: &[(&str, &str)]) -> Overrides {
@@ -387,15 +388,15 @@ mod tests {
 
     /// What comes of a file and these settings: a configuration, and all messages.
     fn load(text: &str, overrides: &Overrides) -> (Option<Config>, String) {
-        let found = root::check(&Given {
+        let given = Given {
             path: Path::new("c.yaml"),
             text,
             mode: Some(0o644),
             is_mounted: false,
             overrides,
             environment: &|_name| None,
-        });
-        match found {
+        };
+        match root::check(&given, &mut Files::beside(given.path)) {
             Ok(config) => {
                 let said: Vec<_> = config.warnings.iter().map(ToString::to_string).collect();
                 (Some(config), said.join("\n"))

@@ -1,6 +1,7 @@
 //! The keys at the top of the file, and the way through all of it.
 
 use std::collections::BTreeMap;
+use std::mem;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -43,8 +44,8 @@ pub(super) struct Given<'g> {
     pub(super) environment: Environment<'g>,
 }
 
-/// Checks the text of a file to its end, with what takes the place of its values.
-pub(super) fn check(given: &Given<'_>) -> Result<Config, ConfigErrors> {
+/// Checks the text of a file to its end, with what takes the place of its values and the files that it names.
+pub(super) fn check(given: &Given<'_>, files: &mut Files) -> Result<Config, ConfigErrors> {
     let file = given.path.display().to_string();
     let text = given.text.strip_prefix('\u{feff}').unwrap_or(given.text);
     let (mut tree, variables) = raw::parse(text, given.environment)
@@ -57,13 +58,12 @@ pub(super) fn check(given: &Given<'_>) -> Result<Config, ConfigErrors> {
              seen here: mount its folder, or restart after an edit",
         );
     }
-    let mut files = Files::beside(given.path);
     files.saw(text);
     let item = Located {
         place: findings.file(),
         value: &tree,
     };
-    let config = read(&mut files, &KeyBlock::open(item, ""));
+    let config = read(files, &KeyBlock::open(item, ""));
     if files.has_inline_secret
         && let Some(advice) = given.mode.and_then(secret::advice_for_config)
     {
@@ -80,7 +80,7 @@ pub(super) fn check(given: &Given<'_>) -> Result<Config, ConfigErrors> {
             origins,
             warnings,
             fingerprint: files.fingerprint(),
-            lists: files.lists,
+            lists: mem::take(&mut files.lists),
             ..config
         }),
         // whatever could not be read left an error behind

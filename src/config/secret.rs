@@ -11,7 +11,8 @@ use std::path::{Path, PathBuf};
 use crate::protocol::credentials::is_same_in_constant_time;
 
 use super::reader::{KeyBlock, Located, quote};
-use super::text_file::{self, FILE_MAX, LIST_MAX, Unread};
+use super::text_file::{self, FILE_MAX, LIST_MAX, Stamp, Unread};
+use super::trace::Trace;
 
 /// The permission bit that lets everybody write.
 const OTHERS_WRITE: u32 = 0o002;
@@ -54,8 +55,8 @@ impl fmt::Debug for Secret {
 /// # Errors
 /// When it cannot be read, is no secret, too large or no text; in words.
 pub fn in_file(path: &Path) -> Result<(Secret, Option<String>), String> {
-    let (content, mode) = read(path, FILE_MAX)?;
-    let advice = judge_mode("it", mode)?;
+    let (content, stamp) = read(path, FILE_MAX)?;
+    let advice = judge_mode("it", stamp.mode)?;
     Ok((Secret::new(content.trim_end_matches(['\r', '\n'])), advice))
 }
 
@@ -64,6 +65,8 @@ pub fn in_file(path: &Path) -> Result<(Secret, Option<String>), String> {
 pub(super) struct Files {
     folder: PathBuf,
     seen: DefaultHasher,
+    /// The files themselves.
+    pub(super) trace: Trace,
     /// Whether the configuration file itself holds a secret.
     pub(super) has_inline_secret: bool,
     /// How many entries each list has.
@@ -78,6 +81,7 @@ impl Files {
         Self {
             folder,
             seen: DefaultHasher::new(),
+            trace: Trace::default(),
             has_inline_secret: false,
             lists: BTreeMap::new(),
         }
@@ -135,11 +139,19 @@ impl Files {
     }
 
     fn read(&mut self, path: &Located<'_, &str>, most: u64) -> Option<(String, u32)> {
-        let read = read(&self.resolve(path.value), most);
-        let failed = |said| path.place.error(format!("{}: {said}", quote(path.value)));
-        let (content, mode) = read.map_err(failed).ok()?;
-        self.saw(&content);
-        Some((content, mode))
+        let file = self.resolve(path.value);
+        match read(&file, most) {
+            Ok((content, stamp)) => {
+                self.saw(&content);
+                self.trace.read(&file, most, (&content, stamp));
+                Some((content, stamp.mode))
+            }
+            Err(said) => {
+                self.trace.failed();
+                path.place.error(format!("{}: {said}", quote(path.value)));
+                None
+            }
+        }
     }
 
     /// Tells of the permission bits of a file with secrets in it. None: it may not be used.
@@ -159,8 +171,8 @@ impl Files {
     }
 }
 
-/// Reads a secret file, or a file of users, or a list, of `most` bytes, with its permission bits.
-fn read(path: &Path, most: u64) -> Result<(String, u32), String> {
+/// Reads a secret file, or a file of users, or a list, of `most` bytes, with its stamp.
+fn read(path: &Path, most: u64) -> Result<(String, Stamp), String> {
     let failed = |error: io::Error| format!("cannot be read: {error}");
     if !path.metadata().map_err(failed)?.is_file() {
         // opening a FIFO would wait for a writer

@@ -13,7 +13,9 @@ use super::checked::Config;
 use super::findings::ConfigErrors;
 use super::overrides::{Overrides, variable};
 use super::root::{self, Given};
+use super::secret::Files;
 use super::text_file::{self, FILE_MAX, Unread};
+use super::trace::Trace;
 
 /// The file that is read where none is named.
 const FILE_DEFAULT: &str = "config.yaml";
@@ -80,27 +82,45 @@ impl Source {
     /// The file is missing, unreadable, larger than 1 MiB or no UTF-8 text, or something in it or in
     /// the overrides is wrong: then every mistake is told.
     pub fn load(&self) -> Result<Config, ConfigErrors> {
-        let Some(path) = &self.file else {
-            return root::check(&Given {
+        self.load_traced().0
+    }
+
+    /// The same, with a trace of the files: as long as these are as they were, so is what comes of them.
+    pub fn load_traced(&self) -> (Result<Config, ConfigErrors>, Trace) {
+        let file = self.file.as_deref();
+        let mut files = Files::beside(file.unwrap_or(Path::new(NO_FILE)));
+        let found = self.read(file, &mut files);
+        (found, files.trace)
+    }
+
+    fn read(&self, file: Option<&Path>, files: &mut Files) -> Result<Config, ConfigErrors> {
+        let Some(path) = file else {
+            let given = Given {
                 path: Path::new(NO_FILE),
                 text: "",
                 mode: None,
                 is_mounted: false,
                 overrides: &self.overrides,
                 environment: &|name| env::var_os(name),
-            });
+            };
+            return root::check(&given, files);
         };
         let opened = File::open(path).map_err(Unread::Failed);
         let read = opened.and_then(|file| text_file::read(file, FILE_MAX));
-        let (text, mode) = read.map_err(|why| self.unreadable(path, why))?;
-        root::check(&Given {
+        let (text, stamp) = read.map_err(|why| {
+            files.trace.failed();
+            self.unreadable(path, why)
+        })?;
+        files.trace.read(path, FILE_MAX, (&text, stamp));
+        let given = Given {
             path,
             text: &text,
-            mode: Some(mode),
+            mode: Some(stamp.mode),
             is_mounted: is_mounted(path),
             overrides: &self.overrides,
             environment: &|name| env::var_os(name),
-        })
+        };
+        root::check(&given, files)
     }
 
     fn unreadable(&self, path: &Path, why: Unread) -> ConfigErrors {

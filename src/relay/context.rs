@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 
 use crate::access_log::AccessLogger;
 use crate::balance::history::EventKind;
@@ -30,6 +30,9 @@ pub struct Context {
     snapshot: RwLock<Arc<Snapshot>>,
     /// That of `snapshot`.
     generation: AtomicU64,
+    /// What was in force before and may be in use. To free thousands of upstreams and names takes milliseconds, which
+    /// no request is to wait for: whoever lets go of one last leaves that to [`Self::free_retired`].
+    retired: Mutex<Vec<Arc<Snapshot>>>,
     /// Counters.
     pub metrics: Arc<Metrics>,
     /// One line per exchange.
@@ -86,6 +89,7 @@ impl Context {
             access_log: AccessLogger::new(Arc::clone(&metrics)),
             generation: AtomicU64::new(snapshot.generation),
             snapshot: RwLock::new(Arc::new(snapshot)),
+            retired: Mutex::default(),
             connections,
             metrics,
             stop,
@@ -120,10 +124,23 @@ impl Context {
     /// Puts `config` in force for every exchange that begins from now on. Upstreams matched by URL keep
     /// their state, statistics and idle connections.
     pub fn replace(&self, config: Config) {
-        let mut current = self.snapshot.write();
-        *current = Arc::new(Snapshot::new(config, Some(&current)));
-        self.generation.store(current.generation, Ordering::Release);
-        self.upstream_names.keep(current.upstream_names());
+        self.free_retired();
+        // also sees to it that there is one successor
+        let mut retired = self.retired.lock();
+        let before = self.snapshot();
+        // without the lock that requests need
+        let next = Arc::new(Snapshot::new(config, Some(&before)));
+        *self.snapshot.write() = Arc::clone(&next);
+        self.generation.store(next.generation, Ordering::Release);
+        self.upstream_names.keep(next.upstream_names());
+        retired.push(before);
+    }
+
+    /// Frees those configurations that are not in force and no longer in use.
+    pub fn free_retired(&self) {
+        // nobody can get at one that is here alone
+        let is_in_use = |one: &Arc<Snapshot>| Arc::strong_count(one) > 1;
+        self.retired.lock().retain(is_in_use);
     }
 
     pub(super) fn next_exchange_number(&self) -> u64 {
@@ -151,4 +168,25 @@ fn in_unix_ms(time: SystemTime) -> u64 {
 fn pseudonym() -> String {
     let random = RandomState::new().hash_one(unix_ms());
     format!("hplb-{:08x}", random & 0xffff_ffff)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config;
+
+    #[test]
+    fn what_was_in_force_is_freed_by_nobody_who_relays() {
+        let config = || config::parse("listen: 127.0.0.1:0\nupstream: []\n", "c.yaml").unwrap();
+        let ctx = Context::new(config(), Resolver::default()).unwrap();
+        let mut held = ctx.snapshot();
+        let before = Arc::downgrade(&held);
+        ctx.replace(config());
+        ctx.free_retired();
+        assert_eq!(held.generation, 0);
+        ctx.refresh(&mut held);
+        assert_eq!((held.generation, before.strong_count()), (1, 1));
+        ctx.free_retired();
+        assert_eq!(before.strong_count(), 0);
+    }
 }

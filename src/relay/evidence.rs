@@ -11,6 +11,7 @@ use crate::balance::failover::{self, AttemptError, Evidence};
 use crate::balance::pick::BalanceMode;
 use crate::balance::reason::Doubt;
 use crate::balance::state::{Availability, Change, is_gateway_error};
+use crate::balance::sticky::SessionKey;
 use crate::balance::upstream::Lease;
 use crate::net::socket::TICK;
 use crate::protocol::answer::HopFailure;
@@ -38,9 +39,10 @@ impl Exchange<'_> {
     fn weigh(&self, lease: &Lease, latency: Duration, (status, is_doubtful): (u16, bool)) {
         let vitals = lease.upstream().vitals();
         vitals.answered(latency, status, || self.average_latency());
-        if is_gateway_error(status) && self.keeps_to_upstream() {
-            let client = exits::key_of_client(self.client.address.ip());
-            vitals.gateway_error_of(self.ctx.target_hasher.hash_one(client));
+        if is_gateway_error(status)
+            && let Some(who) = self.keeps_to_upstream()
+        {
+            vitals.gateway_error_of(self.ctx.target_hasher.hash_one(who));
         }
         if is_doubtful {
             let change = vitals.gateway_error(lease.began(), self.target_hash());
@@ -51,10 +53,14 @@ impl Exchange<'_> {
         }
     }
 
-    /// Whether the client's requests are not shared out: what it asks for meets one upstream more than others.
-    fn keeps_to_upstream(&self) -> bool {
+    /// Whose request it is, if these are not shared out: what is asked for meets one upstream more than others.
+    fn keeps_to_upstream(&self) -> Option<SessionKey> {
         let wanted = self.state.destination.wanted.as_ref();
-        self.client.binds || wanted.is_some_and(|wanted| wanted.session.is_some())
+        let wanted = wanted.filter(|wanted| wanted.session.is_some());
+        let binds = self.client.binds;
+        wanted
+            .map(|wanted| wanted.by)
+            .or_else(|| binds.then(|| exits::key_of_client(self.client.address.ip())))
     }
 
     /// The attempt that began at `begun` failed.

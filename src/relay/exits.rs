@@ -45,6 +45,8 @@ struct NamedSession {
 pub(super) struct Wanted {
     /// To stay with the upstream of this session.
     pub(super) session: Option<Session>,
+    /// Who wants it: a user, or else the address of a client. One has many sessions.
+    pub(super) by: SessionKey,
     /// The host of its target, with the port where that is not the usual one: what upstreams rest for.
     pub(super) host: Arc<str>,
 }
@@ -133,7 +135,11 @@ impl Wanted {
             })
         });
         let host = target.rests_for(&host).into();
-        Some(Box::new(Self { session, host }))
+        let by = user.map_or_else(
+            || key_of_client(client),
+            |user| SessionKey::new(user.as_bytes()),
+        );
+        Some(Box::new(Self { session, by, host }))
     }
 
     /// The same for a pick now, after this failure: if it is an answer that began a rest, nobody who rests is asked.

@@ -1,6 +1,7 @@
 //! Reload: the file has another content, or the operator says so.
 //!
-//! The file is compared by content, so that a swapped symlink or two edits within a second count. A
+//! The file, and those that it names, are compared by content, so that a swapped symlink or two edits within a
+//! second count; and parsed only where it is another ([`Trace`]). A
 //! change that was not announced must look the same twice in a row: a file that is being written may be
 //! valid half-way. All of a file applies, or nothing: whatever can fail comes first. A broken file is
 //! complained about once per content. So is a list in a file of its own that is empty now.
@@ -11,13 +12,14 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::FileTypeExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::access_log;
 use crate::balance::history::EventKind;
 use crate::config::checked::Config;
 use crate::config::findings::{ConfigErrors, Notice, Strictness};
 use crate::config::source::Source;
+use crate::config::trace::Trace;
 use crate::logging;
 use crate::metrics::ReloadState;
 use crate::relay::{Context, unix_ms};
@@ -70,8 +72,11 @@ pub fn run(source: &Source, ctx: &Context, notify: &Notify, watcher: &dyn Watche
         source,
         ctx,
         watcher,
+        trace: None,
         unsettled: None,
         complaint: None,
+        #[cfg(test)]
+        loads: 0,
     };
     loop {
         let interval = ctx.snapshot().config.reload_interval;
@@ -87,6 +92,7 @@ pub fn run(source: &Source, ctx: &Context, notify: &Notify, watcher: &dyn Watche
         // Without this thread no later file would be looked at.
         if catch_unwind(AssertUnwindSafe(|| reloader.look(occasion))).is_err() {
             ctx.metrics.panics.increment();
+            reloader.trace = None;
             watcher.over();
         }
     }
@@ -105,11 +111,15 @@ struct Reloader<'a> {
     source: &'a Source,
     ctx: &'a Context,
     watcher: &'a dyn Watcher,
-    /// What the last look found, the fingerprint or the mistake, if another one must find the same
-    /// before it counts.
-    unsettled: Option<Result<u64, ConfigErrors>>,
+    /// What was read last. None: whatever came of it is to be made anew.
+    trace: Option<Trace>,
+    /// What came of it, if another look must find the same before it counts.
+    unsettled: Option<Result<Config, ConfigErrors>>,
     /// What was complained about last.
     complaint: Option<String>,
+    /// How often the files were parsed.
+    #[cfg(test)]
+    loads: usize,
 }
 
 impl Reloader<'_> {
@@ -129,7 +139,8 @@ impl Reloader<'_> {
                     occasion,
                 );
             } else {
-                self.take(self.load(), occasion);
+                let found = self.load();
+                self.take(found, occasion);
             }
             self.watcher.over();
             return;
@@ -137,33 +148,48 @@ impl Reloader<'_> {
         if is_fifo {
             return;
         }
-        let found = self.load();
-        let look = match &found {
-            Ok(config) => Ok(config.fingerprint),
-            Err(error) => Err(error.clone()),
+        let before = self.unsettled.take();
+        let trace = self.trace.as_mut();
+        let settled = if trace.is_some_and(|trace| trace.unchanged(Instant::now()).is_some()) {
+            // without it, all was done about these files before
+            before
+        } else {
+            let found = self.load();
+            // whether there is nothing to do about it that was not done before
+            let is_known = match &found {
+                Ok(config) => self.ctx.snapshot().config.fingerprint == config.fingerprint,
+                Err(error) => self.complaint.as_ref() == Some(&error.to_string()),
+            };
+            if is_known {
+                return self.take(found, occasion);
+            }
+            if before.as_ref().map(look) == Some(look(&found)) {
+                Some(found)
+            } else {
+                self.unsettled = Some(found);
+                None
+            }
         };
-        // whether there is nothing to do about it that was not done before
-        let is_known = match &look {
-            Ok(fingerprint) => self.ctx.snapshot().config.fingerprint == *fingerprint,
-            Err(error) => self.complaint.as_ref() == Some(&error.to_string()),
-        };
-        if is_known {
-            self.unsettled = None;
-            self.take(found, occasion);
-        } else if self.unsettled.as_ref() == Some(&look) {
-            self.unsettled = None;
+        if let Some(found) = settled {
             self.watcher.begins();
             self.take(found, occasion);
             self.watcher.over();
-        } else {
-            self.unsettled = Some(look);
         }
     }
 
-    /// Reads it. A list that has lost all its entries is not taken: that is a download which failed, more often
-    /// than a wish.
-    fn load(&self) -> Result<Config, ConfigErrors> {
-        let config = self.source.load()?;
+    /// Reads all of it.
+    fn load(&mut self) -> Result<Config, ConfigErrors> {
+        #[cfg(test)]
+        {
+            self.loads += 1;
+        }
+        let (found, trace) = self.source.load_traced();
+        self.trace = Some(trace);
+        self.accept(found?)
+    }
+
+    /// A list that has lost all its entries is not taken: that is a download which failed, more often than a wish.
+    fn accept(&self, config: Config) -> Result<Config, ConfigErrors> {
         let before = self.ctx.snapshot();
         let had = |file: &String| {
             before
@@ -214,7 +240,11 @@ impl Reloader<'_> {
                 let text = format!("{source} is in force: {}", sentences.join("; "));
                 self.note(EventKind::Reloaded, text.trim_end_matches(": "));
             }
-            Err(error) => self.complain(&no_access_log(source, place, &error), occasion),
+            Err(error) => {
+                // that is no matter of the files alone
+                self.trace = None;
+                self.complain(&no_access_log(source, place, &error), occasion);
+            }
         }
     }
 
@@ -241,6 +271,11 @@ impl Reloader<'_> {
         let snapshot = self.ctx.snapshot();
         snapshot.pool.history().add(unix_ms(), kind, None, text);
     }
+}
+
+/// What a look has found, to be compared with another: the fingerprint, or the mistakes.
+fn look(found: &Result<Config, ConfigErrors>) -> Result<u64, &ConfigErrors> {
+    found.as_ref().map(|config| config.fingerprint)
 }
 
 fn tell(changes: &Changes) {

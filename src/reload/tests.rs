@@ -70,8 +70,10 @@ impl Setup {
             source: &self.source,
             ctx: &self.ctx,
             watcher: self,
+            trace: None,
             unsettled: None,
             complaint: None,
+            loads: 0,
         }
     }
 
@@ -158,6 +160,42 @@ fn a_half_written_file_is_not_taken() {
     reloader.look(Occasion::Interval);
     assert_eq!(setup.names(), ["b", "c"]);
     assert_eq!(setup.counts(), (1, 0));
+}
+
+#[test]
+fn files_that_are_as_they_were_are_not_parsed_again() {
+    let setup = Setup::new();
+    let list = setup.folder.join("exits.txt");
+    let mut reloader = setup.reloader();
+    let mut looks = |loads: usize, names: &[&str]| {
+        let before = reloader.loads;
+        for _ in 0..5 {
+            reloader.look(Occasion::Interval);
+        }
+        assert_eq!(reloader.loads - before, loads);
+        assert_eq!(setup.names(), names);
+    };
+    looks(1, &["a"]);
+    looks(0, &["a"]);
+    // one that has to look the same twice
+    fs::write(&list, "b.test:1\n").unwrap();
+    setup.write("listen: 127.0.0.1:0\nupstream_files: [exits.txt]\n");
+    looks(1, &["b.test:1"]);
+    fs::write(&list, "c.test:1\n").unwrap();
+    looks(1, &["c.test:1"]);
+    // the same in other files
+    fs::write(setup.folder.join("next"), "c.test:1\n").unwrap();
+    fs::rename(setup.folder.join("next"), &list).unwrap();
+    setup.write("listen: 127.0.0.1:0\nupstream_files: [exits.txt]\n");
+    looks(0, &["c.test:1"]);
+    // and a mistake
+    fs::write(&list, "<html>502</html>").unwrap();
+    looks(1, &["c.test:1"]);
+    looks(0, &["c.test:1"]);
+    assert_eq!(setup.counts(), (2, 1));
+    reloader.look(Occasion::Asked);
+    reloader.look(Occasion::Asked);
+    assert_eq!((reloader.loads, setup.counts()), (6, (2, 3)));
 }
 
 #[test]

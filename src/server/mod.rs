@@ -483,11 +483,12 @@ fn log_panics() {
 const DRAIN_TICK: Duration = Duration::from_millis(20);
 
 /// The thread that drops idle upstream connections which are too old, were closed, or lead nowhere now, and
-/// pipes that are not used.
+/// pipes and configurations that are not used.
 fn sweep(ctx: &Context, notify: &Notify) {
     while notify.wait(Some(SWEEP_EVERY)) != Woken::Stopped {
         ctx.snapshot().sweep_idle_pools(&ctx.upstream_names);
         ctx.pipes.sweep();
+        ctx.free_retired();
     }
 }
 

@@ -310,17 +310,24 @@ fn a_refused_connect_begins_a_rest_and_may_be_tried_elsewhere() {
     }
 }
 
-/// What one client asks for must not take the upstream of its session out of service.
+/// What one client asks for must not take the upstream of its session out of service, whatever it calls its sessions.
 #[test]
-fn gateway_errors_of_a_client_that_keeps_to_an_upstream_are_known_as_its_own() {
-    for (keys, of_one) in [("sticky: {by: client}", 3), ("{}", 0)] {
+fn gateway_errors_of_a_client_or_user_that_keeps_to_an_upstream_are_known_as_its_own() {
+    let users = "access: {users: [{username: ann, password: x}, {username: bob, password: x}]}";
+    for (keys, of_one) in [
+        ("sticky: {by: client}", 3),
+        (BY_SESSION, 3),
+        (&*format!("{BY_SESSION}\n{users}"), 1),
+        (users, 0),
+    ] {
         let a = Upstream::answering("a", |hop, _| {
             hop.send("HTTP/1.1 504 Gateway Timeout\r\nContent-Length: 0\r\n\r\n");
         });
         let proxy = Proxy::with_yaml(keys, [&a]);
         let mut client = proxy.client();
-        for _ in 0..3 {
-            client.get("http://dead.test/").expect_status(504);
+        for user in ["ann-session-1", "ann-session-2", "bob-session-1"] {
+            let user = login(if keys == users { "ann" } else { user });
+            client.send(get("dead.test", &user)).expect_status(504);
         }
         let snapshot = proxy.server().context().snapshot();
         let vitals = snapshot.pool.upstreams()[0].vitals();

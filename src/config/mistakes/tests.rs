@@ -8,6 +8,7 @@ use crate::config::findings::ConfigErrors;
 use crate::config::overrides::Overrides;
 use crate::config::root;
 use crate::config::root::Given;
+use crate::config::secret::Files;
 
 /// What the environment of the tests holds.
 fn environment(name: &str) -> Option<OsString> {
@@ -28,14 +29,15 @@ fn environment(name: &str) -> Option<OsString> {
 }
 
 fn read(text: &str) -> Result<Config, ConfigErrors> {
-    root::check(&Given {
+    let given = Given {
         path: Path::new("c.yaml"),
         text,
         mode: None,
         is_mounted: false,
         overrides: &Overrides::default(),
         environment: &environment,
-    })
+    };
+    root::check(&given, &mut Files::beside(given.path))
 }
 
 /// All messages about a file, whether it can be used or not.

@@ -99,13 +99,18 @@ struct OpenCheck {
 #[derive(Debug)]
 struct Poll {
     asked: usize,
-    /// The group of those that are asked.
-    group: Option<Box<str>>,
     /// What each got, by its name.
     got: Vec<(String, CheckAnswer)>,
-    /// The upstream whose check this ends, and what is held against it if the probe passes elsewhere. None:
-    /// it is to find out whether the target can be believed again.
-    accused: Option<(UpstreamId, OfflineReason)>,
+    wanted: Finding,
+}
+
+/// What a poll is to find out.
+#[derive(Debug)]
+enum Finding {
+    /// Whether this is to be held against the upstream, whose check it ends: if the probe passes elsewhere.
+    Guilt(UpstreamId, OfflineReason),
+    /// Whether the target can be believed again in this group.
+    Belief(Option<Box<str>>),
 }
 
 impl Examiner {
@@ -147,8 +152,10 @@ impl Examiner {
             self.records.insert(upstream.id(), record);
         }
         let records = &self.records;
-        let is_for = |poll: &Poll| poll.accused.is_none_or(|(id, _)| records.contains_key(&id));
-        self.polls.retain(|_, poll| is_for(poll));
+        self.polls.retain(|_, poll| match &poll.wanted {
+            Finding::Guilt(id, _) => records.contains_key(id),
+            Finding::Belief(_) => true,
+        });
     }
 
     /// Another target is believed until it is asked, and it is asked through all upstreams.
@@ -290,8 +297,7 @@ impl Examiner {
             let is_peer = other.group() == accused.group() && other.id() != accused.id();
             is_peer.then(|| other.vitals().availability())
         });
-        let accusation = Some((accused.id(), reason));
-        let number = self.poll(1 + others.len(), accused.group(), accusation);
+        let number = self.poll(1 + others.len(), Finding::Guilt(accused.id(), reason));
         self.poll_answered(ctx, number, (accused, answer));
         probes(&others, number, ctx.health)
     }
@@ -306,8 +312,7 @@ impl Examiner {
 
     fn ask_target_of(&mut self, ctx: CheckContext<'_>, group: Option<&str>) -> Vec<Inquiry> {
         let belief = ctx.pool.belief();
-        let is_about_it = |poll: &Poll| poll.accused.is_none() && poll.group.as_deref() == group;
-        let is_asked = self.polls.values().any(is_about_it);
+        let is_asked = self.polls.values().any(|poll| poll.is_about_target(group));
         let doubted_until = belief.doubted_until(group);
         if is_asked || doubted_until.is_none_or(|until| ctx.now < until) {
             return Vec::new();
@@ -319,23 +324,17 @@ impl Examiner {
             return Vec::new();
         }
         belief.wait_until(group, ctx.now + question::limit(ctx.health) * 2);
-        let number = self.poll(asked.len(), group, None);
+        let number = self.poll(asked.len(), Finding::Belief(group.map(Into::into)));
         probes(&asked, number, ctx.health)
     }
 
     /// Begins a poll of so many upstreams; gives its number.
-    fn poll(
-        &mut self,
-        asked: usize,
-        group: Option<&str>,
-        accused: Option<(UpstreamId, OfflineReason)>,
-    ) -> u64 {
+    fn poll(&mut self, asked: usize, wanted: Finding) -> u64 {
         self.polls_begun += 1;
         let poll = Poll {
             asked,
-            group: group.map(Into::into),
             got: Vec::new(),
-            accused,
+            wanted,
         };
         self.polls.insert(self.polls_begun, poll);
         self.polls_begun
@@ -364,7 +363,7 @@ impl Examiner {
         if !has_passed && let Some(seen) = &seen {
             disbelieve(ctx, through.group(), seen);
         }
-        let Some((id, reason)) = poll.accused else {
+        let Finding::Guilt(id, reason) = poll.wanted else {
             return;
         };
         let (verdict, evidence) = match seen {
@@ -425,8 +424,7 @@ impl Examiner {
     /// The probe has passed through an upstream of this group.
     fn believe(&mut self, ctx: CheckContext<'_>, group: Option<&str>) {
         // Whether it can be believed again is no question any more.
-        let is_open = |poll: &Poll| poll.accused.is_some() || poll.group.as_deref() != group;
-        self.polls.retain(|_, poll| is_open(poll));
+        self.polls.retain(|_, poll| !poll.is_about_target(group));
         if ctx.pool.belief().believe(group) {
             let text = format!(
                 "the probe passes again{}: health_check.url {} is believed",
@@ -488,6 +486,11 @@ impl Inquiry {
 }
 
 impl Poll {
+    /// Whether it is to find out if the target can be believed again in this group.
+    fn is_about_target(&self, group: Option<&str>) -> bool {
+        matches!(&self.wanted, Finding::Belief(of) if of.as_deref() == group)
+    }
+
     /// `a got 403, b got no answer`; none: some could not be asked, so all of it proves nothing.
     fn seen(&self) -> Option<String> {
         if self
