@@ -54,7 +54,7 @@ impl Exchange<'_> {
 
     fn connect_via(&mut self, start: AttemptStart) -> Result<Done, Failed> {
         let mut hop = match start {
-            AttemptStart::Picked(lease) => self.connect_for_tunnel(lease, Instant::now())?,
+            AttemptStart::Picked(lease, begun) => self.connect_for_tunnel(lease, begun)?,
             AttemptStart::Resumed(hop) => hop,
         };
         loop {

@@ -319,11 +319,17 @@ impl<'a> Exchange<'a> {
         ended.unwrap_or(Failed::Closed(CloseReason::ClientGone))
     }
 
+    /// Whether the client is gone since it stood in line, where nobody looked.
+    pub(super) fn has_left_the_line(&self) -> bool {
+        self.resumed.is_none() && self.report.has_waited() && self.client_is_gone()
+    }
+
     pub(super) fn client_is_gone(&self) -> bool {
-        // A client that will not send another request may close its side while it waits.
+        // A client that will not send another request, or has sent it already, may close its side while it
+        // waits.
         let half_close = match self.state.persistence {
-            Persistence::Close(_) => HalfClose::Waits,
-            Persistence::KeepAlive => HalfClose::Gone,
+            Persistence::KeepAlive if self.client.conn.unread().is_empty() => HalfClose::Gone,
+            Persistence::KeepAlive | Persistence::Close(_) => HalfClose::Waits,
         };
         socket::is_gone(self.client.conn.stream(), half_close)
     }

@@ -57,18 +57,11 @@ impl Exchange<'_> {
 
     fn relay_via(&mut self, start: AttemptStart) -> Result<Done, Failed> {
         let mut hop = match start {
-            AttemptStart::Picked(lease) => {
-                let begun = match self.state.request_done {
-                    Some(done) if self.report.attempts == 1 => done,
-                    Some(_) | None => Instant::now(),
-                };
-                self.connect_upstream(lease, begun)?
-            }
+            AttemptStart::Picked(lease, begun) => self.connect_upstream(lease, begun)?,
             AttemptStart::Resumed(hop) => hop,
         };
-        let begun = hop.begun;
         loop {
-            let origin = hop.origin;
+            let (origin, begun) = (hop.origin, hop.begun);
             let result = match self.open_way(&mut hop) {
                 Ok(Some(())) => {
                     self.write_for_upstream(&hop);

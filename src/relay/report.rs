@@ -131,6 +131,11 @@ impl Report {
         }
     }
 
+    /// Whether it had to wait, be it for a permit or for an upstream to have room.
+    pub fn has_waited(&self) -> bool {
+        !self.queued.is_zero()
+    }
+
     /// Notes that it has waited so long for an upstream to have room.
     pub fn waited(&mut self, time: Duration) {
         self.queued += time;

@@ -351,7 +351,9 @@ impl Session<'_> {
             wait: Wait::No,
             moved: 0,
         };
-        let result = if is_connect {
+        let result = if exchange.has_left_the_line() {
+            Err(exchange.given_up())
+        } else if is_connect {
             exchange.connect()
         } else {
             exchange.relay()

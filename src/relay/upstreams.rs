@@ -22,8 +22,8 @@ const MOST_ATTEMPTS: usize = 3;
 /// Where an attempt begins.
 #[expect(clippy::large_enum_variant, reason = "one at a time, on the stack")]
 pub(super) enum AttemptStart {
-    /// With an upstream that was picked.
-    Picked(Lease),
+    /// With an upstream that was picked, and since when it is: what was waited before is not its doing.
+    Picked(Lease, Instant),
     /// At the answer of this next hop, which was waited for without a worker.
     Resumed(Hop),
 }
@@ -130,11 +130,13 @@ impl Exchange<'_> {
         if self.state.attempts >= most {
             return Ok(None);
         }
-        let lease = match self.another_upstream() {
-            None => self.wait_for_room()?,
-            found => found,
+        let (lease, begun) = match self.another_upstream() {
+            None => (self.wait_for_room()?, None),
+            found if self.report.attempts == 1 => (found, self.state.request_done),
+            found => (found, None),
         };
-        Ok(lease.map(AttemptStart::Picked))
+        let begun = begun.unwrap_or_else(Instant::now);
+        Ok(lease.map(|lease| AttemptStart::Picked(lease, begun)))
     }
 
     /// An upstream that was not tried yet, which it is from now on.

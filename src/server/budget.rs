@@ -111,20 +111,38 @@ pub(super) enum Held {
     /// One of `limits.workers`.
     Work(WorkPermit),
     /// One of the budget for what lasts, and the count of those.
-    Lasting { _thread: Permit, _count: Permit },
+    Lasting {
+        _thread: Option<Permit>,
+        _count: Permit,
+    },
+}
+
+/// How an exchange waits for its peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Waiting {
+    /// A follower does.
+    WithThread,
+    /// It is suspended.
+    WithoutThread,
 }
 
 impl Held {
     /// Gives a permit up that others want, if this exchange lasts since `since`.
-    pub(super) fn lasts(&mut self, since: Instant, now: Instant) {
+    pub(super) fn lasts(&mut self, since: Instant, now: Instant, how: Waiting) {
         let Self::Work(WorkPermit(budget)) = self else {
             return;
         };
-        if budget.is_wanted()
-            && now.saturating_duration_since(since) >= LASTING
-            && let Some(thread) = budget.long_threads.take(1)
-            && let Some(count) = budget.lasting.take(1)
-        {
+        if !budget.is_wanted() || now.saturating_duration_since(since) < LASTING {
+            return;
+        }
+        let thread = match how {
+            Waiting::WithThread => budget.long_threads.take(1),
+            Waiting::WithoutThread => None,
+        };
+        if thread.is_none() && how == Waiting::WithThread {
+            return;
+        }
+        if let Some(count) = budget.lasting.take(1) {
             *self = Self::Lasting {
                 _thread: thread,
                 _count: count,
@@ -302,12 +320,12 @@ mod tests {
         let mut held = Held::Work(budget.take().unwrap());
         let now = Instant::now();
         let since = now.checked_sub(LASTING).unwrap();
-        held.lasts(since, now);
+        held.lasts(since, now, Waiting::WithThread);
         assert_eq!((budget.taken(), budget.lasting()), (1, 0));
         budget.stand_in_line(address(1), Arc::<Lane>::clone(&lane));
-        held.lasts(now, now);
+        held.lasts(now, now, Waiting::WithThread);
         assert_eq!(budget.lasting(), 0, "it does not last");
-        held.lasts(since, now);
+        held.lasts(since, now, Waiting::WithThread);
         assert_eq!((budget.taken(), budget.lasting()), (1, 1));
         assert_eq!(lane.permits().len(), 1);
         drop(held);

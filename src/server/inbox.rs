@@ -18,7 +18,7 @@ use crate::net::conn::GiveBack;
 use crate::relay::outcome::Outcome;
 
 use super::acceptor::Newcomer;
-use super::budget::{Held, WaitsForPermits, WorkPermit};
+use super::budget::{Held, Waiting, WaitsForPermits, WorkPermit};
 use super::pulse::Pulse;
 use super::table::Slot;
 
@@ -74,7 +74,7 @@ impl Lent {
     /// Gives a permit up that others want, if this exchange lasts.
     pub(super) fn lasts(&self, now: Instant) {
         if let Some(held) = &mut *self.held.lock() {
-            held.lasts(self.since, now);
+            held.lasts(self.since, now, Waiting::WithThread);
         }
     }
 

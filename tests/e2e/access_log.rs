@@ -116,6 +116,29 @@ fn number(text: &str) -> f64 {
     text.parse().expect("a number")
 }
 
+/// The upstream has not taken it.
+#[test]
+fn the_time_of_an_attempt_begins_when_the_upstream_has_room_for_it() {
+    let (log, a) = (Log::new(), Upstream::by_hand("a"));
+    let proxy = Proxy::with_yaml(&log.yaml("text"), [a.with("max_active: 1")]);
+    let (mut busy, mut client) = (proxy.client(), proxy.client());
+    busy.get("http://o.test/");
+    let (mut hop, _) = a.accept_and_read_request();
+    client.get("http://other.test/");
+    hop.expect_nothing_more().send_ok("ok");
+    busy.expect_status(200);
+    let (mut hop, _) = a.accept_and_read_request();
+    hop.send_ok("ok");
+    client.expect_status(200);
+    let fields = fields(&log.lines(2)[1]);
+    let (whole, queued) = (number(&fields["ms"]), number(&fields["queue_ms"]));
+    let attempt = fields["tries"].strip_prefix("a:200:").expect("one attempt");
+    let attempt = number(attempt.trim_end_matches("ms"));
+    assert!(queued > 1.0, "{fields:?}");
+    // Its milliseconds have one place behind the point.
+    assert!(queued + attempt <= whole + 0.1, "{fields:?}");
+}
+
 #[test]
 fn each_request_of_a_connection_has_its_line_and_its_number() {
     let (log, a) = (Log::new(), Upstream::echo_ok("a"));

@@ -124,6 +124,51 @@ fn a_request_that_waits_too_long_for_a_worker_is_refused() {
     assert_eq!(a.connections(), 1);
 }
 
+#[test]
+fn the_request_of_a_client_that_left_while_it_waited_goes_nowhere() {
+    let a = Upstream::by_hand("a");
+    let proxy = Proxy::with_yaml("limits: {workers: 1, queue_timeout_secs: 60}", [&a]);
+    let mut busy = proxy.client();
+    busy.send(GET);
+    let (mut hop, _) = a.accept_and_read_request();
+    let mut gone = proxy.client();
+    gone.get("http://gone.test/");
+    wait_until(|| proxy.counts().queue == 1);
+    drop(gone);
+    let mut client = proxy.client();
+    client.get("http://there.test/");
+    wait_until(|| proxy.counts().queue == 2);
+    hop.send_ok("done");
+    busy.expect_status(200);
+    let (mut hop, request) = a.accept_and_read_request();
+    assert!(request.raw.starts_with(b"GET http://there.test/ "));
+    hop.send_ok("there");
+    client.expect_status(200).expect_body("there");
+    proxy.expect_at_rest();
+}
+
+#[test]
+fn a_client_that_has_sent_all_its_requests_may_half_close_while_it_waits() {
+    let a = Upstream::by_hand("a");
+    let proxy = Proxy::with_yaml("limits: {workers: 1, queue_timeout_secs: 60}", [&a]);
+    let mut busy = proxy.client();
+    busy.send(GET);
+    let (mut hop, _) = a.accept_and_read_request();
+    let mut client = proxy.client();
+    let last = "GET http://o.test/ HTTP/1.1\r\nHost: o.test\r\nConnection: close\r\n\r\n";
+    client.send(format!("{GET}{last}")).half_close();
+    wait_until(|| proxy.counts().queue == 1);
+    hop.send_ok("done");
+    busy.expect_status(200);
+    let mut hop = a.accept();
+    for body in ["first", "last"] {
+        hop.read_request();
+        hop.send_ok(body);
+        client.expect_status(200).expect_body(body);
+    }
+    client.expect_closed();
+}
+
 /// As long as somebody waits, nobody holds more than half of the workers.
 #[test]
 fn one_address_cannot_take_all_workers() {

@@ -33,7 +33,7 @@ use crate::relay::{Client, Snapshot};
 use crate::stop::Stage;
 
 use super::acceptor::{Left, Newcomer};
-use super::budget::{Held, WaitsForPermits, WorkPermit};
+use super::budget::{Held, Waiting, WaitsForPermits, WorkPermit};
 use super::inbox::{LaneHandle, Lent, Mail, Served};
 use super::shared::Shared;
 use super::table::{Parked, Slot, SlotTable, SocketEvent, Waits};
@@ -304,7 +304,7 @@ impl Lane {
         for waiting in self.hops.waiting_mut() {
             let since = waiting.suspended.since();
             if let Some(held) = &mut waiting.held {
-                held.lasts(since, now);
+                held.lasts(since, now, Waiting::WithoutThread);
             }
         }
     }
@@ -610,6 +610,10 @@ impl Lane {
             waiting.may_suspend = false;
             return self.ready.push_back(Ready::Resume(waiting));
         };
+        // No event tells of what was there before the last read and was not taken by it.
+        if waiting.suspended.hop().may_have_more() {
+            return self.ready.push_back(Ready::Resume(waiting));
+        }
         if let Err(waiting) = self.hops.wait(slot, waiting, until) {
             self.ready.push_back(Ready::Resume(waiting));
         }
@@ -777,16 +781,22 @@ impl Lane {
         drop(self.clients.take_all(Parked::is_idle));
     }
 
-    /// Closes everything but exchanges that are not over.
-    pub(super) fn end(mut self: Box<Self>) -> Vec<Suspended> {
-        self.stage = LaneStage::Ended;
-        for mail in self.handle.close() {
-            self.receive(mail);
-        }
+    /// Clients wait for permits no more.
+    fn leave_line(&mut self) {
         for waiting in std::mem::take(&mut self.waiting) {
             let budget = &self.shared.budget;
             budget.leave_line(waiting.address, &self.receiver());
         }
+    }
+
+    /// Closes everything but exchanges that are not over.
+    pub(super) fn end(mut self: Box<Self>) -> Vec<Suspended> {
+        self.stage = LaneStage::Ended;
+        self.leave_line(); // Or each of their permits would be given back in giving back the one before it.
+        for mail in self.handle.close() {
+            self.receive(mail);
+        }
+        self.leave_line();
         drop(self.clients.take_all(|_| true));
         let mut left = self.hops.take_all(|_| true);
         for ready in std::mem::take(&mut self.ready) {

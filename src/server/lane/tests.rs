@@ -38,12 +38,18 @@ fn lanes<const COUNT: usize>(workers: usize) -> [Lane; COUNT] {
     lanes.try_into().unwrap()
 }
 
-/// A client, and its own end.
-fn client() -> (Box<Client>, TcpStream) {
+/// Both ends of a connection.
+fn pair() -> (TcpStream, TcpStream) {
     let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
     let address = listener.local_addr().unwrap();
     let far = TcpStream::connect_timeout(&address, Duration::from_secs(10)).unwrap();
-    let (near, address) = listener.accept().unwrap();
+    (listener.accept().unwrap().0, far)
+}
+
+/// A client, and its own end.
+fn client() -> (Box<Client>, TcpStream) {
+    let (near, far) = pair();
+    let address = far.local_addr().unwrap();
     let one = Permits::new(1).take(1).unwrap();
     let of_client = Arc::<PerClient>::default();
     let of_client = of_client.take(IpAddr::from([127, 0, 0, 1]), None).unwrap();
@@ -145,6 +151,38 @@ fn a_permit_that_is_given_back_brings_the_client_that_waits_for_it() {
         lane.ready.pop_front(),
         Some(Ready::Begin(_, _, Some(_)))
     ));
+}
+
+/// A next hop has sent so many bytes before it waits.
+fn suspended(lane: &mut Lane, bytes: usize) -> (Awaiting, TcpStream, TcpStream) {
+    let ((client, near), (hop, mut far)) = (client(), pair());
+    far.write_all(&vec![b'x'; bytes]).unwrap();
+    let mut conn = Conn::new(hop, TICK).unwrap();
+    let Received::Bytes(_) = conn.receive(Wait::Tick).unwrap() else {
+        panic!("nothing came");
+    };
+    conn.consume(usize::MAX);
+    let ctx = &lane.shared.ctx;
+    let suspended = Suspended::asked(ctx, client, conn, Duration::from_secs(3600));
+    let awaiting = Awaiting {
+        suspended: Box::new(suspended),
+        slot: None,
+        held: None,
+        may_suspend: true,
+    };
+    (awaiting, near, far)
+}
+
+/// No event tells of the rest.
+#[test]
+fn an_exchange_whose_next_hop_may_have_sent_more_does_not_wait_for_an_event() {
+    let [mut lane] = lanes(1);
+    let (all_read, _near, _far) = suspended(&mut lane, 1);
+    lane.suspend(all_read);
+    assert!(lane.ready.is_empty());
+    let (more, _near, _far) = suspended(&mut lane, 256 * 1024);
+    lane.suspend(more);
+    assert!(matches!(lane.ready.pop_front(), Some(Ready::Resume(_))));
 }
 
 #[test]
