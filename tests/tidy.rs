@@ -94,6 +94,7 @@ const HOMES: [(&str, &[&str]); 23] = [
             "health/tls.rs",
             "net/tls/carrier.rs",
             "net/tls/mod.rs",
+            "net/tls/reasons.rs",
         ],
     ),
     ("rustls_graviola", &["config/tls.rs"]),

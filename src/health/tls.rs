@@ -15,7 +15,7 @@ use ureq::unversioned::transport::{
 };
 
 use crate::balance::tls::Tls;
-use crate::net::tls;
+use crate::net::tls::reasons;
 use crate::protocol::tls::TlsFailure;
 
 /// What an upstream is to prove, if it is reached over TLS.
@@ -45,7 +45,7 @@ fn open<T: Transport>(
     let mut wire = TransportAdapter::new(inner, Arc::clone(&details.current_time));
     wire.set_timeout(details.timeout);
     if let Err(error) = session.complete_io(&mut wire) {
-        let failure = tls::failure_in(&error);
+        let failure = reasons::of_io(&error);
         let error = ureq::Error::from(error);
         let is_late = matches!(error, ureq::Error::Timeout(_));
         return Err(if is_late {

@@ -21,7 +21,7 @@ use rustls::ClientConnection;
 use crate::net::socket;
 use crate::protocol::tls::TlsFailure;
 
-use super::failure;
+use super::reasons;
 use super::resets::ResetMark;
 
 /// What is taken from the relay at a time, in bytes: two records.
@@ -198,7 +198,7 @@ impl Carrier {
             // The upstream is told why, if it can be.
             self.give_records();
             if self.handshake.is_some() {
-                return Err(self.fails(failure(&error)));
+                return Err(self.fails(reasons::of(&error)));
             }
             log::debug!("a connection over TLS is broken: {error}");
             self.from_upstream = Sending::Ends;

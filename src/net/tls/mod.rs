@@ -25,6 +25,7 @@
 
 mod carrier;
 mod engine;
+pub mod reasons;
 pub mod resets;
 
 use std::io;
@@ -34,7 +35,7 @@ use std::os::unix::net::UnixStream;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use rustls::{CertificateError, ClientConnection, Error};
+use rustls::ClientConnection;
 
 use crate::balance::tls::Tls;
 use crate::protocol::tls::TlsFailure;
@@ -87,38 +88,6 @@ impl Handshake {
             }
         }
     }
-}
-
-/// Why the handshake failed, as far as an error of the library says.
-#[expect(
-    clippy::wildcard_enum_match_arm,
-    reason = "what is not told apart here is told as one"
-)]
-pub fn failure(error: &Error) -> TlsFailure {
-    match error {
-        Error::InvalidCertificate(error) => match error {
-            CertificateError::UnknownIssuer => TlsFailure::CertificateUntrusted,
-            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
-                TlsFailure::CertificateName
-            }
-            CertificateError::Expired
-            | CertificateError::ExpiredContext { .. }
-            | CertificateError::NotValidYet
-            | CertificateError::NotValidYetContext { .. } => TlsFailure::CertificateExpired,
-            _ => TlsFailure::CertificateInvalid,
-        },
-        Error::NoCertificatesPresented => TlsFailure::CertificateInvalid,
-        Error::InvalidMessage(_) => TlsFailure::NotTls,
-        Error::AlertReceived(_) => TlsFailure::TlsRefused,
-        _ => TlsFailure::TlsFailed,
-    }
-}
-
-/// Why the handshake failed in a call that does all of it.
-pub fn failure_in(error: &io::Error) -> TlsFailure {
-    let inner = error.get_ref();
-    let inner = inner.and_then(|inner| inner.downcast_ref::<Error>());
-    inner.map_or(TlsFailure::TlsFailed, failure)
 }
 
 /// Waits until what was sent is on its way, for `limit` at most: with the process the thread ends, too.
