@@ -165,6 +165,23 @@ fn large_bodies_pass_both_ways_however_slowly_they_are_taken() {
 }
 
 #[test]
+fn an_answer_that_comes_before_the_end_of_the_request_is_relayed() {
+    let (proxy, upstream, _front) = by_hand();
+    let mut client = proxy.client();
+    client.send("POST http://o.test/ HTTP/1.1\r\nHost: o.test\r\nContent-Length: 8388608\r\n\r\n");
+    let sent = client.send_in_background(pattern(8 << 20));
+    let mut hop = upstream.accept();
+    hop.read_head();
+    hop.send("HTTP/1.1 413 Content Too Large\r\nConnection: close\r\nContent-Length: 2\r\n\r\nno");
+    hop.half_close();
+    client.expect_status(413).expect_body("no");
+    drop((hop, client));
+    // Whether all of it could be sent is no matter.
+    drop(sent.join().unwrap());
+    proxy.expect_online("a");
+}
+
+#[test]
 fn a_busy_tunnel_passes_both_directions_at_once() {
     let (proxy, upstream, _front) = by_hand();
     let (mut client, mut hop) = tunnel(&proxy, &upstream);

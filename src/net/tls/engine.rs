@@ -88,8 +88,21 @@ fn begin() -> io::Result<Arc<Engine>> {
         busy: BTreeSet::new(),
         leaving: BTreeSet::new(),
     };
-    drop(threads::start("tls", move || carriers.run())?);
+    drop(threads::start("tls", move || {
+        let _running = Running;
+        carriers.run();
+    })?);
     Ok(engine)
+}
+
+/// Says so when the thread ends, which only a failure of the system or a defect brings about: all connections
+/// are cut then, and the next one starts another thread.
+struct Running;
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        *ENGINE.lock() = None;
+    }
 }
 
 impl Carriers {
@@ -99,9 +112,7 @@ impl Carriers {
         loop {
             match self.poll.poll(&mut events, self.limit()) {
                 Err(error) if error.kind() != io::ErrorKind::Interrupted => {
-                    // All of them are cut, and the next one starts another thread.
                     log::error!("cannot wait for connections over TLS: {error}");
-                    *ENGINE.lock() = None;
                     return;
                 }
                 Ok(()) | Err(_) => {}
