@@ -3,8 +3,8 @@
 //! The pair of sockets has a trick to it. A Unix socket that is closed with something unread in it resets its
 //! peer, behind what was sent to that: just what the relay shall see of a connection that was cut. So the first
 //! byte in [`Carrier::relay`] is never read, from the one that [`Carrier::new`] puts there on; of what follows
-//! the last one always stays in its place, looked at and passed on already. Only where the relay is to see an
-//! orderly end, its end of the pair is shut, and closed only once the relay has closed the other one.
+//! the last one always stays in its place, looked at and passed on already. Only where the relay has
+//! seen an orderly end, nothing is left in it when it is closed.
 
 use std::io::{self, BufRead, Write};
 use std::net::{Shutdown, TcpStream};

@@ -23,6 +23,9 @@
 //! Not here: whom an upstream must prove to be ([`crate::balance::tls`]), and probes, which wait for TLS in a
 //! thread of their own (`health/tls.rs`).
 
+#[cfg(not(target_os = "linux"))]
+compile_error!("the feature `tls` needs Linux, where a closed Unix socket can reset its peer");
+
 mod carrier;
 mod engine;
 pub mod reasons;
