@@ -154,7 +154,14 @@ impl Carrier {
                 self.leaving.get_or_insert_with(Instant::now);
             }
         }
-        let mut moved = self.take_records()?;
+        let mut moved = false;
+        // A record comes in several pieces, and not each has something for the relay.
+        for _ in 0..ROUNDS {
+            if !self.take_records()? {
+                break;
+            }
+            moved = true;
+        }
         moved |= self.finish_handshake()?;
         moved |= self.give_to_relay()?;
         moved |= self.take_from_relay(buffer)?;
