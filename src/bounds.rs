@@ -54,6 +54,7 @@
 //! | what | limit | set by | when reached | test |
 //! |---|---|---|---|---|
 //! | a connection | 5 s, the look-up of the name included | `limits.connect_timeout_secs` | the next upstream, or 504 | `an_upstream_that_does_not_accept_in_time_is_passed_over` |
+//! | the same over TLS (feature `tls`): bytes on their way | 32 KiB each way, and what two sockets hold; the rest has 60 s without progress once the relay is done | `LOAD`, `FLUSH_TIME` | nothing more is read; the connection is dropped | `large_bodies_pass_both_ways_however_slowly_they_are_taken` |
 //! | connections that are made for one request | to 4 upstreams; no further address of one while 4 are on their way | `MOST_RACING`, `MOST_BESIDE` | the first of them is waited for | `upstreams_that_swallow_connections_cost_a_moment` |
 //! | upstreams that cannot be connected to, one request | all, each once | `limits.connect_timeout_secs` | 502 or 504 | `upstreams_that_cannot_be_connected_to_cost_no_attempt` |
 //! | addresses of one upstream that are sent a request and close | 2 | | it has failed | `if_all_addresses_close_the_request_fails_as_at_any_upstream` |

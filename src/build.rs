@@ -1,6 +1,6 @@
 //! Run by cargo before the program is built: finds out what `--version` says besides the version.
 //!
-//! That is the commit and the target. The commit is that of `SOURCE_COMMIT`, of the archive that git made
+//! That is the commit, the target, and whether the feature `tls` is in it. The commit is that of `SOURCE_COMMIT`, of the archive that git made
 //! these sources into, or of the checkout they are; its files are read, so there need be no git. Where
 //! none of them is there, only the target is told. A debug build has no commit: it would be compiled
 //! anew for each.
@@ -37,6 +37,9 @@ fn main() -> io::Result<()> {
         commit.truncate(DIGITS);
     }
     words.extend(env::var("TARGET"));
+    if env::var_os("CARGO_FEATURE_TLS").is_some() {
+        words.push("with TLS".to_owned());
+    }
     writeln!(cargo, "cargo::rustc-env=BUILT_FROM={}", words.join(", "))
 }
 

@@ -54,6 +54,7 @@
 //!                                       └─ inbox ◀─ follower xN ◀┘
 //!  tunnel x0..2 each, while it is busy
 //!  health x1 (+ probe x0..32)   reload x1   sweeper x1   access-log x1   resolver x0..64 (more while they hang)
+//!  tls x0..1 (feature `tls`: carries all connections to upstreams over TLS)
 //!  admin x1   admin-handler x1 (+ those of tiny_http)   service x0..1 (tells a service manager)
 //! ```
 //!
@@ -88,6 +89,7 @@
 //!    [`net::dial`] (`relay/next_hop.rs`). If that is not there soon, the next upstream is dialled beside
 //!    it, and its lease may be the one that counts. Where all that it may use have as many requests as they
 //!    may, it waits in line (`relay/waiting.rs`, [`balance::room`]).
+//!    A connection over TLS (feature `tls`) is a socket like any other from here on: `net/tls`.
 //!    A SOCKS5 upstream is asked for a connection to the origin first (`relay/socks.rs`), which is waited for
 //!    as an answer is.
 //! 5. [`relay::attempt`] sends the head written by [`protocol::rewrite`] and the body

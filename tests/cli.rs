@@ -204,7 +204,8 @@ fn without_a_file_options_and_variables_are_checked_and_told_by_their_names() {
     let bad = checked("https://ann:sesame@one.example", &[]);
     let said = "error: HTTP_PROXY_LB_UPSTREAMS: upstream[0].url: `https` is not spoken to upstreams, only \
                 plain HTTP and SOCKS5 are: write http:// (requests for https:// sites go through such an \
-                upstream as well), with the port on which it speaks plain HTTP\n";
+                upstream as well), with the port on which it speaks plain HTTP; or build with `--features \
+                tls`\n";
     check(&bad, 78, "", said);
     // what an option sets is not asked of the environment
     let good = checked("https://one.example", &["--upstream", "http://two.example"]);

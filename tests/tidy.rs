@@ -65,18 +65,39 @@ const PURE: [&str; 11] = [
 ];
 
 /// Where each dependency is used; an empty list means everywhere.
-const HOMES: [(&str, &[&str]); 20] = [
+const HOMES: [(&str, &[&str]); 23] = [
     ("base64", &["protocol/credentials.rs"]),
     ("clap", &["cli"]),
     ("dlmalloc", &["main.rs"]),
+    ("graviola", &["config/tls.rs"]),
     ("httparse", &["protocol/head.rs"]),
     ("log", &[]),
     ("memmap2", &["net/buffer.rs"]),
-    ("mio", &["server/inbox.rs", "server/lane/mod.rs"]),
+    (
+        "mio",
+        &[
+            "net/tls/carrier.rs",
+            "net/tls/engine.rs",
+            "server/inbox.rs",
+            "server/lane/mod.rs",
+        ],
+    ),
     ("parking_lot", &[]),
     ("percent_encoding", &["admin", "config/overrides.rs"]),
     ("rayon", &["health"]),
     ("rustix", &["net", "server"]),
+    (
+        "rustls",
+        &[
+            "balance/tls.rs",
+            "config/tls.rs",
+            "health/tls.rs",
+            "net/tls/carrier.rs",
+            "net/tls/mod.rs",
+            "net/tls/reasons.rs",
+        ],
+    ),
+    ("rustls_graviola", &["config/tls.rs"]),
     ("sd_listen_fds", &["net/inherited.rs"]),
     ("serde", &["config"]),
     ("serde_yaml", &["config"]),

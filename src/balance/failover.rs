@@ -111,6 +111,8 @@ fn row(failure: &HopFailure) -> (Reach, Evidence, Elsewhere, Idleness) {
         Failure::ConnectTimeout => proof("no connection in time"),
         Failure::ConnectUnreachable => proof("unreachable"),
         Failure::ConnectFailed => proof("the connection could not be opened"),
+        #[cfg(feature = "tls")]
+        Failure::Tls(failure) => proof(failure.of_upstream()),
         Failure::LocalExhaustion => (Nowhere, Nothing, IfRepeatable, IsNoReason),
         Failure::Closed => (Sent, Doubtful(Doubt::Closed), IfRepeatable, Explains),
         Failure::Reset => (Sent, Doubtful(Doubt::Closed), IfRepeatable, Explains),

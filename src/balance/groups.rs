@@ -43,7 +43,6 @@ mod tests {
     use crate::balance::reason::OfflineReason;
     use crate::balance::state::{CheckVerdict, Thresholds};
     use crate::balance::sticky::SessionKey;
-    use crate::balance::told::Told;
     use crate::balance::tried::Tried;
     use crate::balance::wish::{Session, Wish};
     use crate::protocol::target::Authority;
@@ -53,15 +52,12 @@ mod tests {
         let spec = |word: &str| {
             let (name, group) = word.split_once('/').unwrap_or((word, ""));
             UpstreamSpec {
-                protocol: crate::balance::upstream::UpstreamProtocol::Http,
                 name: name.into(),
-                authority: Authority::parse(format!("{name}.test:80").as_bytes(), None).unwrap(),
-                credentials: None,
-                told: Told::default(),
-                weight: 1,
-                priority: 100,
                 group: (!group.is_empty()).then(|| group.into()),
-                max_active: None,
+                ..UpstreamSpec::new(
+                    crate::balance::upstream::UpstreamProtocol::Http,
+                    Authority::parse(format!("{name}.test:80").as_bytes(), None).unwrap(),
+                )
             }
         };
         Pool::new(text.split_whitespace().map(spec).collect())

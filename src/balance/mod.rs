@@ -5,7 +5,7 @@
 //!
 //! Read in this order: [`reason`] and [`state`] (one upstream: online, suspect or offline), [`vitals`]
 //! (the same, shared between threads, with load, latency and errors), [`latency`] (the last ones), `majority` (whose errors they are), [`upstream`]
-//! (with what the configuration says), [`told`] (what it is told of clients), [`pick`] (the choice), [`sticky`] and [`rests`] (what may change it),
+//! (with what the configuration says), [`told`] (what it is told of clients), `tls` (how it is known over TLS, with the feature `tls`), [`pick`] (the choice), [`sticky`] and [`rests`] (what may change it),
 //! [`wish`] and [`tried`] (what one exchange wants and has had), [`groups`] and [`pool`] (all of them), [`succession`] (who stays over a reload), [`belief`] (in the target of the probe), [`failover`] (after a failure),
 //! [`history`] (what happened, for people).
 //!
@@ -26,6 +26,8 @@ pub mod room;
 pub mod state;
 pub mod sticky;
 pub mod succession;
+#[cfg(feature = "tls")]
+pub mod tls;
 pub mod told;
 pub mod tried;
 pub mod upstream;

@@ -42,7 +42,6 @@ fn only<'s>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::balance::told::Told;
     use crate::protocol::credentials::Credentials;
 
     /// `a/ann`: host a.test, as the user ann.
@@ -51,14 +50,11 @@ mod tests {
             let (host, user) = word.split_once('/').unwrap_or((word, ""));
             UpstreamSpec {
                 name: word.into(),
-                protocol: UpstreamProtocol::Http,
-                authority: Authority::parse(format!("{host}.test:80").as_bytes(), None).unwrap(),
                 credentials: (!user.is_empty()).then(|| Credentials::basic(user, "x")),
-                told: Told::default(),
-                weight: 1,
-                priority: 100,
-                group: None,
-                max_active: None,
+                ..UpstreamSpec::new(
+                    UpstreamProtocol::Http,
+                    Authority::parse(format!("{host}.test:80").as_bytes(), None).unwrap(),
+                )
             }
         };
         text.split_whitespace().map(spec).collect()

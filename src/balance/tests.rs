@@ -13,7 +13,6 @@ use super::reason::{Depth, OfflineReason};
 use super::rests::{MOST_RESTS, Rest};
 use super::state::{CheckVerdict, Thresholds};
 use super::sticky::SessionKey;
-use super::told::Told;
 use super::tried::Tried;
 use super::upstream::{UpstreamProtocol, UpstreamSpec};
 use super::vitals::UpstreamId;
@@ -33,14 +32,11 @@ fn weight(exit: usize) -> u32 {
 fn pool_of(exits: impl Iterator<Item = usize>) -> Pool {
     let spec = |exit: usize| UpstreamSpec {
         name: format!("exit{exit}"),
-        protocol: UpstreamProtocol::Http,
-        authority: Authority::parse(format!("exit{exit}.test:8080").as_bytes(), None).unwrap(),
-        credentials: None,
-        told: Told::default(),
         weight: weight(exit),
-        priority: 100,
-        group: None,
-        max_active: None,
+        ..UpstreamSpec::new(
+            UpstreamProtocol::Http,
+            Authority::parse(format!("exit{exit}.test:8080").as_bytes(), None).unwrap(),
+        )
     };
     Pool::new(exits.map(spec).collect())
 }

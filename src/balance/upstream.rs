@@ -12,8 +12,13 @@ use super::history::{EventKind, History};
 use super::room::{Line, Slot};
 use super::state::{Availability, Change, Epoch, Health};
 use super::sticky;
+#[cfg(feature = "tls")]
+use super::tls::Tls;
 use super::told::Told;
 use super::vitals::{Cuts, UpstreamId, Vitals};
+
+/// The priority of one whose file says none.
+const PRIORITY_DEFAULT: u32 = 100;
 
 /// What an upstream speaks.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Debug)]
@@ -23,6 +28,9 @@ pub enum UpstreamProtocol {
     Http,
     /// It is a SOCKS5 proxy: what goes through it is for the origin.
     Socks5,
+    /// It is an HTTP proxy that is reached over TLS.
+    #[cfg(feature = "tls")]
+    Https,
 }
 
 impl UpstreamProtocol {
@@ -31,6 +39,8 @@ impl UpstreamProtocol {
         match self {
             Self::Http => "http",
             Self::Socks5 => "socks5",
+            #[cfg(feature = "tls")]
+            Self::Https => "https",
         }
     }
 }
@@ -57,9 +67,29 @@ pub struct UpstreamSpec {
     pub group: Option<Box<str>>,
     /// How many requests and tunnels it gets at a time.
     pub max_active: Option<NonZeroU32>,
+    /// How it is known over TLS, if it is reached so.
+    #[cfg(feature = "tls")]
+    pub tls: Option<Arc<Tls>>,
 }
 
 impl UpstreamSpec {
+    /// One of which nothing more is said: its name is `host:port`.
+    pub fn new(protocol: UpstreamProtocol, authority: Authority) -> Self {
+        Self {
+            name: authority.to_string(),
+            protocol,
+            authority,
+            credentials: None,
+            told: Told::default(),
+            weight: 1,
+            priority: PRIORITY_DEFAULT,
+            group: None,
+            max_active: None,
+            #[cfg(feature = "tls")]
+            tls: None,
+        }
+    }
+
     /// `http://host:port` or `socks5://host:port`, without credentials.
     pub fn url(&self) -> String {
         format!("{}://{}", self.protocol.scheme(), self.authority)
@@ -357,14 +387,11 @@ mod tests {
     fn upstream() -> Arc<Upstream> {
         let spec = UpstreamSpec {
             name: "a".into(),
-            protocol: UpstreamProtocol::Http,
-            authority: Authority::parse(b"a.test:3128", None).unwrap(),
             credentials: Some(Credentials::basic("bob", "hunter2")),
-            told: Told::default(),
-            weight: 1,
-            priority: 100,
-            group: None,
-            max_active: None,
+            ..UpstreamSpec::new(
+                UpstreamProtocol::Http,
+                Authority::parse(b"a.test:3128", None).unwrap(),
+            )
         };
         Arc::new(Upstream::new(spec, Arc::default(), Default::default()))
     }

@@ -160,6 +160,8 @@ pub static KEYS: &[Key] = rows! {
     "upstream[].password_file":          Text("path"),                "none";
     "upstream[].credentials":            Word(CREDENTIALS),           "own";
     "upstream[].proxy_protocol":         Word(PROXY_HEADERS),         "none";
+    "upstream[].ca_file":                Text("path"),                "the system's store";
+    "upstream[].server_name":            Text("name"),                "the host of its URL";
 };
 
 const MODES: &[&str] = &["round_robin", "best", "priority"];

@@ -35,6 +35,8 @@ pub mod secret;
 pub mod source;
 mod syntax;
 mod text_file;
+#[cfg(feature = "tls")]
+mod tls;
 pub mod trace;
 mod upstreams;
 mod urls;

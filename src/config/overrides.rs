@@ -546,8 +546,8 @@ mod tests {
             ("ACCESS_ALLOW", "10.0.0.0/8 x", "access.allow[1]: "),
             (
                 "UPSTREAMS",
-                "https://a.test",
-                "upstream[0].url: `https` is not spoken",
+                "socks4://a.test",
+                "upstream[0].url: `socks4` is not spoken",
             ),
             ("ADMIN_TOKEN", "short", ""),
             (

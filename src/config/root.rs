@@ -390,14 +390,14 @@ mod tests {
     fn every_mistake_of_a_file_is_told_in_its_order() {
         check_errors(
             "listen: 8080\nmode: random\nlimits:\n  workers: many\n  queue_timeout_secs: -1\n\
-             upstream:\n  - url: https://p.test:1080\n  - weight: 2\n  - url: http://q.test\n    \
+             upstream:\n  - url: socks4://p.test:1080\n  - weight: 2\n  - url: http://q.test\n    \
              weight: x\n",
             &[
                 "c.yaml:1: listen: the address or the port is missing: write address:port",
                 "c.yaml:2: mode: `random` is not known: write `round_robin`, `best` or `priority`",
                 "c.yaml:4: limits.workers: `many` is no number: write a whole number from 0 to",
                 "c.yaml:5: limits.queue_timeout_secs: -1 is out of range: write a number of",
-                "c.yaml:7: upstream[0].url: `https` is not spoken to upstreams",
+                "c.yaml:7: upstream[0].url: `socks4` is not spoken to upstreams",
                 "c.yaml:8: upstream[1].url: every upstream needs one: write `url: http",
                 "c.yaml:10: upstream[2].weight: `x` is no number",
             ],

@@ -15,6 +15,8 @@ use super::raw::YamlValue;
 use super::reader::{KeyBlock, Located, has_password, quote};
 use super::rules;
 use super::secret::Files;
+#[cfg(feature = "tls")]
+use super::tls::Authorities;
 use super::urls;
 
 /// The port of an HTTP proxy whose URL has none.
@@ -26,8 +28,19 @@ const SOCKS_PORT: u16 = 1080;
 /// The longest user and the longest password of a SOCKS5 proxy, in bytes (RFC 1929 §2).
 const SOCKS_LOGIN_MAX: usize = 255;
 
-/// The priority of one in a list.
-const PRIORITY_DEFAULT: u32 = 100;
+/// That of an HTTP proxy that is reached over TLS.
+#[cfg(feature = "tls")]
+const HTTPS_PORT: u16 = 443;
+
+/// What upstreams are spoken to, and what is to be done about `https`.
+#[cfg(feature = "tls")]
+const SPOKEN: (&str, &str) = ("HTTP, HTTPS and SOCKS5", "");
+#[cfg(not(feature = "tls"))]
+const SPOKEN: (&str, &str) = (
+    "plain HTTP and SOCKS5",
+    "write http:// (requests for https:// sites go through such an upstream as well), with the port on which it \
+     speaks plain HTTP; or build with `--features tls`",
+);
 
 /// The longest name, in bytes.
 const NAME_MAX: usize = 128;
@@ -36,6 +49,8 @@ const NAME_MAX: usize = 128;
 pub(super) fn read(files: &mut Files, root: &KeyBlock<'_>) -> Vec<UpstreamSpec> {
     let mut specs = Vec::new();
     let mut taken = Taken::default();
+    #[cfg(feature = "tls")]
+    let mut authorities = Authorities::default();
     if let Some(Located {
         place,
         value: YamlValue::Text(written),
@@ -70,11 +85,28 @@ pub(super) fn read(files: &mut Files, root: &KeyBlock<'_>) -> Vec<UpstreamSpec> 
         if let Some(mut spec) = read_one(files, &block)
             && taken.is_new(&block, &mut spec)
         {
+            #[cfg(feature = "tls")]
+            authorities.read(files, &block, &mut spec);
             specs.push(spec);
         }
     }
     read_lists(files, root, (&mut specs, &mut taken));
+    #[cfg(feature = "tls")]
+    authorities.read_rest(files, &root.place_of("upstream_files"), &mut specs);
     specs
+}
+
+/// Says of keys for TLS that this build has none.
+#[cfg(not(feature = "tls"))]
+fn refuse_tls(block: &KeyBlock<'_>) {
+    for key in ["ca_file", "server_name"]
+        .into_iter()
+        .filter(|key| block.has(key))
+    {
+        let text = "this program was built without TLS towards upstreams: build it with `--features tls`, or remove \
+                    this key";
+        block.place_of(key).error(text);
+    }
 }
 
 /// What stands for an upstream in the place of its block, as its URL for a message: an example where it
@@ -207,14 +239,11 @@ fn read_line(line: &str) -> Result<UpstreamSpec, String> {
     check_name(&name)?;
     Ok(UpstreamSpec {
         name,
-        protocol,
-        authority,
         credentials,
         told: told.unwrap_or_default(),
         weight,
-        priority: PRIORITY_DEFAULT,
         group,
-        max_active: None,
+        ..UpstreamSpec::new(protocol, authority)
     })
 }
 
@@ -274,6 +303,8 @@ fn may_be_reversed(host: &str, user: &str, password: &str) -> bool {
 }
 
 fn read_one(files: &mut Files, block: &KeyBlock<'_>) -> Option<UpstreamSpec> {
+    #[cfg(not(feature = "tls"))]
+    refuse_tls(block);
     let weight = block.number("weight");
     if weight == 0 {
         block.place_of("weight").advice(
@@ -296,16 +327,16 @@ fn read_one(files: &mut Files, block: &KeyBlock<'_>) -> Option<UpstreamSpec> {
     let name = read_name(block);
     let group = read_group(block);
     let (protocol, authority) = url?;
+    let name = name.unwrap_or_else(|| authority.to_string());
     Some(UpstreamSpec {
-        name: name.unwrap_or_else(|| authority.to_string()),
-        protocol,
-        authority,
+        name,
         credentials,
         told,
         weight,
         priority,
         group,
         max_active,
+        ..UpstreamSpec::new(protocol, authority)
     })
 }
 
@@ -379,6 +410,8 @@ fn parse_url(url: &str) -> Result<(Option<UpstreamProtocol>, Authority), String>
     let spoken = [
         (UpstreamProtocol::Http, HTTP_PORT),
         (UpstreamProtocol::Socks5, SOCKS_PORT),
+        #[cfg(feature = "tls")]
+        (UpstreamProtocol::Https, HTTPS_PORT),
     ];
     let known = |scheme: &str| {
         let is_word = |letter: char| letter.is_ascii_alphanumeric() || "+-.".contains(letter);
@@ -389,16 +422,16 @@ fn parse_url(url: &str) -> Result<(Option<UpstreamProtocol>, Authority), String>
         let is_it =
             |(protocol, _): &&(UpstreamProtocol, _)| scheme.eq_ignore_ascii_case(protocol.scheme());
         spoken.iter().find(is_it).ok_or_else(|| {
+            let (spoken, of_https) = SPOKEN;
             let remedy = if scheme.eq_ignore_ascii_case("https") {
-                "write http:// (requests for https:// sites go through such an upstream as well), with \
-                 the port on which it speaks plain HTTP"
+                of_https
             } else if scheme.to_ascii_lowercase().starts_with("socks") {
                 "write socks5://host:port (it resolves names itself)"
             } else {
                 "write http://host:port"
             };
             format!(
-                "{} is not spoken to upstreams, only plain HTTP and SOCKS5 are: {remedy}",
+                "{} is not spoken to upstreams, only {spoken} are: {remedy}",
                 quote(scheme)
             )
         })
@@ -450,7 +483,7 @@ fn read_credentials(
     match (username, password) {
         // a password may be empty (RFC 7617 section 2)
         (Some(user), password) => {
-            if protocol == UpstreamProtocol::Http && user.value.contains(':') {
+            if protocol != UpstreamProtocol::Socks5 && user.value.contains(':') {
                 user.place.advice(
                     "the upstream takes what stands behind the colon for the password (RFC 7617): \
                      a user name cannot have one",
@@ -693,6 +726,7 @@ mod tests {
 
     #[test]
     fn an_impossible_url_is_told_what_to_write() {
+        #[cfg(not(feature = "tls"))]
         check(
             "https://p.test:3128",
             Err("`https` is not spoken to upstreams"),

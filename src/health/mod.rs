@@ -18,6 +18,8 @@ mod schedule;
 mod socks;
 pub mod survey;
 mod threads;
+#[cfg(feature = "tls")]
+mod tls;
 mod transport;
 
 use std::hash::{BuildHasher, RandomState};

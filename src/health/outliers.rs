@@ -174,7 +174,6 @@ mod tests {
 
     use std::iter::repeat_n;
 
-    use crate::balance::told::Told;
     use crate::balance::upstream::{UpstreamProtocol, UpstreamSpec};
     use crate::protocol::target::Authority;
 
@@ -184,14 +183,11 @@ mod tests {
             let (name, group) = word.split_once('/').unwrap_or((word, ""));
             UpstreamSpec {
                 name: name.into(),
-                protocol: UpstreamProtocol::Http,
-                authority: Authority::parse(format!("{name}.test:80").as_bytes(), None).unwrap(),
-                credentials: None,
-                told: Told::default(),
-                weight: 1,
-                priority: 100,
                 group: (!group.is_empty()).then(|| group.into()),
-                max_active: None,
+                ..UpstreamSpec::new(
+                    UpstreamProtocol::Http,
+                    Authority::parse(format!("{name}.test:80").as_bytes(), None).unwrap(),
+                )
             }
         };
         Pool::new(text.split_whitespace().map(spec).collect())

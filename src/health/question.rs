@@ -21,6 +21,8 @@ use crate::protocol::proxy_header;
 use crate::protocol::socks::SocksError;
 
 use super::socks::{Goal, SocksWay, WayEnd};
+#[cfg(feature = "tls")]
+use super::tls;
 use super::transport::{KnownAddresses, PreparedHead};
 
 /// What ureq is told to ask for. Nothing of it is sent.
@@ -84,6 +86,8 @@ pub(super) fn ask(
         Ok(addresses) => {
             let left = deadline.saturating_duration_since(Instant::now());
             let prepared = prepare(spec, (question, target), deadline);
+            #[cfg(feature = "tls")]
+            let prepared = prepared.over(spec.tls.clone());
             send(addresses, &prepared, left)
         }
         Err(error) if error.kind() == io::ErrorKind::TimedOut => {
@@ -167,7 +171,10 @@ fn send(addresses: Vec<SocketAddr>, prepared: &PreparedHead, left: Duration) -> 
         .max_idle_connections_per_host(0)
         .output_buffer_size(prepared.len().max(4096))
         .build();
-    let connector = ().chain(TcpConnector::default()).chain(prepared.clone());
+    let connector = ().chain(TcpConnector::default());
+    #[cfg(feature = "tls")]
+    let connector = connector.chain(prepared.tls.clone());
+    let connector = connector.chain(prepared.clone());
     let agent = ureq::Agent::with_parts(config, connector, KnownAddresses(addresses));
     match agent.get(PLACEHOLDER).call() {
         Ok(response) => CheckAnswer::Status(response.status().as_u16()),
@@ -202,6 +209,10 @@ fn no_answer(error: &ureq::Error) -> CheckAnswer {
 
 fn no_connection(error: &ureq::Error) -> CheckAnswer {
     use io::ErrorKind::{ConnectionRefused, HostUnreachable, Interrupted, NetworkUnreachable};
+    #[cfg(feature = "tls")]
+    if let Some(failure) = tls::failure_of(error) {
+        return CheckAnswer::CannotConnect(failure.of_upstream());
+    }
     CheckAnswer::CannotConnect(match (error, io_kind(error)) {
         (_, Some(Interrupted)) => return CheckAnswer::NotAsked,
         (ureq::Error::Io(error), _) if dial::is_exhaustion(error) => return CheckAnswer::NotAsked,
@@ -246,7 +257,6 @@ mod tests {
     use std::sync::mpsc;
     use std::thread::{self, JoinHandle};
 
-    use crate::balance::told::Told;
     use crate::balance::upstream::UpstreamProtocol;
     use crate::protocol::credentials::Credentials;
     use crate::protocol::target::Authority;
@@ -264,14 +274,11 @@ mod tests {
     fn spec(address: SocketAddr, credentials: Option<Credentials>) -> UpstreamSpec {
         UpstreamSpec {
             name: "a".into(),
-            protocol: UpstreamProtocol::Http,
-            authority: Authority::parse(address.to_string().as_bytes(), None).unwrap(),
             credentials,
-            told: Told::default(),
-            weight: 1,
-            priority: 100,
-            group: None,
-            max_active: None,
+            ..UpstreamSpec::new(
+                UpstreamProtocol::Http,
+                Authority::parse(address.to_string().as_bytes(), None).unwrap(),
+            )
         }
     }
 

@@ -130,7 +130,6 @@ pub(super) fn passes(health: &HealthCheck, answer: CheckAnswer) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use crate::balance::told::Told;
     use crate::protocol::credentials::Credentials;
     use crate::protocol::target::Authority;
 
@@ -154,14 +153,11 @@ mod tests {
         let health = crate::config::parse(&config, "config.yaml").unwrap().health;
         let spec = UpstreamSpec {
             name: "a".to_owned(),
-            protocol: UpstreamProtocol::Http,
-            authority: Authority::parse(b"192.0.2.1:3128", None).unwrap(),
             credentials: Some(Credentials::basic("a", "b")),
-            told: Told::default(),
-            weight: 1,
-            priority: 100,
-            group: None,
-            max_active: None,
+            ..UpstreamSpec::new(
+                UpstreamProtocol::Http,
+                Authority::parse(b"192.0.2.1:3128", None).unwrap(),
+            )
         };
         let mut premises = Premises {
             health: &health,

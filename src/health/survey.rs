@@ -282,7 +282,6 @@ mod tests {
     use std::collections::VecDeque;
 
     use crate::balance::pool::Pool;
-    use crate::balance::told::Told;
     use crate::protocol::credentials::Credentials;
     use crate::protocol::target::Authority;
 
@@ -295,14 +294,11 @@ mod tests {
     fn spec(name: &str) -> UpstreamSpec {
         UpstreamSpec {
             name: name.to_owned(),
-            protocol: UpstreamProtocol::Http,
-            authority: Authority::parse(b"192.0.2.1:3128", None).unwrap(),
             credentials: (name == "auth").then(|| Credentials::basic("a", "b")),
-            told: Told::default(),
-            weight: 1,
-            priority: 100,
-            group: None,
-            max_active: None,
+            ..UpstreamSpec::new(
+                UpstreamProtocol::Http,
+                Authority::parse(b"192.0.2.1:3128", None).unwrap(),
+            )
         }
     }
 

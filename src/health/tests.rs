@@ -9,7 +9,6 @@ use parking_lot::Condvar;
 
 use crate::balance::reason::{Doubt, OfflineReason};
 use crate::balance::state::{Availability, Thresholds};
-use crate::balance::told::Told;
 use crate::balance::upstream::{UpstreamProtocol, UpstreamSpec};
 use crate::config::health::ProbeTarget;
 
@@ -107,14 +106,7 @@ impl Fake {
     fn spec(&self, name: &str) -> UpstreamSpec {
         UpstreamSpec {
             name: name.into(),
-            protocol: UpstreamProtocol::Http,
-            authority: self.authority.clone(),
-            credentials: None,
-            told: Told::default(),
-            weight: 1,
-            priority: 100,
-            group: None,
-            max_active: None,
+            ..UpstreamSpec::new(UpstreamProtocol::Http, self.authority.clone())
         }
     }
 }

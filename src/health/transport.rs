@@ -19,7 +19,12 @@ use ureq::http::Uri;
 use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::{Buffers, ConnectionDetails, Connector, NextTimeout, Transport};
 
+#[cfg(feature = "tls")]
+use crate::balance::tls::Tls;
+
 use super::socks::{SocksWay, WayEnd};
+#[cfg(feature = "tls")]
+use super::tls::TlsWay;
 
 /// What one probe sends, and whether it came to a connection.
 #[derive(Clone)]
@@ -28,6 +33,9 @@ pub(super) struct PreparedHead {
     /// What comes before it, if the upstream speaks SOCKS5.
     way: Option<SocksWay>,
     connected: Arc<AtomicBool>,
+    /// What comes before both, if the upstream is reached over TLS.
+    #[cfg(feature = "tls")]
+    pub(super) tls: TlsWay,
 }
 
 /// The addresses found before, whatever the URI says.
@@ -47,7 +55,16 @@ impl PreparedHead {
             head: head.into(),
             way,
             connected: Arc::new(AtomicBool::new(false)),
+            #[cfg(feature = "tls")]
+            tls: TlsWay::default(),
         }
+    }
+
+    /// The same over TLS, if there is any.
+    #[cfg(feature = "tls")]
+    pub(super) fn over(self, tls: Option<Arc<Tls>>) -> Self {
+        let tls = TlsWay(tls);
+        Self { tls, ..self }
     }
 
     /// The length of the head in bytes, which the output buffer must hold.

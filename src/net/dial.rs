@@ -19,6 +19,8 @@ use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 
+#[cfg(feature = "tls")]
+use crate::balance::tls::Tls;
 use crate::protocol::answer::HopFailure;
 use crate::protocol::target::{Authority, Host};
 
@@ -26,6 +28,8 @@ use super::addresses::AddressBook;
 use super::conn::{Conn, LookAround};
 use super::resolve::{Addresses, ResolveError, Resolver};
 use super::socket::{self, Connected, TICK, Want};
+#[cfg(feature = "tls")]
+use super::tls::{self, Handshake};
 
 /// How long a connection is waited for before another is tried beside it (RFC 8305 §5), unless it usually
 /// takes longer.
@@ -66,6 +70,12 @@ pub trait Goal {
 
     /// What is remembered of its addresses.
     fn book(&self) -> Option<&AddressBook> {
+        None
+    }
+
+    /// How it is known over TLS, if it is reached so.
+    #[cfg(feature = "tls")]
+    fn tls(&self) -> Option<&Tls> {
         None
     }
 }
@@ -134,6 +144,11 @@ struct Attempt {
     /// The time limit that the socket has.
     limit: Duration,
     progress: AttemptProgress,
+    /// What shows that it is settled.
+    awaits: Want,
+    /// What is going on once there is a connection, if it is to be one over TLS.
+    #[cfg(feature = "tls")]
+    handshake: Option<Handshake>,
 }
 
 /// How far an attempt is.
@@ -300,14 +315,14 @@ impl<'r, G: Goal> Race<'r, G> {
     fn watch_sockets(&mut self, limit: Duration) -> io::Result<()> {
         let attempts = || self.runners.iter().flat_map(|runner| &runner.running);
         let asked: Vec<_> = attempts()
-            .map(|attempt| (attempt.stream.as_fd(), Want::Write))
+            .map(|attempt| (attempt.stream.as_fd(), attempt.awaits))
             .collect();
         let seen = socket::wait_any(&asked, limit)?;
         drop(asked);
         let attempts = self.runners.iter_mut();
         let attempts = attempts.flat_map(|runner| &mut runner.running);
         for (attempt, ready) in attempts.zip(seen) {
-            if ready.to_write() {
+            if ready.to_read() || ready.to_write() {
                 attempt.progress = AttemptProgress::Settled;
             }
         }
@@ -427,6 +442,9 @@ impl<G: Goal> Runner<G> {
                     Connected::Yes => AttemptProgress::Made,
                     Connected::NotYet => AttemptProgress::OnItsWay,
                 },
+                awaits: Want::Write,
+                #[cfg(feature = "tls")]
+                handshake: None,
             }),
             Err(error) => self.note_failure(address, now, &error),
         }
@@ -438,6 +456,17 @@ impl<G: Goal> Runner<G> {
         while let Some(at) = self.running.iter().position(is_over) {
             let attempt = self.running.swap_remove(at);
             let (address, begun) = (attempt.address.ip(), attempt.begun);
+            #[cfg(feature = "tls")]
+            let attempt = match self.goal.tls() {
+                Some(tls) if attempt.handshake.is_none() => {
+                    match over_tls(attempt, tls) {
+                        Ok(attempt) => self.running.push(attempt),
+                        Err(error) => self.note_failure(address, begun, &error),
+                    }
+                    continue;
+                }
+                Some(_) | None => attempt,
+            };
             match ready(attempt) {
                 Ok(conn) => {
                     if let Some(book) = self.goal.book() {
@@ -477,6 +506,23 @@ impl<G: Goal> Runner<G> {
     }
 }
 
+/// The handshake on a connection that was made, as an attempt that is on its way.
+#[cfg(feature = "tls")]
+fn over_tls(attempt: Attempt, tls: &Tls) -> io::Result<Attempt> {
+    let (address, begun) = (attempt.address, attempt.begun);
+    let (connection, _) = ready(attempt)?.into_parts();
+    let (stream, handshake) = tls::start(connection, tls)?;
+    Ok(Attempt {
+        stream,
+        address,
+        begun,
+        limit: AT_ONCE,
+        progress: AttemptProgress::OnItsWay,
+        awaits: Want::Read,
+        handshake: Some(handshake),
+    })
+}
+
 /// What every connection to a next hop needs, if this is one.
 fn ready(attempt: Attempt) -> io::Result<Conn> {
     let Attempt {
@@ -485,7 +531,17 @@ fn ready(attempt: Attempt) -> io::Result<Conn> {
         limit,
         progress,
         begun: _,
+        awaits: _,
+        #[cfg(feature = "tls")]
+        handshake,
     } = attempt;
+    #[cfg(feature = "tls")]
+    if let Some(handshake) = handshake {
+        handshake.end(&stream)?;
+        let mut conn = Conn::new(stream, TICK)?;
+        conn.set_dialled(address.ip());
+        return Ok(conn);
+    }
     if progress != AttemptProgress::Made
         && let Some(error) = stream.take_error()?
     {
@@ -556,6 +612,10 @@ fn taking_turns(addresses: &Addresses) -> Vec<IpAddr> {
 
 fn failed(error: &io::Error) -> HopFailure {
     use io::ErrorKind::{ConnectionRefused, ConnectionReset, TimedOut, WouldBlock};
+    #[cfg(feature = "tls")]
+    if let Some(failure) = error.get_ref().and_then(|inner| inner.downcast_ref()) {
+        return HopFailure::Tls(*failure);
+    }
     let kind = error.kind();
     if is_exhaustion(error) {
         HopFailure::LocalExhaustion

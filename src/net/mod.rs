@@ -20,6 +20,7 @@
 //! - [`systemd_notifier`]: what the service manager is told
 //! - [`thread_pool`]: threads kept for the next job
 //! - [`threads`]: named threads within the process's budget
+//! - `tls`: upstreams that are reached over TLS, in builds with that feature
 //! - [`tunnel`]: what follows a CONNECT or an Upgrade
 //!
 //! Every socket is blocking; single calls are made non-blocking by a flag where two peers must be
@@ -45,4 +46,6 @@ pub mod socket;
 pub mod systemd_notifier;
 pub mod thread_pool;
 pub mod threads;
+#[cfg(feature = "tls")]
+pub mod tls;
 pub mod tunnel;

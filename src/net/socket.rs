@@ -449,6 +449,8 @@ pub fn is_exhaustion(error: &io::Error) -> bool {
 
 /// Makes the coming close a reset: the peer must learn that what it got is not all.
 pub fn reset_on_close(stream: &TcpStream) {
+    #[cfg(feature = "tls")]
+    super::tls::resets::mark(stream);
     if let Err(error) = sockopt::set_socket_linger(stream, Some(Duration::ZERO)) {
         log::debug!("cannot make a close a reset: {error}");
     }

@@ -19,6 +19,8 @@ use super::persistence::Persistence;
 use super::request_id::{FieldName, IdField, RequestId};
 use super::shown::is_secret;
 use super::target::{RequestTarget, TargetError};
+#[cfg(feature = "tls")]
+use super::tls::TlsFailure;
 
 /// How long a client should wait after a 503, in seconds.
 const RETRY_AFTER_SECS: u32 = 5;
@@ -214,6 +216,7 @@ causes! {
     AuthenticationRefused = 502, "authentication_refused", "proxy_configuration_error",
         "the upstream proxy refused this proxy's credentials",
         "The administrator must correct username and password of the upstream.";
+    + #[cfg(feature = "tls")] Tls(failure: TlsFailure) = "{failure}";
 }
 
 impl Refusal {

@@ -25,6 +25,8 @@ pub(super) struct CauseRow {
 /// Cause(detail: Type = example) = status, "label", "proxy_error", "what is wrong: {detail}", "What to do.";
 /// + Cause(error: Causes) = "what is wrong: {error}";
 /// ```
+///
+/// Behind the `+` may stand a `#[cfg(..)]`.
 macro_rules! causes {
     (
         $(#[$about:meta])*
@@ -35,14 +37,18 @@ macro_rules! causes {
             $status:literal, $label:literal, $proxy_error:literal, $words:literal, $advice:expr;
         )*
         $(
-            + $table:ident($error:ident: $errors:ident) = $table_words:literal;
+            + $(#[$table_if:meta])* $table:ident($error:ident: $errors:ident) = $table_words:literal;
         )*
     ) => {
         $(#[$about])*
         #[derive(Clone, Copy, PartialEq, Eq, Debug)]
         pub enum $name {
             $(#[doc = concat!($status, ": ", $words, ".")] $(#[$doc])* $cause $(($kind))?,)*
-            $(#[doc = concat!("A [`", stringify!($errors), "`].")] $table($errors),)*
+            $(
+                #[doc = concat!("A [`", stringify!($errors), "`].")]
+                $(#[$table_if])*
+                $table($errors),
+            )*
         }
 
         impl $name {
@@ -50,7 +56,7 @@ macro_rules! causes {
             pub fn all() -> Vec<Self> {
                 [
                     vec![$(Self::$cause $(($example))?),*],
-                    $($errors::all().into_iter().map(Self::$table).collect(),)*
+                    $($(#[$table_if])* $errors::all().into_iter().map(Self::$table).collect(),)*
                 ]
                 .concat()
             }
@@ -64,7 +70,7 @@ macro_rules! causes {
                         proxy_error: $proxy_error,
                         advice: $advice,
                     },)*
-                    $(Self::$table(error) => error.row(),)*
+                    $($(#[$table_if])* Self::$table(error) => error.row(),)*
                 }
             }
         }
@@ -74,7 +80,7 @@ macro_rules! causes {
             fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
                 match self {
                     $(Self::$cause $(($detail))? => write!(f, $words),)*
-                    $(Self::$table($error) => write!(f, $table_words),)*
+                    $($(#[$table_if])* Self::$table($error) => write!(f, $table_words),)*
                 }
             }
         }
@@ -82,6 +88,7 @@ macro_rules! causes {
         impl std::error::Error for $name {}
 
         $(
+            $(#[$table_if])*
             impl From<$errors> for $name {
                 fn from(error: $errors) -> Self {
                     Self::$table(error)

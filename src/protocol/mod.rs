@@ -24,6 +24,7 @@
 //! | [`retry_after`] | when an answer says to come again | RFC 9110 §10.2.3 |
 //! | [`shown`] | a head without its secrets | |
 //! | [`socks`] | a connection through a SOCKS5 proxy | RFC 1928, RFC 1929 |
+//! | `tls` (feature `tls`) | why an upstream cannot be reached over TLS | RFC 9209 |
 //! | `cause` | what is said of each cause | RFC 9110 §15, RFC 9209 |
 //! | [`answer`] | what this proxy says itself | RFC 9110 §15, RFC 9209 |
 
@@ -49,4 +50,6 @@ pub mod socks;
 mod start_line;
 mod swar;
 pub mod target;
+#[cfg(feature = "tls")]
+pub mod tls;
 mod trailers;

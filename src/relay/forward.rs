@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use crate::balance::upstream::{Lease, UpstreamProtocol};
+use crate::balance::upstream::Lease;
 use crate::net::idle_pool::Leftover;
 use crate::protocol::answer::{HopFailure, Refusal};
 use crate::protocol::forwarded::ForwardedFor;
@@ -172,14 +172,12 @@ impl Exchange<'_> {
             return;
         };
         let upstream = lease.upstream();
-        match upstream.spec.protocol {
-            UpstreamProtocol::Http => {
-                let credentials = self.authorization(upstream);
-                let told = (credentials.as_deref(), self.forwarded());
-                self.write_request(Some(hop), self.state.destination.form, told);
-            }
-            UpstreamProtocol::Socks5 => self.write_request(None, Form::Origin, (None, None)),
+        if upstream.spec.is_socks() {
+            return self.write_request(None, Form::Origin, (None, None));
         }
+        let credentials = self.authorization(upstream);
+        let told = (credentials.as_deref(), self.forwarded());
+        self.write_request(Some(hop), self.state.destination.form, told);
     }
 
     /// `proxy`: the HTTP proxy that it is for.

@@ -16,6 +16,8 @@ use std::time::Instant;
 use crate::access_log::TryEnd;
 use crate::balance::failover::AttemptError;
 use crate::balance::reason::Doubt;
+#[cfg(feature = "tls")]
+use crate::balance::tls::Tls;
 use crate::balance::upstream::Lease;
 use crate::net::addresses::AddressBook;
 use crate::net::conn::{Conn, LookAround};
@@ -52,6 +54,11 @@ impl Goal for Contender<'_> {
 
     fn book(&self) -> Option<&AddressBook> {
         self.snapshot.addresses(self.lease.upstream())
+    }
+
+    #[cfg(feature = "tls")]
+    fn tls(&self) -> Option<&Tls> {
+        self.lease.upstream().spec.tls.as_deref()
     }
 }
 

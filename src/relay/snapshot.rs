@@ -6,6 +6,8 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use crate::balance::pool::Pool;
+#[cfg(feature = "tls")]
+use crate::balance::tls::Tls;
 use crate::balance::upstream::Upstream;
 use crate::balance::vitals::UpstreamId;
 use crate::config::checked::Config;
@@ -30,10 +32,13 @@ pub struct Snapshot {
 }
 
 /// The ways to an upstream, which outlive a reload like its vitals.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Ways {
     idle_pool: IdlePool,
     addresses: AddressBook,
+    /// How the connections were opened: those of other rules of trust are no way to it.
+    #[cfg(feature = "tls")]
+    tls: Option<Arc<Tls>>,
 }
 
 impl Snapshot {
@@ -47,7 +52,17 @@ impl Snapshot {
         for upstream in pool.upstreams() {
             let id = upstream.id();
             let kept = before.and_then(|before| before.ways.get(&id));
-            ways.insert(id, kept.map(Arc::clone).unwrap_or_default());
+            #[cfg(feature = "tls")]
+            let kept = kept.filter(|kept| kept.tls == upstream.spec.tls);
+            let new = || {
+                Arc::new(Ways {
+                    idle_pool: IdlePool::default(),
+                    addresses: AddressBook::default(),
+                    #[cfg(feature = "tls")]
+                    tls: upstream.spec.tls.clone(),
+                })
+            };
+            ways.insert(id, kept.map_or_else(new, Arc::clone));
         }
         Self {
             config,

@@ -407,6 +407,11 @@ impl Server {
         let threads = std::mem::take(&mut *self.threads.lock());
         threads.into_iter().for_each(join);
         self.close_admin();
+        #[cfg(feature = "tls")]
+        {
+            self.ctx.snapshot().clear_idle_pools();
+            crate::net::tls::finish(CUT_TIME);
+        }
         self.ctx.access_log.finish(Duration::from_secs(1));
     }
 }

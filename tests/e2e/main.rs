@@ -80,6 +80,10 @@ mod connect;
 /// Upstreams that speak SOCKS5.
 mod socks;
 
+/// Upstreams that are reached over TLS.
+#[cfg(feature = "tls")]
+mod tls;
+
 /// What happens in it.
 mod tunnel;
 

@@ -10,7 +10,6 @@ use crate::balance::reason::{Depth, Doubt, NO_NAME};
 use crate::balance::rests::Rest;
 use crate::balance::state::{CheckVerdict, Thresholds};
 use crate::balance::sticky::SessionKey;
-use crate::balance::told::Told;
 use crate::balance::tried::Tried;
 use crate::balance::upstream::UpstreamProtocol;
 use crate::balance::wish::{Session, Wish};
@@ -28,16 +27,13 @@ fn specs(text: &str) -> Vec<UpstreamSpec> {
             let (word, priority) = word.split_once('@').unwrap_or((word, "100"));
             let (word, most) = word.split_once('^').unwrap_or((word, "0"));
             let (name, weight) = word.split_once('*').unwrap_or((word, "1"));
+            let authority = Authority::parse(format!("{name}.test:8080").as_bytes(), None);
             UpstreamSpec {
                 name: name.into(),
-                protocol: UpstreamProtocol::Http,
-                authority: Authority::parse(format!("{name}.test:8080").as_bytes(), None).unwrap(),
-                credentials: None,
-                told: Told::default(),
                 weight: weight.parse().unwrap(),
                 priority: priority.parse().unwrap(),
-                group: None,
                 max_active: NonZeroU32::new(most.parse().unwrap()),
+                ..UpstreamSpec::new(UpstreamProtocol::Http, authority.unwrap())
             }
         })
         .collect()

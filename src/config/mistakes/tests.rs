@@ -424,11 +424,12 @@ fn a_timeout_that_could_be_each_is_asked_back() {
     );
 }
 
+#[cfg(not(feature = "tls"))]
 #[test]
 fn upstreams_of_other_kinds_are_told_what_to_write() {
     let only = "is not spoken to upstreams, only plain HTTP and SOCKS5 are:";
     let https = "write http:// (requests for https:// sites go through such an upstream as well), with the port \
-                 on which it speaks plain HTTP";
+                 on which it speaks plain HTTP; or build with `--features tls`";
     let socks = "write socks5://host:port (it resolves names itself)";
     check_upstream(
         "- url: HTTPS://b.test\n- url: socks5h://c.test:1080\n- url: socks://u:hunter2@d.test\n- url: ftp://e.test\n",
@@ -437,6 +438,20 @@ fn upstreams_of_other_kinds_are_told_what_to_write() {
             &format!("c.yaml:6: upstream[2].url: `socks5h` {only} {socks}"),
             &format!("c.yaml:7: upstream[3].url: `socks` {only} {socks}"),
             &format!("c.yaml:8: upstream[4].url: `ftp` {only} write http://host:port"),
+        ],
+    );
+}
+
+#[cfg(not(feature = "tls"))]
+#[test]
+fn keys_for_tls_name_the_build_that_has_it() {
+    let text = "this program was built without TLS towards upstreams: build it with `--features tls`, or remove this \
+                key";
+    check_upstream(
+        "- url: http://b.test\n  ca_file: x.pem\n  server_name: c.test\n",
+        &[
+            &format!("c.yaml:6: upstream[1].ca_file: {text}"),
+            &format!("c.yaml:7: upstream[1].server_name: {text}"),
         ],
     );
 }

@@ -14,7 +14,6 @@ use crate::balance::pick::BalanceMode;
 use crate::balance::pool::Pool;
 use crate::balance::reason::Doubt;
 use crate::balance::state::{Availability, is_gateway_error};
-use crate::balance::told::Told;
 use crate::balance::tried::Tried;
 use crate::balance::upstream::{Lease, UpstreamProtocol, UpstreamSpec};
 use crate::config::health::{HealthCheck, ProbeTarget};
@@ -128,14 +127,10 @@ impl VirtualWorld {
         CHANCE.set(7);
         let spec = |number| UpstreamSpec {
             name: format!("u{number}"),
-            protocol: UpstreamProtocol::Http,
-            authority: Authority::parse(format!("u{number}.test:8080").as_bytes(), None).unwrap(),
-            credentials: None,
-            told: Told::default(),
-            weight: 1,
-            priority: 100,
-            group: None,
-            max_active: None,
+            ..UpstreamSpec::new(
+                UpstreamProtocol::Http,
+                Authority::parse(format!("u{number}.test:8080").as_bytes(), None).unwrap(),
+            )
         };
         let now = Instant::now();
         let mut world = Self {

@@ -38,6 +38,8 @@ mod selftest;
 pub(crate) mod socket;
 pub(crate) mod socks;
 pub(crate) mod stage;
+#[cfg(feature = "tls")]
+pub(crate) mod tls;
 pub(crate) mod upstream;
 pub(crate) mod wire;
 
