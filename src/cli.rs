@@ -232,7 +232,7 @@ fn command() -> Command {
         .after_help(
             "Each key of the file that stands in no list has a variable in the environment, too: limits.workers is \
              HTTP_PROXY_LB_LIMITS_WORKERS, and HTTP_PROXY_LB_UPSTREAMS has the URLs of all upstreams. \
-             Variables go before the file, options before both.\n\n\
+             An option wins over a variable, a variable over the file.\n\n\
              Exit codes: 0 after a clean stop, 1 if it cannot start or fails, or no upstream passes \
              --probe, 2 for a misspelled command, 78 for a configuration that cannot be used.",
         )

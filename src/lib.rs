@@ -97,7 +97,9 @@
 //!    the exchange is suspended ([`relay::outcome::Suspended`]); then the leader goes on with it
 //!    ([`relay::session::resume`]) and reads the
 //!    head of the final response.
-//! 6. [`relay::respond`] passes it and its body on ([`protocol::body`]). If the attempt failed before
+//! 6. [`relay::respond`] passes it and its body on ([`protocol::body`]): by a copy, a large one from socket to
+//!    socket (`relay/bulk.rs`), one that comes before the request body has gone beside that
+//!    (`relay/duplex.rs`). If the attempt failed before
 //!    that, [`balance::failover`] says whether another upstream is tried. An answer may let its upstream rest
 //!    (`relay/resting.rs`).
 //! 7. [`relay::report`] counts the exchange and writes its line of the access log; nothing else does. While
@@ -149,7 +151,9 @@
 //! |---|---|---|
 //! | key of the file | [`config::keys`] | the line that reads it |
 //! | option that sets a key (its variable needs no row) | [`config::overrides`] | manual, completions |
-//! | cause of a refusal, failure of a next hop | [`protocol::answer`] | the reason phrase of a status that is new; for a failure what it means: [`balance::failover`] |
+//! | cause of a refusal, failure of a next hop | [`protocol::answer`] | the reason phrase of a status that is new; for a failure what it means: [`balance::failover`]; the table of causes in the manual, and the alert on errors in `packaging/monitoring/rules.yml` unless clients are to blame |
+//! | reason why a client's connection closes | [`protocol::persistence`] | where it is the cause of a failure: [`metrics::exchanges::Failures`], and manual and alert as above |
+//! | way in which a tunnel ends | [`net::tunnel::TunnelEnd`] | its cause in the log: [`relay::report`]; its number in `admin/rows.rs`; the manual |
 //! | number in `/status` and `/metrics` | `admin/rows.rs` (`LOAD`, `UPSTREAM`) | the counter it reads |
 //! | kind of event that operators see later | [`balance::history`] | the line that logs it |
 //! | thing a peer can make grow | [`bounds`] | the test that its row names |

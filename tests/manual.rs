@@ -10,6 +10,8 @@ use std::process::Command;
 use http_proxy_lb::config;
 use http_proxy_lb::config::keys::{KEYS, Key, KeyKind};
 use http_proxy_lb::config::listen::ListenAddress;
+use http_proxy_lb::metrics::exchanges::Failures;
+use http_proxy_lb::protocol::persistence::CloseReason;
 
 const COMMANDS: [&str; 4] = ["demo", "status", "init", "completions"];
 
@@ -249,6 +251,31 @@ fn the_table_of_keys_has_each_with_its_default_and_its_unit() {
         assert!(is_same, "{path}: {default} instead of {wanted}");
         let is_told = |what: &str| (key.unit == what) == (unit == what);
         assert!(is_told("s") && is_told("bytes"), "{path}: {unit}");
+    }
+}
+
+#[test]
+fn the_table_of_causes_has_each_once() {
+    let page = read("packaging/MANUAL.md");
+    let table = page.split("| cause | meaning | to blame |\n|---|---|---|\n");
+    let rows = table.last().expect("the table").lines();
+    let rows = rows.take_while(|line| line.starts_with('|'));
+    let cells = rows.filter_map(|row| row.split('|').nth(1));
+    let told: Vec<&str> = cells
+        .flat_map(|cell| cell.split(','))
+        .map(|name| name.trim().trim_matches('`'))
+        .collect();
+    let failures = Failures::default();
+    let counted = failures.all().map(|(cause, _)| cause);
+    // those have no number of their own
+    let logged = [
+        "tunnel_reset",
+        "tunnel_idle",
+        CloseReason::RequestRefused.label(),
+    ];
+    for cause in counted.chain(logged) {
+        let times = told.iter().filter(|name| **name == cause).count();
+        assert_eq!(times, 1, "{cause}");
     }
 }
 

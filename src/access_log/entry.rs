@@ -43,7 +43,7 @@ pub struct AccessEntry {
     pub user: Option<String>,
     /// What the request is called, here and elsewhere.
     pub request_id: RequestId,
-    /// How long it waited for a worker; part of `elapsed`.
+    /// How long it waited for a permit and for an upstream to have room; part of `elapsed`.
     pub queued: Duration,
     /// How long it took to make the connection that was used, if it was made for this request.
     pub connected: Option<Duration>,

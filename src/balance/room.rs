@@ -1,7 +1,7 @@
 //! Room at upstreams that take so many requests at a time (`max_active`), and who waits for it.
 //!
-//! First come, first served: room that is left goes to whoever waits longest of those that it is for, before
-//! anybody else can take it.
+//! First come, first served: room that is left is kept for whoever waits longest of those that it is for, until
+//! that one looks. Then it is free again for a moment, in which another may be quicker.
 //!
 //! Not here: the waiting itself (relay). Nothing here blocks; who waits is told by a call.
 

@@ -1,8 +1,9 @@
 //! Values taken out of the tree, each with its type and range checked.
 //!
-//! A wrong value is noted with what to write instead, and the default stands
-//! in for it, so that the check goes on to the end of the file. Nothing built
-//! from such a stand-in is ever used: an error refuses the whole file.
+//! A wrong value is noted with what to write instead and read as absent, so
+//! that the check goes on to the end of the file. An error refuses the whole
+//! file. What the first release let pass (unknown keys) is noted, too, and all
+//! the rest is used.
 //!
 //! Which range and which default a key has says its row in `keys.rs`; what it
 //! means is not here.

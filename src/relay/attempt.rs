@@ -275,8 +275,8 @@ impl Exchange<'_> {
     }
 
     /// Waits until the next hop takes more or says something, or until it is time to look what is wrong
-    /// with it: it has taken nothing since `since`. Sends never block; this is the one place that waits, and
-    /// it looks around again and again.
+    /// with it: it has taken nothing since `since`. A send to a next hop that takes nothing returns at once;
+    /// the wait is here, and short, so that whoever sends looks around again and again.
     pub(super) fn wait_for_taker(&self, hop: &Hop, since: Instant) -> Result<(), Failed> {
         if self.client_is_gone() {
             return Err(Failed::Closed(CloseReason::ClientGone));

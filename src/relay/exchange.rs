@@ -59,7 +59,7 @@ pub(super) struct Exchange<'a> {
     pub(super) client_end: ClientEnd,
     /// Whether the next read or write of a body may wait; see [`Exchange::begins_to_wait`].
     pub(super) wait: Wait,
-    /// Bytes of bodies that were moved since the exchange was begun or resumed.
+    /// Bytes of bodies that were moved since the exchange was begun or resumed, each piece with at least [`LEAST`].
     pub(super) moved: u64,
 }
 

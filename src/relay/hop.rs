@@ -26,7 +26,7 @@ pub struct Hop {
     counted: (u64, u64),
     /// How far it is with a SOCKS5 upstream that has not connected to the target yet.
     pub(super) round: Option<Round>,
-    /// Since it was asked.
+    /// What has been seen while its response is waited for. `None`: it was not asked yet.
     pub(super) waiting: Option<ResponseWait>,
 }
 

@@ -43,7 +43,8 @@ pub(super) struct RequestScope {
     pub(super) report: Report,
 }
 
-/// An exchange whose next hop has the request, and has not said anything yet.
+/// An exchange whose next hop has the request and has not begun its final response; interim responses (1xx)
+/// may have come.
 #[derive(Debug)]
 pub struct Suspended {
     pub(super) request: RequestScope,
@@ -57,7 +58,7 @@ impl Suspended {
         &mut self.hop.conn
     }
 
-    /// Since when it waits for an answer.
+    /// When its request was whole, which stays so over all attempts; the present if it is not yet.
     pub fn since(&self) -> Instant {
         self.state.request_done.unwrap_or_else(Instant::now)
     }

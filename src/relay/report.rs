@@ -38,7 +38,7 @@ pub struct Report {
     id: OnceCell<RequestId>,
     client: SocketAddr,
     begun: Instant,
-    /// How long it waited for a worker from then on.
+    /// How long it waited for a permit from then on, and for an upstream to have room.
     queued: Duration,
     kind: MethodClass,
     /// What the access log is told; only when a line of it is wanted, and once a head was read.

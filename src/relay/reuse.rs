@@ -138,9 +138,12 @@ impl Exchange<'_> {
         let upstream = hop.lease.as_ref().map(Lease::upstream);
         let has_credentials = upstream.is_some_and(|upstream| {
             let spec = &upstream.spec;
-            // Without a connection that stays there is no handshake.
-            spec.credentials.is_some() || spec.told.passes_credentials && !self.state.binds
+            spec.credentials.is_some() || spec.told.passes_credentials
         });
+        // A handshake with the upstream itself needs a connection that stays; and who looks at the credentials of
+        // each request is no pipe.
+        let is_bound = self.state.binds || self.client.binds;
+        let knows_client = upstream.is_some_and(|one| one.spec.told.passes_credentials) && is_bound;
         let use_for = match (after.keeps, has_credentials) {
             (NextHopPersistence::Closes, _) => return,
             // It leads to this target, and nothing of our credentials is sent over it any more.
@@ -148,6 +151,7 @@ impl Exchange<'_> {
                 UseFor::Target(self.target_hash())
             }
             (NextHopPersistence::Keeps, _) => UseFor::Anything,
+            (NextHopPersistence::KeepsUnsaid, _) if knows_client => UseFor::Anything,
             (NextHopPersistence::KeepsUnsaid, false) => UseFor::Target(self.target_hash()),
             // If it is a pipe to the origin by now, that one must not get credentials for a proxy.
             (NextHopPersistence::KeepsUnsaid, true) => return,

@@ -28,7 +28,8 @@ pub(super) trait WaitsForPermits: Send + Sync {
     fn permit_came(&self, client: IpAddr, permit: WorkPermit);
 }
 
-/// By hand: a lane's own would be in the program for good, with that of all that a lane holds.
+/// Not derived: the only type behind it is the handle of a lane, and its `{:?}` would take code for all that
+/// it holds into the program.
 impl fmt::Debug for dyn WaitsForPermits {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("WaitsForPermits")
@@ -221,7 +222,8 @@ impl Budget {
         is_first
     }
 
-    /// A client waits no more. If its permit is on the way, another has it.
+    /// A client waits no more. If a permit for it is on the way to its lane already, that gives the permit to
+    /// another client from this address, or back.
     pub(super) fn leave_line(&self, client: IpAddr, place: &Arc<dyn WaitsForPermits>) {
         let mut line = self.line.lock();
         line.remove(client, place);

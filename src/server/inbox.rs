@@ -32,7 +32,7 @@ pub(super) enum Mail {
     Newcomer(Newcomer),
     /// A follower is done.
     Done(Served),
-    /// For a client from this address.
+    /// A permit of `limits.workers`, for the client of this lane that has waited longest of those from this address.
     Permit(IpAddr, WorkPermit),
     /// This client is not watched any more.
     ClientLeft(Slot),

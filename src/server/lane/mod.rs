@@ -77,9 +77,10 @@ pub(super) struct Lane {
     /// and is kept from one exchange to the next.
     hops: SlotTable<Awaiting>,
     ready: VecDeque<Ready>,
-    /// So many of them come before the next look at the sockets.
+    /// How many of `ready` are still served before the next look at the sockets: those that were there at the
+    /// last look.
     pass: usize,
-    /// When that began.
+    /// When that last look was.
     pass_begun: Instant,
     /// Clients for which there is no permit.
     waiting: VecDeque<WaitingClient>,
@@ -107,7 +108,8 @@ struct Awaiting {
     /// That of its client.
     slot: Option<Slot>,
     held: Option<Held>,
-    /// Whether it may do so without a thread: the system can watch its next hop.
+    /// Whether it may wait here, without a thread. Not if the system cannot watch its next hop: then the thread
+    /// that resumes it waits.
     may_suspend: bool,
 }
 
@@ -247,7 +249,8 @@ impl Lane {
         }
     }
 
-    /// There is a permit for a client from `address`. If none waits any more, another has it.
+    /// There is a permit for a client from `address`. If none waits any more, it goes back
+    /// to the budget, which passes it on.
     fn permit_came(&mut self, address: IpAddr, permit: WorkPermit) {
         let mut all = self.waiting.iter();
         let place = all.position(|waiting| waiting.address == address);
