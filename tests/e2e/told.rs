@@ -413,3 +413,31 @@ fn a_client_that_has_not_waited_for_a_challenge_is_closed() {
             .expect_closed();
     }
 }
+
+/// Whatever is asked for next: the upstream has authenticated the connection.
+#[test]
+fn a_connection_that_a_client_has_authenticated_is_its_own_from_then_on() {
+    let a = Upstream::by_hand("a");
+    let proxy = Proxy::over([a.with("{credentials: client}")]);
+    let mut client = proxy.client();
+    let ask = |client: &mut Client, host: &str, credentials: &str| {
+        client.send(format!(
+            "GET http://{host}/ HTTP/1.1\r\nHost: {host}\r\n{credentials}\r\n"
+        ));
+    };
+    ask(&mut client, "o.test", "Proxy-Authorization: NTLM one\r\n");
+    let (mut hop, _) = a.accept_and_read_request();
+    hop.send("HTTP/1.1 407 Go on\r\nProxy-Authenticate: NTLM two\r\nContent-Length: 0\r\n\r\n");
+    client.expect_status(407);
+    ask(&mut client, "o.test", "Proxy-Authorization: NTLM three\r\n");
+    hop.read_request();
+    hop.send_ok("known");
+    client.expect_status(200);
+    for host in ["o.test", "other.test", "o.test"] {
+        ask(&mut client, host, "");
+        hop.read_request();
+        hop.send_ok(host);
+        client.expect_status(200).expect_body(host);
+    }
+    assert_eq!(a.connections(), 1);
+}
