@@ -78,6 +78,7 @@ pub(super) fn status(server: &ServerNow<'_>) -> String {
         "started": moment(unix_ms().saturating_sub(up)),
         "ready": server.why_not_ready.is_none(),
         "reason": server.why_not_ready,
+        "groups_down": groups_down(&snapshot.pool),
         "mode": snapshot.config.mode.to_string(),
         "probe_target": probe_target(snapshot),
         "connections": numbers("connections"),

@@ -23,13 +23,15 @@ impl Paint {
     }
 }
 
-const TITLES: [&str; 9] = [
-    "UPSTREAM", "STATE", "SINCE", "ACTIVE", "LATENCY", "P95", "ATTEMPTS", "FAILED", "REASON",
+const TITLES: [&str; 10] = [
+    "UPSTREAM", GROUP, "STATE", "SINCE", "ACTIVE", "LATENCY", "P95", "ATTEMPTS", "FAILED", "REASON",
 ];
+/// The column that is there if any upstream is in a group.
+const GROUP: &str = "GROUP";
 /// The columns with numbers, which stand at the right.
-const NUMBERS: std::ops::Range<usize> = 3..8;
+const NUMBERS: std::ops::Range<usize> = 4..9;
 /// The column that has a color.
-const STATE: usize = 1;
+const STATE: usize = 2;
 /// No column is made wider; what is longer stands out of it. The answer may come from any server, and
 /// one long name would be paid for in every row.
 const WIDEST: usize = 64;
@@ -65,6 +67,16 @@ pub(super) fn render(status: &Json, paint: Paint) -> String {
         ),
     ];
     lines.extend(exits(status));
+    let down: Vec<_> = status
+        .get("groups_down")
+        .elements()
+        .iter()
+        .map(shown)
+        .collect();
+    if !down.is_empty() {
+        let word = paint.text(RED, "groups down");
+        lines.push(format!("{word}: {}", down.join(", ")));
+    }
     let target = status.get("probe_target");
     if *target.get("believed") == Json::Bool(false) {
         lines.push(format!(
@@ -129,14 +141,24 @@ fn exits(status: &Json) -> Option<String> {
 
 fn push_upstreams(lines: &mut Vec<String>, upstreams: &[Json], paint: Paint) {
     let rows: Vec<_> = upstreams.iter().map(row).collect();
+    let has_groups = upstreams
+        .iter()
+        .any(|one| one.get("group").text().is_some());
+    let titles = TITLES.map(|title| {
+        if title == GROUP && !has_groups {
+            ""
+        } else {
+            title
+        }
+    });
     let painted = |column, cell: String| match column {
         STATE => paint.text(color_of(cell.trim_end()), &cell),
         _ => cell,
     };
-    push_table(lines, TITLES, NUMBERS, &rows, painted);
+    push_table(lines, titles, NUMBERS, &rows, painted);
 }
 
-/// A table below its titles; the columns `numbers` stand at the right. `paint` gets the column and the cell,
+/// A table below its titles, without the columns that have none; the columns `numbers` stand at the right. `paint` gets the column and the cell,
 /// as wide as its column.
 pub(super) fn push_table<const N: usize>(
     lines: &mut Vec<String>,
@@ -151,10 +173,12 @@ pub(super) fn push_table<const N: usize>(
             *width = (*width).max(cell.chars().count().min(WIDEST));
         }
     }
+    let has_title = titles.map(|title| !title.is_empty());
     let titles = titles.map(str::to_owned);
     for (place, row) in std::iter::once(&titles).chain(rows).enumerate() {
         let mut text = String::new();
-        for (column, (cell, width)) in row.iter().zip(widths).enumerate() {
+        let cells = row.iter().zip(widths).enumerate().zip(has_title);
+        for ((column, (cell, width)), _) in cells.filter(|(_, has_title)| *has_title) {
             let padded = if numbers.contains(&column) {
                 format!("{cell:>width$}")
             } else {
@@ -179,9 +203,10 @@ fn color_of(state: &str) -> u8 {
     }
 }
 
-fn row(upstream: &Json) -> [String; 9] {
+fn row(upstream: &Json) -> [String; 10] {
     [
         shown(upstream.get("name")),
+        shown(upstream.get("group")),
         state(upstream),
         shown(upstream.get("since")),
         active(upstream),
@@ -371,6 +396,23 @@ t\\u{1b}[2Jwo  offline           2026-01-01T00:00:00.000Z       0         -     
     fn everything_is_in_its_column_and_nothing_is_obeyed() {
         let status = Json::parse(STATUS).unwrap();
         assert_eq!(render(&status, Paint::Plain), PLAIN);
+    }
+
+    #[test]
+    fn groups_have_a_column_and_those_that_are_down_a_line() {
+        let text = r#"{"groups_down":["eu"],"upstreams":[{"name":"a","group":"eu"},{"name":"b"}]}"#;
+        let shown = render(&Json::parse(text).unwrap(), Paint::Plain);
+        for line in [
+            "groups down: eu",
+            "UPSTREAM  GROUP  STATE",
+            "a         eu     offline",
+            "b         -      ",
+        ] {
+            assert!(
+                shown.lines().any(|shown| shown.starts_with(line)),
+                "{line}: {shown}"
+            );
+        }
     }
 
     #[test]
