@@ -642,14 +642,6 @@ const fn refused(text: &'static [u8], named: &'static str) -> Judged {
     }
 }
 
-/// The file alone is in order.
-const fn refused_when_opened(text: &'static [u8], named: &'static str) -> Judged {
-    Judged {
-        is_strictly_valid: true,
-        ..refused(text, named)
-    }
-}
-
 const JUDGED: &[Judged] = &[
     taken("listen: 127.0.0.1:0\n"),
     taken("listen: 127.0.0.1:0\nupstream: [{url: 'http://a.test', weight: 0}]\n"),
@@ -698,11 +690,11 @@ const JUDGED: &[Judged] = &[
         b"listen: 127.0.0.1:0\nadmin_token_file: writable\n",
         "config.yaml:2: admin_token_file: everybody may write to `writable`",
     ),
-    refused_when_opened(
+    refused(
         b"listen: 127.0.0.1:0\naccess_log:\n  file: no/such/folder/access.log\n",
         "config.yaml:3: access_log.file: the access log no/such/folder/access.log cannot be opened",
     ),
-    refused_when_opened(
+    refused(
         b"listen: 127.0.0.1:0\naccess_log: {file: .}\n",
         "config.yaml:2: access_log.file: the access log . cannot be opened",
     ),
