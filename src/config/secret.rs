@@ -68,6 +68,17 @@ pub(super) struct Files {
     pub(super) has_inline_secret: bool,
     /// How many entries each list has.
     pub(super) lists: BTreeMap<String, usize>,
+    /// Whether a list of upstreams has none, so groups may lack theirs.
+    pub(super) without_upstreams: Option<NoUpstreams>,
+}
+
+/// Why a list of upstreams has none.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum NoUpstreams {
+    /// The list of that name is empty.
+    Empty(String),
+    /// For a reason that was noted.
+    Noted,
 }
 
 impl Files {
@@ -80,6 +91,7 @@ impl Files {
             seen: DefaultHasher::new(),
             has_inline_secret: false,
             lists: BTreeMap::new(),
+            without_upstreams: None,
         }
     }
 

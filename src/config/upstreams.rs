@@ -14,7 +14,7 @@ use super::overrides::decoded;
 use super::raw::YamlValue;
 use super::reader::{KeyBlock, Located, has_password, quote};
 use super::rules;
-use super::secret::Files;
+use super::secret::{Files, NoUpstreams};
 use super::urls;
 
 /// The port of an HTTP proxy whose URL has none.
@@ -169,7 +169,14 @@ fn read_lists(
             }
             Ok(())
         });
-        let Some((count, mode)) = read else { continue };
+        let Some((count, mode)) = read else {
+            files.without_upstreams = Some(NoUpstreams::Noted);
+            continue;
+        };
+        if count == 0 {
+            let empty = || NoUpstreams::Empty(file.clone());
+            files.without_upstreams.get_or_insert_with(empty);
+        }
         if has_secret {
             Files::judge(&path, mode);
         }
