@@ -457,6 +457,26 @@ fn the_state_of_a_running_relay_is_shown() {
 }
 
 #[test]
+fn a_relay_is_asked_though_its_file_is_broken_meanwhile() {
+    let folder = folder("status-broken");
+    let relay = Running::start(&folder, &observed(), 1024);
+    let admin = relay
+        .admin
+        .trim_start_matches("http://")
+        .trim_end_matches('/');
+    let broken = format!(
+        "listen: 127.0.0.1:0\nadmin_listen: {admin}\nmode: fast\nupstream_files: [absent]\ndefault: eu\n"
+    );
+    fs::write(folder.join("broken.yaml"), broken).unwrap();
+    let output = run(&folder, &["status", "-c", "broken.yaml"]);
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(0), "{text}");
+    let (mistake, table) = text.split_once('\n').unwrap();
+    assert!(mistake.starts_with("broken.yaml:3: mode: `fast`"), "{text}");
+    assert!(table.starts_with("ready  version "), "{text}");
+}
+
+#[test]
 fn a_relay_without_upstreams_is_not_ready() {
     let folder = folder("status-not-ready");
     let config = "listen: 127.0.0.1:0\nadmin_listen: 127.0.0.1:0\nupstream: []\n";

@@ -12,7 +12,9 @@ use crate::protocol::request_id::FieldName;
 
 use super::access::{AccessRules, AddressList};
 use super::advice;
-use super::checked::{AccessLogFormat, AccessLogSettings, Config, LogFormat, MetricsSettings};
+use super::checked::{
+    AccessLogFormat, AccessLogSettings, AdminAccess, Config, LogFormat, MetricsSettings,
+};
 use super::exits::{RestRule, Sticky};
 use super::findings::{ConfigErrors, Findings};
 use super::health::HealthCheck;
@@ -43,27 +45,56 @@ pub(super) struct Given<'g> {
     pub(super) environment: Environment<'g>,
 }
 
+/// Where the admin server is, and the token that it wants, as far as the file says so that may be wrong elsewhere; and
+/// what is wrong. Lists are not read.
+pub(super) fn admin(given: &Given<'_>) -> Result<AdminAccess, ConfigErrors> {
+    let (_, tree, findings) = open(given)?;
+    let item = Located {
+        place: findings.file(),
+        value: &tree,
+    };
+    let root = KeyBlock::open(item, "");
+    let listen = read_admin_listen(&root);
+    let token = read_token(&mut Files::beside(given.path), &root);
+    let mut files = Files::without_lists(given.path);
+    Ok(AdminAccess {
+        listen,
+        token,
+        mistakes: check_with(&mut files, given).err(),
+    })
+}
+
 /// Checks the text of a file to its end, with what takes the place of its values.
 pub(super) fn check(given: &Given<'_>) -> Result<Config, ConfigErrors> {
+    check_with(&mut Files::beside(given.path), given)
+}
+
+/// The text, what it says with what takes the place of its values, and what to note mistakes with.
+fn open<'g>(given: &Given<'g>) -> Result<(&'g str, YamlValue, Findings), ConfigErrors> {
     let file = given.path.display().to_string();
     let text = given.text.strip_prefix('\u{feff}').unwrap_or(given.text);
     let (mut tree, variables) = raw::parse(text, given.environment)
         .map_err(|error| ConfigErrors::about_file(&file, error.line, error.text))?;
     let findings = Findings::of(variables, given.overrides.places());
     given.overrides.apply(&mut tree, &findings);
+    Ok((text, tree, findings))
+}
+
+fn check_with(files: &mut Files, given: &Given<'_>) -> Result<Config, ConfigErrors> {
+    let file = given.path.display().to_string();
+    let (text, tree, findings) = open(given)?;
     if given.is_mounted {
         findings.file().advice(
             "this file is mounted by itself, so an edit that puts a new file in its place is not \
              seen here: mount its folder, or restart after an edit",
         );
     }
-    let mut files = Files::beside(given.path);
     files.saw(text);
     let item = Located {
         place: findings.file(),
         value: &tree,
     };
-    let config = read(&mut files, &KeyBlock::open(item, ""));
+    let config = read(files, &KeyBlock::open(item, ""));
     if files.has_inline_secret
         && let Some(advice) = given.mode.and_then(secret::advice_for_config)
     {
@@ -80,7 +111,7 @@ pub(super) fn check(given: &Given<'_>) -> Result<Config, ConfigErrors> {
             origins,
             warnings,
             fingerprint: files.fingerprint(),
-            lists: files.lists,
+            lists: std::mem::take(&mut files.lists),
             ..config
         }),
         // whatever could not be read left an error behind
@@ -90,8 +121,7 @@ pub(super) fn check(given: &Given<'_>) -> Result<Config, ConfigErrors> {
 
 fn read(files: &mut Files, root: &KeyBlock<'_>) -> Option<Config> {
     let listen = read_listen(root);
-    let admin_listen = root.text("admin_listen");
-    let admin_listen = admin_listen.and_then(|text| ListenAddress::read(&text));
+    let admin_listen = read_admin_listen(root);
     let admin_token = read_token(files, root);
     let mode = match root.word("mode") {
         "best" => BalanceMode::Best,
@@ -158,6 +188,11 @@ fn read_listen(root: &KeyBlock<'_>) -> Option<ListenAddress> {
         );
     }
     ListenAddress::read(&root.text("listen")?)
+}
+
+fn read_admin_listen(root: &KeyBlock<'_>) -> Option<ListenAddress> {
+    let written = root.text("admin_listen");
+    written.and_then(|written| ListenAddress::read(&written))
 }
 
 fn read_token(files: &mut Files, root: &KeyBlock<'_>) -> Option<Secret> {

@@ -70,6 +70,8 @@ pub(super) struct Files {
     pub(super) lists: BTreeMap<String, usize>,
     /// Whether a list of upstreams has none, so groups may lack theirs.
     pub(super) without_upstreams: Option<NoUpstreams>,
+    /// Whether lists are not read.
+    skips_lists: bool,
 }
 
 /// Why a list of upstreams has none.
@@ -77,7 +79,7 @@ pub(super) struct Files {
 pub(super) enum NoUpstreams {
     /// The list of that name is empty.
     Empty(String),
-    /// For a reason that was noted.
+    /// It was not to be read, or for a reason that was noted.
     Noted,
 }
 
@@ -92,6 +94,15 @@ impl Files {
             has_inline_secret: false,
             lists: BTreeMap::new(),
             without_upstreams: None,
+            skips_lists: false,
+        }
+    }
+
+    /// The same, where nobody needs what lists hold.
+    pub(super) fn without_lists(config: &Path) -> Self {
+        Self {
+            skips_lists: true,
+            ..Self::beside(config)
         }
     }
 
@@ -141,8 +152,11 @@ impl Files {
         Some(Located { place, value })
     }
 
-    /// The content of a list, with its permission bits.
+    /// The content of a list, with its permission bits. `None` also where lists are not read.
     pub(super) fn list(&mut self, path: &Located<'_, &str>) -> Option<(String, u32)> {
+        if self.skips_lists {
+            return None;
+        }
         self.read(path, LIST_MAX)
     }
 

@@ -9,7 +9,7 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::checked::Config;
+use super::checked::{AdminAccess, Config};
 use super::findings::ConfigErrors;
 use super::overrides::{Overrides, variable};
 use super::root::{self, Given};
@@ -80,8 +80,24 @@ impl Source {
     /// The file is missing, unreadable, larger than 1 MiB or no UTF-8 text, or something in it or in
     /// the overrides is wrong: then every mistake is told.
     pub fn load(&self) -> Result<Config, ConfigErrors> {
+        self.given(root::check)
+    }
+
+    /// Reads how the relay with this configuration is asked, and what is wrong with the file, but not the lists.
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be read, or is no YAML.
+    pub fn admin(&self) -> Result<AdminAccess, ConfigErrors> {
+        self.given(root::admin)
+    }
+
+    fn given<T>(
+        &self,
+        check: impl Fn(&Given<'_>) -> Result<T, ConfigErrors>,
+    ) -> Result<T, ConfigErrors> {
         let Some(path) = &self.file else {
-            return root::check(&Given {
+            return check(&Given {
                 path: Path::new(NO_FILE),
                 text: "",
                 mode: None,
@@ -93,7 +109,7 @@ impl Source {
         let opened = File::open(path).map_err(Unread::Failed);
         let read = opened.and_then(|file| text_file::read(file, FILE_MAX));
         let (text, mode) = read.map_err(|why| self.unreadable(path, why))?;
-        root::check(&Given {
+        check(&Given {
             path,
             text: &text,
             mode: Some(mode),

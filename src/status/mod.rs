@@ -92,6 +92,8 @@ struct AskedServer {
     address: Authority,
     token: Option<Secret>,
     shown: Shown,
+    /// What is wrong with the file that says whom to ask: the relay may run all the same, as it was before.
+    mistakes: Option<ConfigErrors>,
 }
 
 /// Asks, and shows the answer on standard output, or on standard error why there is none. Says whether the
@@ -120,17 +122,19 @@ pub fn run(request: &StatusRequest) -> Result<bool, StatusError> {
 
 impl AskedServer {
     fn new(request: &StatusRequest) -> Result<Self, StatusError> {
-        let (address, token) = match &request.of {
-            StatusOf::Admin(url) => (authority_of(url)?, None),
+        let (address, token, mistakes) = match &request.of {
+            StatusOf::Admin(url) => (authority_of(url)?, None, None),
             StatusOf::Config(source) => {
-                let config = source.load().map_err(StatusError::Config)?;
-                let listen = config.admin_listen.ok_or_else(|| {
-                    StatusError::Other(format!(
+                let access = source.admin().map_err(StatusError::Config)?;
+                let Some(listen) = access.listen else {
+                    let text = format!(
                         "{source}: admin_listen is not set, so nobody can be asked: set it and restart, or \
                          name a server with --admin URL"
-                    ))
-                })?;
-                (reachable(&listen)?, config.admin_token)
+                    );
+                    let other = StatusError::Other(text);
+                    return Err(access.mistakes.map_or(other, StatusError::Config));
+                };
+                (reachable(&listen)?, access.token, access.mistakes)
             }
         };
         let token = match &request.token_file {
@@ -141,6 +145,7 @@ impl AskedServer {
             address,
             token,
             shown: request.shown,
+            mistakes,
         })
     }
 
@@ -153,11 +158,18 @@ impl AskedServer {
                 is_good && printed.map_or_else(|e| e.kind() == io::ErrorKind::BrokenPipe, |()| true)
             }
             Err(said) => {
-                let printed = writeln!(io::stderr(), "http://{}: {said}", self.address);
+                let mistakes = self.told_mistakes();
+                let printed = writeln!(io::stderr(), "{mistakes}http://{}: {said}", self.address);
                 drop(printed); // The exit code says it, too.
                 false
             }
         }
+    }
+
+    /// What is wrong with the file, each mistake in a line.
+    fn told_mistakes(&self) -> String {
+        let told = |errors: &ConfigErrors| format!("{errors}\n");
+        self.mistakes.as_ref().map_or_else(String::new, told)
     }
 
     /// What to show, and whether it is good news.
@@ -169,7 +181,7 @@ impl AskedServer {
             }
             Shown::Table => {
                 let (_, status) = self.document("/status")?;
-                let shown = table::render(&status, paint());
+                let shown = self.told_mistakes() + &table::render(&status, paint());
                 Ok((shown, status.get("ready").is_true()))
             }
             Shown::Json => {
@@ -348,6 +360,7 @@ mod tests {
             address: Authority::parse(address.as_bytes(), None).unwrap(),
             token: None,
             shown: Shown::Connections,
+            mistakes: None,
         };
         assert_eq!(server.connections().unwrap().len(), MOST_PAGES);
         drop(server.get("/end"));
