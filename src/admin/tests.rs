@@ -328,6 +328,22 @@ fn readiness_names_the_groups_that_are_down() {
 }
 
 #[test]
+fn what_failures_took_is_no_latency() {
+    let stand = Stand::with(TWO, |_| Ok(()));
+    let pool = Arc::clone(&stand.seen.ctx.snapshot().pool);
+    let vitals = pool.upstreams()[0].vitals();
+    vitals.failed(Duration::from_millis(7), || None);
+    let answer = stand.get("/status");
+    assert!(
+        body(&answer).contains("\"latency_us\":0,\"latency_p95_us\":0"),
+        "{answer}"
+    );
+    vitals.answered(Duration::from_millis(7), 200, || None);
+    let answer = stand.get("/status");
+    assert!(body(&answer).contains("\"latency_us\":7000,"), "{answer}");
+}
+
+#[test]
 fn who_serves_nothing_that_no_rule_catches_is_not_ready() {
     for (rules, is_ready) in [
         ("default: eu\n", false),

@@ -172,6 +172,26 @@ mod tests {
         rules: [{domains_file: ads.txt, use: refuse}]\ndefault: eu\n";
 
     #[test]
+    fn a_mistyped_part_of_a_user_name_is_told_in_the_file_and_in_lists() {
+        let folder = TestFolder::new();
+        folder.write(
+            "exits.txt",
+            "a.test:1:b-{sesion}:x\nb.test:1:b-{usr}:x\n",
+            0o600,
+        );
+        let text = "listen: 127.0.0.1:1\nupstream_files: [exits.txt]\nupstream:\n  \
+                    - {url: 'http://c.test', username: 'b-{clint}'}\n";
+        let config = load(&folder.write("c.yaml", text, 0o600)).unwrap();
+        assert_eq!(
+            said(&config),
+            [
+                "line 1 of `exits.txt`: `{sesion}` stands for nothing: did you mean `{session}`?",
+                "`{clint}` stands for nothing: did you mean `{client}`?",
+            ]
+        );
+    }
+
+    #[test]
     fn groups_that_a_list_lacks_are_told_by_the_list_alone() {
         for (exits, wanted) in [
             (

@@ -732,9 +732,12 @@ mod tests {
             &[
                 "c.yaml:3: access.allow[0]: `10.0.0.0/33` is not a prefix length",
                 "c.yaml:3: access.allow[1]: `example.test` is not an address or network",
-                "c.yaml:3: access.allow: an empty list would refuse every client",
                 "c.yaml:3: access.connect_ports[1]: `x` is no port: write 443, or a range",
             ],
+        );
+        check_errors(
+            &with("access: {allow: []}"),
+            &["c.yaml:3: access.allow: an empty list would refuse every client"],
         );
         let config = clean(&with("access: {connect_ports: [443, 8000-8999]}"));
         assert!(config.access.allows_connect_to(8500));

@@ -385,6 +385,10 @@ mod tests {
                 "use: no upstream has the group `asia`: write `direct`, `refuse`, `any`",
             ),
             (
+                "{use: asia, fallback: [eu]}",
+                "use: no upstream has the group `asia`",
+            ),
+            (
                 "{use: eu, fallback: [asia]}",
                 "fallback[0]: no upstream has the group `asia`",
             ),

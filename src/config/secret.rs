@@ -70,8 +70,8 @@ pub(super) struct Files {
     pub(super) lists: BTreeMap<String, usize>,
     /// Whether a list of upstreams has none, so groups may lack theirs.
     pub(super) without_upstreams: Option<NoUpstreams>,
-    /// Whether lists are not read.
-    skips_lists: bool,
+    /// The largest list that is read, in bytes. `None`: none is read.
+    list_max: Option<u64>,
 }
 
 /// Why a list of upstreams has none.
@@ -94,14 +94,14 @@ impl Files {
             has_inline_secret: false,
             lists: BTreeMap::new(),
             without_upstreams: None,
-            skips_lists: false,
+            list_max: Some(LIST_MAX),
         }
     }
 
     /// The same, where nobody needs what lists hold.
     pub(super) fn without_lists(config: &Path) -> Self {
         Self {
-            skips_lists: true,
+            list_max: None,
             ..Self::beside(config)
         }
     }
@@ -154,10 +154,7 @@ impl Files {
 
     /// The content of a list, with its permission bits. `None` also where lists are not read.
     pub(super) fn list(&mut self, path: &Located<'_, &str>) -> Option<(String, u32)> {
-        if self.skips_lists {
-            return None;
-        }
-        self.read(path, LIST_MAX)
+        self.read(path, self.list_max?)
     }
 
     fn read(&mut self, path: &Located<'_, &str>, most: u64) -> Option<(String, u32)> {

@@ -205,6 +205,11 @@ impl AskedServer {
     fn get(&self, path: &str) -> Result<Vec<u8>, String> {
         match client::get(&self.address, path, self.token.as_ref())? {
             (200, body) => Ok(body),
+            (401, _) if self.token.is_some() => {
+                Err("the relay has another admin token: name a file that \
+                                                     holds it with --token-file"
+                    .to_owned())
+            }
             (401, _) => Err("the admin token is wanted: name a file that holds it with \
                              --token-file"
                 .to_owned()),
@@ -213,6 +218,7 @@ impl AskedServer {
                 let said = said.lines().next().unwrap_or_default();
                 Err(table::clean(said))
             }
+            (400, _) => Err("answered with status 400: is it the port of `listen`?".to_owned()),
             (code, _) => Err(format!("answered with status {code}")),
         }
     }
@@ -365,6 +371,36 @@ mod tests {
         assert_eq!(server.connections().unwrap().len(), MOST_PAGES);
         drop(server.get("/end"));
         assert_eq!(serving.join().unwrap(), MOST_PAGES);
+    }
+
+    #[test]
+    fn who_asks_the_port_of_the_proxy_is_told_so() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let serve = move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") {
+                let mut byte = [0];
+                stream.read_exact(&mut byte).unwrap();
+                head.extend(byte);
+            }
+            let answer = b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n";
+            stream.write_all(answer).unwrap();
+        };
+        let serving = thread::Builder::new().spawn(serve).unwrap();
+        let server = AskedServer {
+            address: Authority::parse(address.as_bytes(), None).unwrap(),
+            token: None,
+            shown: Shown::Table,
+            mistakes: None,
+        };
+        let said = server.get("/status").unwrap_err();
+        assert_eq!(
+            said,
+            "answered with status 400: is it the port of `listen`?"
+        );
+        serving.join().unwrap();
     }
 
     #[test]

@@ -53,18 +53,7 @@ pub(super) fn render(status: &Json, paint: Paint) -> String {
             spoken(number(status.get("uptime_seconds"))),
             shown(status.get("mode")),
         ),
-        format!(
-            "requests {} ({} failed)  connections {}/{}  tunnels {}  workers {}/{}  queue {}/{}",
-            shown(status.get("requests_total")),
-            shown(status.get("requests_failed")),
-            shown(status.get("active_connections")),
-            shown(status.get("connections").get("limit")),
-            shown(status.get("tunnels")),
-            shown(status.get("workers").get("busy")),
-            shown(status.get("workers").get("limit")),
-            shown(status.get("queue").get("waiting")),
-            shown(status.get("queue").get("limit")),
-        ),
+        load(status),
     ];
     lines.extend(exits(status));
     let down: Vec<_> = status
@@ -96,7 +85,7 @@ pub(super) fn render(status: &Json, paint: Paint) -> String {
     }
     let warnings = status.get("config").get("warnings");
     for (word, texts) in [
-        ("needs a restart", reload.get("needs_restart")),
+        ("configuration", reload.get("needs_restart")),
         ("warning", warnings),
     ] {
         let word = paint.text(YELLOW, word);
@@ -107,6 +96,22 @@ pub(super) fn render(status: &Json, paint: Paint) -> String {
     push_upstreams(&mut lines, status.get("upstreams").elements(), paint);
     lines.push(String::new());
     lines.join("\n")
+}
+
+/// What there is to do, and what was done.
+fn load(status: &Json) -> String {
+    format!(
+        "requests {} ({} failed)  connections {}/{}  tunnels {}  workers {}/{}  queue {}/{}",
+        shown(status.get("requests_total")),
+        shown(status.get("requests_failed")),
+        shown(status.get("active_connections")),
+        shown(status.get("connections").get("limit")),
+        shown(status.get("tunnels")),
+        shown(status.get("workers").get("busy")),
+        shown(status.get("workers").get("limit")),
+        shown(status.get("queue").get("waiting")),
+        shown(status.get("queue").get("limit")),
+    )
 }
 
 /// Who waits for an upstream, sessions and rests; nothing where there are none.
@@ -359,11 +364,11 @@ mod tests {
         "sticky":{"sessions":5,"moved_removed":1,"moved_offline":2,"moved_drained":0,"moved_resting":3},
         "rests":{"count":4,"overridden":0,"longest":[{"upstream":"one","host":"x\u001b.test","ends":"2026-01-01T00:01:00.000Z"}]},
         "config":{"warnings":["c.yaml:1: x"]},
-        "reload":{"error":"c.yaml:2: bad\nc.yaml:3: worse","needs_restart":["listen"],"failing_since":"2026-01-01T00:00:00.000Z"},
+        "reload":{"error":"c.yaml:2: bad\nc.yaml:3: worse","needs_restart":["listen changed, which needs a restart"],"failing_since":"2026-01-01T00:00:00.000Z"},
         "upstreams":[
         {"name":"one","online":true,"drained":false,"since":null,"active_connections":3,
          "max_active":9,"weight":3,"weight_in_file":1,"slow_start":0.25,"resting":2,"latency_ms":12,"latency_us":12509,"latency_p95_us":100999,"attempts":6,"attempts_answered":6,"attempts_failed":0,"reason":null,
-         "evidence":"it answers for itself; the probe's target is at fault (one got 403, three got 403)"},
+         "evidence":"it answers for itself; the probe is not believed (one got 403, three got 403)"},
         {"name":"three","online":true,"state":"suspect","drained":false,"since":null,
          "active_connections":1,"latency_ms":0,"latency_us":7,"latency_p95_us":7000,"attempts":2,"attempts_answered":2,"attempts_failed":0,
          "reason":null,"doubt":"asked for credentials","evidence":"","no_connect":true,"distrusted_until":"2026-01-02T00:00:00.000Z"},
@@ -382,11 +387,11 @@ probe: http://p.test/ is not believed since 2026-01-01T00:00:00.000Z: one got 40
 configuration: the file cannot be used since 2026-01-01T00:00:00.000Z:
   c.yaml:2: bad
   c.yaml:3: worse
-needs a restart: listen
+configuration: listen changed, which needs a restart
 warning: c.yaml:1: x
 
 UPSTREAM      STATE             SINCE                     ACTIVE   LATENCY      P95  ATTEMPTS  FAILED  REASON
-one           online            -                            3/9  12.50 ms   100 ms         6       0  it answers for itself; the probe's target is at fault; weight 3 in place of 1; takes 0.25 of its turns; 2 rests
+one           online            -                            3/9  12.50 ms   100 ms         6       0  it answers for itself; the probe is not believed; weight 3 in place of 1; takes 0.25 of its turns; 2 rests
 three         suspect           -                              1   0.00 ms  7.00 ms         2       0  asked for credentials; its connections serve one client each until 2026-01-02T00:00:00.000Z; has no CONNECT: others get the tunnels
 four          offline, drained  -                              0         -        -         0       0  probe: got 403; the probe passes through one
 t\\u{1b}[2Jwo  offline           2026-01-01T00:00:00.000Z       0         -        -         1       1  cannot connect: connection refused
