@@ -324,11 +324,7 @@ fn of_configuration(
 /// # Errors
 /// The exit code, if that is all there is to do.
 fn check(source: &Source, strictness: Strictness) -> Result<Config, ExitCode> {
-    let judged = match strictness {
-        Strictness::Lenient => reload::judge(source),
-        Strictness::Strict => source.load(),
-    };
-    let config = judged.map_err(|errors| refuse(&errors, strictness))?;
+    let config = reload::judge(source).map_err(|errors| refuse(&errors, strictness))?;
     let is_refused = strictness == Strictness::Strict && config.relies_on_compatibility();
     let verdict = if is_refused {
         "not valid; a start or a reload takes it with warnings (--check --lenient)"

@@ -458,6 +458,26 @@ fn the_state_of_a_running_relay_is_shown() {
 }
 
 #[test]
+fn a_relay_is_asked_though_its_file_is_broken_meanwhile() {
+    let folder = folder("status-broken");
+    let relay = Running::start(&folder, &observed(), 1024);
+    let admin = relay
+        .admin
+        .trim_start_matches("http://")
+        .trim_end_matches('/');
+    let broken = format!(
+        "listen: 127.0.0.1:0\nadmin_listen: {admin}\nmode: fast\nupstream_files: [absent]\ndefault: eu\n"
+    );
+    fs::write(folder.join("broken.yaml"), broken).unwrap();
+    let output = run(&folder, &["status", "-c", "broken.yaml"]);
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(0), "{text}");
+    let (mistake, table) = text.split_once('\n').unwrap();
+    assert!(mistake.starts_with("broken.yaml:3: mode: `fast`"), "{text}");
+    assert!(table.starts_with("ready  version "), "{text}");
+}
+
+#[test]
 fn a_relay_without_upstreams_is_not_ready() {
     let folder = folder("status-not-ready");
     let config = "listen: 127.0.0.1:0\nadmin_listen: 127.0.0.1:0\nupstream: []\n";
@@ -643,14 +663,6 @@ const fn refused(text: &'static [u8], named: &'static str) -> Judged {
     }
 }
 
-/// The file alone is in order.
-const fn refused_when_opened(text: &'static [u8], named: &'static str) -> Judged {
-    Judged {
-        is_strictly_valid: true,
-        ..refused(text, named)
-    }
-}
-
 const JUDGED: &[Judged] = &[
     taken("listen: 127.0.0.1:0\n"),
     taken("listen: 127.0.0.1:0\nupstream: [{url: 'http://a.test', weight: 0}]\n"),
@@ -699,11 +711,11 @@ const JUDGED: &[Judged] = &[
         b"listen: 127.0.0.1:0\nadmin_token_file: writable\n",
         "config.yaml:2: admin_token_file: everybody may write to `writable`",
     ),
-    refused_when_opened(
+    refused(
         b"listen: 127.0.0.1:0\naccess_log:\n  file: no/such/folder/access.log\n",
         "config.yaml:3: access_log.file: the access log no/such/folder/access.log cannot be opened",
     ),
-    refused_when_opened(
+    refused(
         b"listen: 127.0.0.1:0\naccess_log: {file: .}\n",
         "config.yaml:2: access_log.file: the access log . cannot be opened",
     ),

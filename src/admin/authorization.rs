@@ -159,7 +159,7 @@ impl AuthCheck<'_> {
                 call.by = self.who(&login.unwrap_or_default());
                 if let Action::SetWeight(weight) = &mut call.action {
                     let number = query.strip_prefix("value=").and_then(|n| n.parse().ok());
-                    let what = "say which weight: ?value= and a whole number";
+                    let what = "say which weight: ?value= and a whole number from 0 to 4294967295";
                     *weight = number.ok_or(Refused::Malformed(what))?;
                 }
             }
@@ -514,7 +514,8 @@ mod tests {
             "?5",
             "?value=4294967296",
         ] {
-            assert!(weight(query).is_err(), "{query}");
+            let said = weight(query).unwrap_err();
+            assert!(said.ends_with("from 0 to 4294967295"), "{query}: {said}");
         }
     }
 

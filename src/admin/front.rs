@@ -254,7 +254,7 @@ impl Front {
     /// Refuses a request; later, if that was a failed login.
     fn deny(&mut self, connection: &mut Connection, denied: Refused, head: &RequestHead) {
         let answer = refused::answer(denied, Some(head));
-        if denied != Refused::TokenWanted || !head.fields().contains("authorization") {
+        if !denied.is_wrong_token(head) {
             return connection.write(answer);
         }
         let from = connection.address();

@@ -114,8 +114,9 @@ fn act(seen: &dyn RelayView, call: &ActionCall) -> AdminReply {
         Action::SetWeight(weight) => {
             upstream.set_weight(weight);
             let in_file = upstream.spec.weight;
-            let text =
-                format!("upstream {name} has the weight {weight} by {by} (in the file: {in_file})");
+            let text = format!(
+                "upstream {name} is given weight {weight} by {by} (in the file: {in_file})"
+            );
             (EventKind::WeightSet, log::Level::Info, text)
         }
         Action::Probe => {
@@ -126,13 +127,15 @@ fn act(seen: &dyn RelayView, call: &ActionCall) -> AdminReply {
         }
         Action::Cut => {
             let count = cut(ctx, &snapshot, upstream);
-            let text =
-                format!("upstream {name} is cut by {by}: requests and tunnels that end: {count}");
+            let text = format!("upstream {name} is cut by {by}; {}", ends(count));
             (EventKind::Cut, log::Level::Warn, text)
         }
         Action::ClearRests => {
             let count = snapshot.pool.rests().clear(upstream.id());
-            let text = format!("rests of upstream {name} are ended by {by}: {count}");
+            let text = match count {
+                1 => format!("1 rest of upstream {name} is ended by {by}"),
+                _ => format!("{count} rests of upstream {name} are ended by {by}"),
+            };
             (EventKind::RestsCleared, log::Level::Info, text)
         }
     };
@@ -145,6 +148,14 @@ fn act(seen: &dyn RelayView, call: &ActionCall) -> AdminReply {
         Action::Drain | Action::Enable | Action::SetWeight(_) | Action::ClearRests => 200,
     };
     AdminReply::new(code, JSON, status::acted(upstream))
+}
+
+/// That so many requests and tunnels end.
+fn ends(count: u64) -> String {
+    match count {
+        1 => "1 request or tunnel ends".to_owned(),
+        _ => format!("{count} requests and tunnels end"),
+    }
 }
 
 /// Ends what goes through an upstream. Gives its number.

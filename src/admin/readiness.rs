@@ -9,7 +9,10 @@ pub(super) fn why_not_ready(ctx: &Context, snapshot: &Snapshot) -> Option<&'stat
         return Some("draining");
     }
     let pool = &snapshot.pool;
-    if pool.serving().next().is_some() || !snapshot.config.rules.needs_upstream() {
+    if pool.serving().next().is_some() {
+        let served = snapshot.serves_others();
+        (!served).then_some("nobody of the group that requests use by default is in service")
+    } else if !snapshot.config.rules.needs_upstream() {
         None
     } else if pool.upstreams().is_empty() {
         Some("no upstream is configured")

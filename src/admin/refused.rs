@@ -85,6 +85,11 @@ impl Refused {
         }
     }
 
+    /// Whether it answers a token that is not the one that is wanted.
+    pub(super) fn is_wrong_token(self, head: &RequestHead) -> bool {
+        self == Self::TokenWanted && head.fields().contains("authorization")
+    }
+
     /// The field lines that only this refusal has.
     fn fields(self, head: Option<&RequestHead>) -> String {
         // Basic makes a browser ask its user, again and again if a script asks. Scripts that say so ask
@@ -104,7 +109,12 @@ impl Refused {
 
 /// The whole answer; `head` is the request it answers, if one could be read.
 pub(super) fn answer(refused: Refused, head: Option<&RequestHead>) -> Vec<u8> {
-    let (status, sentence) = refused.words();
+    let (status, sentence) = match head {
+        Some(head) if refused.is_wrong_token(head) => {
+            ("401 Unauthorized", "This is not the admin token.".into())
+        }
+        Some(_) | None => refused.words(),
+    };
     let fields = refused.fields(head);
     let length = sentence.len() + 1;
     let mut text = format!(

@@ -246,7 +246,7 @@ pub(super) const UPSTREAM: &[UpstreamRow] = rows! {
         = |it| it.latency().as_secs_f64();
     Gauge "upstream_latency_p95_seconds"
         "What 95 % of the last 128 responses took at most to their first byte; 0: never measured."
-        = |it| it.vitals.latency_p95().unwrap_or_default().as_secs_f64();
+        = |it| it.latency_p95().as_secs_f64();
     Gauge "upstream_failures_in_a_row" "Failures of the upstream without a success between them."
         json("trouble" "consecutive_failures") = |it| it.vitals.consecutive_failures();
     Gauge "upstream_state_since_timestamp_seconds"
@@ -374,9 +374,20 @@ impl<'a> UpstreamNow<'a> {
         }
     }
 
-    /// Zero if it was never measured.
+    /// Zero if it never answered: what failures took is of use to compare upstreams, and no latency.
     pub(super) fn latency(&self) -> Duration {
-        self.vitals.latency().unwrap_or_default()
+        self.if_answered(self.vitals.latency())
+    }
+
+    /// The same of what 95 % took at most.
+    pub(super) fn latency_p95(&self) -> Duration {
+        self.if_answered(self.vitals.latency_p95())
+    }
+
+    fn if_answered(&self, measured: Option<Duration>) -> Duration {
+        let responses = self.vitals.counters.responses.load(Ordering::Relaxed);
+        let measured = measured.filter(|_| responses > 0);
+        measured.unwrap_or_default()
     }
 
     /// How long each connection to it will serve one client alone.

@@ -78,6 +78,7 @@ pub(super) fn status(server: &ServerNow<'_>) -> String {
         "started": moment(unix_ms().saturating_sub(up)),
         "ready": server.why_not_ready.is_none(),
         "reason": server.why_not_ready,
+        "groups_down": groups_down(&snapshot.pool),
         "mode": snapshot.config.mode.to_string(),
         "probe_target": probe_target(snapshot),
         "connections": numbers("connections"),
@@ -202,7 +203,7 @@ fn whole(it: &UpstreamNow<'_>) -> Members {
         // 0 for one that was never measured, and whole milliseconds, as in the first release.
         "latency_ms": it.latency().as_millis(),
         "latency_us": it.latency().as_micros(),
-        "latency_p95_us": vitals.latency_p95().unwrap_or_default().as_micros(),
+        "latency_p95_us": it.latency_p95().as_micros(),
         ..numbers("trouble"),
         "weight": upstream.weight(),
         "weight_in_file": upstream.spec.weight,
@@ -234,7 +235,10 @@ fn last_check(last: Option<(u64, CheckVerdict)>) -> JsonText {
 
 /// The answer to an action: the upstream as it is now.
 pub(super) fn acted(upstream: &Upstream) -> String {
-    json::document(state(upstream))
+    json::document(members! {
+        ..state(upstream),
+        "weight": upstream.weight(),
+    })
 }
 
 /// A moment, from milliseconds since 1970, as RFC 3339 writes it.

@@ -323,6 +323,47 @@ fn readiness_names_the_groups_that_are_down() {
     let pool = Arc::clone(&stand.seen.ctx.snapshot().pool);
     pool.upstreams()[0].vitals().drain();
     assert!(body(&stand.get("/ready")).contains("\"groups_down\":[\"eu\"]"));
+    assert!(body(&stand.get("/ready")).contains("\"status\":\"ready\""));
+    assert!(body(&stand.get("/status")).contains("\"groups_down\":[\"eu\"]"));
+}
+
+#[test]
+fn what_failures_took_is_no_latency() {
+    let stand = Stand::with(TWO, |_| Ok(()));
+    let pool = Arc::clone(&stand.seen.ctx.snapshot().pool);
+    let vitals = pool.upstreams()[0].vitals();
+    vitals.failed(Duration::from_millis(7), || None);
+    let answer = stand.get("/status");
+    assert!(
+        body(&answer).contains("\"latency_us\":0,\"latency_p95_us\":0"),
+        "{answer}"
+    );
+    vitals.answered(Duration::from_millis(7), 200, || None);
+    let answer = stand.get("/status");
+    assert!(body(&answer).contains("\"latency_us\":7000,"), "{answer}");
+}
+
+#[test]
+fn who_serves_nothing_that_no_rule_catches_is_not_ready() {
+    for (rules, is_ready) in [
+        ("default: eu\n", false),
+        ("rules: [{use: eu}]\n", false),
+        (
+            "rules: [{use: eu, fallback: [direct]}]\ndefault: eu\n",
+            true,
+        ),
+        ("rules: [{ports: [443], use: eu}]\n", true),
+    ] {
+        let groups = TWO.replace("name: one", "name: one, group: eu");
+        let stand = Stand::with(&format!("{rules}{groups}"), |_| Ok(()));
+        let pool = Arc::clone(&stand.seen.ctx.snapshot().pool);
+        pool.upstreams()[0].vitals().drain();
+        let answer = stand.get("/ready");
+        let said = body(&answer);
+        let reason =
+            "\"reason\":\"nobody of the group that requests use by default is in service\"";
+        assert_eq!(said.contains(reason), !is_ready, "{rules}: {said}");
+    }
 }
 
 #[test]

@@ -91,6 +91,24 @@ impl Part {
     ];
 }
 
+/// What stands in braces in this user name as a part does, and is none: a mistyped one; with the part that it
+/// resembles.
+pub fn mistyped(username: &str) -> Option<(String, &'static str)> {
+    let words = username.split('{').skip(1);
+    let words = words.filter_map(|behind| Some(format!("{{{}}}", behind.split_once('}')?.0)));
+    let mut mistyped = words.filter_map(|word| {
+        let resembles = |part: &str| part.get(..2) == word.get(..2);
+        let mut parts = Part::ALL.iter().map(|(part, _)| *part);
+        let is_word = word.len() <= 12
+            && word
+                .bytes()
+                .all(|byte| byte.is_ascii_lowercase() || b"{}".contains(&byte));
+        let part = parts.find(|part| is_word && resembles(part))?;
+        (part != word).then_some((word, part))
+    });
+    mistyped.next()
+}
+
 impl UserTemplate {
     /// The template of this user name. `None`: it is the same for all requests.
     pub fn parse(username: &str, password: &str) -> Option<Self> {
@@ -194,6 +212,24 @@ mod tests {
             is_session_shared: true,
             user: "ann".to_owned(),
             client: "c0000201".to_owned(),
+        }
+    }
+
+    #[test]
+    fn a_mistyped_part_is_known_by_how_it_begins() {
+        for (username, wanted) in [
+            ("a-{sesion}", Some(("{sesion}", "{session}"))),
+            ("a-{session}-{usr}", Some(("{usr}", "{user}"))),
+            ("{clients}", Some(("{clients}", "{client}"))),
+            ("{session}{user}{client}", None),
+            ("a{b", None),
+            ("{x}", None),
+            ("{s3cret}", None),
+            ("{}", None),
+        ] {
+            let found = mistyped(username);
+            let found = found.as_ref().map(|(word, part)| (&**word, *part));
+            assert_eq!(found, wanted, "{username}");
         }
     }
 

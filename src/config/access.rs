@@ -9,6 +9,7 @@ use crate::protocol::credentials::Credentials;
 use crate::route::networks::{Network, Networks};
 
 use super::findings::KeyPlace;
+use super::raw::YamlValue;
 use super::reader::{KeyBlock, Located, quote};
 use super::secret::Files;
 
@@ -98,7 +99,9 @@ impl AccessRules {
     /// Reads the block.
     pub(super) fn read(files: &mut Files, block: &KeyBlock<'_>) -> Self {
         let allow = AddressList::read(block, "allow");
-        if allow.as_ref().is_some_and(AddressList::is_empty) {
+        // Where all of its elements are mistakes, these are told.
+        let lists_nothing = |item: Located<'_, &YamlValue>| matches!(item.value, YamlValue::List(all) if all.is_empty());
+        if block.item("allow").is_some_and(lists_nothing) {
             block.place_of("allow").error(
                 "an empty list would refuse every client: name networks, or remove the key to \
                  allow private ones",

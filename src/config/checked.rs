@@ -14,11 +14,22 @@ use crate::route::Rules;
 
 use super::access::{AccessRules, AddressList};
 use super::exits::{RestRule, Sticky, StickyBy};
-use super::findings::{Notice, Severity};
+use super::findings::{ConfigErrors, Notice, Severity};
 use super::health::HealthCheck;
 use super::limits::Limits;
 use super::listen::ListenAddress;
 use super::secret::Secret;
+
+/// How the relay with a configuration is asked, whatever else is wrong with the file.
+#[derive(Clone, Debug)]
+pub struct AdminAccess {
+    /// Where the admin endpoints are, if that can be read.
+    pub listen: Option<ListenAddress>,
+    /// What they want, if that can be read.
+    pub token: Option<Secret>,
+    /// What is wrong, but for lists in files of their own.
+    pub mistakes: Option<ConfigErrors>,
+}
 
 /// One configuration, valid as a whole.
 #[derive(Clone, Debug)]

@@ -120,8 +120,10 @@ impl fmt::Display for RestRule {
 }
 
 fn read_statuses(block: &KeyBlock<'_>) -> Vec<u16> {
-    let listed = block.texts("status").unwrap_or_default();
-    if listed.is_empty() {
+    let listed = block.texts("status");
+    let is_no_list = listed.is_none() && block.item("status").is_some();
+    let listed = listed.unwrap_or_default();
+    if listed.is_empty() && !is_no_list {
         let place = block.place_of("status");
         place.error("name the answers that begin a rest: write `status: [429, 403]`");
     }
@@ -162,11 +164,14 @@ mod tests {
     fn a_rest_without_a_status_or_for_a_success_is_refused() {
         for (rule, said) in [
             ("{secs: 5}", "name the answers"),
+            ("{status: 429}", "status: "),
+            ("{status: []}", "name the answers"),
             ("{status: [200]}", "from 300 to 599"),
             ("{status: [many]}", "from 300 to 599"),
         ] {
             let errors = parse(&format!("rest: [{rule}]")).unwrap_err();
             assert!(errors.contains(said), "{rule}: {errors}");
+            assert_eq!(errors.lines().count(), 1, "{rule}: {errors}");
         }
     }
 

@@ -15,7 +15,7 @@ use super::secret::Files;
 const NAMED_MAX: usize = 5;
 
 /// Hands each line that has an entry to `take`; notes those of which it says what is wrong. Gives how many it took, and
-/// the permission bits of the file.
+/// the permission bits of the file. `None`: it is no list, as was noted.
 pub(super) fn read(
     files: &mut Files,
     path: &Located<'_, &str>,
@@ -41,15 +41,18 @@ pub(super) fn read(
         let text = format!("{more} more lines of {} are skipped", quote(path.value));
         path.place.compatibility(text);
     }
+    files.lists.insert(path.value.to_owned(), good);
     match (good, bad) {
         (0, 0) => path.place.advice(format!("{} is empty", quote(path.value))),
-        (0, _) => path.place.error(format!(
-            "no line of {} can be used, so it is no list of this kind: put the right file there",
-            quote(path.value)
-        )),
+        (0, _) => {
+            path.place.error(format!(
+                "no line of {} can be used, so it is no list of this kind: put the right file there",
+                quote(path.value)
+            ));
+            return None;
+        }
         (_, _) => {}
     }
-    files.lists.insert(path.value.to_owned(), good);
     Some((good, mode))
 }
 

@@ -182,6 +182,52 @@ mod tests {
         rules: [{domains_file: ads.txt, use: refuse}]\ndefault: eu\n";
 
     #[test]
+    fn a_mistyped_part_of_a_user_name_is_told_in_the_file_and_in_lists() {
+        let folder = TestFolder::new();
+        folder.write(
+            "exits.txt",
+            "a.test:1:b-{sesion}:x\nb.test:1:b-{usr}:x\n",
+            0o600,
+        );
+        let text = "listen: 127.0.0.1:1\nupstream_files: [exits.txt]\nupstream:\n  \
+                    - {url: 'http://c.test', username: 'b-{clint}'}\n";
+        let config = load(&folder.write("c.yaml", text, 0o600)).unwrap();
+        assert_eq!(
+            said(&config),
+            [
+                "line 1 of `exits.txt`: `{sesion}` stands for nothing: did you mean `{session}`?",
+                "`{clint}` stands for nothing: did you mean `{client}`?",
+            ]
+        );
+    }
+
+    #[test]
+    fn groups_that_a_list_lacks_are_told_by_the_list_alone() {
+        for (exits, wanted) in [
+            (
+                "",
+                "upstream_files: `exits.txt` is empty, so groups that rules name have no upstream",
+            ),
+            ("<html>\n", "no line of `exits.txt` can be used"),
+        ] {
+            let folder = TestFolder::new();
+            folder.write("exits.txt", exits, 0o600);
+            folder.write("ads.txt", "ads.test", 0o644);
+            let path = folder.write("c.yaml", WITH_LISTS, 0o644);
+            let errors = load(&path).unwrap_err().to_string();
+            assert!(
+                errors.contains(wanted) && !errors.contains("group `eu`"),
+                "{errors}"
+            );
+        }
+        let folder = TestFolder::new();
+        folder.write("ads.txt", "ads.test", 0o644);
+        let path = folder.write("c.yaml", WITH_LISTS, 0o644);
+        let errors = load(&path).unwrap_err().errors;
+        assert_eq!(errors.len(), 1, "{errors:?}");
+    }
+
+    #[test]
     fn a_hundred_thousand_names_and_ten_thousand_upstreams_are_read_from_lists() {
         let folder = TestFolder::new();
         let lines = |count: usize, line: &dyn Fn(usize) -> String| {

@@ -13,7 +13,9 @@ use crate::protocol::request_id::FieldName;
 
 use super::access::{AccessRules, AddressList};
 use super::advice;
-use super::checked::{AccessLogFormat, AccessLogSettings, Config, LogFormat, MetricsSettings};
+use super::checked::{
+    AccessLogFormat, AccessLogSettings, AdminAccess, Config, LogFormat, MetricsSettings,
+};
 use super::exits::{RestRule, Sticky};
 use super::findings::{ConfigErrors, Findings};
 use super::health::HealthCheck;
@@ -44,14 +46,39 @@ pub(super) struct Given<'g> {
     pub(super) environment: Environment<'g>,
 }
 
-/// Checks the text of a file to its end, with what takes the place of its values and the files that it names.
-pub(super) fn check(given: &Given<'_>, files: &mut Files) -> Result<Config, ConfigErrors> {
+/// Where the admin server is, and the token that it wants, as far as the file says so that may be wrong elsewhere; and
+/// what is wrong. `files` are without the lists.
+pub(super) fn admin(given: &Given<'_>, files: &mut Files) -> Result<AdminAccess, ConfigErrors> {
+    let (_, tree, findings) = open(given)?;
+    let item = Located {
+        place: findings.file(),
+        value: &tree,
+    };
+    let root = KeyBlock::open(item, "");
+    let listen = read_admin_listen(&root);
+    let token = read_token(&mut Files::beside(given.path), &root);
+    Ok(AdminAccess {
+        listen,
+        token,
+        mistakes: check(given, files).err(),
+    })
+}
+
+/// The text, what it says with what takes the place of its values, and what to note mistakes with.
+fn open<'g>(given: &Given<'g>) -> Result<(&'g str, YamlValue, Findings), ConfigErrors> {
     let file = given.path.display().to_string();
     let text = given.text.strip_prefix('\u{feff}').unwrap_or(given.text);
     let (mut tree, variables) = raw::parse(text, given.environment)
         .map_err(|error| ConfigErrors::about_file(&file, error.line, error.text))?;
     let findings = Findings::of(variables, given.overrides.places());
     given.overrides.apply(&mut tree, &findings);
+    Ok((text, tree, findings))
+}
+
+/// Checks the text of a file to its end, with what takes the place of its values and the files that it names.
+pub(super) fn check(given: &Given<'_>, files: &mut Files) -> Result<Config, ConfigErrors> {
+    let file = given.path.display().to_string();
+    let (text, tree, findings) = open(given)?;
     if given.is_mounted {
         findings.file().advice(
             "this file is mounted by itself, so an edit that puts a new file in its place is not \
@@ -90,8 +117,7 @@ pub(super) fn check(given: &Given<'_>, files: &mut Files) -> Result<Config, Conf
 
 fn read(files: &mut Files, root: &KeyBlock<'_>) -> Option<Config> {
     let listen = read_listen(root);
-    let admin_listen = root.text("admin_listen");
-    let admin_listen = admin_listen.and_then(|text| ListenAddress::read(&text));
+    let admin_listen = read_admin_listen(root);
     let admin_token = read_token(files, root);
     let mode = match root.word("mode") {
         "best" => BalanceMode::Best,
@@ -158,6 +184,11 @@ fn read_listen(root: &KeyBlock<'_>) -> Option<ListenAddress> {
         );
     }
     ListenAddress::read(&root.text("listen")?)
+}
+
+fn read_admin_listen(root: &KeyBlock<'_>) -> Option<ListenAddress> {
+    let written = root.text("admin_listen");
+    written.and_then(|written| ListenAddress::read(&written))
 }
 
 fn read_token(files: &mut Files, root: &KeyBlock<'_>) -> Option<Secret> {
@@ -697,9 +728,12 @@ mod tests {
             &[
                 "c.yaml:3: access.allow[0]: `10.0.0.0/33` is not a prefix length",
                 "c.yaml:3: access.allow[1]: `example.test` is not an address or network",
-                "c.yaml:3: access.allow: an empty list would refuse every client",
                 "c.yaml:3: access.connect_ports[1]: `x` is no port: write 443, or a range",
             ],
+        );
+        check_errors(
+            &with("access: {allow: []}"),
+            &["c.yaml:3: access.allow: an empty list would refuse every client"],
         );
         let config = clean(&with("access: {connect_ports: [443, 8000-8999]}"));
         assert!(config.access.allows_connect_to(8500));

@@ -1,5 +1,6 @@
 //! Which way requests go: the list `rules`, the key `default`, and the block `domain_policy` of older files.
 
+use std::cell::Cell;
 use std::collections::HashMap;
 
 use crate::balance::groups;
@@ -10,7 +11,7 @@ use crate::route::{Route, Rule, Rules, Ways};
 use super::access::{AccessRules, AddressList, read_ports};
 use super::lists;
 use super::reader::{KeyBlock, Located, quote};
-use super::secret::Files;
+use super::secret::{Files, NoUpstreams};
 
 /// The ways that need no group.
 const WAYS: [(&str, Route); 3] = [
@@ -26,6 +27,10 @@ const CONDITIONS: [&str; 5] = ["domains", "domains_file", "users", "ports", "cli
 struct Names<'n> {
     groups: HashMap<&'n str, usize>,
     access: &'n AccessRules,
+    /// Why groups may lack their upstreams, if they may.
+    without_upstreams: Option<NoUpstreams>,
+    /// Whether a rule names a group that may be one of those.
+    misses_group: Cell<bool>,
 }
 
 /// Whether a group may have this name.
@@ -46,6 +51,8 @@ pub(super) fn read(
             .zip(0..)
             .collect(),
         access,
+        without_upstreams: files.without_upstreams.clone(),
+        misses_group: Cell::new(false),
     };
     let policy = read_policy(root);
     let listed = root.list("rules").unwrap_or_default();
@@ -68,6 +75,13 @@ pub(super) fn read(
     let said = written.map_or(root.default_of("default"), |written| written.value);
     root.hold("default", said.to_owned());
     let default = Ways::only(default.unwrap_or(Route::ViaUpstream(None)));
+    if let (true, Some(NoUpstreams::Empty(file))) =
+        (names.misses_group.get(), &names.without_upstreams)
+    {
+        root.place_of("upstream_files").error(format!(
+            "{file} is empty, so groups that rules name have no upstream"
+        ));
+    }
     (policy.unwrap_or(Rules { rules, default }), words)
 }
 
@@ -159,7 +173,8 @@ fn read_domains(
 }
 
 impl Names<'_> {
-    /// The way of that name; an error stands for one that there is not.
+    /// The way of that name; an error stands for one that there is not. Where the list that may have its upstreams has
+    /// none, that is the mistake.
     fn way(&self, written: &Located<'_, &str>) -> Route {
         let name = written.value;
         let known = WAYS.iter().find(|(way, _)| *way == name);
@@ -169,12 +184,16 @@ impl Names<'_> {
             place.map(|place| Route::ViaUpstream(Some(*place)))
         };
         known.or_else(group).unwrap_or_else(|| {
-            written.place.error(format!(
-                "no upstream has the group {}: write `direct`, `refuse`, `any` (any upstream), or the \
-                 `group` of an upstream",
-                quote(name)
-            ));
-            Route::Refused
+            if self.without_upstreams.is_some() {
+                self.misses_group.set(true);
+            } else {
+                written.place.error(format!(
+                    "no upstream has the group {}: write `direct`, `refuse`, `any` (any upstream), or the \
+                     `group` of an upstream",
+                    quote(name)
+                ));
+            }
+            Route::ViaUpstream(None)
         })
     }
 
@@ -364,6 +383,10 @@ mod tests {
             (
                 "{use: asia}",
                 "use: no upstream has the group `asia`: write `direct`, `refuse`, `any`",
+            ),
+            (
+                "{use: asia, fallback: [eu]}",
+                "use: no upstream has the group `asia`",
             ),
             (
                 "{use: eu, fallback: [asia]}",

@@ -71,6 +71,19 @@ pub(super) struct Files {
     pub(super) has_inline_secret: bool,
     /// How many entries each list has.
     pub(super) lists: BTreeMap<String, usize>,
+    /// Whether a list of upstreams has none, so groups may lack theirs.
+    pub(super) without_upstreams: Option<NoUpstreams>,
+    /// The largest list that is read, in bytes. `None`: none is read.
+    list_max: Option<u64>,
+}
+
+/// Why a list of upstreams has none.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum NoUpstreams {
+    /// The list of that name is empty.
+    Empty(String),
+    /// It was not to be read, or for a reason that was noted.
+    Noted,
 }
 
 impl Files {
@@ -84,6 +97,16 @@ impl Files {
             trace: Trace::default(),
             has_inline_secret: false,
             lists: BTreeMap::new(),
+            without_upstreams: None,
+            list_max: Some(LIST_MAX),
+        }
+    }
+
+    /// The same, where nobody needs what lists hold.
+    pub(super) fn without_lists(config: &Path) -> Self {
+        Self {
+            list_max: None,
+            ..Self::beside(config)
         }
     }
 
@@ -133,9 +156,9 @@ impl Files {
         Some(Located { place, value })
     }
 
-    /// The content of a list, with its permission bits.
+    /// The content of a list, with its permission bits. `None` also where lists are not read.
     pub(super) fn list(&mut self, path: &Located<'_, &str>) -> Option<(String, u32)> {
-        self.read(path, LIST_MAX)
+        self.read(path, self.list_max?)
     }
 
     fn read(&mut self, path: &Located<'_, &str>, most: u64) -> Option<(String, u32)> {

@@ -9,7 +9,7 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::checked::Config;
+use super::checked::{AdminAccess, Config};
 use super::findings::ConfigErrors;
 use super::overrides::{Overrides, variable};
 use super::root::{self, Given};
@@ -87,14 +87,31 @@ impl Source {
 
     /// The same, with a trace of the files: as long as these are as they were, so is what comes of them.
     pub fn load_traced(&self) -> (Result<Config, ConfigErrors>, Trace) {
-        let file = self.file.as_deref();
-        let mut files = Files::beside(file.unwrap_or(Path::new(NO_FILE)));
-        let found = self.read(file, &mut files);
+        let mut files = Files::beside(self.path());
+        let found = self.read(&mut files, root::check);
         (found, files.trace)
     }
 
-    fn read(&self, file: Option<&Path>, files: &mut Files) -> Result<Config, ConfigErrors> {
-        let Some(path) = file else {
+    /// Reads how the relay with this configuration is asked, and what is wrong with the file, but not the lists.
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be read, or is no YAML.
+    pub fn admin(&self) -> Result<AdminAccess, ConfigErrors> {
+        self.read(&mut Files::without_lists(self.path()), root::admin)
+    }
+
+    /// The file, or what stands for none.
+    fn path(&self) -> &Path {
+        self.file.as_deref().unwrap_or(Path::new(NO_FILE))
+    }
+
+    fn read<T>(
+        &self,
+        files: &mut Files,
+        check: impl Fn(&Given<'_>, &mut Files) -> Result<T, ConfigErrors>,
+    ) -> Result<T, ConfigErrors> {
+        let Some(path) = &self.file else {
             let given = Given {
                 path: Path::new(NO_FILE),
                 text: "",
@@ -103,7 +120,7 @@ impl Source {
                 overrides: &self.overrides,
                 environment: &|name| env::var_os(name),
             };
-            return root::check(&given, files);
+            return check(&given, files);
         };
         let opened = File::open(path).map_err(Unread::Failed);
         let read = opened.and_then(|file| text_file::read(file, FILE_MAX));
@@ -120,7 +137,7 @@ impl Source {
             overrides: &self.overrides,
             environment: &|name| env::var_os(name),
         };
-        root::check(&given, files)
+        check(&given, files)
     }
 
     fn unreadable(&self, path: &Path, why: Unread) -> ConfigErrors {

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::num::NonZeroU32;
 
-use crate::balance::told::{Told, UserTemplate};
+use crate::balance::told::{self, Told, UserTemplate};
 use crate::balance::upstream::{UpstreamProtocol, UpstreamSpec};
 use crate::protocol::credentials::Credentials;
 use crate::protocol::proxy_header::HeaderVersion;
@@ -14,7 +14,7 @@ use super::overrides::decoded;
 use super::raw::YamlValue;
 use super::reader::{KeyBlock, Located, has_password, quote};
 use super::rules;
-use super::secret::Files;
+use super::secret::{Files, NoUpstreams};
 #[cfg(feature = "tls")]
 use super::tls::Authorities;
 use super::urls;
@@ -190,10 +190,15 @@ fn read_lists(
     let mut told = Vec::new();
     for path in root.texts("upstream_files").unwrap_or_default() {
         let file = quote(path.value);
-        let mut has_secret = false;
+        let (mut has_secret, mut mistyped) = (false, None);
         let read = lists::read(files, &path, |number, line| {
             let mut spec = read_line(line)?;
             has_secret |= spec.credentials.is_some();
+            // One is told of: others are like it.
+            let word = mistyped_user(line).filter(|_| mistyped.is_none());
+            mistyped = mistyped
+                .take()
+                .or(word.map(|said| format!("line {number} of {file}: {said}")));
             match taken.take(&mut spec, || format!("line {number} of {file}")) {
                 Ok(()) => specs.push(spec),
                 Err(Clash::Identity(first)) => return Err(format!("the same upstream as {first}")),
@@ -201,9 +206,19 @@ fn read_lists(
             }
             Ok(())
         });
-        let Some((count, mode)) = read else { continue };
+        let Some((count, mode)) = read else {
+            files.without_upstreams = Some(NoUpstreams::Noted);
+            continue;
+        };
+        if count == 0 {
+            let empty = || NoUpstreams::Empty(file.clone());
+            files.without_upstreams.get_or_insert_with(empty);
+        }
         if has_secret {
             Files::judge(&path, mode);
+        }
+        if let Some(said) = mistyped {
+            path.place.advice(said);
         }
         told.push(format!("{count} of {file}"));
     }
@@ -247,6 +262,31 @@ fn read_line(line: &str) -> Result<UpstreamSpec, String> {
     })
 }
 
+/// Says how to write an address whose parts are those of another order, or too few.
+const REVERSED: &str = "it may be host:port:user:password or user:password:host:port: write \
+                        http://user:password@host:port";
+
+/// What is wrong with parts between colons that are no address, where that can be told.
+fn misplaced(text: &str) -> Option<&'static str> {
+    let is_port = |text: &str| text.parse::<u16>().is_ok_and(|port| port != 0);
+    let parts: Vec<_> = text.split(':').collect();
+    match *parts {
+        [_, _, _, port] if is_port(port) => Some(REVERSED),
+        [_, port, _] if is_port(port) => {
+            Some("the password is missing: write host:port:user:password")
+        }
+        _ => None,
+    }
+}
+
+/// What is said of the user name in a line, if a part of it is mistyped.
+fn mistyped_user(line: &str) -> Option<String> {
+    let address = line.split_whitespace().next()?;
+    let (_, _, login) = read_address(Some(address).filter(|it| it.contains('{'))?).ok()?;
+    let (word, part) = told::mistyped(&login?.0)?;
+    Some(stands_for_nothing(&word, part))
+}
+
 /// A user and a password.
 type Login = (String, String);
 
@@ -255,16 +295,16 @@ type Login = (String, String);
 fn read_address(text: &str) -> Result<(UpstreamProtocol, Authority, Option<Login>), String> {
     if let Some((host, user, password)) = four_parts(text) {
         if may_be_reversed(host, user, password) {
-            let text = "it may be host:port:user:password or user:password:host:port: write \
-                        http://user:password@host:port";
-            return Err(text.to_owned());
+            return Err(REVERSED.to_owned());
         }
         let (protocol, authority) = parse_url(host)?;
         let login = (user.to_owned(), password.to_owned());
         return Ok((protocol.unwrap_or_default(), authority, Some(login)));
     }
     let Some((before, host)) = text.rsplit_once('@') else {
-        let (protocol, authority) = parse_url(text)?;
+        let parsed = parse_url(text);
+        let (protocol, authority) =
+            parsed.map_err(|said| misplaced(text).map_or(said, str::to_owned))?;
         return Ok((protocol.unwrap_or_default(), authority, None));
     };
     let (scheme, userinfo) = match before.split_once("://") {
@@ -489,6 +529,9 @@ fn read_credentials(
                      a user name cannot have one",
                 );
             }
+            if let Some((word, part)) = told::mistyped(user.value) {
+                user.place.advice(stands_for_nothing(&word, part));
+            }
             if password.is_none() && block.has("password") && block.item("password").is_none() {
                 block.place_of("password").advice(
                     "has no value, so the password is empty (` #` begins a comment): write one that \
@@ -512,6 +555,10 @@ fn read_credentials(
         }
         (None, None) => None,
     }
+}
+
+fn stands_for_nothing(word: &str, part: &str) -> String {
+    format!("`{word}` stands for nothing: did you mean `{part}`?")
 }
 
 /// What an upstream of this login is told by checks, and by requests.
@@ -544,6 +591,17 @@ fn check_socks_login(user: &str, password: &str) -> Result<(), String> {
 mod tests {
     use super::*;
     use crate::balance::told::Part;
+
+    #[test]
+    fn parts_in_another_order_or_too_few_are_told_so() {
+        for (line, said) in [
+            ("u:p:10.0.0.1:8080", "it may be host:port:user:password or"),
+            ("10.0.0.1:8000:user", "the password is missing: write"),
+        ] {
+            let told = read_line(line).unwrap_err();
+            assert!(told.starts_with(said), "{told}");
+        }
+    }
 
     fn check(url: &str, wanted: Result<&str, &str>) {
         match (parse_url(url), wanted) {

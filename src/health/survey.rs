@@ -187,12 +187,24 @@ impl Survey {
         }
         if passed > 0 {
             writeln!(out, "the probe passes through {passed} of {all}")?;
-            if passed < self.found.len() {
+            if passed == self.found.len() {
+                return Ok(());
+            }
+            let is_probes_doing = |found: &Surveyed| {
+                use OfflineReason::{ProbeStatus, ProbeUnanswered};
+                matches!(
+                    found.standing,
+                    Standing::Serves | Standing::Fails(ProbeStatus(_) | ProbeUnanswered)
+                )
+            };
+            if self.found.iter().any(is_probes_doing) {
                 writeln!(
                     out,
                     "a relay would serve through these; where the others work, set health_check.url to \
                      something that is reached through them, too, or to none"
                 )?;
+            } else {
+                writeln!(out, "a relay would serve through these")?;
             }
             return Ok(());
         }
@@ -351,6 +363,21 @@ mod tests {
              the probe passes through 2 of 8 upstreams\n\
              a relay would serve through these; where the others work, set health_check.url to something \
              that is reached through them, too, or to none\n"
+        );
+    }
+
+    #[test]
+    fn another_url_is_no_advice_where_the_probe_is_not_what_fails() {
+        let (text, _) = told(
+            "http://p.test/",
+            &[
+                ("one", got(400), Some(got(204))),
+                ("auth", got(400), Some(got(401))),
+            ],
+        );
+        assert!(
+            text.ends_with("a relay would serve through these\n"),
+            "{text}"
         );
     }
 

@@ -88,6 +88,9 @@ causes! {
         "no upstream proxy is online", IN_A_FEW_SECONDS;
     NoUpstreamResolved = 503, "no_upstream_resolved", "dns_error",
         "no upstream proxy is online, for their names cannot be resolved", UPSTREAM_NAME;
+    /// Others are, but no rule sends it to them.
+    GroupNotInService = 503, "group_not_in_service", "destination_unavailable",
+        "no upstream of the group that this request needs is in service", IN_A_FEW_SECONDS;
     /// Each for as long as a request may wait in the queue.
     UpstreamsFull = 503, "upstreams_full", "connection_limit_reached",
         "all upstream proxies have as many requests as they may",

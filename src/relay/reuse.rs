@@ -9,7 +9,7 @@
 use std::time::Instant;
 
 use crate::balance::failover::{self, AttemptError, Next, Replay};
-use crate::balance::upstream::{Lease, Upstream};
+use crate::balance::upstream::{Lease, Upstream, UpstreamSpec};
 use crate::net::conn::Conn;
 use crate::net::idle_pool::{LastUse, Leftover, Sender, SharedBy, TakenConn, UseFor, Wanted};
 use crate::net::socket::{self, Peeked, TICK};
@@ -136,25 +136,8 @@ impl Exchange<'_> {
     /// Keeps a connection whose exchange is complete: for this client alone if it is bound to it.
     pub(super) fn keep(&mut self, hop: Hop, after: After) {
         let upstream = hop.lease.as_ref().map(Lease::upstream);
-        let has_credentials = upstream.is_some_and(|upstream| {
-            let spec = &upstream.spec;
-            spec.credentials.is_some() || spec.told.passes_credentials
-        });
-        // A handshake with the upstream itself needs a connection that stays; and who looks at the credentials of
-        // each request is no pipe.
-        let is_bound = self.state.binds || self.client.binds;
-        let knows_client = upstream.is_some_and(|one| one.spec.told.passes_credentials) && is_bound;
-        let use_for = match (after.keeps, has_credentials) {
-            (NextHopPersistence::Closes, _) => return,
-            // It leads to this target, and nothing of our credentials is sent over it any more.
-            _ if upstream.is_some_and(|upstream| upstream.spec.is_socks()) => {
-                UseFor::Target(self.target_hash())
-            }
-            (NextHopPersistence::Keeps, _) => UseFor::Anything,
-            (NextHopPersistence::KeepsUnsaid, _) if knows_client => UseFor::Anything,
-            (NextHopPersistence::KeepsUnsaid, false) => UseFor::Target(self.target_hash()),
-            // If it is a pipe to the origin by now, that one must not get credentials for a proxy.
-            (NextHopPersistence::KeepsUnsaid, true) => return,
+        let Some(use_for) = self.good_for(after.keeps, upstream.map(AsRef::as_ref)) else {
+            return;
         };
         let shared_by = match upstream {
             Some(upstream) => self.shared_by(upstream),
@@ -202,6 +185,32 @@ impl Exchange<'_> {
         conn.limit_read(TICK);
         conn.release(&mut self.scratch.from_hop);
         idle.keep(conn, last_use, most, Instant::now());
+    }
+
+    /// What a connection is good for after an exchange that leaves it like this. None: nothing.
+    fn good_for(&self, keeps: NextHopPersistence, upstream: Option<&Upstream>) -> Option<UseFor> {
+        let spec = upstream.map(|upstream| &upstream.spec);
+        let passes_credentials = spec.is_some_and(|spec| spec.told.passes_credentials);
+        let has_credentials = passes_credentials || spec.is_some_and(|s| s.credentials.is_some());
+        let is_bound = self.state.binds || self.client.binds;
+        match keeps {
+            NextHopPersistence::Closes => None,
+            // It leads to this target, and nothing of our credentials is sent over it any more.
+            _ if spec.is_some_and(UpstreamSpec::is_socks) => {
+                Some(UseFor::Target(self.target_hash()))
+            }
+            NextHopPersistence::Keeps => Some(UseFor::Anything),
+            // A handshake with the upstream itself needs a connection that stays, and who asks a client for
+            // credentials reads each of its requests.
+            NextHopPersistence::KeepsUnsaid if passes_credentials && is_bound => {
+                Some(UseFor::Anything)
+            }
+            NextHopPersistence::KeepsUnsaid if !has_credentials => {
+                Some(UseFor::Target(self.target_hash()))
+            }
+            // If it is a pipe to the origin by now, that one must not get credentials for a proxy.
+            NextHopPersistence::KeepsUnsaid => None,
+        }
     }
 
     /// Whether an answer may be meant for another client, and this request can still be sent once more: its

@@ -80,7 +80,18 @@ impl Snapshot {
     /// The way that the rule at this place says, as long as upstreams are as they are now.
     pub(super) fn route_now(&self, rule: usize) -> Route {
         let ways = self.config.rules.ways(rule);
-        ways.now(|group| self.pool.group(group).serving().next().is_some())
+        ways.now(|group| self.serves(group))
+    }
+
+    /// Whether requests that no condition of a rule catches are served.
+    pub fn serves_others(&self) -> bool {
+        let ways = self.config.rules.ways_of_others();
+        ways.open(|group| self.serves(group)).is_some()
+    }
+
+    /// Whether anybody of this group is in service.
+    fn serves(&self, group: Option<usize>) -> bool {
+        self.pool.group(group).serving().next().is_some()
     }
 
     /// What is remembered of the addresses of `upstream`; nothing once it left the pool.

@@ -5,6 +5,7 @@
 use std::time::{Duration, Instant};
 
 use crate::balance::failover::{self, AttemptError, Next};
+use crate::balance::pool::Pool;
 use crate::balance::state::is_gateway_error;
 use crate::balance::upstream::Lease;
 use crate::protocol::answer::{HopFailure, Refusal};
@@ -76,10 +77,14 @@ impl Exchange<'_> {
             }
         }
         let pool = self.pool();
+        let serves = |pool: &Pool| pool.serving().next().is_some();
         Err(match self.state.last {
             // No upstream was in service, and those tried all the same could not be connected to.
             Some(error) if !failover::is_unreached(&error) || !self.state.had_only_trials() => {
                 refused(Failed::Hop(error))
+            }
+            Some(_) | None if serves(&self.snapshot.pool) && !serves(pool) => {
+                Failed::Refused(Refusal::GroupNotInService)
             }
             Some(_) | None if pool.is_without_names() => {
                 Failed::Refused(Refusal::NoUpstreamResolved)

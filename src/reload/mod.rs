@@ -258,10 +258,16 @@ impl Reloader<'_> {
                 "{} is not taken: what was in force stays in force",
                 self.source
             );
-            let text = format!("what was in force stays in force: {complaint}");
+            // Why it is not taken: warnings would be taken for reasons, too.
+            let mut reasons = errors.clone();
+            let is_reason =
+                |notice: &Notice| notice.level(Strictness::Lenient) == log::Level::Error;
+            reasons.errors.retain(is_reason);
+            let reasons = reasons.to_string();
+            let text = format!("what was in force stays in force: {reasons}");
             self.note(EventKind::ReloadFailed, &text);
             self.ctx.metrics.failed_reloads.increment();
-            self.ctx.metrics.last_reload.lock().failure = Some((unix_ms(), complaint.clone()));
+            self.ctx.metrics.last_reload.lock().failure = Some((unix_ms(), reasons));
         }
         self.complaint = Some(complaint);
     }

@@ -109,6 +109,16 @@ fn pool(names: &[&str]) -> String {
     format!("listen: 127.0.0.1:0\nupstream:\n{}", all.concat())
 }
 
+#[test]
+fn only_what_keeps_a_file_from_being_taken_is_the_reason() {
+    let setup = Setup::new();
+    setup.write("listen: 127.0.0.1:0\nlisen: x\nmode: fast\n");
+    setup.reloader().look(Occasion::Asked);
+    let failure = setup.failure().unwrap();
+    assert!(failure.contains("mode: `fast`"), "{failure}");
+    assert!(!failure.contains("lisen"), "{failure}");
+}
+
 /// A download that failed leaves such files.
 #[test]
 fn a_list_that_is_broken_or_has_become_empty_is_not_taken() {

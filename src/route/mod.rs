@@ -97,11 +97,16 @@ impl Ways {
         if self.fallback.is_empty() {
             return self.first;
         }
+        self.open(serves).unwrap_or(self.first)
+    }
+
+    /// The first way that is open: one through upstreams is while somebody `serves` there.
+    pub fn open(&self, serves: impl Fn(Option<usize>) -> bool) -> Option<Route> {
         let is_open = |route: &Route| match route {
             Route::ViaUpstream(group) => serves(*group),
             Route::Direct | Route::Refused => true,
         };
-        self.all().find(is_open).unwrap_or(self.first)
+        self.all().find(is_open)
     }
 
     fn all(&self) -> impl Iterator<Item = Route> {
@@ -110,6 +115,14 @@ impl Ways {
 }
 
 impl Rule {
+    /// Whether it asks nothing, so it decides about whatever comes to it.
+    fn matches_all(&self) -> bool {
+        self.domains.is_none()
+            && self.ports.is_none()
+            && self.users.is_none()
+            && self.clients.is_none()
+    }
+
     fn matches(&self, asked: Asked<'_>) -> bool {
         let Asked {
             host,
@@ -145,6 +158,13 @@ impl Rules {
         self.rules
             .get(place)
             .map_or(&self.default, |rule| &rule.ways)
+    }
+
+    /// What becomes of requests that no condition of a rule catches: what a rule without conditions says, else the
+    /// default.
+    pub fn ways_of_others(&self) -> &Ways {
+        let rule = self.rules.iter().find(|rule| rule.matches_all());
+        rule.map_or(&self.default, |rule| &rule.ways)
     }
 
     /// Whether any request can need an upstream. If not, an empty pool is fine.

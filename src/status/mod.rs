@@ -92,6 +92,8 @@ struct AskedServer {
     address: Authority,
     token: Option<Secret>,
     shown: Shown,
+    /// What is wrong with the file that says whom to ask: the relay may run all the same, as it was before.
+    mistakes: Option<ConfigErrors>,
 }
 
 /// Asks, and shows the answer on standard output, or on standard error why there is none. Says whether the
@@ -120,17 +122,19 @@ pub fn run(request: &StatusRequest) -> Result<bool, StatusError> {
 
 impl AskedServer {
     fn new(request: &StatusRequest) -> Result<Self, StatusError> {
-        let (address, token) = match &request.of {
-            StatusOf::Admin(url) => (authority_of(url)?, None),
+        let (address, token, mistakes) = match &request.of {
+            StatusOf::Admin(url) => (authority_of(url)?, None, None),
             StatusOf::Config(source) => {
-                let config = source.load().map_err(StatusError::Config)?;
-                let listen = config.admin_listen.ok_or_else(|| {
-                    StatusError::Other(format!(
+                let access = source.admin().map_err(StatusError::Config)?;
+                let Some(listen) = access.listen else {
+                    let text = format!(
                         "{source}: admin_listen is not set, so nobody can be asked: set it and restart, or \
                          name a server with --admin URL"
-                    ))
-                })?;
-                (reachable(&listen)?, config.admin_token)
+                    );
+                    let other = StatusError::Other(text);
+                    return Err(access.mistakes.map_or(other, StatusError::Config));
+                };
+                (reachable(&listen)?, access.token, access.mistakes)
             }
         };
         let token = match &request.token_file {
@@ -141,6 +145,7 @@ impl AskedServer {
             address,
             token,
             shown: request.shown,
+            mistakes,
         })
     }
 
@@ -153,11 +158,18 @@ impl AskedServer {
                 is_good && printed.map_or_else(|e| e.kind() == io::ErrorKind::BrokenPipe, |()| true)
             }
             Err(said) => {
-                let printed = writeln!(io::stderr(), "http://{}: {said}", self.address);
+                let mistakes = self.told_mistakes();
+                let printed = writeln!(io::stderr(), "{mistakes}http://{}: {said}", self.address);
                 drop(printed); // The exit code says it, too.
                 false
             }
         }
+    }
+
+    /// What is wrong with the file, each mistake in a line.
+    fn told_mistakes(&self) -> String {
+        let told = |errors: &ConfigErrors| format!("{errors}\n");
+        self.mistakes.as_ref().map_or_else(String::new, told)
     }
 
     /// What to show, and whether it is good news.
@@ -169,7 +181,7 @@ impl AskedServer {
             }
             Shown::Table => {
                 let (_, status) = self.document("/status")?;
-                let shown = table::render(&status, paint());
+                let shown = self.told_mistakes() + &table::render(&status, paint());
                 Ok((shown, status.get("ready").is_true()))
             }
             Shown::Json => {
@@ -193,6 +205,11 @@ impl AskedServer {
     fn get(&self, path: &str) -> Result<Vec<u8>, String> {
         match client::get(&self.address, path, self.token.as_ref())? {
             (200, body) => Ok(body),
+            (401, _) if self.token.is_some() => {
+                Err("the relay has another admin token: name a file that \
+                                                     holds it with --token-file"
+                    .to_owned())
+            }
             (401, _) => Err("the admin token is wanted: name a file that holds it with \
                              --token-file"
                 .to_owned()),
@@ -201,6 +218,7 @@ impl AskedServer {
                 let said = said.lines().next().unwrap_or_default();
                 Err(table::clean(said))
             }
+            (400, _) => Err("answered with status 400: is it the port of `listen`?".to_owned()),
             (code, _) => Err(format!("answered with status {code}")),
         }
     }
@@ -348,10 +366,41 @@ mod tests {
             address: Authority::parse(address.as_bytes(), None).unwrap(),
             token: None,
             shown: Shown::Connections,
+            mistakes: None,
         };
         assert_eq!(server.connections().unwrap().len(), MOST_PAGES);
         drop(server.get("/end"));
         assert_eq!(serving.join().unwrap(), MOST_PAGES);
+    }
+
+    #[test]
+    fn who_asks_the_port_of_the_proxy_is_told_so() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let serve = move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") {
+                let mut byte = [0];
+                stream.read_exact(&mut byte).unwrap();
+                head.extend(byte);
+            }
+            let answer = b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n";
+            stream.write_all(answer).unwrap();
+        };
+        let serving = thread::Builder::new().spawn(serve).unwrap();
+        let server = AskedServer {
+            address: Authority::parse(address.as_bytes(), None).unwrap(),
+            token: None,
+            shown: Shown::Table,
+            mistakes: None,
+        };
+        let said = server.get("/status").unwrap_err();
+        assert_eq!(
+            said,
+            "answered with status 400: is it the port of `listen`?"
+        );
+        serving.join().unwrap();
     }
 
     #[test]

@@ -23,13 +23,15 @@ impl Paint {
     }
 }
 
-const TITLES: [&str; 9] = [
-    "UPSTREAM", "STATE", "SINCE", "ACTIVE", "LATENCY", "P95", "ATTEMPTS", "FAILED", "REASON",
+const TITLES: [&str; 10] = [
+    "UPSTREAM", GROUP, "STATE", "SINCE", "ACTIVE", "LATENCY", "P95", "ATTEMPTS", "FAILED", "REASON",
 ];
+/// The column that is there if any upstream is in a group.
+const GROUP: &str = "GROUP";
 /// The columns with numbers, which stand at the right.
-const NUMBERS: std::ops::Range<usize> = 3..8;
+const NUMBERS: std::ops::Range<usize> = 4..9;
 /// The column that has a color.
-const STATE: usize = 1;
+const STATE: usize = 2;
 /// No column is made wider; what is longer stands out of it. The answer may come from any server, and
 /// one long name would be paid for in every row.
 const WIDEST: usize = 64;
@@ -51,20 +53,19 @@ pub(super) fn render(status: &Json, paint: Paint) -> String {
             spoken(number(status.get("uptime_seconds"))),
             shown(status.get("mode")),
         ),
-        format!(
-            "requests {} ({} failed)  connections {}/{}  tunnels {}  workers {}/{}  queue {}/{}",
-            shown(status.get("requests_total")),
-            shown(status.get("requests_failed")),
-            shown(status.get("active_connections")),
-            shown(status.get("connections").get("limit")),
-            shown(status.get("tunnels")),
-            shown(status.get("workers").get("busy")),
-            shown(status.get("workers").get("limit")),
-            shown(status.get("queue").get("waiting")),
-            shown(status.get("queue").get("limit")),
-        ),
+        load(status),
     ];
     lines.extend(exits(status));
+    let down: Vec<_> = status
+        .get("groups_down")
+        .elements()
+        .iter()
+        .map(shown)
+        .collect();
+    if !down.is_empty() {
+        let word = paint.text(RED, "groups down");
+        lines.push(format!("{word}: {}", down.join(", ")));
+    }
     let target = status.get("probe_target");
     if *target.get("believed") == Json::Bool(false) {
         lines.push(format!(
@@ -84,7 +85,7 @@ pub(super) fn render(status: &Json, paint: Paint) -> String {
     }
     let warnings = status.get("config").get("warnings");
     for (word, texts) in [
-        ("needs a restart", reload.get("needs_restart")),
+        ("configuration", reload.get("needs_restart")),
         ("warning", warnings),
     ] {
         let word = paint.text(YELLOW, word);
@@ -95,6 +96,22 @@ pub(super) fn render(status: &Json, paint: Paint) -> String {
     push_upstreams(&mut lines, status.get("upstreams").elements(), paint);
     lines.push(String::new());
     lines.join("\n")
+}
+
+/// What there is to do, and what was done.
+fn load(status: &Json) -> String {
+    format!(
+        "requests {} ({} failed)  connections {}/{}  tunnels {}  workers {}/{}  queue {}/{}",
+        shown(status.get("requests_total")),
+        shown(status.get("requests_failed")),
+        shown(status.get("active_connections")),
+        shown(status.get("connections").get("limit")),
+        shown(status.get("tunnels")),
+        shown(status.get("workers").get("busy")),
+        shown(status.get("workers").get("limit")),
+        shown(status.get("queue").get("waiting")),
+        shown(status.get("queue").get("limit")),
+    )
 }
 
 /// Who waits for an upstream, sessions and rests; nothing where there are none.
@@ -129,14 +146,24 @@ fn exits(status: &Json) -> Option<String> {
 
 fn push_upstreams(lines: &mut Vec<String>, upstreams: &[Json], paint: Paint) {
     let rows: Vec<_> = upstreams.iter().map(row).collect();
+    let has_groups = upstreams
+        .iter()
+        .any(|one| one.get("group").text().is_some());
+    let titles = TITLES.map(|title| {
+        if title == GROUP && !has_groups {
+            ""
+        } else {
+            title
+        }
+    });
     let painted = |column, cell: String| match column {
         STATE => paint.text(color_of(cell.trim_end()), &cell),
         _ => cell,
     };
-    push_table(lines, TITLES, NUMBERS, &rows, painted);
+    push_table(lines, titles, NUMBERS, &rows, painted);
 }
 
-/// A table below its titles; the columns `numbers` stand at the right. `paint` gets the column and the cell,
+/// A table below its titles, without the columns that have none; the columns `numbers` stand at the right. `paint` gets the column and the cell,
 /// as wide as its column.
 pub(super) fn push_table<const N: usize>(
     lines: &mut Vec<String>,
@@ -151,10 +178,12 @@ pub(super) fn push_table<const N: usize>(
             *width = (*width).max(cell.chars().count().min(WIDEST));
         }
     }
+    let has_title = titles.map(|title| !title.is_empty());
     let titles = titles.map(str::to_owned);
     for (place, row) in std::iter::once(&titles).chain(rows).enumerate() {
         let mut text = String::new();
-        for (column, (cell, width)) in row.iter().zip(widths).enumerate() {
+        let cells = row.iter().zip(widths).enumerate().zip(has_title);
+        for ((column, (cell, width)), _) in cells.filter(|(_, has_title)| *has_title) {
             let padded = if numbers.contains(&column) {
                 format!("{cell:>width$}")
             } else {
@@ -179,9 +208,10 @@ fn color_of(state: &str) -> u8 {
     }
 }
 
-fn row(upstream: &Json) -> [String; 9] {
+fn row(upstream: &Json) -> [String; 10] {
     [
         shown(upstream.get("name")),
+        shown(upstream.get("group")),
         state(upstream),
         shown(upstream.get("since")),
         active(upstream),
@@ -334,11 +364,11 @@ mod tests {
         "sticky":{"sessions":5,"moved_removed":1,"moved_offline":2,"moved_drained":0,"moved_resting":3},
         "rests":{"count":4,"overridden":0,"longest":[{"upstream":"one","host":"x\u001b.test","ends":"2026-01-01T00:01:00.000Z"}]},
         "config":{"warnings":["c.yaml:1: x"]},
-        "reload":{"error":"c.yaml:2: bad\nc.yaml:3: worse","needs_restart":["listen"],"failing_since":"2026-01-01T00:00:00.000Z"},
+        "reload":{"error":"c.yaml:2: bad\nc.yaml:3: worse","needs_restart":["listen changed, which needs a restart"],"failing_since":"2026-01-01T00:00:00.000Z"},
         "upstreams":[
         {"name":"one","online":true,"drained":false,"since":null,"active_connections":3,
          "max_active":9,"weight":3,"weight_in_file":1,"slow_start":0.25,"resting":2,"latency_ms":12,"latency_us":12509,"latency_p95_us":100999,"attempts":6,"attempts_answered":6,"attempts_failed":0,"reason":null,
-         "evidence":"it answers for itself; the probe's target is at fault (one got 403, three got 403)"},
+         "evidence":"it answers for itself; the probe is not believed (one got 403, three got 403)"},
         {"name":"three","online":true,"state":"suspect","drained":false,"since":null,
          "active_connections":1,"latency_ms":0,"latency_us":7,"latency_p95_us":7000,"attempts":2,"attempts_answered":2,"attempts_failed":0,
          "reason":null,"doubt":"asked for credentials","evidence":"","no_connect":true,"distrusted_until":"2026-01-02T00:00:00.000Z"},
@@ -357,11 +387,11 @@ probe: http://p.test/ is not believed since 2026-01-01T00:00:00.000Z: one got 40
 configuration: the file cannot be used since 2026-01-01T00:00:00.000Z:
   c.yaml:2: bad
   c.yaml:3: worse
-needs a restart: listen
+configuration: listen changed, which needs a restart
 warning: c.yaml:1: x
 
 UPSTREAM      STATE             SINCE                     ACTIVE   LATENCY      P95  ATTEMPTS  FAILED  REASON
-one           online            -                            3/9  12.50 ms   100 ms         6       0  it answers for itself; the probe's target is at fault; weight 3 in place of 1; takes 0.25 of its turns; 2 rests
+one           online            -                            3/9  12.50 ms   100 ms         6       0  it answers for itself; the probe is not believed; weight 3 in place of 1; takes 0.25 of its turns; 2 rests
 three         suspect           -                              1   0.00 ms  7.00 ms         2       0  asked for credentials; its connections serve one client each until 2026-01-02T00:00:00.000Z; has no CONNECT: others get the tunnels
 four          offline, drained  -                              0         -        -         0       0  probe: got 403; the probe passes through one
 t\\u{1b}[2Jwo  offline           2026-01-01T00:00:00.000Z       0         -        -         1       1  cannot connect: connection refused
@@ -371,6 +401,23 @@ t\\u{1b}[2Jwo  offline           2026-01-01T00:00:00.000Z       0         -     
     fn everything_is_in_its_column_and_nothing_is_obeyed() {
         let status = Json::parse(STATUS).unwrap();
         assert_eq!(render(&status, Paint::Plain), PLAIN);
+    }
+
+    #[test]
+    fn groups_have_a_column_and_those_that_are_down_a_line() {
+        let text = r#"{"groups_down":["eu"],"upstreams":[{"name":"a","group":"eu"},{"name":"b"}]}"#;
+        let shown = render(&Json::parse(text).unwrap(), Paint::Plain);
+        for line in [
+            "groups down: eu",
+            "UPSTREAM  GROUP  STATE",
+            "a         eu     offline",
+            "b         -      ",
+        ] {
+            assert!(
+                shown.lines().any(|shown| shown.starts_with(line)),
+                "{line}: {shown}"
+            );
+        }
     }
 
     #[test]

@@ -4,9 +4,10 @@ use super::admin::{ADMIN, ask, check, metrics};
 use super::harness::{Hop, Proxy, Talk, Upstream, wait_until};
 
 #[track_caller]
-fn act(proxy: &Proxy, action: &str, expected: u16) {
+fn act(proxy: &Proxy, action: &str, expected: u16) -> String {
     let (status, text) = ask(proxy, &format!("POST /upstreams/{action}"));
     assert_eq!(status, expected, "{text}");
+    text
 }
 
 #[track_caller]
@@ -30,11 +31,12 @@ fn a_weight_that_is_set_lasts_until_the_one_in_the_file_is_changed() {
     let (a, b) = (Upstream::echo_ok("a"), Upstream::echo_ok("b"));
     let proxy = Proxy::with_yaml(ADMIN, [&a, &b]);
     assert_eq!(share(&proxy, &a, 8), 4);
-    act(&proxy, "a/weight?value=3", 200);
+    let answer = act(&proxy, "a/weight?value=3", 200);
+    assert!(answer.contains("\"weight\":3"), "{answer}");
     expect_event(
         &proxy,
         "weight_set",
-        "has the weight 3 by 127.0.0.1 (in the file: 1)",
+        "is given weight 3 by 127.0.0.1 (in the file: 1)",
     );
     assert_eq!(share(&proxy, &a, 8), 6);
     let (_, status) = ask(&proxy, "GET /status");
@@ -100,7 +102,7 @@ fn a_cut_ends_the_tunnels_of_that_upstream_alone() {
     expect_event(
         &proxy,
         "cut",
-        "is cut by 127.0.0.1: requests and tunnels that end: 1",
+        "is cut by 127.0.0.1; 1 request or tunnel ends",
     );
     gone.expect_closed();
     cut.expect_closed();

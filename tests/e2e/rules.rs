@@ -113,7 +113,7 @@ fn a_group_that_is_down_is_503_whoever_else_is_up() {
     client
         .send(get("o.test", ""))
         .expect_refusal(503)
-        .expect_body_with("No upstream proxy is online");
+        .expect_body_with("No upstream of the group that this request needs is in service.");
     for name in ["a", "c", "d"] {
         let mut all = setup.upstreams.iter();
         all.find(|one| one.name() == name)

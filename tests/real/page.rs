@@ -235,7 +235,7 @@ fn a_probe_that_passes_nowhere_is_told_with_what_each_upstream_got() {
     scene.browser.sees(SENTENCE, "All 2 upstreams are online.");
     scene.browser.sees(
         &cell("one", "State"),
-        "Onlinethe probe's target is at fault",
+        "Onlineit answers for itself; the probe is not believed",
     );
     for (scheme, width) in [(Scheme::Light, 1280), (Scheme::Dark, 390)] {
         scene.browser.prefer(scheme);

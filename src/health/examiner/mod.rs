@@ -373,7 +373,7 @@ impl Examiner {
             ),
             Some(seen) => (
                 Some(CheckVerdict::Works(Depth::Probe)),
-                format!("the probe's target is at fault ({seen})"),
+                format!("it answers for itself; the probe is not believed ({seen})"),
             ),
             None => (None, String::new()),
         };
