@@ -137,12 +137,12 @@ impl Held {
             return;
         }
         let thread = match how {
-            Waiting::WithThread => budget.long_threads.take(1),
             Waiting::WithoutThread => None,
+            Waiting::WithThread => match budget.long_threads.take(1) {
+                None => return,
+                thread => thread,
+            },
         };
-        if thread.is_none() && how == Waiting::WithThread {
-            return;
-        }
         if let Some(count) = budget.lasting.take(1) {
             *self = Self::Lasting {
                 _thread: thread,

@@ -96,10 +96,11 @@ fn failed(error: &io::Error) -> &'static str {
 
 #[cfg(test)]
 mod tests {
-    use std::io::{Read as _, Write as _};
+    use std::io::Write as _;
     use std::net::TcpListener;
     use std::thread;
 
+    use super::super::tests::read_head;
     use super::*;
 
     /// What becomes of a request that is answered with this, and what was sent.
@@ -108,12 +109,7 @@ mod tests {
         let address = listener.local_addr().unwrap().to_string();
         let serve = move || {
             let (mut stream, _) = listener.accept().unwrap();
-            let mut head = Vec::new();
-            while !head.ends_with(b"\r\n\r\n") {
-                let mut byte = [0];
-                stream.read_exact(&mut byte).unwrap();
-                head.extend(byte);
-            }
+            let head = read_head(&mut stream);
             stream.write_all(answer.as_bytes()).unwrap();
             String::from_utf8(head).unwrap()
         };

@@ -319,10 +319,21 @@ fn read_token(file: &Path) -> Result<Secret, StatusError> {
 #[cfg(test)]
 mod tests {
     use std::io::Read as _;
-    use std::net::TcpListener;
+    use std::net::{TcpListener, TcpStream};
     use std::thread;
 
     use super::*;
+
+    /// The head of a request.
+    pub(super) fn read_head(stream: &mut TcpStream) -> Vec<u8> {
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            let mut byte = [0];
+            stream.read_exact(&mut byte).unwrap();
+            head.extend(byte);
+        }
+        head
+    }
 
     fn check(listen: (&str, u16), expected: Option<&str>) {
         let listen = ListenAddress {
@@ -333,6 +344,15 @@ mod tests {
         assert_eq!(found.as_deref(), expected);
     }
 
+    fn asked(address: &str, shown: Shown) -> AskedServer {
+        AskedServer {
+            address: Authority::parse(address.as_bytes(), None).unwrap(),
+            token: None,
+            shown,
+            mistakes: None,
+        }
+    }
+
     #[test]
     fn a_relay_that_never_ends_its_pages_is_left() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -341,12 +361,7 @@ mod tests {
             let mut asked = 0;
             for stream in listener.incoming() {
                 let mut stream = stream.unwrap();
-                let mut head = Vec::new();
-                while !head.ends_with(b"\r\n\r\n") {
-                    let mut byte = [0];
-                    stream.read_exact(&mut byte).unwrap();
-                    head.extend(byte);
-                }
+                let head = read_head(&mut stream);
                 if head.starts_with(b"GET /end ") {
                     return asked;
                 }
@@ -362,12 +377,7 @@ mod tests {
             asked
         };
         let serving = thread::Builder::new().spawn(serve).unwrap();
-        let server = AskedServer {
-            address: Authority::parse(address.as_bytes(), None).unwrap(),
-            token: None,
-            shown: Shown::Connections,
-            mistakes: None,
-        };
+        let server = asked(&address, Shown::Connections);
         assert_eq!(server.connections().unwrap().len(), MOST_PAGES);
         drop(server.get("/end"));
         assert_eq!(serving.join().unwrap(), MOST_PAGES);
@@ -379,22 +389,12 @@ mod tests {
         let address = listener.local_addr().unwrap().to_string();
         let serve = move || {
             let (mut stream, _) = listener.accept().unwrap();
-            let mut head = Vec::new();
-            while !head.ends_with(b"\r\n\r\n") {
-                let mut byte = [0];
-                stream.read_exact(&mut byte).unwrap();
-                head.extend(byte);
-            }
+            read_head(&mut stream);
             let answer = b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n";
             stream.write_all(answer).unwrap();
         };
         let serving = thread::Builder::new().spawn(serve).unwrap();
-        let server = AskedServer {
-            address: Authority::parse(address.as_bytes(), None).unwrap(),
-            token: None,
-            shown: Shown::Table,
-            mistakes: None,
-        };
+        let server = asked(&address, Shown::Table);
         let said = server.get("/status").unwrap_err();
         assert_eq!(
             said,

@@ -4,7 +4,9 @@ use std::collections::HashMap;
 use std::io::Read as _;
 use std::path::Path;
 
+use super::admin::ADMIN;
 use super::harness::{Client, Origin, Proxy, Talk, TemporaryFile, Upstream, spawn, wait_until};
+use super::room::waiting;
 
 const GET: &str = "GET http://o.test/ HTTP/1.1\r\nHost: o.test\r\n\r\n";
 const POST: &str =
@@ -120,11 +122,13 @@ fn number(text: &str) -> f64 {
 #[test]
 fn the_time_of_an_attempt_begins_when_the_upstream_has_room_for_it() {
     let (log, a) = (Log::new(), Upstream::by_hand("a"));
-    let proxy = Proxy::with_yaml(&log.yaml("text"), [a.with("max_active: 1")]);
+    let yaml = format!("{ADMIN}{}", log.yaml("text"));
+    let proxy = Proxy::with_yaml(&yaml, [a.with("max_active: 1")]);
     let (mut busy, mut client) = (proxy.client(), proxy.client());
     busy.get("http://o.test/");
     let (mut hop, _) = a.accept_and_read_request();
     client.get("http://other.test/");
+    wait_until(|| waiting(&proxy));
     hop.expect_nothing_more().send_ok("ok");
     busy.expect_status(200);
     let (mut hop, _) = a.accept_and_read_request();

@@ -3,7 +3,8 @@
 use super::admin::{ADMIN, ask, check, metrics};
 use super::harness::{Proxy, Talk, Upstream, wait_until};
 
-fn waiting(proxy: &Proxy) -> bool {
+/// One request waits for an upstream to have room.
+pub(super) fn waiting(proxy: &Proxy) -> bool {
     metrics(proxy).contains("\nhttp_proxy_lb_upstream_queue_length 1\n")
 }
 
